@@ -1,0 +1,22 @@
+//! The public contract of the job broker, for Rust.
+//!
+//! `v1` is generated from `proto/job/v1/job.proto`; [`client`] connects to a broker over mutual
+//! TLS 1.3; [`units`] reads and writes the sizes and durations that people type; [`names`] holds
+//! the grammar of everything a user may name.
+
+pub mod client;
+pub mod names;
+pub mod units;
+
+/// Generated from `proto/job/v1/job.proto`, which documents every message and field.
+#[allow(missing_docs, reason = "generated; the .proto is the documentation")]
+#[allow(clippy::all, reason = "generated")]
+pub mod v1 {
+    tonic::include_proto!("job.v1");
+}
+
+/// The contract as an encoded `FileDescriptorSet`, for reflection and for JSON.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/job.v1.bin"));
+
+/// The `domain` of every `google.rpc.ErrorInfo` that the broker sends.
+pub const ERROR_DOMAIN: &str = "job-broker";

@@ -1,0 +1,4 @@
+//! The `job-certs` program; everything is in the library.
+fn main() -> std::process::ExitCode {
+    job_certs::run()
+}

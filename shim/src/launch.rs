@@ -1,0 +1,88 @@
+//! What a shim is given at birth: six descriptors and one [`Launch`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::wire::{Decoded, decode, encode};
+
+/// The first control connection, one end of a socket pair. When it closes before GO, the shim
+/// leaves without running anything.
+pub const CONTROL_FD: i32 = 3;
+/// The job's state directory.
+pub const STATE_FD: i32 = 4;
+/// The cgroup directory `work` that the workload is cloned into.
+pub const WORK_FD: i32 = 5;
+/// A Unix stream socket, bound but not listening: credentials are taken at listen(2), which is
+/// to happen after the change of uid (unix(7), SO_PEERCRED).
+pub const LISTEN_FD: i32 = 6;
+/// A memory file with the encoded [`Launch`], read from its beginning.
+pub const LAUNCH_FD: i32 = 7;
+/// The first descriptor that must not exist in a newborn shim.
+pub const FIRST_FREE_FD: i32 = 8;
+
+/// Everything a shim needs to know. It travels in memory and never to disk: the environment may
+/// hold secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launch {
+    /// The job's id, RFC 9562 bytes.
+    pub job: [u8; 16],
+    /// Proves to the broker that it talks to this shim, and to the shim that it is its broker.
+    pub nonce: [u8; 16],
+    /// `/proc/sys/kernel/random/boot_id`, as bytes.
+    pub boot_id: [u8; 16],
+    /// The program and its arguments; a program without a slash is looked up in `PATH` of `env`.
+    pub argv: Vec<Vec<u8>>,
+    /// The whole environment, `NAME=value`.
+    pub env: Vec<Vec<u8>>,
+    /// Entered as the workload's user.
+    pub working_directory: Vec<u8>,
+    /// Whom the workload runs as.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its supplementary groups.
+    pub groups: Vec<u32>,
+    /// Real and saved uid of the shim once it has given up root.
+    pub shim_uid: u32,
+    /// Its gid.
+    pub shim_gid: u32,
+    /// A pipe as standard input instead of `/dev/null`.
+    pub stdin: bool,
+    /// Wall-clock deadline from the start of the program, in milliseconds.
+    pub time_limit_ms: Option<u64>,
+    /// What asks the workload to end.
+    pub stop_signal: i32,
+    /// From the stop signal to the kill, in milliseconds.
+    pub stop_timeout_ms: u64,
+    /// What outlives the main process is killed after this, in milliseconds.
+    pub leftover_grace_ms: u64,
+    /// Bytes of output kept, both streams together.
+    pub output_limit: Option<u64>,
+    /// What happens to output past it.
+    pub output_policy: OutputPolicy,
+}
+
+/// What happens to output past the limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OutputPolicy {
+    /// Keep reading and count.
+    Discard,
+    /// Stop reading.
+    Block,
+    /// End the job.
+    Kill,
+}
+
+impl Launch {
+    /// The bytes for the memory file.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    /// Reads what [`Launch::to_bytes`] wrote.
+    ///
+    /// # Errors
+    /// When the bytes are not a `Launch`.
+    pub fn from_bytes(bytes: &[u8]) -> Decoded<Self> {
+        decode(bytes)
+    }
+}

@@ -1,0 +1,8 @@
+//! What broker and shim agree on: the words between them, what the shim is given at birth, and
+//! the records that it leaves on disk. No I/O beyond reading and writing these.
+
+pub mod frame;
+pub mod index;
+pub mod launch;
+pub mod record;
+pub mod wire;

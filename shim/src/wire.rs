@@ -1,0 +1,508 @@
+//! The words between broker and shim. Each direction is a type of its own, so that a shim that
+//! says the broker's words does not compile. The payloads are bincode 2 (`config::standard`),
+//! confined to this file; the golden bytes at its end must decode for ever.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// The version that this build speaks, sent in every frame's header.
+pub const VERSION: u16 = 1;
+
+/// A payload that does not decode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Garbled(pub String);
+
+impl std::fmt::Display for Garbled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "garbled message: {}", self.0)
+    }
+}
+
+impl std::error::Error for Garbled {}
+
+/// What decoding gives.
+pub type Decoded<T> = Result<T, Garbled>;
+
+/// One direction of the conversation: kinds 1.. are the broker's words, 101.. the shim's.
+pub trait Message: Sized {
+    /// The number in the frame's header.
+    fn kind(&self) -> u16;
+    /// The payload after it.
+    fn payload(&self) -> Vec<u8>;
+    /// Back from both.
+    ///
+    /// # Errors
+    /// An unknown kind, or a payload that is not of it.
+    fn from_parts(kind: u16, payload: &[u8]) -> Decoded<Self>;
+}
+
+/// What the broker says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToShim {
+    /// First on an accepted connection; the shim closes it if the nonce is not its own.
+    Hello(BrokerHello),
+    /// Run the program now.
+    Go,
+    /// End the job: stop signal to all, kill after the grace period.
+    Stop(Stop),
+    /// One signal to the main process's group.
+    Signal(Signal),
+    /// Answer with [`FromShim::Progress`] once there is more than this. One answer each.
+    Watch(Watch),
+    /// Bytes for standard input.
+    Input(Input),
+}
+
+/// What the shim says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FromShim {
+    /// First on every connection: who it is, and all that a broker that knows nothing needs.
+    Hello(Box<ShimHello>),
+    /// execve(2) succeeded.
+    Started(Started),
+    /// It did not come that far; the shim leaves.
+    Failed(Failed),
+    /// More output, or a change in what hinders it.
+    Progress(Progress),
+    /// Standard input went on.
+    InputAck(InputAck),
+    /// The main process has ended; the rest is being drained.
+    Exited(Exited),
+    /// Nothing is left and all output is in the log.
+    Ended(Ended),
+}
+
+/// See [`ToShim::Hello`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokerHello {
+    /// From the job's `spawn.json`.
+    pub nonce: [u8; 16],
+    /// How often the state directory was opened; a shim refuses an older broker than its last.
+    pub epoch: u64,
+}
+
+/// See [`ToShim::Stop`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stop {
+    /// Until the kill; 0: at once.
+    pub grace_ms: u64,
+    /// Who asked.
+    pub source: Source,
+    /// By name, at most 63 bytes.
+    pub by: String,
+}
+
+/// See [`ToShim::Signal`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signal {
+    /// 1 to 64.
+    pub number: i32,
+    /// Who asked.
+    pub source: Source,
+    /// By name, at most 63 bytes.
+    pub by: String,
+}
+
+/// See [`ToShim::Watch`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watch {
+    /// What the broker knows already.
+    pub seen: Progress,
+}
+
+/// See [`ToShim::Input`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// Of the first byte; what is accepted already is skipped.
+    pub offset: u64,
+    /// At most [`INPUT_PIECE`] bytes.
+    pub data: Vec<u8>,
+    /// End of file after them.
+    pub end: bool,
+}
+
+/// The most input in one frame: with its header it stays below the frame's limit.
+pub const INPUT_PIECE: usize = 60 * 1024;
+
+/// See [`FromShim::Hello`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShimHello {
+    /// The job's id.
+    pub job: [u8; 16],
+    /// The one it was born with.
+    pub nonce: [u8; 16],
+    /// Its pid.
+    pub pid: u32,
+    /// Set once the program runs.
+    pub started: Option<Started>,
+    /// The output so far.
+    pub progress: Progress,
+    /// The input so far.
+    pub input: InputAck,
+    /// Set once the main process has ended.
+    pub exited: Option<Exited>,
+}
+
+/// See [`FromShim::Started`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// The main process.
+    pub pid: u32,
+    /// Nanoseconds since 1970.
+    pub time_ns: u64,
+}
+
+/// See [`FromShim::Failed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    /// What did not work.
+    pub step: Step,
+    /// Why, as errno(3).
+    pub errno: i32,
+}
+
+/// The lengths of the files on disk and what hinders them to grow.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Bytes in `stdout.log`.
+    pub stdout: u64,
+    /// Bytes in `stderr.log`.
+    pub stderr: u64,
+    /// Entries in `output.idx`.
+    pub entries: u64,
+    /// Bytes past the output limit that were read and not kept.
+    pub dropped: u64,
+    /// The job blocks, since its output cannot be kept now.
+    pub blocked: Option<Blocked>,
+}
+
+/// Why output is not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Blocked {
+    /// write(2) to the log failed with this errno, ENOSPC for one; tried again each second.
+    Disk(i32),
+    /// The output limit with policy `block`.
+    Limit,
+}
+
+/// See [`FromShim::InputAck`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputAck {
+    /// Bytes in the job's pipe since its start.
+    pub accepted: u64,
+    /// End of file has been passed on, or nobody reads any more.
+    pub closed: bool,
+}
+
+/// See [`FromShim::Exited`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exited {
+    /// As wait(2) gives it.
+    pub wait_status: i32,
+    /// Why.
+    pub cause: Cause,
+    /// Whose doing.
+    pub source: Source,
+    /// By name, or empty.
+    pub by: String,
+    /// Nanoseconds since 1970.
+    pub time_ns: u64,
+}
+
+/// See [`FromShim::Ended`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// The last word on the output.
+    pub progress: Progress,
+}
+
+/// Why a job ended, as far as the shim can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Cause {
+    /// By itself.
+    Exited = 1,
+    /// Somebody stopped it.
+    Stopped = 2,
+    /// A signal that was not the shim's doing.
+    Signaled = 3,
+    /// Its deadline passed.
+    TimedOut = 4,
+    /// It wrote more than it may.
+    OutputLimit = 5,
+    /// It never ran.
+    StartFailed = 6,
+}
+
+/// Whose doing the end was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Source {
+    /// Its own.
+    None = 0,
+    /// Its owner's.
+    User = 1,
+    /// An admin's.
+    Admin = 2,
+    /// The kernel's, the shim's or the broker's.
+    System = 3,
+    /// The deadline's.
+    Timeout = 4,
+}
+
+/// What a start can fail at, in the order of the code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[repr(u8)]
+#[allow(missing_docs, reason = "each is the name of a step in shim/README.md")]
+pub enum Step {
+    ReadLaunch = 1,
+    OomScore = 2,
+    OpenState = 3,
+    OpenCgroup = 4,
+    MakePipes = 5,
+    EnterCgroup = 6,
+    Keyring = 7,
+    Session = 8,
+    ResourceLimits = 9,
+    Stdio = 10,
+    Groups = 11,
+    User = 12,
+    Capabilities = 13,
+    NoNewPrivileges = 14,
+    Signals = 15,
+    CloseDescriptors = 16,
+    Chdir = 17,
+    Verify = 18,
+    Exec = 19,
+    DropPrivileges = 20,
+    Listen = 21,
+}
+
+impl Step {
+    /// As people and programs read it: `exec`, `chdir`, `enter_cgroup`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Step::ReadLaunch => "read_launch",
+            Step::OomScore => "oom_score",
+            Step::OpenState => "open_state",
+            Step::OpenCgroup => "open_cgroup",
+            Step::MakePipes => "make_pipes",
+            Step::EnterCgroup => "enter_cgroup",
+            Step::Keyring => "keyring",
+            Step::Session => "session",
+            Step::ResourceLimits => "resource_limits",
+            Step::Stdio => "stdio",
+            Step::Groups => "groups",
+            Step::User => "user",
+            Step::Capabilities => "capabilities",
+            Step::NoNewPrivileges => "no_new_privileges",
+            Step::Signals => "signals",
+            Step::CloseDescriptors => "close_descriptors",
+            Step::Chdir => "chdir",
+            Step::Verify => "verify",
+            Step::Exec => "exec",
+            Step::DropPrivileges => "drop_privileges",
+            Step::Listen => "listen",
+        }
+    }
+
+    /// Back from the number that records hold.
+    pub fn from_number(number: u8) -> Option<Step> {
+        ALL_STEPS.into_iter().find(|step| *step as u8 == number)
+    }
+}
+
+const ALL_STEPS: [Step; 21] = [
+    Step::ReadLaunch,
+    Step::OomScore,
+    Step::OpenState,
+    Step::OpenCgroup,
+    Step::MakePipes,
+    Step::EnterCgroup,
+    Step::Keyring,
+    Step::Session,
+    Step::ResourceLimits,
+    Step::Stdio,
+    Step::Groups,
+    Step::User,
+    Step::Capabilities,
+    Step::NoNewPrivileges,
+    Step::Signals,
+    Step::CloseDescriptors,
+    Step::Chdir,
+    Step::Verify,
+    Step::Exec,
+    Step::DropPrivileges,
+    Step::Listen,
+];
+
+impl Cause {
+    /// Back from the number that records hold.
+    pub fn from_number(number: u8) -> Option<Cause> {
+        use Cause::*;
+        [Exited, Stopped, Signaled, TimedOut, OutputLimit, StartFailed]
+            .into_iter()
+            .find(|cause| *cause as u8 == number)
+    }
+}
+
+impl Source {
+    /// Back from the number that records hold.
+    pub fn from_number(number: u8) -> Option<Source> {
+        use Source::*;
+        [None, User, Admin, System, Timeout].into_iter().find(|source| *source as u8 == number)
+    }
+}
+
+impl Message for ToShim {
+    fn kind(&self) -> u16 {
+        match self {
+            ToShim::Hello(_) => 1,
+            ToShim::Go => 2,
+            ToShim::Stop(_) => 3,
+            ToShim::Signal(_) => 4,
+            ToShim::Watch(_) => 5,
+            ToShim::Input(_) => 6,
+        }
+    }
+
+    fn payload(&self) -> Vec<u8> {
+        match self {
+            ToShim::Hello(m) => encode(m),
+            ToShim::Go => Vec::new(),
+            ToShim::Stop(m) => encode(m),
+            ToShim::Signal(m) => encode(m),
+            ToShim::Watch(m) => encode(m),
+            ToShim::Input(m) => encode(m),
+        }
+    }
+
+    fn from_parts(kind: u16, payload: &[u8]) -> Decoded<Self> {
+        Ok(match kind {
+            1 => ToShim::Hello(decode(payload)?),
+            2 => ToShim::Go,
+            3 => ToShim::Stop(decode(payload)?),
+            4 => ToShim::Signal(decode(payload)?),
+            5 => ToShim::Watch(decode(payload)?),
+            6 => ToShim::Input(decode(payload)?),
+            _ => return Err(Garbled(format!("unknown kind {kind} for a shim"))),
+        })
+    }
+}
+
+impl Message for FromShim {
+    fn kind(&self) -> u16 {
+        match self {
+            FromShim::Hello(_) => 101,
+            FromShim::Started(_) => 102,
+            FromShim::Failed(_) => 103,
+            FromShim::Progress(_) => 104,
+            FromShim::InputAck(_) => 105,
+            FromShim::Exited(_) => 106,
+            FromShim::Ended(_) => 107,
+        }
+    }
+
+    fn payload(&self) -> Vec<u8> {
+        match self {
+            FromShim::Hello(m) => encode(m),
+            FromShim::Started(m) => encode(m),
+            FromShim::Failed(m) => encode(m),
+            FromShim::Progress(m) => encode(m),
+            FromShim::InputAck(m) => encode(m),
+            FromShim::Exited(m) => encode(m),
+            FromShim::Ended(m) => encode(m),
+        }
+    }
+
+    fn from_parts(kind: u16, payload: &[u8]) -> Decoded<Self> {
+        Ok(match kind {
+            101 => FromShim::Hello(decode(payload)?),
+            102 => FromShim::Started(decode(payload)?),
+            103 => FromShim::Failed(decode(payload)?),
+            104 => FromShim::Progress(decode(payload)?),
+            105 => FromShim::InputAck(decode(payload)?),
+            106 => FromShim::Exited(decode(payload)?),
+            107 => FromShim::Ended(decode(payload)?),
+            _ => return Err(Garbled(format!("unknown kind {kind} from a shim"))),
+        })
+    }
+}
+
+pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    // Vectors grow as needed and every type here is serializable: this cannot fail.
+    bincode::serde::encode_to_vec(value, bincode::config::standard()).unwrap_or_default()
+}
+
+/// Trailing bytes are left alone: a newer peer may have added fields at the end.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Decoded<T> {
+    bincode::serde::decode_from_slice(bytes, bincode::config::standard())
+        .map(|(value, _)| value)
+        .map_err(|e| Garbled(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exited() -> Exited {
+        Exited {
+            wait_status: 7 << 8,
+            cause: Cause::Stopped,
+            source: Source::Admin,
+            by: "root".into(),
+            time_ns: 1,
+        }
+    }
+
+    /// What version 1 sent. These bytes never change; a new version adds its own.
+    #[test]
+    fn the_bytes_of_version_1_decode_for_ever() {
+        let golden: &[(u16, &[u8], FromShim)] = &[
+            (102, &[42, 1], FromShim::Started(Started { pid: 42, time_ns: 1 })),
+            (103, &[18, 4], FromShim::Failed(Failed { step: Step::Exec, errno: 2 })),
+            (
+                104,
+                &[5, 6, 2, 0, 1, 0, 56],
+                FromShim::Progress(Progress {
+                    stdout: 5,
+                    stderr: 6,
+                    entries: 2,
+                    dropped: 0,
+                    blocked: Some(Blocked::Disk(28)),
+                }),
+            ),
+            (105, &[9, 1], FromShim::InputAck(InputAck { accepted: 9, closed: true })),
+            (106, &[251, 0, 14, 1, 2, 4, b'r', b'o', b'o', b't', 1], FromShim::Exited(exited())),
+        ];
+        for (kind, bytes, message) in golden {
+            assert_eq!(FromShim::from_parts(*kind, bytes).as_ref(), Ok(message));
+            assert_eq!((message.kind(), message.payload().as_slice()), (*kind, *bytes));
+        }
+        let stop = ToShim::Stop(Stop { grace_ms: 10, source: Source::User, by: "a".into() });
+        assert_eq!(stop.payload(), [10, 1, 1, b'a']);
+        let input = ToShim::Input(Input { offset: 1, data: vec![2, 3], end: true });
+        assert_eq!(input.payload(), [1, 2, 2, 3, 1]);
+    }
+
+    #[test]
+    fn words_of_one_direction_are_not_understood_in_the_other() {
+        let started = FromShim::Started(Started { pid: 1, time_ns: 1 });
+        assert!(ToShim::from_parts(started.kind(), &started.payload()).is_err());
+    }
+
+    #[test]
+    fn fields_that_a_newer_peer_added_are_ignored() {
+        let mut bytes = FromShim::Exited(exited()).payload();
+        bytes.extend([1, 2, 3]);
+        assert_eq!(FromShim::from_parts(106, &bytes), Ok(FromShim::Exited(exited())));
+    }
+
+    #[test]
+    fn steps_and_causes_are_found_by_their_numbers() {
+        assert!(ALL_STEPS.into_iter().all(|s| Step::from_number(s as u8) == Some(s)));
+        assert_eq!(Step::from_number(0), None);
+        assert_eq!(Cause::from_number(4), Some(Cause::TimedOut));
+        assert_eq!(Source::from_number(9), None);
+    }
+}
