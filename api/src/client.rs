@@ -65,15 +65,7 @@ const MAX_MESSAGE: usize = 8 << 20;
 /// [`ConnectError`]; a broker that refuses the caller's certificate is found out with the first
 /// call only, since TLS 1.3 lets the client speak first.
 pub async fn connect(addr: &str, credentials: &Credentials) -> Result<Client, ConnectError> {
-    let uri: Uri =
-        format!("https://{addr}").parse().map_err(|_| ConnectError::Address(addr.into()))?;
-    let (host, port) = match (uri.host(), uri.port_u16()) {
-        (Some(host), Some(port)) => (host.trim_matches(['[', ']']).to_owned(), port),
-        _ => return Err(ConnectError::Address(addr.into())),
-    };
-    let server = ServerName::try_from(host.clone())
-        .map_err(|_| ConnectError::Address(addr.into()))?
-        .to_owned();
+    let Target { uri, host, port, server } = Target::parse(addr)?;
     let tls = TlsConnector::from(Arc::new(tls_config(credentials)?));
 
     let dial = tower::service_fn(move |_: Uri| {
@@ -99,6 +91,27 @@ pub async fn connect(addr: &str, credentials: &Credentials) -> Result<Client, Co
         .max_encoding_message_size(MAX_MESSAGE))
 }
 
+/// An address, taken apart.
+pub(crate) struct Target {
+    uri: Uri,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) server: ServerName<'static>,
+}
+
+impl Target {
+    pub(crate) fn parse(addr: &str) -> Result<Target, ConnectError> {
+        let fault = || ConnectError::Address(addr.into());
+        let uri: Uri = format!("https://{addr}").parse().map_err(|_| fault())?;
+        let (host, port) = match (uri.host(), uri.port_u16()) {
+            (Some(host), Some(port)) => (host.trim_matches(['[', ']']).to_owned(), port),
+            _ => return Err(fault()),
+        };
+        let server = ServerName::try_from(host.clone()).map_err(|_| fault())?.to_owned();
+        Ok(Target { uri, host, port, server })
+    }
+}
+
 /// The innermost cause of an error: transports wrap "connection refused" four layers deep.
 pub fn root_cause(error: &dyn std::error::Error) -> String {
     let mut inner = error;
@@ -113,7 +126,7 @@ pub fn status_cause(status: &tonic::Status) -> Option<String> {
     status.source().map(root_cause)
 }
 
-fn tls_config(credentials: &Credentials) -> Result<ClientConfig, ConnectError> {
+pub(crate) fn tls_config(credentials: &Credentials) -> Result<ClientConfig, ConnectError> {
     let mut roots = rustls::RootCertStore::empty();
     for ca in certificates("CA certificate", &credentials.ca)? {
         roots.add(ca).map_err(|e| pem_error("CA certificate", e))?;

@@ -1,1 +1,25 @@
-//! Placeholder.
+//! Runs commands for remote users who are not trusted with a shell.
+//!
+//! [`Supervisor`] is all of it without the network: it starts, stops, waits for, lists and follows
+//! jobs; `examples/run.rs` shows it. [`run`] is the service around it: configuration, mutual TLS,
+//! gRPC, signals.
+//!
+//! The rooms, each using only those after it: `serve` and `grpc` (the network), [`authorize`],
+//! [`jobs`], [`launch`], [`store`].
+
+pub mod authorize;
+pub mod config;
+mod grpc;
+mod host;
+mod id;
+pub mod identity;
+pub mod jobs;
+pub mod launch;
+mod serve;
+mod service;
+pub mod store;
+mod sys;
+
+pub use id::JobId;
+pub use jobs::Supervisor;
+pub use service::run;

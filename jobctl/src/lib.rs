@@ -1,1 +1,126 @@
-//! Placeholder.
+//! The remote command line of the job broker.
+//!
+//! [`run`] reads the words, runs one command and answers with the exit status; `exit.rs` decides
+//! all of them. [`command`] is the grammar, for manual pages and completions.
+
+mod cli;
+mod connection;
+mod contexts;
+mod control;
+mod errno;
+mod exit;
+mod failure;
+mod follow;
+mod help;
+mod input;
+mod jobs;
+mod json;
+mod lines;
+mod list;
+mod logs;
+mod output;
+mod run;
+mod settings;
+mod show;
+mod sink;
+mod spec;
+mod table;
+mod text;
+mod tls;
+mod when;
+
+use std::ffi::OsString;
+use std::future::Future;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::cli::{Auth, Cli, Command, Global};
+use crate::failure::{Failure, Result};
+
+/// Runs one command line, the program's name first, and answers with its exit status.
+pub fn run(words: impl IntoIterator<Item = OsString>) -> i32 {
+    let Cli { global, command } = match Cli::try_parse_from(words) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nobody reads it: there is nobody left to tell.
+            let _ = error.print();
+            return exit::of_parsing(&error);
+        }
+    };
+    let runs_a_job = matches!(command, Command::Run(_) | Command::Start(_) | Command::Wait(_));
+    match dispatch(&global, command) {
+        Ok(status) => status,
+        Err(failure) => {
+            failure.tell();
+            exit::of_failure(&failure, runs_a_job)
+        }
+    }
+}
+
+/// The grammar of the command line.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+fn dispatch(global: &Global, command: Command) -> Result<i32> {
+    match command {
+        Command::Config(command) => return contexts::config(global, &command).map(|()| exit::OK),
+        Command::Version => return version().map(|()| exit::OK),
+        Command::Completion { shell } => return completion(shell).map(|()| exit::OK),
+        _ => {}
+    }
+    // One thread: the whole process is over in milliseconds, and one is twice as fast on output.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::usage(format!("cannot set up: {error}")))?;
+    let status = runtime.block_on(remote(global, command));
+    // A look-up of a host name may still hold a thread.
+    runtime.shutdown_background();
+    status
+}
+
+async fn remote(global: &Global, command: Command) -> Result<i32> {
+    let done = match command {
+        Command::Run(command) => return run::run(global, command).await,
+        Command::Wait(command) => return or_interrupted(logs::wait(global, command)).await,
+        Command::Logs(command) => {
+            let logs = logs::logs(global, command.which, command.follow);
+            return or_interrupted(async { logs.await.map(|()| exit::OK) }).await;
+        }
+        Command::Stream(which) => {
+            let logs = logs::logs(global, which, true);
+            return or_interrupted(async { logs.await.map(|()| exit::OK) }).await;
+        }
+        Command::Start(command) => run::start(global, command).await,
+        Command::Ps(command) => list::ps(global, command).await,
+        Command::Status(command) => show::status(global, command).await,
+        Command::Inspect(command) => show::inspect(global, command).await,
+        Command::Stop(command) => control::stop(global, command).await,
+        Command::Kill(command) => control::kill(global, command).await,
+        Command::Rm(command) => control::rm(global, command).await,
+        Command::Prune(command) => control::prune(global, command).await,
+        Command::Info => show::info(global).await,
+        Command::Auth(Auth::Whoami) => show::whoami(global).await,
+        Command::Config(_) | Command::Version | Command::Completion { .. } => Ok(()),
+    };
+    done.map(|()| exit::OK)
+}
+
+/// Ctrl-C ends the command with 130, not the job.
+async fn or_interrupted(command: impl Future<Output = Result<i32>>) -> Result<i32> {
+    tokio::select! {
+        status = command => status,
+        Ok(()) = tokio::signal::ctrl_c() => Ok(exit::INTERRUPTED),
+    }
+}
+
+fn version() -> Result<()> {
+    sink::print(concat!("jobctl ", env!("CARGO_PKG_VERSION"), "\n"))
+}
+
+fn completion(shell: clap_complete::Shell) -> Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command(), "jobctl", &mut script);
+    sink::print(&String::from_utf8_lossy(&script))
+}

@@ -123,6 +123,9 @@ pub struct Input {
 
 /// The most input in one frame: with its header it stays below the frame's limit.
 pub const INPUT_PIECE: usize = 60 * 1024;
+/// The most input past [`InputAck::accepted`]: a shim keeps what the job has not read yet in
+/// memory, and closes the connection of a broker that sends more.
+pub const INPUT_WINDOW: u64 = 1 << 20;
 
 /// See [`FromShim::Hello`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

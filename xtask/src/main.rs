@@ -1,1 +1,5 @@
-fn main() {}
+//! `cargo xtask`: see the library.
+
+fn main() -> std::process::ExitCode {
+    xtask::run()
+}

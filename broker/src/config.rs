@@ -1,0 +1,225 @@
+//! The configuration file: every key has a default but those of `[tls]`, and an unknown key is an
+//! error, since a misspelt limit is no limit.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// `/etc/job-broker/config.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where clients connect.
+    #[serde(default = "default_listen")]
+    pub listen: SocketAddr,
+    /// Certificates, and whose to trust.
+    pub tls: Tls,
+    /// Identities that see and control everybody's jobs.
+    #[serde(default)]
+    pub admins: Vec<String>,
+    /// What jobs get and where they live.
+    #[serde(default)]
+    pub jobs: Jobs,
+}
+
+/// The part of the configuration that a [`crate::Supervisor`] needs: all but the network.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Jobs {
+    /// Jobs on disk; root 0700.
+    pub state_dir: PathBuf,
+    /// Sockets of the shims; root 0700. It must outlive a restart of the service.
+    pub run_dir: PathBuf,
+    /// The program `job-shim`; opened once, at start.
+    pub shim: PathBuf,
+    /// The account, or the number, that shims run as. Never that of a job.
+    pub shim_user: String,
+    /// The cgroup that holds all jobs, below the cgroup2 mount.
+    pub cgroup: PathBuf,
+    /// Controllers without which the broker refuses to start.
+    pub require_controllers: Vec<String>,
+    /// Whom jobs may run as; the first is the default. `nobody`, `pool`, or accounts of this host.
+    pub run_as: Vec<String>,
+    /// The uids of `pool`: first and last.
+    pub pool: (u32, u32),
+    /// Bytes of output kept for each job that does not say.
+    pub output_limit_bytes: u64,
+    /// From the stop signal to the kill for each job that does not say, in seconds.
+    pub stop_timeout_seconds: f64,
+    /// How long what outlives a job's main process may go on, in seconds.
+    pub leftover_grace_seconds: f64,
+}
+
+/// Where the certificates are, PEM.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The broker's own, leaf first.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// The authorities that sign clients' certificates.
+    pub client_ca: PathBuf,
+    /// The `<trust-domain>` that a client's `job://<trust-domain>/<name>` must have.
+    #[serde(default = "default_trust_domain")]
+    pub trust_domain: String,
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 7443))
+}
+
+fn default_trust_domain() -> String {
+    "local".into()
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        Jobs {
+            state_dir: "/var/lib/job-broker".into(),
+            run_dir: "/run/job-broker".into(),
+            shim: "/usr/lib/job-broker/job-shim".into(),
+            shim_user: "job-shim".into(),
+            cgroup: "job-broker".into(),
+            require_controllers: Vec::new(),
+            run_as: vec!["nobody".into(), "pool".into()],
+            // Beyond nobody (65534), systemd's DynamicUser= (61184-65519) and its containers
+            // (524288-1879048191), and below /etc/subuid's usual first (100000).
+            pool: (70_000, 79_999),
+            output_limit_bytes: 10 << 30,
+            stop_timeout_seconds: 10.0,
+            leftover_grace_seconds: 1.0,
+        }
+    }
+}
+
+impl Jobs {
+    /// From the stop signal to the kill.
+    pub fn stop_timeout(&self) -> Duration {
+        Duration::from_secs_f64(self.stop_timeout_seconds)
+    }
+
+    /// For what outlives the main process.
+    pub fn leftover_grace(&self) -> Duration {
+        Duration::from_secs_f64(self.leftover_grace_seconds)
+    }
+}
+
+/// A configuration that cannot be used; the text names file, line and key.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Not there, or not readable.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not TOML, an unknown key, a value of the wrong kind.
+    #[error("{path}: {detail}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said, with the line.
+        detail: String,
+    },
+    /// Understood, and impossible.
+    #[error("{path}: {key} {fault}")]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// Which key.
+        key: &'static str,
+        /// "must ...".
+        fault: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks the file.
+    ///
+    /// # Errors
+    /// [`ConfigError`], in words for an operator.
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        let config: Config = toml::from_str(&text)
+            .map_err(|e| ConfigError::Parse { path: path.into(), detail: e.to_string() })?;
+        config.jobs.check().map_err(|(key, fault)| ConfigError::Value {
+            path: path.into(),
+            key,
+            fault,
+        })?;
+        Ok(config)
+    }
+}
+
+impl Jobs {
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        let seconds = |key, value: f64| match Duration::try_from_secs_f64(value) {
+            Ok(time) if time <= Duration::from_secs(86_400) => Ok(()),
+            _ => Err((key, format!("is {value}; it must be from 0 to 86400"))),
+        };
+        seconds("jobs.stop_timeout_seconds", self.stop_timeout_seconds)?;
+        seconds("jobs.leftover_grace_seconds", self.leftover_grace_seconds)?;
+        if self.run_as.is_empty() {
+            return Err(("jobs.run_as", "must name at least one account".into()));
+        }
+        if self.pool.0 == 0 || self.pool.0 > self.pool.1 {
+            let fault =
+                format!("is {:?}; it must be [first, last] with 0 < first <= last", self.pool);
+            return Err(("jobs.pool", fault));
+        }
+        let plain = self.cgroup.components().all(|c| matches!(c, std::path::Component::Normal(_)));
+        if !plain || self.cgroup.as_os_str().is_empty() {
+            let fault = "must be a relative path below the cgroup2 mount, without \"..\"";
+            return Err(("jobs.cgroup", fault.into()));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TLS: &str = "[tls]\ncert = \"c\"\nkey = \"k\"\nclient_ca = \"a\"\n";
+
+    fn load(text: &str) -> Result<Config, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        Config::load(file.path()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn certificates_are_all_that_must_be_configured() {
+        let config = load(TLS).unwrap();
+        assert_eq!(config.listen.port(), 7443);
+        assert_eq!(config.jobs.run_as[0], "nobody");
+    }
+
+    #[test]
+    fn a_misspelt_key_is_an_error_that_names_it() {
+        for text in ["lisen = 1\n", "[jobs]\nout_limit = 3\n"] {
+            let fault = load(&format!("{text}{TLS}")).unwrap_err();
+            assert!(fault.contains("unknown field"), "{fault}");
+        }
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused_by_key() {
+        for (text, key) in [
+            ("stop_timeout_seconds = -1.0", "jobs.stop_timeout_seconds"),
+            ("leftover_grace_seconds = nan", "jobs.leftover_grace_seconds"),
+            ("run_as = []", "jobs.run_as"),
+            ("pool = [9, 3]", "jobs.pool"),
+            ("cgroup = \"../x\"", "jobs.cgroup"),
+        ] {
+            let fault = load(&format!("{TLS}[jobs]\n{text}\n")).unwrap_err();
+            assert!(fault.contains(key), "{fault}");
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Between the contract's messages and the supervisor's types.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use job_api::v1;
+use job_shim::index::Stream;
+use job_shim::wire::{Blocked, Cause, Source};
+use prost_types::Timestamp;
+use tonic::Status;
+
+use super::refuse;
+use crate::host::{self, BootId};
+use crate::jobs::job::Job;
+use crate::jobs::output::Range;
+use crate::jobs::spec::{JobSpec, OutputPolicy, Wish};
+use crate::jobs::state::{Contact, Snapshot, State};
+use crate::jobs::{Filter, Supervisor};
+
+/// What limits will need, from DESIGN's "hybrid and v1 hosts" on.
+const CONTROLLERS: [&str; 4] = ["cpu", "memory", "io", "pids"];
+/// Bytes of a request id.
+const MAX_REQUEST_ID: usize = 128;
+
+pub(super) fn check_request_id(id: &str) -> Result<(), Status> {
+    if id.len() <= MAX_REQUEST_ID {
+        return Ok(());
+    }
+    let fault = format!("has {} bytes; at most {MAX_REQUEST_ID} are allowed", id.len());
+    Err(refuse::field("request_id", fault))
+}
+
+pub(super) fn wish(spec: v1::JobSpec) -> Result<Wish, Status> {
+    let output_policy = match spec.output_policy() {
+        v1::OutputPolicy::Unspecified | v1::OutputPolicy::Discard => OutputPolicy::Discard,
+        v1::OutputPolicy::Block => OutputPolicy::Block,
+        v1::OutputPolicy::Kill => OutputPolicy::Kill,
+    };
+    Ok(Wish {
+        argv: spec.argv,
+        env: spec.env.into_iter().collect(),
+        working_directory: spec.working_directory,
+        run_as: spec.run_as,
+        name: spec.name,
+        labels: spec.labels.into_iter().collect(),
+        time_limit: duration("time_limit", spec.time_limit)?,
+        stop_signal: spec.stop_signal,
+        stop_timeout: duration("stop_timeout", spec.stop_timeout)?,
+        output_limit: spec.output_limit_bytes,
+        output_policy,
+        stdin: spec.stdin,
+    })
+}
+
+/// A duration from outside: not negative, and in the range that std has.
+pub(super) fn duration(
+    field: &'static str,
+    value: Option<prost_types::Duration>,
+) -> Result<Option<Duration>, Status> {
+    let convert = |value: prost_types::Duration| {
+        Duration::try_from(value).map_err(|_| refuse::field(field, "must not be negative".into()))
+    };
+    value.map(convert).transpose()
+}
+
+fn nanoseconds(field: &'static str, time: Option<Timestamp>) -> Result<Option<u64>, Status> {
+    let convert = |time: Timestamp| {
+        let seconds = u64::try_from(time.seconds).ok().and_then(|s| s.checked_mul(1_000_000_000));
+        let nanos = u64::try_from(time.nanos).ok();
+        seconds
+            .zip(nanos)
+            .and_then(|(s, n)| s.checked_add(n))
+            .ok_or_else(|| refuse::field(field, "must be between the years 1970 and 2554".into()))
+    };
+    time.map(convert).transpose()
+}
+
+pub(super) fn filter(request: v1::ListJobsRequest) -> Result<Filter, Status> {
+    let some = |text: String| (!text.is_empty()).then_some(text);
+    Ok(Filter {
+        states: request.states().map(state_from).collect::<Result<_, _>>()?,
+        ended_before_ns: nanoseconds("ended_before", request.ended_before)?,
+        owner: some(request.owner),
+        labels: request.labels.into_iter().collect(),
+        selector: some(request.selector),
+    })
+}
+
+fn state_from(state: v1::job::State) -> Result<State, Status> {
+    Ok(match state {
+        v1::job::State::Starting => State::Starting,
+        v1::job::State::Running => State::Running,
+        v1::job::State::Stopping => State::Stopping,
+        v1::job::State::Finished => State::Finished,
+        v1::job::State::Lost => State::Lost,
+        v1::job::State::Unspecified => {
+            return Err(refuse::field("states", "holds a state that there is not".into()));
+        }
+    })
+}
+
+pub(super) fn range(request: &v1::StreamOutputRequest) -> Result<Range, Status> {
+    Ok(Range {
+        stream: match request.stream() {
+            v1::OutputStream::Unspecified => None,
+            v1::OutputStream::Out => Some(Stream::Stdout),
+            v1::OutputStream::Err => Some(Stream::Stderr),
+        },
+        offsets: [request.stdout_offset, request.stderr_offset],
+        tail_lines: request.tail_lines,
+        since_ns: nanoseconds("since", request.since)?,
+        follow: request.follow,
+        by_entry: request.timestamps,
+    })
+}
+
+pub(super) fn stream(stream: Stream) -> v1::OutputStream {
+    match stream {
+        Stream::Stdout => v1::OutputStream::Out,
+        Stream::Stderr => v1::OutputStream::Err,
+    }
+}
+
+pub(super) fn timestamp(ns: u64) -> Timestamp {
+    // Both fit: 2^64 nanoseconds are 585 years.
+    Timestamp { seconds: (ns / 1_000_000_000) as i64, nanos: (ns % 1_000_000_000) as i32 }
+}
+
+/// A job as the contract shows it.
+pub(super) fn job(job: &Job) -> v1::Job {
+    let (record, known, progress) = (job.record(), job.snapshot(), job.progress());
+    let mut message = v1::Job {
+        id: record.id.to_string(),
+        name: record.spec.name.clone(),
+        owner: record.owner.to_string(),
+        state: state(known.state).into(),
+        pid: known.started.map(|s| s.pid).filter(|pid| *pid != 0 && known.exited.is_none()),
+        created_at: Some(timestamp(record.created_ns)),
+        started_at: known.started.map(|started| timestamp(started.time_ns)),
+        ended_at: known.exited.as_ref().map(|e| e.time_ns).or(known.ended_ns).map(timestamp),
+        spec: Some(spec(&record.spec)),
+        uid: record.account.uid,
+        gid: record.account.gid,
+        stdout_bytes: progress.stdout,
+        stderr_bytes: progress.stderr,
+        dropped_bytes: progress.dropped,
+        incomplete: known.incomplete,
+        request_id: record.request_id.clone(),
+        recovering: known.contact == Contact::Recovering,
+        warnings: warnings(&known, progress.blocked),
+        ..v1::Job::default()
+    };
+    end(&known, &mut message);
+    message
+}
+
+/// Cause, exit status, and whose doing it was.
+fn end(known: &Snapshot, message: &mut v1::Job) {
+    if let Some(exited) = &known.exited {
+        message.set_cause(cause(exited.cause));
+        message.set_source(source(exited.source));
+        message.ended_by = exited.by.clone();
+        message.exit_code =
+            libc::WIFEXITED(exited.wait_status).then(|| libc::WEXITSTATUS(exited.wait_status));
+        message.signal =
+            libc::WIFSIGNALED(exited.wait_status).then(|| libc::WTERMSIG(exited.wait_status));
+    } else if known.state.is_over() {
+        let lost = known.state == State::Lost;
+        message.set_cause(if lost { v1::Cause::Lost } else { v1::Cause::StartFailed });
+        message.set_source(v1::Source::System);
+    }
+    message.failure = known.failure.clone().map(|failure| v1::Failure {
+        step: failure.step,
+        error_number: failure.errno,
+        message: failure.message,
+    });
+}
+
+fn warnings(known: &Snapshot, blocked: Option<Blocked>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if known.state.is_over() {
+        return warnings;
+    }
+    match blocked {
+        Some(Blocked::Disk(errno)) => warnings.push(format!(
+            "its output cannot be written ({}); the job blocks until it can",
+            std::io::Error::from_raw_os_error(errno)
+        )),
+        Some(Blocked::Limit) => {
+            warnings.push("its output limit is reached; the job blocks until it is stopped".into());
+        }
+        None => {}
+    }
+    if known.contact == Contact::Silent {
+        warnings.push("its shim does not answer; the job goes on and can be stopped".into());
+    }
+    warnings
+}
+
+fn state(state: State) -> v1::job::State {
+    match state {
+        State::Starting => v1::job::State::Starting,
+        State::Running => v1::job::State::Running,
+        State::Stopping => v1::job::State::Stopping,
+        State::Finished => v1::job::State::Finished,
+        State::Lost => v1::job::State::Lost,
+    }
+}
+
+fn cause(cause: Cause) -> v1::Cause {
+    match cause {
+        Cause::Exited => v1::Cause::Exited,
+        Cause::Stopped => v1::Cause::Stopped,
+        Cause::Signaled => v1::Cause::Signaled,
+        Cause::TimedOut => v1::Cause::TimedOut,
+        Cause::OutputLimit => v1::Cause::OutputLimit,
+        Cause::StartFailed => v1::Cause::StartFailed,
+    }
+}
+
+fn source(source: Source) -> v1::Source {
+    match source {
+        Source::None => v1::Source::Unspecified,
+        Source::User => v1::Source::User,
+        Source::Admin => v1::Source::Admin,
+        Source::System => v1::Source::System,
+        Source::Timeout => v1::Source::Timeout,
+    }
+}
+
+fn spec(spec: &JobSpec) -> v1::JobSpec {
+    let map = |map: &BTreeMap<String, String>| map.clone().into_iter().collect::<HashMap<_, _>>();
+    v1::JobSpec {
+        argv: spec.argv.clone(),
+        env: map(&spec.env),
+        working_directory: spec.working_directory.clone(),
+        run_as: spec.run_as.clone(),
+        name: spec.name.clone(),
+        labels: map(&spec.labels),
+        time_limit: spec.time_limit.and_then(|time| time.try_into().ok()),
+        stop_signal: spec.stop_signal,
+        stop_timeout: spec.stop_timeout.try_into().ok(),
+        output_limit_bytes: spec.output_limit,
+        output_policy: match spec.output_policy {
+            OutputPolicy::Discard => v1::OutputPolicy::Discard,
+            OutputPolicy::Block => v1::OutputPolicy::Block,
+            OutputPolicy::Kill => v1::OutputPolicy::Kill,
+        }
+        .into(),
+        stdin: spec.stdin,
+    }
+}
+
+pub(super) fn server_info(
+    supervisor: &Supervisor,
+    boot_id: BootId,
+    started_at: Timestamp,
+) -> v1::GetServerInfoResponse {
+    let ((hostname, kernel), (live, all)) = (host::uname(), supervisor.count());
+    let tree = supervisor.cgroup();
+    let controllers = tree.controllers();
+    let missing = CONTROLLERS.iter().filter(|name| !controllers.iter().any(|c| c == *name));
+    let reason = format!("not in cgroup.controllers of {}", tree.path().display());
+    v1::GetServerInfoResponse {
+        version: env!("CARGO_PKG_VERSION").into(),
+        hostname,
+        kernel,
+        boot_id: uuid::Uuid::from_bytes(boot_id).to_string(),
+        started_at: Some(started_at),
+        running_jobs: live as u64,
+        stored_jobs: all as u64,
+        cgroup: tree.path().display().to_string(),
+        missing_controllers: missing.map(|c| ((*c).to_owned(), reason.clone())).collect(),
+        controllers,
+        quarantined: Vec::new(),
+        run_as: supervisor.config().run_as.clone(),
+        default_output_limit_bytes: supervisor.config().output_limit_bytes,
+        epoch: supervisor.epoch(),
+    }
+}
+
+pub(super) fn quarantined(supervisor: &Supervisor) -> Vec<v1::Quarantined> {
+    let show = |q: &crate::jobs::Quarantined| v1::Quarantined {
+        id: q.id.clone(),
+        reason: q.reason.clone(),
+    };
+    supervisor.quarantined().iter().map(show).collect()
+}

@@ -1,0 +1,245 @@
+//! The contract, over the supervisor: each call decodes, authorizes, acts and encodes. Nothing
+//! but this room names a prost type or a `tonic::Status`.
+
+mod convert;
+mod refuse;
+mod streams;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use job_api::v1;
+use job_api::v1::job_service_server::{JobService, JobServiceServer};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::authorize::{Authorized, Caller, Policy, Role};
+use crate::host;
+use crate::identity::{IdentityError, Peer};
+use crate::jobs::job::Job;
+use crate::jobs::{Page, Supervisor, Until};
+
+/// What a connection's TLS handshake found out, put into each of its requests.
+pub(crate) type PeerResult = Arc<Result<Peer, IdentityError>>;
+
+/// Most bytes of one request: the largest start, or the largest piece of input, with room.
+const MAX_REQUEST: usize = 2 << 20;
+/// Most jobs of one page, and what a page has by default.
+const PAGE: (usize, usize) = (1000, 100);
+
+/// The service.
+#[derive(Debug, Clone)]
+pub(crate) struct Grpc {
+    supervisor: Supervisor,
+    policy: Arc<Policy>,
+    started_at: SystemTime,
+    /// Becomes true when the broker is about to end: streams end, jobs do not.
+    closing: watch::Receiver<bool>,
+}
+
+/// The service for a router, with its limits.
+pub(crate) fn service(
+    supervisor: Supervisor,
+    policy: Policy,
+    closing: watch::Receiver<bool>,
+) -> JobServiceServer<Grpc> {
+    let started_at = SystemTime::now();
+    let grpc = Grpc { supervisor, policy: Arc::new(policy), started_at, closing };
+    JobServiceServer::new(grpc).max_decoding_message_size(MAX_REQUEST)
+}
+
+impl Grpc {
+    /// Who calls, by the certificate of the connection.
+    fn peer<T>(&self, request: &Request<T>) -> Result<Peer, Status> {
+        match request.extensions().get::<PeerResult>().map(Arc::as_ref) {
+            Some(Ok(peer)) => Ok(peer.clone()),
+            Some(Err(error)) => Err(Status::unauthenticated(error.to_string())),
+            None => Err(Status::unauthenticated("no client certificate")),
+        }
+    }
+
+    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        Ok(self.policy.caller(self.peer(request)?.identity))
+    }
+
+    fn job(&self, caller: &Caller, id: &str) -> Result<Authorized<Arc<Job>>, Status> {
+        let parsed = id.parse().map_err(|fault| refuse::field("id", fault))?;
+        self.supervisor.find(caller, parsed).ok_or_else(|| refuse::no_such_job(id))
+    }
+
+    fn show(&self, job: &Authorized<Arc<Job>>) -> Option<v1::Job> {
+        Some(convert::job(job.subject()))
+    }
+}
+
+#[tonic::async_trait]
+impl JobService for Grpc {
+    async fn start_job(
+        &self,
+        request: Request<v1::StartJobRequest>,
+    ) -> Result<Response<v1::StartJobResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let request = request.into_inner();
+        convert::check_request_id(&request.request_id)?;
+        let wish = convert::wish(request.spec.unwrap_or_default())?;
+        let spec = self.supervisor.check(wish).map_err(refuse::wish)?;
+        let job = self
+            .supervisor
+            .start(caller.start(spec), &request.request_id)
+            .await
+            .map_err(refuse::start)?;
+        Ok(Response::new(v1::StartJobResponse { job: Some(convert::job(&job)) }))
+    }
+
+    async fn get_job(
+        &self,
+        request: Request<v1::GetJobRequest>,
+    ) -> Result<Response<v1::GetJobResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let job = self.job(&caller, &request.get_ref().id)?;
+        self.supervisor.refresh(job.subject());
+        Ok(Response::new(v1::GetJobResponse { job: self.show(&job) }))
+    }
+
+    async fn list_jobs(
+        &self,
+        request: Request<v1::ListJobsRequest>,
+    ) -> Result<Response<v1::ListJobsResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let request = request.into_inner();
+        let after = match request.page_token.as_str() {
+            "" => None,
+            token => Some(token.parse().map_err(|fault| refuse::field("page_token", fault))?),
+        };
+        let size = match request.page_size as usize {
+            0 => PAGE.1,
+            size if size > PAGE.0 => {
+                let fault = format!("is {size}; at most {} are allowed", PAGE.0);
+                return Err(refuse::field("page_size", fault));
+            }
+            size => size,
+        };
+        let filter = convert::filter(request)?;
+        let (jobs, next) = self.supervisor.list(&caller, &filter, Page { after, size });
+        jobs.iter().for_each(|job| self.supervisor.refresh(job));
+        Ok(Response::new(v1::ListJobsResponse {
+            jobs: jobs.iter().map(|job| convert::job(job)).collect(),
+            next_page_token: next.map(|id| id.to_string()).unwrap_or_default(),
+        }))
+    }
+
+    async fn wait_job(
+        &self,
+        request: Request<v1::WaitJobRequest>,
+    ) -> Result<Response<v1::WaitJobResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let request = request.get_ref();
+        let job = self.job(&caller, &request.id)?;
+        let until = match request.until() {
+            v1::wait_job_request::Until::End => Until::End,
+            _ => Until::Exit,
+        };
+        let within = convert::duration("timeout", request.timeout)?;
+        let mut closing = self.closing.clone();
+        let done = tokio::select! {
+            done = self.supervisor.wait(&job, until, within) => done,
+            _ = closing.wait_for(|closing| *closing) => return Err(refuse::closing()),
+        };
+        Ok(Response::new(v1::WaitJobResponse { job: self.show(&job), done }))
+    }
+
+    async fn stop_job(
+        &self,
+        request: Request<v1::StopJobRequest>,
+    ) -> Result<Response<v1::StopJobResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let request = request.get_ref();
+        let job = self.job(&caller, &request.id)?;
+        let grace = convert::duration("grace", request.grace)?;
+        self.supervisor.stop(&job, grace);
+        Ok(Response::new(v1::StopJobResponse { job: self.show(&job) }))
+    }
+
+    async fn signal_job(
+        &self,
+        request: Request<v1::SignalJobRequest>,
+    ) -> Result<Response<v1::SignalJobResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let request = request.get_ref();
+        let job = self.job(&caller, &request.id)?;
+        if !(1..=64).contains(&request.signal) {
+            let fault = format!("is {}; signals are 1 to 64", request.signal);
+            return Err(refuse::field("signal", fault));
+        }
+        self.supervisor.signal(&job, request.signal).map_err(refuse::signal)?;
+        Ok(Response::new(v1::SignalJobResponse { job: self.show(&job) }))
+    }
+
+    type StreamOutputStream = streams::Output;
+
+    async fn stream_output(
+        &self,
+        request: Request<v1::StreamOutputRequest>,
+    ) -> Result<Response<Self::StreamOutputStream>, Status> {
+        let caller = self.caller(&request)?;
+        let request = request.into_inner();
+        let job = self.job(&caller, &request.id)?;
+        let range = convert::range(&request)?;
+        let reader = self.supervisor.output(&job, range).await.map_err(refuse::output)?;
+        let job = Arc::clone(job.subject());
+        Ok(Response::new(streams::output(job, reader, self.closing.clone())))
+    }
+
+    type WriteInputStream = streams::Acks;
+
+    async fn write_input(
+        &self,
+        request: Request<Streaming<v1::WriteInputRequest>>,
+    ) -> Result<Response<Self::WriteInputStream>, Status> {
+        let caller = self.caller(&request)?;
+        let mut pieces = request.into_inner();
+        let first = pieces.message().await?;
+        let first = first.ok_or_else(|| refuse::field("id", "no message came".into()))?;
+        let job = self.job(&caller, &first.id)?;
+        let supervisor = self.supervisor.clone();
+        let closing = self.closing.clone();
+        Ok(Response::new(streams::input(supervisor, job, first, pieces, closing)))
+    }
+
+    async fn delete_job(
+        &self,
+        request: Request<v1::DeleteJobRequest>,
+    ) -> Result<Response<v1::DeleteJobResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let job = self.job(&caller, &request.get_ref().id)?;
+        self.supervisor.delete(&job).await.map_err(refuse::delete)?;
+        Ok(Response::new(v1::DeleteJobResponse {}))
+    }
+
+    async fn get_server_info(
+        &self,
+        request: Request<v1::GetServerInfoRequest>,
+    ) -> Result<Response<v1::GetServerInfoResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let boot_id = host::boot_id().map_err(|e| Status::internal(e.to_string()))?;
+        let started_at = self.started_at.into();
+        let mut info = convert::server_info(&self.supervisor, boot_id, started_at);
+        if caller.role() == Role::Admin {
+            info.quarantined = convert::quarantined(&self.supervisor);
+        }
+        Ok(Response::new(info))
+    }
+
+    async fn who_am_i(
+        &self,
+        request: Request<v1::WhoAmIRequest>,
+    ) -> Result<Response<v1::WhoAmIResponse>, Status> {
+        let peer = self.peer(&request)?;
+        let caller = self.caller(&request)?;
+        Ok(Response::new(v1::WhoAmIResponse {
+            identity: caller.identity().to_string(),
+            admin: caller.role() == Role::Admin,
+            certificate_expires_at: Some(peer.expires.into()),
+        }))
+    }
+}

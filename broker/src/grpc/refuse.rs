@@ -1,0 +1,114 @@
+//! Every no that a caller can get, with its status and its details. Denied, invalid, not found and
+//! internal map to one code each.
+
+use std::collections::HashMap;
+
+use job_api::ERROR_DOMAIN;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+
+use crate::jobs::input::InputError;
+use crate::jobs::output::OutputError;
+use crate::jobs::spec::Refusal;
+use crate::jobs::{DeleteError, SignalError, StartError};
+use crate::launch::accounts::AccountError;
+
+/// One field that is not as it must be.
+pub(super) fn field(field: &str, fault: String) -> Status {
+    fields(vec![FieldViolation::new(field, fault)])
+}
+
+fn fields(violations: Vec<FieldViolation>) -> Status {
+    let text: Vec<_> =
+        violations.iter().map(|v| format!("{}: {}", v.field, v.description)).collect();
+    let details = ErrorDetails::with_bad_request(violations);
+    Status::with_error_details(Code::InvalidArgument, text.join("; "), details)
+}
+
+fn with_reason(
+    code: Code,
+    reason: &str,
+    message: String,
+    metadata: HashMap<String, String>,
+) -> Status {
+    let details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata);
+    Status::with_error_details(code, message, details)
+}
+
+/// The same for a job that is not there and for somebody else's.
+pub(super) fn no_such_job(id: &str) -> Status {
+    let details = ErrorDetails::with_resource_info("job", id, "", "");
+    Status::with_error_details(Code::NotFound, format!("there is no job {id}"), details)
+}
+
+/// Clients go on with the next broker from where they are.
+pub(super) fn closing() -> Status {
+    Status::unavailable("the broker is being stopped or restarted; jobs go on, connect again")
+}
+
+pub(super) fn wish(refusal: Refusal) -> Status {
+    match refusal {
+        Refusal::Invalid(violations) => {
+            let name = |field| format!("spec.{field}");
+            let violation =
+                |v: crate::jobs::spec::Violation| FieldViolation::new(name(v.field), v.fault);
+            fields(violations.into_iter().map(violation).collect())
+        }
+        // As a message that is larger than the broker takes.
+        Refusal::TooLarge(fault) => Status::out_of_range(fault),
+    }
+}
+
+pub(super) fn start(error: StartError) -> Status {
+    let message = error.to_string();
+    let job = |job: crate::id::JobId| ("job".to_owned(), job.to_string());
+    match error {
+        StartError::RequestReused { job: id, .. } => {
+            with_reason(Code::AlreadyExists, "REQUEST_ID_REUSED", message, [job(id)].into())
+        }
+        StartError::NameTaken { job: id, .. } => {
+            with_reason(Code::AlreadyExists, "NAME_TAKEN", message, [job(id)].into())
+        }
+        StartError::Account(AccountError::PoolEmpty(_)) => Status::resource_exhausted(message),
+        StartError::Account(AccountError::Lookup { .. }) => Status::unavailable(message),
+        StartError::Account(_) => Status::failed_precondition(message),
+        StartError::Failed { job: id, failure } => {
+            let metadata = [
+                job(id),
+                ("step".into(), failure.step),
+                ("errno".into(), failure.errno.to_string()),
+            ];
+            let message = format!("the job could not be started: {message}");
+            with_reason(Code::FailedPrecondition, "START_FAILED", message, metadata.into())
+        }
+    }
+}
+
+pub(super) fn signal(error: SignalError) -> Status {
+    match error {
+        SignalError::Over => Status::failed_precondition(error.to_string()),
+        SignalError::Unreachable(_) => Status::unavailable(error.to_string()),
+    }
+}
+
+pub(super) fn output(error: OutputError) -> Status {
+    match error {
+        OutputError::PastTheEnd { .. } => Status::out_of_range(error.to_string()),
+        OutputError::Io(_) => Status::internal(error.to_string()),
+    }
+}
+
+pub(super) fn input(error: InputError) -> Status {
+    match error {
+        InputError::NoStdin => Status::failed_precondition(error.to_string()),
+        InputError::Gap { .. } => Status::out_of_range(error.to_string()),
+        InputError::Unreachable(_) => Status::unavailable(error.to_string()),
+    }
+}
+
+pub(super) fn delete(error: DeleteError) -> Status {
+    match error {
+        DeleteError::Running => Status::failed_precondition(error.to_string()),
+        DeleteError::Io(_) => Status::internal(error.to_string()),
+    }
+}

@@ -1,0 +1,122 @@
+//! The two streaming calls.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::stream::{self, Stream};
+use job_api::v1;
+use job_api::v1::stream_output_response::Kind;
+use job_shim::wire::InputAck;
+use tokio::sync::watch;
+use tonic::{Status, Streaming};
+
+use super::{convert, refuse};
+use crate::authorize::Authorized;
+use crate::jobs::Supervisor;
+use crate::jobs::job::Job;
+use crate::jobs::output::{OutputReader, Piece};
+
+/// Chunks, and the trailer at the end.
+pub(super) type Output =
+    Pin<Box<dyn Stream<Item = Result<v1::StreamOutputResponse, Status>> + Send>>;
+/// Acknowledgements.
+pub(super) type Acks = Pin<Box<dyn Stream<Item = Result<v1::WriteInputResponse, Status>> + Send>>;
+
+struct Following {
+    job: Arc<Job>,
+    reader: OutputReader,
+    closing: watch::Receiver<bool>,
+}
+
+/// The reader's pieces, then the trailer. It ends without one, as UNAVAILABLE, when the broker
+/// does: the client goes on from its offsets.
+pub(super) fn output(
+    job: Arc<Job>,
+    reader: OutputReader,
+    closing: watch::Receiver<bool>,
+) -> Output {
+    let start = Some(Following { job, reader, closing });
+    Box::pin(stream::unfold(start, |following| async move {
+        let mut following = following?;
+        let next = tokio::select! {
+            biased;
+            _ = following.closing.wait_for(|closing| *closing) => Err(refuse::closing()),
+            piece = following.reader.next() => piece.map_err(refuse::output),
+        };
+        match next {
+            Ok(Some(piece)) => Some((Ok(chunk(piece)), Some(following))),
+            Ok(None) => Some((Ok(trailer(&following.job)), None)),
+            Err(status) => Some((Err(status), None)),
+        }
+    }))
+}
+
+fn chunk(piece: Piece) -> v1::StreamOutputResponse {
+    let chunk = v1::OutputChunk {
+        stream: convert::stream(piece.stream).into(),
+        offset: piece.offset,
+        data: piece.data.into(),
+        time: Some(convert::timestamp(piece.time_ns)),
+    };
+    v1::StreamOutputResponse { kind: Some(Kind::Chunk(chunk)) }
+}
+
+fn trailer(job: &Job) -> v1::StreamOutputResponse {
+    let trailer = v1::OutputTrailer { job: Some(convert::job(job)) };
+    v1::StreamOutputResponse { kind: Some(Kind::Trailer(trailer)) }
+}
+
+struct Writing {
+    supervisor: Supervisor,
+    job: Authorized<Arc<Job>>,
+    first: Option<v1::WriteInputRequest>,
+    pieces: Streaming<v1::WriteInputRequest>,
+    closing: watch::Receiver<bool>,
+}
+
+/// One acknowledgement for each message, after it has reached the job's pipe.
+pub(super) fn input(
+    supervisor: Supervisor,
+    job: Authorized<Arc<Job>>,
+    first: v1::WriteInputRequest,
+    pieces: Streaming<v1::WriteInputRequest>,
+    closing: watch::Receiver<bool>,
+) -> Acks {
+    let start = Some(Writing { supervisor, job, first: Some(first), pieces, closing });
+    Box::pin(stream::unfold(start, |writing| async move {
+        let mut writing = writing?;
+        let mut closing = writing.closing.clone();
+        let next = tokio::select! {
+            _ = closing.wait_for(|closing| *closing) => Err(refuse::closing()),
+            next = writing.next() => next,
+        };
+        match next {
+            Ok(Some(ack)) => {
+                let message = v1::WriteInputResponse { accepted: ack.accepted, closed: ack.closed };
+                Some((Ok(message), Some(writing)))
+            }
+            Ok(None) => None,
+            Err(status) => Some((Err(status), None)),
+        }
+    }))
+}
+
+impl Writing {
+    async fn next(&mut self) -> Result<Option<InputAck>, Status> {
+        let message = match self.first.take() {
+            Some(first) => first,
+            None => match self.pieces.message().await? {
+                Some(message) => message,
+                None => return Ok(None),
+            },
+        };
+        let asks_only = message.data.is_empty() && !message.end;
+        let ack = if asks_only {
+            self.supervisor.accepted_input(&self.job)
+        } else {
+            let (offset, end) = (message.offset, message.end);
+            self.supervisor.write_input(&self.job, offset, &message.data, end).await
+        };
+        ack.map(Some).map_err(refuse::input)
+    }
+}

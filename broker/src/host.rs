@@ -1,0 +1,64 @@
+//! What the kernel tells about this host and its processes.
+
+use std::fs;
+use std::io;
+use std::time::SystemTime;
+
+/// One boot of this host: `/proc/sys/kernel/random/boot_id`, random(4).
+pub(crate) type BootId = [u8; 16];
+
+/// Reads the boot id.
+///
+/// # Errors
+/// Where `/proc` is not mounted.
+pub(crate) fn boot_id() -> io::Result<BootId> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    uuid::Uuid::try_parse(text.trim())
+        .map(|uuid| *uuid.as_bytes())
+        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+/// The start time of a process in clock ticks since boot, field 22 of proc_pid_stat(5); with the
+/// boot id it tells a process from a later one with the same pid.
+///
+/// # Errors
+/// `NotFound` when there is no such process.
+pub(crate) fn start_time(pid: u32) -> io::Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name in field 2 may hold anything, spaces and parentheses too: count after the last ")".
+    stat.rsplit_once(") ")
+        .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19))
+        .and_then(|field| field.parse().ok())
+        .ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat: {stat}"))
+        })
+}
+
+/// Now, nanoseconds since 1970.
+pub(crate) fn now_ns() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Host name and kernel release, uname(2).
+pub(crate) fn uname() -> (String, String) {
+    let read = |path| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    (read("/proc/sys/kernel/hostname"), read("/proc/sys/kernel/osrelease"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_keeps_its_start_time() {
+        let own = std::process::id();
+        assert_eq!(start_time(own).unwrap(), start_time(own).unwrap());
+        assert!(start_time(1).unwrap() <= start_time(own).unwrap());
+    }
+
+    #[test]
+    fn a_process_that_is_not_there_is_not_found() {
+        assert_eq!(start_time(u32::MAX >> 2).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}

@@ -1,0 +1,148 @@
+//! The attendant of a live job: listens to its shim until that has ended, and settles the job.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use job_shim::frame;
+use job_shim::record::Outcome;
+use job_shim::wire::{Cause, Exited, FromShim, Started};
+
+use super::contact;
+use super::job::{Job, Link};
+use super::state::{Event, Failure, State, Totals};
+use crate::host;
+use crate::launch::{LaunchError, Launcher};
+use crate::store::records::{self, FORMAT, FinalRecord, SpawnRecord};
+use crate::store::{StateDir, repair, sync_directory};
+use crate::sys;
+
+/// What attendants work with.
+#[derive(Debug)]
+pub(super) struct Ground {
+    pub(super) state: StateDir,
+    pub(super) launcher: Launcher,
+    pub(super) boot_id: host::BootId,
+}
+
+/// Listens to the shim until it has ended, over `first` or a connection of its own making, and
+/// settles the job. A shim that lives and does not answer is asked again and again; meanwhile its
+/// files tell.
+pub(super) async fn attend(
+    ground: Arc<Ground>,
+    job: Arc<Job>,
+    pidfd: OwnedFd,
+    first: Option<(Arc<Link>, frame::Reader<FromShim>)>,
+) {
+    let pidfd = Arc::new(pidfd);
+    job.set_pidfd(Some(Arc::clone(&pidfd)));
+    // Last words that are still in the socket when this ends are not missed: they are on disk.
+    tokio::select! {
+        () = contact::keep(&ground, &job, first) => {}
+        () = ended(&pidfd) => {}
+    }
+    settle(ground, job).await;
+}
+pub(super) fn failure(error: &LaunchError) -> Failure {
+    Failure { step: error.step().into(), errno: error.errno(), message: error.to_string() }
+}
+
+/// Answers when the process has ended, and reaps it if it is ours.
+async fn ended(pidfd: &Arc<OwnedFd>) {
+    match sys::watch_readable(Arc::clone(pidfd)) {
+        Ok(fd) => drop(fd.readable().await),
+        Err(e) => tracing::error!("cannot wait for a shim: {e}"),
+    }
+    sys::pidfd_reap(pidfd.as_fd());
+}
+
+/// The shim has ended: learns the end from its records, writes `final.json`, and removes cgroup
+/// and socket. Whatever is left in `work` is killed: nobody would keep its output.
+pub(super) async fn settle(ground: Arc<Ground>, job: Arc<Job>) {
+    job.set_link(None);
+    job.set_pidfd(None);
+    let settling = Arc::clone(&job);
+    let done = tokio::task::spawn_blocking(move || settle_now(&ground, &settling)).await;
+    match done {
+        Ok(Ok(())) => {}
+        Ok(Err(e)) => tracing::error!(job = %job.id(), "cannot write its final record: {e}"),
+        Err(e) => tracing::error!(job = %job.id(), "settling failed: {e}"),
+    }
+    job.set_settled();
+}
+
+fn settle_now(ground: &Ground, job: &Job) -> io::Result<()> {
+    let cgroup = ground.launcher.tree().job(job.id());
+    if let Err(e) = cgroup.kill_work() {
+        tracing::error!(job = %job.id(), "processes of it cannot be killed: {e}");
+    }
+    if !job.snapshot().state.is_over() {
+        learn_end(ground, job)?;
+    }
+    write_final(ground, job)?;
+    ground.launcher.clean(job.id());
+    Ok(())
+}
+
+/// From the shim's own records what it could not say any more.
+fn learn_end(ground: &Ground, job: &Job) -> io::Result<()> {
+    let dir = ground.state.job(job.id());
+    let spawned = records::load::<SpawnRecord>(&dir, records::SPAWN)?;
+    let boot_id = spawned.map_or(ground.boot_id, |spawned| *spawned.boot_id.as_bytes());
+    let exit = records::load_exit(&dir, &boot_id)?;
+    let totals = match &exit.ended {
+        Some(ended) => Totals::from(ended.progress),
+        None => repair::repair(&dir)?,
+    };
+    job.set_progress(totals.into());
+    let incomplete = exit.ended.is_none();
+    match exit.outcome.or_else(|| killed_by_us(job)) {
+        Some(Outcome::Exited(exited)) => {
+            if job.snapshot().state == State::Starting {
+                // The start itself was never told: the main process's pid is not known any more.
+                job.apply(Event::Started(Started { pid: 0, time_ns: job.record().created_ns }));
+            }
+            let time_ns = exited.time_ns;
+            job.apply(Event::Exited(exited));
+            job.apply(Event::Ended { time_ns, incomplete });
+        }
+        Some(Outcome::Failed(failed)) => {
+            job.apply(Event::StartFailed(failure(&LaunchError::Shim(failed))));
+        }
+        None => job.apply(Event::ShimLost(Failure {
+            step: "shim".into(),
+            errno: 0,
+            message: "its shim ended without a record; the exit status is not known".into(),
+        })),
+    }
+    Ok(())
+}
+
+/// A stop that the broker had to carry out itself, since the shim did not answer.
+fn killed_by_us(job: &Job) -> Option<Outcome> {
+    let asked = job.stop_asked()?;
+    Some(Outcome::Exited(Exited {
+        wait_status: libc::SIGKILL,
+        cause: Cause::Stopped,
+        source: asked.source,
+        by: asked.by,
+        time_ns: host::now_ns(),
+    }))
+}
+
+/// `final.json`, durable before the cgroup goes away.
+pub(super) fn write_final(ground: &Ground, job: &Job) -> io::Result<()> {
+    let (dir, known) = (ground.state.job(job.id()), job.snapshot());
+    let record = FinalRecord {
+        format: FORMAT,
+        state: known.state,
+        started: known.started.map(Into::into),
+        exit: known.exited.map(Into::into),
+        failure: known.failure,
+        ended_ns: known.ended_ns.unwrap_or_else(host::now_ns),
+        totals: job.progress().into(),
+        incomplete: known.incomplete,
+    };
+    records::save(&dir, records::FINAL, &record)?.sync_data()?;
+    sync_directory(&dir)
+}

@@ -1,0 +1,188 @@
+//! The conversation with a shim: connecting to it, knowing it again, listening to it; and its
+//! files, while it does not answer.
+
+use std::convert::Infallible;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use job_shim::frame;
+use job_shim::wire::{BrokerHello, FromShim, ShimHello, ToShim};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::time::{sleep, timeout};
+
+use super::attend::{Ground, failure};
+use super::job::{Job, Link};
+use super::state::{Contact, Event};
+use crate::host;
+use crate::launch::LaunchError;
+use crate::store::log;
+use crate::store::records::{self, SpawnRecord};
+use crate::sys;
+
+/// How long a shim has to answer before the job counts as one whose shim is silent.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Between two tries to reach a silent shim: first and longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
+/// Listens to the shim, and connects anew when the connection is lost. Never ends by itself.
+pub(super) async fn keep(
+    ground: &Ground,
+    job: &Job,
+    mut first: Option<(Arc<Link>, frame::Reader<FromShim>)>,
+) {
+    let dir = ground.state.job(job.id());
+    let mut pause = PAUSES.0;
+    loop {
+        let connection = match first.take() {
+            Some(connection) => Ok(connection),
+            None => timeout(PATIENCE, connect(ground, job))
+                .await
+                .unwrap_or_else(|late| Err(late.into())),
+        };
+        match connection {
+            Ok((link, reader)) => {
+                pause = PAUSES.0;
+                job.set_link(Some(Arc::clone(&link)));
+                job.set_contact(Contact::Good);
+                listen(job, &link, reader).await;
+                job.set_link(None);
+            }
+            Err(e) => {
+                if job.snapshot().contact != Contact::Silent {
+                    tracing::warn!(job = %job.id(), "its shim lives and does not answer: {e}");
+                }
+                job.set_contact(Contact::Silent);
+            }
+        }
+        tokio::select! {
+            () = sleep(pause) => pause = (pause * 2).min(PAUSES.1),
+            Err(e) = follow_files(&dir, job) => {
+                tracing::error!(job = %job.id(), "cannot follow its files: {e}");
+                sleep(pause).await; // until the next try to reach the shim
+            }
+        }
+    }
+}
+
+/// Connects to the socket of an earlier broker's shim and makes sure that it is the one.
+async fn connect(ground: &Ground, job: &Job) -> io::Result<(Arc<Link>, frame::Reader<FromShim>)> {
+    let spawned: SpawnRecord = records::load(&ground.state.job(job.id()), records::SPAWN)?
+        .ok_or(io::ErrorKind::NotFound)?;
+    let stream = UnixStream::connect(ground.launcher.socket(job.id())).await?;
+    let peer = stream.peer_cred()?;
+    if peer.pid() != i32::try_from(spawned.shim_pid).ok() {
+        return Err(io::Error::other(format!("process {:?} listens in its place", peer.pid())));
+    }
+    let link = Link::new(stream);
+    let (nonce, epoch) = (*spawned.nonce.as_bytes(), ground.state.epoch());
+    link.send(&ToShim::Hello(BrokerHello { nonce, epoch })).map_err(io::Error::other)?;
+    let mut reader = frame::Reader::default();
+    let mut bytes = [0; 512];
+    loop {
+        match reader.next_message().map_err(io::Error::other)? {
+            Some(FromShim::Hello(hello)) if hello.nonce == nonce => {
+                catch_up(job, &hello);
+                return Ok((link, reader));
+            }
+            Some(other) => return Err(io::Error::other(format!("it answers {other:?}"))),
+            None => match receive(&link, &mut bytes).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => reader.push(&bytes[..n]),
+            },
+        }
+    }
+}
+
+/// Until the connection closes; a surprise closes it. The job itself goes on in either case.
+async fn listen(job: &Job, link: &Link, mut reader: frame::Reader<FromShim>) {
+    let mut bytes = [0; 512];
+    loop {
+        loop {
+            match reader.next_message() {
+                Ok(Some(message)) => take(job, message),
+                Ok(None) => break,
+                Err(garbled) => {
+                    tracing::error!(job = %job.id(), "its shim is left to itself: {garbled}");
+                    return;
+                }
+            }
+        }
+        match receive(link, &mut bytes).await {
+            Ok(0) => return,
+            Ok(n) => reader.push(&bytes[..n]),
+            Err(e) => {
+                tracing::warn!(job = %job.id(), "connection to its shim: {e}");
+                return;
+            }
+        }
+    }
+}
+
+async fn receive(link: &Link, bytes: &mut [u8]) -> io::Result<usize> {
+    loop {
+        tokio::select! {
+            ready = link.stream.readable() => {
+                ready?;
+                match link.stream.try_read(bytes) {
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    done => return done,
+                }
+            }
+            () = link.backlog.notified() => {
+                while !link.flush()? {
+                    link.stream.writable().await?;
+                    // flush() sends past tokio's view of the socket: have it look anew.
+                    let _ = link.stream.try_io(Interest::WRITABLE, || -> io::Result<()> {
+                        Err(io::ErrorKind::WouldBlock.into())
+                    });
+                }
+            }
+        }
+    }
+}
+
+fn take(job: &Job, message: FromShim) {
+    match message {
+        FromShim::Hello(hello) => catch_up(job, &hello),
+        FromShim::Started(started) => job.apply(Event::Started(started)),
+        FromShim::Progress(progress) => job.set_progress(progress),
+        FromShim::InputAck(ack) => job.set_input(ack),
+        FromShim::Exited(exited) => job.apply(Event::Exited(exited)),
+        FromShim::Ended(ended) => {
+            job.set_progress(ended.progress);
+            job.apply(Event::Ended { time_ns: host::now_ns(), incomplete: false });
+        }
+        FromShim::Failed(failed) => {
+            job.apply(Event::StartFailed(failure(&LaunchError::Shim(failed))));
+        }
+    }
+}
+
+/// All that an adopted shim tells of the time without a broker.
+fn catch_up(job: &Job, hello: &ShimHello) {
+    job.set_progress(hello.progress);
+    job.set_input(hello.input);
+    if let Some(started) = hello.started {
+        job.apply(Event::Started(started));
+    }
+    if let Some(exited) = &hello.exited {
+        job.apply(Event::Exited(exited.clone()));
+    }
+}
+
+/// While the shim is silent: its output is seen as its files grow. Ends with an error only.
+async fn follow_files(dir: &Path, job: &Job) -> io::Result<Infallible> {
+    let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+    inotify.add_watch(&dir.join(log::INDEX_NAME), AddWatchFlags::IN_MODIFY)?;
+    let readable = sys::watch_readable(Arc::new(inotify.as_fd().try_clone_to_owned()?))?;
+    loop {
+        job.set_progress(log::measure(dir)?);
+        let mut grown = readable.readable().await?;
+        let _ = grown.try_io(|_| Ok(inotify.read_events()?)); // how much does not matter
+    }
+}

@@ -1,0 +1,280 @@
+//! One job in memory: what was asked, what is known, and the line to its shim.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use job_shim::frame;
+use job_shim::wire::{InputAck, Progress, Source, ToShim, Watch};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, send};
+use tokio::net::UnixStream;
+use tokio::sync::{Notify, watch};
+
+use super::state::{Contact, Event, Snapshot};
+use crate::host;
+use crate::id::JobId;
+use crate::identity::Identity;
+use crate::launch::accounts::Lease;
+use crate::store::records::SpecRecord;
+use crate::sys;
+
+/// A job, shared by whoever looks at it.
+#[derive(Debug)]
+pub struct Job {
+    record: SpecRecord,
+    snapshot: watch::Sender<Snapshot>,
+    progress: watch::Sender<Progress>,
+    input: watch::Sender<InputAck>,
+    /// Nothing is left of it but its files, and `final.json` is among them.
+    settled: watch::Sender<bool>,
+    link: Mutex<Option<Arc<Link>>>,
+    pidfd: Mutex<Option<Arc<OwnedFd>>>,
+    stop: Mutex<Option<StopAsked>>,
+    watching: AtomicBool,
+    /// One piece of input at a time.
+    pub(super) input_turn: tokio::sync::Mutex<()>,
+    lease: Mutex<Option<Lease>>,
+}
+
+/// Who asked a job to stop, should the broker have to tell in the shim's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StopAsked {
+    /// In which role.
+    pub source: Source,
+    /// By name.
+    pub by: String,
+}
+
+/// The job's shim cannot be told anything now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the job's shim cannot be reached now")]
+pub struct Unreachable;
+
+impl Job {
+    pub(super) fn new(record: SpecRecord, snapshot: Snapshot, lease: Option<Lease>) -> Arc<Job> {
+        Arc::new(Job {
+            record,
+            snapshot: watch::Sender::new(snapshot),
+            progress: watch::Sender::new(Progress::default()),
+            input: watch::Sender::new(InputAck::default()),
+            settled: watch::Sender::new(false),
+            link: Mutex::default(),
+            pidfd: Mutex::default(),
+            stop: Mutex::default(),
+            watching: AtomicBool::new(false),
+            input_turn: tokio::sync::Mutex::default(),
+            lease: Mutex::new(lease),
+        })
+    }
+
+    /// Its id.
+    pub fn id(&self) -> JobId {
+        self.record.id
+    }
+
+    /// Who started it.
+    pub fn owner(&self) -> &Identity {
+        &self.record.owner
+    }
+
+    /// What was asked.
+    pub fn record(&self) -> &SpecRecord {
+        &self.record
+    }
+
+    /// What is known now.
+    pub fn snapshot(&self) -> Snapshot {
+        self.snapshot.borrow().clone()
+    }
+
+    /// To wait for what will be known.
+    pub fn watch_snapshot(&self) -> watch::Receiver<Snapshot> {
+        self.snapshot.subscribe()
+    }
+
+    /// The output as far as it is known. Of a running job nobody follows, this may be old: ask
+    /// with [`Job::ask_for_progress`].
+    pub fn progress(&self) -> Progress {
+        *self.progress.borrow()
+    }
+
+    pub(super) fn watch_progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    pub(super) fn watch_input(&self) -> watch::Receiver<InputAck> {
+        self.input.subscribe()
+    }
+
+    pub(super) fn watch_settled(&self) -> watch::Receiver<bool> {
+        self.settled.subscribe()
+    }
+
+    /// Takes an event in; one that cannot be is the shim's fault and goes to the journal.
+    pub(super) fn apply(&self, event: Event) {
+        let mut verdict = Ok(());
+        self.snapshot.send_if_modified(|snapshot| {
+            let before = snapshot.clone();
+            verdict = snapshot.apply(event, host::now_ns());
+            *snapshot != before
+        });
+        if let Err(impossible) = verdict {
+            tracing::error!(job = %self.id(), "{impossible}");
+        }
+    }
+
+    pub(super) fn set_contact(&self, contact: Contact) {
+        self.snapshot.send_if_modified(|snapshot| {
+            std::mem::replace(&mut snapshot.contact, contact) != contact
+        });
+    }
+
+    pub(super) fn set_progress(&self, progress: Progress) {
+        self.watching.store(false, Ordering::Release);
+        self.progress.send_if_modified(|known| std::mem::replace(known, progress) != progress);
+    }
+
+    /// What the files say, where they say more than the shim has.
+    pub(super) fn raise_progress(&self, seen: Progress) {
+        self.progress.send_if_modified(|known| {
+            let more = seen.entries > known.entries;
+            if more {
+                let (dropped, blocked) = (known.dropped, known.blocked);
+                *known = Progress { dropped, blocked, ..seen };
+            }
+            more
+        });
+    }
+
+    /// A job that was over before this broker came.
+    pub(super) fn restore(&self, snapshot: Snapshot) {
+        self.snapshot.send_replace(snapshot);
+    }
+
+    /// Whether its request may be made anew: it never ran, and only the broker's own end was why.
+    pub(super) fn may_be_asked_again(&self) -> bool {
+        self.snapshot().start_failure().is_some_and(|f| NEVER_ASKED.contains(&f.step.as_str()))
+    }
+
+    pub(super) fn is_reachable(&self) -> bool {
+        lock(&self.link).is_some()
+    }
+
+    pub(super) fn set_input(&self, ack: InputAck) {
+        self.input.send_replace(ack);
+    }
+
+    pub(super) fn set_settled(&self) {
+        drop(lock(&self.lease).take());
+        self.settled.send_replace(true);
+    }
+
+    /// Asks the shim to tell when there is more output than is known. One question is open at a
+    /// time, however many follow; the answer clears it.
+    pub(super) fn ask_for_progress(&self) {
+        if !self.watching.swap(true, Ordering::AcqRel) {
+            let asked = self.tell(&ToShim::Watch(Watch { seen: self.progress() }));
+            if asked.is_err() {
+                self.watching.store(false, Ordering::Release);
+            }
+        }
+    }
+
+    /// Says something to the shim; never waits.
+    pub(super) fn tell(&self, message: &ToShim) -> Result<(), Unreachable> {
+        let link = lock(&self.link).clone().ok_or(Unreachable)?;
+        link.send(message)
+    }
+
+    pub(super) fn set_link(&self, link: Option<Arc<Link>>) {
+        *lock(&self.link) = link;
+        self.watching.store(false, Ordering::Release);
+        // Whoever waits for progress must ask again, now that there is somebody to ask.
+        self.progress.send_modify(|_| ());
+    }
+
+    pub(super) fn set_pidfd(&self, pidfd: Option<Arc<OwnedFd>>) {
+        *lock(&self.pidfd) = pidfd;
+    }
+
+    /// SIGKILL to the shim, for one that does not answer.
+    pub(super) fn kill_shim(&self) {
+        if let Some(pidfd) = &*lock(&self.pidfd) {
+            let _ = sys::pidfd_kill(pidfd.as_fd(), libc::SIGKILL); // gone is as good
+        }
+    }
+
+    /// Remembers the first who asked for a stop.
+    pub(super) fn ask_stop(&self, asked: StopAsked) {
+        lock(&self.stop).get_or_insert(asked);
+        self.apply(Event::StopAsked);
+    }
+
+    pub(super) fn stop_asked(&self) -> Option<StopAsked> {
+        lock(&self.stop).clone()
+    }
+}
+
+/// The steps at which a start fails when the broker ends before GO: as its own recovery calls it,
+/// and as the shim that was left alone does.
+const NEVER_ASKED: [&str; 2] = ["broker", "abandoned"];
+
+/// The connection to a shim: anybody may send, its attendant alone receives.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) stream: UnixStream,
+    outbox: Mutex<Vec<u8>>,
+    pub(super) backlog: Notify,
+}
+
+/// Unsent bytes that a stopped shim may leave with us before it counts as unreachable.
+const OUTBOX: usize = 256 * 1024;
+
+impl Link {
+    pub(super) fn new(stream: UnixStream) -> Arc<Link> {
+        Arc::new(Link { stream, outbox: Mutex::default(), backlog: Notify::new() })
+    }
+
+    pub(super) fn send(&self, message: &ToShim) -> Result<(), Unreachable> {
+        let mut outbox = lock(&self.outbox);
+        if outbox.len() > OUTBOX {
+            return Err(Unreachable);
+        }
+        frame::write(message, &mut outbox);
+        self.flush_locked(&mut outbox).map_err(|_| Unreachable)?;
+        if !outbox.is_empty() {
+            self.backlog.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Sends what it can of the backlog; whether all of it is gone.
+    pub(super) fn flush(&self) -> io::Result<bool> {
+        let mut outbox = lock(&self.outbox);
+        self.flush_locked(&mut outbox)?;
+        Ok(outbox.is_empty())
+    }
+
+    fn flush_locked(&self, outbox: &mut Vec<u8>) -> io::Result<()> {
+        while !outbox.is_empty() {
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            match send(self.stream.as_raw_fd(), outbox, flags) {
+                Ok(sent) => drop(outbox.drain(..sent)),
+                Err(Errno::EAGAIN) => break,
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        if outbox.is_empty() {
+            *outbox = Vec::new(); // a thousand idle jobs keep nothing
+        }
+        Ok(())
+    }
+}
+
+/// A panic elsewhere must not take a job away from everybody else.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,328 @@
+//! What to run: the wish as it comes in, and the [`JobSpec`] that a wish becomes once every field
+//! has been checked. There is no other way to a `JobSpec`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use job_api::names::{check_env, check_name};
+use serde::{Deserialize, Serialize};
+
+/// Longest single argument or environment string: the kernel's MAX_ARG_STRLEN, execve(2).
+pub const MAX_STRING: usize = 128 * 1024 - 1;
+/// Most bytes of arguments and environment together.
+pub const MAX_STRINGS: usize = 1024 * 1024;
+/// Most labels, and bytes of one label's value.
+pub const MAX_LABELS: (usize, usize) = (32, 256);
+/// Longest deadline or grace period.
+pub const MAX_DURATION: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// A job as somebody asks for it. Nothing is checked yet; what is `None` or empty takes a default.
+#[derive(Debug, Clone, Default)]
+pub struct Wish {
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// Added to the default environment.
+    pub env: BTreeMap<String, String>,
+    /// Absolute; empty is `/`.
+    pub working_directory: String,
+    /// An account that the configuration allows; empty is its first.
+    pub run_as: String,
+    /// For people.
+    pub name: String,
+    /// For programs.
+    pub labels: BTreeMap<String, String>,
+    /// Wall-clock deadline.
+    pub time_limit: Option<Duration>,
+    /// 1 to 64; 0 is SIGTERM.
+    pub stop_signal: i32,
+    /// From the stop signal to the kill.
+    pub stop_timeout: Option<Duration>,
+    /// Bytes of output kept; 0 is the configured default.
+    pub output_limit: u64,
+    /// What happens to output past it.
+    pub output_policy: OutputPolicy,
+    /// A pipe instead of `/dev/null`.
+    pub stdin: bool,
+}
+
+/// What happens to output past the limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputPolicy {
+    /// Keep reading, count, say so.
+    #[default]
+    Discard,
+    /// Stop reading; the job blocks.
+    Block,
+    /// End the job.
+    Kill,
+}
+
+/// Where defaults and permissions come from.
+#[derive(Debug, Clone)]
+pub struct Defaults {
+    /// Allowed accounts, the default first.
+    pub run_as: Vec<String>,
+    /// Bytes.
+    pub output_limit: u64,
+    /// From the stop signal to the kill.
+    pub stop_timeout: Duration,
+}
+
+/// A field that is not as it must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// As in the contract: `argv`, `env`, `labels`, ...
+    pub field: &'static str,
+    /// What is wrong and what is allowed.
+    pub fault: String,
+}
+
+/// Why a wish is no job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// Fields that break a rule, all of them.
+    Invalid(Vec<Violation>),
+    /// More bytes of arguments and environment than a job may have.
+    TooLarge(String),
+}
+
+/// A job that may be run: every field checked, every default filled in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the fields of `Wish`, after the checks")]
+pub struct JobSpec {
+    pub argv: Vec<String>,
+    /// Values live in memory only until the shim has them; on disk there are names.
+    #[serde(with = "names_only")]
+    pub env: BTreeMap<String, String>,
+    pub working_directory: String,
+    pub run_as: String,
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    pub time_limit: Option<Duration>,
+    pub stop_signal: i32,
+    pub stop_timeout: Duration,
+    pub output_limit: u64,
+    pub output_policy: OutputPolicy,
+    pub stdin: bool,
+}
+
+impl JobSpec {
+    /// Checks every field and fills in the defaults.
+    ///
+    /// # Errors
+    /// [`Refusal`]; of broken rules, all at once.
+    pub fn check(wish: Wish, defaults: &Defaults) -> Result<JobSpec, Refusal> {
+        let mut faults = Faults::default();
+        faults.argv(&wish.argv);
+        for (name, value) in &wish.env {
+            faults.rule("env", check_env(name, value));
+        }
+        faults.rule("working_directory", check_directory(&wish.working_directory));
+        if !wish.name.is_empty() {
+            faults.rule("name", check_name(&wish.name).map_err(|f| format!("{:?} {f}", wish.name)));
+        }
+        faults.labels(&wish.labels);
+        faults.rule("time_limit", check_duration(wish.time_limit, Duration::from_millis(1)));
+        faults.rule("stop_timeout", check_duration(wish.stop_timeout, Duration::ZERO));
+        if !(0..=64).contains(&wish.stop_signal) {
+            let fault = format!("is {}; signals are 1 to 64, 0 is SIGTERM", wish.stop_signal);
+            faults.rule("stop_signal", Err(fault));
+        }
+        let run_as = if wish.run_as.is_empty() { defaults.run_as[0].clone() } else { wish.run_as };
+        if !defaults.run_as.contains(&run_as) {
+            let allowed = defaults.run_as.join(", ");
+            faults
+                .rule("run_as", Err(format!("{run_as:?} is not allowed here; allowed: {allowed}")));
+        }
+        faults.none()?;
+        check_strings(&wish.argv, &wish.env)?;
+        Ok(JobSpec {
+            argv: wish.argv,
+            env: wish.env,
+            working_directory: or_default(wish.working_directory, "/"),
+            run_as,
+            name: wish.name,
+            labels: wish.labels,
+            time_limit: wish.time_limit,
+            stop_signal: if wish.stop_signal == 0 { libc::SIGTERM } else { wish.stop_signal },
+            stop_timeout: wish.stop_timeout.unwrap_or(defaults.stop_timeout),
+            output_limit: if wish.output_limit == 0 {
+                defaults.output_limit
+            } else {
+                wish.output_limit
+            },
+            output_policy: wish.output_policy,
+            stdin: wish.stdin,
+        })
+    }
+}
+
+#[derive(Default)]
+struct Faults(Vec<Violation>);
+
+impl Faults {
+    fn rule(&mut self, field: &'static str, verdict: Result<(), String>) {
+        if let Err(fault) = verdict {
+            self.0.push(Violation { field, fault });
+        }
+    }
+
+    fn argv(&mut self, argv: &[String]) {
+        let verdict = match argv.first().map(String::as_str) {
+            None => Err("must name a program".into()),
+            Some("") => Err("the program's name must not be empty".into()),
+            _ => Ok(()),
+        };
+        self.rule("argv", verdict);
+        if let Some(at) = argv.iter().position(|arg| arg.contains('\0')) {
+            self.rule("argv", Err(format!("argument {at} has a NUL byte")));
+        }
+    }
+
+    fn labels(&mut self, labels: &BTreeMap<String, String>) {
+        let (most, longest) = MAX_LABELS;
+        if labels.len() > most {
+            self.rule("labels", Err(format!("are {}; at most {most} are allowed", labels.len())));
+        }
+        for (key, value) in labels {
+            self.rule("labels", check_name(key).map_err(|f| format!("key {key:?} {f}")));
+            if value.len() > longest {
+                self.rule(
+                    "labels",
+                    Err(format!("value of {key:?} is longer than {longest} bytes")),
+                );
+            }
+        }
+    }
+
+    fn none(self) -> Result<(), Refusal> {
+        if self.0.is_empty() { Ok(()) } else { Err(Refusal::Invalid(self.0)) }
+    }
+}
+
+fn check_directory(path: &str) -> Result<(), String> {
+    if path.contains('\0') {
+        return Err("has a NUL byte".into());
+    }
+    if path.is_empty() || path.starts_with('/') {
+        return Ok(());
+    }
+    Err(format!("{path:?} is not an absolute path"))
+}
+
+fn check_duration(time: Option<Duration>, least: Duration) -> Result<(), String> {
+    match time {
+        Some(time) if time < least || time > MAX_DURATION => Err(format!(
+            "is {time:?}; it must be from {least:?} to {} days",
+            MAX_DURATION.as_secs() / 86_400
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn check_strings(argv: &[String], env: &BTreeMap<String, String>) -> Result<(), Refusal> {
+    let lengths =
+        argv.iter().map(String::len).chain(env.iter().map(|(k, v)| k.len() + v.len() + 1));
+    let (mut total, mut longest) = (0, 0);
+    for length in lengths {
+        total += length + 1;
+        longest = longest.max(length);
+    }
+    if longest > MAX_STRING {
+        return Err(Refusal::TooLarge(format!(
+            "an argument or variable has {longest} bytes; the kernel takes {MAX_STRING} (execve(2))"
+        )));
+    }
+    if total > MAX_STRINGS {
+        return Err(Refusal::TooLarge(format!(
+            "arguments and environment have {total} bytes together; at most {MAX_STRINGS} are allowed"
+        )));
+    }
+    Ok(())
+}
+
+fn or_default(text: String, default: &str) -> String {
+    if text.is_empty() { default.into() } else { text }
+}
+
+mod names_only {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        env: &BTreeMap<String, String>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_seq(env.keys())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<BTreeMap<String, String>, D::Error> {
+        let names = Vec::<String>::deserialize(from)?;
+        Ok(names.into_iter().map(|name| (name, String::new())).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(change: impl FnOnce(&mut Wish)) -> Result<JobSpec, Refusal> {
+        let mut wish = Wish { argv: vec!["true".into()], ..Wish::default() };
+        change(&mut wish);
+        let defaults = Defaults {
+            run_as: vec!["nobody".into()],
+            output_limit: 1000,
+            stop_timeout: Duration::from_secs(10),
+        };
+        JobSpec::check(wish, &defaults)
+    }
+
+    fn broken_field(change: impl FnOnce(&mut Wish)) -> &'static str {
+        match check(change) {
+            Err(Refusal::Invalid(violations)) => violations[0].field,
+            other => panic!("not refused for a field: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_empty_wish_takes_the_defaults() {
+        let spec = check(|_| ()).unwrap();
+        assert_eq!((spec.working_directory.as_str(), spec.run_as.as_str()), ("/", "nobody"));
+        assert_eq!((spec.stop_signal, spec.output_limit), (15, 1000));
+        assert_eq!(spec.stop_timeout, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn every_broken_rule_names_its_field() {
+        assert_eq!(broken_field(|w| w.argv.clear()), "argv");
+        assert_eq!(broken_field(|w| w.argv.push("a\0b".into())), "argv");
+        assert_eq!(broken_field(|w| w.argv[0].clear()), "argv");
+        assert_eq!(broken_field(|w| _ = w.env.insert("LD_PRELOAD".into(), "x".into())), "env");
+        assert_eq!(broken_field(|w| w.working_directory = "tmp".into()), "working_directory");
+        assert_eq!(broken_field(|w| w.run_as = "root".into()), "run_as");
+        assert_eq!(broken_field(|w| w.name = "a b".into()), "name");
+        assert_eq!(broken_field(|w| _ = w.labels.insert("".into(), "".into())), "labels");
+        assert_eq!(broken_field(|w| w.time_limit = Some(Duration::ZERO)), "time_limit");
+        assert_eq!(broken_field(|w| w.stop_signal = 65), "stop_signal");
+        assert_eq!(broken_field(|w| w.stop_timeout = Some(Duration::MAX)), "stop_timeout");
+    }
+
+    #[test]
+    fn what_the_kernel_would_not_exec_is_too_large() {
+        let long = |w: &mut Wish| w.argv.push("x".repeat(MAX_STRING + 1));
+        assert!(matches!(check(long), Err(Refusal::TooLarge(_))));
+        let many = |w: &mut Wish| w.argv.extend((0..20).map(|_| "x".repeat(60_000)));
+        assert!(matches!(check(many), Err(Refusal::TooLarge(_))));
+    }
+
+    #[test]
+    fn values_of_the_environment_do_not_reach_the_disk() {
+        let spec = check(|w| _ = w.env.insert("TOKEN".into(), "secret".into())).unwrap();
+        let json = serde_json::to_string(&spec).unwrap();
+        assert!(json.contains("TOKEN") && !json.contains("secret"), "{json}");
+    }
+}

@@ -1,0 +1,297 @@
+//! The state machine of a job: a pure function over states and events, and the snapshot that
+//! events make of a job. What a job did is never taken back.
+
+use std::fmt;
+
+use job_shim::wire::{Exited, Progress, Started};
+use serde::{Deserialize, Serialize};
+
+/// Where a job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Accepted; its program does not run yet.
+    Starting,
+    /// Its program runs.
+    Running,
+    /// Asked to stop, or its main process has ended and the rest is being drained.
+    Stopping,
+    /// Over, and its end is known.
+    Finished,
+    /// Over, and its end is not known.
+    Lost,
+}
+
+/// What can happen to a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// execve(2) succeeded.
+    Started(Started),
+    /// It never ran.
+    StartFailed(Failure),
+    /// Somebody asked it to stop.
+    StopAsked,
+    /// Its main process has ended.
+    Exited(Exited),
+    /// Nothing of it is left.
+    Ended {
+        /// Nanoseconds since 1970.
+        time_ns: u64,
+        /// Output may be missing.
+        incomplete: bool,
+    },
+    /// Its shim is gone without having said how it ended.
+    ShimLost(Failure),
+}
+
+/// Why there is no exit status.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The step of the start, or `shim`, `host`.
+    pub step: String,
+    /// 0 where none applies.
+    pub errno: i32,
+    /// For people.
+    pub message: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "step {}: {}", self.step, self.message)
+    }
+}
+
+/// An event that cannot happen in a state: a fault of the shim or of the broker, never of the job.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a job that is {state:?} cannot take the event {event}")]
+pub struct Impossible {
+    state: State,
+    event: &'static str,
+}
+
+/// The table. Repetitions (an adopted shim tells everything again) leave the state as it is.
+///
+/// # Errors
+/// [`Impossible`].
+pub fn next(state: State, event: &Event) -> Result<State, Impossible> {
+    use State::*;
+    let next = match (state, event) {
+        (Starting | Running, Event::Started(_)) => Running,
+        (Stopping, Event::Started(_)) => Stopping,
+        (Starting | Stopping, Event::StartFailed(_)) => Finished,
+        (Starting | Running | Stopping, Event::StopAsked) => Stopping,
+        (Running | Stopping, Event::Exited(_)) => Stopping,
+        (Stopping, Event::Ended { .. }) => Finished,
+        (Starting | Running | Stopping, Event::ShimLost(_)) => Lost,
+        (Finished | Lost, Event::StopAsked) => state,
+        _ => return Err(Impossible { state, event: event.name() }),
+    };
+    Ok(next)
+}
+
+impl Event {
+    fn name(&self) -> &'static str {
+        match self {
+            Event::Started(_) => "started",
+            Event::StartFailed(_) => "start failed",
+            Event::StopAsked => "stop asked",
+            Event::Exited(_) => "exited",
+            Event::Ended { .. } => "ended",
+            Event::ShimLost(_) => "shim lost",
+        }
+    }
+}
+
+impl State {
+    /// Whether nothing more can happen.
+    pub fn is_over(self) -> bool {
+        matches!(self, State::Finished | State::Lost)
+    }
+}
+
+/// Whether the broker hears from a job's shim. What is known of the job is true in any case, and
+/// the job goes on in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contact {
+    /// It answers.
+    Good,
+    /// The broker has come back and has not reached it yet.
+    Recovering,
+    /// It lives and does not answer: managed through its cgroup and its files.
+    Silent,
+}
+
+/// All that events have told of a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Where it stands.
+    pub state: State,
+    /// When and as which process it started.
+    pub started: Option<Started>,
+    /// How its main process ended.
+    pub exited: Option<Exited>,
+    /// When all of it was over, nanoseconds since 1970.
+    pub ended_ns: Option<u64>,
+    /// Why there is no exit status.
+    pub failure: Option<Failure>,
+    /// Output may be missing.
+    pub incomplete: bool,
+    /// Whether its shim answers.
+    pub contact: Contact,
+}
+
+impl Snapshot {
+    /// A job that has just been accepted.
+    pub fn starting() -> Snapshot {
+        Snapshot {
+            state: State::Starting,
+            started: None,
+            exited: None,
+            ended_ns: None,
+            failure: None,
+            incomplete: false,
+            contact: Contact::Good,
+        }
+    }
+
+    /// Whether the question "did it start?" has an answer.
+    pub fn is_past_start(&self) -> bool {
+        self.started.is_some() || self.state.is_over()
+    }
+
+    /// Why its program never ran, if it never did.
+    pub fn start_failure(&self) -> Option<Failure> {
+        if self.state != State::Finished || self.exited.is_some() {
+            return None;
+        }
+        self.failure.clone()
+    }
+
+    /// Takes one event in.
+    ///
+    /// # Errors
+    /// [`Impossible`]; the snapshot stays as it was.
+    pub fn apply(&mut self, event: Event, now_ns: u64) -> Result<(), Impossible> {
+        self.state = next(self.state, &event)?;
+        match event {
+            Event::Started(started) => self.started = Some(started),
+            Event::Exited(exited) => self.exited = Some(exited),
+            Event::StopAsked => {}
+            Event::Ended { time_ns, incomplete } => {
+                self.ended_ns = Some(time_ns);
+                self.incomplete = incomplete;
+            }
+            Event::StartFailed(failure) => {
+                self.failure = Some(failure);
+                self.ended_ns = Some(now_ns);
+            }
+            Event::ShimLost(failure) => {
+                self.failure = Some(failure);
+                self.ended_ns = Some(now_ns);
+                self.incomplete = true;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the output came to, for the final record.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Bytes in `stdout.log`.
+    pub stdout: u64,
+    /// Bytes in `stderr.log`.
+    pub stderr: u64,
+    /// Entries in `output.idx`.
+    pub entries: u64,
+    /// Bytes that were not kept.
+    pub dropped: u64,
+}
+
+impl From<Progress> for Totals {
+    fn from(p: Progress) -> Self {
+        Totals { stdout: p.stdout, stderr: p.stderr, entries: p.entries, dropped: p.dropped }
+    }
+}
+
+impl From<Totals> for Progress {
+    fn from(t: Totals) -> Self {
+        Progress {
+            stdout: t.stdout,
+            stderr: t.stderr,
+            entries: t.entries,
+            dropped: t.dropped,
+            blocked: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use job_shim::wire::{Cause, Source};
+
+    fn events() -> [Event; 6] {
+        let failure = Failure { step: "exec".into(), errno: 2, message: "no".into() };
+        let exited = Exited {
+            wait_status: 0,
+            cause: Cause::Exited,
+            source: Source::None,
+            by: String::new(),
+            time_ns: 5,
+        };
+        [
+            Event::Started(Started { pid: 1, time_ns: 1 }),
+            Event::StartFailed(failure.clone()),
+            Event::StopAsked,
+            Event::Exited(exited),
+            Event::Ended { time_ns: 9, incomplete: false },
+            Event::ShimLost(failure),
+        ]
+    }
+
+    #[test]
+    fn every_cell_of_the_table_is_as_written_here() {
+        use State::*;
+        // Columns: started, start failed, stop asked, exited, ended, shim lost.
+        let table = [
+            (Starting, [Some(Running), Some(Finished), Some(Stopping), None, None, Some(Lost)]),
+            (Running, [Some(Running), None, Some(Stopping), Some(Stopping), None, Some(Lost)]),
+            (
+                Stopping,
+                [
+                    Some(Stopping),
+                    Some(Finished), // asked to stop while it was being launched
+                    Some(Stopping),
+                    Some(Stopping),
+                    Some(Finished),
+                    Some(Lost),
+                ],
+            ),
+            (Finished, [None, None, Some(Finished), None, None, None]),
+            (Lost, [None, None, Some(Lost), None, None, None]),
+        ];
+        for (state, row) in table {
+            for (event, expected) in events().iter().zip(row) {
+                assert_eq!(next(state, event).ok(), expected, "{state:?} x {}", event.name());
+            }
+        }
+    }
+
+    #[test]
+    fn an_impossible_event_changes_nothing() {
+        let mut snapshot = Snapshot::starting();
+        let before = snapshot.clone();
+        assert!(snapshot.apply(events()[4].clone(), 7).is_err());
+        assert_eq!(snapshot, before);
+    }
+
+    #[test]
+    fn a_job_without_its_shim_is_lost_and_incomplete() {
+        let mut snapshot = Snapshot::starting();
+        snapshot.apply(events()[0].clone(), 1).unwrap();
+        snapshot.apply(events()[5].clone(), 7).unwrap();
+        assert_eq!((snapshot.state, snapshot.ended_ns), (State::Lost, Some(7)));
+        assert!(snapshot.incomplete);
+    }
+}

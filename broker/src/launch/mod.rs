@@ -1,0 +1,425 @@
+//! Bringing a job to life, in the two phases of ARCHITECTURE.md: everything is on disk and the
+//! shim is ready before GO; after GO it is never run again. Blocking code, for a thread that may.
+
+pub mod accounts;
+pub mod cgroup;
+
+use std::ffi::{CString, NulError};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use job_shim::frame;
+use job_shim::launch::{Launch, OutputPolicy};
+use job_shim::wire::{Failed, FromShim, Started, ToShim};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
+use uuid::Uuid;
+
+use crate::config;
+use crate::host::{self, BootId};
+use crate::id::JobId;
+use crate::jobs::spec;
+use crate::store::records::{self, FORMAT, SpawnRecord, SpecRecord};
+use crate::store::{StateDir, sync_directory};
+use crate::sys;
+use cgroup::{JobCgroup, Tree};
+
+/// What every launch needs and none changes.
+#[derive(Debug)]
+pub struct Launcher {
+    tree: Tree,
+    program: File,
+    null: File,
+    run_dir: File,
+    boot_id: BootId,
+    shim_account: (u32, u32),
+    leftover_grace: Duration,
+}
+
+/// Why there can be no launches at all.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// No place for the jobs.
+    #[error(transparent)]
+    Tree(#[from] cgroup::TreeError),
+    /// No account for the shims.
+    #[error("jobs.shim_user: {0}")]
+    Account(#[from] accounts::AccountError),
+    /// A file that must be there.
+    #[error("cannot {step} {path}: {source}")]
+    Io {
+        /// "open", "create".
+        step: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A job whose program runs.
+#[derive(Debug)]
+pub struct Launched {
+    /// Its process, and the connection to it.
+    pub shim: Shim,
+    /// The program.
+    pub started: Started,
+}
+
+/// A shim and the connection to it.
+#[derive(Debug)]
+pub struct Shim {
+    /// Readable once it has ended.
+    pub pidfd: OwnedFd,
+    /// Non-blocking.
+    pub control: UnixStream,
+    /// Messages that have come already.
+    pub reader: frame::Reader<FromShim>,
+}
+
+/// The step at which a start failed; nothing of the job is left but its files.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each variant is a step, named in its message")]
+pub enum LaunchError {
+    #[error("cannot create {path}: {source}")]
+    CreateState { path: PathBuf, source: io::Error },
+    #[error("cannot write {path}: {source}")]
+    WriteSpec { path: PathBuf, source: io::Error },
+    #[error("cannot create the cgroup {path}: {source}")]
+    CreateCgroup { path: PathBuf, source: io::Error },
+    #[error("cannot prepare the shim's descriptors: {0}")]
+    Descriptors(io::Error),
+    #[error("cannot spawn the shim: {0}")]
+    Spawn(io::Error),
+    #[error("the shim did not say hello: {0}")]
+    Hello(io::Error),
+    #[error("cannot write {path}: {source}")]
+    WriteSpawn { path: PathBuf, source: io::Error },
+    #[error("the shim did not answer GO: {0}")]
+    Go(io::Error),
+    #[error("{}", io::Error::from_raw_os_error(.0.errno))]
+    Shim(Failed),
+}
+
+impl LaunchError {
+    /// As the contract names it.
+    pub fn step(&self) -> &'static str {
+        match self {
+            LaunchError::CreateState { .. } => "create_state",
+            LaunchError::WriteSpec { .. } => "write_spec",
+            LaunchError::CreateCgroup { .. } => "create_cgroup",
+            LaunchError::Descriptors(_) => "descriptors",
+            LaunchError::Spawn(_) => "spawn",
+            LaunchError::Hello(_) => "hello",
+            LaunchError::WriteSpawn { .. } => "write_spawn",
+            LaunchError::Go(_) => "go",
+            LaunchError::Shim(failed) => failed.step.name(),
+        }
+    }
+
+    /// errno(3), 0 where none applies.
+    pub fn errno(&self) -> i32 {
+        match self {
+            LaunchError::CreateState { source, .. }
+            | LaunchError::WriteSpec { source, .. }
+            | LaunchError::CreateCgroup { source, .. }
+            | LaunchError::WriteSpawn { source, .. }
+            | LaunchError::Descriptors(source)
+            | LaunchError::Spawn(source)
+            | LaunchError::Hello(source)
+            | LaunchError::Go(source) => source.raw_os_error().unwrap_or(0),
+            LaunchError::Shim(failed) => failed.errno,
+        }
+    }
+}
+
+/// From clone3 to HELLO, and from GO to STARTED: both take less than 2 ms on an idle host.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl Launcher {
+    /// Opens what every launch needs.
+    ///
+    /// # Errors
+    /// [`SetupError`], in words for an operator.
+    pub fn open(config: &config::Jobs, boot_id: BootId) -> Result<Launcher, SetupError> {
+        let io = |step, path: &Path| {
+            let path = path.to_owned();
+            move |source| SetupError::Io { step, path, source }
+        };
+        let run_dir = &config.run_dir;
+        crate::store::make_private(run_dir).map_err(io("create", run_dir))?;
+        let null = Path::new("/dev/null");
+        let mut read_write = OpenOptions::new();
+        read_write.read(true).write(true);
+        Ok(Launcher {
+            tree: Tree::open(&config.cgroup, &config.require_controllers)?,
+            program: File::open(&config.shim).map_err(io("open", &config.shim))?,
+            null: read_write.open(null).map_err(io("open", null))?,
+            run_dir: File::open(run_dir).map_err(io("open", run_dir))?,
+            boot_id,
+            shim_account: accounts::shim_account(&config.shim_user)?,
+            leftover_grace: config.leftover_grace(),
+        })
+    }
+
+    /// Where the jobs' cgroups are.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// The uid of the shims.
+    pub fn shim_uid(&self) -> u32 {
+        self.shim_account.0
+    }
+
+    /// The socket of a job's shim. Through the directory's descriptor, since the path may be
+    /// longer than the 107 bytes that unix(7) allows.
+    pub fn socket(&self, id: JobId) -> PathBuf {
+        format!("/proc/self/fd/{}/{id}", self.run_dir.as_raw_fd()).into()
+    }
+
+    /// Runs the job: spec, cgroup, shim, HELLO, `spawn.json`, GO, STARTED.
+    ///
+    /// # Errors
+    /// [`LaunchError`]; the program has not run, unless it is `Go`, and runs no more.
+    pub fn launch(&self, state: &StateDir, job: &SpecRecord) -> Result<Launched, LaunchError> {
+        let dir = write_spec(state, job)?;
+        let cgroup = self.tree.job(job.id);
+        let result = self.launch_in(&dir, &cgroup, state, job);
+        if result.is_err() {
+            self.clean(job.id);
+        }
+        result
+    }
+
+    /// Ends and removes what is left of a job outside its directory. Blocks.
+    pub fn clean(&self, id: JobId) {
+        let cgroup = self.tree.job(id);
+        let result = cgroup.kill_work().and_then(|()| cgroup.remove());
+        if let Err(e) = result {
+            tracing::warn!(job = %id, "cannot remove its cgroup, a later start will: {e}");
+        }
+        let _ = fs::remove_file(self.socket(id)); // absent is as good
+    }
+
+    fn launch_in(
+        &self,
+        dir: &Path,
+        cgroup: &JobCgroup,
+        state: &StateDir,
+        job: &SpecRecord,
+    ) -> Result<Launched, LaunchError> {
+        let create = |source| LaunchError::CreateCgroup { path: self.tree.path().into(), source };
+        cgroup.create().map_err(create)?;
+        let nonce = Uuid::new_v4();
+        let (child, control) = self.spawn(dir, cgroup, job, nonce)?;
+        let mut shim = Shim { pidfd: child.pidfd, control, reader: frame::Reader::default() };
+        let result = (|| {
+            // The shim sets itself up meanwhile: the disk's time costs nothing here.
+            make_durable(state, dir).map_err(|source| LaunchError::WriteSpec {
+                path: dir.join(records::SPEC),
+                source,
+            })?;
+            shim.expect_hello(job.id, nonce)?;
+            let spawned = self.spawn_record(child.pid, nonce).map_err(LaunchError::Hello)?;
+            records::save(dir, records::SPAWN, &spawned).map_err(|source| {
+                LaunchError::WriteSpawn { path: dir.join(records::SPAWN), source }
+            })?;
+            shim.go()
+        })();
+        match result {
+            Ok(started) => Ok(Launched { shim, started }),
+            Err(error) => {
+                shim.end();
+                Err(error)
+            }
+        }
+    }
+
+    fn spawn(
+        &self,
+        dir: &Path,
+        cgroup: &JobCgroup,
+        job: &SpecRecord,
+        nonce: Uuid,
+    ) -> Result<(sys::Child, UnixStream), LaunchError> {
+        let prepare = || -> io::Result<_> {
+            let (control, theirs) = UnixStream::pair()?;
+            control.set_read_timeout(Some(PATIENCE))?;
+            let listener = self.bind(job.id)?;
+            let launch = memory_file(&self.launch_message(job, nonce).to_bytes())?;
+            let (state, work) = (File::open(dir)?, cgroup.work()?);
+            Ok((control, theirs, listener, launch, state, work, cgroup.shim()?))
+        };
+        let (control, theirs, listener, launch, state, work, leaf) =
+            prepare().map_err(LaunchError::Descriptors)?;
+        let null = self.null.as_raw_fd();
+        let name = c_string(&job.id.to_string()).map_err(LaunchError::Descriptors)?;
+        let birth = sys::Birth {
+            program: self.program.as_fd(),
+            argv: &[c"job-shim", &name],
+            // In the order of job_shim::launch: CONTROL_FD, STATE_FD, WORK_FD, LISTEN_FD, LAUNCH_FD.
+            descriptors: &[
+                null,
+                null,
+                null,
+                theirs.as_raw_fd(),
+                state.as_raw_fd(),
+                work.as_raw_fd(),
+                listener.as_raw_fd(),
+                launch.as_raw_fd(),
+            ],
+            cgroup: leaf.as_fd(),
+        };
+        let child = sys::spawn(&birth).map_err(LaunchError::Spawn)?;
+        Ok((child, control))
+    }
+
+    fn bind(&self, id: JobId) -> io::Result<OwnedFd> {
+        let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        bind(fd.as_raw_fd(), &UnixAddr::new(&self.socket(id))?)?;
+        Ok(fd)
+    }
+
+    fn spawn_record(&self, pid: u32, nonce: Uuid) -> io::Result<SpawnRecord> {
+        Ok(SpawnRecord {
+            format: FORMAT,
+            boot_id: Uuid::from_bytes(self.boot_id),
+            shim_pid: pid,
+            shim_start_time: host::start_time(pid)?,
+            nonce,
+        })
+    }
+
+    fn launch_message(&self, job: &SpecRecord, nonce: Uuid) -> Launch {
+        let spec = &job.spec;
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Launch {
+            job: *job.id.as_bytes(),
+            nonce: *nonce.as_bytes(),
+            boot_id: self.boot_id,
+            argv: spec.argv.iter().map(|arg| arg.clone().into_bytes()).collect(),
+            env: environment(job),
+            working_directory: spec.working_directory.clone().into_bytes(),
+            uid: job.account.uid,
+            gid: job.account.gid,
+            groups: job.account.groups.clone(),
+            shim_uid: self.shim_account.0,
+            shim_gid: self.shim_account.1,
+            stdin: spec.stdin,
+            time_limit_ms: spec.time_limit.map(millis),
+            stop_signal: spec.stop_signal,
+            stop_timeout_ms: millis(spec.stop_timeout),
+            leftover_grace_ms: millis(self.leftover_grace),
+            output_limit: Some(spec.output_limit),
+            output_policy: match spec.output_policy {
+                spec::OutputPolicy::Discard => OutputPolicy::Discard,
+                spec::OutputPolicy::Block => OutputPolicy::Block,
+                spec::OutputPolicy::Kill => OutputPolicy::Kill,
+            },
+        }
+    }
+}
+
+impl Shim {
+    fn expect_hello(&mut self, id: JobId, nonce: Uuid) -> Result<(), LaunchError> {
+        match self.receive().map_err(LaunchError::Hello)? {
+            FromShim::Hello(hello)
+                if hello.job == *id.as_bytes() && hello.nonce == *nonce.as_bytes() =>
+            {
+                Ok(())
+            }
+            FromShim::Failed(failed) => Err(LaunchError::Shim(failed)),
+            other => Err(LaunchError::Hello(unexpected(&other))),
+        }
+    }
+
+    fn go(&mut self) -> Result<Started, LaunchError> {
+        let mut bytes = Vec::new();
+        frame::write(&ToShim::Go, &mut bytes);
+        self.control.write_all(&bytes).map_err(LaunchError::Go)?;
+        match self.receive().map_err(LaunchError::Go)? {
+            FromShim::Started(started) => {
+                self.control.set_nonblocking(true).map_err(LaunchError::Go)?;
+                Ok(started)
+            }
+            FromShim::Failed(failed) => Err(LaunchError::Shim(failed)),
+            other => Err(LaunchError::Go(unexpected(&other))),
+        }
+    }
+
+    fn receive(&mut self) -> io::Result<FromShim> {
+        let mut bytes = [0; 4096];
+        loop {
+            match self.reader.next_message() {
+                Ok(Some(message)) => return Ok(message),
+                Ok(None) => {}
+                Err(garbled) => return Err(io::Error::new(io::ErrorKind::InvalidData, garbled)),
+            }
+            match self.control.read(&mut bytes)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => self.reader.push(&bytes[..n]),
+            }
+        }
+    }
+
+    /// Without STARTED it has no reason to live; usually it has left by itself.
+    fn end(&self) {
+        let _ = sys::pidfd_kill(self.pidfd.as_fd(), libc::SIGKILL); // gone is as good
+        let mut ended = [nix::poll::PollFd::new(self.pidfd.as_fd(), nix::poll::PollFlags::POLLIN)];
+        let _ = nix::poll::poll(&mut ended, 2000u16);
+        sys::pidfd_reap(self.pidfd.as_fd());
+    }
+}
+
+fn unexpected(message: &FromShim) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("unexpected {message:?}"))
+}
+
+fn write_spec(state: &StateDir, job: &SpecRecord) -> Result<PathBuf, LaunchError> {
+    let dir = state
+        .create_job(job.id)
+        .map_err(|source| LaunchError::CreateState { path: state.job(job.id), source })?;
+    records::save(&dir, records::SPEC, job)
+        .map_err(|source| LaunchError::WriteSpec { path: dir.join(records::SPEC), source })?;
+    Ok(dir)
+}
+
+/// `spec.json` and the two names that lead to it: after this not even a crash of the host makes a
+/// repeated request run twice.
+fn make_durable(state: &StateDir, dir: &Path) -> io::Result<()> {
+    File::open(dir.join(records::SPEC))?.sync_data()?;
+    sync_directory(dir)?;
+    sync_directory(&state.jobs())
+}
+
+/// Built from nothing: the broker's own environment is no business of a job's.
+fn environment(job: &SpecRecord) -> Vec<Vec<u8>> {
+    let (id, account) = (job.id.to_string(), &job.account);
+    let mut all = std::collections::BTreeMap::from([
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("HOME", &account.home),
+        ("USER", &account.name),
+        ("LOGNAME", &account.name),
+        ("SHELL", "/bin/sh"),
+        ("LANG", "C.UTF-8"),
+        ("JOB_ID", &id),
+    ]);
+    all.extend(job.spec.env.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    all.into_iter().map(|(name, value)| format!("{name}={value}").into_bytes()).collect()
+}
+
+fn memory_file(bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::from(memfd_create(c"launch", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    Ok(file)
+}
+
+fn c_string(text: &str) -> io::Result<CString> {
+    CString::new(text).map_err(|e: NulError| e.into())
+}

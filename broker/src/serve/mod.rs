@@ -1,0 +1,81 @@
+//! The network: an accept loop of our own, mutual TLS 1.3, HTTP/2 with every limit set. tonic's
+//! own server has no handshake timeout, no limit of streams, and a hot loop on EMFILE.
+
+mod accept;
+mod connection;
+pub(crate) mod tls;
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::thread;
+
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tonic::service::Routes;
+
+use accept::Admission;
+use connection::Server;
+use tls::Tls;
+
+/// A connection that was let in, on its way to the thread that serves it.
+type Arrival = (TcpStream, SocketAddr, accept::Ticket);
+
+/// Serves `routes` on `listener` until `closing` becomes true and every connection has been told.
+/// Blocks the calling task; connections live on threads of their own, each with a runtime of one
+/// thread: measured, that moves bytes twice as fast as one runtime of many threads.
+///
+/// # Errors
+/// When threads or runtimes cannot be made.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: Tls,
+    routes: Routes,
+    closing: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let server = Arc::new(Server::new(tls, routes));
+    let count = thread::available_parallelism().map_or(1, usize::from).min(8);
+    let mut workers = Vec::new();
+    let mut threads = JoinSet::new();
+    for n in 0..count {
+        let (sender, arrivals) = mpsc::unbounded_channel::<Arrival>();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (server, closing) = (Arc::clone(&server), closing.clone());
+        let thread = thread::Builder::new()
+            .name(format!("connections-{n}"))
+            .spawn(move || runtime.block_on(work(server, arrivals, closing)))?;
+        threads.spawn_blocking(move || thread.join().is_ok());
+        workers.push(sender);
+    }
+    accept::accept(listener, Admission::default(), workers, closing).await;
+    while threads.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// One thread's connections, until the last of them has ended.
+async fn work(
+    server: Arc<Server>,
+    mut arrivals: mpsc::UnboundedReceiver<Arrival>,
+    closing: watch::Receiver<bool>,
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            arrival = arrivals.recv() => match arrival {
+                Some((tcp, from, ticket)) => {
+                    let (server, closing) = (Arc::clone(&server), closing.clone());
+                    connections.spawn(async move {
+                        let _ticket = ticket;
+                        if let Err(e) = server.serve(tcp, closing).await {
+                            tracing::debug!(%from, "connection ended: {e}");
+                        }
+                    });
+                }
+                None => break,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+    while connections.join_next().await.is_some() {}
+}

@@ -1,0 +1,105 @@
+//! TLS 1.3 and nothing before it; both sides show certificates; no resumption, since a resumed
+//! session would skip the verification of the client's.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::config;
+
+/// A server's side of TLS, ready to use.
+#[derive(Debug, Clone)]
+pub(crate) struct Tls {
+    pub(super) config: Arc<ServerConfig>,
+    pub(super) trust_domain: Arc<str>,
+}
+
+/// Certificates that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TlsError {
+    /// Not there, or not PEM of the kind that is needed.
+    #[error(
+        "cannot use {path} as {what}: {detail}; \
+         \"job-certs init\" and \"job-certs issue\" make certificates"
+    )]
+    File {
+        /// tls.cert, tls.key, tls.client_ca.
+        what: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        detail: String,
+    },
+    /// They do not fit together.
+    #[error("certificate {cert} and its key cannot be used: {detail}")]
+    Pair {
+        /// The certificate.
+        cert: PathBuf,
+        /// Why not.
+        detail: String,
+    },
+}
+
+impl Tls {
+    /// Reads the certificates.
+    ///
+    /// # Errors
+    /// [`TlsError`], in words for an operator.
+    pub(crate) fn load(files: &config::Tls) -> Result<Tls, TlsError> {
+        let mut roots = RootCertStore::empty();
+        for ca in certificates("tls.client_ca", &files.client_ca)? {
+            roots.add(ca).map_err(|e| unusable("tls.client_ca", &files.client_ca, e))?;
+        }
+        let chain = certificates("tls.cert", &files.cert)?;
+        let key = PrivateKeyDer::from_pem_file(&files.key)
+            .map_err(|e| unusable("tls.key", &files.key, e))?;
+        let provider = Arc::new(provider());
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+                .build()
+                .map_err(|e| unusable("tls.client_ca", &files.client_ca, e))?;
+        let pair =
+            |e: rustls::Error| TlsError::Pair { cert: files.cert.clone(), detail: e.to_string() };
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(pair)?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain, key)
+            .map_err(pair)?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        config.max_early_data_size = 0;
+        Ok(Tls { config: Arc::new(config), trust_domain: files.trust_domain.as_str().into() })
+    }
+}
+
+/// AES-128-GCM first: half the cost of AES-256 for each byte of output, and as safe here.
+fn provider() -> CryptoProvider {
+    let mut provider = aws_lc_rs::default_provider();
+    provider.cipher_suites = vec![
+        aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
+        aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
+        aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+    ];
+    provider
+}
+
+fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let all: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<_, _>>);
+    match all {
+        Ok(all) if !all.is_empty() => Ok(all),
+        Ok(_) => Err(unusable(what, path, "it holds no certificate")),
+        Err(e) => Err(unusable(what, path, e)),
+    }
+}
+
+fn unusable(what: &'static str, path: &Path, detail: impl std::fmt::Display) -> TlsError {
+    TlsError::File { what, path: path.into(), detail: detail.to_string() }
+}

@@ -1,0 +1,196 @@
+//! The state directory: who holds it, and where each job's files are. The truth about jobs is
+//! here; whatever the broker has in memory was read from it or has been written to it.
+
+mod durable;
+pub mod log;
+pub mod records;
+pub mod repair;
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::id::JobId;
+pub use durable::{replace, sync_directory};
+
+/// An opened state directory. One broker holds it at a time.
+#[derive(Debug)]
+pub struct StateDir {
+    root: PathBuf,
+    epoch: u64,
+    _lock: Flock<File>,
+}
+
+/// Why it could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another broker runs on it.
+    #[error("{path} is held by another broker, process {holder}; stop that one first")]
+    Held {
+        /// The directory.
+        path: PathBuf,
+        /// Its pid, as it wrote it.
+        holder: String,
+    },
+    /// The file system said no.
+    #[error("cannot {step} {path}: {source}")]
+    Io {
+        /// "create", "lock", ...
+        step: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl StateDir {
+    /// Makes the directory where it is missing (0700), locks it, and raises its epoch.
+    ///
+    /// # Errors
+    /// [`OpenError`]; `Held` names the process.
+    pub fn open(root: &Path) -> Result<StateDir, OpenError> {
+        let io = |step, path: &Path| {
+            let path = path.to_owned();
+            move |source| OpenError::Io { step, path, source }
+        };
+        make_private(root).map_err(io("create", root))?;
+        let jobs = root.join("jobs");
+        make_private(&jobs).map_err(io("create", &jobs))?;
+        let lock = lock(root)?;
+        let path = root.join("epoch");
+        let epoch = read_epoch(&path).map_err(io("read", &path))? + 1;
+        replace(root, "epoch", epoch.to_string().as_bytes()).map_err(io("write", &path))?;
+        Ok(StateDir { root: root.into(), epoch, _lock: lock })
+    }
+
+    /// How often the directory has been opened.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The directory of one job.
+    pub fn job(&self, id: JobId) -> PathBuf {
+        self.jobs().join(id.to_string())
+    }
+
+    /// Makes the directory of a new job.
+    ///
+    /// # Errors
+    /// As mkdir(2).
+    pub fn create_job(&self, id: JobId) -> io::Result<PathBuf> {
+        let path = self.job(id);
+        DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(path)
+    }
+
+    /// Removes a job and its output. The directory is renamed first: a crash on the way leaves
+    /// something that is no job, and is swept at the next start.
+    ///
+    /// # Errors
+    /// As rename(2) and unlink(2).
+    pub fn remove_job(&self, id: JobId) -> io::Result<()> {
+        let doomed = self.jobs().join(format!("{REMOVED}{id}"));
+        fs::rename(self.job(id), &doomed)?;
+        remove_tree(&doomed)
+    }
+
+    /// The ids of all jobs on disk, oldest first; names that are no ids beside them. Sweeps what
+    /// a crash left half removed.
+    ///
+    /// # Errors
+    /// As readdir(3).
+    pub fn list(&self) -> io::Result<(Vec<JobId>, Vec<String>)> {
+        let (mut ids, mut strangers) = (Vec::new(), Vec::new());
+        for entry in fs::read_dir(self.jobs())? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            match name.parse() {
+                Ok(id) => ids.push(id),
+                Err(_) if name.starts_with(REMOVED) => remove_tree(&self.jobs().join(name))?,
+                Err(_) => strangers.push(name),
+            }
+        }
+        ids.sort_unstable();
+        Ok((ids, strangers))
+    }
+
+    /// The directory of all jobs.
+    pub fn jobs(&self) -> PathBuf {
+        self.root.join("jobs")
+    }
+}
+
+const REMOVED: &str = ".removed-";
+
+/// Creates a directory that only root may enter, or makes an existing one so.
+///
+/// # Errors
+/// As mkdir(2) and chmod(2).
+pub fn make_private(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+}
+
+#[allow(clippy::disallowed_methods, reason = "the one room that removes jobs; root 0700 all along")]
+fn remove_tree(path: &Path) -> io::Result<()> {
+    fs::remove_dir_all(path)
+}
+
+fn lock(root: &Path) -> Result<Flock<File>, OpenError> {
+    let path = root.join("lock");
+    let io = |source| OpenError::Io { step: "lock", path: path.clone(), source };
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let file = file.open(&path).map_err(io)?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(mut lock) => {
+            lock.set_len(0).map_err(io)?;
+            lock.write_all(std::process::id().to_string().as_bytes()).map_err(io)?;
+            Ok(lock)
+        }
+        Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
+            let mut holder = String::new();
+            file.read_to_string(&mut holder).map_err(io)?;
+            Err(OpenError::Held { path: root.into(), holder })
+        }
+        Err((_, errno)) => Err(io(errno.into())),
+    }
+}
+
+fn read_epoch(path: &Path) -> io::Result<u64> {
+    match fs::read_to_string(path) {
+        Ok(text) => text.trim().parse().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_holder_is_refused_and_told_who_holds_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = StateDir::open(dir.path()).unwrap();
+        let refusal = StateDir::open(dir.path()).unwrap_err().to_string();
+        assert!(refusal.contains(&std::process::id().to_string()), "{refusal}");
+        drop(first);
+        assert_eq!(StateDir::open(dir.path()).unwrap().epoch(), 2);
+    }
+
+    #[test]
+    fn a_job_that_was_half_removed_is_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let kept = JobId::fresh();
+        state.create_job(kept).unwrap();
+        fs::create_dir(dir.path().join("jobs/.removed-x")).unwrap();
+        fs::create_dir(dir.path().join("jobs/notes")).unwrap();
+        assert_eq!(state.list().unwrap(), (vec![kept], vec!["notes".to_owned()]));
+        assert!(!dir.path().join("jobs/.removed-x").exists());
+    }
+}

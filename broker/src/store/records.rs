@@ -1,0 +1,212 @@
+//! The JSON records of a job. They are additive within a format: unknown fields are ignored, new
+//! ones have defaults, so that an older broker reads what a newer one wrote.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use job_shim::record::{self, ExitFile};
+use job_shim::wire::{Cause, Exited, Source, Started};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::host::BootId;
+use crate::id::JobId;
+use crate::identity::Identity;
+use crate::jobs::spec::JobSpec;
+use crate::jobs::state::{Failure, State, Totals};
+
+/// The major version of these records.
+pub const FORMAT: u32 = 1;
+
+/// `spec.json`: what was asked, by whom. Written before anything else exists of the job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpecRecord {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The job.
+    pub id: JobId,
+    /// Who asked.
+    pub owner: Identity,
+    /// Chosen by the caller; empty if not.
+    pub request_id: String,
+    /// SHA-256 of the request, hex: tells a repetition from another request with the same id.
+    pub request_digest: String,
+    /// Nanoseconds since 1970.
+    pub created_ns: u64,
+    /// The boot in which it was asked.
+    pub boot_id: Uuid,
+    /// What is run.
+    pub spec: JobSpec,
+    /// As whom.
+    pub account: Account,
+}
+
+/// A resolved account: what the kernel is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "passwd(5)")]
+pub struct Account {
+    pub name: String,
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+    pub home: String,
+}
+
+/// `spawn.json`: which process the shim is. Written before GO.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpawnRecord {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The boot in which it lives.
+    pub boot_id: Uuid,
+    /// Its pid.
+    pub shim_pid: u32,
+    /// See [`crate::host::start_time`].
+    pub shim_start_time: u64,
+    /// What both prove themselves with.
+    pub nonce: Uuid,
+}
+
+/// `final.json`: the end, once nothing of the job is left but its files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FinalRecord {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// `finished` or `lost`.
+    pub state: State,
+    /// If it ever ran.
+    pub started: Option<StartedRecord>,
+    /// If its exit is known.
+    pub exit: Option<ExitRecord>,
+    /// If it is not.
+    pub failure: Option<Failure>,
+    /// Nanoseconds since 1970.
+    pub ended_ns: u64,
+    /// Of the output.
+    pub totals: Totals,
+    /// Output may be missing.
+    #[serde(default)]
+    pub incomplete: bool,
+}
+
+/// [`Started`], as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the fields of `Started`")]
+pub struct StartedRecord {
+    pub pid: u32,
+    pub time_ns: u64,
+}
+
+/// [`Exited`], as JSON; cause and source by the numbers of the wire, which never change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the fields of `Exited`")]
+pub struct ExitRecord {
+    pub wait_status: i32,
+    pub cause: u8,
+    pub source: u8,
+    pub by: String,
+    pub time_ns: u64,
+}
+
+impl From<Started> for StartedRecord {
+    fn from(s: Started) -> Self {
+        StartedRecord { pid: s.pid, time_ns: s.time_ns }
+    }
+}
+
+impl From<StartedRecord> for Started {
+    fn from(s: StartedRecord) -> Self {
+        Started { pid: s.pid, time_ns: s.time_ns }
+    }
+}
+
+impl From<Exited> for ExitRecord {
+    fn from(e: Exited) -> Self {
+        ExitRecord {
+            wait_status: e.wait_status,
+            cause: e.cause as u8,
+            source: e.source as u8,
+            by: e.by,
+            time_ns: e.time_ns,
+        }
+    }
+}
+
+impl From<ExitRecord> for Exited {
+    fn from(e: ExitRecord) -> Self {
+        Exited {
+            wait_status: e.wait_status,
+            cause: Cause::from_number(e.cause).unwrap_or(Cause::Exited),
+            source: Source::from_number(e.source).unwrap_or(Source::System),
+            by: e.by,
+            time_ns: e.time_ns,
+        }
+    }
+}
+
+/// The names of the JSON records.
+pub const SPEC: &str = "spec.json";
+/// See [`SpawnRecord`].
+pub const SPAWN: &str = "spawn.json";
+/// See [`FinalRecord`].
+pub const FINAL: &str = "final.json";
+
+/// Reads a record; `None` where there is none.
+///
+/// # Errors
+/// `InvalidData` when it does not parse, with file and place; else as read(2).
+pub fn load<T: DeserializeOwned>(dir: &Path, name: &str) -> io::Result<Option<T>> {
+    let bytes = match fs::read(dir.join(name)) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let fault = |e| io::Error::new(io::ErrorKind::InvalidData, format!("{name}: {e}"));
+    serde_json::from_slice(&bytes).map(Some).map_err(fault)
+}
+
+/// Writes a record, whole or not at all; returns the file for whoever must make it durable.
+///
+/// # Errors
+/// As write(2).
+pub fn save<T: Serialize>(dir: &Path, name: &str, value: &T) -> io::Result<fs::File> {
+    super::replace(dir, name, &serde_json::to_vec(value)?)
+}
+
+/// Reads the shim's `exit`; an absent file says nothing.
+///
+/// # Errors
+/// As read(2).
+pub fn load_exit(dir: &Path, boot_id: &BootId) -> io::Result<ExitFile> {
+    match fs::read(dir.join(record::FILE_NAME)) {
+        Ok(bytes) => Ok(ExitFile::from_bytes(&bytes, boot_id)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(ExitFile::default()),
+        Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_a_newer_broker_is_read() {
+        let json = r#"{"format":1,"boot_id":"00000000-0000-0000-0000-000000000000","shim_pid":7,
+            "shim_start_time":9,"nonce":"00000000-0000-0000-0000-000000000001","novelty":{"x":1}}"#;
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(SPAWN), json).unwrap();
+        let record: SpawnRecord = load(dir.path(), SPAWN).unwrap().unwrap();
+        assert_eq!((record.shim_pid, record.shim_start_time), (7, 9));
+    }
+
+    #[test]
+    fn an_absent_record_is_none_and_a_corrupt_one_says_where() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(load::<SpawnRecord>(dir.path(), SPAWN).unwrap(), None);
+        fs::write(dir.path().join(SPAWN), "{\"format\":").unwrap();
+        let fault = load::<SpawnRecord>(dir.path(), SPAWN).unwrap_err().to_string();
+        assert!(fault.contains("spawn.json") && fault.contains("line 1"), "{fault}");
+    }
+}

@@ -1,0 +1,301 @@
+//! The one room of the broker that is not safe Rust: system calls that no crate wraps.
+#![allow(unsafe_code, reason = "each block says why it is sound")]
+
+use std::ffi::CStr;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+use std::sync::Arc;
+
+use libc::{c_char, c_int, c_void};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Appends what of `file` from `offset` is in the page cache, up to the spare capacity of `into`;
+/// never waits for a disk (preadv2(2), RWF_NOWAIT). Gives the number of bytes, which may be 0.
+///
+/// # Errors
+/// As preadv2(2), but for EAGAIN and EOPNOTSUPP, which mean 0 bytes.
+pub(crate) fn read_cached(file: RawFd, into: &mut Vec<u8>, offset: u64) -> io::Result<usize> {
+    let spare = into.spare_capacity_mut();
+    let iov = libc::iovec { iov_base: spare.as_mut_ptr().cast(), iov_len: spare.len() };
+    // SAFETY: the iovec describes the vector's own spare memory, which the kernel only writes.
+    let result = check(unsafe {
+        libc::preadv2(file, &iov, 1, offset as libc::off_t, libc::RWF_NOWAIT) as libc::c_long
+    });
+    let read = match result {
+        Ok(read) => read as usize,
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EOPNOTSUPP)) => 0,
+        Err(e) => return Err(e),
+    };
+    // SAFETY: the kernel has initialised the first `read` bytes of the spare memory.
+    unsafe { into.set_len(into.len() + read) };
+    Ok(read)
+}
+
+/// A descriptor of a process, pidfd_open(2); readable once it has ended.
+///
+/// # Errors
+/// ESRCH when there is no such process.
+pub(crate) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers are passed.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) })?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Sends a signal to exactly the process of a pidfd, pidfd_send_signal(2).
+///
+/// # Errors
+/// ESRCH when it has been reaped.
+pub(crate) fn pidfd_kill(pidfd: BorrowedFd<'_>, signal: c_int) -> io::Result<()> {
+    // SAFETY: a null siginfo means that of kill(2).
+    check(unsafe {
+        let info = ptr::null::<libc::siginfo_t>();
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0)
+    })?;
+    Ok(())
+}
+
+/// Reaps the process if it is our child and has ended; anything else is fine, too.
+pub(crate) fn pidfd_reap(pidfd: BorrowedFd<'_>) {
+    let mut info = MaybeUninit::<libc::siginfo_t>::uninit();
+    // SAFETY: `info` is memory for the kernel to write; nothing reads it.
+    unsafe {
+        let (fd, flags) = (pidfd.as_raw_fd() as libc::id_t, libc::WEXITED | libc::WNOHANG);
+        libc::waitid(libc::P_PIDFD, fd, info.as_mut_ptr(), flags);
+    }
+}
+
+/// Registers a descriptor with the runtime, to wait until it is readable.
+///
+/// # Errors
+/// As epoll_ctl(2).
+pub(crate) fn watch_readable(fd: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
+    // SAFETY: the registration keeps its own share of the descriptor, which is thus open, and the
+    // same, for as long as it is registered.
+    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
+        .map_err(|e| io::Error::other(e.to_string()))
+}
+
+/// A program to be born into a cgroup with exactly these descriptors.
+#[derive(Debug)]
+pub(crate) struct Birth<'a> {
+    /// Held open since the broker's start: an upgrade on disk does not mix versions.
+    pub program: BorrowedFd<'a>,
+    /// What it sees as its arguments.
+    pub argv: &'a [&'a CStr],
+    /// Becomes its descriptors 0, 1, 2, ...; it has no others.
+    pub descriptors: &'a [RawFd],
+    /// A cgroup v2 directory: there is no moment outside it.
+    pub cgroup: BorrowedFd<'a>,
+}
+
+/// A child and its pidfd.
+#[derive(Debug)]
+pub(crate) struct Child {
+    /// As the broker sees it.
+    pub pid: u32,
+    /// Readable once it has ended.
+    pub pidfd: OwnedFd,
+}
+
+/// The most descriptors and arguments of a [`Birth`].
+const MOST: usize = 16;
+/// Where descriptors are parked before they get their places: above every place.
+const PARKED: c_int = 64;
+/// What the child needs before execveat(2), many times over.
+const STACK: usize = 64 * 1024;
+
+/// Shared with the child until its execveat(2): the parent sleeps, and the memory is one.
+struct Shared {
+    program: RawFd,
+    argv: [*const c_char; MOST + 1],
+    envp: [*const c_char; 1],
+    descriptors: [RawFd; MOST],
+    count: usize,
+    errno: c_int,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+
+/// Starts the program the way of vfork(2): the memory is shared, so that the size of the broker
+/// costs nothing (a fork of 512 MiB takes 22 ms), and this thread sleeps until the execveat(2).
+///
+/// # Errors
+/// As clone3(2) (EAGAIN: pids.max; ENOENT: the cgroup is gone; EBUSY: it has controllers enabled
+/// for its children) or execveat(2).
+pub(crate) fn spawn(birth: &Birth<'_>) -> io::Result<Child> {
+    assert!(birth.argv.len() <= MOST && birth.descriptors.len() <= MOST, "a fixed, small birth");
+    let mut shared = Shared {
+        program: birth.program.as_raw_fd(),
+        argv: [ptr::null(); MOST + 1],
+        envp: [ptr::null()],
+        descriptors: [-1; MOST],
+        count: birth.descriptors.len(),
+        errno: 0,
+    };
+    for (slot, arg) in shared.argv.iter_mut().zip(birth.argv) {
+        *slot = arg.as_ptr();
+    }
+    shared.descriptors[..shared.count].copy_from_slice(birth.descriptors);
+
+    let mut stack = Vec::<u8>::with_capacity(STACK);
+    let mut pidfd: c_int = -1;
+    let args = CloneArgs {
+        flags: libc::CLONE_VM as u64
+            | libc::CLONE_VFORK as u64
+            | libc::CLONE_PIDFD as u64
+            | CLONE_CLEAR_SIGHAND
+            | CLONE_INTO_CGROUP,
+        pidfd: (&raw mut pidfd) as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        stack: stack.as_mut_ptr() as u64,
+        // The psABI wants 16-byte alignment; the allocation's end may have less.
+        stack_size: (STACK - stack.as_ptr() as usize % 16) as u64,
+        cgroup: birth.cgroup.as_raw_fd() as u64,
+        ..CloneArgs::default()
+    };
+    // SAFETY: `args` is complete; the child runs on its own stack, which outlives it here, touches
+    // only `shared`, which outlives it too, makes only system calls, and never returns. Signals
+    // are blocked meanwhile, so that no handler runs in it.
+    let pid = unsafe { with_signals_blocked(|| clone3(&args, (&raw mut shared).cast())) };
+    if pid < 0 {
+        return Err(io::Error::from_raw_os_error(-pid as i32));
+    }
+    // SAFETY: clone3 has succeeded, so the kernel has stored a new descriptor here.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    if shared.errno != 0 {
+        pidfd_reap_blocking(&pidfd);
+        return Err(io::Error::from_raw_os_error(shared.errno));
+    }
+    Ok(Child { pid: pid as u32, pidfd })
+}
+
+fn pidfd_reap_blocking(pidfd: &OwnedFd) {
+    let mut info = MaybeUninit::<libc::siginfo_t>::uninit();
+    // SAFETY: `info` is memory for the kernel to write; the child is between _exit and zombie.
+    unsafe {
+        libc::waitid(libc::P_PIDFD, pidfd.as_raw_fd() as u32, info.as_mut_ptr(), libc::WEXITED);
+    }
+}
+
+/// Runs `action` with every signal blocked in this thread.
+unsafe fn with_signals_blocked(action: impl FnOnce() -> isize) -> isize {
+    let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+    // SAFETY: both sets are memory of ours, written before they are read.
+    unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_BLOCK, all.as_ptr(), before.as_mut_ptr());
+    }
+    let result = action();
+    // SAFETY: `before` was filled by the call above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
+    result
+}
+
+/// In the child: puts the descriptors in their places and becomes the program.
+extern "C" fn child(shared: *mut c_void) -> ! {
+    // SAFETY: `shared` is the parent's `Shared`, which lives until this process has exec'ed or
+    // exited, since the parent sleeps. Only async-signal-safe calls are made (signal-safety(7)).
+    unsafe {
+        let shared = &mut *shared.cast::<Shared>();
+        for slot in &mut shared.descriptors[..shared.count] {
+            *slot = libc::fcntl(*slot, libc::F_DUPFD_CLOEXEC, PARKED);
+        }
+        let program = libc::fcntl(shared.program, libc::F_DUPFD_CLOEXEC, PARKED);
+        for place in 0..shared.count {
+            if libc::dup2(shared.descriptors[place], place as c_int) < 0 {
+                fail(shared);
+            }
+        }
+        let mut none = MaybeUninit::uninit();
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut());
+        let (argv, envp) = (shared.argv.as_ptr(), shared.envp.as_ptr());
+        libc::syscall(libc::SYS_execveat, program, c"".as_ptr(), argv, envp, libc::AT_EMPTY_PATH);
+        fail(shared)
+    }
+}
+
+unsafe fn fail(shared: &mut Shared) -> ! {
+    // SAFETY: errno is the parent thread's, which sleeps; _exit runs no handlers.
+    unsafe {
+        shared.errno = *libc::__errno_location();
+        libc::_exit(127)
+    }
+}
+
+/// clone3(2) has no wrapper in libc: the child returns from the system call on an empty stack,
+/// from which no function could return, and so goes straight into [`child`].
+#[cfg(target_arch = "x86_64")]
+unsafe fn clone3(args: &CloneArgs, shared: *mut c_void) -> isize {
+    let result: isize;
+    // SAFETY: see `spawn`; the registers that the system call changes are declared.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, {shared}",
+            "call {child}",
+            "ud2",
+            "2:",
+            shared = in(reg) shared,
+            child = in(reg) child as extern "C" fn(*mut c_void) -> !,
+            inlateout("rax") libc::SYS_clone3 as isize => result,
+            in("rdi") args,
+            in("rsi") size_of::<CloneArgs>(),
+            out("rcx") _,
+            out("r11") _,
+        );
+    }
+    result
+}
+
+/// As above, for the other architecture that Debian's servers run on.
+#[cfg(target_arch = "aarch64")]
+unsafe fn clone3(args: &CloneArgs, shared: *mut c_void) -> isize {
+    let result: isize;
+    // SAFETY: see `spawn`; the registers that the system call changes are declared.
+    unsafe {
+        std::arch::asm!(
+            "svc 0",
+            "cbnz x0, 2f",
+            "mov x29, xzr",
+            "mov x0, {shared}",
+            "blr {child}",
+            "brk 1",
+            "2:",
+            shared = in(reg) shared,
+            child = in(reg) child as extern "C" fn(*mut c_void) -> !,
+            inlateout("x0") args as *const CloneArgs as isize => result,
+            in("x1") size_of::<CloneArgs>(),
+            in("x8") libc::SYS_clone3,
+        );
+    }
+    result
+}

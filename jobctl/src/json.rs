@@ -1,0 +1,113 @@
+//! `-o json` and `-o yaml`: the message of the `.proto`, with its field names.
+
+use std::fmt::Write as _;
+
+use prost::Message;
+use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
+use serde::Serialize;
+
+use crate::cli::Format;
+use crate::failure::{Failure, Result};
+
+/// Fields without presence are always there, so that a script finds what it looks for; `optional`
+/// ones and messages only when set.
+const OPTIONS: SerializeOptions = SerializeOptions::new()
+    .use_proto_field_name(true)
+    .stringify_64_bit_integers(false)
+    .skip_default_fields(false);
+
+/// The message called `name` in the contract as text with a newline at its end. Formats other than
+/// YAML give JSON.
+pub(crate) fn shown(name: &str, message: &impl Message, format: Format) -> Result<String> {
+    let fault = |why: String| Failure::usage(format!("cannot print {name}: {why}"));
+    let pool = DescriptorPool::decode(job_api::DESCRIPTORS).map_err(|e| fault(e.to_string()))?;
+    let described = pool
+        .get_message_by_name(&format!("job.v1.{name}"))
+        .ok_or_else(|| fault("the contract does not describe it".into()))?;
+    let dynamic = DynamicMessage::decode(described, message.encode_to_vec().as_slice())
+        .map_err(|e| fault(e.to_string()))?;
+    let text = Text(&dynamic);
+    if format == Format::Yaml {
+        return serde_yaml_ng::to_string(&text).map_err(|e| fault(e.to_string()));
+    }
+    let json = serde_json::to_string_pretty(&text).map_err(|e| fault(e.to_string()))?;
+    Ok(harmless(&json) + "\n")
+}
+
+struct Text<'a>(&'a DynamicMessage);
+
+impl Serialize for Text<'_> {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        self.0.serialize_with_options(to, &OPTIONS)
+    }
+}
+
+/// JSON leaves DEL and the C1 controls as they are, and a terminal would obey them. They stand in
+/// strings only, where `\u009b` means the same.
+fn harmless(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\n' => out.push(c),
+            c if c.is_control() => {
+                let _ = write!(out, "\\u{:04x}", c as u32);
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use job_api::v1::{Cause, Job, JobSpec, ListJobsResponse, job::State};
+
+    fn job() -> Job {
+        Job {
+            id: "0198".into(),
+            state: State::Finished.into(),
+            cause: Cause::Exited.into(),
+            exit_code: Some(0),
+            stdout_bytes: 1 << 60,
+            created_at: Some(prost_types::Timestamp { seconds: 0, nanos: 0 }),
+            spec: Some(JobSpec {
+                argv: vec!["a\u{9b}\u{7f}\n".into()],
+                time_limit: Some(prost_types::Duration { seconds: 90, nanos: 0 }),
+                ..JobSpec::default()
+            }),
+            ..Job::default()
+        }
+    }
+
+    #[test]
+    fn json_has_the_protos_names_words_for_enums_and_numbers_for_numbers() {
+        let text = shown("Job", &job(), Format::Json).expect("prints");
+        let value: serde_json::Value = serde_json::from_str(&text).expect("is JSON");
+        assert_eq!(value["state"], "finished");
+        assert_eq!(value["cause"], "exited");
+        assert_eq!(value["exit_code"], 0);
+        assert_eq!(value["stdout_bytes"], 1u64 << 60);
+        assert_eq!(value["stderr_bytes"], 0);
+        assert_eq!(value["created_at"], "1970-01-01T00:00:00Z");
+        assert_eq!(value["spec"]["time_limit"], "90s");
+        assert_eq!(value["spec"]["argv"][0], "a\u{9b}\u{7f}\n");
+        assert!(value.get("signal").is_none());
+    }
+
+    #[test]
+    fn json_and_yaml_hold_no_control_characters() {
+        for format in [Format::Json, Format::Yaml] {
+            let text = shown("Job", &job(), format).expect("prints");
+            assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_list_is_a_list() {
+        let text =
+            shown("ListJobsResponse", &ListJobsResponse::default(), Format::Json).expect("prints");
+        let value: serde_json::Value = serde_json::from_str(&text).expect("is JSON");
+        assert_eq!(value["jobs"], serde_json::json!([]));
+    }
+}

@@ -1,0 +1,63 @@
+//! Memory that is there only while it is used: a thousand idle shims are to cost little. A shim
+//! that has rested for a second holds its stack, a few pages of data and the code of its loop.
+
+use std::time::Duration;
+
+use super::output::BUFFER;
+use crate::sys::{Region, release_code};
+
+/// As much as one frame.
+const SCRATCH: usize = 64 * 1024;
+/// What was not used for this long is given back.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Both buffers of a shim.
+pub(crate) struct Buffers {
+    output: Region,
+    scratch: Region,
+    used: bool,
+    quiet_at: Option<Duration>,
+}
+
+impl Buffers {
+    /// Reserves them.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    pub(crate) fn new() -> nix::Result<Buffers> {
+        let (output, scratch) = (Region::new(BUFFER)?, Region::new(SCRATCH)?);
+        Ok(Buffers { output, scratch, used: false, quiet_at: None })
+    }
+
+    /// For output on its way to the disk.
+    pub(crate) fn output(&mut self) -> &mut [u8] {
+        self.used = true;
+        self.output.bytes()
+    }
+
+    /// For bytes from a broker, for the time of one call.
+    pub(crate) fn scratch(&mut self) -> &mut [u8] {
+        self.used = true;
+        self.scratch.bytes()
+    }
+
+    /// When to look whether they are still used.
+    pub(crate) fn next(&self) -> Option<Duration> {
+        self.quiet_at
+    }
+
+    /// Looks, and gives back what is not. `held`: the output buffer holds what nothing else does.
+    pub(crate) fn turn(&mut self, now: Duration, held: bool) {
+        let over = self.quiet_at.is_some_and(|at| at <= now);
+        if over && !self.used && !held {
+            self.output.release();
+            self.scratch.release();
+            release_code();
+            self.quiet_at = None;
+        } else if over || self.used && self.quiet_at.is_none() {
+            // Not moved with each use: that would set the timer anew for each read.
+            self.quiet_at = Some(now + QUIET);
+            self.used = false;
+        }
+    }
+}

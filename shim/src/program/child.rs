@@ -1,0 +1,235 @@
+//! Steps 6 and 7: the child, from the clone to the exec.
+//!
+//! It reports over the pipe `fault`, which is close-on-exec: five bytes, a step's number and an
+//! errno in little endian, say what failed; an end of file without them, after GO, says that
+//! execve(2) has succeeded. So an exec that fails is never taken for a program that exits with
+//! 127.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use job_shim::launch::Launch;
+use job_shim::wire::{Failed, Step};
+use nix::errno::Errno;
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
+use nix::sys::signal::SigSet;
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{
+    Gid, Pid, Uid, chdir, getresgid, getresuid, setgroups, setresgid, setresuid, setsid, setuid,
+};
+
+use super::birth::{default_dispositions, kill_for_memory_as_usual};
+use super::cgroup::Cgroup;
+use super::pipes::Ends;
+use super::{At, Failure, privileges};
+use crate::sys::{self, Cloned, Strings};
+
+/// Where the child keeps its ends of the two pipes.
+const GO_FD: i32 = 3;
+const FAULT_FD: i32 = 4;
+/// The byte that says so.
+pub(crate) const GO: u8 = 1;
+/// What a process on a systemd host gets; the broker raises its own soft limit, and a program
+/// that uses select(2) must not inherit that.
+const OPEN_FILES: (u64, u64) = (1024, 524_288);
+/// As execvp(3) has it, less the current directory.
+const DEFAULT_PATH: &[u8] = b"/usr/local/bin:/usr/bin:/bin";
+
+/// The child's image, in the form that the kernel takes: after the clone nothing is allocated.
+pub(crate) struct Workload {
+    uid: Uid,
+    gid: Gid,
+    groups: Vec<Gid>,
+    directory: CString,
+    candidates: Vec<CString>,
+    argv: Strings,
+    env: Strings,
+}
+
+/// The workload's main process.
+pub(crate) struct Child {
+    pub(crate) pid: Pid,
+    /// Readable once it has ended.
+    pub(crate) pidfd: OwnedFd,
+}
+
+impl Workload {
+    /// Prepares a launch.
+    ///
+    /// # Errors
+    /// `ReadLaunch` with EINVAL for an empty argv and for NUL bytes.
+    pub(crate) fn new(launch: &Launch) -> Result<Workload, Failure> {
+        let invalid = Failure { step: Step::ReadLaunch, errno: Errno::EINVAL };
+        let c_string = |bytes: &[u8]| CString::new(bytes).map_err(|_| invalid);
+        let c_strings =
+            |all: &[Vec<u8>]| all.iter().map(|s| c_string(s)).collect::<Result<Vec<_>, _>>();
+        let program = launch.argv.first().ok_or(invalid)?;
+        Ok(Workload {
+            uid: Uid::from_raw(launch.uid),
+            gid: Gid::from_raw(launch.gid),
+            groups: launch.groups.iter().copied().map(Gid::from_raw).collect(),
+            directory: c_string(&launch.working_directory)?,
+            candidates: c_strings(&candidates(program, &launch.env))?,
+            argv: c_strings(&launch.argv)?.into(),
+            env: c_strings(&launch.env)?.into(),
+        })
+    }
+
+    /// clone3(2) into the cgroup. The child prepares itself and waits for GO.
+    ///
+    /// # Errors
+    /// `EnterCgroup`, with what [`sys::clone_into_cgroup`] says.
+    pub(crate) fn clone_into(&self, work: BorrowedFd<'_>, ends: &Ends) -> Result<Child, Failure> {
+        match sys::clone_into_cgroup(work).at(Step::EnterCgroup)? {
+            Cloned::Parent(pid, pidfd) => Ok(Child { pid, pidfd }),
+            Cloned::Child => self.run(ends),
+        }
+    }
+
+    fn run(&self, ends: &Ends) -> ! {
+        let Err(failure) = self.become_workload(ends);
+        let mut report = [failure.step as u8, 0, 0, 0, 0];
+        report[1..].copy_from_slice(&(failure.errno as i32).to_le_bytes());
+        sys::write(FAULT_FD, &report);
+        sys::exit_now(127)
+    }
+
+    /// Step 7, in the order of DESIGN.
+    fn become_workload(&self, ends: &Ends) -> Result<Infallible, Failure> {
+        sys::place(ends.fault.as_fd(), FAULT_FD, libc::O_CLOEXEC).at(Step::CloseDescriptors)?;
+        sys::place(ends.go.as_fd(), GO_FD, libc::O_CLOEXEC).at(Step::CloseDescriptors)?;
+        kill_for_memory_as_usual()?;
+        own_keyring()?;
+        setsid().at(Step::Session)?;
+        limit_resources().at(Step::ResourceLimits)?;
+        umask(Mode::from_bits_truncate(0o022));
+        for (fd, end) in (0..).zip(&ends.stdio) {
+            sys::place(end.as_fd(), fd, 0).at(Step::Stdio)?;
+        }
+        self.become_user()?;
+        SigSet::empty().thread_set_mask().at(Step::Signals)?;
+        default_dispositions().at(Step::Signals)?;
+        sys::close_from(FAULT_FD + 1).at(Step::CloseDescriptors)?;
+        chdir(self.directory.as_c_str()).at(Step::Chdir)?;
+        self.verify()?;
+        wait_for_go();
+        Err(Failure { step: Step::Exec, errno: self.exec() })
+    }
+
+    fn become_user(&self) -> Result<(), Failure> {
+        setgroups(&self.groups).at(Step::Groups)?;
+        setresgid(self.gid, self.gid, self.gid).at(Step::Groups)?;
+        privileges::empty_bounding_set().at(Step::Capabilities)?;
+        setresuid(self.uid, self.uid, self.uid).at(Step::User)?;
+        privileges::clear_inheritable_and_ambient().at(Step::Capabilities)?;
+        nix::sys::prctl::set_no_new_privs().at(Step::NoNewPrivileges)
+    }
+
+    /// Looks at the result instead of trusting the calls: securebits, a namespace or a security
+    /// module can make them mean something else.
+    fn verify(&self) -> Result<(), Failure> {
+        let uids = getresuid().at(Step::Verify)?;
+        let gids = getresgid().at(Step::Verify)?;
+        let one_user = [uids.real, uids.effective, uids.saved].iter().all(|uid| *uid == self.uid);
+        let one_group = [gids.real, gids.effective, gids.saved].iter().all(|gid| *gid == self.gid);
+        let no_way_back = setuid(Uid::from_raw(0)).is_err();
+        if one_user && !self.uid.is_root() && one_group && no_way_back && privileges::has_nothing()
+        {
+            return Ok(());
+        }
+        Err(Failure { step: Step::Verify, errno: Errno::EPERM })
+    }
+
+    /// Tries all candidates as execvp(3) does, but never hands a file to a shell. An EACCES is
+    /// the answer if nothing better comes.
+    fn exec(&self) -> Errno {
+        let mut answer = Errno::ENOENT;
+        for path in &self.candidates {
+            match sys::exec(path, &self.argv, &self.env) {
+                Errno::ENOENT | Errno::ENOTDIR => {}
+                Errno::EACCES => answer = Errno::EACCES,
+                other => return other,
+            }
+        }
+        answer
+    }
+}
+
+impl Child {
+    /// Ends a child that has not been told to run, and takes its place in the cgroup away.
+    pub(crate) fn abandon(self, cgroup: &Cgroup) {
+        cgroup.kill();
+        let _ = sys::wait(self.pid, true);
+    }
+}
+
+/// What a child has written to its pipe `fault`; `None` if it says nothing.
+pub(crate) fn fault(report: &[u8]) -> Option<Failed> {
+    let (step, errno) = report.split_first()?;
+    let errno = i32::from_le_bytes(errno.try_into().ok()?);
+    Some(Failed { step: Step::from_number(*step)?, errno })
+}
+
+fn candidates(program: &[u8], env: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    if program.contains(&b'/') {
+        return vec![program.to_vec()];
+    }
+    if program.is_empty() {
+        return Vec::new();
+    }
+    let path = env.iter().find_map(|entry| entry.strip_prefix(b"PATH="));
+    let directories = path.unwrap_or(DEFAULT_PATH).split(|byte| *byte == b':');
+    // An empty entry is the current directory, by POSIX.
+    let whole = |dir: &[u8]| if dir.is_empty() { b".".to_vec() } else { dir.to_vec() };
+    directories.map(|dir| [&whole(dir), b"/".as_slice(), program].concat()).collect()
+}
+
+/// ENOSYS: no keyrings here. EPERM: a container's seccomp filter forbids keyctl(2), to the
+/// workload too, which inherits the filter.
+fn own_keyring() -> Result<(), Failure> {
+    match sys::join_new_session_keyring() {
+        Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
+        result => result.at(Step::Keyring),
+    }
+}
+
+fn limit_resources() -> nix::Result<()> {
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let hard = if hard == RLIM_INFINITY { OPEN_FILES.1 } else { hard.min(OPEN_FILES.1) };
+    setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES.0.min(hard), hard)
+}
+
+/// Blocks until the shim says so; without a shim, or without its word, nothing is run.
+fn wait_for_go() {
+    if sys::read_byte(GO_FD) != Some(GO) {
+        sys::exit_now(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_with_a_slash_is_not_searched() {
+        assert_eq!(candidates(b"./a", &[b"PATH=/x".to_vec()]), [b"./a"]);
+    }
+
+    #[test]
+    fn a_program_is_searched_in_the_path_of_its_own_environment() {
+        let env = [b"A=1".to_vec(), b"PATH=/x::/y/".to_vec()];
+        assert_eq!(candidates(b"a", &env), [b"/x/a".to_vec(), b"./a".to_vec(), b"/y//a".to_vec()]);
+        assert_eq!(candidates(b"a", &[])[0], b"/usr/local/bin/a");
+        assert!(candidates(b"", &env).is_empty());
+    }
+
+    #[test]
+    fn a_fault_is_read_whole_or_not_at_all() {
+        let failed = Failed { step: Step::Exec, errno: 2 };
+        assert_eq!(fault(&[Step::Exec as u8, 2, 0, 0, 0]), Some(failed));
+        assert_eq!(fault(&[Step::Exec as u8, 2]), None);
+        assert_eq!(fault(&[]), None);
+    }
+}

@@ -1,0 +1,118 @@
+//! One connection with a broker: frames in both directions, never blocking.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use job_shim::frame::{self, Reader};
+use job_shim::wire::{FromShim, ToShim};
+
+use super::poll::{Interest, Slot};
+
+/// What a broker may leave unread before it is cut off. It gets few words, and each of them as an
+/// answer: one that has this much waiting is stopped.
+const MAX_UNREAD: usize = 256 * 1024;
+
+/// It is of no use any more: closed, broken or garbled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Closed;
+
+/// One end of it.
+pub(crate) struct Connection {
+    socket: UnixStream,
+    incoming: Reader<ToShim>,
+    unsent: Vec<u8>,
+    /// The other side has stopped reading for ever; what it has said before still counts.
+    deaf: bool,
+}
+
+impl Connection {
+    /// Takes a connected stream socket.
+    pub(crate) fn new(socket: impl Into<OwnedFd>) -> Connection {
+        let socket = UnixStream::from(socket.into());
+        // Fails for a closed descriptor only; this one is owned.
+        let _ = socket.set_nonblocking(true);
+        Connection { socket, incoming: Reader::default(), unsent: Vec::new(), deaf: false }
+    }
+
+    /// Waits for whatever this connection waits for.
+    pub(crate) fn register(&self, interest: &mut Interest, slot: Slot) {
+        let writing = if self.unsent.is_empty() { 0 } else { libc::POLLOUT };
+        interest.add(slot, &self.socket, libc::POLLIN | writing);
+    }
+
+    /// Reads once. The messages are to be taken with [`Connection::next`] before it reads again:
+    /// so no more than one frame and one `scratch` are ever held.
+    ///
+    /// # Errors
+    /// At the end of the stream.
+    pub(crate) fn receive(&mut self, scratch: &mut [u8]) -> Result<(), Closed> {
+        match self.socket.read(scratch) {
+            Ok(0) => Err(Closed),
+            Ok(length) => {
+                self.incoming.push(&scratch[..length]);
+                Ok(())
+            }
+            Err(e) if would_block(&e) => Ok(()),
+            Err(_) => Err(Closed),
+        }
+    }
+
+    /// The next whole message.
+    ///
+    /// # Errors
+    /// After bytes that are none.
+    pub(crate) fn next(&mut self) -> Result<Option<ToShim>, Closed> {
+        self.incoming.next_message().map_err(|_| Closed)
+    }
+
+    /// Sends, or keeps for later what the socket does not take now.
+    ///
+    /// # Errors
+    /// When the other side has not read for too long.
+    pub(crate) fn send(&mut self, message: &FromShim) -> Result<(), Closed> {
+        frame::write(message, &mut self.unsent);
+        self.flush();
+        if self.unsent.len() > MAX_UNREAD { Err(Closed) } else { Ok(()) }
+    }
+
+    /// Sends what was kept, as far as that is possible now.
+    pub(crate) fn flush(&mut self) {
+        let mut sent = 0;
+        while !self.deaf && sent < self.unsent.len() {
+            match self.socket.write(&self.unsent[sent..]) {
+                Ok(length) => sent += length,
+                Err(e) if would_block(&e) => break,
+                Err(_) => self.deaf = true,
+            }
+        }
+        if self.deaf || sent == self.unsent.len() {
+            self.unsent = Vec::new();
+        } else {
+            self.unsent.drain(..sent);
+        }
+    }
+
+    /// Gives what was kept a last chance of `timeout_ms` for each piece that the other side takes.
+    pub(crate) fn linger(&mut self, timeout_ms: i32) {
+        self.flush();
+        while !self.unsent.is_empty() {
+            let mut interest = Interest::new();
+            interest.add(Slot::Broker, &self.socket, libc::POLLOUT);
+            if !interest.wait(timeout_ms).has(Slot::Broker) {
+                return;
+            }
+            self.flush();
+        }
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn would_block(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}

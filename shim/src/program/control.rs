@@ -1,0 +1,180 @@
+//! Step 9 and after: who may command this shim. There is one broker at a time, and sometimes none.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+
+use job_shim::launch::Launch;
+use job_shim::wire::{BrokerHello, FromShim, Progress, Step, ToShim};
+use nix::sys::socket::{Backlog, getsockopt, listen, sockopt::PeerCredentials};
+
+use super::connection::{Closed, Connection};
+use super::poll::{Interest, Ready, STRANGERS, Slot};
+use super::{At, Failure};
+
+/// Makes the socket take connections. Its credentials, as the peer sees them, are those of this
+/// moment: to be called after the change of uid.
+///
+/// # Errors
+/// `Listen`.
+pub(crate) fn start_listening(socket: OwnedFd) -> Result<UnixListener, Failure> {
+    listen(&socket, Backlog::new(STRANGERS as i32).at(Step::Listen)?).at(Step::Listen)?;
+    let listener = UnixListener::from(socket);
+    listener.set_nonblocking(true).at(Step::Listen)?;
+    Ok(listener)
+}
+
+/// Every connection of a shim.
+pub(crate) struct Control {
+    nonce: [u8; 16],
+    /// Of the last broker that was accepted.
+    epoch: u64,
+    listener: UnixListener,
+    broker: Option<Connection>,
+    /// They have connected and not yet said Hello; the oldest first.
+    strangers: Vec<Connection>,
+    /// What the broker has seen, while it waits for more.
+    watch: Option<Progress>,
+}
+
+impl Control {
+    /// Begins with the connection that the shim was born with.
+    pub(crate) fn new(launch: &Launch, listener: UnixListener, broker: Connection) -> Control {
+        Control {
+            nonce: launch.nonce,
+            epoch: 0,
+            listener,
+            broker: Some(broker),
+            strangers: Vec::new(),
+            watch: None,
+        }
+    }
+
+    /// Step 10: waits for GO. `false`: the broker is gone, or says what makes no sense before it.
+    pub(crate) fn await_go(&mut self, scratch: &mut [u8]) -> bool {
+        while let Some(broker) = &self.broker {
+            let mut interest = Interest::new();
+            broker.register(&mut interest, Slot::Broker);
+            let ready = interest.wait(-1);
+            self.turn(&ready, scratch);
+            match self.next() {
+                Some(ToShim::Go) => return true,
+                Some(ToShim::Hello(hello)) if self.recognize(&hello) => {}
+                Some(_) => return false,
+                None => {}
+            }
+        }
+        false
+    }
+
+    /// Waits for all of them.
+    pub(crate) fn register(&self, interest: &mut Interest) {
+        interest.add(Slot::Listener, &self.listener, libc::POLLIN);
+        if let Some(broker) = &self.broker {
+            broker.register(interest, Slot::Broker);
+        }
+        for (n, stranger) in self.strangers.iter().enumerate() {
+            stranger.register(interest, Slot::Stranger(n));
+        }
+    }
+
+    /// Reads and writes once, as far as something is ready. `true`: there is a new broker, and
+    /// the shim has to say Hello.
+    pub(crate) fn turn(&mut self, ready: &Ready, scratch: &mut [u8]) -> bool {
+        if ready.has(Slot::Broker)
+            && let Some(broker) = &mut self.broker
+        {
+            broker.flush();
+            if broker.receive(scratch).is_err() {
+                self.hang_up();
+            }
+        }
+        let new_broker = self.hear_strangers(ready, scratch);
+        if ready.has(Slot::Listener) {
+            self.accept();
+        }
+        new_broker
+    }
+
+    /// The broker's next word.
+    pub(crate) fn next(&mut self) -> Option<ToShim> {
+        let message = self.broker.as_mut()?.next();
+        message.unwrap_or_else(|Closed| {
+            self.hang_up();
+            None
+        })
+    }
+
+    /// Whether that is our broker, and not one that a later one has taken the place of.
+    pub(crate) fn recognize(&mut self, hello: &BrokerHello) -> bool {
+        let known = hello.nonce == self.nonce && hello.epoch >= self.epoch;
+        if known {
+            self.epoch = hello.epoch;
+        }
+        known
+    }
+
+    /// Says something to the broker, if there is one.
+    pub(crate) fn send(&mut self, message: &FromShim) {
+        if let Some(broker) = &mut self.broker
+            && broker.send(message).is_err()
+        {
+            self.hang_up();
+        }
+    }
+
+    /// Ends the connection with the broker; the job goes on, and a broker may come again.
+    pub(crate) fn hang_up(&mut self) {
+        self.broker = None;
+        self.watch = None;
+    }
+
+    /// The broker wants to know of more than this.
+    pub(crate) fn watch(&mut self, seen: Progress) {
+        self.watch = Some(seen);
+    }
+
+    /// Answers, if somebody waits and there is something new. One answer to each question: without
+    /// a reader there is nothing to send.
+    pub(crate) fn report(&mut self, progress: Progress) {
+        if self.watch.is_some_and(|seen| seen != progress) {
+            self.watch = None;
+            self.send(&FromShim::Progress(progress));
+        }
+    }
+
+    /// See [`Connection::linger`].
+    pub(crate) fn linger(&mut self, timeout_ms: i32) {
+        if let Some(broker) = &mut self.broker {
+            broker.linger(timeout_ms);
+        }
+    }
+
+    fn hear_strangers(&mut self, ready: &Ready, scratch: &mut [u8]) -> bool {
+        let mut new_broker = false;
+        for (n, mut stranger) in std::mem::take(&mut self.strangers).into_iter().enumerate() {
+            let heard =
+                if ready.has(Slot::Stranger(n)) { stranger.receive(scratch) } else { Ok(()) };
+            match heard.and_then(|()| stranger.next()) {
+                Ok(None) => self.strangers.push(stranger),
+                Ok(Some(ToShim::Hello(hello))) if self.recognize(&hello) => {
+                    self.hang_up();
+                    self.broker = Some(stranger);
+                    new_broker = true;
+                }
+                Ok(Some(_)) | Err(Closed) => {} // dropped, and so closed
+            }
+        }
+        new_broker
+    }
+
+    fn accept(&mut self) {
+        let Ok((socket, _)) = self.listener.accept() else { return };
+        // The directory of the socket lets nobody else in; this is the second lock.
+        if getsockopt(&socket, PeerCredentials).is_ok_and(|peer| peer.uid() == 0) {
+            if self.strangers.len() == STRANGERS {
+                self.strangers.remove(0);
+            }
+            self.strangers.push(Connection::new(socket));
+        }
+    }
+}

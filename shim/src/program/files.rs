@@ -1,0 +1,111 @@
+//! Step 3: the four files of a job that the shim writes.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+
+use job_shim::index::Stream;
+use job_shim::record::{FILE_LENGTH, FILE_NAME, Outcome, RECORD, ended_record, outcome_record};
+use job_shim::wire::{Ended, Failed, Progress, Step};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat, posix_fallocate};
+use nix::sys::stat::Mode;
+
+use super::{At, Failure};
+
+/// Both logs and the index. Written at offsets that the shim keeps itself, so that a piece of
+/// which only a part fitted on the disk is written over by the next attempt.
+pub(crate) struct Logs {
+    /// By [`Stream::index`].
+    pub(crate) streams: [File; 2],
+    pub(crate) index: File,
+}
+
+impl Logs {
+    /// Makes all three, empty.
+    ///
+    /// # Errors
+    /// `OpenState`; EEXIST where a shim has been at work in this directory before: no job is run
+    /// twice.
+    pub(crate) fn create(state: impl AsFd) -> Result<Logs, Failure> {
+        let [stdout, stderr] = Stream::BOTH.map(Stream::file_name);
+        Ok(Logs {
+            streams: [create(&state, stdout)?, create(&state, stderr)?],
+            index: create(&state, "output.idx")?,
+        })
+    }
+
+    /// Makes what is written durable, as far as there is something.
+    ///
+    /// # Errors
+    /// Those of fdatasync(2).
+    pub(crate) fn sync(&self, written: &Progress) -> std::io::Result<()> {
+        let lengths = [written.stdout, written.stderr, written.entries];
+        let [stdout, stderr] = &self.streams;
+        [stdout, stderr, &self.index]
+            .into_iter()
+            .zip(lengths)
+            .filter(|(_, length)| *length > 0)
+            .try_for_each(|(file, _)| file.sync_data())
+    }
+}
+
+/// The file `exit`. Its blocks are there from the beginning, so that a full disk cannot lose how
+/// the job ended.
+pub(crate) struct ExitRecord {
+    file: File,
+    boot_id: [u8; 16],
+}
+
+impl ExitRecord {
+    /// Makes it, full of zeros.
+    ///
+    /// # Errors
+    /// `OpenState`.
+    pub(crate) fn create(state: impl AsFd, boot_id: [u8; 16]) -> Result<ExitRecord, Failure> {
+        let file = create(state, FILE_NAME)?;
+        match posix_fallocate(&file, 0, FILE_LENGTH as libc::off_t) {
+            // Not every file system can; the zeros that follow take the blocks there.
+            Err(Errno::EOPNOTSUPP) => {}
+            result => result.at(Step::OpenState)?,
+        }
+        file.write_all_at(&[0; FILE_LENGTH], 0).at(Step::OpenState)?;
+        Ok(ExitRecord { file, boot_id })
+    }
+
+    /// Writes how the main process ended. It is durable after [`ExitRecord::sync`].
+    ///
+    /// # Errors
+    /// Those of write(2).
+    pub(crate) fn outcome(&self, outcome: &Outcome) -> std::io::Result<()> {
+        self.file.write_all_at(&outcome_record(outcome, &self.boot_id), 0)
+    }
+
+    /// Records, and makes durable, that the program was never run. What cannot be recorded is
+    /// still told.
+    pub(crate) fn never_ran(&self, failed: Failed) {
+        let _ = self.outcome(&Outcome::Failed(failed)).and_then(|()| self.sync());
+    }
+
+    /// Writes that nothing is left, and what there is of output.
+    ///
+    /// # Errors
+    /// Those of write(2).
+    pub(crate) fn ended(&self, ended: &Ended) -> std::io::Result<()> {
+        self.file.write_all_at(&ended_record(ended, &self.boot_id), RECORD as u64)
+    }
+
+    /// Makes the records durable.
+    ///
+    /// # Errors
+    /// Those of fdatasync(2).
+    pub(crate) fn sync(&self) -> std::io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+fn create(state: impl AsFd, name: &str) -> Result<File, Failure> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+    openat(state, name, flags, mode).map(File::from).at(Step::OpenState)
+}

@@ -1,0 +1,170 @@
+//! The workload's standard input: bytes by their offset, so that a broker that comes again loses
+//! and doubles none.
+
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+
+use job_shim::wire::{INPUT_WINDOW, Input as Piece, InputAck};
+
+use super::connection::Closed;
+use super::poll::{Interest, Slot};
+
+/// The pipe, and what waits for it.
+pub(crate) struct Input {
+    pipe: Option<File>,
+    waiting: Vec<u8>,
+    /// The end of input comes after what is waiting.
+    ends: bool,
+    accepted: u64,
+}
+
+impl Input {
+    /// `None` is a job without input, which is a closed one.
+    pub(crate) fn new(pipe: Option<File>) -> Input {
+        Input { pipe, waiting: Vec::new(), ends: false, accepted: 0 }
+    }
+
+    /// How far it has come.
+    pub(crate) fn ack(&self) -> InputAck {
+        InputAck { accepted: self.accepted, closed: self.pipe.is_none() }
+    }
+
+    /// Waits for room in the pipe while there is something for it.
+    pub(crate) fn register(&self, interest: &mut Interest) {
+        if let Some(pipe) = self.pipe.as_ref().filter(|_| !self.waiting.is_empty()) {
+            interest.add(Slot::Stdin, pipe, libc::POLLOUT);
+        }
+    }
+
+    /// Takes a piece. What is known already is skipped.
+    ///
+    /// # Errors
+    /// A piece after a gap, or more than [`INPUT_WINDOW`] ahead of the acknowledged: this broker
+    /// does not know what it does.
+    pub(crate) fn take(&mut self, piece: &Piece) -> Result<(), Closed> {
+        if self.pipe.is_none() {
+            return Ok(());
+        }
+        let known = self.accepted + self.waiting.len() as u64;
+        let skip = known.checked_sub(piece.offset).ok_or(Closed)?;
+        let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+        let fresh = piece.data.get(skip..).unwrap_or_default();
+        if (self.waiting.len() + fresh.len()) as u64 > INPUT_WINDOW
+            || self.ends && !fresh.is_empty()
+        {
+            return Err(Closed);
+        }
+        self.waiting.extend_from_slice(fresh);
+        // An end that lies before what is known would be another input's.
+        self.ends |= piece.end && skip <= piece.data.len();
+        self.pass_on();
+        Ok(())
+    }
+
+    /// Writes what the pipe takes.
+    pub(crate) fn pass_on(&mut self) {
+        let Some(pipe) = &mut self.pipe else { return };
+        let mut written = 0;
+        let mut broken = false;
+        while written < self.waiting.len() {
+            match pipe.write(&self.waiting[written..]) {
+                Ok(length) => written += length,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(_) => {
+                    broken = true; // EPIPE: nobody reads any more
+                    break;
+                }
+            }
+        }
+        self.accepted += written as u64;
+        if written < self.waiting.len() && !broken {
+            self.waiting.drain(..written);
+            return;
+        }
+        self.waiting = Vec::new(); // its memory too: most jobs get no input
+        if broken || self.ends {
+            self.pipe = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+    use super::*;
+
+    fn pipe() -> (Input, File) {
+        let (read, write) = nix::unistd::pipe().unwrap();
+        fcntl(&write, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+        (Input::new(Some(write.into())), read.into())
+    }
+
+    fn piece(offset: u64, data: &[u8], end: bool) -> Piece {
+        Piece { offset, data: data.into(), end }
+    }
+
+    fn read(mut pipe: File) -> String {
+        let mut text = String::new();
+        pipe.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn doubled_bytes_are_skipped() {
+        let (mut input, reader) = pipe();
+        input.take(&piece(0, b"abc", false)).unwrap();
+        input.take(&piece(0, b"abcd", false)).unwrap();
+        input.take(&piece(1, b"bc", false)).unwrap();
+        input.take(&piece(4, b"e", true)).unwrap();
+        assert_eq!(input.ack(), InputAck { accepted: 5, closed: true });
+        assert_eq!(read(reader), "abcde");
+    }
+
+    #[test]
+    fn a_gap_is_refused() {
+        let (mut input, _reader) = pipe();
+        assert_eq!(input.take(&piece(1, b"b", false)), Err(Closed));
+    }
+
+    #[test]
+    fn what_the_pipe_does_not_take_waits_and_the_end_waits_behind_it() {
+        let (mut input, reader) = pipe();
+        let data = [b'x'; 60_000];
+        for n in 0..2 {
+            input.take(&piece(n * 60_000, &data, n == 1)).unwrap();
+        }
+        let before = input.ack();
+        assert!(before.accepted < 120_000 && !before.closed, "{before:?}");
+        let text = std::thread::spawn(|| read(reader));
+        while !input.ack().closed {
+            input.pass_on();
+        }
+        assert_eq!(text.join().unwrap().len(), 120_000);
+        assert_eq!(input.ack().accepted, 120_000);
+    }
+
+    #[test]
+    fn without_a_reader_it_is_closed() {
+        let (mut input, reader) = pipe();
+        drop(reader);
+        input.take(&piece(0, b"a", false)).unwrap();
+        assert_eq!(input.ack(), InputAck { accepted: 0, closed: true });
+    }
+
+    #[test]
+    fn more_than_the_window_is_refused() {
+        let (mut input, _reader) = pipe();
+        let data = vec![0; INPUT_WINDOW as usize / 4];
+        let mut offset = 0;
+        let refused = (0..6).find_map(|_| {
+            let result = input.take(&piece(offset, &data, false));
+            offset += data.len() as u64;
+            result.err()
+        });
+        assert_eq!(refused, Some(Closed));
+    }
+}

@@ -1,0 +1,278 @@
+//! Steps 9 to 12: the loop, and the end.
+
+use std::fs::File;
+use std::io::Read;
+use std::process::ExitCode;
+
+use job_shim::launch::Launch;
+use job_shim::record::Outcome;
+use job_shim::wire::{Ended, Exited, Failed, FromShim, ShimHello, Signal, Started, ToShim};
+
+use super::alarm::{Alarm, since_boot, wall_clock_ns};
+use super::buffers::Buffers;
+use super::cgroup::Cgroup;
+use super::child::{Child, fault};
+use super::connection::Connection;
+use super::control::Control;
+use super::ending::{Deed, Ending};
+use super::files::{ExitRecord, Logs};
+use super::input::Input;
+use super::output::{Output, OverLimit};
+use super::poll::{Interest, Ready, Slot};
+use super::{LINGER_MS, Prepared};
+use crate::sys;
+
+/// A job whose child waits to be told.
+pub(crate) struct Job {
+    id: [u8; 16],
+    nonce: [u8; 16],
+    stop_signal: i32,
+    child: Child,
+    cgroup: Cgroup,
+    control: Control,
+    input: Input,
+    output: Output,
+    ending: Ending,
+    alarm: Alarm,
+    buffers: Buffers,
+    go: Option<File>,
+    /// Until it says whether the exec has succeeded.
+    fault: Option<File>,
+    started: Option<Started>,
+    exited: Option<Exited>,
+    /// The main process has ended and nothing is left in the cgroup.
+    empty: bool,
+}
+
+/// The program could not be run.
+struct NeverRan;
+
+impl Job {
+    /// Puts the parts together.
+    pub(crate) fn new(launch: &Launch, broker: Connection, logs: Logs, parts: Prepared) -> Job {
+        let Prepared { cgroup, pipes, child, listener, alarm, buffers } = parts;
+        Job {
+            id: launch.job,
+            nonce: launch.nonce,
+            stop_signal: launch.stop_signal,
+            child,
+            cgroup,
+            control: Control::new(launch, listener, broker),
+            input: Input::new(pipes.stdin),
+            output: Output::new(launch, pipes.outputs, logs),
+            ending: Ending::new(launch),
+            alarm,
+            buffers,
+            go: Some(pipes.go),
+            fault: Some(pipes.fault),
+            started: None,
+            exited: None,
+            empty: false,
+        }
+    }
+
+    /// Runs it to its end.
+    pub(crate) fn run(mut self, exit: &ExitRecord) -> ExitCode {
+        self.hello();
+        if !self.control.await_go(self.buffers.scratch()) {
+            self.go = None;
+            self.child.abandon(&self.cgroup);
+            return ExitCode::SUCCESS;
+        }
+        self.go();
+        loop {
+            let ready = self.wait();
+            if self.turn(&ready, exit).is_err() {
+                return ExitCode::FAILURE;
+            }
+            if self.empty && self.output.drain(self.buffers.output()) {
+                return self.end(exit);
+            }
+        }
+    }
+
+    fn hello(&mut self) {
+        let hello = FromShim::Hello(Box::new(ShimHello {
+            job: self.id,
+            nonce: self.nonce,
+            pid: std::process::id(),
+            started: self.started,
+            progress: self.output.progress(),
+            input: self.input.ack(),
+            exited: self.exited.clone(),
+        }));
+        self.control.send(&hello);
+    }
+
+    /// One byte, and the pipe's end. A child that has failed before does not read it; its pipe
+    /// `fault` says so.
+    fn go(&mut self) {
+        if let Some(mut pipe) = self.go.take() {
+            let _ = std::io::Write::write(&mut pipe, &[super::child::GO]);
+        }
+    }
+
+    fn wait(&mut self) -> Ready {
+        self.control.report(self.output.progress());
+        self.buffers.turn(since_boot(), self.output.needs_buffer());
+        let times = [self.ending.next(), self.output.next(), self.buffers.next()];
+        self.alarm.set(times.into_iter().flatten().min());
+        let mut interest = Interest::new();
+        interest.add(Slot::Alarm, &self.alarm, libc::POLLIN);
+        if let Some(fault) = &self.fault {
+            interest.add(Slot::Fault, fault, libc::POLLIN);
+        }
+        if self.exited.is_none() {
+            interest.add(Slot::Main, &self.child.pidfd, libc::POLLIN);
+        } else if !self.empty {
+            interest.add(Slot::Cgroup, self.cgroup.events(), libc::POLLPRI);
+        }
+        self.output.register(&mut interest);
+        self.input.register(&mut interest);
+        self.control.register(&mut interest);
+        interest.wait(-1)
+    }
+
+    /// The exec comes first and the exit after the orders, so that what is told is told in order.
+    fn turn(&mut self, ready: &Ready, exit: &ExitRecord) -> Result<(), NeverRan> {
+        if ready.has(Slot::Fault) {
+            self.exec_done(exit)?;
+        }
+        if ready.has(Slot::Alarm) {
+            self.alarm.rang();
+            let now = since_boot();
+            if self.output.needs_buffer() {
+                self.output.due(now, self.buffers.output());
+            }
+            let deed = self.ending.due(now);
+            self.perform(deed);
+        }
+        if ready.has_output() && self.output.turn(ready, self.buffers.output()) == Err(OverLimit) {
+            let deed = self.ending.output_limit(since_boot());
+            self.perform(deed);
+        }
+        if ready.has_control() {
+            self.commands(ready);
+        }
+        if ready.has(Slot::Stdin) {
+            self.acknowledging(Input::pass_on);
+        }
+        if ready.has(Slot::Main) {
+            self.main_ended(exit);
+        }
+        if ready.has(Slot::Cgroup) {
+            self.look_for_leftovers();
+        }
+        Ok(())
+    }
+
+    fn exec_done(&mut self, exit: &ExitRecord) -> Result<(), NeverRan> {
+        let Some(mut pipe) = self.fault.take() else { return Ok(()) };
+        let mut report = [0; 5];
+        let length = pipe.read(&mut report).unwrap_or(0);
+        if let Some(failed) = fault(&report[..length]) {
+            self.fail(failed, exit);
+            return Err(NeverRan);
+        }
+        let started =
+            Started { pid: self.child.pid.as_raw().unsigned_abs(), time_ns: wall_clock_ns() };
+        self.started = Some(started);
+        self.ending.started(since_boot());
+        self.control.send(&FromShim::Started(started));
+        Ok(())
+    }
+
+    /// The child leaves by itself after its report; once it is reaped, the cgroup can be removed.
+    fn fail(&mut self, failed: Failed, exit: &ExitRecord) {
+        let _ = sys::wait(self.child.pid, true);
+        exit.never_ran(failed);
+        self.control.send(&FromShim::Failed(failed));
+        self.control.linger(LINGER_MS);
+    }
+
+    fn commands(&mut self, ready: &Ready) {
+        if self.control.turn(ready, self.buffers.scratch()) {
+            self.hello();
+        }
+        while let Some(message) = self.control.next() {
+            self.obey(message);
+        }
+    }
+
+    fn obey(&mut self, message: ToShim) {
+        match message {
+            ToShim::Hello(hello) if self.control.recognize(&hello) => {}
+            // Never twice, and not from a stranger.
+            ToShim::Go | ToShim::Hello(_) => self.control.hang_up(),
+            ToShim::Stop(stop) => {
+                let deed = self.ending.stop(since_boot(), stop);
+                self.perform(deed);
+            }
+            ToShim::Signal(signal) => self.signal(signal),
+            ToShim::Watch(watch) => self.control.watch(watch.seen),
+            ToShim::Input(piece) => {
+                if self.input.take(&piece).is_err() {
+                    return self.control.hang_up();
+                }
+                self.control.send(&FromShim::InputAck(self.input.ack()));
+            }
+        }
+    }
+
+    /// To the group of the main process, which leads a session. Until it is reaped, its number
+    /// cannot be somebody else's.
+    fn signal(&mut self, signal: Signal) {
+        let group = -self.child.pid.as_raw();
+        if self.exited.is_none() && sys::kill(group, signal.number).is_ok() {
+            self.ending.signaled(signal);
+        }
+    }
+
+    fn acknowledging(&mut self, change: impl FnOnce(&mut Input)) {
+        let before = self.input.ack();
+        change(&mut self.input);
+        if self.input.ack() != before {
+            self.control.send(&FromShim::InputAck(self.input.ack()));
+        }
+    }
+
+    fn perform(&mut self, deed: Deed) {
+        match deed {
+            Deed::Nothing => {}
+            Deed::Ask => self.cgroup.signal_all(self.stop_signal),
+            Deed::Kill => self.cgroup.kill(),
+        }
+    }
+
+    fn main_ended(&mut self, exit: &ExitRecord) {
+        let Ok(Some(status)) = sys::wait(self.child.pid, false) else { return };
+        let exited = self.ending.exited(since_boot(), status, wall_clock_ns());
+        // In the page cache it survives this process and the broker; the disk comes at the end.
+        // A failure is the broker's to see, which is told too.
+        let _ = exit.outcome(&Outcome::Exited(exited.clone()));
+        self.exited = Some(exited.clone());
+        self.control.send(&FromShim::Exited(exited));
+        self.look_for_leftovers();
+        let deed = self.ending.due(since_boot());
+        self.perform(deed);
+    }
+
+    fn look_for_leftovers(&mut self) {
+        if !self.cgroup.populated() {
+            self.empty = true;
+            self.ending.emptied();
+        }
+    }
+
+    /// Step 12. The broker hears of the end at once; the disk may take its time.
+    fn end(mut self, exit: &ExitRecord) -> ExitCode {
+        let ended = Ended { progress: self.output.progress() };
+        self.control.send(&FromShim::Ended(ended.clone()));
+        self.output.close();
+        // The second record says that the logs are durable: without that it is not written.
+        let durable = self.output.sync().and_then(|()| exit.ended(&ended));
+        let synced = exit.sync();
+        self.control.linger(LINGER_MS);
+        if durable.and(synced).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}

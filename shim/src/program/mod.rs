@@ -1,0 +1,131 @@
+//! The program from birth to end, in the order of `README.md`.
+
+mod alarm;
+mod birth;
+mod buffers;
+mod cgroup;
+mod child;
+mod connection;
+mod control;
+mod ending;
+mod files;
+mod input;
+mod job;
+mod output;
+mod pipes;
+mod poll;
+mod privileges;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::process::ExitCode;
+
+use job_shim::launch::Launch;
+use job_shim::wire::{Failed, FromShim, Step};
+use nix::errno::Errno;
+use nix::sys::stat::{Mode, umask};
+
+use alarm::Alarm;
+use birth::Birth;
+use buffers::Buffers;
+use cgroup::Cgroup;
+use child::{Child, Workload};
+use connection::Connection;
+use files::{ExitRecord, Logs};
+use job::Job;
+use pipes::Pipes;
+
+/// What stands in the way of a start: the step and the error, for the broker and the record.
+#[derive(Debug, Clone, Copy)]
+struct Failure {
+    step: Step,
+    errno: Errno,
+}
+
+/// Names the step that a kernel call belongs to.
+trait At<T> {
+    fn at(self, step: Step) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<std::io::Error>> At<T> for Result<T, E> {
+    fn at(self, step: Step) -> Result<T, Failure> {
+        self.map_err(|error| Failure { step, errno: errno(&error.into()) })
+    }
+}
+
+/// An error without a number is not the kernel's but the standard library's, about a short read.
+fn errno(error: &std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+/// What a peer that does not read is waited for at the end.
+const LINGER_MS: i32 = 2000;
+
+/// Runs one job.
+pub(crate) fn run() -> ExitCode {
+    let Ok(Birth { control, state, work, listener, launch }) = Birth::take() else {
+        eprintln!("job-shim: not to be run by hand: job-broker starts one for each job");
+        return ExitCode::from(2);
+    };
+    let mut broker = Connection::new(control);
+    let (launch, logs, exit) = match open(launch, state) {
+        Ok(opened) => opened,
+        Err(failure) => return give_up(failure, &mut broker, None),
+    };
+    let ready = match prepare(&launch, work, listener) {
+        Ok(ready) => ready,
+        Err(failure) => return give_up(failure, &mut broker, Some(&exit)),
+    };
+    let job = Job::new(&launch, broker, logs, ready);
+    drop(launch); // its environment is not to stay resident
+    job.run(&exit)
+}
+
+/// Steps 1 to 3.
+fn open(memory: OwnedFd, state: OwnedFd) -> Result<(Launch, Logs, ExitRecord), Failure> {
+    let launch = birth::read_launch(memory)?;
+    birth::never_kill_for_memory()?;
+    umask(Mode::from_bits_truncate(0o077));
+    let logs = Logs::create(&state)?;
+    let exit = ExitRecord::create(&state, launch.boot_id)?;
+    Ok((launch, logs, exit))
+}
+
+/// What steps 4 to 9 have made.
+struct Prepared {
+    cgroup: Cgroup,
+    pipes: Pipes,
+    child: Child,
+    listener: UnixListener,
+    alarm: Alarm,
+    buffers: Buffers,
+}
+
+/// Steps 4 to 9.
+fn prepare(launch: &Launch, work: OwnedFd, listener: OwnedFd) -> Result<Prepared, Failure> {
+    let cgroup = Cgroup::open(&work)?;
+    let (pipes, ends) = Pipes::make(launch)?;
+    let alarm = Alarm::new().at(Step::MakePipes)?;
+    let buffers = Buffers::new().at(Step::MakePipes)?;
+    let child = Workload::new(launch)?.clone_into(work.as_fd(), &ends)?;
+    drop((ends, work)); // the workload's ends of the pipes are its own now
+    match privileges::become_shim(launch).and_then(|()| control::start_listening(listener)) {
+        Ok(listener) => Ok(Prepared { cgroup, pipes, child, listener, alarm, buffers }),
+        Err(failure) => {
+            child.abandon(&cgroup);
+            Err(failure)
+        }
+    }
+}
+
+/// The end of a shim whose program never ran: on record, and told.
+fn give_up(failure: Failure, broker: &mut Connection, exit: Option<&ExitRecord>) -> ExitCode {
+    let failed = Failed { step: failure.step, errno: failure.errno as i32 };
+    if let Some(exit) = exit {
+        exit.never_ran(failed);
+    }
+    // A broker that does not listen finds it in the record.
+    let _ = broker.send(&FromShim::Failed(failed));
+    broker.linger(LINGER_MS);
+    ExitCode::FAILURE
+}

@@ -1,0 +1,248 @@
+//! From the two pipes to the logs and the index.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+use job_shim::index::{ENTRY, Entry, Stream};
+use job_shim::launch::{Launch, OutputPolicy};
+use job_shim::wire::{Blocked, Progress};
+
+use super::alarm::wall_clock_ns;
+use super::errno;
+use super::files::Logs;
+use super::poll::{Interest, Ready, Slot};
+use crate::sys;
+
+/// The most that is read at once.
+pub(crate) const BUFFER: usize = 256 * 1024;
+/// Until the disk is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The job wrote more than it may, and the policy is to kill it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OverLimit;
+
+/// Bytes at the beginning of the buffer that belong into a log and are not all there yet.
+struct Piece {
+    stream: Stream,
+    length: usize,
+    written: usize,
+}
+
+/// Both streams on their way.
+pub(crate) struct Output {
+    pipes: [Option<File>; 2],
+    logs: Logs,
+    progress: Progress,
+    limit: u64,
+    policy: OutputPolicy,
+    last_time_ns: u64,
+    unkept: Option<Piece>,
+    retry_at: Option<Duration>,
+    /// Once nobody is left to write: how much of each pipe is still to be read.
+    left: Option<[usize; 2]>,
+}
+
+impl Output {
+    /// Nothing yet.
+    pub(crate) fn new(launch: &Launch, pipes: [File; 2], logs: Logs) -> Output {
+        Output {
+            pipes: pipes.map(Some),
+            logs,
+            progress: Progress::default(),
+            limit: launch.output_limit.unwrap_or(u64::MAX),
+            policy: launch.output_policy,
+            last_time_ns: 0,
+            unkept: None,
+            retry_at: None,
+            left: None,
+        }
+    }
+
+    /// How far it has come.
+    pub(crate) fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    /// When the disk is to be tried again.
+    pub(crate) fn next(&self) -> Option<Duration> {
+        self.retry_at
+    }
+
+    /// Whether the buffer holds what nothing else holds.
+    pub(crate) fn needs_buffer(&self) -> bool {
+        self.unkept.is_some()
+    }
+
+    /// Waits for the pipes, unless something hinders.
+    pub(crate) fn register(&self, interest: &mut Interest) {
+        if self.unkept.is_some() || self.progress.blocked == Some(Blocked::Limit) {
+            return;
+        }
+        for (pipe, slot) in self.pipes.iter().zip([Slot::Stdout, Slot::Stderr]) {
+            if let Some(pipe) = pipe {
+                interest.add(slot, pipe, libc::POLLIN);
+            }
+        }
+    }
+
+    /// Reads each pipe that is ready once. So two busy streams alternate.
+    ///
+    /// # Errors
+    /// See [`OverLimit`].
+    pub(crate) fn turn(&mut self, ready: &Ready, buffer: &mut [u8]) -> Result<(), OverLimit> {
+        for (stream, slot) in Stream::BOTH.into_iter().zip([Slot::Stdout, Slot::Stderr]) {
+            if ready.has(slot) {
+                self.read(stream, buffer)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries the disk again, if it is time.
+    pub(crate) fn due(&mut self, now: Duration, buffer: &[u8]) {
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.keep(buffer);
+        }
+    }
+
+    /// The workload is gone: reads what it has left in the pipes, and no more. A stranger that
+    /// was handed a pipe cannot make this endless. `true` once all of it is in the logs.
+    pub(crate) fn drain(&mut self, buffer: &mut [u8]) -> bool {
+        if self.left.is_none() {
+            let waiting = |pipe: &File| sys::waiting_bytes(pipe.as_fd()).unwrap_or(0);
+            self.left = Some(self.pipes.each_ref().map(|p| p.as_ref().map_or(0, waiting)));
+            // Nobody is left whom the other policies could hold or kill.
+            self.policy = OutputPolicy::Discard;
+            self.progress.blocked = self.progress.blocked.filter(|b| *b != Blocked::Limit);
+        }
+        while self.unkept.is_none() && self.left.is_some_and(|left| left != [0, 0]) {
+            for stream in Stream::BOTH {
+                let _ = self.read(stream, buffer); // never over the limit: the policy is Discard
+            }
+        }
+        self.unkept.is_none()
+    }
+
+    /// Makes the files durable.
+    ///
+    /// # Errors
+    /// Those of fdatasync(2).
+    pub(crate) fn sync(&self) -> std::io::Result<()> {
+        self.logs.sync(&self.progress)
+    }
+
+    /// Closes the pipes: who still writes gets EPIPE.
+    pub(crate) fn close(&mut self) {
+        self.pipes = [None, None];
+    }
+
+    fn read(&mut self, stream: Stream, buffer: &mut [u8]) -> Result<(), OverLimit> {
+        let slot = stream.index();
+        let Some(pipe) = self.pipes[slot].as_mut().filter(|_| self.unkept.is_none()) else {
+            return Ok(());
+        };
+        let room = self.limit - (self.progress.stdout + self.progress.stderr).min(self.limit);
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
+        let mut most = buffer.len().min(self.left.map_or(usize::MAX, |left| left[slot]));
+        if self.policy == OutputPolicy::Block {
+            if room == 0 {
+                return self.block_at_limit(stream);
+            }
+            most = most.min(room);
+        }
+        match pipe.read(&mut buffer[..most]) {
+            Ok(0) => self.finish(stream),
+            Ok(length) => {
+                if let Some(left) = &mut self.left {
+                    left[slot] -= length;
+                }
+                return self.take(stream, length, room, buffer);
+            }
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == ErrorKind::WouldBlock && self.left.is_none() => {}
+            Err(_) => self.finish(stream),
+        }
+        Ok(())
+    }
+
+    /// Bytes wait, or the end of the file.
+    fn block_at_limit(&mut self, stream: Stream) -> Result<(), OverLimit> {
+        let pipe = self.pipes[stream.index()].as_ref();
+        match pipe.map(|pipe| sys::waiting_bytes(pipe.as_fd())) {
+            Some(Ok(1..)) => self.progress.blocked = Some(Blocked::Limit),
+            _ => self.finish(stream),
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, stream: Stream) {
+        if self.left.is_none() {
+            self.pipes[stream.index()] = None;
+        } else if let Some(left) = &mut self.left {
+            left[stream.index()] = 0;
+        }
+    }
+
+    fn take(
+        &mut self,
+        stream: Stream,
+        length: usize,
+        room: usize,
+        buffer: &[u8],
+    ) -> Result<(), OverLimit> {
+        let kept = length.min(room);
+        self.progress.dropped += (length - kept) as u64;
+        if kept > 0 {
+            self.unkept = Some(Piece { stream, length: kept, written: 0 });
+            self.keep(buffer);
+        }
+        if kept < length && self.policy == OutputPolicy::Kill {
+            self.policy = OutputPolicy::Discard; // it is being killed: once is enough
+            return Err(OverLimit);
+        }
+        Ok(())
+    }
+
+    /// Log first, then index: bytes beyond the index are legal, an entry without bytes is not.
+    fn keep(&mut self, buffer: &[u8]) {
+        let Some(mut piece) = self.unkept.take() else { return };
+        match self.write(&mut piece, buffer) {
+            Ok(entry) => {
+                [self.progress.stdout, self.progress.stderr] = entry.ends;
+                self.progress.entries += 1;
+                self.progress.blocked = None;
+                self.retry_at = None;
+                self.last_time_ns = entry.time_ns;
+            }
+            Err(error) => {
+                self.progress.blocked = Some(Blocked::Disk(errno(&error) as i32));
+                self.retry_at = Some(super::alarm::since_boot() + RETRY);
+                self.unkept = Some(piece);
+            }
+        }
+    }
+
+    fn write(&self, piece: &mut Piece, buffer: &[u8]) -> std::io::Result<Entry> {
+        let mut ends = [self.progress.stdout, self.progress.stderr];
+        let end = &mut ends[piece.stream.index()];
+        let log = &self.logs.streams[piece.stream.index()];
+        while piece.written < piece.length {
+            let rest = &buffer[piece.written..piece.length];
+            match log.write_at(rest, *end + piece.written as u64) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(length) => piece.written += length,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        *end += piece.length as u64;
+        let time_ns = wall_clock_ns().max(self.last_time_ns);
+        let entry = Entry { time_ns, ends, stream: piece.stream };
+        self.logs.index.write_all_at(&entry.to_bytes(), self.progress.entries * ENTRY as u64)?;
+        Ok(entry)
+    }
+}

@@ -1,0 +1,71 @@
+//! Debian packages that a command needs, installed when they are missing.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process;
+
+/// Makes sure that programs are there: each a pair of (program, or the absolute path of a file) and
+/// the Debian package that has it. `why` completes "... is needed".
+///
+/// # Errors
+/// There is no apt-get, no sudo for a user who is not root, or apt-get failed.
+pub(crate) fn ensure(needed: &[(&str, &str)], why: &str) -> Result<()> {
+    let missing: Vec<_> =
+        needed.iter().filter(|(program, _)| process::find(program).is_none()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let mut packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
+    packages.dedup();
+    let programs = missing.iter().map(|(program, _)| *program).collect::<Vec<_>>().join(", ");
+    if process::find("apt-get").is_none() {
+        bail!(
+            "{programs} is needed {why}, and there is no apt-get to install it with; \
+             install what Debian calls {} and try again",
+            packages.join(" ")
+        );
+    }
+    eprintln!("xtask: installing {} ({programs} is needed {why})", packages.join(" "));
+    install(&packages)?;
+    match missing.iter().find(|(program, _)| process::find(program).is_none()) {
+        Some((program, package)) => bail!("{package} is installed, yet {program} is not found"),
+        None => Ok(()),
+    }
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    // A package list may be absent (containers) or so old that its files are gone from the mirror.
+    process::check(apt_get()?.arg("update")).context("cannot read the package lists")?;
+    process::check(apt_get()?.args(["install", "-y", "--no-install-recommends"]).args(packages))
+        .with_context(|| format!("cannot install {}", packages.join(" ")))
+}
+
+fn apt_get() -> Result<Command> {
+    let mut command = if nix::unistd::geteuid().is_root() {
+        Command::new("env")
+    } else if process::find("sudo").is_some() {
+        let mut sudo = Command::new("sudo");
+        sudo.arg("env");
+        sudo
+    } else {
+        bail!("packages are missing, and installing them needs root or sudo");
+    };
+    // Through env(1), because sudo drops the variables of its caller.
+    command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q"]);
+    // Our stdout belongs to the command that is run in the end.
+    command.stdout(std::io::stderr());
+    Ok(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_installed_for_what_is_there_already() {
+        ensure(&[("sh", "no-such-package"), ("/bin/sh", "nor-this-one")], "in a test")
+            .expect("both are there");
+    }
+}

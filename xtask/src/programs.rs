@@ -1,0 +1,175 @@
+//! `cargo xtask build`: the four programs, and where they are.
+
+use std::collections::HashMap;
+use std::env::consts::ARCH;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::process;
+use crate::workspace;
+
+/// The arguments of `cargo xtask build`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Optimise as for a release (slow to build); job-shim always is
+    #[arg(long)]
+    release: bool,
+}
+
+/// How the programs other than job-shim are built.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    Dev,
+    Release,
+}
+
+/// The built programs, as absolute paths.
+pub(crate) struct Programs {
+    pub(crate) broker: PathBuf,
+    pub(crate) jobctl: PathBuf,
+    pub(crate) certs: PathBuf,
+    pub(crate) shim: PathBuf,
+}
+
+impl Programs {
+    /// The environment in which the end-to-end tests find the programs.
+    pub(crate) fn environment(&self) -> [(&'static str, &PathBuf); 4] {
+        [
+            ("JOB_BROKER_BIN", &self.broker),
+            ("JOBCTL_BIN", &self.jobctl),
+            ("JOB_CERTS_BIN", &self.certs),
+            ("JOB_SHIM_BIN", &self.shim),
+        ]
+    }
+}
+
+/// `cargo xtask build`: prints one path per line.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let programs = build(if args.release { Profile::Release } else { Profile::Dev })?;
+    for path in [&programs.broker, &programs.jobctl, &programs.certs, &programs.shim] {
+        println!("{}", path.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds all programs. Cargo decides what is out of date.
+///
+/// # Errors
+/// Cargo's, whose own messages are on stderr by then.
+pub(crate) fn build(profile: Profile) -> Result<Programs> {
+    let mut command = workspace::cargo();
+    command.args(["build", "-p", "job-broker", "-p", "jobctl", "-p", "job-certs", "--bins"]);
+    if profile == Profile::Release {
+        command.arg("--release");
+    }
+    let mut built = executables(&mut command, "bin")?;
+    let mut take = |name| built.remove(name).with_context(|| format!("cargo built no {name}"));
+    Ok(Programs {
+        broker: take("job-broker")?,
+        jobctl: take("jobctl")?,
+        certs: take("job-certs")?,
+        shim: shim()?,
+    })
+}
+
+/// job-shim stays resident once per job, hence static: no loader, no relocations, and 25 to 33 kB of
+/// its own with musl where a dynamic glibc has hundreds.
+fn shim() -> Result<PathBuf> {
+    let musl = format!("{ARCH}-unknown-linux-musl");
+    if has_target(&musl) || add_target(&musl) {
+        return static_shim(&musl, r#"["-Crelocation-model=static"]"#);
+    }
+    let glibc = format!("{ARCH}-unknown-linux-gnu");
+    eprintln!(
+        "xtask: there is no Rust target {musl} here: job-shim is linked statically against glibc \
+         and needs some more memory per job"
+    );
+    static_shim(&glibc, r#"["-Ctarget-feature=+crt-static","-Crelocation-model=static"]"#)
+}
+
+/// `flags` is a TOML array. A position-dependent program has no relocations to apply at start, each
+/// of which would make a page of the program private.
+fn static_shim(target: &str, flags: &str) -> Result<PathBuf> {
+    let mut command = workspace::cargo();
+    command.args(["build", "-p", "job-shim", "--bins", "--profile=shim", "--target", target]);
+    command.arg("--config").arg(format!("target.{target}.rustflags={flags}"));
+    // These would override the flags above, and a dynamic shim would go unnoticed.
+    command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
+    executables(&mut command, "bin")?.remove("job-shim").context("cargo built no job-shim")
+}
+
+fn has_target(target: &str) -> bool {
+    let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    rustc.current_dir(workspace::root()).args(["--print=target-libdir", "--target", target]);
+    process::output(&mut rustc).is_ok_and(|directory| PathBuf::from(directory.trim()).is_dir())
+}
+
+fn add_target(target: &str) -> bool {
+    if process::find("rustup").is_none() {
+        return false;
+    }
+    eprintln!("xtask: adding the Rust target {target}, which job-shim is built for");
+    let mut rustup = Command::new("rustup");
+    rustup.current_dir(workspace::root()).args(["target", "add", target]);
+    process::check(rustup.stdout(std::io::stderr())).is_ok() && has_target(target)
+}
+
+/// Runs a cargo command that builds, and returns the executables of the wanted kind ("bin", or
+/// "test" for test executables of any target) by the name of their target.
+pub(crate) fn executables(command: &mut Command, kind: &str) -> Result<HashMap<String, PathBuf>> {
+    command.arg("--message-format=json-render-diagnostics");
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot run cargo")?;
+    if !output.status.success() {
+        bail!("{} ended with {}", process::shown(command), output.status);
+    }
+    let mut found = HashMap::new();
+    for line in output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let message: Value = serde_json::from_slice(line).context("cargo: bad JSON message")?;
+        found.extend(executable(&message, kind));
+    }
+    Ok(found)
+}
+
+fn executable(message: &Value, kind: &str) -> Option<(String, PathBuf)> {
+    let path = message["executable"].as_str()?;
+    let is_test = message["profile"]["test"].as_bool()?;
+    let is_wanted = match kind {
+        "test" => is_test,
+        _ => !is_test && message["target"]["kind"].as_array()?.iter().any(|k| k == kind),
+    };
+    let name = message["target"]["name"].as_str()?;
+    is_wanted.then(|| (name.to_owned(), path.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn programs_and_test_executables_are_told_apart() {
+        let message = |test: bool| {
+            json!({"reason": "compiler-artifact", "executable": "/t/x", "profile": {"test": test},
+                   "target": {"kind": ["bin"], "name": "x"}})
+        };
+        let found = Some(("x".to_owned(), PathBuf::from("/t/x")));
+        assert_eq!(executable(&message(false), "bin"), found);
+        assert_eq!(executable(&message(true), "bin"), None);
+        assert_eq!(executable(&message(true), "test"), found);
+        assert_eq!(executable(&message(false), "test"), None);
+    }
+
+    #[test]
+    fn artifacts_without_an_executable_are_passed_over() {
+        let message = json!({"reason": "compiler-artifact", "executable": null});
+        assert_eq!(executable(&message, "bin"), None);
+    }
+}

@@ -1,0 +1,180 @@
+//! `cargo xtask test`: everything that must hold before a change goes in.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::programs::{self, Profile, Programs};
+use crate::{process, workspace};
+
+/// The package with the end-to-end tests.
+const END_TO_END: &str = "job-tests";
+
+/// The arguments of `cargo xtask test`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Leave out the end-to-end tests in the testbed VM
+    #[arg(long)]
+    native: bool,
+    /// Only tests whose name contains one of these
+    filter: Vec<String>,
+}
+
+/// Runs all steps, whether or not earlier ones failed, and ends with a summary.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let mut report = Report::default();
+    report.step("formatting", || check_cargo(&["fmt", "--all", "--check"]));
+    report.step("lints", || {
+        check_cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])
+    });
+    dependencies(&mut report);
+    let programs = report.step("build of the programs", || programs::build(Profile::Dev));
+    report.step("unit tests", || unit_tests(&args.filter));
+    match programs {
+        Some(programs) => end_to_end(&mut report, args, &programs),
+        None => report.skip("end-to-end tests", "the programs could not be built"),
+    }
+    Ok(report.summary())
+}
+
+fn check_cargo(arguments: &[&str]) -> Result<()> {
+    process::check(workspace::cargo().args(arguments))
+}
+
+fn dependencies(report: &mut Report) {
+    if process::find("cargo-deny").is_some() {
+        report.step("dependencies", || check_cargo(&["deny", "check"]));
+    } else {
+        report.skip("dependencies", "cargo-deny is not installed (cargo install cargo-deny)");
+    }
+}
+
+fn unit_tests(filter: &[String]) -> Result<()> {
+    let mut command = workspace::cargo();
+    command.args(["test", "--workspace", "--exclude", END_TO_END, "--"]).args(filter);
+    process::check(&mut command)
+}
+
+fn end_to_end(report: &mut Report, args: &Args, programs: &Programs) {
+    report.step("end-to-end tests on this machine", || {
+        let mut command = workspace::cargo();
+        command.args(["test", "-p", END_TO_END, "--"]).args(&args.filter);
+        process::check(command.envs(programs.environment()))
+    });
+    if args.native {
+        report.skip("end-to-end tests in the VM", "--native");
+    } else {
+        report.step("end-to-end tests in the VM", || in_the_vm(&args.filter, programs));
+    }
+}
+
+/// The same test executables, inside a machine with all controllers, as a process of its own: it
+/// takes the signals that are meant for it.
+fn in_the_vm(filter: &[String], programs: &Programs) -> Result<()> {
+    let mut build = workspace::cargo();
+    build.args(["test", "-p", END_TO_END, "--no-run"]);
+    let mut tests: Vec<PathBuf> =
+        programs::executables(&mut build, "test")?.into_values().collect();
+    tests.sort();
+    if tests.is_empty() {
+        bail!("{END_TO_END} has no test executables");
+    }
+    let own = std::env::current_exe().context("cannot find xtask's own program")?;
+    let mut command = Command::new(own);
+    command.args(["vm", "--", "sh", "-c", &run_each(&tests, filter)]);
+    match process::status(command.envs(programs.environment()))?.code() {
+        Some(0) => Ok(()),
+        Some(125) => bail!("the VM failed"),
+        _ => bail!("some tests failed"),
+    }
+}
+
+/// A script that runs all executables in the directory where cargo would run them.
+fn run_each(tests: &[PathBuf], filter: &[String]) -> String {
+    let filter: String = filter.iter().map(|word| format!(" {}", process::quoted(word))).collect();
+    let mut script = "cd tests; export CARGO_MANIFEST_DIR=$PWD; status=0\n".to_owned();
+    for test in tests {
+        let test = process::quoted(&test.to_string_lossy());
+        // Infallible: a String grows.
+        let _ = writeln!(script, "echo Running {test}; {test}{filter} || status=1");
+    }
+    script + "exit $status"
+}
+
+/// What became of each step.
+#[derive(Default)]
+struct Report {
+    lines: Vec<String>,
+    failed: usize,
+}
+
+impl Report {
+    fn step<T>(&mut self, name: &str, run: impl FnOnce() -> Result<T>) -> Option<T> {
+        println!("\n=== {name}");
+        let started = Instant::now();
+        let result = run();
+        let took = Duration::from_millis(100 * (started.elapsed().as_millis() as u64 / 100));
+        let took = humantime::format_duration(took);
+        match result {
+            Ok(value) => {
+                self.lines.push(format!("ok       {name} ({took})"));
+                Some(value)
+            }
+            Err(error) => {
+                println!("=== {name} failed: {error:#}");
+                self.failed += 1;
+                self.lines.push(format!("FAILED   {name} ({took}): {error:#}"));
+                None
+            }
+        }
+    }
+
+    fn skip(&mut self, name: &str, why: &str) {
+        println!("\n=== {name}: left out: {why}");
+        self.lines.push(format!("left out {name}: {why}"));
+    }
+
+    fn summary(&self) -> ExitCode {
+        println!("\n=== summary");
+        for line in &self.lines {
+            println!("{line}");
+        }
+        if self.failed > 0 {
+            println!("{} of {} steps failed", self.failed, self.lines.len());
+            return ExitCode::FAILURE;
+        }
+        ExitCode::SUCCESS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_failing_executable_fails_the_run_and_the_others_still_run() {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(directory.path().join("tests")).expect("tests");
+        let script = run_each(&["/bin/false".into(), "/bin/echo".into()], &["a b".into()]);
+        let output = Command::new("sh")
+            .args(["-c", &script])
+            .current_dir(directory.path())
+            .output()
+            .expect("sh runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(text, "Running /bin/false\nRunning /bin/echo\na b\n");
+        assert_eq!(output.status.code(), Some(1));
+    }
+
+    #[test]
+    fn a_failed_step_fails_the_report_and_does_not_stop_it() {
+        let mut report = Report::default();
+        assert_eq!(report.step("one", || -> Result<()> { bail!("no") }), None);
+        assert_eq!(report.step("two", || Ok(2)), Some(2));
+        assert_eq!(report.summary(), ExitCode::FAILURE);
+        assert_eq!(report.lines.len(), 2);
+    }
+}

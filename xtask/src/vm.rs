@@ -1,0 +1,174 @@
+//! `cargo xtask vm`: a command as root in a throw-away virtual machine.
+//!
+//! The machine is user-mode Linux, a kernel that runs as an ordinary process. It brings what hosts
+//! and containers often lack: cgroup v2 alone with all its controllers, a disk of its own and, with
+//! `--systemd`, systemd as process 1. What the command sees:
+//!
+//! | where | what |
+//! |---|---|
+//! | the workspace, which is also the current directory | the host's, at the same path; writes fail or are thrown away |
+//! | cargo's target directory | the host's, writable: what is to outlive the machine goes here |
+//! | all other files | without `--systemd` the host's tree, with it a minimal Debian; writes are thrown away |
+//! | `/tmp`, `/var/lib/job-broker` | a real ext4 on `/dev/ubda` (16 GiB); in trixie /tmp is a tmpfs |
+//! | `/mnt/disk` | with `--disk SIZE`, an empty ext4 of that size on `/dev/ubdb` |
+//!
+//! stdin is /dev/null, `JOB_TESTBED` is `uml` or the suite's name, and the machine has one processor.
+//! Programs that were linked on a host newer than the suite find its glibc too old there.
+
+mod image;
+mod machine;
+mod relay;
+mod rundir;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+
+use crate::size::Size;
+use crate::{packages, process, workspace};
+use machine::{Machine, Root};
+use rundir::RunDir;
+
+/// The arguments of `cargo xtask vm`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Boot a minimal Debian of this suite with systemd, instead of the host's own tree
+    #[arg(long, value_name = "SUITE")]
+    systemd: Option<Suite>,
+    /// Attach an empty ext4 of this size, mounted on /mnt/disk
+    #[arg(long)]
+    disk: Option<Size>,
+    /// The machine's memory
+    #[arg(long, default_value = "2G")]
+    mem: Size,
+    /// End the machine after this time: it exits 125
+    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+    /// What to run, as root, in the workspace's root
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
+}
+
+/// A Debian release.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Suite {
+    /// systemd 252
+    Bookworm,
+    /// systemd 257
+    Trixie,
+}
+
+impl Suite {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Bookworm => "bookworm",
+            Self::Trixie => "trixie",
+        }
+    }
+}
+
+/// `cargo xtask vm`: exits as the command did.
+///
+/// # Errors
+/// The machine could not be started, broke down, or ran out of time.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    prepare_host()?;
+    let target = workspace::target_dir()?;
+    check_path(&target)?;
+    check_path(&workspace::root())?;
+    let dir = RunDir::create(&target)?;
+    let root = match args.systemd {
+        None => Root::Host,
+        Some(suite) => Root::Image(image::ensure(suite, &target)?),
+    };
+    dir.write("command.sh", &command_script(args))?;
+    let machine = Machine {
+        dir: &dir,
+        target: &target,
+        root,
+        mem: args.mem,
+        disk: args.disk.map(Into::into),
+    };
+    Ok(ExitCode::from(machine.run(args.timeout)?))
+}
+
+/// The programs that a machine needs on the host.
+fn prepare_host() -> Result<()> {
+    if !cfg!(target_arch = "x86_64") {
+        bail!("user-mode Linux exists for x86-64 alone; the VM cannot run on this machine");
+    }
+    let needed = [
+        ("linux.uml", "user-mode-linux"),
+        ("mkfs.ext4", "e2fsprogs"),
+        ("insmod", "kmod"),
+        ("ip", "iproute2"),
+    ];
+    packages::ensure(&needed, "for the testbed VM")
+}
+
+/// Paths are handed over on the kernel's command line and as mount options.
+fn check_path(path: &Path) -> Result<()> {
+    let is_plain = |c: char| !c.is_whitespace() && !",\"'\\".contains(c);
+    match path.to_str() {
+        Some(text) if text.chars().all(is_plain) => Ok(()),
+        _ => bail!(
+            "{}: the VM cannot be told of a path with spaces, commas, quotes or backslashes; \
+             use a clone elsewhere",
+            path.display()
+        ),
+    }
+}
+
+/// The shell script that becomes the command, in the environment that it is to see.
+fn command_script(args: &Args) -> String {
+    let mut lines = vec!["echo 0 >/proc/self/oom_score_adj".to_owned()];
+    for (name, value) in environment(args.systemd) {
+        lines.push(format!("export {name}={}", process::quoted(&value)));
+    }
+    lines.push(format!("cd {}", process::quoted(&workspace::root().to_string_lossy())));
+    let words: Vec<_> = args.command.iter().map(|word| process::quoted(word)).collect();
+    lines.push(format!("exec {}\n", words.join(" ")));
+    lines.join("\n")
+}
+
+/// On the host's tree the caller's own programs are there, and so are his PATH and HOME.
+fn environment(systemd: Option<Suite>) -> Vec<(String, String)> {
+    let everywhere = ["JOB", "RUST", "CARGO_TERM", "AWS_LC", "LANG", "LC_", "TERM"];
+    let host_only = ["PATH", "HOME", "CARGO", "PYENV", "VIRTUAL_ENV"];
+    let passes = |name: &str| {
+        let begins = |prefix: &&str| name.starts_with(prefix);
+        // The rest of cargo's variables describe xtask, as cargo runs it.
+        let of_xtask = name.starts_with("CARGO_PKG") || name.starts_with("CARGO_MANIFEST");
+        let on_host = systemd.is_none() && host_only.iter().any(begins);
+        (on_host && !of_xtask) || everywhere.iter().any(begins)
+    };
+    let text = |(name, value): (OsString, OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    let mut variables: Vec<_> =
+        std::env::vars_os().filter_map(text).filter(|(name, _)| passes(name)).collect();
+    if systemd.is_some() {
+        variables.push(("HOME".into(), "/root".into()));
+    }
+    variables.push(("USER".into(), "root".into()));
+    variables.push(("LOGNAME".into(), "root".into()));
+    variables.push(("JOB_TESTBED".into(), systemd.map_or("uml", Suite::name).into()));
+    variables
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_a_kernel_command_line_would_split_are_refused() {
+        assert!(check_path(Path::new("/home/me/job-broker")).is_ok());
+        for path in ["/home/my stuff", "/a,b", "/it's"] {
+            assert!(check_path(Path::new(path)).is_err(), "{path} was accepted");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Debian images with systemd, made once and kept under `<target>/testbed/`.
+
+use std::fs::{self, File, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{Flock, FlockArg};
+
+use super::Suite;
+use super::machine::{Disk, Machine, Root, make_ext4};
+use super::rundir::RunDir;
+use crate::size::Size;
+use crate::{packages, process};
+
+/// What is in an image beside Debian's minimal base.
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,procps,openssl,python3-minimal";
+/// Sparse: the base takes some 300 MB of it, the rest is room for what runs write.
+const SIZE: Size = Size(16 << 30);
+/// Unpacking takes seconds.
+const UNPACK_TIMEOUT: Duration = Duration::from_secs(600);
+/// Debian's keys: on Debian they are there, on its derivatives they need not be.
+const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// Returns the suite's image, after making it if it is not there. A changed recipe is another image.
+///
+/// # Errors
+/// mmdebstrap failed, or the machine that unpacks its result did.
+pub(crate) fn ensure(suite: Suite, target: &Path) -> Result<PathBuf> {
+    let cache = target.join("testbed");
+    let name = suite.name();
+    let image = cache.join(format!("{name}-{:016x}.ext4", recipe()));
+    fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
+    let _lock = lock(&cache.join(format!("{name}.lock")))?;
+    if image.exists() {
+        return Ok(image);
+    }
+    remove_outdated(&cache, name)?;
+    eprintln!("xtask: making the {name} image, once, which takes a minute or two");
+    // In the directory of a run, which is removed if we fail half-way.
+    let dir = RunDir::create(target)?;
+    let archive = dir.file("root.tar");
+    bootstrap(name, &archive)?;
+    let part = dir.file("image.ext4");
+    make_ext4(&part, SIZE, &[])?;
+    unpack(&dir, &archive, &part, target)?;
+    fs::rename(&part, &image).with_context(|| format!("cannot rename to {}", image.display()))?;
+    Ok(image)
+}
+
+/// One process makes an image, others wait for it.
+fn lock(path: &Path) -> Result<Flock<File>> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
+    let file = file.with_context(|| format!("cannot open {}", path.display()))?;
+    Flock::lock(file, FlockArg::LockExclusive)
+        .map_err(|(_, error)| error)
+        .with_context(|| format!("cannot lock {}", path.display()))
+}
+
+fn remove_outdated(cache: &Path, name: &str) -> Result<()> {
+    for entry in fs::read_dir(cache).with_context(|| format!("cannot read {}", cache.display()))? {
+        let path = entry?.path();
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if file.starts_with(&format!("{name}-")) && file.ends_with(".ext4") {
+            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+fn bootstrap(suite: &str, archive: &Path) -> Result<()> {
+    let needed =
+        [("mmdebstrap", "mmdebstrap"), ("newuidmap", "uidmap"), (KEYS, "debian-archive-keyring")];
+    packages::ensure(&needed, "to make an image with systemd")?;
+    // In a user namespace: as plain root it has replaced the host's /dev/null before.
+    let mut command = Command::new("mmdebstrap");
+    command.args(["--quiet", "--mode=unshare", "--variant=minbase"]);
+    command.arg(format!("--include={PACKAGES}")).arg(suite).arg(archive);
+    process::check(command.stdout(std::io::stderr()))
+}
+
+/// Unpacks inside a machine on the host's tree: there we are root, whoever we are here.
+fn unpack(dir: &RunDir, archive: &Path, image: &Path, target: &Path) -> Result<()> {
+    dir.write("command.sh", &unpack_script(archive))?;
+    let disk = Some(Disk::File(image.to_owned()));
+    let machine = Machine { dir, target, root: Root::Host, mem: Size(1 << 30), disk };
+    match machine.run(UNPACK_TIMEOUT)? {
+        0 => Ok(()),
+        status => bail!("unpacking the image failed with status {status}"),
+    }
+}
+
+fn unpack_script(archive: &Path) -> String {
+    let mut script = format!(
+        "set -eu\ncd /mnt/disk\ntar --numeric-owner -xpf {}\n",
+        process::quoted(&archive.to_string_lossy())
+    );
+    for (path, mode, text) in FILES {
+        script += &format!("printf %s {} >.{path}\nchmod {mode} .{path}\n", process::quoted(text));
+    }
+    script + FINISH
+}
+
+fn recipe() -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (PACKAGES, SIZE.0, unpack_script(Path::new("root.tar"))).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Files of our own: path, mode, content.
+const FILES: [(&str, &str, &str); 4] = [
+    ("/etc/systemd/system/testbed.service", "0644", include_str!("testbed.service")),
+    ("/usr/local/sbin/testbed-start", "0755", include_str!("start.sh")),
+    ("/etc/hostname", "0644", "testbed\n"),
+    ("/etc/fstab", "0644", ""),
+];
+
+/// The masks: consoles are the command's output, and none has anybody to log in; there are no modules
+/// to load; housekeeping would disturb what is measured, and fail for want of a network. A machine id
+/// keeps systemd from taking every boot for the first.
+const FINISH: &str = "
+units=etc/systemd/system
+mkdir -p $units/multi-user.target.wants
+ln -s ../testbed.service $units/multi-user.target.wants/testbed.service
+for unit in getty@tty1.service console-getty.service systemd-logind.service \
+    systemd-modules-load.service e2scrub_reap.service \
+    apt-daily.timer apt-daily-upgrade.timer; do
+    ln -sf /dev/null $units/$unit
+done
+tr -d - </proc/sys/kernel/random/uuid >etc/machine-id
+sync
+";

@@ -1,0 +1,202 @@
+//! One virtual machine: its disks, its command line, its process, its end.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::statvfs::{FsFlags, statvfs};
+
+use super::relay::{End, Signals, relay};
+use super::rundir::RunDir;
+use crate::size::Size;
+use crate::{process, workspace};
+
+/// Room for what a command writes; sparse, so it costs what is used.
+const SCRATCH: Size = Size(16 << 30);
+
+/// What the machine boots from.
+pub(crate) enum Root {
+    /// The host's own tree; all writes are thrown away.
+    Host,
+    /// A cached image with systemd, of which each run gets a copy-on-write view.
+    Image(PathBuf),
+}
+
+/// The second block device, /dev/ubdb.
+pub(crate) enum Disk {
+    /// A new ext4 of this size.
+    New(Size),
+    /// An ext4 that is there, and that the run changes.
+    File(PathBuf),
+}
+
+impl From<Size> for Disk {
+    fn from(size: Size) -> Self {
+        Self::New(size)
+    }
+}
+
+/// A machine that runs `command.sh` of its directory.
+pub(crate) struct Machine<'a> {
+    pub(crate) dir: &'a RunDir,
+    pub(crate) target: &'a Path,
+    pub(crate) root: Root,
+    pub(crate) mem: Size,
+    pub(crate) disk: Option<Disk>,
+}
+
+impl Machine<'_> {
+    /// Boots, runs, and returns the command's exit status; 128+n if signal n stopped us.
+    ///
+    /// # Errors
+    /// A disk could not be made, or the machine broke down or ran out of time.
+    pub(crate) fn run(&self, timeout: Duration) -> Result<u8> {
+        self.write_scripts()?;
+        let arguments = self.arguments()?;
+        let signals = Signals::block()?;
+        let child = self.spawn(&arguments)?;
+        match relay(child, &signals, timeout)? {
+            End::Exited => self.status(),
+            End::TimedOut => bail!(
+                "the VM did not end within {} and was killed (--timeout){}",
+                humantime::format_duration(timeout),
+                self.log_tail()
+            ),
+            End::Interrupted(signal) => {
+                eprintln!("xtask: {signal}: the VM was ended");
+                Ok(u8::try_from(128 + signal as i32).unwrap_or(u8::MAX))
+            }
+            End::OutputClosed => bail!("nobody reads the output any more; the VM was ended"),
+        }
+    }
+
+    fn write_scripts(&self) -> Result<()> {
+        let root = workspace::root();
+        let paths = format!(
+            "RUN={}\nTARGET={}\nWORKSPACE={}\n",
+            self.dir.path().display(),
+            self.target.display(),
+            root.display()
+        );
+        let init = format!("#!/bin/sh\n{paths}{}", include_str!("init.sh"));
+        self.dir.write("init.sh", &init)?;
+        self.dir.write("mounts.sh", &paths)?;
+        self.dir.write("run.sh", include_str!("run.sh"))?;
+        let executable = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(self.dir.file("init.sh"), executable).context("cannot chmod init.sh")
+    }
+
+    /// The kernel's command line.
+    fn arguments(&self) -> Result<Vec<String>> {
+        let run = self.dir.path().display();
+        let mut arguments = vec![
+            format!("mem={}", self.mem),
+            // Unique, so that machines can run side by side.
+            format!("umid={}", self.dir.path().file_name().unwrap_or_default().to_string_lossy()),
+            format!("uml_dir={run}"),
+            // The kernel's messages, the command's stdout and stderr, our sign of life (see run.sh).
+            "con=null con0=null,fd:1 con5=null,fd:3 con6=null,fd:4 con7=fd:0,null quiet".to_owned(),
+        ];
+        match &self.root {
+            Root::Host => {
+                let scratch = self.dir.file("scratch.ext4");
+                make_ext4(&scratch, SCRATCH, &["-O", "^has_journal"])?;
+                arguments.push(format!("ubd0={}", scratch.display()));
+                arguments.push("root=/dev/root rootfstype=hostfs rootflags=/ ro".to_owned());
+                arguments.push(format!("init={run}/init.sh"));
+            }
+            Root::Image(image) => {
+                let view = self.dir.file("root.cow");
+                arguments.push(format!("ubd0={},{}", view.display(), image.display()));
+                arguments.push("root=/dev/ubda rw init=/lib/systemd/systemd".to_owned());
+                arguments.push(format!("testbed={run}"));
+            }
+        }
+        if let Some(disk) = &self.disk {
+            arguments.push(format!("ubd1={}", self.disk_file(disk)?.display()));
+        }
+        Ok(arguments.iter().flat_map(|words| words.split(' ')).map(str::to_owned).collect())
+    }
+
+    fn disk_file(&self, disk: &Disk) -> Result<PathBuf> {
+        match disk {
+            Disk::File(path) => Ok(path.clone()),
+            Disk::New(size) => {
+                let path = self.dir.file("disk.ext4");
+                make_ext4(&path, *size, &[])?;
+                Ok(path)
+            }
+        }
+    }
+
+    fn spawn(&self, arguments: &[String]) -> Result<Child> {
+        let linux = process::find("linux.uml").context("linux.uml is not installed")?;
+        // The kernel writes messages of its own to 1 and 2 when it starts and when it dies, so the
+        // two pipes of the command get other numbers.
+        Command::new("sh")
+            .args(["-c", r#"exec "$@" 3>&1 4>&2 >"$0" 2>&1"#])
+            .arg(self.log())
+            .arg(linux)
+            .args(arguments)
+            .env("TMPDIR", self.memory_dir())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // A dying kernel sends SIGTERM to its whole process group: not to ours.
+            .process_group(0)
+            .spawn()
+            .context("cannot start the VM")
+    }
+
+    /// Where the machine's memory is kept, as a file that it unlinks at once and maps executable:
+    /// /dev/shm if that has room, else beside the disks.
+    fn memory_dir(&self) -> PathBuf {
+        let shm = PathBuf::from("/dev/shm");
+        match statvfs(&shm) {
+            Ok(fs)
+                if fs.blocks_available() * fs.fragment_size() >= self.mem.0
+                    && !fs.flags().contains(FsFlags::ST_NOEXEC) =>
+            {
+                shm
+            }
+            _ => self.dir.path().to_owned(),
+        }
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.file("console.log")
+    }
+
+    fn status(&self) -> Result<u8> {
+        match fs::read_to_string(self.dir.file("status")) {
+            Ok(text) => text.trim().parse().with_context(|| format!("bad exit status {text:?}")),
+            Err(_) => bail!("the VM broke down before its command ended{}", self.log_tail()),
+        }
+    }
+
+    /// The end of what the kernel said, for an error message.
+    fn log_tail(&self) -> String {
+        let log = fs::read(self.log()).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<_> = log.lines().collect();
+        let tail = &lines[lines.len().saturating_sub(40)..];
+        format!("; its console said last:\n  {}", tail.join("\n  "))
+    }
+}
+
+/// Makes a sparse file with an empty ext4 on it, without the 5 % that ext4 keeps back for root: a
+/// full disk is to be full for everyone.
+pub(crate) fn make_ext4(path: &Path, size: Size, options: &[&str]) -> Result<()> {
+    let file =
+        File::create_new(path).with_context(|| format!("cannot create {}", path.display()))?;
+    file.set_len(size.0).with_context(|| format!("cannot make {} {size} large", path.display()))?;
+    let mkfs = process::find("mkfs.ext4").context("mkfs.ext4 is not installed")?;
+    let lazy = "lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0";
+    let mut command = Command::new(mkfs);
+    command.args(["-q", "-F", "-m", "0", "-E", lazy]).args(options).arg(path);
+    process::check(command.stdout(std::io::stderr()))
+}
