@@ -75,11 +75,10 @@ pub(super) fn start(error: StartError) -> Status {
         StartError::Failed { job: id, failure } => {
             let metadata = [
                 job(id),
-                ("step".into(), failure.step),
+                ("step".into(), failure.step.clone()),
                 ("errno".into(), failure.errno.to_string()),
             ];
-            let message = format!("the job could not be started: {message}");
-            with_reason(Code::FailedPrecondition, "START_FAILED", message, metadata.into())
+            with_reason(Code::FailedPrecondition, "START_FAILED", failure.message, metadata.into())
         }
     }
 }

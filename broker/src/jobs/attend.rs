@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use job_shim::frame;
 use job_shim::record::Outcome;
-use job_shim::wire::{Cause, Exited, FromShim, Started};
+use job_shim::wire::{Cause, Exited, Failed, FromShim, Started, Step};
+use nix::errno::Errno;
 
 use super::contact;
 use super::job::{Job, Link};
 use super::state::{Event, Failure, State, Totals};
 use crate::host;
 use crate::launch::{LaunchError, Launcher};
-use crate::store::records::{self, FORMAT, FinalRecord, SpawnRecord};
+use crate::store::records::{self, FORMAT, FinalRecord, SpawnRecord, SpecRecord};
 use crate::store::{StateDir, repair, sync_directory};
 use crate::sys;
 
@@ -43,8 +44,25 @@ pub(super) async fn attend(
     }
     settle(ground, job).await;
 }
-pub(super) fn failure(error: &LaunchError) -> Failure {
-    Failure { step: error.step().into(), errno: error.errno(), message: error.to_string() }
+/// A start that failed, in words for whoever asked for it.
+pub(super) fn failure(error: &LaunchError, record: &SpecRecord) -> Failure {
+    let message = match error {
+        LaunchError::Shim(failed) => explain(*failed, record),
+        other => other.to_string(),
+    };
+    Failure { step: error.step().into(), errno: error.errno(), message }
+}
+
+fn explain(failed: Failed, record: &SpecRecord) -> String {
+    let (spec, why) = (&record.spec, Errno::from_raw(failed.errno).desc());
+    match failed.step {
+        Step::Exec => format!("cannot execute {:?}: {why}", spec.argv[0]),
+        Step::Chdir => {
+            let (directory, account) = (&spec.working_directory, &record.account.name);
+            format!("cannot enter {directory:?} as {account}: {why}")
+        }
+        step => format!("the shim failed at {}: {why}", step.name()),
+    }
 }
 
 /// Answers when the process has ended, and reaps it if it is ours.
@@ -80,8 +98,24 @@ fn settle_now(ground: &Ground, job: &Job) -> io::Result<()> {
         learn_end(ground, job)?;
     }
     write_final(ground, job)?;
+    report(job);
     ground.launcher.clean(job.id());
     Ok(())
+}
+
+/// For whoever reads the journal: how it ended, and whose doing that was.
+fn report(job: &Job) {
+    let (id, owner, known) = (job.id(), job.owner(), job.snapshot());
+    match (&known.exited, &known.failure) {
+        (Some(exited), _) => tracing::info!(
+            job = %id, %owner, cause = ?exited.cause, wait_status = exited.wait_status,
+            by = exited.by, "ended"
+        ),
+        (None, Some(failure)) => {
+            tracing::info!(job = %id, %owner, state = ?known.state, "ended: {failure}");
+        }
+        (None, None) => tracing::info!(job = %id, %owner, state = ?known.state, "ended"),
+    }
 }
 
 /// From the shim's own records what it could not say any more.
@@ -107,7 +141,7 @@ fn learn_end(ground: &Ground, job: &Job) -> io::Result<()> {
             job.apply(Event::Ended { time_ns, incomplete });
         }
         Some(Outcome::Failed(failed)) => {
-            job.apply(Event::StartFailed(failure(&LaunchError::Shim(failed))));
+            job.apply(Event::StartFailed(failure(&LaunchError::Shim(failed), job.record())));
         }
         None => job.apply(Event::ShimLost(Failure {
             step: "shim".into(),

@@ -158,7 +158,7 @@ fn take(job: &Job, message: FromShim) {
             job.apply(Event::Ended { time_ns: host::now_ns(), incomplete: false });
         }
         FromShim::Failed(failed) => {
-            job.apply(Event::StartFailed(failure(&LaunchError::Shim(failed))));
+            job.apply(Event::StartFailed(failure(&LaunchError::Shim(failed), job.record())));
         }
     }
 }

@@ -291,10 +291,12 @@ impl Supervisor {
         job: &Authorized<Arc<Job>>,
         range: Range,
     ) -> Result<OutputReader, OutputError> {
-        let job = job.subject();
-        self.refresh(job);
-        let files = LogFiles::open(&self.core.ground.state.job(job.id()))?;
-        OutputReader::open(Arc::clone(job), files, &range)
+        let job = Arc::clone(job.subject());
+        self.refresh(&job);
+        let dir = self.core.ground.state.job(job.id());
+        let open = move || OutputReader::open(job, LogFiles::open(&dir)?, &range);
+        // Looking for a place may read much of the log, and wait for the disk.
+        tokio::task::spawn_blocking(open).await.map_err(io::Error::other)?
     }
 
     /// What of the job's standard input has been accepted.
@@ -324,10 +326,12 @@ impl Supervisor {
     /// # Errors
     /// [`DeleteError`].
     pub async fn delete(&self, job: &Authorized<Arc<Job>>) -> Result<(), DeleteError> {
-        let job = job.subject();
+        let (caller, job) = (job.caller(), job.subject());
         if !job.snapshot().state.is_over() {
             return Err(DeleteError::Running);
         }
+        let by = caller.identity();
+        tracing::info!(job = %job.id(), owner = %job.owner(), %by, "delete");
         // The last record is being written: a moment, and not longer than the disk takes.
         let _ = job.watch_settled().wait_for(|settled| *settled).await;
         let (core, id) = (Arc::clone(&self.core), job.id());
@@ -338,15 +342,15 @@ impl Supervisor {
         Ok(removed.map_err(io::Error::other)??)
     }
 
-    /// Brings what is known of a running job's output up to date, from its files.
+    /// Brings what is known of a live job's output up to date, from its files.
     pub fn refresh(&self, job: &Job) {
         if job.snapshot().state.is_over() {
             return;
         }
-        if let Ok(seen) = crate::store::log::measure(&self.core.ground.state.job(job.id())) {
-            job.raise_progress(seen);
+        match crate::store::log::measure(&self.core.ground.state.job(job.id())) {
+            Ok(seen) => job.raise_progress(seen),
+            Err(e) => tracing::debug!(job = %job.id(), "cannot measure its output: {e}"),
         }
-        job.ask_for_progress();
     }
 
     /// Live jobs and all jobs.
@@ -449,10 +453,10 @@ impl Core {
         let launch = move || ground.launcher.launch(&ground.state, &record);
         match tokio::task::spawn_blocking(launch).await {
             Ok(Ok(launched)) => self.attend(&job, launched),
-            Ok(Err(error)) => self.give_up(&job, attend::failure(&error)).await,
+            Ok(Err(error)) => self.give_up(&job, attend::failure(&error, job.record())).await,
             Err(panic) => {
                 let error = LaunchError::Spawn(io::Error::other(panic));
-                self.give_up(&job, attend::failure(&error)).await;
+                self.give_up(&job, attend::failure(&error, job.record())).await;
             }
         }
     }

@@ -154,9 +154,10 @@ impl Snapshot {
         }
     }
 
-    /// Whether the question "did it start?" has an answer.
+    /// Whether the question "did it start?" has an answer. Of an adopted job it was told GO, and
+    /// a shim that is silent will not tell more.
     pub fn is_past_start(&self) -> bool {
-        self.started.is_some() || self.state.is_over()
+        self.started.is_some() || self.state.is_over() || self.contact == Contact::Silent
     }
 
     /// Why its program never ran, if it never did.

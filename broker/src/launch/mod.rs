@@ -101,7 +101,7 @@ pub enum LaunchError {
     WriteSpawn { path: PathBuf, source: io::Error },
     #[error("the shim did not answer GO: {0}")]
     Go(io::Error),
-    #[error("{}", io::Error::from_raw_os_error(.0.errno))]
+    #[error("the shim failed at {}", .0.step.name())]
     Shim(Failed),
 }
 

@@ -1,7 +1,7 @@
 //! One connection: handshake, who it is, HTTP/2 until it ends or the broker does.
 
 use std::io;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +27,8 @@ pub(super) struct Server {
     routes: Routes,
     http: http2::Builder<TokioExecutor>,
 }
+
+type Stream = TlsStream<tokio::net::TcpStream>;
 
 /// From accept(2) to the end of the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -59,14 +61,39 @@ impl Server {
         }
     }
 
+    /// One connection, from handshake to end. The journal tells who came, from where, or why not.
     pub(super) async fn serve(
         &self,
         tcp: TcpStream,
-        mut closing: watch::Receiver<bool>,
-    ) -> io::Result<()> {
+        from: SocketAddr,
+        closing: watch::Receiver<bool>,
+    ) {
+        let (tls, peer) = match self.handshake(tcp).await {
+            Ok(shaken) => shaken,
+            Err(e) => return tracing::info!(%from, "handshake failed: {e}"),
+        };
+        match peer.as_ref() {
+            Ok(peer) => tracing::info!(%from, identity = %peer.identity, "connected"),
+            Err(e) => tracing::warn!(%from, "no call will be answered: {e}"),
+        }
+        if let Err(e) = self.answer(tls, peer, closing).await {
+            tracing::debug!(%from, "connection ended: {e}");
+        }
+    }
+
+    async fn handshake(&self, tcp: TcpStream) -> io::Result<(Stream, PeerResult)> {
         let tcp = tokio::net::TcpStream::from_std(tcp)?;
         let tls = timeout(HANDSHAKE, self.acceptor.accept(tcp)).await??;
         let peer = self.peer(&tls)?;
+        Ok((tls, peer))
+    }
+
+    async fn answer(
+        &self,
+        tls: Stream,
+        peer: PeerResult,
+        mut closing: watch::Receiver<bool>,
+    ) -> io::Result<()> {
         let routes = self.routes.clone();
         let service = tower::service_fn(move |mut request: hyper::Request<_>| {
             request.extensions_mut().insert(Arc::clone(&peer));
@@ -87,7 +114,7 @@ impl Server {
         }
     }
 
-    fn peer(&self, tls: &TlsStream<tokio::net::TcpStream>) -> io::Result<PeerResult> {
+    fn peer(&self, tls: &Stream) -> io::Result<PeerResult> {
         let (_, session) = tls.get_ref();
         if session.alpn_protocol() != Some(b"h2") {
             return Err(io::Error::other("the client did not ask for h2 (ALPN)"));

@@ -67,9 +67,7 @@ async fn work(
                     let (server, closing) = (Arc::clone(&server), closing.clone());
                     connections.spawn(async move {
                         let _ticket = ticket;
-                        if let Err(e) = server.serve(tcp, closing).await {
-                            tracing::debug!(%from, "connection ended: {e}");
-                        }
+                        server.serve(tcp, from, closing).await;
                     });
                 }
                 None => break,

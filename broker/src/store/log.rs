@@ -134,15 +134,20 @@ impl LogFiles {
     }
 }
 
-/// What the files of a job say of its output, up to the last whole entry.
+/// What the index of a job says of its output, up to the last whole entry.
 ///
 /// # Errors
 /// As open(2) and read(2).
 pub fn measure(dir: &Path) -> io::Result<Progress> {
-    let mut files = LogFiles::open(dir)?;
-    let Some(index) = &files.index else { return Ok(Progress::default()) };
+    let index = match File::open(dir.join(INDEX_NAME)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Progress::default()),
+        opened => opened?,
+    };
     let entries = index.metadata()?.len() / ENTRY as u64;
-    let [stdout, stderr] = files.ends_before(entries)?;
+    let Some(last) = entries.checked_sub(1) else { return Ok(Progress::default()) };
+    let mut bytes = [0; ENTRY];
+    index.read_exact_at(&mut bytes, last * ENTRY as u64)?;
+    let [stdout, stderr] = Entry::from_bytes(&bytes).ok_or_else(|| torn(last))?.ends;
     Ok(Progress { stdout, stderr, entries, ..Progress::default() })
 }
 

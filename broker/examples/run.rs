@@ -1,0 +1,49 @@
+//! Runs one command as a job, without the network, and prints what it wrote:
+//!
+//! ```text
+//! sudo target/debug/examples/run target/x86_64-unknown-linux-musl/shim/job-shim sh -c 'id; exit 7'
+//! ```
+
+use std::io::Write;
+
+use job_broker::authorize::Policy;
+use job_broker::config::Jobs;
+use job_broker::identity::Identity;
+use job_broker::jobs::output::Range;
+use job_broker::jobs::spec::Wish;
+use job_broker::{JobId, Supervisor};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let shim = arguments.next().ok_or("usage: run SHIM COMMAND [ARGUMENT...]")?;
+    let home = std::env::temp_dir().join(format!("job-broker-example-{}", std::process::id()));
+    let supervisor = Supervisor::open(Jobs {
+        state_dir: home.join("state"),
+        run_dir: home.join("run"),
+        shim: shim.into(),
+        shim_user: "64998".into(), // a number, for hosts without the account job-shim
+        cgroup: format!("job-broker-example-{}", std::process::id()).into(),
+        ..Jobs::default()
+    })
+    .await?;
+
+    let caller = Policy::default().caller(Identity::new("example")?);
+    let wish = Wish { argv: arguments.collect(), ..Wish::default() };
+    let spec = supervisor.check(wish).map_err(|refusal| format!("{refusal:?}"))?;
+    let id: JobId = supervisor.start(caller.start(spec), "").await?.id();
+
+    let job = supervisor.find(&caller, id).ok_or("the job is gone")?;
+    let mut output = supervisor.output(&job, Range { follow: true, ..Range::default() }).await?;
+    while let Some(piece) = output.next().await? {
+        std::io::stdout().write_all(&piece.data)?;
+    }
+    let end = job.subject().snapshot();
+    println!("{:?}: {:?}", end.state, end.exited.map(|exited| exited.cause));
+
+    supervisor.delete(&job).await?;
+    std::fs::remove_dir(supervisor.cgroup().path())?;
+    drop(supervisor);
+    std::fs::remove_dir_all(home)?;
+    Ok(())
+}
