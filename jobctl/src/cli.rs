@@ -38,7 +38,7 @@ pub(crate) struct Global {
     /// PEM file of your private key [variable: JOBCTL_KEY]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
-    /// How to print what the broker answers
+    /// How to print answers: table, wide, json, yaml, name
     #[arg(
         short,
         long,
@@ -67,9 +67,11 @@ pub(crate) enum Format {
 pub(crate) enum Command {
     /// Run a command, stream its output, exit as it did
     #[command(after_help = help::RUN)]
+    #[command(override_usage = "jobctl run [OPTIONS] [--] CMD [ARGS]...")]
     Run(Run),
     /// Start a command, print the job's id and return
     #[command(after_help = help::START)]
+    #[command(override_usage = "jobctl start [OPTIONS] [--] CMD [ARGS]...")]
     Start(Start),
     /// List jobs
     #[command(visible_alias = "list", after_help = help::PS)]
@@ -177,21 +179,18 @@ pub(crate) struct JobOptions {
     /// Bytes of output to keep, e.g. 100M [default: the broker's]
     #[arg(long, value_name = "SIZE", value_parser = positive_size)]
     pub(crate) output_limit: Option<u64>,
-    /// What happens to output past the limit [default: discard]
-    #[arg(long, value_enum, value_name = "POLICY")]
+    /// Output past the limit: discard (and count), block (the job waits) or kill it [default: discard]
+    #[arg(long, value_enum, value_name = "POLICY", hide_possible_values = true)]
     pub(crate) output_policy: Option<Policy>,
     /// The program and its arguments; a shell only if you name one
-    #[arg(required = true, trailing_var_arg = true, value_name = "CMD [ARGS]")]
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     pub(crate) argv: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Policy {
-    /// Keep reading, drop it and count
     Discard,
-    /// Stop reading: the job waits in write(2)
     Block,
-    /// End the job
     Kill,
 }
 
@@ -199,7 +198,7 @@ pub(crate) enum Policy {
 pub(crate) struct Reconnect {
     /// After a lost connection try this long; 0: never
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
-    #[arg(env = "JOBCTL_RECONNECT_TIMEOUT")]
+    #[arg(env = "JOBCTL_RECONNECT_TIMEOUT", hide_env_values = true)]
     pub(crate) reconnect_timeout: Duration,
 }
 

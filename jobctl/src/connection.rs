@@ -72,10 +72,16 @@ impl Broker {
         self.is_proven.store(true, Ordering::Relaxed);
     }
 
-    /// What the broker's TLS has against us, where that is why it closes connections.
+    /// What the broker's TLS has against us, where that is why it closes connections. One that has
+    /// never answered and closes at once needs no reason: trying on would not help.
     async fn refused(&self) -> Option<Failure> {
         let cause = refusal(&self.addr, &self.credentials).await.ok().flatten()?;
-        Failure::of_tls(&self.addr, &cause)
+        let is_proven = self.is_proven.load(Ordering::Relaxed);
+        Failure::of_tls(&self.addr, &cause).or_else(|| {
+            let what = format!("cannot connect to {}: it closes the connection at once", self.addr);
+            let hint = "it may not accept your certificate; the broker's log says why";
+            (!is_proven).then(|| Failure::unreachable(what).hint(hint))
+        })
     }
 
     /// One call, not repeated.

@@ -7,14 +7,14 @@ use crate::failure::{Failure, Kind};
 /// The footer of `jobctl --help`.
 pub(crate) const HELP: &str = "\
 Exit status of run, start and wait:
-  N    the job's own exit status (run, wait)
+  N      the job's own exit status (run, wait)
   128+N  signal N ended the job, e.g. 143 for SIGTERM
-  124  the job reached its --time
-  125  refused by the broker, or wrong usage
-  126  the program was found and could not be executed
-  127  the program was not found
-  137  the job ran out of memory (or was ended by SIGKILL)
-  255  not connected, connection lost for good, or the job itself was lost
+  124    the job reached its --time
+  125    refused by the broker, or wrong usage
+  126    the program was found and could not be executed
+  127    the program was not found
+  137    the job ran out of memory (or was ended by SIGKILL)
+  255    not connected, connection lost for good, or the job itself was lost
 
 Exit status of the other commands:
   0    done
@@ -46,7 +46,7 @@ pub(crate) fn of_failure(failure: &Failure, runs_a_job: bool) -> i32 {
         Kind::Usage => USAGE,
         Kind::Refused if runs_a_job => USAGE,
         Kind::Refused => REFUSED,
-        Kind::NotStarted { step, errno } => of_failed_start(step, *errno),
+        Kind::NotStarted(why) => of_failed_start(&why.step, why.error_number),
         Kind::Unreachable => LOST,
         Kind::ReaderGone => READER_GONE,
         Kind::Told(status) => *status,

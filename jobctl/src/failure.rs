@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 
 use job_api::ERROR_DOMAIN;
 use job_api::client::{ConnectError, status_cause};
-use job_api::v1::Failure as JobFailure;
+use job_api::v1::{Failure as JobFailure, JobSpec};
 use tonic::{Code, Status};
 use tonic_types::{ErrorInfo, StatusExt as _};
 
@@ -20,7 +20,7 @@ pub(crate) enum Kind {
     /// The broker answered no.
     Refused,
     /// The job was made and its program could not be started.
-    NotStarted { step: String, errno: i32 },
+    NotStarted(Box<JobFailure>),
     /// No connection, or lost for good.
     Unreachable,
     /// Nobody reads standard output any more; nothing is said.
@@ -87,14 +87,28 @@ impl Failure {
         if is_transient(status) {
             return Failure::unreachable(format!("{what}: connection to {addr} lost: {cause}"));
         }
-        let mut failure = Failure::refused(format!("{what}: {}", escape(status.message())))
-            .details(violations(status));
+        // The fields' faults are the message in full, where there are any.
+        let faults = violations(status);
+        let mut failure = match faults.as_slice() {
+            [] => Failure::refused(format!("{what}: {}", escape(status.message()))),
+            [one] => Failure::refused(format!("{what}: {one}")),
+            many => {
+                Failure::refused(format!("{what}: {} things are wrong", many.len())).details(faults)
+            }
+        };
         failure.code = Some(status.code());
         match status.code() {
             Code::Unauthenticated => failure
                 .hint("\"jobctl auth whoami\" shows who you are; --cert and --key say as whom"),
             _ => failure,
         }
+    }
+
+    /// The broker made the job, and a step of its start failed.
+    pub(crate) fn not_started(what: &str, failure: JobFailure, spec: &JobSpec) -> Self {
+        let said = format!("{what}: {}", start_failure(&failure, spec));
+        let hint = start_hint(&failure).map(str::to_owned);
+        Failure { hint, ..Failure::new(Kind::NotStarted(Box::new(failure)), said) }
     }
 
     /// What TLS refuses for good; `None` for any other cause.
@@ -199,27 +213,27 @@ fn not_started(what: &str, status: &Status) -> Option<Failure> {
         error_number: field("errno").parse().unwrap_or(0),
         message: status.message().to_owned(),
     };
-    let kind = Kind::NotStarted { step: failure.step.clone(), errno: failure.error_number };
-    let said = Failure::new(kind, format!("{what}: {}", start_failure(&failure)));
-    Some(match start_hint(&failure) {
-        Some(hint) => said.hint(hint),
-        None => said,
-    })
+    Some(Failure::not_started(what, failure, &JobSpec::default()))
 }
 
 /// `step exec: No such file or directory (ENOENT): "/no/such"`.
-pub(crate) fn start_failure(failure: &JobFailure) -> String {
-    let mut text = format!("step {}", escape(&failure.step));
-    let message = escape(&failure.message);
+pub(crate) fn start_failure(failure: &JobFailure, spec: &JobSpec) -> String {
+    let (step, message) = (escape(&failure.step), escape(&failure.message));
     if failure.error_number == 0 {
-        return format!("{text}: {message}");
+        return format!("step {step}: {message}");
     }
     let (meaning, name) = errno::in_words(failure.error_number);
-    text.push_str(&format!(": {meaning} ({name})"));
-    // The broker's message names the file or setting; said once is enough where it repeats us.
-    let rest = message.find(&text).map_or(&*message, |at| &message[at + text.len()..]);
-    let rest = rest.trim_start_matches([':', ' ']);
-    if rest.is_empty() { text } else { format!("{text}: {rest}") }
+    let said = format!("step {step}: {meaning} ({name})");
+    let subject = match failure.step.as_str() {
+        "exec" => spec.argv.first(),
+        "chdir" => Some(&spec.working_directory),
+        _ => None,
+    };
+    match subject.filter(|subject| !subject.is_empty()) {
+        Some(subject) => format!("{said}: \"{}\"", escape(subject)),
+        None if message.contains(&meaning) => said,
+        None => format!("{said}: {message}"),
+    }
 }
 
 fn start_hint(failure: &JobFailure) -> Option<&'static str> {
@@ -254,32 +268,39 @@ mod tests {
 
     #[test]
     fn a_failed_start_names_step_errno_and_file() {
-        let failure =
-            Failure::of_call("cannot start", "b:1", &start_failed("exec", 2, "\"/no/such\""));
+        let status = start_failed("exec", 2, "step exec: No such file or directory (os error 2)");
+        let failure = Failure::of_call("cannot start", "b:1", &status);
+        assert_eq!(failure.what, "cannot start: step exec: No such file or directory (ENOENT)");
+        let Kind::NotStarted(why) = failure.kind else { panic!("{:?}", failure.kind) };
+        let spec = JobSpec { argv: vec!["/no/such".into()], ..JobSpec::default() };
         assert_eq!(
-            failure.what,
+            Failure::not_started("cannot start", *why, &spec).what,
             "cannot start: step exec: No such file or directory (ENOENT): \"/no/such\""
         );
-        assert_eq!(failure.kind, Kind::NotStarted { step: "exec".into(), errno: 2 });
     }
 
     #[test]
-    fn a_message_that_says_it_all_is_not_said_twice() {
-        let message = "step exec: No such file or directory (ENOENT): \"/no/such\"";
-        let failure = Failure::of_call("cannot start", "b:1", &start_failed("exec", 2, message));
-        assert_eq!(failure.what, format!("cannot start: {message}"));
+    fn a_step_without_a_file_keeps_the_brokers_words() {
+        let status = start_failed("setresuid", 11, "uid 70000 has too many processes");
+        let failure = Failure::of_call("cannot start", "b:1", &status);
+        assert!(failure.what.ends_with("(EAGAIN): uid 70000 has too many processes"));
     }
 
     #[test]
     fn a_bad_request_lists_each_field() {
-        let details = ErrorDetails::with_bad_request(vec![
-            tonic_types::FieldViolation::new("spec.argv", "must not be empty"),
-            tonic_types::FieldViolation::new("spec.name", "has ' '"),
-        ]);
-        let status = Status::with_error_details(Code::InvalidArgument, "2 fields", details);
-        let failure = Failure::of_call("cannot start", "b:1", &status);
-        assert_eq!(failure.details, ["spec.argv: must not be empty", "spec.name: has ' '"]);
-        assert_eq!(failure.kind, Kind::Refused);
+        let fault = |field: &str| tonic_types::FieldViolation::new(field, "must not be empty");
+        let refused = |faults: Vec<_>| {
+            let details = ErrorDetails::with_bad_request(faults);
+            let status = Status::with_error_details(Code::InvalidArgument, "all at once", details);
+            Failure::of_call("cannot start", "b:1", &status)
+        };
+        let one = refused(vec![fault("spec.argv")]);
+        assert_eq!(one.what, "cannot start: spec.argv: must not be empty");
+        assert_eq!(one.kind, Kind::Refused);
+        let two = refused(vec![fault("spec.argv"), fault("spec.name")]);
+        assert_eq!(two.what, "cannot start: 2 things are wrong");
+        let listed = ["spec.argv: must not be empty", "spec.name: must not be empty"];
+        assert_eq!(two.details, listed);
     }
 
     #[test]

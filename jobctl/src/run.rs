@@ -10,7 +10,7 @@ use tonic::Code;
 
 use crate::cli::{self, Format, Global};
 use crate::connection::Broker;
-use crate::failure::{Failure, Kind, Result, say};
+use crate::failure::{Failure, Kind, Result, say, start_failure};
 use crate::follow::{Event, Follower};
 use crate::output::Output;
 use crate::{exit, input, json, sink, spec};
@@ -72,8 +72,15 @@ async fn started(broker: &Broker, request: &StartJobRequest) -> Result<Job> {
         let request = request.clone();
         async move { client.start_job(request).await }
     };
-    let answer = broker.persistent("cannot start", call).await?;
-    Ok(answer.job.unwrap_or_default())
+    match broker.persistent("cannot start", call).await {
+        Ok(answer) => Ok(answer.job.unwrap_or_default()),
+        // Only here it is known what was to be started.
+        Err(Failure { kind: Kind::NotStarted(why), .. }) => {
+            let spec = request.spec.clone().unwrap_or_default();
+            Err(Failure::not_started("cannot start", *why, &spec))
+        }
+        Err(failure) => Err(failure),
+    }
 }
 
 async fn stream(broker: &Broker, id: &str, output: &mut Output) -> Result<Job> {
@@ -106,7 +113,8 @@ pub(crate) fn note_end(job: &Job, quiet: bool) {
         Cause::OutputLimit => "reached its output limit and was ended".to_owned(),
         Cause::Stopped => format!("was stopped{by}"),
         Cause::StartFailed | Cause::Lost => {
-            let failure = job.failure.as_ref().map(crate::failure::start_failure);
+            let spec = job.spec.clone().unwrap_or_default();
+            let failure = job.failure.as_ref().map(|failure| start_failure(failure, &spec));
             let what = if job.cause() == Cause::Lost { "was lost" } else { "could not start" };
             failure.map_or_else(|| what.to_owned(), |failure| format!("{what}: {failure}"))
         }

@@ -80,7 +80,8 @@ fn job_lines(job: &Job) -> Lines {
         .add("signal", job.signal.map(|n| format!("{} ({n})", signal_name(n))).unwrap_or_default());
     lines.add("source", list::source(job).unwrap_or_default());
     lines.add("ended by", &job.ended_by);
-    lines.add("failure", job.failure.as_ref().map(start_failure).unwrap_or_default());
+    let failure = job.failure.as_ref().map(|failure| start_failure(failure, &spec));
+    lines.add("failure", failure.unwrap_or_default());
     lines.add("command", list::command(job));
     add_spec(&mut lines, &spec, job);
     lines.add("pid", job.pid.map(|pid| pid.to_string()).unwrap_or_default());

@@ -27,7 +27,7 @@ use crate::host;
 use crate::id::JobId;
 use crate::identity::Identity;
 use crate::launch::accounts::{self, AccountError, Lease, Pool};
-use crate::launch::{LaunchError, Launched, Launcher, SetupError};
+use crate::launch::{Launched, Launcher, SetupError};
 use crate::store::log::LogFiles;
 use crate::store::records::{Account, FORMAT, SpecRecord};
 use crate::store::{OpenError, StateDir};
@@ -203,7 +203,7 @@ impl Supervisor {
                 let core = Arc::clone(&self.core);
                 let launching = Arc::clone(&job);
                 // Detached: a caller that hangs up does not leave half a job.
-                self.core.runtime.spawn(async move { core.bring_up(launching, record).await });
+                self.core.runtime.spawn_blocking(move || core.bring_up(&launching, &record));
                 job
             }
         };
@@ -294,7 +294,11 @@ impl Supervisor {
         let job = Arc::clone(job.subject());
         self.refresh(&job);
         let dir = self.core.ground.state.job(job.id());
+        let from_start = range.is_from_start();
         let open = move || OutputReader::open(job, LogFiles::open(&dir)?, &range);
+        if from_start {
+            return open();
+        }
         // Looking for a place may read much of the log, and wait for the disk.
         tokio::task::spawn_blocking(open).await.map_err(io::Error::other)?
     }
@@ -447,22 +451,18 @@ impl Core {
         }
     }
 
-    async fn bring_up(&self, job: Arc<Job>, record: Box<SpecRecord>) {
+    /// On a thread that may block.
+    fn bring_up(&self, job: &Arc<Job>, record: &SpecRecord) {
         tracing::info!(job = %job.id(), owner = %job.owner(), argv = ?record.spec.argv, "start");
-        let ground = Arc::clone(&self.ground);
-        let launch = move || ground.launcher.launch(&ground.state, &record);
-        match tokio::task::spawn_blocking(launch).await {
-            Ok(Ok(launched)) => self.attend(&job, launched),
-            Ok(Err(error)) => self.give_up(&job, attend::failure(&error, job.record())).await,
-            Err(panic) => {
-                let error = LaunchError::Spawn(io::Error::other(panic));
-                self.give_up(&job, attend::failure(&error, job.record())).await;
-            }
+        match self.ground.launcher.launch(&self.ground.state, record) {
+            Ok(launched) => self.attend(job, launched),
+            Err(error) => self.give_up(job, attend::failure(&error, record)),
         }
     }
 
     fn attend(&self, job: &Arc<Job>, launched: Launched) {
         let Launched { shim, started } = launched;
+        let _in_runtime = self.runtime.enter();
         let link = match UnixStream::from_std(shim.control) {
             Ok(stream) => Some((Link::new(stream), shim.reader)),
             Err(e) => {
@@ -485,12 +485,10 @@ impl Core {
         self.runtime.spawn(attend::attend(ground, job, shim.pidfd, first));
     }
 
-    async fn give_up(&self, job: &Arc<Job>, failure: Failure) {
+    fn give_up(&self, job: &Job, failure: Failure) {
         tracing::info!(job = %job.id(), "start failed: {failure}");
         job.apply(Event::StartFailed(failure));
-        let (ground, settling) = (Arc::clone(&self.ground), Arc::clone(job));
-        let write = move || attend::write_final(&ground, &settling);
-        if let Ok(Err(e)) = tokio::task::spawn_blocking(write).await {
+        if let Err(e) = attend::write_final(&self.ground, job) {
             tracing::error!(job = %job.id(), "cannot write its final record: {e}");
         }
         job.set_settled();

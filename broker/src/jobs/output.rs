@@ -30,6 +30,13 @@ pub struct Range {
     pub by_entry: bool,
 }
 
+impl Range {
+    /// Whether its beginning is found without looking for it.
+    pub(super) fn is_from_start(&self) -> bool {
+        self.offsets == [0, 0] && self.tail_lines.is_none() && self.since_ns.is_none()
+    }
+}
+
 /// Output of one stream, as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {

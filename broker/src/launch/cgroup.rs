@@ -2,10 +2,13 @@
 //! Source: Documentation/admin-guide/cgroup-v2.rst.
 
 use std::fs::{self, DirBuilder, File};
-use std::io;
+use std::io::{self, Read, Seek};
+use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::id::JobId;
 
@@ -133,18 +136,18 @@ impl JobCgroup {
     /// # Errors
     /// `TimedOut` after 10 s (a process in uninterruptible sleep); a cgroup that is gone is fine.
     pub fn kill_work(&self) -> io::Result<()> {
+        let mut events = match File::open(self.work_path().join("cgroup.events")) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened?,
+        };
         let until = Instant::now() + Duration::from_secs(10);
-        let mut pause = Duration::from_millis(1);
-        while self.populated()? {
-            match fs::write(self.work_path().join("cgroup.kill"), "1") {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => {}
-            }
+        while populated(&mut events)? {
+            fs::write(self.work_path().join("cgroup.kill"), "1")?;
             if Instant::now() > until {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            std::thread::sleep(pause); // between two looks: the kernel kills on its own time
-            pause = (pause * 2).min(Duration::from_millis(50));
+            // The kernel tells when `populated` changes; after 50 ms, somebody has joined late.
+            poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)], 50u16)?;
         }
         Ok(())
     }
@@ -172,20 +175,23 @@ impl JobCgroup {
         Ok(())
     }
 
-    fn populated(&self) -> io::Result<bool> {
-        match fs::read_to_string(self.work_path().join("cgroup.events")) {
-            Ok(events) => Ok(events.lines().any(|line| line == "populated 1")),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(e),
-        }
-    }
-
     fn shim_path(&self) -> PathBuf {
         self.path.join("shim")
     }
 
     fn work_path(&self) -> PathBuf {
         self.path.join("work")
+    }
+}
+
+/// Whether any process is in the cgroup or below it, by its `cgroup.events`; a cgroup that has been
+/// removed in the meantime is empty.
+fn populated(events: &mut File) -> io::Result<bool> {
+    let mut text = String::new();
+    events.rewind()?;
+    match events.read_to_string(&mut text) {
+        Err(e) if e.raw_os_error() == Some(libc::ENODEV) => Ok(false),
+        read => read.map(|_| text.lines().any(|line| line == "populated 1")),
     }
 }
 

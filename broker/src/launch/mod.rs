@@ -10,6 +10,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use job_shim::frame;
@@ -182,14 +183,29 @@ impl Launcher {
         format!("/proc/self/fd/{}/{id}", self.run_dir.as_raw_fd()).into()
     }
 
-    /// Runs the job: spec, cgroup, shim, HELLO, `spawn.json`, GO, STARTED.
+    /// Runs the job: spec, cgroup, shim, HELLO, `spawn.json`, GO, STARTED. The spec is made durable
+    /// on a thread of its own: while the disk works, cgroup and shim come to be.
     ///
     /// # Errors
     /// [`LaunchError`]; the program has not run, unless it is `Go`, and runs no more.
     pub fn launch(&self, state: &StateDir, job: &SpecRecord) -> Result<Launched, LaunchError> {
         let dir = write_spec(state, job)?;
-        let cgroup = self.tree.job(job.id);
-        let result = self.launch_in(&dir, &cgroup, state, job);
+        let result = thread::scope(|scope| {
+            let durable = scope.spawn(|| make_durable(state, &dir));
+            let (mut shim, pid, nonce) = self.bring_shim(&dir, job)?;
+            let wait_for_disk = || match durable.join() {
+                Ok(result) => result,
+                Err(_) => Err(io::Error::other("the thread that syncs has panicked")),
+            };
+            let started = self.bring_program(&dir, job, &mut shim, (pid, nonce), wait_for_disk);
+            match started {
+                Ok(started) => Ok(Launched { shim, started }),
+                Err(error) => {
+                    shim.end();
+                    Err(error)
+                }
+            }
+        });
         if result.is_err() {
             self.clean(job.id);
         }
@@ -206,38 +222,33 @@ impl Launcher {
         let _ = fs::remove_file(self.socket(id)); // absent is as good
     }
 
-    fn launch_in(
-        &self,
-        dir: &Path,
-        cgroup: &JobCgroup,
-        state: &StateDir,
-        job: &SpecRecord,
-    ) -> Result<Launched, LaunchError> {
+    /// The cgroup, and a shim in it.
+    fn bring_shim(&self, dir: &Path, job: &SpecRecord) -> Result<(Shim, u32, Uuid), LaunchError> {
+        let cgroup = self.tree.job(job.id);
         let create = |source| LaunchError::CreateCgroup { path: self.tree.path().into(), source };
         cgroup.create().map_err(create)?;
         let nonce = Uuid::new_v4();
-        let (child, control) = self.spawn(dir, cgroup, job, nonce)?;
-        let mut shim = Shim { pidfd: child.pidfd, control, reader: frame::Reader::default() };
-        let result = (|| {
-            // The shim sets itself up meanwhile: the disk's time costs nothing here.
-            make_durable(state, dir).map_err(|source| LaunchError::WriteSpec {
-                path: dir.join(records::SPEC),
-                source,
-            })?;
-            shim.expect_hello(job.id, nonce)?;
-            let spawned = self.spawn_record(child.pid, nonce).map_err(LaunchError::Hello)?;
-            records::save(dir, records::SPAWN, &spawned).map_err(|source| {
-                LaunchError::WriteSpawn { path: dir.join(records::SPAWN), source }
-            })?;
-            shim.go()
-        })();
-        match result {
-            Ok(started) => Ok(Launched { shim, started }),
-            Err(error) => {
-                shim.end();
-                Err(error)
-            }
-        }
+        let (child, control) = self.spawn(dir, &cgroup, job, nonce)?;
+        let shim = Shim { pidfd: child.pidfd, control, reader: frame::Reader::default() };
+        Ok((shim, child.pid, nonce))
+    }
+
+    /// From HELLO to STARTED.
+    fn bring_program(
+        &self,
+        dir: &Path,
+        job: &SpecRecord,
+        shim: &mut Shim,
+        (pid, nonce): (u32, Uuid),
+        wait_for_disk: impl FnOnce() -> io::Result<()>,
+    ) -> Result<Started, LaunchError> {
+        shim.expect_hello(job.id, nonce)?;
+        let spawned = self.spawn_record(pid, nonce).map_err(LaunchError::Hello)?;
+        records::save(dir, records::SPAWN, &spawned)
+            .map_err(|source| LaunchError::WriteSpawn { path: dir.join(records::SPAWN), source })?;
+        wait_for_disk()
+            .map_err(|source| LaunchError::WriteSpec { path: dir.join(records::SPEC), source })?;
+        shim.go()
     }
 
     fn spawn(

@@ -95,7 +95,8 @@ impl Workload {
         sys::exit_now(127)
     }
 
-    /// Step 7, in the order of DESIGN.
+    /// Step 7. The order matters: what needs root comes before the change of user, and the
+    /// working directory after it, since root may enter where the user may not.
     fn become_workload(&self, ends: &Ends) -> Result<Infallible, Failure> {
         sys::place(ends.fault.as_fd(), FAULT_FD, libc::O_CLOEXEC).at(Step::CloseDescriptors)?;
         sys::place(ends.go.as_fd(), GO_FD, libc::O_CLOEXEC).at(Step::CloseDescriptors)?;

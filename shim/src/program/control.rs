@@ -56,11 +56,12 @@ impl Control {
             broker.register(&mut interest, Slot::Broker);
             let ready = interest.wait(-1);
             self.turn(&ready, scratch);
-            match self.next() {
-                Some(ToShim::Go) => return true,
-                Some(ToShim::Hello(hello)) if self.recognize(&hello) => {}
-                Some(_) => return false,
-                None => {}
+            while let Some(message) = self.next() {
+                match message {
+                    ToShim::Go => return true,
+                    ToShim::Hello(hello) if self.recognize(&hello) => {}
+                    _ => return false,
+                }
             }
         }
         false

@@ -1,7 +1,7 @@
 //! Steps 9 to 12: the loop, and the end.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::process::ExitCode;
 
 use job_shim::launch::Launch;
@@ -11,7 +11,7 @@ use job_shim::wire::{Ended, Exited, Failed, FromShim, ShimHello, Signal, Started
 use super::alarm::{Alarm, since_boot, wall_clock_ns};
 use super::buffers::Buffers;
 use super::cgroup::Cgroup;
-use super::child::{Child, fault};
+use super::child::{Child, GO, fault};
 use super::connection::Connection;
 use super::control::Control;
 use super::ending::{Deed, Ending};
@@ -80,6 +80,7 @@ impl Job {
             return ExitCode::SUCCESS;
         }
         self.go();
+        self.obey_all(); // what came together with GO makes no descriptor ready any more
         loop {
             let ready = self.wait();
             if self.turn(&ready, exit).is_err() {
@@ -108,7 +109,7 @@ impl Job {
     /// `fault` says so.
     fn go(&mut self) {
         if let Some(mut pipe) = self.go.take() {
-            let _ = std::io::Write::write(&mut pipe, &[super::child::GO]);
+            let _ = pipe.write_all(&[GO]);
         }
     }
 
@@ -152,7 +153,7 @@ impl Job {
             self.perform(deed);
         }
         if ready.has_control() {
-            self.commands(ready);
+            self.listen(ready);
         }
         if ready.has(Slot::Stdin) {
             self.acknowledging(Input::pass_on);
@@ -168,9 +169,10 @@ impl Job {
 
     fn exec_done(&mut self, exit: &ExitRecord) -> Result<(), NeverRan> {
         let Some(mut pipe) = self.fault.take() else { return Ok(()) };
-        let mut report = [0; 5];
-        let length = pipe.read(&mut report).unwrap_or(0);
-        if let Some(failed) = fault(&report[..length]) {
+        let mut report = Vec::new();
+        // It fails for nothing but a signal, which `read_to_end` begins again after.
+        let _ = pipe.read_to_end(&mut report);
+        if let Some(failed) = fault(&report) {
             self.fail(failed, exit);
             return Err(NeverRan);
         }
@@ -190,10 +192,14 @@ impl Job {
         self.control.linger(LINGER_MS);
     }
 
-    fn commands(&mut self, ready: &Ready) {
+    fn listen(&mut self, ready: &Ready) {
         if self.control.turn(ready, self.buffers.scratch()) {
             self.hello();
         }
+        self.obey_all();
+    }
+
+    fn obey_all(&mut self) {
         while let Some(message) = self.control.next() {
             self.obey(message);
         }

@@ -234,6 +234,7 @@ impl Wire {
                 Ok(0) => return None,
                 Ok(length) => self.reader.push(&bytes[..length]),
                 Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(e) => panic!("the shim says nothing: {e}"),
             }
         }

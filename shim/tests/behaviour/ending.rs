@@ -3,7 +3,7 @@
 use std::fs::File;
 
 use job_shim::record::Outcome;
-use job_shim::wire::{Cause, Source};
+use job_shim::wire::{Cause, Source, ToShim};
 
 use crate::broker::{Shim, script};
 use crate::host::Host;
@@ -129,5 +129,28 @@ fn a_signal_reaches_the_main_process_and_its_sender_is_recorded() {
         (exited.cause, exited.source, exited.by.as_str()),
         (Cause::Signaled, Source::Admin, "bob")
     );
+    shim.ended();
+}
+
+#[test]
+fn a_chain_of_processes_that_never_rests_is_killed() {
+    let Some(host) = Host::new() else { return };
+    // Each forks its successor and ends: whoever reads the list of pids comes too late.
+    let text = "export s='sh -c \"$s\" & exit 0'; eval \"$s\"";
+    let mut shim = Shim::start(host, &script(text));
+    assert_eq!(shim.exited().wait_status, 0);
+    shim.ended();
+    assert!(shim.host.is_empty());
+}
+
+#[test]
+fn a_stop_right_after_go_ends_the_job() {
+    let Some(host) = Host::new() else { return };
+    let mut shim = Shim::spawn(host, &script("exec sleep 60"));
+    shim.hello();
+    shim.wire.send(&ToShim::Go);
+    shim.stop(0);
+    let exited = shim.exited();
+    assert_eq!((exited.cause, exited.wait_status), (Cause::Stopped, libc::SIGKILL));
     shim.ended();
 }
