@@ -62,7 +62,7 @@ pub enum FromShim {
     Started(Started),
     /// It did not come that far; the shim leaves.
     Failed(Failed),
-    /// More output, or a change in what hinders it.
+    /// More output, as asked for with WATCH; unasked, when what hinders it has changed.
     Progress(Progress),
     /// Standard input went on.
     InputAck(InputAck),
@@ -144,6 +144,8 @@ pub struct ShimHello {
     pub input: InputAck,
     /// Set once the main process has ended.
     pub exited: Option<Exited>,
+    /// Something is ending it: a stop, its deadline, its output limit.
+    pub stopping: bool,
 }
 
 /// See [`FromShim::Started`].
@@ -279,6 +281,7 @@ pub enum Step {
     Exec = 19,
     DropPrivileges = 20,
     Listen = 21,
+    Abandoned = 22,
 }
 
 impl Step {
@@ -306,6 +309,7 @@ impl Step {
             Step::Exec => "exec",
             Step::DropPrivileges => "drop_privileges",
             Step::Listen => "listen",
+            Step::Abandoned => "abandoned",
         }
     }
 
@@ -315,7 +319,7 @@ impl Step {
     }
 }
 
-const ALL_STEPS: [Step; 21] = [
+const ALL_STEPS: [Step; 22] = [
     Step::ReadLaunch,
     Step::OomScore,
     Step::OpenState,
@@ -337,6 +341,7 @@ const ALL_STEPS: [Step; 21] = [
     Step::Exec,
     Step::DropPrivileges,
     Step::Listen,
+    Step::Abandoned,
 ];
 
 impl Cause {
@@ -447,6 +452,24 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Decoded<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hello_is_these_bytes() {
+        let hello = FromShim::Hello(Box::new(ShimHello {
+            job: [1; 16],
+            nonce: [2; 16],
+            pid: 3,
+            started: None,
+            progress: Progress::default(),
+            input: InputAck::default(),
+            exited: None,
+            stopping: true,
+        }));
+        let mut bytes = [[1; 16], [2; 16]].concat();
+        bytes.extend([3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(hello.payload(), bytes);
+        assert_eq!(FromShim::from_parts(101, &bytes), Ok(hello));
+    }
 
     fn exited() -> Exited {
         Exited {

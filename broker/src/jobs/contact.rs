@@ -172,6 +172,8 @@ fn catch_up(job: &Job, hello: &ShimHello) {
     }
     if let Some(exited) = &hello.exited {
         job.apply(Event::Exited(exited.clone()));
+    } else if hello.stopping {
+        job.apply(Event::StopAsked);
     }
 }
 

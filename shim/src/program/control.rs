@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 
 use job_shim::launch::Launch;
-use job_shim::wire::{BrokerHello, FromShim, Progress, Step, ToShim};
+use job_shim::wire::{Blocked, BrokerHello, FromShim, Progress, Step, ToShim};
 use nix::sys::socket::{Backlog, getsockopt, listen, sockopt::PeerCredentials};
 
 use super::connection::{Closed, Connection};
@@ -34,6 +34,8 @@ pub(crate) struct Control {
     strangers: Vec<Connection>,
     /// What the broker has seen, while it waits for more.
     watch: Option<Progress>,
+    /// What hindered the output when that was last told.
+    told: Option<Blocked>,
 }
 
 impl Control {
@@ -46,6 +48,7 @@ impl Control {
             broker: Some(broker),
             strangers: Vec::new(),
             watch: None,
+            told: None,
         }
     }
 
@@ -135,10 +138,12 @@ impl Control {
     }
 
     /// Answers, if somebody waits and there is something new. One answer to each question: without
-    /// a reader there is nothing to send.
+    /// a reader there is nothing to send. That the job blocks, or does so no more, is told unasked.
     pub(crate) fn report(&mut self, progress: Progress) {
-        if self.watch.is_some_and(|seen| seen != progress) {
+        let asked = self.watch.is_some_and(|seen| seen != progress);
+        if asked || self.told != progress.blocked {
             self.watch = None;
+            self.told = progress.blocked;
             self.send(&FromShim::Progress(progress));
         }
     }

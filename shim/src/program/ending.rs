@@ -77,6 +77,11 @@ impl Ending {
         self.end(now, Reason { cause, source, by: String::new() }, Duration::ZERO)
     }
 
+    /// Whether something is ending it.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.reason.is_some()
+    }
+
     /// A signal was sent to the main process.
     pub(crate) fn signaled(&mut self, signal: Signal) {
         if SIGNALS.contains(&signal.number) {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use job_shim::launch::Launch;
 use job_shim::record::Outcome;
-use job_shim::wire::{Ended, Exited, Failed, FromShim, ShimHello, Signal, Started, ToShim};
+use job_shim::wire::{Ended, Exited, Failed, FromShim, ShimHello, Signal, Started, Step, ToShim};
 
 use super::alarm::{Alarm, since_boot, wall_clock_ns};
 use super::buffers::Buffers;
@@ -77,6 +77,8 @@ impl Job {
         if !self.control.await_go(self.buffers.scratch()) {
             self.go = None;
             self.child.abandon(&self.cgroup);
+            // So that a later broker does not take this for a job that was lost.
+            exit.never_ran(Failed { step: Step::Abandoned, errno: libc::ECANCELED });
             return ExitCode::SUCCESS;
         }
         self.go();
@@ -101,6 +103,7 @@ impl Job {
             progress: self.output.progress(),
             input: self.input.ack(),
             exited: self.exited.clone(),
+            stopping: self.ending.has_begun(),
         }));
         self.control.send(&hello);
     }

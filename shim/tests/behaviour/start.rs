@@ -104,7 +104,9 @@ fn a_shim_whose_broker_dies_before_go_runs_nothing() {
     let mut shim = Shim::spawn(host, &script("echo ran"));
     shim.hello();
     shim.wire.hang_up();
-    assert_eq!(shim.exit_file(), ExitFile::default());
+    let abandoned = Failed { step: Step::Abandoned, errno: libc::ECANCELED };
+    let outcome = Some(Outcome::Failed(abandoned));
+    assert_eq!(shim.exit_file(), ExitFile { outcome, ended: None });
     assert_eq!(shim.stdout(), "");
     assert!(shim.host.is_empty());
 }
