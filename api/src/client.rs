@@ -9,6 +9,7 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -56,6 +57,9 @@ const STREAM_WINDOW: u32 = 16 << 20;
 const CONNECTION_WINDOW: u32 = 32 << 20;
 const FRAME: u32 = 1 << 20;
 
+/// Bytes taken from the socket at once: rustls asks for 4 KiB each time.
+const READ: usize = 256 << 10;
+
 /// The largest message a client accepts: one chunk of output with room to spare.
 const MAX_MESSAGE: usize = 8 << 20;
 
@@ -73,6 +77,7 @@ pub async fn connect(addr: &str, credentials: &Credentials) -> Result<Client, Co
         async move {
             let tcp = TcpStream::connect((host.as_str(), port)).await?;
             tcp.set_nodelay(true)?;
+            let tcp = BufReader::with_capacity(READ, tcp);
             Ok::<_, std::io::Error>(TokioIo::new(tls.connect(server, tcp).await?))
         }
     });

@@ -73,6 +73,7 @@ fn start(arguments: &Arguments) -> Result<(), ServiceError> {
         return Err(ServiceError::NotRoot);
     }
     raise_descriptor_limit();
+    crate::sys::keep_freed_memory();
     // One thread for the jobs; connections have their own, see `serve`.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(serve_until_signal(config));

@@ -72,6 +72,23 @@ pub(crate) fn pidfd_reap(pidfd: BorrowedFd<'_>) {
     }
 }
 
+/// Whether the process has ended, reaped or not.
+pub(crate) fn pidfd_has_ended(pidfd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+/// Has the allocator keep what is freed instead of giving it back to the kernel at once: pieces of
+/// output come and go by the thousand each second, and page faults cost more than their copying.
+/// Measured, 1 GiB to a client: 0.95 s without, 0.70 s with. mallopt(3).
+pub(crate) fn keep_freed_memory() {
+    // SAFETY: called before there are other threads; both parameters take any size.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 4 << 20);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 16 << 20);
+    }
+}
+
 /// Registers a descriptor with the runtime, to wait until it is readable.
 ///
 /// # Errors

@@ -3,8 +3,10 @@
 use std::fmt::Write as _;
 
 use prost::Message;
-use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
-use serde::Serialize;
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, Kind, MessageDescriptor, ReflectMessage, SerializeOptions,
+};
+use serde_json::Value;
 
 use crate::cli::Format;
 use crate::failure::{Failure, Result};
@@ -26,19 +28,34 @@ pub(crate) fn shown(name: &str, message: &impl Message, format: Format) -> Resul
         .ok_or_else(|| fault("the contract does not describe it".into()))?;
     let dynamic = DynamicMessage::decode(described, message.encode_to_vec().as_slice())
         .map_err(|e| fault(e.to_string()))?;
-    let text = Text(&dynamic);
+    let mut value = dynamic
+        .serialize_with_options(serde_json::value::Serializer, &OPTIONS)
+        .map_err(|e| fault(e.to_string()))?;
+    drop_unspecified(&mut value, &dynamic.descriptor());
     if format == Format::Yaml {
-        return serde_yaml_ng::to_string(&text).map_err(|e| fault(e.to_string()));
+        return serde_yaml_ng::to_string(&value).map_err(|e| fault(e.to_string()));
     }
-    let json = serde_json::to_string_pretty(&text).map_err(|e| fault(e.to_string()))?;
+    let json = serde_json::to_string_pretty(&value).map_err(|e| fault(e.to_string()))?;
     Ok(harmless(&json) + "\n")
 }
 
-struct Text<'a>(&'a DynamicMessage);
-
-impl Serialize for Text<'_> {
-    fn serialize<S: serde::Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
-        self.0.serialize_with_options(to, &OPTIONS)
+/// An enumeration that says nothing is left out: a running job has no cause, rather than the cause
+/// `cause_unspecified`.
+fn drop_unspecified(value: &mut Value, message: &MessageDescriptor) {
+    let Value::Object(object) = value else { return };
+    for field in message.fields().filter(|field| !field.is_map()) {
+        match (field.kind(), object.get_mut(field.name())) {
+            (Kind::Enum(kind), Some(Value::String(word)))
+                if *word == kind.default_value().name() =>
+            {
+                object.remove(field.name());
+            }
+            (Kind::Message(inner), Some(Value::Array(all))) => {
+                all.iter_mut().for_each(|one| drop_unspecified(one, &inner));
+            }
+            (Kind::Message(inner), Some(one)) => drop_unspecified(one, &inner),
+            _ => {}
+        }
     }
 }
 
@@ -83,7 +100,7 @@ mod tests {
     #[test]
     fn json_has_the_protos_names_words_for_enums_and_numbers_for_numbers() {
         let text = shown("Job", &job(), Format::Json).expect("prints");
-        let value: serde_json::Value = serde_json::from_str(&text).expect("is JSON");
+        let value: Value = serde_json::from_str(&text).expect("is JSON");
         assert_eq!(value["state"], "finished");
         assert_eq!(value["cause"], "exited");
         assert_eq!(value["exit_code"], 0);
@@ -93,6 +110,16 @@ mod tests {
         assert_eq!(value["spec"]["time_limit"], "90s");
         assert_eq!(value["spec"]["argv"][0], "a\u{9b}\u{7f}\n");
         assert!(value.get("signal").is_none());
+    }
+
+    #[test]
+    fn an_enumeration_that_says_nothing_is_left_out() {
+        let jobs = vec![Job { cause: 0, ..job() }];
+        let list = ListJobsResponse { jobs, ..ListJobsResponse::default() };
+        let text = shown("ListJobsResponse", &list, Format::Json).expect("prints");
+        let value: Value = serde_json::from_str(&text).expect("is JSON");
+        assert_eq!(value["jobs"][0]["state"], "finished");
+        assert!(value["jobs"][0].get("cause").is_none(), "{text}");
     }
 
     #[test]
@@ -107,7 +134,7 @@ mod tests {
     fn an_empty_list_is_a_list() {
         let text =
             shown("ListJobsResponse", &ListJobsResponse::default(), Format::Json).expect("prints");
-        let value: serde_json::Value = serde_json::from_str(&text).expect("is JSON");
+        let value: Value = serde_json::from_str(&text).expect("is JSON");
         assert_eq!(value["jobs"], serde_json::json!([]));
     }
 }

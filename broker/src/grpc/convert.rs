@@ -146,7 +146,7 @@ pub(super) fn job(job: &Job) -> v1::Job {
         dropped_bytes: progress.dropped,
         incomplete: known.incomplete,
         request_id: record.request_id.clone(),
-        recovering: known.contact == Contact::Recovering,
+        recovering: known.contact == Contact::Recovering && !known.state.is_over(),
         warnings: warnings(&known, progress.blocked),
         ..v1::Job::default()
     };

@@ -2,7 +2,7 @@
 //! connecting to shims and settling happens beside it, all jobs in parallel.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::Quarantined;
@@ -71,7 +71,7 @@ fn take_over(ground: &Arc<Ground>, pool: &Arc<Pool>, id: JobId) -> io::Result<Op
             job
         }
         Verdict::Settle => {
-            let job = job(running());
+            let job = job(Snapshot { contact: Contact::Recovering, ..running() });
             tokio::spawn(settle(Arc::clone(ground), Arc::clone(&job)));
             job
         }
@@ -104,7 +104,9 @@ fn facts(ground: &Ground, id: JobId, record: &SpecRecord) -> io::Result<(Facts, 
     let pidfd = spawned.as_ref().filter(|_| same_boot).and_then(|spawned| {
         let pidfd = sys::pidfd_open(spawned.shim_pid).ok()?;
         let start_time = host::start_time(spawned.shim_pid).ok()?;
-        (start_time == spawned.shim_start_time).then_some(pidfd)
+        // Ended and not reaped yet, by whoever has inherited it, is ended.
+        (start_time == spawned.shim_start_time && !sys::pidfd_has_ended(pidfd.as_fd()))
+            .then_some(pidfd)
     });
     let facts = Facts {
         same_boot,

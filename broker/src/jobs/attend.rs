@@ -130,10 +130,10 @@ fn learn_end(ground: &Ground, job: &Job) -> io::Result<()> {
     };
     job.set_progress(totals.into());
     let incomplete = exit.ended.is_none();
-    match exit.outcome.or_else(|| killed_by_us(job)) {
+    match killed_by_us(job, exit.outcome.as_ref()).or(exit.outcome) {
         Some(Outcome::Exited(exited)) => {
-            if job.snapshot().state == State::Starting {
-                // The start itself was never told: the main process's pid is not known any more.
+            if job.snapshot().started.is_none() {
+                // The start was never told to this broker: the pid is not known any more.
                 job.apply(Event::Started(Started { pid: 0, time_ns: job.record().created_ns }));
             }
             let time_ns = exited.time_ns;
@@ -152,9 +152,20 @@ fn learn_end(ground: &Ground, job: &Job) -> io::Result<()> {
     Ok(())
 }
 
-/// A stop that the broker had to carry out itself, since the shim did not answer.
-fn killed_by_us(job: &Job) -> Option<Outcome> {
+/// A stop that the broker had to carry out itself, since the shim did not answer: that has no
+/// record, or one of a SIGKILL from nowhere.
+fn killed_by_us(job: &Job, recorded: Option<&Outcome>) -> Option<Outcome> {
     let asked = job.stop_asked()?;
+    let is_ours = match recorded {
+        None => true,
+        Some(Outcome::Exited(exited)) => {
+            exited.cause == Cause::Signaled && exited.wait_status == libc::SIGKILL
+        }
+        Some(Outcome::Failed(_)) => false,
+    };
+    if !is_ours {
+        return None;
+    }
     Some(Outcome::Exited(Exited {
         wait_status: libc::SIGKILL,
         cause: Cause::Stopped,
