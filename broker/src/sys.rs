@@ -9,6 +9,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use libc::{c_char, c_int, c_void};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 

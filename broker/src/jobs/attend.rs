@@ -11,7 +11,7 @@ use nix::errno::Errno;
 
 use super::contact;
 use super::job::{Job, Link};
-use super::state::{Event, Failure, State, Totals};
+use super::state::{Event, Failure, Totals};
 use crate::host;
 use crate::launch::{LaunchError, Launcher};
 use crate::store::records::{self, FORMAT, FinalRecord, SpawnRecord, SpecRecord};
@@ -44,6 +44,7 @@ pub(super) async fn attend(
     }
     settle(ground, job).await;
 }
+
 /// A start that failed, in words for whoever asked for it.
 pub(super) fn failure(error: &LaunchError, record: &SpecRecord) -> Failure {
     let message = match error {

@@ -8,12 +8,16 @@ pub mod repair;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::id::JobId;
+use crate::sys;
 pub use durable::{replace, sync_directory};
 
 /// An opened state directory. One broker holds it at a time.
@@ -140,24 +144,42 @@ fn remove_tree(path: &Path) -> io::Result<()> {
 }
 
 fn lock(root: &Path) -> Result<Flock<File>, OpenError> {
+    let held = |holder| OpenError::Held { path: root.into(), holder };
+    match try_lock(root)? {
+        Ok(lock) => Ok(lock),
+        Err(holder) if ends_now(&holder) => try_lock(root)?.map_err(held),
+        Err(holder) => Err(held(holder)),
+    }
+}
+
+/// The lock, with this process's pid in it; or the pid that is in it.
+fn try_lock(root: &Path) -> Result<Result<Flock<File>, String>, OpenError> {
     let path = root.join("lock");
     let io = |source| OpenError::Io { step: "lock", path: path.clone(), source };
     let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let file = file.open(&path).map_err(io)?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+    let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    match Flock::lock(options.open(&path).map_err(io)?, FlockArg::LockExclusiveNonblock) {
         Ok(mut lock) => {
             lock.set_len(0).map_err(io)?;
             lock.write_all(std::process::id().to_string().as_bytes()).map_err(io)?;
-            Ok(lock)
+            Ok(Ok(lock))
         }
-        Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
+        Err((mut file, Errno::EWOULDBLOCK)) => {
             let mut holder = String::new();
             file.read_to_string(&mut holder).map_err(io)?;
-            Err(OpenError::Held { path: root.into(), holder })
+            Ok(Err(holder))
         }
         Err((_, errno)) => Err(io(errno.into())),
     }
+}
+
+/// One that has just been killed closes thousands of descriptors before it lets go of the lock:
+/// worth a second of waiting. When its pidfd tells of its end, the lock is free.
+fn ends_now(holder: &str) -> bool {
+    let Ok(pid) = holder.parse() else { return false };
+    let Ok(pidfd) = sys::pidfd_open(pid) else { return true };
+    let mut ended = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    poll(&mut ended, 1000u16).is_ok_and(|count| count > 0)
 }
 
 fn read_epoch(path: &Path) -> io::Result<u64> {
