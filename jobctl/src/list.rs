@@ -67,10 +67,9 @@ fn narrow(jobs: &[Job]) -> String {
         "ID", "NAME", "OWNER", "STATE", "CAUSE", "EXIT", "SIGNAL", "SOURCE", "PID", "STARTED",
         "ENDED", "COMMAND",
     ]);
-    let now = SystemTime::now();
+    let (now, length) = (SystemTime::now(), id_length(jobs));
     for job in jobs {
-        let id = job.id.get(..SHORT_ID).unwrap_or(&job.id).to_owned();
-        let mut cells = vec![id];
+        let mut cells = vec![job.id.get(..length).unwrap_or(&job.id).to_owned()];
         cells.extend(common(job));
         cells.push(when::relative(job.started_at.as_ref(), now));
         cells.push(when::relative(job.ended_at.as_ref(), now));
@@ -83,6 +82,15 @@ fn narrow(jobs: &[Job]) -> String {
     }
     let width = terminal.then(terminal_size::terminal_size).flatten();
     table.shown(width.map(|(terminal_size::Width(columns), _)| columns.into()))
+}
+
+/// How much of an id tells these jobs apart: of those from the same millisecond, more.
+fn id_length(jobs: &[Job]) -> usize {
+    let mut ids: Vec<&str> = jobs.iter().map(|job| job.id.as_str()).collect();
+    ids.sort_unstable();
+    let alike =
+        |pair: &[&str]| pair[0].bytes().zip(pair[1].bytes()).take_while(|(a, b)| a == b).count();
+    ids.windows(2).map(|pair| alike(pair) + 1).fold(SHORT_ID, usize::max)
 }
 
 /// Everything that fits on a line, in full.
@@ -196,6 +204,15 @@ mod tests {
         }
         assert!(row.ends_with("SIGTERM  user    -    -        -      sh -c 'a\\nb'"), "{row}");
         assert!(!text.contains('\x1b'));
+    }
+
+    #[test]
+    fn jobs_of_the_same_millisecond_can_be_told_apart() {
+        let mut other = job();
+        other.id = "0198c7f2-3d4e-7f01-8001-0123456789ab".into();
+        let text = narrow(&[job(), other]);
+        assert!(text.contains("0198c7f2-3d4e-7f01-8000  "), "{text}");
+        assert!(text.contains("0198c7f2-3d4e-7f01-8001  "), "{text}");
     }
 
     #[test]
