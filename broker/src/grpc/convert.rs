@@ -58,7 +58,10 @@ pub(super) fn duration(
     value: Option<prost_types::Duration>,
 ) -> Result<Option<Duration>, Status> {
     let convert = |value: prost_types::Duration| {
-        Duration::try_from(value).map_err(|_| refuse::field(field, "must not be negative".into()))
+        // Looked at before the conversion, which panics on the most negative ones.
+        let is_negative = value.seconds < 0 || value.nanos < 0;
+        let time = Some(value).filter(|_| !is_negative).and_then(|value| value.try_into().ok());
+        time.ok_or_else(|| refuse::field(field, "must not be negative".into()))
     };
     value.map(convert).transpose()
 }

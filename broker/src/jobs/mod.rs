@@ -51,6 +51,7 @@ struct Core {
     ground: Arc<Ground>,
     config: config::Jobs,
     pool: Arc<Pool>,
+    nobody: Account,
     table: Mutex<Table>,
     quarantined: Vec<Quarantined>,
     /// Where attendants live, whoever calls.
@@ -160,10 +161,13 @@ impl Supervisor {
         let ground = Arc::new(Ground { state, launcher, boot_id });
         let pool = Pool::new(config.pool);
         let (table, quarantined) = adopt::adopt(&ground, &pool).map_err(SupervisorError::Adopt)?;
+        let nobody =
+            accounts::resolve("nobody", ground.launcher.shim_uid()).map_err(SetupError::from)?;
         let core = Core {
             ground,
             config,
             pool,
+            nobody,
             table: Mutex::new(table),
             quarantined,
             runtime: Handle::current(),
@@ -197,7 +201,8 @@ impl Supervisor {
     ) -> Result<Arc<Job>, StartError> {
         let (caller, spec) = wish.into_parts();
         let digest = digest(&spec);
-        let job = match self.register(&caller, spec, request_id, &digest)? {
+        let account = self.core.account(&spec.run_as).await?;
+        let job = match self.register(&caller, spec, account, request_id, &digest)? {
             Registered::Known(job) => job,
             Registered::New(job, record) => {
                 let core = Arc::clone(&self.core);
@@ -386,6 +391,7 @@ impl Supervisor {
         &self,
         caller: &Caller,
         spec: JobSpec,
+        (account, lease): (Account, Option<Lease>),
         request_id: &str,
         digest: &str,
     ) -> Result<Registered, StartError> {
@@ -402,7 +408,6 @@ impl Supervisor {
         if let Some(job) = table.live_name(owner, &spec.name) {
             return Err(StartError::NameTaken { name: spec.name, job });
         }
-        let (account, lease) = self.core.account(&spec.run_as)?;
         let record = self.core.record(owner, request_id, digest, spec, account);
         let mut public = record.clone();
         public.spec.env.values_mut().for_each(String::clear); // the shim gets them, memory keeps none
@@ -422,12 +427,22 @@ impl Core {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn account(&self, run_as: &str) -> Result<(Account, Option<Lease>), AccountError> {
+    /// Off the threads that serve: a name service may take its time.
+    async fn account(&self, run_as: &str) -> Result<(Account, Option<Lease>), AccountError> {
         if run_as == "pool" {
             let lease = self.pool.lease()?;
             return Ok((lease.account(), Some(lease)));
         }
-        Ok((accounts::resolve(run_as, self.ground.launcher.shim_uid())?, None))
+        if run_as == "nobody" {
+            return Ok((self.nobody.clone(), None)); // the usual case need not ask anybody
+        }
+        let (name, shim_uid) = (run_as.to_owned(), self.ground.launcher.shim_uid());
+        let lookup = self.runtime.spawn_blocking(move || accounts::resolve(&name, shim_uid));
+        let account = lookup.await.unwrap_or_else(|panic| {
+            let source = io::Error::other(panic);
+            Err(AccountError::Lookup { name: run_as.into(), source })
+        })?;
+        Ok((account, None))
     }
 
     fn record(
