@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{programs, test, vm};
+use crate::{bench, demo, down, interrupt, programs, restart, test, up, vm};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The project's own commands", version)]
@@ -15,6 +15,19 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Show the system at work, on a broker of its own, and leave nothing behind
+    Demo(demo::Args),
+    /// Leave a broker running, with throw-away certificates, and say how to use it
+    Up(up::Args),
+    /// End a broker that `up` left running and start it anew over its jobs
+    Restart(restart::Args),
+    /// End a broker that `up` left running, and its jobs
+    Down(down::Args),
+    /// Measure speed and size side by side with ssh and with the bare kernel
+    Bench(bench::Args),
+    /// What `bench` has run as a job
+    #[command(hide = true)]
+    BenchWriter(bench::writer::Args),
     /// Build job-broker, jobctl, job-certs and the static job-shim, and say where they are
     Build(programs::Args),
     /// Formatting, lints, unit tests, end-to-end tests here and in the testbed VM
@@ -23,15 +36,22 @@ enum Command {
     Vm(vm::Args),
 }
 
-/// Parses the command line and runs the command; an error is printed with its causes and exits 1.
+/// Parses the command line and runs the command; an error is printed with its causes and exits 1, or
+/// 128+n when signal n is what stopped us.
 pub(crate) fn dispatch() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Up(args) => up::run(&args),
+        Command::Restart(args) => restart::run(&args),
+        Command::Down(args) => down::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::BenchWriter(args) => bench::writer::run(&args),
         Command::Build(args) => programs::run(&args),
         Command::Test(args) => test::run(&args),
         // Like `docker run`: 125 is the VM's own failure, everything else is the command's status.
         Command::Vm(args) => return vm::run(&args).unwrap_or_else(|e| fail(&e, 125)),
     };
-    result.unwrap_or_else(|error| fail(&error, 1))
+    result.unwrap_or_else(|error| fail(&error, interrupt::status().unwrap_or(1)))
 }
 
 fn fail(error: &anyhow::Error, status: u8) -> ExitCode {

@@ -2,14 +2,23 @@
 //!
 //! [`run`] reads the command line (`cli`) and hands over to the file that is named after the command.
 //! What several commands need stands beside them: `workspace` (where things are), `process` (running
-//! other programs), `packages` (Debian packages), `programs` (building ours).
+//! other programs), `root` (running them as root), `interrupt` (ending them on Ctrl-C), `packages`
+//! (Debian packages), `programs` (building ours), `site` (a broker with all that belongs to it).
 
+mod bench;
 mod cli;
+mod demo;
+mod down;
+mod interrupt;
 mod packages;
 mod process;
 mod programs;
+mod restart;
+mod root;
+mod site;
 mod size;
 mod test;
+mod up;
 mod vm;
 mod workspace;
 

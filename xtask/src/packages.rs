@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::process;
+use crate::{process, root};
 
 /// Makes sure that programs are there: each a pair of (program, or the absolute path of a file) and
 /// the Debian package that has it. `why` completes "... is needed".
@@ -43,16 +43,8 @@ fn install(packages: &[&str]) -> Result<()> {
 }
 
 fn apt_get() -> Result<Command> {
-    let mut command = if nix::unistd::geteuid().is_root() {
-        Command::new("env")
-    } else if process::find("sudo").is_some() {
-        let mut sudo = Command::new("sudo");
-        sudo.arg("env");
-        sudo
-    } else {
-        bail!("packages are missing, and installing them needs root or sudo");
-    };
     // Through env(1), because sudo drops the variables of its caller.
+    let mut command = root::command("env", "to install packages")?;
     command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q"]);
     // Our stdout belongs to the command that is run in the end.
     command.stdout(std::io::stderr());

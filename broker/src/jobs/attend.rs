@@ -11,7 +11,7 @@ use nix::errno::Errno;
 
 use super::contact;
 use super::job::{Job, Link};
-use super::state::{Event, Failure, Totals};
+use super::state::{Event, Failure, Snapshot, Totals};
 use crate::host;
 use crate::launch::{LaunchError, Launcher};
 use crate::store::records::{self, FORMAT, FinalRecord, SpawnRecord, SpecRecord};
@@ -142,6 +142,8 @@ fn learn_end(ground: &Ground, job: &Job) -> io::Result<()> {
             job.apply(Event::Ended { time_ns, incomplete });
         }
         Some(Outcome::Failed(failed)) => {
+            // An adopted job is taken for running until its shim tells; this one never was.
+            job.restore(Snapshot::starting());
             job.apply(Event::StartFailed(failure(&LaunchError::Shim(failed), job.record())));
         }
         None => job.apply(Event::ShimLost(Failure {

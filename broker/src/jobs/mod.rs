@@ -201,22 +201,28 @@ impl Supervisor {
     ) -> Result<Arc<Job>, StartError> {
         let (caller, spec) = wish.into_parts();
         let digest = digest(&spec);
-        let account = self.core.account(&spec.run_as).await?;
-        let job = match self.register(&caller, spec, account, request_id, &digest)? {
-            Registered::Known(job) => job,
-            Registered::New(job, record) => {
-                let core = Arc::clone(&self.core);
-                let launching = Arc::clone(&job);
-                // Detached: a caller that hangs up does not leave half a job.
-                self.core.runtime.spawn_blocking(move || core.bring_up(&launching, &record));
-                job
+        loop {
+            let account = self.core.account(&spec.run_as).await?;
+            let registered = self.register(&caller, spec.clone(), account, request_id, &digest)?;
+            let (job, is_new) = match registered {
+                Registered::Known(job) => (job, false),
+                Registered::New(job, record) => {
+                    let core = Arc::clone(&self.core);
+                    let launching = Arc::clone(&job);
+                    // Detached: a caller that hangs up does not leave half a job.
+                    let bring_up = move || core.bring_up(&launching, &record);
+                    self.core.runtime.spawn_blocking(bring_up);
+                    (job, true)
+                }
+            };
+            let mut snapshot = job.watch_snapshot();
+            let known = snapshot.wait_for(Snapshot::is_past_start).await;
+            match known.ok().and_then(|known| known.start_failure()) {
+                // An earlier broker's, found out just now: it never ran, so this one may.
+                Some(_) if !is_new && job.may_be_asked_again() => {}
+                Some(failure) => return Err(StartError::Failed { job: job.id(), failure }),
+                None => return Ok(job),
             }
-        };
-        let mut snapshot = job.watch_snapshot();
-        let known = snapshot.wait_for(Snapshot::is_past_start).await;
-        match known.ok().and_then(|known| known.start_failure()) {
-            Some(failure) => Err(StartError::Failed { job: job.id(), failure }),
-            None => Ok(job),
         }
     }
 

@@ -1,5 +1,5 @@
-//! Bringing a job to life, in the two phases of ARCHITECTURE.md: everything is on disk and the
-//! shim is ready before GO; after GO it is never run again. Blocking code, for a thread that may.
+//! Bringing a job to life, in the two phases of ARCHITECTURE.md: everything is on disk before GO;
+//! after GO it is never run again. Blocking code, for a thread that may.
 
 pub mod accounts;
 pub mod cgroup;
@@ -183,7 +183,7 @@ impl Launcher {
         format!("/proc/self/fd/{}/{id}", self.run_dir.as_raw_fd()).into()
     }
 
-    /// Runs the job: spec, cgroup, shim, HELLO, `spawn.json`, GO, STARTED. The spec is made durable
+    /// Runs the job: spec, cgroup, shim, `spawn.json`, GO, HELLO, STARTED. The spec is made durable
     /// on a thread of its own: while the disk works, cgroup and shim come to be.
     ///
     /// # Errors
@@ -233,7 +233,8 @@ impl Launcher {
         Ok((shim, child.pid, nonce))
     }
 
-    /// From HELLO to STARTED.
+    /// From `spawn.json` to STARTED. GO does not wait for HELLO: which program that is and which
+    /// process is known since the clone, and the shim finds GO when it has come so far.
     fn bring_program(
         &self,
         dir: &Path,
@@ -242,13 +243,14 @@ impl Launcher {
         (pid, nonce): (u32, Uuid),
         wait_for_disk: impl FnOnce() -> io::Result<()>,
     ) -> Result<Started, LaunchError> {
-        shim.expect_hello(job.id, nonce)?;
-        let spawned = self.spawn_record(pid, nonce).map_err(LaunchError::Hello)?;
+        let spawned = self.spawn_record(pid, nonce).map_err(LaunchError::Spawn)?;
         records::save(dir, records::SPAWN, &spawned)
             .map_err(|source| LaunchError::WriteSpawn { path: dir.join(records::SPAWN), source })?;
         wait_for_disk()
             .map_err(|source| LaunchError::WriteSpec { path: dir.join(records::SPEC), source })?;
-        shim.go()
+        shim.go()?;
+        shim.expect_hello(job.id, nonce)?;
+        shim.expect_started()
     }
 
     fn spawn(
@@ -337,6 +339,16 @@ impl Launcher {
 }
 
 impl Shim {
+    /// A shim that has failed and left already has said why: that is read next.
+    fn go(&mut self) -> Result<(), LaunchError> {
+        let mut bytes = Vec::new();
+        frame::write(&ToShim::Go, &mut bytes);
+        match self.control.write_all(&bytes) {
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            result => result.map_err(LaunchError::Go),
+        }
+    }
+
     fn expect_hello(&mut self, id: JobId, nonce: Uuid) -> Result<(), LaunchError> {
         match self.receive().map_err(LaunchError::Hello)? {
             FromShim::Hello(hello)
@@ -349,10 +361,7 @@ impl Shim {
         }
     }
 
-    fn go(&mut self) -> Result<Started, LaunchError> {
-        let mut bytes = Vec::new();
-        frame::write(&ToShim::Go, &mut bytes);
-        self.control.write_all(&bytes).map_err(LaunchError::Go)?;
+    fn expect_started(&mut self) -> Result<Started, LaunchError> {
         match self.receive().map_err(LaunchError::Go)? {
             FromShim::Started(started) => {
                 self.control.set_nonblocking(true).map_err(LaunchError::Go)?;

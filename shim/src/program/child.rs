@@ -19,7 +19,7 @@ use nix::unistd::{
     Gid, Pid, Uid, chdir, getresgid, getresuid, setgroups, setresgid, setresuid, setsid, setuid,
 };
 
-use super::birth::{default_dispositions, kill_for_memory_as_usual};
+use super::birth::kill_for_memory_as_usual;
 use super::cgroup::Cgroup;
 use super::pipes::Ends;
 use super::{At, Failure, privileges};
@@ -109,8 +109,8 @@ impl Workload {
             sys::place(end.as_fd(), fd, 0).at(Step::Stdio)?;
         }
         self.become_user()?;
+        // Their dispositions are the defaults since the shim's birth, which this was cloned from.
         SigSet::empty().thread_set_mask().at(Step::Signals)?;
-        default_dispositions().at(Step::Signals)?;
         sys::close_from(FAULT_FD + 1).at(Step::CloseDescriptors)?;
         chdir(self.directory.as_c_str()).at(Step::Chdir)?;
         self.verify()?;
@@ -121,7 +121,6 @@ impl Workload {
     fn become_user(&self) -> Result<(), Failure> {
         setgroups(&self.groups).at(Step::Groups)?;
         setresgid(self.gid, self.gid, self.gid).at(Step::Groups)?;
-        privileges::empty_bounding_set().at(Step::Capabilities)?;
         setresuid(self.uid, self.uid, self.uid).at(Step::User)?;
         privileges::clear_inheritable_and_ambient().at(Step::Capabilities)?;
         nix::sys::prctl::set_no_new_privs().at(Step::NoNewPrivileges)

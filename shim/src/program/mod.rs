@@ -107,6 +107,8 @@ fn prepare(launch: &Launch, work: OwnedFd, listener: OwnedFd) -> Result<Prepared
     let (pipes, ends) = Pipes::make(launch)?;
     let alarm = Alarm::new().at(Step::MakePipes)?;
     let buffers = Buffers::new().at(Step::MakePipes)?;
+    // Before the clone: once for both. What is held stays held until the change of uid.
+    privileges::empty_bounding_set().at(Step::Capabilities)?;
     let child = Workload::new(launch)?.clone_into(work.as_fd(), &ends)?;
     drop((ends, work)); // the workload's ends of the pipes are its own now
     match privileges::become_shim(launch).and_then(|()| control::start_listening(listener)) {

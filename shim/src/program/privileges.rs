@@ -27,7 +27,6 @@ pub(crate) fn become_shim(launch: &Launch) -> Result<(), Failure> {
     let (shim, gid) = (Uid::from_raw(launch.shim_uid), Gid::from_raw(launch.shim_gid));
     setgroups(&[]).at(STEP)?;
     setresgid(gid, gid, gid).at(STEP)?;
-    empty_bounding_set().at(STEP)?;
     setresuid(shim, Uid::from_raw(launch.uid), shim).at(STEP)?;
     clear_inheritable_and_ambient().at(STEP)?;
     prctl::set_no_new_privs().at(STEP)?;

@@ -1,0 +1,49 @@
+//! One line, from the job's write(2) to the client's stdout, against ssh.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::report::Row;
+use super::writer::now;
+use super::{Bench, quantile};
+use crate::interrupt::Running;
+use crate::site::IDENTITIES;
+
+pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
+    let count = if bench.quick { "200" } else { "1000" };
+    let writer = bench.writer();
+    let words = [writer.as_str(), "bench-writer", "lines", count, "4"];
+    let broker = bench.broker()?;
+    let (mut ours, mut ssh) = (vec![], vec![]);
+    for _ in 0..bench.rounds(2, 5) {
+        let mut command = broker.site.jobctl(IDENTITIES[1]);
+        ours.extend(delays(command.args(["run", "--"]).args(words))?);
+        ssh.extend(delays(&mut bench.sshd.ssh(&words))?);
+    }
+    broker.close()?;
+    let row = |name, fraction| {
+        Row::new(name, quantile(&ours, fraction), "ms")
+            .beside("ssh", quantile(&ssh, fraction))
+            .ratio_at_most(1.0)
+    };
+    Ok(vec![
+        row("one line, from write() to the client, p50", 0.5),
+        row("one line, from write() to the client, p99", 0.99),
+    ])
+}
+
+/// Milliseconds of each line, but for the first few, which the connection's start delays.
+fn delays(command: &mut Command) -> Result<Vec<f64>> {
+    let mut running = Running::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
+    let out = running.child.stdout.take().context("no stdout")?;
+    let mut delays = Vec::new();
+    for line in BufReader::new(out).lines() {
+        let written = Duration::from_nanos(line?.parse().context("not a time")?);
+        delays.push(now().saturating_sub(written).as_secs_f64() * 1e3);
+    }
+    ensure!(running.wait()?.success(), "the writer failed");
+    Ok(delays.split_off(delays.len().min(10)))
+}

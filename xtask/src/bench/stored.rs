@@ -1,0 +1,102 @@
+//! A gigabyte to a client: from a job that has ended, and from a running `cat`, against ssh.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::report::Row;
+use super::writer::content;
+use super::{Bench, median, usage};
+use crate::interrupt;
+use crate::process;
+use crate::site::{IDENTITIES, Site};
+
+/// One way to move the bytes: rate and cost of each round.
+#[derive(Default)]
+struct Way {
+    gb_per_second: Vec<f64>,
+    cpu_per_gb: Vec<f64>,
+}
+
+pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
+    let size = if bench.quick { 256 << 20 } else { 1 << 30 };
+    let file = bench.open_dir.path().join("stored");
+    write_file(&file, size)?;
+    let file = file.to_str().context("the path is not UTF-8")?;
+    let broker = bench.broker()?;
+    let site = &broker.site;
+    let mut start = site.jobctl(IDENTITIES[1]);
+    let id = process::output(start.args(["start", "--", "cat", file]))?;
+    process::check(site.jobctl(IDENTITIES[1]).args(["-q", "wait", "--until", "end", id.trim()]))?;
+
+    let [mut logs, mut run, mut ssh] = [Way::default(), Way::default(), Way::default()];
+    for _ in 0..bench.rounds(3, 7) {
+        let mut command = site.jobctl(IDENTITIES[1]);
+        logs.round(command.args(["logs", id.trim()]), size, || ours(site))?;
+        let mut command = site.jobctl(IDENTITIES[1]);
+        run.round(command.args(["run", "--", "cat", file]), size, || ours(site))?;
+        let mut command = bench.sshd.ssh(&["-c", "aes128-gcm@openssh.com", "cat", file]);
+        ssh.round(&mut command, size, || usage::cpu(bench.sshd.pid(), true))?;
+    }
+    broker.close()?;
+    std::fs::remove_file(file).context("cannot remove the file")?;
+    let reference = "ssh -c aes128-gcm cat";
+    let (rate, cost) = (median(&ssh.gb_per_second), median(&ssh.cpu_per_gb));
+    let row = |name, samples: &[f64], unit, value| {
+        Row::new(name, median(samples), unit).beside(reference, value)
+    };
+    Ok(vec![
+        row("jobctl logs, 1 GiB stored", &logs.gb_per_second, "GB/s", rate).ratio_at_least(2.0),
+        row("jobctl logs, CPU of client and broker", &logs.cpu_per_gb, "s/GB", cost)
+            .ratio_at_most(0.5),
+        row("jobctl run -- cat, 1 GiB", &run.gb_per_second, "GB/s", rate),
+        row("jobctl run -- cat, CPU of all processes", &run.cpu_per_gb, "s/GB", cost),
+    ])
+}
+
+/// The broker, and everything below its jobs' cgroup.
+fn ours(site: &Site) -> Result<Duration> {
+    let broker = site.broker_pid().context("the broker has ended")?;
+    Ok(usage::cpu(broker, false)? + usage::cgroup_cpu(&site.cgroup()?)?)
+}
+
+impl Way {
+    /// `server` tells the CPU time of the other side so far.
+    fn round(
+        &mut self,
+        client: &mut Command,
+        size: usize,
+        server: impl Fn() -> Result<Duration>,
+    ) -> Result<()> {
+        let own = std::process::id();
+        let before = server()? + usage::cpu(own, true)? - usage::cpu(own, false)?;
+        let begin = Instant::now();
+        let status = process::status(client.stdout(Stdio::null()))?;
+        let time = begin.elapsed().as_secs_f64();
+        ensure!(status.success(), "{} ended with {status}", process::shown(client));
+        // The server's processes are counted once they are reaped, which nothing tells us of.
+        thread::sleep(Duration::from_millis(100));
+        let after = server()? + usage::cpu(own, true)? - usage::cpu(own, false)?;
+        let gigabytes = size as f64 / 1e9;
+        self.gb_per_second.push(gigabytes / time);
+        self.cpu_per_gb.push(after.saturating_sub(before).as_secs_f64() / gigabytes);
+        interrupt::check()
+    }
+}
+
+/// In the page cache then, as for all ways.
+fn write_file(path: &std::path::Path, size: usize) -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        let mut file = BufWriter::new(File::create(path)?);
+        let block = content(1 << 20);
+        for _ in 0..size >> 20 {
+            file.write_all(&block)?;
+        }
+        file.flush()
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,184 @@
+//! What the demo shows: headings, the commands as one would type them, their output as it comes, and
+//! whether it was as it should be.
+
+use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
+use std::path::Path;
+use std::process::{ExitCode, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::USER;
+use crate::interrupt::Running;
+use crate::process::quoted;
+use crate::site::Site;
+
+/// Whose line it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Out,
+    Err,
+}
+
+/// A line of output, without its end, and when it came.
+pub(crate) struct Line {
+    pub(crate) stream: Stream,
+    pub(crate) text: String,
+    at: Instant,
+}
+
+/// A command that was shown to its end.
+pub(crate) struct Shown {
+    pub(crate) status: ExitStatus,
+    lines: Vec<Line>,
+    ended: Instant,
+}
+
+impl Shown {
+    pub(crate) fn out(&self) -> Vec<&str> {
+        self.of(Stream::Out)
+    }
+
+    pub(crate) fn err(&self) -> Vec<&str> {
+        self.of(Stream::Err)
+    }
+
+    fn of(&self, stream: Stream) -> Vec<&str> {
+        self.lines.iter().filter(|line| line.stream == stream).map(|l| l.text.as_str()).collect()
+    }
+
+    /// How long before the command's end this line came.
+    pub(crate) fn before_end(&self, text: &str) -> Option<Duration> {
+        let line = self.lines.iter().find(|line| line.text == text)?;
+        Some(self.ended.duration_since(line.at))
+    }
+}
+
+/// Counts what did not hold.
+pub(crate) struct Stage {
+    scene: usize,
+    held: usize,
+    failed: usize,
+    is_bold: bool,
+}
+
+impl Stage {
+    pub(crate) fn new() -> Self {
+        let is_bold = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        Stage { scene: 0, held: 0, failed: 0, is_bold }
+    }
+
+    pub(crate) fn failed(&self) -> usize {
+        self.failed
+    }
+
+    pub(crate) fn heading(&mut self, text: &str) {
+        self.scene += 1;
+        let (on, off) = if self.is_bold { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+        println!("\n{on}== {}. {text} =={off}\n", self.scene);
+    }
+
+    pub(crate) fn say(&self, text: &str) {
+        println!("  {text}");
+    }
+
+    /// A command as one would type it.
+    pub(crate) fn typed(&self, words: &[&str]) {
+        let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+        println!("  $ jobctl {}", words.join(" "));
+    }
+
+    /// Runs jobctl and shows its output line by line as it comes, and its exit status.
+    pub(crate) fn live(&self, site: &Site, words: &[&str]) -> Result<Shown> {
+        self.typed(words);
+        let (running, arriving) = spawn(site, words)?;
+        let mut lines = Vec::new();
+        for line in arriving {
+            self.line(line.stream, &line.text);
+            lines.push(line);
+        }
+        let ended = Instant::now();
+        let status = running.wait()?;
+        match status.code() {
+            Some(code) => println!("  exit status {code}\n"),
+            None => println!("  {status}\n"),
+        }
+        Ok(Shown { status, lines, ended })
+    }
+
+    pub(crate) fn line(&self, stream: Stream, text: &str) {
+        let margin = if stream == Stream::Out { "   " } else { "err" };
+        // What a job writes is not for our terminal to act on.
+        let text: String = text
+            .chars()
+            .map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c })
+            .collect();
+        println!("  {margin} | {text}");
+    }
+
+    /// A piece of a line that is being built.
+    pub(crate) fn piece(&self, text: &str) {
+        print!("{text}");
+        // A closed stdout shows with the next line.
+        let _ = std::io::stdout().flush();
+    }
+
+    /// Something that was claimed, and whether it was so.
+    pub(crate) fn holds(&mut self, claim: &str, held: bool) {
+        if held {
+            self.held += 1;
+            println!("  [ok] {claim}");
+        } else {
+            self.failed += 1;
+            println!("  [FAILED] {claim}");
+        }
+    }
+
+    /// The end of a log, for whoever looks into a failure.
+    pub(crate) fn log(&self, path: &Path) {
+        let log = std::fs::read_to_string(path).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        println!("\n  The broker said last:");
+        for line in &lines[lines.len().saturating_sub(20)..] {
+            println!("      | {line}");
+        }
+    }
+
+    pub(crate) fn verdict(&self) -> ExitCode {
+        if self.failed == 0 {
+            println!("  All {} claims held.", self.held);
+            return ExitCode::SUCCESS;
+        }
+        println!("  {} of {} claims did NOT hold.", self.failed, self.held + self.failed);
+        ExitCode::FAILURE
+    }
+}
+
+/// Starts jobctl; its lines arrive until both its streams have ended.
+pub(crate) fn spawn(site: &Site, words: &[&str]) -> Result<(Running, Receiver<Line>)> {
+    let mut command = site.jobctl(USER);
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = Running::spawn(&mut command)?;
+    let (sender, arriving) = mpsc::channel();
+    let out = running.child.stdout.take().context("no stdout")?;
+    let err = running.child.stderr.take().context("no stderr")?;
+    read_lines(out, Stream::Out, sender.clone());
+    read_lines(err, Stream::Err, sender);
+    Ok((running, arriving))
+}
+
+fn read_lines(from: impl Read + Send + 'static, stream: Stream, to: Sender<Line>) {
+    thread::spawn(move || {
+        let mut from = BufReader::new(from);
+        let mut bytes = Vec::new();
+        while from.read_until(b'\n', &mut bytes).is_ok_and(|length| length > 0) {
+            let text = String::from_utf8_lossy(bytes.strip_suffix(b"\n").unwrap_or(&bytes));
+            if to.send(Line { stream, text: text.into_owned(), at: Instant::now() }).is_err() {
+                break;
+            }
+            bytes.clear();
+        }
+    });
+}

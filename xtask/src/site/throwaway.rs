@@ -1,0 +1,41 @@
+//! A site for as long as a command runs.
+
+use anyhow::Result;
+
+use super::Site;
+use crate::programs::{Profile, Programs};
+
+/// A site with its broker, which is removed whatever happens.
+pub(crate) struct Throwaway {
+    pub(crate) site: Site,
+    is_closed: bool,
+}
+
+impl Throwaway {
+    /// # Errors
+    /// As [`Site::create`] and [`Site::start`]; nothing is left then.
+    pub(crate) fn open(profile: Profile, programs: &Programs) -> Result<Self> {
+        let throwaway =
+            Throwaway { site: Site::create(None, None, profile, programs)?, is_closed: false };
+        throwaway.site.start(programs)?;
+        Ok(throwaway)
+    }
+
+    /// # Errors
+    /// Something is left.
+    pub(crate) fn close(mut self) -> Result<()> {
+        self.is_closed = true;
+        self.site.tear_down()?;
+        self.site.remove()
+    }
+}
+
+impl Drop for Throwaway {
+    fn drop(&mut self) {
+        if !self.is_closed
+            && let Err(error) = self.site.tear_down().and_then(|()| self.site.remove())
+        {
+            eprintln!("xtask: {} is not cleaned up: {error:#}", self.site.dir().display());
+        }
+    }
+}
