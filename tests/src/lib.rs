@@ -1,1 +1,25 @@
-//! Placeholder.
+//! End-to-end tests: an environment with a real broker, and what the suites under `tests/` need to
+//! drive and judge it.
+//!
+//! [`Env`] starts the real programs in a place of their own and leaves nothing behind. The suites
+//! are sentences about behaviour; one that stands for a row of the table of faults names its number.
+//! `cargo test -p job-tests` runs them here, `cargo xtask test` here and in the testbed VM, where
+//! `JOB_TESTBED` is set and loads are smaller ([`scaled`]).
+
+#![allow(clippy::expect_used, reason = "a panic is how a test fails")]
+
+pub mod api;
+mod broker;
+mod cgroup;
+mod env;
+mod jobctl;
+pub mod oracle;
+mod patience;
+mod programs;
+
+pub use broker::Broker;
+pub use cgroup::Cgroup;
+pub use env::{Builder, Env, Gate};
+pub use jobctl::{Finished, Running};
+pub use patience::{PATIENCE, is_testbed, lives, scaled, until};
+pub use programs::{Programs, target_dir};

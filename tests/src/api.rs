@@ -1,0 +1,154 @@
+//! Calls of the contract that many tests make.
+
+use std::time::Duration;
+
+use job_api::client::Client;
+use job_api::v1::stream_output_response::Kind;
+use job_api::v1::wait_job_request::Until;
+use job_api::v1::{
+    GetJobRequest, Job, JobSpec, OutputStream, StartJobRequest, StopJobRequest,
+    StreamOutputRequest, WaitJobRequest,
+};
+use tokio::time::timeout;
+use tonic::Status;
+
+use crate::patience::PATIENCE;
+
+/// A job's output, and the job as the trailer shows it.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// All of it.
+    pub stdout: Vec<u8>,
+    /// All of it.
+    pub stderr: Vec<u8>,
+    /// From the trailer.
+    pub job: Job,
+}
+
+/// A specification of this command alone.
+pub fn spec(argv: &[&str]) -> JobSpec {
+    JobSpec { argv: argv.iter().map(|arg| (*arg).to_owned()).collect(), ..JobSpec::default() }
+}
+
+/// The same for a script of sh(1).
+pub fn script(text: &str) -> JobSpec {
+    spec(&["sh", "-c", text])
+}
+
+/// A duration of the contract.
+pub fn duration(time: Duration) -> prost_types::Duration {
+    time.try_into().expect("it is short")
+}
+
+/// Starts a job.
+///
+/// # Errors
+/// The broker's.
+pub async fn try_start(client: &mut Client, spec: JobSpec) -> Result<Job, Status> {
+    let request = StartJobRequest { spec: Some(spec), request_id: String::new() };
+    let answer = client.start_job(request).await?.into_inner();
+    Ok(answer.job.expect("an answer has a job"))
+}
+
+/// Starts a job that has to start.
+///
+/// # Panics
+/// When it does not.
+pub async fn start(client: &mut Client, spec: JobSpec) -> Job {
+    try_start(client, spec).await.expect("the job starts")
+}
+
+/// The job as it is now.
+///
+/// # Panics
+/// When there is none.
+pub async fn job(client: &mut Client, id: &str) -> Job {
+    let answer = client.get_job(GetJobRequest { id: id.into() }).await;
+    answer.expect("there is such a job").into_inner().job.expect("an answer has a job")
+}
+
+/// The job once nothing of it is left.
+///
+/// # Panics
+/// After [`PATIENCE`].
+pub async fn ended(client: &mut Client, id: &str) -> Job {
+    wait(client, id, Until::End).await
+}
+
+/// The job once its exit status is known.
+///
+/// # Panics
+/// After [`PATIENCE`].
+pub async fn exited(client: &mut Client, id: &str) -> Job {
+    wait(client, id, Until::Exit).await
+}
+
+async fn wait(client: &mut Client, id: &str, until: Until) -> Job {
+    let timeout = Some(duration(PATIENCE));
+    let request = WaitJobRequest { id: id.into(), until: until.into(), timeout };
+    let answer = client.wait_job(request).await.expect("there is such a job").into_inner();
+    let job = answer.job.expect("an answer has a job");
+    assert!(answer.done, "it had not ended after {PATIENCE:?}: {job:?}");
+    job
+}
+
+/// Stops a job with this grace.
+///
+/// # Panics
+/// When there is none.
+pub async fn stop(client: &mut Client, id: &str, grace: Duration) {
+    let request = StopJobRequest { id: id.into(), grace: Some(duration(grace)) };
+    client.stop_job(request).await.expect("there is such a job");
+}
+
+/// All output of a job, to its end.
+///
+/// # Panics
+/// When the stream breaks, leaves a gap, or lasts longer than [`PATIENCE`].
+pub async fn output(client: &mut Client, id: &str) -> Output {
+    let request = StreamOutputRequest { id: id.into(), follow: true, ..Default::default() };
+    read(client, request).await
+}
+
+/// The part of a job's output that is asked for.
+///
+/// # Panics
+/// When the stream breaks, leaves a gap, or lasts longer than [`PATIENCE`].
+pub async fn read(client: &mut Client, request: StreamOutputRequest) -> Output {
+    timeout(PATIENCE, try_read(client, request))
+        .await
+        .expect("a stream ends with its job")
+        .expect("the stream does not break")
+}
+
+/// The part of a job's output that is asked for.
+///
+/// # Errors
+/// The broker's.
+///
+/// # Panics
+/// On a gap between chunks, and when the stream ends without its trailer.
+pub async fn try_read(client: &mut Client, request: StreamOutputRequest) -> Result<Output, Status> {
+    let mut stream = client.stream_output(request).await?.into_inner();
+    let mut output = Output::default();
+    let mut next = [None, None];
+    while let Some(message) = stream.message().await? {
+        match message.kind.expect("a message has a kind") {
+            Kind::Chunk(chunk) => {
+                let is_err = chunk.stream() == OutputStream::Err;
+                let next = &mut next[usize::from(is_err)];
+                assert_eq!(chunk.offset, next.unwrap_or(chunk.offset), "a chunk goes on");
+                *next = Some(chunk.offset + chunk.data.len() as u64);
+                let bytes = if is_err { &mut output.stderr } else { &mut output.stdout };
+                bytes.extend_from_slice(&chunk.data);
+            }
+            Kind::Trailer(trailer) => {
+                output.job = trailer.job.expect("a trailer has a job");
+                let after = stream.message().await?;
+                assert!(after.is_none(), "the trailer is the last message");
+                return Ok(output);
+            }
+        }
+    }
+    panic!("the stream ended without its trailer");
+}

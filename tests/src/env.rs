@@ -1,0 +1,437 @@
+//! A real broker in a place of its own: PKI, state, sockets, cgroup and port are nobody else's, and
+//! all of it is gone at the end, also when a test fails.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use job_api::client::{self, Client, Credentials};
+use job_certs::{Authority, CA_VALIDITY, Issued, SERVER_VALIDITY, ServerNames, USER_VALIDITY};
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use tempfile::TempDir;
+
+use crate::broker::{Broker, Log};
+use crate::cgroup::Cgroup;
+use crate::jobctl::{Finished, Running};
+use crate::patience::{PATIENCE, lives, until};
+use crate::programs::Programs;
+
+/// What an environment is to be; see [`Env::builder`].
+#[derive(Debug, Default)]
+#[must_use = "nothing is started before `start`"]
+pub struct Builder {
+    users: Vec<String>,
+    admins: Vec<String>,
+    jobs: Vec<String>,
+    programs: Option<Programs>,
+}
+
+impl Builder {
+    /// Somebody with a certificate. Others get theirs when they are first named.
+    pub fn user(mut self, name: &str) -> Builder {
+        self.users.push(name.into());
+        self
+    }
+
+    /// Somebody who sees and controls everybody's jobs.
+    pub fn admin(mut self, name: &str) -> Builder {
+        self.admins.push(name.into());
+        self
+    }
+
+    /// A line of the section `[jobs]` of the broker's configuration.
+    pub fn config(mut self, line: &str) -> Builder {
+        self.jobs.push(line.into());
+        self
+    }
+
+    /// Other programs than those that were built.
+    pub fn programs(mut self, programs: Programs) -> Builder {
+        self.programs = Some(programs);
+        self
+    }
+
+    /// Starts the broker; answers when it accepts connections.
+    ///
+    /// # Panics
+    /// When it does not, with what it said.
+    pub fn start(self) -> Env {
+        let mut env = self.prepare();
+        for _ in 0..100 {
+            // Below the range of ports that outgoing connections take at random: the broker's must
+            // still be free when it comes back.
+            env.port = next_port();
+            match env.try_start() {
+                Err(said) if said.contains("cannot listen") => {}
+                Err(said) => panic!("the broker did not start; it said:\n{said}"),
+                Ok(()) => return env,
+            }
+        }
+        panic!("no free port was found");
+    }
+
+    fn prepare(self) -> Env {
+        assert!(nix::unistd::geteuid().is_root(), "the end-to-end tests run as root: brokers do");
+        sweep();
+        let name = format!("{PREFIX}{}-{}", std::process::id(), next());
+        let dir = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir();
+        let dir = dir.expect("a directory");
+        open_to_jobs(dir.path(), 0o755);
+        let shared = dir.path().join("shared");
+        fs::create_dir(&shared).expect("a directory");
+        open_to_jobs(&shared, 0o777);
+        let programs = self.programs.unwrap_or_else(Programs::find);
+        for (from, to) in [(&programs.shim, "job-shim"), (&programs.oracle, "oracle")] {
+            // The target directory may be below one that jobs cannot enter.
+            fs::copy(from, dir.path().join(to)).expect("it can be copied");
+        }
+        let pki = Authority::create(&dir.path().join("pki"), "local", CA_VALIDITY);
+        let pki = pki.expect("a certificate authority");
+        let names = ServerNames { dns: vec!["localhost".into()], ips: vec![[127, 0, 0, 1].into()] };
+        pki.issue_server(&names, None, SERVER_VALIDITY).expect("a certificate");
+        let env = Env {
+            cgroup: Cgroup::named(&name),
+            users: Mutex::default(),
+            log: Log::default(),
+            broker: None,
+            port: 0,
+            admins: self.admins,
+            jobs: self.jobs,
+            programs,
+            pki,
+            dir,
+        };
+        env.admins.iter().chain(&self.users).for_each(|name| _ = env.identity(name));
+        env
+    }
+}
+
+/// A running environment.
+#[derive(Debug)]
+pub struct Env {
+    broker: Option<Broker>,
+    cgroup: Cgroup,
+    users: Mutex<HashMap<String, Issued>>,
+    log: Log,
+    port: u16,
+    admins: Vec<String>,
+    jobs: Vec<String>,
+    programs: Programs,
+    pki: Authority,
+    // Last: its files go when everything that uses them has gone.
+    dir: TempDir,
+}
+
+impl Env {
+    /// A builder with nothing set: any user may start jobs, nobody is an admin.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// As the builder makes it.
+    pub fn start() -> Env {
+        Env::builder().start()
+    }
+
+    /// `127.0.0.1:PORT`, the same after each restart.
+    pub fn addr(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The authority that signed everybody's certificates.
+    pub fn pki(&self) -> &Authority {
+        &self.pki
+    }
+
+    /// The jobs' cgroup.
+    pub fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
+    /// The programs under test.
+    pub fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
+    /// A job's directory in the state directory.
+    pub fn job_dir(&self, id: &str) -> PathBuf {
+        self.path("state/jobs").join(id)
+    }
+
+    /// What is in a job's `stdout.log` now.
+    pub fn stdout_log(&self, id: &str) -> String {
+        let bytes = fs::read(self.job_dir(id).join("stdout.log")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// A file of this environment: `state`, `run`, `job-shim`, ...
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A directory in which jobs may create files.
+    pub fn shared(&self) -> PathBuf {
+        self.path("shared")
+    }
+
+    /// The oracle, where jobs can execute it.
+    pub fn oracle(&self) -> String {
+        self.text_path("oracle")
+    }
+
+    /// A new gate, at which a job can be made to wait.
+    pub fn gate(&self) -> Gate {
+        let path = self.path(&format!("gate-{}", next()));
+        nix::unistd::mkfifo(&path, Mode::empty()).expect("a fifo");
+        open_to_jobs(&path, 0o666);
+        // For reading too: then neither side waits in open(2), see fifo(7).
+        let fifo = OpenOptions::new().read(true).write(true).open(&path).expect("it opens");
+        Gate { path, fifo }
+    }
+
+    /// The credentials of somebody, who is issued a certificate when first named.
+    pub fn identity(&self, name: &str) -> Issued {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        let issue = || self.pki.issue_user(name, None, USER_VALIDITY).expect("a certificate");
+        users.entry(name.into()).or_insert_with(issue).clone()
+    }
+
+    /// The same, in memory.
+    pub fn credentials(&self, name: &str) -> Credentials {
+        let issued = self.identity(name);
+        let read = |path: &Path| fs::read(path).expect("it was issued");
+        Credentials {
+            ca: read(&self.pki.certificate()),
+            cert: read(&issued.certificate),
+            key: read(&issued.key),
+        }
+    }
+
+    /// A new connection to the broker.
+    ///
+    /// # Panics
+    /// When there is none to be had.
+    pub async fn client(&self, name: &str) -> Client {
+        client::connect(&self.addr(), &self.credentials(name)).await.expect("a connection")
+    }
+
+    /// `jobctl`, run to its end without standard input.
+    pub fn jobctl(&self, user: &str, args: &[impl AsRef<OsStr>]) -> Finished {
+        self.spawn_jobctl(user, args).finish()
+    }
+
+    /// `jobctl`, left running without standard input.
+    pub fn spawn_jobctl(&self, user: &str, args: &[impl AsRef<OsStr>]) -> Running {
+        let mut command = self.command(user);
+        command.args(args).stdin(Stdio::null());
+        Running::spawn(command)
+    }
+
+    /// `jobctl`, left running with a pipe as its standard input.
+    pub fn pipe_jobctl(&self, user: &str, args: &[impl AsRef<OsStr>]) -> Running {
+        let mut command = self.command(user);
+        command.args(args).stdin(Stdio::piped());
+        Running::spawn(command)
+    }
+
+    /// `jobctl` as somebody, to be completed: nothing else of the caller's environment.
+    pub fn command(&self, user: &str) -> Command {
+        let issued = self.identity(user);
+        let mut command = Command::new(&self.programs.jobctl);
+        command
+            .env_clear()
+            .env("XDG_CONFIG_HOME", self.path("config"))
+            .env("JOBCTL_ADDR", self.addr())
+            .env("JOBCTL_CA", self.pki.certificate())
+            .env("JOBCTL_CERT", &issued.certificate)
+            .env("JOBCTL_KEY", &issued.key);
+        command
+    }
+
+    /// The broker's process.
+    ///
+    /// # Panics
+    /// While it is down.
+    pub fn broker(&self) -> &Broker {
+        self.broker.as_ref().expect("the broker runs")
+    }
+
+    /// kill -9.
+    ///
+    /// # Panics
+    /// While it is down.
+    pub fn kill_broker(&mut self) {
+        let broker = self.broker.take().expect("the broker runs");
+        broker.signal(Signal::SIGKILL);
+        broker.wait();
+    }
+
+    /// SIGTERM, and a clean end.
+    ///
+    /// # Panics
+    /// While it is down, and when it fails.
+    pub fn stop_broker(&mut self) {
+        let broker = self.broker.take().expect("the broker runs");
+        broker.signal(Signal::SIGTERM);
+        let status = broker.wait();
+        assert!(status.success(), "the broker ended with {status}");
+    }
+
+    /// Starts the next broker over the same jobs, at the same address.
+    ///
+    /// # Panics
+    /// When it does not start, with what it said.
+    pub fn start_broker(&mut self) {
+        assert!(self.broker.is_none(), "one broker at a time");
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(said) = self.try_start() {
+            let retry = said.contains("cannot listen") && Instant::now() < deadline;
+            assert!(retry, "the broker did not start again; it said:\n{said}");
+            thread::sleep(Duration::from_millis(50)); // somebody else has its port for a moment
+        }
+    }
+
+    /// kill -9, and the next one.
+    pub fn restart_broker(&mut self) {
+        self.kill_broker();
+        self.start_broker();
+    }
+
+    /// What a second broker with a configuration of its own, over the same state directory, does:
+    /// it has to end by itself.
+    ///
+    /// # Panics
+    /// When it cannot be executed.
+    pub fn second_broker(&self) -> Output {
+        let config = self.config(0).replace("/run\"", "/run-2\"");
+        let path = self.path("second.toml");
+        fs::write(&path, config).expect("the configuration can be written");
+        let mut command = Command::new("timeout");
+        command.args(["60"]).arg(&self.programs.broker).arg("--config").arg(path);
+        command.output().expect("job-broker can be executed")
+    }
+
+    /// All that brokers have said so far.
+    pub fn log(&self) -> String {
+        self.lock_log().clone()
+    }
+
+    /// Waits until no job has left a cgroup or a socket behind.
+    ///
+    /// # Panics
+    /// When one has.
+    pub fn assert_clean(&self) {
+        until("no cgroup and no socket is left", || {
+            let sockets = fs::read_dir(self.path("run")).expect("the directory is there").count();
+            (self.cgroup.jobs().is_empty() && sockets == 0).then_some(())
+        });
+    }
+
+    fn try_start(&mut self) -> Result<(), String> {
+        let path = self.path("broker.toml");
+        fs::write(&path, self.config(self.port)).expect("the configuration can be written");
+        self.broker = Some(Broker::start(&self.programs.broker, &path, &self.log)?);
+        Ok(())
+    }
+
+    fn config(&self, port: u16) -> String {
+        let dir = self.dir.path().display();
+        let cgroup = self.cgroup.path().file_name().map(|name| name.to_string_lossy());
+        let cgroup = cgroup.unwrap_or_default();
+        // A number works where there is no such account.
+        let mut jobs = format!(
+            "state_dir = \"{dir}/state\"\nrun_dir = \"{dir}/run\"\nshim = \"{dir}/job-shim\"\n\
+             shim_user = \"64998\"\ncgroup = \"{cgroup}\"\n"
+        );
+        self.jobs.iter().for_each(|line| jobs += &format!("{line}\n"));
+        format!(
+            "listen = \"127.0.0.1:{port}\"\nadmins = {:?}\n[tls]\ncert = \"{dir}/pki/server.crt\"\n\
+             key = \"{dir}/pki/server.key\"\nclient_ca = \"{dir}/pki/ca.crt\"\n[jobs]\n{jobs}",
+            self.admins
+        )
+    }
+
+    fn text_path(&self, name: &str) -> String {
+        self.path(name).into_os_string().into_string().expect("temporary directories have names")
+    }
+
+    fn lock_log(&self) -> MutexGuard<'_, String> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Env {
+    fn drop(&mut self) {
+        // The broker first, so that it sees nothing of what happens to its jobs.
+        if let Some(broker) = self.broker.take() {
+            broker.end();
+        }
+        self.cgroup.end();
+        if thread::panicking() {
+            eprintln!("--- the broker's log ---\n{}---", self.lock_log());
+        }
+    }
+}
+
+/// A place at which jobs wait until the test lets them through: `read line <PATH`.
+#[derive(Debug)]
+pub struct Gate {
+    path: PathBuf,
+    fifo: File,
+}
+
+impl Gate {
+    /// What a shell does to wait here.
+    pub fn wait(&self) -> String {
+        format!("read line <{}", self.path.display())
+    }
+
+    /// Lets one through.
+    pub fn open(&self) {
+        (&self.fifo).write_all(b"go\n").expect("a fifo has room");
+    }
+}
+
+fn open_to_jobs(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).expect("it is ours");
+}
+
+/// Of an environment's cgroup and directory; the test's process follows.
+const PREFIX: &str = "job-tests-";
+
+/// Removes what test processes have left that were killed, once in each process.
+fn sweep() {
+    static ONCE: Once = Once::new();
+    let is_left = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse().ok());
+        pid.is_some_and(|pid| !lives(pid))
+    };
+    ONCE.call_once(|| {
+        Cgroup::all().iter().filter(|cgroup| is_left(cgroup.path())).for_each(Cgroup::end);
+        let entries = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
+        for path in entries.map(|entry| entry.path()).filter(|path| is_left(path)) {
+            let _ = fs::remove_dir_all(path); // another process may be faster
+        }
+    });
+}
+
+fn next() -> u32 {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    COUNT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// From 20000 to 31999, from another place on in each process.
+fn next_port() -> u16 {
+    let step = std::process::id().wrapping_mul(37).wrapping_add(next() * 7);
+    20_000 + u16::try_from(step % 12_000).expect("it is less than 12000")
+}

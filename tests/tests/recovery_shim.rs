@@ -1,0 +1,329 @@
+//! Shims that die, hang, or lose what they need; records that are damaged.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use job_api::client::Client;
+use job_api::v1::job::State;
+use job_api::v1::{Cause, GetServerInfoRequest, Job, Source};
+use job_tests::oracle;
+use job_tests::{Env, api, lives, scaled, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+fn signal(pid: i32, signal: Signal) {
+    kill(Pid::from_raw(pid), signal).unwrap();
+}
+
+/// A job that has written `up` and goes on for ever, and its shim.
+async fn start_endless(env: &Env, client: &mut Client) -> (Job, i32) {
+    let job = api::start(client, api::script("sleep 1000 & echo up; sleep 1000")).await;
+    until("it is up", || env.stdout_log(&job.id).contains("up").then_some(()));
+    let shim = env.cgroup().shim(&job.id).unwrap();
+    (job, shim)
+}
+
+async fn assert_lost_and_gone(env: &Env, client: &mut Client, id: &str) {
+    let job = api::ended(client, id).await;
+    assert_eq!((job.state(), job.cause()), (State::Lost, Cause::Lost), "{job:?}");
+    assert_eq!((job.exit_code, job.signal), (None, None), "nobody knows");
+    assert_eq!(job.failure.as_ref().map(|f| f.step.as_str()), Some("shim"));
+    let output = api::output(client, id).await;
+    assert_eq!(output.stdout, b"up\n", "the log is kept");
+    assert!(output.job.incomplete);
+    until("its cgroup is gone", || (!env.cgroup().job(id).exists()).then_some(()));
+}
+
+/// FAULTS 8
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_job_whose_shim_is_killed_is_lost_without_survivors() {
+    let env = Env::start();
+    let mut client = env.client("user-a").await;
+    let (other, _) = start_endless(&env, &mut client).await;
+    let (job, shim) = start_endless(&env, &mut client).await;
+    let workload = env.cgroup().work(&job.id);
+    assert!(workload.len() >= 2);
+    signal(shim, Signal::SIGKILL);
+    assert_lost_and_gone(&env, &mut client, &job.id).await;
+    assert!(!workload.iter().any(|pid| lives(*pid)), "{workload:?}");
+    assert_eq!(env.jobctl("user-a", &["wait", &job.id]).code(), 255);
+    assert_eq!(api::job(&mut client, &other.id).await.state(), State::Running);
+    api::stop(&mut client, &other.id, Duration::ZERO).await;
+    api::ended(&mut client, &other.id).await;
+    env.assert_clean();
+}
+
+/// FAULTS 9
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_stopped_shim_holds_up_nobody_and_its_job_can_be_stopped() {
+    let mut env = Env::start();
+    let mut client = env.client("user-a").await;
+    let (stuck, shim) = start_endless(&env, &mut client).await;
+    let mut others = Vec::new();
+    for _ in 0..3 {
+        others.push(start_endless(&env, &mut client).await.0.id);
+    }
+    env.kill_broker();
+    signal(shim, Signal::SIGSTOP);
+    env.start_broker();
+    let began = Instant::now();
+    let mut client = env.client("user-a").await;
+    for id in &others {
+        until_contact(&mut client, id).await;
+    }
+    let took = began.elapsed();
+    assert!(took < scaled(Duration::from_secs(2), Duration::from_secs(4)), "{took:?}");
+    for id in &others {
+        api::stop(&mut client, id, Duration::ZERO).await;
+        assert_eq!(api::ended(&mut client, id).await.cause(), Cause::Stopped);
+    }
+    assert_eq!(api::job(&mut client, &stuck.id).await.state(), State::Running);
+    let workload = env.cgroup().work(&stuck.id);
+    api::stop(&mut client, &stuck.id, Duration::from_millis(100)).await;
+    let job = api::ended(&mut client, &stuck.id).await;
+    assert_eq!((job.cause(), job.source()), (Cause::Stopped, Source::User), "{job:?}");
+    assert!(!workload.iter().any(|pid| lives(*pid)) && !lives(shim));
+    assert_eq!(api::output(&mut client, &stuck.id).await.stdout, b"up\n");
+    env.assert_clean();
+}
+
+async fn until_contact(client: &mut Client, id: &str) {
+    loop {
+        let job = api::job(client, id).await;
+        assert_eq!(job.state(), State::Running);
+        if !job.recovering {
+            assert_eq!(job.warnings, Vec::<String>::new());
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await; // between two looks
+    }
+}
+
+/// FAULTS 9: a shim that only slept goes on as if nothing had been.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_shim_that_is_continued_is_known_again_and_its_output_is_whole() {
+    let mut env = Env::start();
+    let mut client = env.client("user-a").await;
+    let gate = env.gate();
+    let text = format!("echo up; {}; exec {} lines 200", gate.wait(), env.oracle());
+    let id = api::start(&mut client, api::script(&text)).await.id;
+    until("it is up", || env.stdout_log(&id).contains("up").then_some(()));
+    let shim = env.cgroup().shim(&id).unwrap();
+    signal(shim, Signal::SIGSTOP);
+    env.restart_broker();
+    let mut client = env.client("user-a").await;
+    until_silent(&mut client, &id).await;
+    signal(shim, Signal::SIGCONT);
+    gate.open();
+    let output = api::output(&mut client, &id).await;
+    oracle::assert_whole(output.stdout.strip_prefix(b"up\n").unwrap(), &output.stderr, 200);
+    assert_eq!((output.job.state(), output.job.exit_code), (State::Finished, Some(0)));
+    assert!(!output.job.incomplete);
+    env.assert_clean();
+}
+
+async fn until_silent(client: &mut Client, id: &str) {
+    while api::job(client, id).await.warnings.is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await; // between two looks
+    }
+    let job = api::job(client, id).await;
+    assert!(job.warnings[0].contains("shim does not answer"), "{job:?}");
+    assert_eq!(job.state(), State::Running);
+}
+
+/// FAULTS 10
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn shim_and_broker_killed_together_leave_a_lost_job_and_nothing_else() {
+    let mut env = Env::start();
+    let (job, shim) = start_endless(&env, &mut env.client("user-a").await).await;
+    let workload = env.cgroup().work(&job.id);
+    env.broker().signal(Signal::SIGSTOP); // so that it cannot act between the two
+    signal(shim, Signal::SIGKILL);
+    env.kill_broker();
+    env.start_broker();
+    let mut client = env.client("user-a").await;
+    assert_lost_and_gone(&env, &mut client, &job.id).await;
+    assert!(!workload.iter().any(|pid| lives(*pid)), "{workload:?}");
+    env.assert_clean();
+}
+
+/// FAULTS 11
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_stranger_that_has_the_recorded_pid_is_not_touched() {
+    let mut env = Env::start();
+    let (job, shim) = start_endless(&env, &mut env.client("user-a").await).await;
+    env.broker().signal(Signal::SIGSTOP); // so that it cannot act between the two
+    signal(shim, Signal::SIGKILL);
+    env.kill_broker();
+    let path = env.job_dir(&job.id).join("spawn.json");
+    let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let mut stranger = stranger(record["shim_start_time"].as_u64().unwrap());
+    record["shim_pid"] = stranger.id().into();
+    fs::write(&path, record.to_string()).unwrap();
+    env.start_broker();
+    let mut client = env.client("user-a").await;
+    assert_lost_and_gone(&env, &mut client, &job.id).await;
+    env.assert_clean();
+    let untouched = stranger.try_wait().unwrap().is_none();
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+    assert!(untouched);
+}
+
+/// A process that was not started in the same clock tick, which no reused pid can be.
+fn stranger(not_at: u64) -> Child {
+    loop {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+        // Field 22, proc_pid_stat(5); the second is the name, in parentheses.
+        let start = stat.rsplit(") ").next().unwrap().split(' ').nth(19).unwrap();
+        if start != not_at.to_string() {
+            return child;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+/// FAULTS 12
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_job_whose_socket_is_gone_is_managed_through_cgroup_and_files() {
+    let mut env = Env::start();
+    let mut client = env.client("user-a").await;
+    let gate = env.gate();
+    let text = format!("echo up; {}; exec {} lines 200", gate.wait(), env.oracle());
+    let ends = api::start(&mut client, api::script(&text)).await.id;
+    let (stays, _) = start_endless(&env, &mut client).await;
+    until("it is up", || env.stdout_log(&ends).contains("up").then_some(()));
+    env.kill_broker();
+    for id in [&ends, &stays.id] {
+        fs::remove_file(env.path("run").join(id)).unwrap();
+    }
+    env.start_broker();
+    let mut client = env.client("user-a").await;
+    until_silent(&mut client, &ends).await;
+    // Its output is followed, and its end is told, without a word from its shim.
+    let follower = env.spawn_jobctl("user-a", &["logs", "-f", &ends]);
+    follower.wait_for_stdout("up");
+    gate.open();
+    follower.wait_for_stdout("o 0000000199");
+    let output = follower.finish();
+    oracle::assert_whole(output.stdout.strip_prefix(b"up\n").unwrap(), &output.stderr, 200);
+    let job = api::ended(&mut client, &ends).await;
+    assert_eq!((job.state(), job.exit_code, job.incomplete), (State::Finished, Some(0), false));
+
+    api::stop(&mut client, &stays.id, Duration::from_millis(100)).await;
+    assert_eq!(api::ended(&mut client, &stays.id).await.cause(), Cause::Stopped);
+    env.assert_clean();
+}
+
+/// FAULTS 16
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_shim_binary_can_be_replaced_while_jobs_run() {
+    let mut env = Env::start();
+    let mut client = env.client("user-a").await;
+    let gate = env.gate();
+    let text = format!("{}; exec {} lines 100", gate.wait(), env.oracle());
+    let id = api::start(&mut client, api::script(&text)).await.id;
+    let shim = env.path("job-shim");
+    // As a package does it: another file under the same name.
+    fs::rename(&shim, env.path("job-shim.old")).unwrap();
+    assert_eq!(env.jobctl("user-a", &["run", "--", "echo", "one"]).out(), "one\n");
+    fs::copy(env.path("job-shim.old"), &shim).unwrap();
+    fs::remove_file(env.path("job-shim.old")).unwrap();
+    assert_eq!(env.jobctl("user-a", &["run", "--", "echo", "two"]).out(), "two\n");
+    env.restart_broker();
+    assert_eq!(env.jobctl("user-a", &["run", "--", "echo", "three"]).out(), "three\n");
+    gate.open();
+    let output = api::output(&mut env.client("user-a").await, &id).await;
+    oracle::assert_whole(&output.stdout, &output.stderr, 100);
+    assert_eq!(output.job.exit_code, Some(0));
+    env.assert_clean();
+}
+
+/// FAULTS 21
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_torn_index_costs_no_byte_of_the_log() {
+    for torn in [torn_in_the_middle_of_an_entry, last_entry_damaged] {
+        let mut env = Env::start();
+        let mut client = env.client("user-a").await;
+        let text = format!("{} lines 50; sleep 1000", env.oracle());
+        let id = api::start(&mut client, api::script(&text)).await.id;
+        let line = oracle::line('e', 49);
+        let log = env.job_dir(&id).join("stderr.log");
+        until("all is written", || fs::read_to_string(&log).ok()?.ends_with(&line).then_some(()));
+        let index = env.job_dir(&id).join("output.idx");
+        let entries = || fs::metadata(&index).unwrap().len() / 32;
+        let whole = until("the index is written", || (entries() > 1).then(entries));
+        env.broker().signal(Signal::SIGSTOP); // so that it cannot act between the two
+        signal(env.cgroup().shim(&id).unwrap(), Signal::SIGKILL);
+        env.kill_broker();
+        torn(&index);
+        // And bytes that the shim had no time to enter.
+        let more = oracle::line('o', 50);
+        append(&env.job_dir(&id).join("stdout.log"), more.as_bytes());
+        env.start_broker();
+        let mut client = env.client("user-a").await;
+        let output = api::output(&mut client, &id).await;
+        assert_eq!(oracle::verify('o', &output.stdout), Ok(51));
+        assert_eq!(oracle::verify('e', &output.stderr), Ok(50));
+        assert_eq!((output.job.state(), output.job.incomplete), (State::Lost, true));
+        let length = fs::metadata(&index).unwrap().len();
+        assert!(
+            length.is_multiple_of(32) && length >= whole * 32,
+            "{length} after {whole} entries"
+        );
+        // The same from the records alone.
+        env.restart_broker();
+        let again = api::output(&mut env.client("user-a").await, &id).await;
+        assert!(again.stdout == output.stdout && again.stderr == output.stderr);
+    }
+}
+
+fn append(path: &std::path::Path, bytes: &[u8]) {
+    OpenOptions::new().append(true).open(path).unwrap().write_all(bytes).unwrap();
+}
+
+fn torn_in_the_middle_of_an_entry(index: &std::path::Path) {
+    append(index, &[0xab; 19]);
+}
+
+fn last_entry_damaged(index: &std::path::Path) {
+    let mut bytes = fs::read(index).unwrap();
+    let at = bytes.len() - 10;
+    bytes[at] ^= 0x40;
+    fs::write(index, bytes).unwrap();
+}
+
+/// FAULTS 22
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_job_with_a_corrupt_spec_is_quarantined_and_the_rest_is_served() {
+    let mut env = Env::builder().admin("admin").start();
+    let mut client = env.client("user-a").await;
+    let corrupt = api::start(&mut client, api::spec(&["echo", "one"])).await.id;
+    let fine = api::start(&mut client, api::spec(&["echo", "two"])).await.id;
+    api::ended(&mut client, &corrupt).await;
+    api::ended(&mut client, &fine).await;
+    env.stop_broker();
+    let path = env.job_dir(&corrupt).join("spec.json");
+    let damaged = fs::read_to_string(&path).unwrap().replacen("{", "{{", 1);
+    fs::write(&path, &damaged).unwrap();
+    env.start_broker();
+
+    let mut admin = env.client("admin").await;
+    let info = admin.get_server_info(GetServerInfoRequest {}).await.unwrap().into_inner();
+    assert_eq!(info.quarantined.len(), 1);
+    assert_eq!(info.quarantined[0].id, corrupt);
+    assert!(info.quarantined[0].reason.contains("spec.json"), "{:?}", info.quarantined);
+    let mut client = env.client("user-a").await;
+    let info = client.get_server_info(GetServerInfoRequest {}).await.unwrap().into_inner();
+    assert!(info.quarantined.is_empty(), "others' jobs are admins' business");
+    assert_eq!(api::output(&mut client, &fine).await.stdout, b"two\n");
+    assert_eq!(env.jobctl("user-a", &["run", "--", "echo", "three"]).out(), "three\n");
+    assert_eq!(fs::read_to_string(&path).unwrap(), damaged, "it was left alone");
+    assert_eq!(fs::read(env.job_dir(&corrupt).join("stdout.log")).unwrap(), b"one\n");
+}
