@@ -6,6 +6,5 @@
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
-    // Not a return: a thread that is blocked in reading the terminal must not hold the process.
-    std::process::exit(jobctl::run(std::env::args_os()));
+    jobctl::leave(jobctl::run(std::env::args_os()));
 }

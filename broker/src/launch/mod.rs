@@ -10,7 +10,6 @@ use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::Duration;
 
 use job_shim::frame;
@@ -183,22 +182,14 @@ impl Launcher {
         format!("/proc/self/fd/{}/{id}", self.run_dir.as_raw_fd()).into()
     }
 
-    /// Runs the job: spec, cgroup, shim, `spawn.json`, GO, HELLO, STARTED. The spec is made durable
-    /// on a thread of its own: while the disk works, cgroup and shim come to be.
+    /// Runs the job: spec, cgroup, shim, `spawn.json`, GO, HELLO, STARTED.
     ///
     /// # Errors
     /// [`LaunchError`]; the program has not run, unless it is `Go`, and runs no more.
     pub fn launch(&self, state: &StateDir, job: &SpecRecord) -> Result<Launched, LaunchError> {
         let dir = write_spec(state, job)?;
-        let result = thread::scope(|scope| {
-            let durable = scope.spawn(|| make_durable(state, &dir));
-            let (mut shim, pid, nonce) = self.bring_shim(&dir, job)?;
-            let wait_for_disk = || match durable.join() {
-                Ok(result) => result,
-                Err(_) => Err(io::Error::other("the thread that syncs has panicked")),
-            };
-            let started = self.bring_program(&dir, job, &mut shim, (pid, nonce), wait_for_disk);
-            match started {
+        let result = self.bring_shim(&dir, job).and_then(|(mut shim, pid, nonce)| {
+            match self.bring_program(state, &dir, job, &mut shim, (pid, nonce)) {
                 Ok(started) => Ok(Launched { shim, started }),
                 Err(error) => {
                     shim.end();
@@ -234,19 +225,20 @@ impl Launcher {
     }
 
     /// From `spawn.json` to STARTED. GO does not wait for HELLO: which program that is and which
-    /// process is known since the clone, and the shim finds GO when it has come so far.
+    /// process is known since the clone, and the shim finds GO when it has come so far. While the
+    /// disk makes the spec durable, the shim sets itself up.
     fn bring_program(
         &self,
+        state: &StateDir,
         dir: &Path,
         job: &SpecRecord,
         shim: &mut Shim,
         (pid, nonce): (u32, Uuid),
-        wait_for_disk: impl FnOnce() -> io::Result<()>,
     ) -> Result<Started, LaunchError> {
         let spawned = self.spawn_record(pid, nonce).map_err(LaunchError::Spawn)?;
         records::save(dir, records::SPAWN, &spawned)
             .map_err(|source| LaunchError::WriteSpawn { path: dir.join(records::SPAWN), source })?;
-        wait_for_disk()
+        make_durable(state, dir)
             .map_err(|source| LaunchError::WriteSpec { path: dir.join(records::SPEC), source })?;
         shim.go()?;
         shim.expect_hello(job.id, nonce)?;
