@@ -5,4 +5,5 @@ pub mod frame;
 pub mod index;
 pub mod launch;
 pub mod record;
+pub mod step;
 pub mod wire;

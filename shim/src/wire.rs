@@ -5,6 +5,8 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub use crate::step::Step;
+
 /// The version that this build speaks, sent in every frame's header.
 pub const VERSION: u16 = 1;
 
@@ -255,95 +257,6 @@ pub enum Source {
     Timeout = 4,
 }
 
-/// What a start can fail at, in the order of the code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[repr(u8)]
-#[allow(missing_docs, reason = "each is the name of a step in shim/README.md")]
-pub enum Step {
-    ReadLaunch = 1,
-    OomScore = 2,
-    OpenState = 3,
-    OpenCgroup = 4,
-    MakePipes = 5,
-    EnterCgroup = 6,
-    Keyring = 7,
-    Session = 8,
-    ResourceLimits = 9,
-    Stdio = 10,
-    Groups = 11,
-    User = 12,
-    Capabilities = 13,
-    NoNewPrivileges = 14,
-    Signals = 15,
-    CloseDescriptors = 16,
-    Chdir = 17,
-    Verify = 18,
-    Exec = 19,
-    DropPrivileges = 20,
-    Listen = 21,
-    Abandoned = 22,
-}
-
-impl Step {
-    /// As people and programs read it: `exec`, `chdir`, `enter_cgroup`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Step::ReadLaunch => "read_launch",
-            Step::OomScore => "oom_score",
-            Step::OpenState => "open_state",
-            Step::OpenCgroup => "open_cgroup",
-            Step::MakePipes => "make_pipes",
-            Step::EnterCgroup => "enter_cgroup",
-            Step::Keyring => "keyring",
-            Step::Session => "session",
-            Step::ResourceLimits => "resource_limits",
-            Step::Stdio => "stdio",
-            Step::Groups => "groups",
-            Step::User => "user",
-            Step::Capabilities => "capabilities",
-            Step::NoNewPrivileges => "no_new_privileges",
-            Step::Signals => "signals",
-            Step::CloseDescriptors => "close_descriptors",
-            Step::Chdir => "chdir",
-            Step::Verify => "verify",
-            Step::Exec => "exec",
-            Step::DropPrivileges => "drop_privileges",
-            Step::Listen => "listen",
-            Step::Abandoned => "abandoned",
-        }
-    }
-
-    /// Back from the number that records hold.
-    pub fn from_number(number: u8) -> Option<Step> {
-        ALL_STEPS.into_iter().find(|step| *step as u8 == number)
-    }
-}
-
-const ALL_STEPS: [Step; 22] = [
-    Step::ReadLaunch,
-    Step::OomScore,
-    Step::OpenState,
-    Step::OpenCgroup,
-    Step::MakePipes,
-    Step::EnterCgroup,
-    Step::Keyring,
-    Step::Session,
-    Step::ResourceLimits,
-    Step::Stdio,
-    Step::Groups,
-    Step::User,
-    Step::Capabilities,
-    Step::NoNewPrivileges,
-    Step::Signals,
-    Step::CloseDescriptors,
-    Step::Chdir,
-    Step::Verify,
-    Step::Exec,
-    Step::DropPrivileges,
-    Step::Listen,
-    Step::Abandoned,
-];
-
 impl Cause {
     /// Back from the number that records hold.
     pub fn from_number(number: u8) -> Option<Cause> {
@@ -525,9 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_and_causes_are_found_by_their_numbers() {
-        assert!(ALL_STEPS.into_iter().all(|s| Step::from_number(s as u8) == Some(s)));
-        assert_eq!(Step::from_number(0), None);
+    fn causes_and_sources_are_found_by_their_numbers() {
         assert_eq!(Cause::from_number(4), Some(Cause::TimedOut));
         assert_eq!(Source::from_number(9), None);
     }

@@ -5,11 +5,12 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use super::Quarantined;
-use super::attend::{Ground, attend, settle};
+use super::attend::{attend, settle};
+use super::core::Ground;
 use super::job::Job;
 use super::recover::{Facts, Verdict, decide};
 use super::state::{Contact, Event, Failure, Snapshot, State, Totals};
+use super::supervisor::Quarantined;
 use super::table::Table;
 use crate::host;
 use crate::id::JobId;

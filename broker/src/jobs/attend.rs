@@ -6,25 +6,18 @@ use std::sync::Arc;
 
 use job_shim::frame;
 use job_shim::record::Outcome;
-use job_shim::wire::{Cause, Exited, Failed, FromShim, Started, Step};
-use nix::errno::Errno;
+use job_shim::wire::{Cause, Exited, FromShim, Started};
 
 use super::contact;
+use super::core::Ground;
+use super::failure::failure;
 use super::job::{Job, Link};
 use super::state::{Event, Failure, Snapshot, Totals};
 use crate::host;
-use crate::launch::{LaunchError, Launcher};
-use crate::store::records::{self, FORMAT, FinalRecord, SpawnRecord, SpecRecord};
-use crate::store::{StateDir, repair, sync_directory};
+use crate::launch::LaunchError;
+use crate::store::records::{self, FORMAT, FinalRecord, SpawnRecord};
+use crate::store::{repair, sync_directory};
 use crate::sys;
-
-/// What attendants work with.
-#[derive(Debug)]
-pub(super) struct Ground {
-    pub(super) state: StateDir,
-    pub(super) launcher: Launcher,
-    pub(super) boot_id: host::BootId,
-}
 
 /// Listens to the shim until it has ended, over `first` or a connection of its own making, and
 /// settles the job. A shim that lives and does not answer is asked again and again; meanwhile its
@@ -43,27 +36,6 @@ pub(super) async fn attend(
         () = ended(&pidfd) => {}
     }
     settle(ground, job).await;
-}
-
-/// A start that failed, in words for whoever asked for it.
-pub(super) fn failure(error: &LaunchError, record: &SpecRecord) -> Failure {
-    let message = match error {
-        LaunchError::Shim(failed) => explain(*failed, record),
-        other => other.to_string(),
-    };
-    Failure { step: error.step().into(), errno: error.errno(), message }
-}
-
-fn explain(failed: Failed, record: &SpecRecord) -> String {
-    let (spec, why) = (&record.spec, Errno::from_raw(failed.errno).desc());
-    match failed.step {
-        Step::Exec => format!("cannot execute {:?}: {why}", spec.argv[0]),
-        Step::Chdir => {
-            let (directory, account) = (&spec.working_directory, &record.account.name);
-            format!("cannot enter {directory:?} as {account}: {why}")
-        }
-        step => format!("the shim failed at {}: {why}", step.name()),
-    }
 }
 
 /// Answers when the process has ended, and reaps it if it is ours.

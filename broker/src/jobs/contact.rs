@@ -16,7 +16,8 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
-use super::attend::{Ground, failure};
+use super::core::Ground;
+use super::failure::failure;
 use super::job::{Job, Link};
 use super::state::{Contact, Event};
 use crate::host;

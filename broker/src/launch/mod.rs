@@ -3,10 +3,12 @@
 
 pub mod accounts;
 pub mod cgroup;
+mod errors;
+mod shim;
 
 use std::ffi::{CString, NulError};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -14,7 +16,7 @@ use std::time::Duration;
 
 use job_shim::frame;
 use job_shim::launch::{Launch, OutputPolicy};
-use job_shim::wire::{Failed, FromShim, Started, ToShim};
+use job_shim::wire::Started;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
 use uuid::Uuid;
@@ -27,6 +29,8 @@ use crate::store::records::{self, FORMAT, SpawnRecord, SpecRecord};
 use crate::store::{StateDir, sync_directory};
 use crate::sys;
 use cgroup::{JobCgroup, Tree};
+pub use errors::{LaunchError, SetupError};
+pub use shim::Shim;
 
 /// What every launch needs and none changes.
 #[derive(Debug)]
@@ -40,27 +44,6 @@ pub struct Launcher {
     leftover_grace: Duration,
 }
 
-/// Why there can be no launches at all.
-#[derive(Debug, thiserror::Error)]
-pub enum SetupError {
-    /// No place for the jobs.
-    #[error(transparent)]
-    Tree(#[from] cgroup::TreeError),
-    /// No account for the shims.
-    #[error("jobs.shim_user: {0}")]
-    Account(#[from] accounts::AccountError),
-    /// A file that must be there.
-    #[error("cannot {step} {path}: {source}")]
-    Io {
-        /// "open", "create".
-        step: &'static str,
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-}
-
 /// A job whose program runs.
 #[derive(Debug)]
 pub struct Launched {
@@ -69,76 +52,6 @@ pub struct Launched {
     /// The program.
     pub started: Started,
 }
-
-/// A shim and the connection to it.
-#[derive(Debug)]
-pub struct Shim {
-    /// Readable once it has ended.
-    pub pidfd: OwnedFd,
-    /// Non-blocking.
-    pub control: UnixStream,
-    /// Messages that have come already.
-    pub reader: frame::Reader<FromShim>,
-}
-
-/// The step at which a start failed; nothing of the job is left but its files.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each variant is a step, named in its message")]
-pub enum LaunchError {
-    #[error("cannot create {path}: {source}")]
-    CreateState { path: PathBuf, source: io::Error },
-    #[error("cannot write {path}: {source}")]
-    WriteSpec { path: PathBuf, source: io::Error },
-    #[error("cannot create the cgroup {path}: {source}")]
-    CreateCgroup { path: PathBuf, source: io::Error },
-    #[error("cannot prepare the shim's descriptors: {0}")]
-    Descriptors(io::Error),
-    #[error("cannot spawn the shim: {0}")]
-    Spawn(io::Error),
-    #[error("the shim did not say hello: {0}")]
-    Hello(io::Error),
-    #[error("cannot write {path}: {source}")]
-    WriteSpawn { path: PathBuf, source: io::Error },
-    #[error("the shim did not answer GO: {0}")]
-    Go(io::Error),
-    #[error("the shim failed at {}", .0.step.name())]
-    Shim(Failed),
-}
-
-impl LaunchError {
-    /// As the contract names it.
-    pub fn step(&self) -> &'static str {
-        match self {
-            LaunchError::CreateState { .. } => "create_state",
-            LaunchError::WriteSpec { .. } => "write_spec",
-            LaunchError::CreateCgroup { .. } => "create_cgroup",
-            LaunchError::Descriptors(_) => "descriptors",
-            LaunchError::Spawn(_) => "spawn",
-            LaunchError::Hello(_) => "hello",
-            LaunchError::WriteSpawn { .. } => "write_spawn",
-            LaunchError::Go(_) => "go",
-            LaunchError::Shim(failed) => failed.step.name(),
-        }
-    }
-
-    /// errno(3), 0 where none applies.
-    pub fn errno(&self) -> i32 {
-        match self {
-            LaunchError::CreateState { source, .. }
-            | LaunchError::WriteSpec { source, .. }
-            | LaunchError::CreateCgroup { source, .. }
-            | LaunchError::WriteSpawn { source, .. }
-            | LaunchError::Descriptors(source)
-            | LaunchError::Spawn(source)
-            | LaunchError::Hello(source)
-            | LaunchError::Go(source) => source.raw_os_error().unwrap_or(0),
-            LaunchError::Shim(failed) => failed.errno,
-        }
-    }
-}
-
-/// From clone3 to HELLO, and from GO to STARTED: both take less than 2 ms on an idle host.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Launcher {
     /// Opens what every launch needs.
@@ -254,7 +167,7 @@ impl Launcher {
     ) -> Result<(sys::Child, UnixStream), LaunchError> {
         let prepare = || -> io::Result<_> {
             let (control, theirs) = UnixStream::pair()?;
-            control.set_read_timeout(Some(PATIENCE))?;
+            control.set_read_timeout(Some(shim::PATIENCE))?;
             let listener = self.bind(job.id)?;
             let launch = memory_file(&self.launch_message(job, nonce).to_bytes())?;
             let (state, work) = (File::open(dir)?, cgroup.work()?);
@@ -328,68 +241,6 @@ impl Launcher {
             },
         }
     }
-}
-
-impl Shim {
-    /// A shim that has failed and left already has said why: that is read next.
-    fn go(&mut self) -> Result<(), LaunchError> {
-        let mut bytes = Vec::new();
-        frame::write(&ToShim::Go, &mut bytes);
-        match self.control.write_all(&bytes) {
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            result => result.map_err(LaunchError::Go),
-        }
-    }
-
-    fn expect_hello(&mut self, id: JobId, nonce: Uuid) -> Result<(), LaunchError> {
-        match self.receive().map_err(LaunchError::Hello)? {
-            FromShim::Hello(hello)
-                if hello.job == *id.as_bytes() && hello.nonce == *nonce.as_bytes() =>
-            {
-                Ok(())
-            }
-            FromShim::Failed(failed) => Err(LaunchError::Shim(failed)),
-            other => Err(LaunchError::Hello(unexpected(&other))),
-        }
-    }
-
-    fn expect_started(&mut self) -> Result<Started, LaunchError> {
-        match self.receive().map_err(LaunchError::Go)? {
-            FromShim::Started(started) => {
-                self.control.set_nonblocking(true).map_err(LaunchError::Go)?;
-                Ok(started)
-            }
-            FromShim::Failed(failed) => Err(LaunchError::Shim(failed)),
-            other => Err(LaunchError::Go(unexpected(&other))),
-        }
-    }
-
-    fn receive(&mut self) -> io::Result<FromShim> {
-        let mut bytes = [0; 4096];
-        loop {
-            match self.reader.next_message() {
-                Ok(Some(message)) => return Ok(message),
-                Ok(None) => {}
-                Err(garbled) => return Err(io::Error::new(io::ErrorKind::InvalidData, garbled)),
-            }
-            match self.control.read(&mut bytes)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                n => self.reader.push(&bytes[..n]),
-            }
-        }
-    }
-
-    /// Without STARTED it has no reason to live; usually it has left by itself.
-    fn end(&self) {
-        let _ = sys::pidfd_kill(self.pidfd.as_fd(), libc::SIGKILL); // gone is as good
-        let mut ended = [nix::poll::PollFd::new(self.pidfd.as_fd(), nix::poll::PollFlags::POLLIN)];
-        let _ = nix::poll::poll(&mut ended, 2000u16);
-        sys::pidfd_reap(self.pidfd.as_fd());
-    }
-}
-
-fn unexpected(message: &FromShim) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("unexpected {message:?}"))
 }
 
 fn write_spec(state: &StateDir, job: &SpecRecord) -> Result<PathBuf, LaunchError> {

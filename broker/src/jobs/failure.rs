@@ -1,0 +1,29 @@
+//! A start that failed, in words.
+
+use job_shim::wire::{Failed, Step};
+use nix::errno::Errno;
+
+use super::state::Failure;
+use crate::launch::LaunchError;
+use crate::store::records::SpecRecord;
+
+/// For whoever asked for it: what could not be done, and to what.
+pub(super) fn failure(error: &LaunchError, record: &SpecRecord) -> Failure {
+    let message = match error {
+        LaunchError::Shim(failed) => explain(*failed, record),
+        other => other.to_string(),
+    };
+    Failure { step: error.step().into(), errno: error.errno(), message }
+}
+
+fn explain(failed: Failed, record: &SpecRecord) -> String {
+    let (spec, why) = (&record.spec, Errno::from_raw(failed.errno).desc());
+    match failed.step {
+        Step::Exec => format!("cannot execute {:?}: {why}", spec.argv[0]),
+        Step::Chdir => {
+            let (directory, account) = (&spec.working_directory, &record.account.name);
+            format!("cannot enter {directory:?} as {account}: {why}")
+        }
+        step => format!("the shim failed at {}: {why}", step.name()),
+    }
+}

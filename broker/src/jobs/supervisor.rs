@@ -1,0 +1,303 @@
+//! [`Supervisor`]: what can be done with jobs, each by somebody who may.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use job_shim::wire::{InputAck, Signal, Source, Stop, ToShim};
+use tokio::runtime::Handle;
+
+use super::adopt;
+use super::core::{Core, Ground, Registered};
+use super::errors::{DeleteError, SignalError, StartError, SupervisorError};
+use super::input::{self, InputError};
+use super::job::{Job, StopAsked};
+use super::output::{OutputError, OutputReader, Range};
+use super::spec::{Defaults, JobSpec, Refusal, Wish};
+use super::state::Snapshot;
+use super::table::{Filter, Page};
+use crate::authorize::{Authorized, Caller, Role};
+use crate::config;
+use crate::host;
+use crate::id::JobId;
+use crate::launch::accounts::{self, Pool};
+use crate::launch::{Launcher, SetupError};
+use crate::store::StateDir;
+use crate::store::log::LogFiles;
+
+/// Holds a state directory and the jobs in it. Cheap to clone; all clones are one.
+#[derive(Debug, Clone)]
+pub struct Supervisor {
+    core: Arc<Core>,
+}
+
+/// A directory among the jobs that could not be read and was left alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quarantined {
+    /// Its name.
+    pub id: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// How far to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// The exit status is known.
+    Exit,
+    /// Nothing is left of it and its output is whole.
+    End,
+}
+
+impl Supervisor {
+    /// Opens the state directory and takes over the jobs in it: they are listed at once, and
+    /// their shims are reached in the background. Must be called within a tokio runtime, which
+    /// has to stay alive.
+    ///
+    /// # Errors
+    /// [`SupervisorError`], in words for an operator.
+    pub async fn open(config: config::Jobs) -> Result<Supervisor, SupervisorError> {
+        let boot_id = host::boot_id().map_err(SupervisorError::Host)?;
+        let state = StateDir::open(&config.state_dir)?;
+        let launcher = Launcher::open(&config, boot_id)?;
+        let ground = Arc::new(Ground { state, launcher, boot_id });
+        let pool = Pool::new(config.pool);
+        let (table, quarantined) = adopt::adopt(&ground, &pool).map_err(SupervisorError::Adopt)?;
+        let nobody =
+            accounts::resolve("nobody", ground.launcher.shim_uid()).map_err(SetupError::from)?;
+        let core = Core {
+            ground,
+            config,
+            pool,
+            nobody,
+            table: Mutex::new(table),
+            quarantined,
+            runtime: Handle::current(),
+        };
+        Ok(Supervisor { core: Arc::new(core) })
+    }
+
+    /// Checks a wish against the rules and fills in the configured defaults.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn check(&self, wish: Wish) -> Result<JobSpec, Refusal> {
+        let config = &self.core.config;
+        let defaults = Defaults {
+            run_as: config.run_as.clone(),
+            output_limit: config.output_limit_bytes,
+            stop_timeout: config.stop_timeout(),
+        };
+        JobSpec::check(wish, &defaults)
+    }
+
+    /// Runs a job, and answers when its program runs. With a request id (not empty) the call may
+    /// be repeated: one job, the same answer.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(
+        &self,
+        wish: Authorized<JobSpec>,
+        request_id: &str,
+    ) -> Result<Arc<Job>, StartError> {
+        let (caller, spec) = wish.into_parts();
+        loop {
+            let account = self.core.account(&spec.run_as).await?;
+            let registered = self.core.register(&caller, spec.clone(), account, request_id)?;
+            let (job, is_new) = match registered {
+                Registered::Known(job) => (job, false),
+                Registered::New(job, record) => {
+                    let core = Arc::clone(&self.core);
+                    let launching = Arc::clone(&job);
+                    // Detached: a caller that hangs up does not leave half a job.
+                    let bring_up = move || core.bring_up(&launching, &record);
+                    self.core.runtime.spawn_blocking(bring_up);
+                    (job, true)
+                }
+            };
+            let mut snapshot = job.watch_snapshot();
+            let known = snapshot.wait_for(Snapshot::is_past_start).await;
+            match known.ok().and_then(|known| known.start_failure()) {
+                // An earlier broker's, found out just now: it never ran, so this one may.
+                Some(_) if !is_new && job.may_be_asked_again() => {}
+                Some(failure) => return Err(StartError::Failed { job: job.id(), failure }),
+                None => return Ok(job),
+            }
+        }
+    }
+
+    /// The job of this id, if it exists for the caller.
+    pub fn find(&self, caller: &Caller, id: JobId) -> Option<Authorized<Arc<Job>>> {
+        let job = self.core.table().job(id)?;
+        caller.touch(&job.owner().clone(), job).ok()
+    }
+
+    /// A page of the jobs that exist for the caller, newest first.
+    pub fn list(
+        &self,
+        caller: &Caller,
+        filter: &Filter,
+        page: Page,
+    ) -> (Vec<Arc<Job>>, Option<JobId>) {
+        self.core.table().page(page, |job| caller.sees(job.owner()) && filter.admits(job))
+    }
+
+    /// Answers when the job has come that far, or at the timeout; whether it has.
+    pub async fn wait(
+        &self,
+        job: &Authorized<Arc<Job>>,
+        until: Until,
+        within: Option<Duration>,
+    ) -> bool {
+        let mut snapshot = job.subject().watch_snapshot();
+        let arrived = snapshot.wait_for(|known| {
+            known.state.is_over() || (until == Until::Exit && known.exited.is_some())
+        });
+        match within {
+            Some(time) => tokio::time::timeout(time, arrived).await.is_ok(),
+            None => arrived.await.is_ok(),
+        }
+    }
+
+    /// Asks all processes of the job to end, and kills them after the grace period (absent: the
+    /// job's own). Answers at once; nothing is done to a job that has ended.
+    pub fn stop(&self, job: &Authorized<Arc<Job>>, grace: Option<Duration>) {
+        let (caller, job) = (job.caller(), job.subject());
+        if job.snapshot().state.is_over() {
+            return;
+        }
+        let grace = grace.unwrap_or(job.record().spec.stop_timeout);
+        let by = caller.identity().to_string();
+        let source = source(caller.role());
+        tracing::info!(job = %job.id(), by, "stop asked");
+        job.ask_stop(StopAsked { source, by: by.clone() });
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        let told = job.tell(&ToShim::Stop(Stop { grace_ms, source, by }));
+        let core = Arc::clone(&self.core);
+        let job = Arc::clone(job);
+        self.core.runtime.spawn(async move { core.enforce_stop(job, grace, told.is_ok()).await });
+    }
+
+    /// One signal to the process group of the main process.
+    ///
+    /// # Errors
+    /// [`SignalError`].
+    pub fn signal(&self, job: &Authorized<Arc<Job>>, number: i32) -> Result<(), SignalError> {
+        let (caller, job) = (job.caller(), job.subject());
+        let known = job.snapshot();
+        if known.state.is_over() || known.exited.is_some() {
+            return Err(SignalError::Over);
+        }
+        let (source, by) = (source(caller.role()), caller.identity().to_string());
+        tracing::info!(job = %job.id(), by, number, "signal");
+        Ok(job.tell(&ToShim::Signal(Signal { number, source, by }))?)
+    }
+
+    /// A reader of the job's output.
+    ///
+    /// # Errors
+    /// [`OutputError`].
+    pub async fn output(
+        &self,
+        job: &Authorized<Arc<Job>>,
+        range: Range,
+    ) -> Result<OutputReader, OutputError> {
+        let job = Arc::clone(job.subject());
+        self.refresh(&job);
+        let dir = self.core.ground.state.job(job.id());
+        let from_start = range.is_from_start();
+        let open = move || OutputReader::open(job, LogFiles::open(&dir)?, &range);
+        if from_start {
+            return open();
+        }
+        // Looking for a place may read much of the log, and wait for the disk.
+        tokio::task::spawn_blocking(open).await.map_err(io::Error::other)?
+    }
+
+    /// What of the job's standard input has been accepted.
+    ///
+    /// # Errors
+    /// `NoStdin`.
+    pub fn accepted_input(&self, job: &Authorized<Arc<Job>>) -> Result<InputAck, InputError> {
+        input::accepted(job.subject())
+    }
+
+    /// Passes input on; answers once it is in the job's pipe.
+    ///
+    /// # Errors
+    /// [`InputError`].
+    pub async fn write_input(
+        &self,
+        job: &Authorized<Arc<Job>>,
+        offset: u64,
+        data: &[u8],
+        end: bool,
+    ) -> Result<InputAck, InputError> {
+        input::write(job.subject(), offset, data, end).await
+    }
+
+    /// Removes an ended job and its output.
+    ///
+    /// # Errors
+    /// [`DeleteError`].
+    pub async fn delete(&self, job: &Authorized<Arc<Job>>) -> Result<(), DeleteError> {
+        let (caller, job) = (job.caller(), job.subject());
+        if !job.snapshot().state.is_over() {
+            return Err(DeleteError::Running);
+        }
+        let by = caller.identity();
+        tracing::info!(job = %job.id(), owner = %job.owner(), %by, "delete");
+        // The last record is being written: a moment, and not longer than the disk takes.
+        let _ = job.watch_settled().wait_for(|settled| *settled).await;
+        let (core, id) = (Arc::clone(&self.core), job.id());
+        if core.table().forget(id).is_none() {
+            return Ok(()); // somebody else was faster
+        }
+        let removed = tokio::task::spawn_blocking(move || core.ground.state.remove_job(id)).await;
+        Ok(removed.map_err(io::Error::other)??)
+    }
+
+    /// Brings what is known of a live job's output up to date, from its files.
+    pub fn refresh(&self, job: &Job) {
+        if job.snapshot().state.is_over() {
+            return;
+        }
+        match crate::store::log::measure(&self.core.ground.state.job(job.id())) {
+            Ok(seen) => job.raise_progress(seen),
+            Err(e) => tracing::debug!(job = %job.id(), "cannot measure its output: {e}"),
+        }
+    }
+
+    /// Live jobs and all jobs.
+    pub fn count(&self) -> (usize, usize) {
+        self.core.table().count()
+    }
+
+    /// What could not be read at start.
+    pub fn quarantined(&self) -> &[Quarantined] {
+        &self.core.quarantined
+    }
+
+    /// What jobs get by default.
+    pub fn config(&self) -> &config::Jobs {
+        &self.core.config
+    }
+
+    /// The cgroup of the jobs and its controllers.
+    pub fn cgroup(&self) -> &crate::launch::cgroup::Tree {
+        self.core.ground.launcher.tree()
+    }
+
+    /// How often the state directory has been opened.
+    pub fn epoch(&self) -> u64 {
+        self.core.ground.state.epoch()
+    }
+}
+
+fn source(role: Role) -> Source {
+    match role {
+        Role::User => Source::User,
+        Role::Admin => Source::Admin,
+    }
+}

@@ -1,0 +1,85 @@
+//! Why nothing, or not this job, can be launched.
+
+use std::io;
+use std::path::PathBuf;
+
+use job_shim::wire::Failed;
+
+use super::{accounts, cgroup};
+
+/// Why there can be no launches at all.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// No place for the jobs.
+    #[error(transparent)]
+    Tree(#[from] cgroup::TreeError),
+    /// No account for the shims.
+    #[error("jobs.shim_user: {0}")]
+    Account(#[from] accounts::AccountError),
+    /// A file that must be there.
+    #[error("cannot {step} {path}: {source}")]
+    Io {
+        /// "open", "create".
+        step: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The step at which a start failed; nothing of the job is left but its files.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each variant is a step, named in its message")]
+pub enum LaunchError {
+    #[error("cannot create {path}: {source}")]
+    CreateState { path: PathBuf, source: io::Error },
+    #[error("cannot write {path}: {source}")]
+    WriteSpec { path: PathBuf, source: io::Error },
+    #[error("cannot create the cgroup {path}: {source}")]
+    CreateCgroup { path: PathBuf, source: io::Error },
+    #[error("cannot prepare the shim's descriptors: {0}")]
+    Descriptors(io::Error),
+    #[error("cannot spawn the shim: {0}")]
+    Spawn(io::Error),
+    #[error("the shim did not say hello: {0}")]
+    Hello(io::Error),
+    #[error("cannot write {path}: {source}")]
+    WriteSpawn { path: PathBuf, source: io::Error },
+    #[error("the shim did not answer GO: {0}")]
+    Go(io::Error),
+    #[error("the shim failed at {}", .0.step.name())]
+    Shim(Failed),
+}
+
+impl LaunchError {
+    /// As the contract names it.
+    pub fn step(&self) -> &'static str {
+        match self {
+            LaunchError::CreateState { .. } => "create_state",
+            LaunchError::WriteSpec { .. } => "write_spec",
+            LaunchError::CreateCgroup { .. } => "create_cgroup",
+            LaunchError::Descriptors(_) => "descriptors",
+            LaunchError::Spawn(_) => "spawn",
+            LaunchError::Hello(_) => "hello",
+            LaunchError::WriteSpawn { .. } => "write_spawn",
+            LaunchError::Go(_) => "go",
+            LaunchError::Shim(failed) => failed.step.name(),
+        }
+    }
+
+    /// errno(3), 0 where none applies.
+    pub fn errno(&self) -> i32 {
+        match self {
+            LaunchError::CreateState { source, .. }
+            | LaunchError::WriteSpec { source, .. }
+            | LaunchError::CreateCgroup { source, .. }
+            | LaunchError::WriteSpawn { source, .. }
+            | LaunchError::Descriptors(source)
+            | LaunchError::Spawn(source)
+            | LaunchError::Hello(source)
+            | LaunchError::Go(source) => source.raw_os_error().unwrap_or(0),
+            LaunchError::Shim(failed) => failed.errno,
+        }
+    }
+}
