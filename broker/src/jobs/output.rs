@@ -88,6 +88,8 @@ pub struct OutputReader {
     /// The entry that is read next, and how far each stream has been read.
     entry: u64,
     offsets: [u64; 2],
+    /// Something, since the shim was last asked for more.
+    has_given: bool,
     progress: watch::Receiver<Progress>,
     snapshot: watch::Receiver<Snapshot>,
 }
@@ -108,6 +110,7 @@ impl OutputReader {
             by_entry: range.by_entry,
             entry: 0,
             offsets: range.offsets,
+            has_given: false,
             job,
         };
         let known = *reader.progress.borrow_and_update();
@@ -128,10 +131,18 @@ impl OutputReader {
             let over = self.is_over();
             let known = *self.progress.borrow_and_update();
             if let Some(piece) = self.piece(known).await? {
+                self.has_given = true;
                 return Ok(Some(piece));
             }
             if over || !self.follow {
                 return Ok(None);
+            }
+            if std::mem::take(&mut self.has_given) {
+                // First what was given goes to the client, then the shim is asked for more: asked
+                // before, it would wake up and take a processor from whoever waits for the line. A
+                // turn of the scheduler, and not yield_now(), which is over when it is polled twice.
+                let _ = tokio::spawn(std::future::ready(())).await;
+                continue;
             }
             self.job.ask_for_progress();
             tokio::select! {
