@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use caps::{CapSet, Capability};
 use clap::Parser;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
@@ -73,6 +74,7 @@ fn start(arguments: &Arguments) -> Result<(), ServiceError> {
         return Err(ServiceError::NotRoot);
     }
     raise_descriptor_limit();
+    warn_of_missing_capability();
     crate::sys::keep_freed_memory();
     // One thread for the jobs; connections have their own, see `serve`.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -128,6 +130,15 @@ async fn routes(
         .add_service(v1.map_err(io::Error::other)?)
         .add_service(v1alpha.map_err(io::Error::other)?)
         .prepare())
+}
+
+/// Root in many containers lacks it; shims start all the same, see step 2 in `shim/README.md`.
+fn warn_of_missing_capability() {
+    if let Ok(false) = caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_RESOURCE) {
+        tracing::warn!(
+            "root lacks CAP_SYS_RESOURCE here: when memory runs out, the kernel may kill shims, too"
+        );
+    }
 }
 
 /// A connection and a shim are a descriptor or two each; the soft limit is 1024 by tradition only
