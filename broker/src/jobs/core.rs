@@ -100,8 +100,21 @@ impl Core {
         }
     }
 
-    /// On a thread that may block.
-    pub(super) fn bring_up(&self, job: &Arc<Job>, record: &SpecRecord) {
+    /// Launches it on a thread that may block; does not wait. Should the launch panic, the job is
+    /// told to have failed, and nobody waits for it for ever.
+    pub(super) fn bring_up(self: &Arc<Core>, job: &Arc<Job>, record: Box<SpecRecord>) {
+        let (core, launching) = (Arc::clone(self), Arc::clone(job));
+        let launch = self.runtime.spawn_blocking(move || core.launch(&launching, &record));
+        let (core, job) = (Arc::clone(self), Arc::clone(job));
+        self.runtime.spawn(async move {
+            if let Err(panic) = launch.await {
+                let message = format!("the launch was broken off: {panic}");
+                core.give_up(&job, Failure { step: "launch".into(), errno: 0, message });
+            }
+        });
+    }
+
+    fn launch(&self, job: &Arc<Job>, record: &SpecRecord) {
         tracing::info!(job = %job.id(), owner = %job.owner(), argv = ?record.spec.argv, "start");
         match self.ground.launcher.launch(&self.ground.state, record) {
             Ok(launched) => self.attend(job, launched),

@@ -108,11 +108,8 @@ impl Supervisor {
             let (job, is_new) = match registered {
                 Registered::Known(job) => (job, false),
                 Registered::New(job, record) => {
-                    let core = Arc::clone(&self.core);
-                    let launching = Arc::clone(&job);
                     // Detached: a caller that hangs up does not leave half a job.
-                    let bring_up = move || core.bring_up(&launching, &record);
-                    self.core.runtime.spawn_blocking(bring_up);
+                    self.core.bring_up(&job, record);
                     (job, true)
                 }
             };
