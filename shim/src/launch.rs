@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::wire::{Decoded, decode, encode};
+use crate::wire::{Decoded, Limits, decode, encode};
 
 /// The first control connection, one end of a socket pair. When it closes before GO, the shim
 /// leaves without running anything.
@@ -47,18 +47,29 @@ pub struct Launch {
     pub shim_gid: u32,
     /// A pipe as standard input instead of `/dev/null`.
     pub stdin: bool,
-    /// Wall-clock deadline from the start of the program, in milliseconds.
-    pub time_limit_ms: Option<u64>,
+    /// Deadline, CPU time and output: what the shim sees to.
+    pub limits: Limits,
+    /// Of each process of the workload, set as root.
+    pub rlimits: Vec<Rlimit>,
     /// What asks the workload to end.
     pub stop_signal: i32,
     /// From the stop signal to the kill, in milliseconds.
     pub stop_timeout_ms: u64,
     /// What outlives the main process is killed after this, in milliseconds.
     pub leftover_grace_ms: u64,
-    /// Bytes of output kept, both streams together.
-    pub output_limit: Option<u64>,
-    /// What happens to output past it.
+    /// What happens to output past its limit.
     pub output_policy: OutputPolicy,
+}
+
+/// See getrlimit(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rlimit {
+    /// RLIMIT_NOFILE and the like, as this architecture numbers them.
+    pub resource: u32,
+    /// `u64::MAX` is RLIM_INFINITY, in both.
+    pub soft: u64,
+    /// Not below `soft`.
+    pub hard: u64,
 }
 
 /// What happens to output past the limit.

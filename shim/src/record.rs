@@ -166,7 +166,17 @@ mod tests {
         let ended = Ended {
             progress: Progress { stdout: 1, stderr: 2, entries: 3, dropped: 4, blocked: None },
         };
-        for outcome in [exited(), Outcome::Failed(Failed { step: Step::Chdir, errno: 13 })] {
+        let by_limit = |cause, source| {
+            let (by, time_ns) = (String::new(), 1);
+            Outcome::Exited(Exited { wait_status: 9, cause, source, by, time_ns })
+        };
+        let outcomes = [
+            exited(),
+            by_limit(Cause::OutOfMemory, Source::Oom),
+            by_limit(Cause::TimedOut, Source::CpuTime),
+            Outcome::Failed(Failed { step: Step::Chdir, errno: 13 }),
+        ];
+        for outcome in outcomes {
             let read = ExitFile::from_bytes(&file(&outcome, Some(&ended)), &BOOT);
             assert_eq!(read, ExitFile { outcome: Some(outcome), ended: Some(ended.clone()) });
         }

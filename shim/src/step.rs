@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What a start can fail at, in the order of the code.
+/// What a start can fail at, in about the order of the code; README.md has the exact one, and the
+/// numbers stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(u8)]
 #[allow(missing_docs, reason = "each is the name of a step in shim/README.md")]

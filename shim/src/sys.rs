@@ -5,6 +5,7 @@
 use std::ffi::{CStr, CString, c_char, c_int, c_long};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use job_shim::launch::Rlimit;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
@@ -169,6 +170,29 @@ pub(crate) fn disposition(signal: c_int, what: Disposition) -> Result<()> {
             action.as_ptr(),
             std::ptr::null::<u64>(),
             8_usize,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// prlimit(2) on this process: it takes any number, and `u64::MAX` as RLIM_INFINITY, whatever the
+/// C library's own types are.
+///
+/// # Errors
+/// EPERM above the hard limit without CAP_SYS_RESOURCE; EINVAL for soft above hard, or no such
+/// resource.
+pub(crate) fn limit_resource(limit: &Rlimit) -> Result<()> {
+    // The kernel's `struct rlimit64`.
+    let wanted = [limit.soft, limit.hard];
+    // SAFETY: `wanted` has the kernel's layout and outlives the call; the old limit is not asked
+    // for.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            0 as c_long,
+            c_long::from(limit.resource),
+            wanted.as_ptr(),
+            std::ptr::null::<u64>(),
         )
     };
     Errno::result(result).map(drop)

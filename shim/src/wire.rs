@@ -53,6 +53,8 @@ pub enum ToShim {
     Watch(Watch),
     /// Bytes for standard input.
     Input(Input),
+    /// New limits, in place of those it has. Answered with [`FromShim::Limits`].
+    Limits(Limits),
 }
 
 /// What the shim says.
@@ -72,6 +74,10 @@ pub enum FromShim {
     Exited(Exited),
     /// Nothing is left and all output is in the log.
     Ended(Ended),
+    /// It is being ended by a limit: the processes have been asked, or are being killed.
+    Stopping,
+    /// The limits that it has now, in answer to [`ToShim::Limits`].
+    Limits(Limits),
 }
 
 /// See [`ToShim::Hello`].
@@ -123,6 +129,20 @@ pub struct Input {
     pub end: bool,
 }
 
+/// What the shim, and not the kernel, sees to. It is born with them, and a broker may change them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Wall-clock deadline from the start of the program, in milliseconds.
+    pub time_ms: Option<u64>,
+    /// CPU time of all processes together, in microseconds.
+    pub cpu_time_us: Option<u64>,
+    /// How many CPUs the workload can use at once at the most, in thousandths: how soon its CPU
+    /// time can be over.
+    pub cpus_milli: u32,
+    /// Bytes of output kept, both streams together.
+    pub output: Option<u64>,
+}
+
 /// The most input in one frame: with its header it stays below the frame's limit.
 pub const INPUT_PIECE: usize = 60 * 1024;
 /// The most input past [`InputAck::accepted`]: a shim keeps what the job has not read yet in
@@ -146,8 +166,10 @@ pub struct ShimHello {
     pub input: InputAck,
     /// Set once the main process has ended.
     pub exited: Option<Exited>,
-    /// Something is ending it: a stop, its deadline, its output limit.
+    /// Something is ending it: a stop, its deadline, its CPU time, its output limit.
     pub stopping: bool,
+    /// The ones it has now.
+    pub limits: Limits,
 }
 
 /// See [`FromShim::Started`].
@@ -239,6 +261,8 @@ pub enum Cause {
     OutputLimit = 5,
     /// It never ran.
     StartFailed = 6,
+    /// The kernel killed it for lack of memory.
+    OutOfMemory = 7,
 }
 
 /// Whose doing the end was.
@@ -255,13 +279,17 @@ pub enum Source {
     System = 3,
     /// The deadline's.
     Timeout = 4,
+    /// The kernel's, for lack of memory.
+    Oom = 5,
+    /// The limit of its CPU time.
+    CpuTime = 6,
 }
 
 impl Cause {
     /// Back from the number that records hold.
     pub fn from_number(number: u8) -> Option<Cause> {
         use Cause::*;
-        [Exited, Stopped, Signaled, TimedOut, OutputLimit, StartFailed]
+        [Exited, Stopped, Signaled, TimedOut, OutputLimit, StartFailed, OutOfMemory]
             .into_iter()
             .find(|cause| *cause as u8 == number)
     }
@@ -271,7 +299,9 @@ impl Source {
     /// Back from the number that records hold.
     pub fn from_number(number: u8) -> Option<Source> {
         use Source::*;
-        [None, User, Admin, System, Timeout].into_iter().find(|source| *source as u8 == number)
+        [None, User, Admin, System, Timeout, Oom, CpuTime]
+            .into_iter()
+            .find(|source| *source as u8 == number)
     }
 }
 
@@ -284,6 +314,7 @@ impl Message for ToShim {
             ToShim::Signal(_) => 4,
             ToShim::Watch(_) => 5,
             ToShim::Input(_) => 6,
+            ToShim::Limits(_) => 7,
         }
     }
 
@@ -295,6 +326,7 @@ impl Message for ToShim {
             ToShim::Signal(m) => encode(m),
             ToShim::Watch(m) => encode(m),
             ToShim::Input(m) => encode(m),
+            ToShim::Limits(m) => encode(m),
         }
     }
 
@@ -306,6 +338,7 @@ impl Message for ToShim {
             4 => ToShim::Signal(decode(payload)?),
             5 => ToShim::Watch(decode(payload)?),
             6 => ToShim::Input(decode(payload)?),
+            7 => ToShim::Limits(decode(payload)?),
             _ => return Err(Garbled(format!("unknown kind {kind} for a shim"))),
         })
     }
@@ -321,6 +354,8 @@ impl Message for FromShim {
             FromShim::InputAck(_) => 105,
             FromShim::Exited(_) => 106,
             FromShim::Ended(_) => 107,
+            FromShim::Stopping => 108,
+            FromShim::Limits(_) => 109,
         }
     }
 
@@ -333,6 +368,8 @@ impl Message for FromShim {
             FromShim::InputAck(m) => encode(m),
             FromShim::Exited(m) => encode(m),
             FromShim::Ended(m) => encode(m),
+            FromShim::Stopping => Vec::new(),
+            FromShim::Limits(m) => encode(m),
         }
     }
 
@@ -345,6 +382,8 @@ impl Message for FromShim {
             105 => FromShim::InputAck(decode(payload)?),
             106 => FromShim::Exited(decode(payload)?),
             107 => FromShim::Ended(decode(payload)?),
+            108 => FromShim::Stopping,
+            109 => FromShim::Limits(decode(payload)?),
             _ => return Err(Garbled(format!("unknown kind {kind} from a shim"))),
         })
     }
@@ -377,9 +416,10 @@ mod tests {
             input: InputAck::default(),
             exited: None,
             stopping: true,
+            limits: Limits { output: Some(4), ..Limits::default() },
         }));
         let mut bytes = [[1; 16], [2; 16]].concat();
-        bytes.extend([3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        bytes.extend([3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 4]);
         assert_eq!(hello.payload(), bytes);
         assert_eq!(FromShim::from_parts(101, &bytes), Ok(hello));
     }
@@ -422,6 +462,9 @@ mod tests {
         assert_eq!(stop.payload(), [10, 1, 1, b'a']);
         let input = ToShim::Input(Input { offset: 1, data: vec![2, 3], end: true });
         assert_eq!(input.payload(), [1, 2, 2, 3, 1]);
+        let limits =
+            Limits { time_ms: Some(1), cpu_time_us: None, cpus_milli: 200, output: Some(3) };
+        assert_eq!(ToShim::Limits(limits).payload(), [1, 1, 0, 200, 1, 3]);
     }
 
     #[test]
@@ -439,7 +482,9 @@ mod tests {
 
     #[test]
     fn causes_and_sources_are_found_by_their_numbers() {
-        assert_eq!(Cause::from_number(4), Some(Cause::TimedOut));
+        assert_eq!(Cause::from_number(7), Some(Cause::OutOfMemory));
+        assert_eq!(Source::from_number(5), Some(Source::Oom));
+        assert_eq!(Source::from_number(6), Some(Source::CpuTime));
         assert_eq!(Source::from_number(9), None);
     }
 }

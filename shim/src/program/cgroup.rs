@@ -5,8 +5,10 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 use job_shim::wire::Step;
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
@@ -18,22 +20,34 @@ pub(crate) struct Cgroup {
     kill: File,
     events: File,
     procs: File,
+    freeze: File,
+    cpu_stat: File,
+    /// Only with the memory controller.
+    memory_events: Option<File>,
 }
 
 impl Cgroup {
     /// Opens what is needed of it.
     ///
     /// # Errors
-    /// `OpenCgroup`; ENOENT for `cgroup.kill` before Linux 5.14.
+    /// `OpenCgroup`; ENOENT for `cgroup.kill` before Linux 5.14. Without the memory controller
+    /// nothing of it is killed for memory by a limit of its own, and that is no error.
     pub(crate) fn open(directory: impl AsFd) -> Result<Cgroup, Failure> {
         let open = |name: &str, flags: OFlag| {
             let flags = flags | OFlag::O_CLOEXEC;
-            openat(&directory, name, flags, Mode::empty()).map(File::from).at(Step::OpenCgroup)
+            openat(&directory, name, flags, Mode::empty()).map(File::from)
+        };
+        let open_if_there = |name: &str| match open(name, OFlag::O_RDONLY) {
+            Err(Errno::ENOENT) => Ok(None),
+            result => result.map(Some),
         };
         Ok(Cgroup {
-            kill: open("cgroup.kill", OFlag::O_WRONLY)?,
-            events: open("cgroup.events", OFlag::O_RDONLY)?,
-            procs: open("cgroup.procs", OFlag::O_RDONLY)?,
+            kill: open("cgroup.kill", OFlag::O_WRONLY).at(Step::OpenCgroup)?,
+            events: open("cgroup.events", OFlag::O_RDONLY).at(Step::OpenCgroup)?,
+            procs: open("cgroup.procs", OFlag::O_RDONLY).at(Step::OpenCgroup)?,
+            freeze: open("cgroup.freeze", OFlag::O_WRONLY).at(Step::OpenCgroup)?,
+            cpu_stat: open("cpu.stat", OFlag::O_RDONLY).at(Step::OpenCgroup)?,
+            memory_events: open_if_there("memory.events").at(Step::OpenCgroup)?,
         })
     }
 
@@ -46,10 +60,27 @@ impl Cgroup {
 
     /// Whether a living process is in it. Zombies do not count.
     pub(crate) fn populated(&self) -> bool {
-        let mut text = [0; 128];
-        // An error is ENODEV: a removed cgroup is empty.
-        let length = self.events.read_at(&mut text, 0).unwrap_or(0);
-        text[..length].split(|byte| *byte == b'\n').any(|line| line == b"populated 1")
+        number(&self.events, "populated") == Some(1)
+    }
+
+    /// Whether the kernel has killed a process that was in it, for lack of memory here or anywhere
+    /// above. The kernel counts before it sends the signal ("task reaper must see this",
+    /// mm/oom_kill.c), so whoever has waited for the process sees it.
+    pub(crate) fn killed_for_memory(&self) -> bool {
+        self.memory_events.as_ref().is_some_and(|events| {
+            ["oom_kill", "oom_group_kill"].iter().any(|key| number(events, key) > Some(0))
+        })
+    }
+
+    /// What all processes together have used that are or were in it.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        Duration::from_micros(number(&self.cpu_stat, "usage_usec").unwrap_or(0))
+    }
+
+    /// Lets frozen processes go on.
+    pub(crate) fn thaw(&self) {
+        // ENODEV: the cgroup is removed, and nothing is left in it.
+        let _ = self.freeze.write_at(b"0", 0);
     }
 
     /// Readable as POLLPRI when [`Cgroup::populated`] may have changed since it was last asked.
@@ -74,6 +105,15 @@ impl Cgroup {
             }
         }
     }
+}
+
+/// One of the numbers in a file of lines like `populated 1`. `None` without it, and for a cgroup
+/// that is removed (ENODEV).
+fn number(file: &File, key: &str) -> Option<u64> {
+    let mut text = [0; 512];
+    let length = file.read_at(&mut text, 0).ok()?;
+    let lines = std::str::from_utf8(&text[..length]).ok()?.lines();
+    lines.filter_map(|line| line.split_once(' ')).find(|(name, _)| *name == key)?.1.parse().ok()
 }
 
 fn signal_one(pid: i32, signal: i32) {

@@ -12,7 +12,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use job_shim::launch::Launch;
 use job_shim::wire::{Failed, Step};
 use nix::errno::Errno;
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::signal::SigSet;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{
@@ -22,6 +21,7 @@ use nix::unistd::{
 use super::birth::kill_for_memory_as_usual;
 use super::cgroup::Cgroup;
 use super::pipes::Ends;
+use super::rlimits::Rlimits;
 use super::{At, Failure, privileges};
 use crate::sys::{self, Cloned, Strings};
 
@@ -30,9 +30,6 @@ const GO_FD: i32 = 3;
 const FAULT_FD: i32 = 4;
 /// The byte that says so.
 pub(crate) const GO: u8 = 1;
-/// What a process on a systemd host gets; the broker raises its own soft limit, and a program
-/// that uses select(2) must not inherit that.
-const OPEN_FILES: (u64, u64) = (1024, 524_288);
 /// As execvp(3) has it, less the current directory.
 const DEFAULT_PATH: &[u8] = b"/usr/local/bin:/usr/bin:/bin";
 
@@ -41,6 +38,7 @@ pub(crate) struct Workload {
     uid: Uid,
     gid: Gid,
     groups: Vec<Gid>,
+    rlimits: Rlimits,
     directory: CString,
     candidates: Vec<CString>,
     argv: Strings,
@@ -58,7 +56,7 @@ impl Workload {
     /// Prepares a launch.
     ///
     /// # Errors
-    /// `ReadLaunch` with EINVAL for an empty argv and for NUL bytes.
+    /// `ReadLaunch` with EINVAL for an empty argv and for NUL bytes; `ResourceLimits`.
     pub(crate) fn new(launch: &Launch) -> Result<Workload, Failure> {
         let invalid = Failure { step: Step::ReadLaunch, errno: Errno::EINVAL };
         let c_string = |bytes: &[u8]| CString::new(bytes).map_err(|_| invalid);
@@ -69,6 +67,7 @@ impl Workload {
             uid: Uid::from_raw(launch.uid),
             gid: Gid::from_raw(launch.gid),
             groups: launch.groups.iter().copied().map(Gid::from_raw).collect(),
+            rlimits: Rlimits::new(&launch.rlimits).at(Step::ResourceLimits)?,
             directory: c_string(&launch.working_directory)?,
             candidates: c_strings(&candidates(program, &launch.env))?,
             argv: c_strings(&launch.argv)?.into(),
@@ -103,11 +102,12 @@ impl Workload {
         kill_for_memory_as_usual()?;
         own_keyring()?;
         setsid().at(Step::Session)?;
-        limit_resources().at(Step::ResourceLimits)?;
         umask(Mode::from_bits_truncate(0o022));
         for (fd, end) in (0..).zip(&ends.stdio) {
             sys::place(end.as_fd(), fd, 0).at(Step::Stdio)?;
         }
+        // After the streams, which need their numbers, and as root, who may raise them.
+        self.rlimits.apply().at(Step::ResourceLimits)?;
         self.become_user()?;
         // Their dispositions are the defaults since the shim's birth, which this was cloned from.
         SigSet::empty().thread_set_mask().at(Step::Signals)?;
@@ -192,13 +192,6 @@ fn own_keyring() -> Result<(), Failure> {
         Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
         result => result.at(Step::Keyring),
     }
-}
-
-fn limit_resources() -> nix::Result<()> {
-    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let hard = if hard == RLIM_INFINITY { OPEN_FILES.1 } else { hard.min(OPEN_FILES.1) };
-    setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES.0.min(hard), hard)
 }
 
 /// Blocks until the shim says so; without a shim, or without its word, nothing is run.

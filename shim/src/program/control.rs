@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 
 use job_shim::launch::Launch;
-use job_shim::wire::{Blocked, BrokerHello, FromShim, Progress, Step, ToShim};
+use job_shim::wire::{Blocked, BrokerHello, FromShim, Limits, Progress, Step, ToShim};
 use nix::sys::socket::{Backlog, getsockopt, listen, sockopt::PeerCredentials};
 
 use super::connection::{Closed, Connection};
@@ -52,8 +52,9 @@ impl Control {
         }
     }
 
-    /// Step 10: waits for GO. `false`: the broker is gone, or says what makes no sense before it.
-    pub(crate) fn await_go(&mut self, scratch: &mut [u8]) -> bool {
+    /// Step 10: waits for GO, and gives the limits that hold by then. `None`: the broker is gone, or
+    /// says what makes no sense before it.
+    pub(crate) fn await_go(&mut self, mut limits: Limits, scratch: &mut [u8]) -> Option<Limits> {
         while let Some(broker) = &self.broker {
             let mut interest = Interest::new();
             broker.register(&mut interest, Slot::Broker);
@@ -61,13 +62,17 @@ impl Control {
             self.turn(&ready, scratch);
             while let Some(message) = self.next() {
                 match message {
-                    ToShim::Go => return true,
+                    ToShim::Go => return Some(limits),
                     ToShim::Hello(hello) if self.recognize(&hello) => {}
-                    _ => return false,
+                    ToShim::Limits(newer) => {
+                        limits = newer;
+                        self.send(&FromShim::Limits(limits));
+                    }
+                    _ => return None,
                 }
             }
         }
-        false
+        None
     }
 
     /// Waits for all of them.

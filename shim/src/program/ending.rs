@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use job_shim::launch::Launch;
-use job_shim::wire::{Cause, Exited, Signal, Source, Stop};
+use job_shim::wire::{Cause, Exited, Limits, Signal, Source, Stop};
+
+use super::cpu_time::CpuTime;
 
 /// What is to be done to the workload now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +25,13 @@ struct Reason {
     by: String,
 }
 
+impl Reason {
+    /// Nobody's in particular.
+    fn by_nobody(cause: Cause, source: Source) -> Reason {
+        Reason { cause, source, by: String::new() }
+    }
+}
+
 /// From one kill to the next while something is left, and the longest such pause: whoever joined
 /// after the first dies soon, and one that hangs in the kernel does not keep the shim busy.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -35,6 +44,9 @@ pub(crate) struct Ending {
     time_limit: Option<Duration>,
     stop_timeout: Duration,
     leftover_grace: Duration,
+    /// While the program runs: since when.
+    running: Option<Duration>,
+    cpu_time: CpuTime,
     /// Why it ends; the first one counts.
     reason: Option<Reason>,
     deadline: Option<Duration>,
@@ -42,26 +54,45 @@ pub(crate) struct Ending {
     pause: Duration,
     /// The last of each number that was sent, to know later whose doing a death was.
     signals: Vec<Signal>,
+    /// The kernel killed for memory, before anything else came to end it.
+    out_of_memory: bool,
 }
 
 impl Ending {
     /// Nothing ends it yet.
     pub(crate) fn new(launch: &Launch) -> Ending {
         Ending {
-            time_limit: launch.time_limit_ms.map(Duration::from_millis),
+            time_limit: launch.limits.time_ms.map(Duration::from_millis),
             stop_timeout: Duration::from_millis(launch.stop_timeout_ms),
             leftover_grace: Duration::from_millis(launch.leftover_grace_ms),
+            running: None,
+            cpu_time: CpuTime::new(&launch.limits),
             reason: None,
             deadline: None,
             kill_at: None,
             pause: PAUSES.0,
             signals: Vec::new(),
+            out_of_memory: false,
         }
     }
 
     /// The program runs: its time begins.
     pub(crate) fn started(&mut self, now: Duration) {
-        self.deadline = self.time_limit.map(|limit| now.saturating_add(limit));
+        self.running = Some(now);
+        self.set_clocks();
+    }
+
+    /// Other limits in place of those it has; the deadline still counts from the program's start.
+    pub(crate) fn limit(&mut self, limits: &Limits) {
+        self.time_limit = limits.time_ms.map(Duration::from_millis);
+        self.cpu_time.limit(limits);
+        self.set_clocks();
+    }
+
+    fn set_clocks(&mut self) {
+        let Some(start) = self.running else { return };
+        self.deadline = self.time_limit.map(|limit| start.saturating_add(limit));
+        self.cpu_time.look(start);
     }
 
     /// Somebody wants it to stop. One who comes later cannot change the reason, nor give it more
@@ -73,8 +104,29 @@ impl Ending {
 
     /// It has written more than it may, and is to be killed for that.
     pub(crate) fn output_limit(&mut self, now: Duration) -> Deed {
-        let (cause, source) = (Cause::OutputLimit, Source::System);
-        self.end(now, Reason { cause, source, by: String::new() }, Duration::ZERO)
+        let reason = Reason::by_nobody(Cause::OutputLimit, Source::System);
+        self.end(now, reason, Duration::ZERO)
+    }
+
+    /// Whether [`Ending::cpu_time`] is to be told now.
+    pub(crate) fn asks_for_cpu_time(&self, now: Duration) -> bool {
+        self.cpu_time.next().is_some_and(|at| at <= now)
+    }
+
+    /// All its processes together have used so much.
+    pub(crate) fn cpu_time(&mut self, now: Duration, used: Duration) -> Deed {
+        if !self.cpu_time.is_over(now, used) {
+            return Deed::Nothing;
+        }
+        let reason = Reason::by_nobody(Cause::TimedOut, Source::CpuTime);
+        self.end(now, reason, self.stop_timeout)
+    }
+
+    /// The kernel has killed some of it for lack of memory. That is the reason, unless there is
+    /// one already: to be told before every other.
+    pub(crate) fn killed_for_memory(&mut self) {
+        let was_killed = self.signals.iter().any(|signal| signal.number == libc::SIGKILL);
+        self.out_of_memory |= self.reason.is_none() && !was_killed;
     }
 
     /// Whether something is ending it.
@@ -92,10 +144,11 @@ impl Ending {
 
     /// The main process has ended with this wait status: what is left gets its grace.
     pub(crate) fn exited(&mut self, now: Duration, wait_status: i32, time_ns: u64) -> Exited {
+        self.running = None;
         self.deadline = None;
+        self.cpu_time.ended();
         self.kill_within(now, self.leftover_grace);
-        let Reason { cause, source, by } =
-            self.reason.clone().unwrap_or_else(|| self.own_end(wait_status));
+        let Reason { cause, source, by } = self.reason_of(wait_status);
         Exited { wait_status, cause, source, by, time_ns }
     }
 
@@ -108,8 +161,8 @@ impl Ending {
     pub(crate) fn due(&mut self, now: Duration) -> Deed {
         if self.deadline.is_some_and(|at| at <= now) {
             self.deadline = None;
-            let (cause, source) = (Cause::TimedOut, Source::Timeout);
-            return self.end(now, Reason { cause, source, by: String::new() }, self.stop_timeout);
+            let reason = Reason::by_nobody(Cause::TimedOut, Source::Timeout);
+            return self.end(now, reason, self.stop_timeout);
         }
         if self.kill_at.is_some_and(|at| at <= now) {
             self.kill_at = Some(now + self.pause);
@@ -121,7 +174,7 @@ impl Ending {
 
     /// When something will be due.
     pub(crate) fn next(&self) -> Option<Duration> {
-        self.deadline.into_iter().chain(self.kill_at).min()
+        [self.deadline, self.cpu_time.next(), self.kill_at].into_iter().flatten().min()
     }
 
     fn end(&mut self, now: Duration, reason: Reason, grace: Duration) -> Deed {
@@ -139,9 +192,18 @@ impl Ending {
         self.kill_at = Some(self.kill_at.map_or(at, |earlier| earlier.min(at)));
     }
 
+    /// A main process that the kernel has spared, or has not killed alone, may end as it likes.
+    fn reason_of(&self, wait_status: i32) -> Reason {
+        let killed = libc::WIFSIGNALED(wait_status) && libc::WTERMSIG(wait_status) == libc::SIGKILL;
+        if self.out_of_memory && killed {
+            return Reason::by_nobody(Cause::OutOfMemory, Source::Oom);
+        }
+        self.reason.clone().unwrap_or_else(|| self.own_end(wait_status))
+    }
+
     fn own_end(&self, wait_status: i32) -> Reason {
         if !libc::WIFSIGNALED(wait_status) {
-            return Reason { cause: Cause::Exited, source: Source::None, by: String::new() };
+            return Reason::by_nobody(Cause::Exited, Source::None);
         }
         let number = libc::WTERMSIG(wait_status);
         let sent = self.signals.iter().find(|signal| signal.number == number);
@@ -164,7 +226,11 @@ mod tests {
         Duration::from_millis(1_000_000 + ms)
     }
 
-    fn ending(time_limit_ms: Option<u64>) -> Ending {
+    fn ending(time_ms: Option<u64>) -> Ending {
+        limited(Limits { time_ms, ..Limits::default() })
+    }
+
+    fn limited(limits: Limits) -> Ending {
         let mut ending = Ending::new(&Launch {
             job: [0; 16],
             nonce: [0; 16],
@@ -178,11 +244,11 @@ mod tests {
             shim_uid: 2,
             shim_gid: 2,
             stdin: false,
-            time_limit_ms,
+            limits,
+            rlimits: Vec::new(),
             stop_signal: 15,
             stop_timeout_ms: 500,
             leftover_grace_ms: 200,
-            output_limit: None,
             output_policy: OutputPolicy::Discard,
         });
         ending.started(at(0));
@@ -272,6 +338,94 @@ mod tests {
         by_other.signaled(sent(10));
         let system = (Cause::Signaled, Source::System, String::new());
         assert_eq!(cause(&mut by_other, KILLED), system);
+    }
+
+    fn cpu_time(ms: u64) -> Limits {
+        Limits { cpu_time_us: Some(ms * 1000), cpus_milli: 1000, ..Limits::default() }
+    }
+
+    #[test]
+    fn cpu_time_that_is_over_asks_and_then_kills() {
+        let mut ending = limited(cpu_time(100));
+        assert!(ending.asks_for_cpu_time(at(0)));
+        assert_eq!(ending.cpu_time(at(0), Duration::ZERO), Deed::Nothing);
+        assert_eq!(ending.next(), Some(at(100)));
+        assert_eq!(ending.cpu_time(at(100), Duration::from_millis(100)), Deed::Ask);
+        assert_eq!(ending.next(), Some(at(600)));
+        assert_eq!(ending.due(at(600)), Deed::Kill);
+        assert_eq!(cause(&mut ending, KILLED), (Cause::TimedOut, Source::CpuTime, String::new()));
+    }
+
+    #[test]
+    fn cpu_time_is_not_looked_at_after_the_main_process() {
+        let mut ending = limited(cpu_time(100));
+        ending.exited(at(0), EXITED_0, 1);
+        ending.limit(&Limits { time_ms: Some(1), ..cpu_time(10) });
+        assert_eq!(ending.next(), Some(at(200)), "the leftovers' grace alone");
+    }
+
+    #[test]
+    fn a_new_deadline_counts_from_the_start() {
+        let time = |ms| Limits { time_ms: Some(ms), ..Limits::default() };
+        let mut ending = ending(Some(100));
+        ending.limit(&time(500));
+        assert_eq!((ending.due(at(100)), ending.next()), (Deed::Nothing, Some(at(500))));
+        ending.limit(&Limits::default());
+        assert_eq!(ending.next(), None);
+        ending.limit(&time(50));
+        assert_eq!(ending.due(at(100)), Deed::Ask, "it has passed");
+        ending.limit(&time(50));
+        assert_eq!(ending.due(at(101)), Deed::Nothing, "the same again asks nobody again");
+        assert_eq!(ending.next(), Some(at(600)));
+    }
+
+    #[test]
+    fn a_limit_that_comes_before_the_start_counts_from_it() {
+        let mut ending = Ending { running: None, ..ending(None) };
+        ending.limit(&Limits { time_ms: Some(100), ..cpu_time(7) });
+        assert_eq!(ending.next(), None);
+        ending.started(at(40));
+        assert_eq!(ending.deadline, Some(at(140)));
+        assert!(ending.asks_for_cpu_time(at(40)));
+    }
+
+    #[test]
+    fn a_kill_for_memory_is_the_cause() {
+        let out_of_memory = (Cause::OutOfMemory, Source::Oom, String::new());
+        let mut alone = ending(None);
+        alone.killed_for_memory();
+        assert_eq!(cause(&mut alone, KILLED), out_of_memory);
+        let mut before_a_stop = ending(None);
+        before_a_stop.killed_for_memory();
+        before_a_stop.stop(at(0), stop(0, "a"));
+        assert_eq!(cause(&mut before_a_stop, KILLED), out_of_memory);
+        let mut before_a_signal = ending(None);
+        before_a_signal.killed_for_memory();
+        before_a_signal.signaled(sigkill());
+        assert_eq!(cause(&mut before_a_signal, KILLED), out_of_memory);
+    }
+
+    #[test]
+    fn a_kill_for_memory_after_another_reason_is_not_the_cause() {
+        let mut after_a_stop = ending(None);
+        after_a_stop.stop(at(0), stop(0, "a"));
+        after_a_stop.killed_for_memory();
+        assert_eq!(cause(&mut after_a_stop, KILLED).0, Cause::Stopped);
+        let mut after_a_signal = ending(None);
+        after_a_signal.signaled(sigkill());
+        after_a_signal.killed_for_memory();
+        assert_eq!(cause(&mut after_a_signal, KILLED).0, Cause::Signaled);
+    }
+
+    #[test]
+    fn a_main_process_that_outlives_a_kill_for_memory_ends_by_itself() {
+        let mut ending = ending(None);
+        ending.killed_for_memory();
+        assert_eq!(cause(&mut ending, EXITED_0).0, Cause::Exited);
+    }
+
+    fn sigkill() -> Signal {
+        Signal { number: libc::SIGKILL, source: Source::Admin, by: "root".into() }
     }
 
     #[test]

@@ -3,10 +3,13 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use job_shim::launch::Launch;
 use job_shim::record::Outcome;
-use job_shim::wire::{Ended, Exited, Failed, FromShim, ShimHello, Signal, Started, Step, ToShim};
+use job_shim::wire::{
+    Ended, Exited, Failed, FromShim, Limits, ShimHello, Signal, Started, Step, ToShim,
+};
 
 use super::alarm::{Alarm, since_boot, wall_clock_ns};
 use super::buffers::Buffers;
@@ -27,6 +30,8 @@ pub(crate) struct Job {
     id: [u8; 16],
     nonce: [u8; 16],
     stop_signal: i32,
+    /// Those that ending and output go by.
+    limits: Limits,
     child: Child,
     cgroup: Cgroup,
     control: Control,
@@ -55,6 +60,7 @@ impl Job {
             id: launch.job,
             nonce: launch.nonce,
             stop_signal: launch.stop_signal,
+            limits: launch.limits,
             child,
             cgroup,
             control: Control::new(launch, listener, broker),
@@ -74,13 +80,14 @@ impl Job {
     /// Runs it to its end.
     pub(crate) fn run(mut self, exit: &ExitRecord) -> ExitCode {
         self.hello();
-        if !self.control.await_go(self.buffers.scratch()) {
+        let Some(limits) = self.control.await_go(self.limits, self.buffers.scratch()) else {
             self.go = None;
             self.child.abandon(&self.cgroup);
             // So that a later broker does not take this for a job that was lost.
             exit.never_ran(Failed { step: Step::Abandoned, errno: libc::ECANCELED });
             return ExitCode::SUCCESS;
-        }
+        };
+        self.limit(limits);
         self.go();
         self.obey_all(); // what came together with GO makes no descriptor ready any more
         loop {
@@ -104,6 +111,7 @@ impl Job {
             input: self.input.ack(),
             exited: self.exited.clone(),
             stopping: self.ending.has_begun(),
+            limits: self.limits,
         }));
         self.control.send(&hello);
     }
@@ -144,16 +152,13 @@ impl Job {
         }
         if ready.has(Slot::Alarm) {
             self.alarm.rang();
-            let now = since_boot();
             if self.output.needs_buffer() {
-                self.output.due(now, self.buffers.output());
+                self.output.due(since_boot(), self.buffers.output());
             }
-            let deed = self.ending.due(now);
-            self.perform(deed);
+            self.keep_time();
         }
         if ready.has_output() && self.output.turn(ready, self.buffers.output()) == Err(OverLimit) {
-            let deed = self.ending.output_limit(since_boot());
-            self.perform(deed);
+            self.end_by_limit(Ending::output_limit);
         }
         if ready.has_control() {
             self.listen(ready);
@@ -184,6 +189,7 @@ impl Job {
         self.started = Some(started);
         self.ending.started(since_boot());
         self.control.send(&FromShim::Started(started));
+        self.keep_time();
         Ok(())
     }
 
@@ -213,11 +219,12 @@ impl Job {
             ToShim::Hello(hello) if self.control.recognize(&hello) => {}
             // Never twice, and not from a stranger.
             ToShim::Go | ToShim::Hello(_) => self.control.hang_up(),
-            ToShim::Stop(stop) => {
-                let deed = self.ending.stop(since_boot(), stop);
-                self.perform(deed);
-            }
+            ToShim::Stop(stop) => self.end_by(|ending, now| ending.stop(now, stop)),
             ToShim::Signal(signal) => self.signal(signal),
+            ToShim::Limits(limits) => {
+                self.control.send(&FromShim::Limits(limits));
+                self.limit(limits);
+            }
             ToShim::Watch(watch) => self.control.watch(watch.seen),
             ToShim::Input(piece) => {
                 if self.input.take(&piece).is_err() {
@@ -232,6 +239,7 @@ impl Job {
     /// cannot be somebody else's.
     fn signal(&mut self, signal: Signal) {
         let group = -self.child.pid.as_raw();
+        self.look_for_kills();
         if self.exited.is_none() && sys::kill(group, signal.number).is_ok() {
             self.ending.signaled(signal);
         }
@@ -245,16 +253,56 @@ impl Job {
         }
     }
 
-    fn perform(&mut self, deed: Deed) {
-        match deed {
+    fn limit(&mut self, limits: Limits) {
+        self.limits = limits;
+        self.ending.limit(&limits);
+        if self.output.limit(limits.output) == Err(OverLimit) {
+            self.end_by_limit(Ending::output_limit);
+        }
+        self.keep_time();
+    }
+
+    fn keep_time(&mut self) {
+        self.end_by_limit(Ending::due);
+        if self.ending.asks_for_cpu_time(since_boot()) {
+            let used = self.cgroup.cpu_time();
+            self.end_by_limit(|ending, now| ending.cpu_time(now, used));
+        }
+    }
+
+    /// Whatever its own limits do to the job: the broker has to hear of it, since it did not ask.
+    fn end_by_limit(&mut self, how: impl FnOnce(&mut Ending, Duration) -> Deed) {
+        let before = self.ending.has_begun();
+        self.end_by(how);
+        if !before && self.ending.has_begun() && self.exited.is_none() {
+            self.control.send(&FromShim::Stopping);
+        }
+    }
+
+    fn end_by(&mut self, how: impl FnOnce(&mut Ending, Duration) -> Deed) {
+        self.look_for_kills();
+        match how(&mut self.ending, since_boot()) {
             Deed::Nothing => {}
-            Deed::Ask => self.cgroup.signal_all(self.stop_signal),
+            Deed::Ask => {
+                self.cgroup.signal_all(self.stop_signal);
+                // A frozen process does not act on a signal. It has it before it goes on, and
+                // while all are frozen nobody forks away from under the list of them.
+                self.cgroup.thaw();
+            }
             Deed::Kill => self.cgroup.kill(),
+        }
+    }
+
+    /// The kernel may have been first.
+    fn look_for_kills(&mut self) {
+        if self.cgroup.killed_for_memory() {
+            self.ending.killed_for_memory();
         }
     }
 
     fn main_ended(&mut self, exit: &ExitRecord) {
         let Ok(Some(status)) = sys::wait(self.child.pid, false) else { return };
+        self.look_for_kills();
         let exited = self.ending.exited(since_boot(), status, wall_clock_ns());
         // In the page cache it survives this process and the broker; the disk comes at the end.
         // A failure is the broker's to see, which is told too.
@@ -262,8 +310,7 @@ impl Job {
         self.exited = Some(exited.clone());
         self.control.send(&FromShim::Exited(exited));
         self.look_for_leftovers();
-        let deed = self.ending.due(since_boot());
-        self.perform(deed);
+        self.end_by(Ending::due);
     }
 
     fn look_for_leftovers(&mut self) {

@@ -7,6 +7,7 @@ mod cgroup;
 mod child;
 mod connection;
 mod control;
+mod cpu_time;
 mod ending;
 mod files;
 mod input;
@@ -15,6 +16,7 @@ mod output;
 mod pipes;
 mod poll;
 mod privileges;
+mod rlimits;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;

@@ -53,7 +53,7 @@ impl Output {
             pipes: pipes.map(Some),
             logs,
             progress: Progress::default(),
-            limit: launch.output_limit.unwrap_or(u64::MAX),
+            limit: launch.limits.output.unwrap_or(u64::MAX),
             policy: launch.output_policy,
             last_time_ns: 0,
             unkept: None,
@@ -65,6 +65,19 @@ impl Output {
     /// How far it has come.
     pub(crate) fn progress(&self) -> Progress {
         self.progress
+    }
+
+    /// Another limit in place of the one it has. A job that blocks at the old one goes on.
+    ///
+    /// # Errors
+    /// See [`OverLimit`]: it has written more than that already.
+    pub(crate) fn limit(&mut self, limit: Option<u64>) -> Result<(), OverLimit> {
+        self.limit = limit.unwrap_or(u64::MAX);
+        let kept = self.progress.stdout + self.progress.stderr;
+        if kept < self.limit {
+            self.progress.blocked = self.progress.blocked.filter(|b| *b != Blocked::Limit);
+        }
+        if kept > self.limit { self.over_limit() } else { Ok(()) }
     }
 
     /// When the disk is to be tried again.
@@ -200,7 +213,11 @@ impl Output {
             self.unkept = Some(Piece { stream, length: kept, written: 0 });
             self.keep(buffer);
         }
-        if kept < length && self.policy == OutputPolicy::Kill {
+        if kept < length { self.over_limit() } else { Ok(()) }
+    }
+
+    fn over_limit(&mut self) -> Result<(), OverLimit> {
+        if self.policy == OutputPolicy::Kill {
             self.policy = OutputPolicy::Discard; // it is being killed: once is enough
             return Err(OverLimit);
         }

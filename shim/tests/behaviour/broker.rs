@@ -14,8 +14,8 @@ use job_shim::index::{ENTRY, Entry};
 use job_shim::launch::{CONTROL_FD, Launch, OutputPolicy};
 use job_shim::record::{ExitFile, FILE_LENGTH};
 use job_shim::wire::{
-    BrokerHello, Ended, Exited, Failed, FromShim, Input, InputAck, Progress, ShimHello, Signal,
-    Source, Started, Stop, ToShim, Watch,
+    BrokerHello, Ended, Exited, Failed, FromShim, Input, InputAck, Limits, Progress, ShimHello,
+    Signal, Source, Started, Stop, ToShim, Watch,
 };
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -47,11 +47,11 @@ pub(crate) fn program(argv: &[&str]) -> Launch {
         shim_uid: SHIM,
         shim_gid: SHIM,
         stdin: false,
-        time_limit_ms: None,
+        limits: Limits::default(),
+        rlimits: vec![],
         stop_signal: 15,
         stop_timeout_ms: 10_000,
         leftover_grace_ms: 0,
-        output_limit: None,
         output_policy: OutputPolicy::Discard,
     }
 }
@@ -151,6 +151,21 @@ impl Shim {
     pub(crate) fn signal(&mut self, number: i32) {
         let signal = Signal { number, source: Source::Admin, by: "bob".into() };
         self.wire.send(&ToShim::Signal(signal));
+    }
+
+    /// Gives it other limits, and waits for its answer.
+    pub(crate) fn limit(&mut self, limits: Limits) {
+        self.wire.send(&ToShim::Limits(limits));
+        let answer = self.wire.find(|message| match message {
+            FromShim::Limits(limits) => Some(limits),
+            _ => None,
+        });
+        assert_eq!(answer, limits);
+    }
+
+    /// Its next word is that a limit of its own ends it.
+    pub(crate) fn stopping(&mut self) {
+        assert_eq!(self.wire.next(), Some(FromShim::Stopping));
     }
 
     pub(crate) fn input(&mut self, offset: u64, data: &[u8], end: bool) {

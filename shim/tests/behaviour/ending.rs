@@ -12,7 +12,7 @@ use crate::host::Host;
 fn a_deadline_passes_without_a_broker() {
     let Some(host) = Host::new() else { return };
     let mut launch = script("trap '' TERM; while :; do sleep 60; done");
-    launch.time_limit_ms = Some(200);
+    launch.limits.time_ms = Some(200);
     launch.stop_timeout_ms = 100;
     let mut shim = Shim::start(host, &launch);
     shim.wire.hang_up();

@@ -47,6 +47,48 @@ impl Host {
         self.mounted = true;
     }
 
+    /// The workload may use so much memory, and is killed as a whole for more. `None`, with the
+    /// reason on standard error, where the kernel does not see to that.
+    pub(crate) fn memory(self, max: &str) -> Option<Host> {
+        let mount = self.cgroup.parent().unwrap();
+        let handed_down = fs::read_to_string(mount.join("cgroup.subtree_control")).unwrap();
+        if !handed_down.split_whitespace().any(|controller| controller == "memory") {
+            let root = mount.display();
+            eprintln!("skipped: no memory controller in cgroup.subtree_control of {root}");
+            return None;
+        }
+        fs::write(self.cgroup.join("cgroup.subtree_control"), "+memory").unwrap();
+        fs::write(self.cgroup.join("memory.max"), max).unwrap();
+        let swap = self.cgroup.join("memory.swap.max");
+        if swap.exists() {
+            fs::write(swap, "0").unwrap();
+        }
+        fs::write(self.work().join("memory.oom.group"), "1").unwrap();
+        Some(self)
+    }
+
+    /// What a file of the workload's cgroup says after this key.
+    pub(crate) fn number(&self, file: &str, key: &str) -> u64 {
+        let text = fs::read_to_string(self.work().join(file)).unwrap();
+        let line = text.lines().find(|line| line.split(' ').next() == Some(key)).unwrap();
+        line.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Waits until that number is at least this.
+    pub(crate) fn await_number(&self, file: &str, key: &str, least: u64) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.number(file, key) < least {
+            assert!(Instant::now() < deadline, "{file}: {key} stays below {least}");
+            std::thread::sleep(Duration::from_millis(1)); // not all of these files can be polled
+        }
+    }
+
+    /// Freezes the workload.
+    pub(crate) fn freeze(&self) {
+        fs::write(self.work().join("cgroup.freeze"), "1").unwrap();
+        self.await_number("cgroup.events", "frozen", 1);
+    }
+
     pub(crate) fn state(&self) -> &Path {
         self.directory.path()
     }

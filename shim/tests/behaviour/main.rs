@@ -4,8 +4,12 @@
 
 mod broker;
 mod ending;
+mod frozen;
 mod host;
 mod isolation;
+mod limits;
+mod memory;
 mod output;
 mod reconnect;
+mod rlimits;
 mod start;

@@ -8,7 +8,9 @@ use crate::broker::{Shim, script};
 use crate::host::Host;
 
 fn limited(text: &str, policy: OutputPolicy) -> Launch {
-    Launch { output_limit: Some(1000), output_policy: policy, ..script(text) }
+    let mut launch = Launch { output_policy: policy, ..script(text) };
+    launch.limits.output = Some(1000);
+    launch
 }
 
 #[test]
@@ -119,7 +121,7 @@ fn a_full_disk_cannot_lose_how_the_job_ended() {
     let Some(mut host) = Host::new() else { return };
     host.disk("512k");
     let mut launch = script("exec yes");
-    launch.time_limit_ms = Some(500);
+    launch.limits.time_ms = Some(500);
     let mut shim = Shim::start(host, &launch);
     shim.watch(|p| p.blocked.is_some());
     let exited = shim.exited();

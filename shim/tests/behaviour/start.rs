@@ -135,7 +135,7 @@ fn a_directory_in_which_a_job_ran_is_not_used_again() {
 fn the_exit_record_is_complete() {
     let Some(host) = Host::new() else { return };
     let mut launch = script("printf 0123456789; printf 0123456789 >&2; kill -9 $$");
-    launch.output_limit = Some(15);
+    launch.limits.output = Some(15);
     launch.output_policy = OutputPolicy::Discard;
     let mut shim = Shim::start(host, &launch);
     let (exited, ended) = (shim.exited(), shim.ended());
