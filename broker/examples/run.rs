@@ -11,6 +11,7 @@ use job_broker::config::Jobs;
 use job_broker::identity::Identity;
 use job_broker::jobs::output::Range;
 use job_broker::jobs::spec::Wish;
+use job_broker::limits::LimitTables;
 use job_broker::{JobId, Supervisor};
 
 #[tokio::main(flavor = "current_thread")]
@@ -18,15 +19,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let shim = arguments.next().ok_or("usage: run SHIM COMMAND [ARGUMENT...]")?;
     let home = std::env::temp_dir().join(format!("job-broker-example-{}", std::process::id()));
-    let supervisor = Supervisor::open(Jobs {
+    let config = Jobs {
         state_dir: home.join("state"),
         run_dir: home.join("run"),
         shim: shim.into(),
         shim_user: "64998".into(), // a number, for hosts without the account job-shim
         cgroup: format!("job-broker-example-{}", std::process::id()).into(),
         ..Jobs::default()
-    })
-    .await?;
+    };
+    let supervisor = Supervisor::open(config, LimitTables::default()).await?;
 
     let caller = Policy::default().caller(Identity::new("example")?);
     let wish = Wish { argv: arguments.collect(), ..Wish::default() };

@@ -40,6 +40,11 @@ pub(crate) fn now_ns() -> u64 {
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// Whether any swap is in use on this host, proc_swaps(5).
+pub(crate) fn has_swap() -> bool {
+    fs::read_to_string("/proc/swaps").unwrap_or_default().lines().count() > 1
+}
+
 /// Host name and kernel release, uname(2).
 pub(crate) fn uname() -> (String, String) {
     let read = |path| fs::read_to_string(path).unwrap_or_default().trim().to_owned();

@@ -5,7 +5,7 @@
 //! gRPC, signals.
 //!
 //! The rooms, each using only those after it: `serve` and `grpc` (the network), [`authorize`],
-//! [`jobs`], [`launch`], [`store`].
+//! [`jobs`], [`launch`], [`store`]; and [`limits`], which all of them speak of.
 
 pub mod authorize;
 pub mod config;
@@ -15,6 +15,7 @@ mod id;
 pub mod identity;
 pub mod jobs;
 pub mod launch;
+pub mod limits;
 mod serve;
 mod service;
 pub mod store;

@@ -39,6 +39,8 @@ enum ServiceError {
     Config(#[from] ConfigError),
     #[error("admins: {0}")]
     Admin(String),
+    #[error("{0} {1}")]
+    Limits(&'static str, String),
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
@@ -89,7 +91,8 @@ async fn serve_until_signal(config: Config) -> Result<(), ServiceError> {
     let tls = Tls::load(&config.tls)?;
     let admins: Result<Vec<_>, _> = config.admins.iter().map(|name| Identity::new(name)).collect();
     let policy = Policy::new(admins.map_err(ServiceError::Admin)?);
-    let supervisor = Supervisor::open(config.jobs).await?;
+    let limits = config.limits.tables().map_err(|(key, fault)| ServiceError::Limits(key, fault))?;
+    let supervisor = Supervisor::open(config.jobs, limits).await?;
     let addr = config.listen;
     let listener =
         TcpListener::bind(addr).await.map_err(|source| ServiceError::Listen { addr, source })?;

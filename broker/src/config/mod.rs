@@ -1,11 +1,15 @@
 //! The configuration file: every key has a default but those of `[tls]`, and an unknown key is an
 //! error, since a misspelt limit is no limit.
 
+mod limits;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+
+pub use limits::{Limits, Table, Ulimit};
 
 /// `/etc/job-broker/config.toml`.
 #[derive(Debug, Clone, Deserialize)]
@@ -22,6 +26,9 @@ pub struct Config {
     /// What jobs get and where they live.
     #[serde(default)]
     pub jobs: Jobs,
+    /// What jobs may use.
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 /// The part of the configuration that a [`crate::Supervisor`] needs: all but the network.
@@ -44,8 +51,6 @@ pub struct Jobs {
     pub run_as: Vec<String>,
     /// The uids of `pool`: first and last.
     pub pool: (u32, u32),
-    /// Bytes of output kept for each job that does not say.
-    pub output_limit_bytes: u64,
     /// From the stop signal to the kill for each job that does not say, in seconds.
     pub stop_timeout_seconds: f64,
     /// How long what outlives a job's main process may go on, in seconds.
@@ -88,7 +93,6 @@ impl Default for Jobs {
             // Beyond nobody (65534), systemd's DynamicUser= (61184-65519) and its containers
             // (524288-1879048191), and below /etc/subuid's usual first (100000).
             pool: (70_000, 79_999),
-            output_limit_bytes: 10 << 30,
             stop_timeout_seconds: 10.0,
             leftover_grace_seconds: 1.0,
         }
@@ -148,11 +152,9 @@ impl Config {
             .map_err(|source| ConfigError::Read { path: path.into(), source })?;
         let config: Config = toml::from_str(&text)
             .map_err(|e| ConfigError::Parse { path: path.into(), detail: e.to_string() })?;
-        config.jobs.check().map_err(|(key, fault)| ConfigError::Value {
-            path: path.into(),
-            key,
-            fault,
-        })?;
+        let fault = |(key, fault)| ConfigError::Value { path: path.into(), key, fault };
+        config.jobs.check().map_err(fault)?;
+        config.limits.tables().map_err(fault)?;
         Ok(config)
     }
 }

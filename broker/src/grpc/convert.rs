@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use job_api::v1;
 use job_shim::index::Stream;
-use job_shim::wire::{Blocked, Cause, Source};
+use job_shim::wire::{Blocked, Cause, Exited, Source};
 use prost_types::Timestamp;
 use tonic::Status;
 
+use super::limits::{self, Beside};
 use super::refuse;
 use crate::host::{self, BootId};
 use crate::jobs::job::Job;
@@ -16,9 +17,9 @@ use crate::jobs::output::Range;
 use crate::jobs::spec::{JobSpec, OutputPolicy, Wish};
 use crate::jobs::state::{Contact, Snapshot, State};
 use crate::jobs::{Filter, Supervisor};
+use crate::launch::tree::CONTROLLERS;
+use crate::limits::{Knob, Limits};
 
-/// What limits will need, from DESIGN's "hybrid and v1 hosts" on.
-const CONTROLLERS: [&str; 4] = ["cpu", "memory", "io", "pids"];
 /// Bytes of a request id.
 const MAX_REQUEST_ID: usize = 128;
 
@@ -36,17 +37,21 @@ pub(super) fn wish(spec: v1::JobSpec) -> Result<Wish, Status> {
         v1::OutputPolicy::Block => OutputPolicy::Block,
         v1::OutputPolicy::Kill => OutputPolicy::Kill,
     };
+    let beside = Beside {
+        time: spec.time_limit,
+        cpu_time: spec.cpu_time_limit,
+        output: spec.output_limit_bytes,
+    };
     Ok(Wish {
+        limits: limits::limits(spec.limits.unwrap_or_default(), beside)?,
         argv: spec.argv,
         env: spec.env.into_iter().collect(),
         working_directory: spec.working_directory,
         run_as: spec.run_as,
         name: spec.name,
         labels: spec.labels.into_iter().collect(),
-        time_limit: duration("time_limit", spec.time_limit)?,
         stop_signal: spec.stop_signal,
         stop_timeout: duration("stop_timeout", spec.stop_timeout)?,
-        output_limit: spec.output_limit_bytes,
         output_policy,
         stdin: spec.stdin,
     })
@@ -93,6 +98,7 @@ fn state_from(state: v1::job::State) -> Result<State, Status> {
     Ok(match state {
         v1::job::State::Starting => State::Starting,
         v1::job::State::Running => State::Running,
+        v1::job::State::Paused => State::Paused,
         v1::job::State::Stopping => State::Stopping,
         v1::job::State::Finished => State::Finished,
         v1::job::State::Lost => State::Lost,
@@ -132,6 +138,7 @@ pub(super) fn timestamp(ns: u64) -> Timestamp {
 /// A job as the contract shows it.
 pub(super) fn job(job: &Job) -> v1::Job {
     let (record, known, progress) = (job.record(), job.snapshot(), job.progress());
+    let terms = job.terms();
     let mut message = v1::Job {
         id: record.id.to_string(),
         name: record.spec.name.clone(),
@@ -141,7 +148,9 @@ pub(super) fn job(job: &Job) -> v1::Job {
         created_at: Some(timestamp(record.created_ns)),
         started_at: known.started.map(|started| timestamp(started.time_ns)),
         ended_at: known.exited.as_ref().map(|e| e.time_ns).or(known.ended_ns).map(timestamp),
-        spec: Some(spec(&record.spec)),
+        spec: Some(spec(&record.spec, &terms.limits)),
+        limits: terms.rows(&record.spec, None).into_iter().map(limits::row).collect(),
+        changes: limits::changes(&terms.changes),
         uid: record.account.uid,
         gid: record.account.gid,
         stdout_bytes: progress.stdout,
@@ -163,6 +172,7 @@ fn end(known: &Snapshot, message: &mut v1::Job) {
         message.set_cause(cause(exited.cause));
         message.set_source(source(exited.source));
         message.ended_by = exited.by.clone();
+        message.ended_by_limit = limit(exited).into();
         message.exit_code =
             libc::WIFEXITED(exited.wait_status).then(|| libc::WEXITSTATUS(exited.wait_status));
         message.signal =
@@ -177,6 +187,17 @@ fn end(known: &Snapshot, message: &mut v1::Job) {
         error_number: failure.errno,
         message: failure.message,
     });
+}
+
+/// The limit that ended it, by its name among the limits.
+fn limit(exited: &Exited) -> &'static str {
+    match (exited.cause, exited.source) {
+        (Cause::TimedOut, Source::CpuTime) => "cpu_time_limit",
+        (Cause::TimedOut, _) => "time_limit",
+        (Cause::OutOfMemory, _) => "memory.max",
+        (Cause::OutputLimit, _) => "output_limit",
+        _ => "",
+    }
 }
 
 fn warnings(known: &Snapshot, blocked: Option<Blocked>) -> Vec<String> {
@@ -204,6 +225,7 @@ fn state(state: State) -> v1::job::State {
     match state {
         State::Starting => v1::job::State::Starting,
         State::Running => v1::job::State::Running,
+        State::Paused => v1::job::State::Paused,
         State::Stopping => v1::job::State::Stopping,
         State::Finished => v1::job::State::Finished,
         State::Lost => v1::job::State::Lost,
@@ -218,6 +240,7 @@ fn cause(cause: Cause) -> v1::Cause {
         Cause::TimedOut => v1::Cause::TimedOut,
         Cause::OutputLimit => v1::Cause::OutputLimit,
         Cause::StartFailed => v1::Cause::StartFailed,
+        Cause::OutOfMemory => v1::Cause::OutOfMemory,
     }
 }
 
@@ -227,11 +250,12 @@ fn source(source: Source) -> v1::Source {
         Source::User => v1::Source::User,
         Source::Admin => v1::Source::Admin,
         Source::System => v1::Source::System,
-        Source::Timeout => v1::Source::Timeout,
+        Source::Timeout | Source::CpuTime => v1::Source::Timeout,
+        Source::Oom => v1::Source::Oom,
     }
 }
 
-fn spec(spec: &JobSpec) -> v1::JobSpec {
+fn spec(spec: &JobSpec, limits: &Limits) -> v1::JobSpec {
     let map = |map: &BTreeMap<String, String>| map.clone().into_iter().collect::<HashMap<_, _>>();
     v1::JobSpec {
         argv: spec.argv.clone(),
@@ -240,10 +264,12 @@ fn spec(spec: &JobSpec) -> v1::JobSpec {
         run_as: spec.run_as.clone(),
         name: spec.name.clone(),
         labels: map(&spec.labels),
-        time_limit: spec.time_limit.and_then(|time| time.try_into().ok()),
+        time_limit: limits::shown_time(limits, Knob::Time),
+        cpu_time_limit: limits::shown_time(limits, Knob::CpuTime),
+        limits: Some(limits::shown(limits)),
         stop_signal: spec.stop_signal,
         stop_timeout: spec.stop_timeout.try_into().ok(),
-        output_limit_bytes: spec.output_limit,
+        output_limit_bytes: limits.knob(Knob::Output).unwrap_or(0),
         output_policy: match spec.output_policy {
             OutputPolicy::Discard => v1::OutputPolicy::Discard,
             OutputPolicy::Block => v1::OutputPolicy::Block,
@@ -261,9 +287,7 @@ pub(super) fn server_info(
 ) -> v1::GetServerInfoResponse {
     let ((hostname, kernel), (live, all)) = (host::uname(), supervisor.count());
     let tree = supervisor.cgroup();
-    let controllers = tree.controllers();
-    let missing = CONTROLLERS.iter().filter(|name| !controllers.iter().any(|c| c == *name));
-    let reason = format!("not in cgroup.controllers of {}", tree.path().display());
+    let missing = CONTROLLERS.iter().filter_map(|name| Some((*name, tree.missing(name)?)));
     v1::GetServerInfoResponse {
         version: env!("CARGO_PKG_VERSION").into(),
         hostname,
@@ -273,11 +297,14 @@ pub(super) fn server_info(
         running_jobs: live as u64,
         stored_jobs: all as u64,
         cgroup: tree.path().display().to_string(),
-        missing_controllers: missing.map(|c| ((*c).to_owned(), reason.clone())).collect(),
-        controllers,
+        missing_controllers: missing.map(|(name, why)| (name.into(), why.into())).collect(),
+        controllers: tree.controllers(),
+        features: limits::features(tree),
+        default_limits: Some(limits::table(&supervisor.limits().default)),
+        max_limits: Some(limits::table(&supervisor.limits().max)),
         quarantined: Vec::new(),
         run_as: supervisor.config().run_as.clone(),
-        default_output_limit_bytes: supervisor.config().output_limit_bytes,
+        default_output_limit_bytes: supervisor.limits().default.knob(Knob::Output).unwrap_or(0),
         epoch: supervisor.epoch(),
     }
 }

@@ -2,6 +2,7 @@
 //! but this room names a prost type or a `tonic::Status`.
 
 mod convert;
+mod limits;
 mod refuse;
 mod streams;
 
@@ -70,6 +71,15 @@ impl Grpc {
     fn show(&self, job: &Authorized<Arc<Job>>) -> Option<v1::Job> {
         Some(convert::job(job.subject()))
     }
+
+    /// With all that can be read of it.
+    async fn show_all(&self, job: &Authorized<Arc<Job>>) -> Option<v1::Job> {
+        self.supervisor.refresh(job.subject());
+        let figures = self.supervisor.figures(job).await;
+        let mut message = convert::job(job.subject());
+        limits::add_figures(&mut message, job.subject(), figures);
+        Some(message)
+    }
 }
 
 #[tonic::async_trait]
@@ -97,8 +107,7 @@ impl JobService for Grpc {
     ) -> Result<Response<v1::GetJobResponse>, Status> {
         let caller = self.caller(&request)?;
         let job = self.job(&caller, &request.get_ref().id)?;
-        self.supervisor.refresh(job.subject());
-        Ok(Response::new(v1::GetJobResponse { job: self.show(&job) }))
+        Ok(Response::new(v1::GetJobResponse { job: self.show_all(&job).await }))
     }
 
     async fn list_jobs(
@@ -119,11 +128,19 @@ impl JobService for Grpc {
             }
             size => size,
         };
+        let with_usage = request.with_usage;
         let filter = convert::filter(request)?;
         let (jobs, next) = self.supervisor.list(&caller, &filter, Page { after, size });
         jobs.iter().for_each(|job| self.supervisor.refresh(job));
+        let mut messages: Vec<_> = jobs.iter().map(|job| convert::job(job)).collect();
+        if with_usage {
+            let usages = self.supervisor.usages(&jobs).await;
+            for ((message, job), usage) in messages.iter_mut().zip(&jobs).zip(usages) {
+                message.usage = Some(limits::usage(job, usage));
+            }
+        }
         Ok(Response::new(v1::ListJobsResponse {
-            jobs: jobs.iter().map(|job| convert::job(job)).collect(),
+            jobs: messages,
             next_page_token: next.map(|id| id.to_string()).unwrap_or_default(),
         }))
     }
@@ -204,6 +221,38 @@ impl JobService for Grpc {
         let supervisor = self.supervisor.clone();
         let closing = self.closing.clone();
         Ok(Response::new(streams::input(supervisor, job, first, pieces, closing)))
+    }
+
+    async fn update_job(
+        &self,
+        request: Request<v1::UpdateJobRequest>,
+    ) -> Result<Response<v1::UpdateJobResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let request = request.into_inner();
+        let job = self.job(&caller, &request.id)?;
+        let change = limits::change(request)?;
+        self.supervisor.update(&job, change).await.map_err(refuse::update)?;
+        Ok(Response::new(v1::UpdateJobResponse { job: self.show_all(&job).await }))
+    }
+
+    async fn pause_job(
+        &self,
+        request: Request<v1::PauseJobRequest>,
+    ) -> Result<Response<v1::PauseJobResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let job = self.job(&caller, &request.get_ref().id)?;
+        self.supervisor.pause(&job).await.map_err(refuse::pause)?;
+        Ok(Response::new(v1::PauseJobResponse { job: self.show(&job) }))
+    }
+
+    async fn resume_job(
+        &self,
+        request: Request<v1::ResumeJobRequest>,
+    ) -> Result<Response<v1::ResumeJobResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let job = self.job(&caller, &request.get_ref().id)?;
+        self.supervisor.resume(&job).await.map_err(refuse::pause)?;
+        Ok(Response::new(v1::ResumeJobResponse { job: self.show(&job) }))
     }
 
     async fn delete_job(

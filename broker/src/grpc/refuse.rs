@@ -10,8 +10,10 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 use crate::jobs::input::InputError;
 use crate::jobs::output::OutputError;
 use crate::jobs::spec::Refusal;
-use crate::jobs::{DeleteError, SignalError, StartError};
+use crate::jobs::{DeleteError, PauseError, SignalError, StartError, UpdateError};
 use crate::launch::accounts::AccountError;
+use crate::launch::limits::Unenforceable;
+use crate::limits::Violation;
 
 /// One field that is not as it must be.
 pub(super) fn field(field: &str, fault: String) -> Status {
@@ -48,15 +50,25 @@ pub(super) fn closing() -> Status {
 
 pub(super) fn wish(refusal: Refusal) -> Status {
     match refusal {
-        Refusal::Invalid(violations) => {
-            let name = |field| format!("spec.{field}");
-            let violation =
-                |v: crate::jobs::spec::Violation| FieldViolation::new(name(v.field), v.fault);
-            fields(violations.into_iter().map(violation).collect())
-        }
+        Refusal::Invalid(violations) => violated("spec.", violations),
         // As a message that is larger than the broker takes.
         Refusal::TooLarge(fault) => Status::out_of_range(fault),
     }
+}
+
+/// Fields of a message that lies at `path`.
+fn violated(path: &str, violations: Vec<Violation>) -> Status {
+    let violation = |v: Violation| FieldViolation::new(format!("{path}{}", v.field), v.fault);
+    fields(violations.into_iter().map(violation).collect())
+}
+
+fn unenforceable(error: &Unenforceable) -> Status {
+    let metadata = [
+        ("limit".to_owned(), error.limit.to_owned()),
+        ("controller".to_owned(), error.controller.to_owned()),
+    ];
+    let message = error.to_string();
+    with_reason(Code::FailedPrecondition, "LIMIT_UNENFORCEABLE", message, metadata.into())
 }
 
 pub(super) fn start(error: StartError) -> Status {
@@ -72,6 +84,7 @@ pub(super) fn start(error: StartError) -> Status {
         StartError::Account(AccountError::PoolEmpty(_)) => Status::resource_exhausted(message),
         StartError::Account(AccountError::Lookup { .. }) => Status::unavailable(message),
         StartError::Account(_) => Status::failed_precondition(message),
+        StartError::Unenforceable(error) => unenforceable(&error),
         StartError::Failed { job: id, failure } => {
             let metadata = [
                 job(id),
@@ -80,6 +93,29 @@ pub(super) fn start(error: StartError) -> Status {
             ];
             with_reason(Code::FailedPrecondition, "START_FAILED", failure.message, metadata.into())
         }
+    }
+}
+
+pub(super) fn update(error: UpdateError) -> Status {
+    let message = error.to_string();
+    match error {
+        UpdateError::Invalid(violations) => violated("", violations),
+        UpdateError::Unenforceable(error) => unenforceable(&error),
+        UpdateError::MemoryInUse { used, asked } => {
+            let metadata =
+                [("used".to_owned(), used.to_string()), ("asked".to_owned(), asked.to_string())];
+            with_reason(Code::FailedPrecondition, "MEMORY_IN_USE", message, metadata.into())
+        }
+        UpdateError::Over | UpdateError::Limit(_) => Status::failed_precondition(message),
+        UpdateError::Starting | UpdateError::Unreachable(_) => Status::unavailable(message),
+        UpdateError::Record(_) => Status::internal(message),
+    }
+}
+
+pub(super) fn pause(error: PauseError) -> Status {
+    match error {
+        PauseError::NotRunning(_) => Status::failed_precondition(error.to_string()),
+        PauseError::Freeze(_) => Status::unavailable(error.to_string()),
     }
 }
 

@@ -12,6 +12,7 @@ use super::recover::{Facts, Verdict, decide};
 use super::state::{Contact, Event, Failure, Snapshot, State, Totals};
 use super::supervisor::Quarantined;
 use super::table::Table;
+use super::update;
 use crate::host;
 use crate::id::JobId;
 use crate::launch::accounts::Pool;
@@ -59,6 +60,7 @@ fn take_over(ground: &Arc<Ground>, pool: &Arc<Pool>, id: JobId) -> io::Result<Op
     };
     let (facts, pidfd) = facts(ground, id, &record)?;
     let lease = facts.finished.is_none().then(|| pool.adopt(record.account.uid)).flatten();
+    let is_changing = record.is_changing;
     let job = |snapshot| Job::new(record, snapshot, lease);
     let verdict = decide(facts);
     tracing::debug!(job = %id, ?verdict, "recovery");
@@ -66,6 +68,12 @@ fn take_over(ground: &Arc<Ground>, pool: &Arc<Pool>, id: JobId) -> io::Result<Op
         Verdict::Over(last) => over(ground, job(Snapshot::starting()), *last),
         Verdict::Adopt => {
             let job = job(Snapshot { contact: Contact::Recovering, ..running() });
+            if is_changing {
+                update::finish(ground, &job)?;
+            }
+            if ground.launcher.tree().job(id).is_frozen() {
+                job.apply(Event::Paused);
+            }
             if let Some(pidfd) = pidfd {
                 tokio::spawn(attend(Arc::clone(ground), Arc::clone(&job), pidfd, None));
             }

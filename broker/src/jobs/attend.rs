@@ -11,6 +11,7 @@ use job_shim::wire::{Cause, Exited, FromShim, Started};
 use super::contact;
 use super::core::Ground;
 use super::failure::failure;
+use super::figures::{self, Figures};
 use super::job::{Job, Link};
 use super::state::{Event, Failure, Snapshot, Totals};
 use crate::host;
@@ -70,7 +71,7 @@ fn settle_now(ground: &Ground, job: &Job) -> io::Result<()> {
     if !job.snapshot().state.is_over() {
         learn_end(ground, job)?;
     }
-    write_final(ground, job)?;
+    write_final(ground, job, figures::now(ground, job))?;
     report(job);
     ground.launcher.clean(job.id());
     Ok(())
@@ -151,7 +152,7 @@ fn killed_by_us(job: &Job, recorded: Option<&Outcome>) -> Option<Outcome> {
 }
 
 /// `final.json`, durable before the cgroup goes away.
-pub(super) fn write_final(ground: &Ground, job: &Job) -> io::Result<()> {
+pub(super) fn write_final(ground: &Ground, job: &Job, figures: Figures) -> io::Result<()> {
     let (dir, known) = (ground.state.job(job.id()), job.snapshot());
     let record = FinalRecord {
         format: FORMAT,
@@ -162,6 +163,8 @@ pub(super) fn write_final(ground: &Ground, job: &Job) -> io::Result<()> {
         ended_ns: known.ended_ns.unwrap_or_else(host::now_ns),
         totals: job.progress().into(),
         incomplete: known.incomplete,
+        usage: figures.usage,
+        limits: figures.limits,
     };
     records::save(&dir, records::FINAL, &record)?.sync_data()?;
     sync_directory(&dir)

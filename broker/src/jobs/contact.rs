@@ -51,6 +51,7 @@ pub(super) async fn keep(
                 pause = PAUSES.0;
                 job.set_link(Some(Arc::clone(&link)));
                 job.set_contact(Contact::Good);
+                tell_limits(job);
                 listen(job, &link, reader).await;
                 job.set_link(None);
                 if job.snapshot().state.is_over() {
@@ -164,9 +165,19 @@ fn take(job: &Job, message: FromShim) {
             job.set_progress(ended.progress);
             job.apply(Event::Ended { time_ns: host::now_ns(), incomplete: false });
         }
+        FromShim::Stopping => job.apply(Event::StopAsked),
+        FromShim::Limits(limits) => job.change_terms(|terms| terms.told = Some(limits)),
         FromShim::Failed(failed) => {
             job.apply(Event::StartFailed(failure(&LaunchError::Shim(failed), job.record())));
         }
+    }
+}
+
+/// A broker that ended in the middle of a change may not have told the shim.
+fn tell_limits(job: &Job) {
+    let terms = job.terms();
+    if terms.told.is_some_and(|told| told != terms.for_shim()) {
+        let _ = job.tell(&ToShim::Limits(terms.for_shim())); // unreachable: told when it is again
     }
 }
 
@@ -174,6 +185,7 @@ fn take(job: &Job, message: FromShim) {
 fn catch_up(job: &Job, hello: &ShimHello) {
     job.set_progress(hello.progress);
     job.set_input(hello.input);
+    job.change_terms(|terms| terms.told = Some(hello.limits));
     if let Some(started) = hello.started {
         job.apply(Event::Started(started));
     }

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::attend;
 use super::errors::StartError;
 use super::failure::failure;
+use super::figures::Figures;
 use super::job::{Job, Link};
 use super::spec::JobSpec;
 use super::state::{Event, Failure, Snapshot};
@@ -23,7 +24,9 @@ use crate::host;
 use crate::id::JobId;
 use crate::identity::Identity;
 use crate::launch::accounts::{self, AccountError, Lease, Pool};
-use crate::launch::{Launched, Launcher};
+use crate::launch::limits::{Found, Plan, Unenforceable};
+use crate::launch::{Launched, Launcher, places};
+use crate::limits::{LimitTables, Limits};
 use crate::store::StateDir;
 use crate::store::records::{Account, FORMAT, SpecRecord};
 
@@ -39,12 +42,20 @@ pub(super) struct Ground {
 pub(super) struct Core {
     pub(super) ground: Arc<Ground>,
     pub(super) config: config::Jobs,
+    pub(super) limits: LimitTables,
     pub(super) pool: Arc<Pool>,
     pub(super) nobody: Account,
     pub(super) table: Mutex<Table>,
     pub(super) quarantined: Vec<Quarantined>,
     /// Where attendants live, whoever calls.
     pub(super) runtime: Handle,
+}
+
+/// What a job needs before it exists.
+pub(super) struct Ready {
+    account: Account,
+    lease: Option<Lease>,
+    found: Found,
 }
 
 /// What became of a request.
@@ -58,11 +69,35 @@ impl Core {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// As whom it would run, and whether its limits can be enforced here.
+    pub(super) async fn ready(self: &Arc<Core>, spec: &JobSpec) -> Result<Ready, StartError> {
+        let (account, lease) = self.account(&spec.run_as).await?;
+        let found = self.find_disks(&spec.limits, spec, &account).await?;
+        Ok(Ready { account, lease, found })
+    }
+
+    /// Off the threads that serve where a file system has to be asked: it may take its time.
+    pub(super) async fn find_disks(
+        self: &Arc<Core>,
+        limits: &Limits,
+        spec: &JobSpec,
+        account: &Account,
+    ) -> Result<Found, Unenforceable> {
+        if !limits.need_a_disk() {
+            let found = Found::default();
+            Plan::new(limits, &found).check(self.ground.launcher.tree())?;
+            return Ok(found);
+        }
+        let (core, limits) = (Arc::clone(self), limits.clone());
+        let (spec, account) = (spec.clone(), account.clone());
+        let find = move || places::find(core.ground.launcher.tree(), &limits, &spec, &account);
+        self.runtime.spawn_blocking(find).await.unwrap_or_else(|panic| {
+            Err(Unenforceable { limit: "io.max", controller: "io", reason: panic.to_string() })
+        })
+    }
+
     /// Off the threads that serve: a name service may take its time.
-    pub(super) async fn account(
-        &self,
-        run_as: &str,
-    ) -> Result<(Account, Option<Lease>), AccountError> {
+    async fn account(&self, run_as: &str) -> Result<(Account, Option<Lease>), AccountError> {
         if run_as == "pool" {
             let lease = self.pool.lease()?;
             return Ok((lease.account(), Some(lease)));
@@ -85,7 +120,7 @@ impl Core {
         request_id: &str,
         digest: &str,
         spec: JobSpec,
-        account: Account,
+        (account, found): (Account, Found),
     ) -> SpecRecord {
         SpecRecord {
             format: FORMAT,
@@ -97,6 +132,9 @@ impl Core {
             boot_id: Uuid::from_bytes(self.ground.boot_id),
             spec,
             account,
+            found,
+            changes: Vec::new(),
+            is_changing: false,
         }
     }
 
@@ -136,6 +174,7 @@ impl Core {
             job.set_link(Some(Arc::clone(link)));
         }
         job.apply(Event::Started(started));
+        job.change_terms(|terms| terms.told = Some(terms.for_shim())); // it was born with them
         if let Some(asked) = job.stop_asked() {
             // Asked while it was being launched; nobody could be told then.
             let grace_ms = u64::try_from(job.record().spec.stop_timeout.as_millis());
@@ -149,10 +188,15 @@ impl Core {
     fn give_up(&self, job: &Job, failure: Failure) {
         tracing::info!(job = %job.id(), "start failed: {failure}");
         job.apply(Event::StartFailed(failure));
-        if let Err(e) = attend::write_final(&self.ground, job) {
+        if let Err(e) = attend::write_final(&self.ground, job, self.ended_at_start(job)) {
             tracing::error!(job = %job.id(), "cannot write its final record: {e}");
         }
         job.set_settled();
+    }
+
+    /// It has used nothing, and might have used this.
+    fn ended_at_start(&self, job: &Job) -> Figures {
+        Figures { limits: job.terms().rows(&job.record().spec, None), ..Figures::default() }
     }
 
     /// The shim does the stopping. Should it not answer, the broker does, as root.
@@ -182,7 +226,7 @@ impl Core {
         &self,
         caller: &Caller,
         spec: JobSpec,
-        (account, lease): (Account, Option<Lease>),
+        Ready { account, lease, found }: Ready,
         request_id: &str,
     ) -> Result<Registered, StartError> {
         let digest = digest(&spec);
@@ -199,7 +243,7 @@ impl Core {
         if let Some(job) = table.live_name(owner, &spec.name) {
             return Err(StartError::NameTaken { name: spec.name, job });
         }
-        let record = self.record(owner, request_id, &digest, spec, account);
+        let record = self.record(owner, request_id, &digest, spec, (account, found));
         let mut public = record.clone();
         public.spec.env.values_mut().for_each(String::clear); // the shim gets them, memory keeps none
         let job = Job::new(public, Snapshot::starting(), lease);

@@ -7,6 +7,8 @@ use super::state::Failure;
 use crate::id::JobId;
 use crate::launch::SetupError;
 use crate::launch::accounts::AccountError;
+use crate::launch::limits::{LimitError, Unenforceable};
+use crate::limits::Violation;
 use crate::store::OpenError;
 
 /// Why there is no supervisor.
@@ -48,6 +50,9 @@ pub enum StartError {
     /// Whom it should run as.
     #[error(transparent)]
     Account(#[from] AccountError),
+    /// What it may use.
+    #[error(transparent)]
+    Unenforceable(#[from] Unenforceable),
     /// It is known as a job, and its program never ran.
     #[error("{failure}")]
     Failed {
@@ -78,4 +83,52 @@ pub enum SignalError {
     /// Try again in a moment.
     #[error(transparent)]
     Unreachable(#[from] Unreachable),
+}
+
+/// Why limits were not changed; all of them are as they were.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateError {
+    /// Too late.
+    #[error("the job has ended")]
+    Over,
+    /// It is being started.
+    #[error("the job has not started yet; try again in a moment")]
+    Starting,
+    /// Fields that break a rule.
+    #[error("invalid limits")]
+    Invalid(Vec<Violation>),
+    /// This host cannot.
+    #[error(transparent)]
+    Unenforceable(#[from] Unenforceable),
+    /// The kernel would kill.
+    #[error(
+        "the job uses {used} bytes of memory, more than the new memory.max of {asked}: the kernel \
+         would reclaim, and kill the job if that is not enough; use force to accept that"
+    )]
+    MemoryInUse {
+        /// `memory.current`.
+        used: u64,
+        /// The new limit.
+        asked: u64,
+    },
+    /// The kernel did not take it.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    /// Try again in a moment.
+    #[error(transparent)]
+    Unreachable(#[from] Unreachable),
+    /// `spec.json`.
+    #[error("cannot write its record: {0}")]
+    Record(io::Error),
+}
+
+/// Why a job was not paused, or does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum PauseError {
+    /// Too late, or too early.
+    #[error("the job is {0}, and only one that runs can be paused")]
+    NotRunning(&'static str),
+    /// Its processes did not come to a stand.
+    #[error("not all processes of the job could be frozen within 5 s, and all go on: {0}")]
+    Freeze(io::Error),
 }

@@ -13,6 +13,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{Notify, watch};
 
 use super::state::{Contact, Event, Snapshot};
+use super::terms::Terms;
 use crate::host;
 use crate::id::JobId;
 use crate::identity::Identity;
@@ -24,6 +25,7 @@ use crate::sys;
 #[derive(Debug)]
 pub struct Job {
     record: SpecRecord,
+    terms: watch::Sender<Terms>,
     snapshot: watch::Sender<Snapshot>,
     progress: watch::Sender<Progress>,
     input: watch::Sender<InputAck>,
@@ -35,6 +37,8 @@ pub struct Job {
     watching: AtomicBool,
     /// One piece of input at a time.
     pub(super) input_turn: tokio::sync::Mutex<()>,
+    /// One change at a time of limits, or between paused and running.
+    pub(super) change_turn: tokio::sync::Mutex<()>,
     lease: Mutex<Option<Lease>>,
 }
 
@@ -55,6 +59,7 @@ pub struct Unreachable;
 impl Job {
     pub(super) fn new(record: SpecRecord, snapshot: Snapshot, lease: Option<Lease>) -> Arc<Job> {
         Arc::new(Job {
+            terms: watch::Sender::new(Terms::of(&record)),
             record,
             snapshot: watch::Sender::new(snapshot),
             progress: watch::Sender::new(Progress::default()),
@@ -65,6 +70,7 @@ impl Job {
             stop: Mutex::default(),
             watching: AtomicBool::new(false),
             input_turn: tokio::sync::Mutex::default(),
+            change_turn: tokio::sync::Mutex::default(),
             lease: Mutex::new(lease),
         })
     }
@@ -79,9 +85,22 @@ impl Job {
         &self.record.owner
     }
 
-    /// What was asked.
+    /// What was asked at its start; its limits may have changed since, see [`Job::terms`].
     pub fn record(&self) -> &SpecRecord {
         &self.record
+    }
+
+    /// What it may use now.
+    pub fn terms(&self) -> Terms {
+        self.terms.borrow().clone()
+    }
+
+    pub(super) fn watch_terms(&self) -> watch::Receiver<Terms> {
+        self.terms.subscribe()
+    }
+
+    pub(super) fn change_terms(&self, change: impl FnOnce(&mut Terms)) {
+        self.terms.send_modify(change);
     }
 
     /// What is known now.
@@ -106,6 +125,10 @@ impl Job {
 
     pub(super) fn watch_input(&self) -> watch::Receiver<InputAck> {
         self.input.subscribe()
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        *self.settled.borrow()
     }
 
     pub(super) fn watch_settled(&self) -> watch::Receiver<bool> {

@@ -49,6 +49,7 @@ pub(super) fn decide(facts: Facts) -> Verdict {
 mod tests {
     use super::*;
     use crate::jobs::state::{State, Totals};
+    use crate::launch::usage::Usage;
     use job_shim::record::Outcome;
     use job_shim::wire::{Failed, Step};
     use uuid::Uuid;
@@ -91,6 +92,8 @@ mod tests {
             ended_ns: 1,
             totals: Totals::default(),
             incomplete: false,
+            usage: Usage::default(),
+            limits: Vec::new(),
         };
         let facts = Facts {
             same_boot: true,

@@ -1,11 +1,13 @@
 //! What to run: the wish as it comes in, and the [`JobSpec`] that a wish becomes once every field
 //! has been checked. There is no other way to a `JobSpec`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use job_api::names::{check_env, check_name};
 use serde::{Deserialize, Serialize};
+
+use crate::limits::{Knob, LimitTables, Limits, MAX_DURATION, Violation};
 
 /// Longest single argument or environment string: the kernel's MAX_ARG_STRLEN, execve(2).
 pub const MAX_STRING: usize = 128 * 1024 - 1;
@@ -13,8 +15,6 @@ pub const MAX_STRING: usize = 128 * 1024 - 1;
 pub const MAX_STRINGS: usize = 1024 * 1024;
 /// Most labels, and bytes of one label's value.
 pub const MAX_LABELS: (usize, usize) = (32, 256);
-/// Longest deadline or grace period.
-pub const MAX_DURATION: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// A job as somebody asks for it. Nothing is checked yet; what is `None` or empty takes a default.
 #[derive(Debug, Clone, Default)]
@@ -31,18 +31,16 @@ pub struct Wish {
     pub name: String,
     /// For programs.
     pub labels: BTreeMap<String, String>,
-    /// Wall-clock deadline.
-    pub time_limit: Option<Duration>,
     /// 1 to 64; 0 is SIGTERM.
     pub stop_signal: i32,
     /// From the stop signal to the kill.
     pub stop_timeout: Option<Duration>,
-    /// Bytes of output kept; 0 is the configured default.
-    pub output_limit: u64,
-    /// What happens to output past it.
+    /// What happens to output past its limit.
     pub output_policy: OutputPolicy,
     /// A pipe instead of `/dev/null`.
     pub stdin: bool,
+    /// What it may use.
+    pub limits: Limits,
 }
 
 /// What happens to output past the limit.
@@ -63,19 +61,10 @@ pub enum OutputPolicy {
 pub struct Defaults {
     /// Allowed accounts, the default first.
     pub run_as: Vec<String>,
-    /// Bytes.
-    pub output_limit: u64,
     /// From the stop signal to the kill.
     pub stop_timeout: Duration,
-}
-
-/// A field that is not as it must be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation {
-    /// As in the contract: `argv`, `env`, `labels`, ...
-    pub field: &'static str,
-    /// What is wrong and what is allowed.
-    pub fault: String,
+    /// For what does not say, and for what says too much.
+    pub limits: LimitTables,
 }
 
 /// Why a wish is no job.
@@ -99,12 +88,13 @@ pub struct JobSpec {
     pub run_as: String,
     pub name: String,
     pub labels: BTreeMap<String, String>,
-    pub time_limit: Option<Duration>,
     pub stop_signal: i32,
     pub stop_timeout: Duration,
-    pub output_limit: u64,
     pub output_policy: OutputPolicy,
     pub stdin: bool,
+    pub limits: Limits,
+    /// Which of the limits nobody asked for.
+    pub by_default: BTreeSet<Knob>,
 }
 
 impl JobSpec {
@@ -123,8 +113,7 @@ impl JobSpec {
             faults.rule("name", check_name(&wish.name).map_err(|f| format!("{:?} {f}", wish.name)));
         }
         faults.labels(&wish.labels);
-        faults.rule("time_limit", check_duration(wish.time_limit, Duration::from_millis(1)));
-        faults.rule("stop_timeout", check_duration(wish.stop_timeout, Duration::ZERO));
+        faults.rule("stop_timeout", check_duration(wish.stop_timeout));
         if !(0..=64).contains(&wish.stop_signal) {
             let fault = format!("is {}; signals are 1 to 64, 0 is SIGTERM", wish.stop_signal);
             faults.rule("stop_signal", Err(fault));
@@ -135,6 +124,7 @@ impl JobSpec {
             faults
                 .rule("run_as", Err(format!("{run_as:?} is not allowed here; allowed: {allowed}")));
         }
+        let limits = faults.limits(&wish.limits, &defaults.limits);
         faults.none()?;
         check_strings(&wish.argv, &wish.env)?;
         Ok(JobSpec {
@@ -144,16 +134,12 @@ impl JobSpec {
             run_as,
             name: wish.name,
             labels: wish.labels,
-            time_limit: wish.time_limit,
             stop_signal: if wish.stop_signal == 0 { libc::SIGTERM } else { wish.stop_signal },
             stop_timeout: wish.stop_timeout.unwrap_or(defaults.stop_timeout),
-            output_limit: if wish.output_limit == 0 {
-                defaults.output_limit
-            } else {
-                wish.output_limit
-            },
             output_policy: wish.output_policy,
             stdin: wish.stdin,
+            by_default: limits.not_in(&wish.limits),
+            limits,
         })
     }
 }
@@ -196,6 +182,13 @@ impl Faults {
         }
     }
 
+    fn limits(&mut self, asked: &Limits, tables: &LimitTables) -> Limits {
+        let limits = asked.with_defaults(tables);
+        self.0.extend(asked.faults());
+        self.0.extend(limits.above(&tables.max));
+        limits
+    }
+
     fn none(self) -> Result<(), Refusal> {
         if self.0.is_empty() { Ok(()) } else { Err(Refusal::Invalid(self.0)) }
     }
@@ -211,10 +204,10 @@ fn check_directory(path: &str) -> Result<(), String> {
     Err(format!("{path:?} is not an absolute path"))
 }
 
-fn check_duration(time: Option<Duration>, least: Duration) -> Result<(), String> {
+fn check_duration(time: Option<Duration>) -> Result<(), String> {
     match time {
-        Some(time) if time < least || time > MAX_DURATION => Err(format!(
-            "is {time:?}; it must be from {least:?} to {} days",
+        Some(time) if time > MAX_DURATION => Err(format!(
+            "is {time:?}; it must be from 0 s to {} days",
             MAX_DURATION.as_secs() / 86_400
         )),
         _ => Ok(()),
@@ -275,8 +268,8 @@ mod tests {
         change(&mut wish);
         let defaults = Defaults {
             run_as: vec!["nobody".into()],
-            output_limit: 1000,
             stop_timeout: Duration::from_secs(10),
+            limits: LimitTables::default(),
         };
         JobSpec::check(wish, &defaults)
     }
@@ -292,7 +285,7 @@ mod tests {
     fn an_empty_wish_takes_the_defaults() {
         let spec = check(|_| ()).unwrap();
         assert_eq!((spec.working_directory.as_str(), spec.run_as.as_str()), ("/", "nobody"));
-        assert_eq!((spec.stop_signal, spec.output_limit), (15, 1000));
+        assert_eq!(spec.stop_signal, 15);
         assert_eq!(spec.stop_timeout, Duration::from_secs(10));
     }
 
@@ -306,7 +299,8 @@ mod tests {
         assert_eq!(broken_field(|w| w.run_as = "root".into()), "run_as");
         assert_eq!(broken_field(|w| w.name = "a b".into()), "name");
         assert_eq!(broken_field(|w| _ = w.labels.insert("".into(), "".into())), "labels");
-        assert_eq!(broken_field(|w| w.time_limit = Some(Duration::ZERO)), "time_limit");
+        let zero = |w: &mut Wish| w.limits.set(Knob::Time, Some(0));
+        assert_eq!(broken_field(zero), "time_limit");
         assert_eq!(broken_field(|w| w.stop_signal = 65), "stop_signal");
         assert_eq!(broken_field(|w| w.stop_timeout = Some(Duration::MAX)), "stop_timeout");
     }

@@ -14,6 +14,8 @@ pub enum State {
     Starting,
     /// Its program runs.
     Running,
+    /// Its processes are frozen.
+    Paused,
     /// Asked to stop, or its main process has ended and the rest is being drained.
     Stopping,
     /// Over, and its end is known.
@@ -29,7 +31,11 @@ pub enum Event {
     Started(Started),
     /// It never ran.
     StartFailed(Failure),
-    /// Somebody asked it to stop.
+    /// Its processes have been frozen.
+    Paused,
+    /// They go on.
+    Resumed,
+    /// Somebody asked it to stop, or one of its limits did.
     StopAsked,
     /// Its main process has ended.
     Exited(Exited),
@@ -77,12 +83,14 @@ pub fn next(state: State, event: &Event) -> Result<State, Impossible> {
     use State::*;
     let next = match (state, event) {
         (Starting | Running, Event::Started(_)) => Running,
-        (Stopping, Event::Started(_)) => Stopping,
+        (Paused | Stopping, Event::Started(_)) => state,
         (Starting | Stopping, Event::StartFailed(_)) => Finished,
-        (Starting | Running | Stopping, Event::StopAsked) => Stopping,
-        (Running | Stopping, Event::Exited(_)) => Stopping,
+        (Running | Paused, Event::Paused) => Paused,
+        (Running | Paused, Event::Resumed) => Running,
+        (Starting | Running | Paused | Stopping, Event::StopAsked) => Stopping,
+        (Running | Paused | Stopping, Event::Exited(_)) => Stopping,
         (Stopping, Event::Ended { .. }) => Finished,
-        (Starting | Running | Stopping, Event::ShimLost(_)) => Lost,
+        (Starting | Running | Paused | Stopping, Event::ShimLost(_)) => Lost,
         (Finished | Lost, Event::StopAsked) => state,
         _ => return Err(Impossible { state, event: event.name() }),
     };
@@ -94,6 +102,8 @@ impl Event {
         match self {
             Event::Started(_) => "started",
             Event::StartFailed(_) => "start failed",
+            Event::Paused => "paused",
+            Event::Resumed => "resumed",
             Event::StopAsked => "stop asked",
             Event::Exited(_) => "exited",
             Event::Ended { .. } => "ended",
@@ -103,6 +113,18 @@ impl Event {
 }
 
 impl State {
+    /// As the contract has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Starting => "starting",
+            State::Running => "running",
+            State::Paused => "paused",
+            State::Stopping => "stopping",
+            State::Finished => "finished",
+            State::Lost => "lost",
+        }
+    }
+
     /// Whether nothing more can happen.
     pub fn is_over(self) -> bool {
         matches!(self, State::Finished | State::Lost)
@@ -177,7 +199,7 @@ impl Snapshot {
         match event {
             Event::Started(started) => self.started = Some(started),
             Event::Exited(exited) => self.exited = Some(exited),
-            Event::StopAsked => {}
+            Event::Paused | Event::Resumed | Event::StopAsked => {}
             Event::Ended { time_ns, incomplete } => {
                 self.ended_ns = Some(time_ns);
                 self.incomplete = incomplete;
@@ -232,7 +254,7 @@ mod tests {
     use super::*;
     use job_shim::wire::{Cause, Source};
 
-    fn events() -> [Event; 6] {
+    fn events() -> [Event; 8] {
         let failure = Failure { step: "exec".into(), errno: 2, message: "no".into() };
         let exited = Exited {
             wait_status: 0,
@@ -248,29 +270,25 @@ mod tests {
             Event::Exited(exited),
             Event::Ended { time_ns: 9, incomplete: false },
             Event::ShimLost(failure),
+            Event::Paused,
+            Event::Resumed,
         ]
     }
 
     #[test]
     fn every_cell_of_the_table_is_as_written_here() {
         use State::*;
-        // Columns: started, start failed, stop asked, exited, ended, shim lost.
+        // Columns: started, start failed, stop asked, exited, ended, shim lost, paused, resumed.
+        let (run, pause, stop, lost) = (Some(Running), Some(Paused), Some(Stopping), Some(Lost));
+        let over = Some(Finished);
         let table = [
-            (Starting, [Some(Running), Some(Finished), Some(Stopping), None, None, Some(Lost)]),
-            (Running, [Some(Running), None, Some(Stopping), Some(Stopping), None, Some(Lost)]),
-            (
-                Stopping,
-                [
-                    Some(Stopping),
-                    Some(Finished), // asked to stop while it was being launched
-                    Some(Stopping),
-                    Some(Stopping),
-                    Some(Finished),
-                    Some(Lost),
-                ],
-            ),
-            (Finished, [None, None, Some(Finished), None, None, None]),
-            (Lost, [None, None, Some(Lost), None, None, None]),
+            (Starting, [run, over, stop, None, None, lost, None, None]),
+            (Running, [run, None, stop, stop, None, lost, pause, run]),
+            (Paused, [pause, None, stop, stop, None, lost, pause, run]),
+            // A start may fail after it was asked to stop.
+            (Stopping, [stop, over, stop, stop, over, lost, None, None]),
+            (Finished, [None, None, over, None, None, None, None, None]),
+            (Lost, [None, None, lost, None, None, None, None, None]),
         ];
         for (state, row) in table {
             for (event, expected) in events().iter().zip(row) {

@@ -22,13 +22,14 @@ use crate::host;
 use crate::id::JobId;
 use crate::launch::accounts::{self, Pool};
 use crate::launch::{Launcher, SetupError};
+use crate::limits::LimitTables;
 use crate::store::StateDir;
 use crate::store::log::LogFiles;
 
 /// Holds a state directory and the jobs in it. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
 pub struct Supervisor {
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
 }
 
 /// A directory among the jobs that could not be read and was left alone.
@@ -56,7 +57,10 @@ impl Supervisor {
     ///
     /// # Errors
     /// [`SupervisorError`], in words for an operator.
-    pub async fn open(config: config::Jobs) -> Result<Supervisor, SupervisorError> {
+    pub async fn open(
+        config: config::Jobs,
+        limits: LimitTables,
+    ) -> Result<Supervisor, SupervisorError> {
         let boot_id = host::boot_id().map_err(SupervisorError::Host)?;
         let state = StateDir::open(&config.state_dir)?;
         let launcher = Launcher::open(&config, boot_id)?;
@@ -68,6 +72,7 @@ impl Supervisor {
         let core = Core {
             ground,
             config,
+            limits,
             pool,
             nobody,
             table: Mutex::new(table),
@@ -85,8 +90,8 @@ impl Supervisor {
         let config = &self.core.config;
         let defaults = Defaults {
             run_as: config.run_as.clone(),
-            output_limit: config.output_limit_bytes,
             stop_timeout: config.stop_timeout(),
+            limits: self.core.limits.clone(),
         };
         JobSpec::check(wish, &defaults)
     }
@@ -103,8 +108,8 @@ impl Supervisor {
     ) -> Result<Arc<Job>, StartError> {
         let (caller, spec) = wish.into_parts();
         loop {
-            let account = self.core.account(&spec.run_as).await?;
-            let registered = self.core.register(&caller, spec.clone(), account, request_id)?;
+            let ready = self.core.ready(&spec).await?;
+            let registered = self.core.register(&caller, spec.clone(), ready, request_id)?;
             let (job, is_new) = match registered {
                 Registered::Known(job) => (job, false),
                 Registered::New(job, record) => {
@@ -276,13 +281,18 @@ impl Supervisor {
         &self.core.quarantined
     }
 
+    /// What jobs may use.
+    pub fn limits(&self) -> &LimitTables {
+        &self.core.limits
+    }
+
     /// What jobs get by default.
     pub fn config(&self) -> &config::Jobs {
         &self.core.config
     }
 
     /// The cgroup of the jobs and its controllers.
-    pub fn cgroup(&self) -> &crate::launch::cgroup::Tree {
+    pub fn cgroup(&self) -> &crate::launch::tree::Tree {
         self.core.ground.launcher.tree()
     }
 

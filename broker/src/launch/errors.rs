@@ -5,14 +5,15 @@ use std::path::PathBuf;
 
 use job_shim::wire::Failed;
 
-use super::{accounts, cgroup};
+use super::limits::LimitError;
+use super::{accounts, tree};
 
 /// Why there can be no launches at all.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     /// No place for the jobs.
     #[error(transparent)]
-    Tree(#[from] cgroup::TreeError),
+    Tree(#[from] tree::TreeError),
     /// No account for the shims.
     #[error("jobs.shim_user: {0}")]
     Account(#[from] accounts::AccountError),
@@ -38,6 +39,8 @@ pub enum LaunchError {
     WriteSpec { path: PathBuf, source: io::Error },
     #[error("cannot create the cgroup {path}: {source}")]
     CreateCgroup { path: PathBuf, source: io::Error },
+    #[error("{0}")]
+    Limits(LimitError),
     #[error("cannot prepare the shim's descriptors: {0}")]
     Descriptors(io::Error),
     #[error("cannot spawn the shim: {0}")]
@@ -59,6 +62,7 @@ impl LaunchError {
             LaunchError::CreateState { .. } => "create_state",
             LaunchError::WriteSpec { .. } => "write_spec",
             LaunchError::CreateCgroup { .. } => "create_cgroup",
+            LaunchError::Limits(_) => "limits",
             LaunchError::Descriptors(_) => "descriptors",
             LaunchError::Spawn(_) => "spawn",
             LaunchError::Hello(_) => "hello",
@@ -79,6 +83,10 @@ impl LaunchError {
             | LaunchError::Spawn(source)
             | LaunchError::Hello(source)
             | LaunchError::Go(source) => source.raw_os_error().unwrap_or(0),
+            LaunchError::Limits(LimitError::Io { source, .. }) => {
+                source.raw_os_error().unwrap_or(0)
+            }
+            LaunchError::Limits(LimitError::Differs { .. }) => 0,
             LaunchError::Shim(failed) => failed.errno,
         }
     }

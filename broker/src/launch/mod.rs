@@ -3,8 +3,13 @@
 
 pub mod accounts;
 pub mod cgroup;
+pub mod disk;
 mod errors;
+pub mod limits;
+pub mod places;
 mod shim;
+pub mod tree;
+pub mod usage;
 
 use std::ffi::{CString, NulError};
 use std::fs::{self, File, OpenOptions};
@@ -15,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use job_shim::frame;
-use job_shim::launch::{Launch, OutputPolicy};
+use job_shim::launch::{Launch, OutputPolicy, Rlimit};
 use job_shim::wire::Started;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
@@ -25,12 +30,14 @@ use crate::config;
 use crate::host::{self, BootId};
 use crate::id::JobId;
 use crate::jobs::spec;
+use crate::jobs::terms::Terms;
 use crate::store::StateDir;
 use crate::store::records::{self, FORMAT, SpawnRecord, SpecRecord};
 use crate::sys;
-use cgroup::{JobCgroup, Tree};
+use cgroup::JobCgroup;
 pub use errors::{LaunchError, SetupError};
 pub use shim::Shim;
+use tree::Tree;
 
 /// What every launch needs and none changes.
 #[derive(Debug)]
@@ -126,11 +133,12 @@ impl Launcher {
         let _ = fs::remove_file(self.socket(id)); // absent is as good
     }
 
-    /// The cgroup, and a shim in it.
+    /// The cgroup with its limits, and a shim in it.
     fn bring_shim(&self, dir: &Path, job: &SpecRecord) -> Result<(Shim, u32, Uuid), LaunchError> {
         let cgroup = self.tree.job(job.id);
         let create = |source| LaunchError::CreateCgroup { path: self.tree.path().into(), source };
-        cgroup.create().map_err(create)?;
+        cgroup.create(&self.tree).map_err(create)?;
+        Terms::of(job).plan().apply(&self.tree, &cgroup).map_err(LaunchError::Limits)?;
         let nonce = Uuid::new_v4();
         let (child, control) = self.spawn(dir, &cgroup, job, nonce)?;
         let shim = Shim { pidfd: child.pidfd, control, reader: frame::Reader::default() };
@@ -228,11 +236,11 @@ impl Launcher {
             shim_uid: self.shim_account.0,
             shim_gid: self.shim_account.1,
             stdin: spec.stdin,
-            time_limit_ms: spec.time_limit.map(millis),
+            limits: Terms::of(job).for_shim(),
+            rlimits: spec.limits.rlimits.iter().map(rlimit).collect(),
             stop_signal: spec.stop_signal,
             stop_timeout_ms: millis(spec.stop_timeout),
             leftover_grace_ms: millis(self.leftover_grace),
-            output_limit: Some(spec.output_limit),
             output_policy: match spec.output_policy {
                 spec::OutputPolicy::Discard => OutputPolicy::Discard,
                 spec::OutputPolicy::Block => OutputPolicy::Block,
@@ -240,6 +248,10 @@ impl Launcher {
             },
         }
     }
+}
+
+fn rlimit((rlimit, (soft, hard)): (&crate::limits::Rlimit, &(u64, u64))) -> Rlimit {
+    Rlimit { resource: rlimit.number(), soft: *soft, hard: *hard }
 }
 
 fn write_spec(state: &StateDir, job: &SpecRecord) -> Result<PathBuf, LaunchError> {

@@ -16,6 +16,9 @@ use crate::id::JobId;
 use crate::identity::Identity;
 use crate::jobs::spec::JobSpec;
 use crate::jobs::state::{Failure, State, Totals};
+use crate::jobs::terms::Row;
+use crate::launch::limits::Found;
+use crate::launch::usage::Usage;
 
 /// The major version of these records.
 pub const FORMAT: u32 = 1;
@@ -41,6 +44,31 @@ pub struct SpecRecord {
     pub spec: JobSpec,
     /// As whom.
     pub account: Account,
+    /// The disks that its limits speak of.
+    #[serde(default)]
+    pub found: Found,
+    /// What became of its limits, the oldest first.
+    #[serde(default)]
+    pub changes: Vec<ChangeRecord>,
+    /// The last change may not have reached the kernel: to be applied again.
+    #[serde(default)]
+    pub is_changing: bool,
+}
+
+/// One limit that was changed while the job ran.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ChangeRecord {
+    /// Nanoseconds since 1970.
+    pub time_ns: u64,
+    /// Who changed it.
+    pub by: String,
+    /// `memory.max`, `time_limit`.
+    pub name: String,
+    /// As the kernel writes it; empty where there was none.
+    pub from: String,
+    /// Likewise.
+    pub to: String,
 }
 
 /// A resolved account: what the kernel is told.
@@ -89,6 +117,12 @@ pub struct FinalRecord {
     /// Output may be missing.
     #[serde(default)]
     pub incomplete: bool,
+    /// What it has used.
+    #[serde(default)]
+    pub usage: Usage,
+    /// What it could have used.
+    #[serde(default)]
+    pub limits: Vec<Row>,
 }
 
 /// [`Started`], as JSON.

@@ -1,0 +1,207 @@
+//! `[limits.default]` and `[limits.max]`: the same keys, in the units that people write.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use job_api::units::{Cpus, parse_cpus, parse_duration, parse_rate, parse_size};
+use serde::{Deserialize, Deserializer, de};
+
+use crate::limits::{DiskName, IoRule, Knob, LimitTables, Limits as Asked, Rlimit};
+
+/// `[limits]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// What a job gets that does not say.
+    pub default: Table,
+    /// The most that a job may ask for, and what it gets where neither it nor the default says.
+    pub max: Table,
+}
+
+/// One of the tables; every key may be left out.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Table {
+    /// `0.5`, `"500m"`.
+    #[serde(deserialize_with = "cpus")]
+    pub cpus: Option<Cpus>,
+    /// 1 to 10000.
+    pub cpu_weight: Option<u64>,
+    /// Past it the job is killed.
+    #[serde(deserialize_with = "size")]
+    pub memory: Option<u64>,
+    /// Past it the job is slowed down.
+    #[serde(deserialize_with = "size")]
+    pub memory_high: Option<u64>,
+    /// 0 where memory is limited and this is not.
+    #[serde(deserialize_with = "size")]
+    pub memory_swap: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// 1 to 10000.
+    pub io_weight: Option<u64>,
+    /// Of the disk of the working directory, like the next three.
+    #[serde(deserialize_with = "bytes_per_second")]
+    pub read_bps: Option<u64>,
+    /// Bytes per second.
+    #[serde(deserialize_with = "bytes_per_second")]
+    pub write_bps: Option<u64>,
+    /// Operations per second.
+    pub read_iops: Option<u64>,
+    /// Operations per second.
+    pub write_iops: Option<u64>,
+    /// Deadline.
+    #[serde(deserialize_with = "duration")]
+    pub time: Option<Duration>,
+    /// CPU time of the whole tree.
+    #[serde(deserialize_with = "duration")]
+    pub cpu_time: Option<Duration>,
+    /// Bytes of output kept.
+    #[serde(deserialize_with = "size")]
+    pub output: Option<u64>,
+    /// By name, as in getrlimit(2): one number, or soft and hard.
+    pub ulimit: BTreeMap<String, Ulimit>,
+}
+
+/// `1024`, or `[1024, 4096]`.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(untagged)]
+pub enum Ulimit {
+    /// Both.
+    One(u64),
+    /// Soft and hard.
+    Two(u64, u64),
+}
+
+/// Bytes of output kept for a job when nobody says anything: a disk is not filled by one job.
+const OUTPUT: u64 = 10 << 30;
+
+impl Limits {
+    /// In the supervisor's terms.
+    ///
+    /// # Errors
+    /// The key and what is wrong with it.
+    pub fn tables(&self) -> Result<LimitTables, (&'static str, String)> {
+        let max = self.max.limits("limits.max")?;
+        let mut default = self.default.limits("limits.default")?;
+        if max.knob(Knob::Output).is_none() {
+            default.knobs.entry(Knob::Output).or_insert(OUTPUT);
+        }
+        if let Some(fault) = default.above(&max).first() {
+            return Err(("limits.default", format!("{} {}", fault.field, fault.fault)));
+        }
+        Ok(LimitTables { default, max })
+    }
+}
+
+impl Table {
+    fn limits(&self, key: &'static str) -> Result<Asked, (&'static str, String)> {
+        let mut all = Asked::default();
+        all.set(Knob::CpuQuota, self.cpus.map(|cpus| cpus.quota_usec));
+        all.set(Knob::CpuPeriod, self.cpus.map(|cpus| cpus.period_usec));
+        all.set(Knob::CpuWeight, self.cpu_weight);
+        all.set(Knob::MemoryMax, self.memory);
+        all.set(Knob::MemoryHigh, self.memory_high);
+        all.set(Knob::MemorySwapMax, self.memory_swap);
+        all.set(Knob::PidsMax, self.pids);
+        all.set(Knob::IoWeight, self.io_weight);
+        all.set(Knob::Time, self.time.map(|time| whole(time.as_millis())));
+        all.set(Knob::CpuTime, self.cpu_time.map(|time| whole(time.as_micros())));
+        all.set(Knob::Output, self.output);
+        let rates = [self.read_bps, self.write_bps, self.read_iops, self.write_iops];
+        if rates.iter().any(Option::is_some) {
+            all.io.push(IoRule { disk: DiskName::WorkingDirectory, rates });
+        }
+        for (name, values) in &self.ulimit {
+            let rlimit = Rlimit::parse(name).map_err(|fault| (key, format!("ulimit: {fault}")))?;
+            let values = match values {
+                Ulimit::One(both) => (*both, *both),
+                Ulimit::Two(soft, hard) => (*soft, *hard),
+            };
+            all.rlimits.insert(rlimit, values);
+        }
+        match all.faults().into_iter().next() {
+            Some(fault) => Err((key, format!("{} {}", fault.field, fault.fault))),
+            None => Ok(all),
+        }
+    }
+}
+
+fn whole(value: u128) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
+}
+
+/// A number as TOML has it, or text with a unit.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Whole(u64),
+    Broken(f64),
+    Text(String),
+}
+
+fn written<'de, D: Deserializer<'de>, T>(
+    from: D,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<Option<T>, D::Error> {
+    let text = match Written::deserialize(from)? {
+        Written::Whole(number) => number.to_string(),
+        Written::Broken(number) => number.to_string(),
+        Written::Text(text) => text,
+    };
+    parse(&text).map(Some).map_err(de::Error::custom)
+}
+
+fn cpus<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Cpus>, D::Error> {
+    written(from, parse_cpus)
+}
+
+fn size<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    written(from, parse_size)
+}
+
+fn bytes_per_second<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    written(from, parse_rate)
+}
+
+fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    written(from, parse_duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tables(text: &str) -> Result<LimitTables, String> {
+        let limits: Limits = toml::from_str(text).map_err(|e| e.to_string())?;
+        limits.tables().map_err(|(key, fault)| format!("{key} {fault}"))
+    }
+
+    #[test]
+    fn people_write_units_and_numbers() {
+        let text = "[default]\ncpus = 0.5\nmemory = \"256M\"\npids = 100\nwrite_bps = \"5M\"\n\
+                    time = \"1h\"\nulimit = { nofile = [16, 32], core = 0 }\n";
+        let default = tables(text).unwrap().default;
+        assert_eq!(default.cpu_max(), Some((50_000, 100_000)));
+        assert_eq!(default.knob(Knob::MemoryMax), Some(256 << 20));
+        assert_eq!(default.knob(Knob::Time), Some(3_600_000));
+        assert_eq!(default.knob(Knob::Output), Some(OUTPUT));
+        assert_eq!(default.io[0].rates, [None, Some(5 << 20), None, None]);
+        assert_eq!(default.rlimits[&Rlimit::Nofile], (16, 32));
+    }
+
+    #[test]
+    fn a_default_above_its_ceiling_is_refused() {
+        let fault = tables("default.memory = \"2G\"\nmax.memory = \"1G\"\n").unwrap_err();
+        assert!(fault.contains("limits.memory_max_bytes is 2147483648"), "{fault}");
+    }
+
+    #[test]
+    fn what_is_misspelt_or_out_of_range_is_refused() {
+        for text in
+            ["max.memroy = 1", "max.pids = 0", "default.ulimit.files = 3", "max.cpus = \"x\""]
+        {
+            assert!(tables(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Limits and usage, between the contract and the supervisor.
+
+use std::time::Duration;
+
+use job_api::v1;
+use tonic::Status;
+
+use super::convert::{duration, timestamp};
+use super::refuse;
+use crate::jobs::Figures;
+use crate::jobs::job::Job;
+use crate::jobs::terms::Row;
+use crate::jobs::update::Change;
+use crate::launch::tree::{CONTROLLERS, Tree};
+use crate::launch::usage::{self, Usage};
+use crate::limits::{DiskName, IoRule, Knob, Limits, MAX, Rlimit};
+use crate::store::records::ChangeRecord;
+
+/// The times and the output are beside the message `Limits` in the contract, and among them here.
+pub(super) struct Beside {
+    pub(super) time: Option<prost_types::Duration>,
+    pub(super) cpu_time: Option<prost_types::Duration>,
+    pub(super) output: u64,
+}
+
+/// Limits from outside; whether they are in range is the supervisor's to say.
+pub(super) fn limits(message: v1::Limits, beside: Beside) -> Result<Limits, Status> {
+    let mut all = Limits::default();
+    all.set(Knob::CpuQuota, message.cpu_max_quota_usec);
+    all.set(Knob::CpuPeriod, message.cpu_max_period_usec);
+    all.set(Knob::CpuWeight, message.cpu_weight);
+    all.set(Knob::MemoryMax, message.memory_max_bytes);
+    all.set(Knob::MemoryHigh, message.memory_high_bytes);
+    all.set(Knob::MemorySwapMax, message.memory_swap_max_bytes);
+    all.set(Knob::PidsMax, message.pids_max);
+    all.set(Knob::IoWeight, message.io_weight);
+    let whole = |value: u128| u64::try_from(value).unwrap_or(MAX);
+    let time = duration("time_limit", beside.time)?;
+    all.set(Knob::Time, time.map(|time| whole(time.as_millis())));
+    let cpu_time = duration("cpu_time_limit", beside.cpu_time)?;
+    all.set(Knob::CpuTime, cpu_time.map(|time| whole(time.as_micros())));
+    all.set(Knob::Output, Some(beside.output).filter(|bytes| *bytes != 0));
+    all.io = message.io_max.into_iter().map(io_rule).collect::<Result<_, _>>()?;
+    for rlimit in message.rlimits {
+        let fault = |fault| refuse::field("spec.limits.rlimits", fault);
+        let name = Rlimit::parse(&rlimit.name).map_err(fault)?;
+        if all.rlimits.insert(name, (rlimit.soft, rlimit.hard)).is_some() {
+            return Err(fault(format!("has {} twice", rlimit.name)));
+        }
+    }
+    Ok(all)
+}
+
+fn io_rule(message: v1::IoMax) -> Result<IoRule, Status> {
+    let disk = match (message.path.is_empty(), message.device.is_empty()) {
+        (true, true) => DiskName::WorkingDirectory,
+        (false, true) => DiskName::Path(message.path),
+        (true, false) => DiskName::Device(message.device),
+        (false, false) => {
+            let fault = "has an entry with both a path and a device; it must have one of them";
+            return Err(refuse::field("spec.limits.io_max", fault.into()));
+        }
+    };
+    Ok(IoRule { disk, rates: [message.rbps, message.wbps, message.riops, message.wiops] })
+}
+
+/// As the contract shows limits.
+pub(super) fn shown(limits: &Limits) -> v1::Limits {
+    v1::Limits {
+        cpu_max_quota_usec: limits.knob(Knob::CpuQuota),
+        cpu_max_period_usec: limits.knob(Knob::CpuPeriod),
+        cpu_weight: limits.knob(Knob::CpuWeight),
+        memory_max_bytes: limits.knob(Knob::MemoryMax),
+        memory_high_bytes: limits.knob(Knob::MemoryHigh),
+        memory_swap_max_bytes: limits.knob(Knob::MemorySwapMax),
+        pids_max: limits.knob(Knob::PidsMax),
+        io_max: limits.io.iter().map(shown_rule).collect(),
+        io_weight: limits.knob(Knob::IoWeight),
+        rlimits: limits
+            .rlimits
+            .iter()
+            .map(|(name, (soft, hard))| v1::Rlimit {
+                name: name.name().into(),
+                soft: *soft,
+                hard: *hard,
+            })
+            .collect(),
+    }
+}
+
+fn shown_rule(rule: &IoRule) -> v1::IoMax {
+    let [rbps, wbps, riops, wiops] = rule.rates;
+    let (path, device) = match &rule.disk {
+        DiskName::WorkingDirectory => Default::default(),
+        DiskName::Path(path) => (path.clone(), String::new()),
+        DiskName::Device(device) => (String::new(), device.clone()),
+    };
+    v1::IoMax { path, device, rbps, wbps, riops, wiops }
+}
+
+/// A time among the limits.
+pub(super) fn shown_time(limits: &Limits, knob: Knob) -> Option<prost_types::Duration> {
+    limits.time(knob).and_then(|time| time.try_into().ok())
+}
+
+/// The operator's defaults, or ceilings.
+pub(super) fn table(limits: &Limits) -> v1::LimitTable {
+    v1::LimitTable {
+        limits: Some(shown(limits)),
+        time_limit: shown_time(limits, Knob::Time),
+        cpu_time_limit: shown_time(limits, Knob::CpuTime),
+        output_limit_bytes: limits.knob(Knob::Output).unwrap_or(0),
+    }
+}
+
+/// A change from outside.
+pub(super) fn change(request: v1::UpdateJobRequest) -> Result<Change, Status> {
+    let beside = Beside {
+        time: request.time_limit,
+        cpu_time: request.cpu_time_limit,
+        output: request.output_limit_bytes,
+    };
+    let change = Change {
+        limits: limits(request.limits.unwrap_or_default(), beside)?,
+        extension: duration("time_limit_extension", request.time_limit_extension)?,
+        force: request.force,
+    };
+    if change.limits == Limits::default() && change.extension.is_none() {
+        return Err(refuse::field("limits", "nothing is to be changed".into()));
+    }
+    Ok(change)
+}
+
+pub(super) fn changes(changes: &[ChangeRecord]) -> Vec<v1::LimitChange> {
+    let show = |change: &ChangeRecord| v1::LimitChange {
+        time: Some(timestamp(change.time_ns)),
+        by: change.by.clone(),
+        name: change.name.clone(),
+        from: change.from.clone(),
+        to: change.to.clone(),
+    };
+    changes.iter().map(show).collect()
+}
+
+/// Adds what was read for this answer.
+pub(super) fn add_figures(message: &mut v1::Job, job: &Job, figures: Figures) {
+    message.limits = figures.limits.into_iter().map(row).collect();
+    message.usage = Some(usage(job, figures.usage));
+}
+
+pub(super) fn row(row: Row) -> v1::Limit {
+    v1::Limit {
+        name: row.name,
+        requested: row.requested,
+        applied: row.applied,
+        effective: row.effective,
+        bound_by: row.bound_by,
+        is_default: row.is_default,
+    }
+}
+
+pub(super) fn usage(job: &Job, usage: Usage) -> v1::Usage {
+    let progress = job.progress();
+    v1::Usage {
+        cpu_usage_usec: usage.cpu_usage_usec,
+        cpu_user_usec: usage.cpu_user_usec,
+        cpu_system_usec: usage.cpu_system_usec,
+        cpu_nr_periods: usage.cpu_nr_periods,
+        cpu_nr_throttled: usage.cpu_nr_throttled,
+        cpu_throttled_usec: usage.cpu_throttled_usec,
+        memory_current_bytes: usage.memory_current_bytes,
+        memory_peak_bytes: usage.memory_peak_bytes,
+        memory_swap_current_bytes: usage.memory_swap_current_bytes,
+        memory_oom_kills: usage.memory_oom_kills,
+        memory_high_events: usage.memory_high_events,
+        memory_max_events: usage.memory_max_events,
+        pids_current: usage.pids_current,
+        pids_peak: usage.pids_peak,
+        pids_max_events: usage.pids_max_events,
+        has_io: usage.has_io,
+        io: usage.io.into_iter().map(io_usage).collect(),
+        cpu_pressure: usage.cpu_pressure.map(pressure),
+        memory_pressure: usage.memory_pressure.map(pressure),
+        io_pressure: usage.io_pressure.map(pressure),
+        stdout_bytes: progress.stdout,
+        stderr_bytes: progress.stderr,
+        dropped_bytes: progress.dropped,
+        wall_time: wall_time(job).and_then(|time| time.try_into().ok()),
+    }
+}
+
+/// From the start of the program to the end of its main process, or until now.
+fn wall_time(job: &Job) -> Option<Duration> {
+    let known = job.snapshot();
+    let started = known.started?.time_ns;
+    let ended = known.exited.map(|exited| exited.time_ns).or(known.ended_ns);
+    Some(Duration::from_nanos(ended.unwrap_or_else(crate::host::now_ns).saturating_sub(started)))
+}
+
+fn io_usage(io: usage::IoUsage) -> v1::IoUsage {
+    v1::IoUsage {
+        device: io.device,
+        name: io.name,
+        rbytes: io.rbytes,
+        wbytes: io.wbytes,
+        rios: io.rios,
+        wios: io.wios,
+    }
+}
+
+fn pressure(pressure: usage::Pressure) -> v1::Pressure {
+    v1::Pressure {
+        some_total_usec: pressure.some_total_usec,
+        some_avg10: pressure.some_avg10,
+        full_total_usec: pressure.full_total_usec,
+        full_avg10: pressure.full_avg10,
+    }
+}
+
+/// What the kernel has here that limits and figures need.
+pub(super) fn features(tree: &Tree) -> Vec<v1::Feature> {
+    let file =
+        |name: &str, without: &str| (name.to_owned(), tree.has_file(name), without.to_owned());
+    let mut all: Vec<_> = CONTROLLERS
+        .into_iter()
+        .map(|name| {
+            let reason = tree.missing(name);
+            (format!("controller {name}"), reason.is_none(), reason.unwrap_or("").to_owned())
+        })
+        .collect();
+    all.extend([
+        file("memory.oom.group", "out of memory may leave a part of a job behind"),
+        file("memory.peak", "the most memory that a job has used is not known"),
+        file("memory.swap.max", "swap cannot be limited"),
+        file("pids.peak", "the most processes that a job has had are not known"),
+        file("cgroup.freeze", "jobs cannot be paused"),
+        file("cpu.pressure", "there is no pressure information (PSI)"),
+    ]);
+    let weighs = tree.has_file("io.weight") || tree.has_file("io.bfq.weight");
+    all.push(("io.weight".into(), weighs, "disks cannot be divided by weight".into()));
+    all.into_iter()
+        .map(|(name, available, reason)| {
+            let reason = if available { String::new() } else { reason };
+            v1::Feature { name, available, reason }
+        })
+        .collect()
+}

@@ -1,0 +1,82 @@
+//! What a job uses and may use: read from the kernel while it lives, from its last record after.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::core::Ground;
+use super::job::Job;
+use super::supervisor::Supervisor;
+use super::terms::Row;
+use crate::authorize::Authorized;
+use crate::launch::limits::readings;
+use crate::launch::usage::Usage;
+use crate::store::records::{self, FinalRecord};
+
+/// The figures of a job.
+#[derive(Debug, Clone, Default)]
+pub struct Figures {
+    /// What it uses, or has used.
+    pub usage: Usage,
+    /// What it may use, or might have used.
+    pub limits: Vec<Row>,
+}
+
+/// What a reader is told of an ended job waits this long for its last record.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Supervisor {
+    /// Usage and limits of one job.
+    pub async fn figures(&self, job: &Authorized<Arc<Job>>) -> Figures {
+        let job = Arc::clone(job.subject());
+        if job.snapshot().state.is_over() {
+            let mut settled = job.watch_settled();
+            let settled = settled.wait_for(|settled| *settled);
+            let _ = tokio::time::timeout(PATIENCE, settled).await; // then what the kernel still has
+        }
+        let ground = Arc::clone(&self.core.ground);
+        let read = tokio::task::spawn_blocking(move || read(&ground, &job));
+        read.await.unwrap_or_default()
+    }
+
+    /// The usage of many jobs, in their order.
+    pub async fn usages(&self, jobs: &[Arc<Job>]) -> Vec<Usage> {
+        let (ground, jobs) = (Arc::clone(&self.core.ground), jobs.to_vec());
+        let read = move || jobs.iter().map(|job| usage(&ground, job)).collect();
+        tokio::task::spawn_blocking(read).await.unwrap_or_default()
+    }
+}
+
+fn read(ground: &Ground, job: &Job) -> Figures {
+    match last(ground, job) {
+        Some(last) => Figures { usage: last.usage, limits: last.limits },
+        None => now(ground, job),
+    }
+}
+
+/// Straight from the kernel.
+pub(super) fn now(ground: &Ground, job: &Job) -> Figures {
+    let tree = ground.launcher.tree();
+    let cgroup = tree.job(job.id());
+    let readings = cgroup.exists().then(|| readings(tree, &cgroup));
+    Figures { usage: cgroup.usage(), limits: job.terms().rows(&job.record().spec, readings) }
+}
+
+fn usage(ground: &Ground, job: &Job) -> Usage {
+    match last(ground, job) {
+        Some(last) => last.usage,
+        None => ground.launcher.tree().job(job.id()).usage(),
+    }
+}
+
+fn last(ground: &Ground, job: &Job) -> Option<FinalRecord> {
+    if !job.is_settled() {
+        return None;
+    }
+    let record: io::Result<Option<FinalRecord>> =
+        records::load(&ground.state.job(job.id()), records::FINAL);
+    record.unwrap_or_else(|e| {
+        tracing::warn!(job = %job.id(), "cannot read its final record: {e}");
+        None
+    })
+}

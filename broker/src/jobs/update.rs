@@ -1,0 +1,200 @@
+//! Changing the limits of a job that runs. The record comes first: a broker that dies in between
+//! is followed by one that finishes what it says.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use job_shim::wire::ToShim;
+
+use super::core::{Core, Ground};
+use super::errors::UpdateError;
+use super::job::{Job, Unreachable};
+use super::state::State;
+use super::supervisor::Supervisor;
+use super::terms::Terms;
+use crate::authorize::Authorized;
+use crate::host;
+use crate::limits::{Knob, Limits, Violation};
+use crate::store::records::{self, ChangeRecord};
+
+/// What somebody wants changed.
+#[derive(Debug, Clone, Default)]
+pub struct Change {
+    /// What is set, is set anew.
+    pub limits: Limits,
+    /// The deadline so much later.
+    pub extension: Option<Duration>,
+    /// Even if the kernel kills for it.
+    pub force: bool,
+}
+
+/// How long a shim has to take its new limits.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Supervisor {
+    /// Changes limits: all that is asked, or nothing.
+    ///
+    /// # Errors
+    /// [`UpdateError`].
+    pub async fn update(
+        &self,
+        job: &Authorized<Arc<Job>>,
+        change: Change,
+    ) -> Result<(), UpdateError> {
+        let (core, by) = (Arc::clone(&self.core), job.caller().identity().to_string());
+        let job = Arc::clone(job.subject());
+        // Detached: a caller that hangs up does not leave half a change.
+        let update = self.core.runtime.spawn(async move {
+            let _turn = job.change_turn.lock().await;
+            core.update(&job, change, &by).await
+        });
+        update.await.unwrap_or_else(|panic| Err(UpdateError::Record(io::Error::other(panic))))
+    }
+}
+
+impl Core {
+    async fn update(
+        self: &Arc<Core>,
+        job: &Arc<Job>,
+        change: Change,
+        by: &str,
+    ) -> Result<(), UpdateError> {
+        match job.snapshot().state {
+            State::Finished | State::Lost => return Err(UpdateError::Over),
+            State::Starting => return Err(UpdateError::Starting),
+            State::Running | State::Paused | State::Stopping => {}
+        }
+        let old = job.terms();
+        let mut new = old.clone();
+        new.limits = self.changed(&old.limits, &change)?;
+        let (spec, account) = (&job.record().spec, &job.record().account);
+        new.found = self.find_disks(&new.limits, spec, account).await?;
+        new.note_changes(&old, by);
+        if old.for_shim() != new.for_shim() && !job.is_reachable() {
+            return Err(Unreachable.into());
+        }
+        let (core, changing, terms) = (Arc::clone(self), Arc::clone(job), new.clone());
+        let applied = move || core.apply(&changing, &changing.terms(), &terms, change.force);
+        self.runtime
+            .spawn_blocking(applied)
+            .await
+            .map_err(|panic| UpdateError::Record(io::Error::other(panic)))??;
+        self.tell(job, &new).await?;
+        Ok(())
+    }
+
+    /// The limits after the change, if they are allowed.
+    fn changed(&self, old: &Limits, change: &Change) -> Result<Limits, UpdateError> {
+        let mut asked = change.limits.clone();
+        let mut faults = Vec::new();
+        let mut fault = |field, text: &str| faults.push(Violation { field, fault: text.into() });
+        if let Some(extension) = change.extension {
+            let extension = u64::try_from(extension.as_millis()).unwrap_or(u64::MAX);
+            match old.knob(Knob::Time) {
+                _ if asked.knob(Knob::Time).is_some() => {
+                    fault("time_limit_extension", "and time_limit cannot be given together");
+                }
+                None => fault("time_limit_extension", "is set, and the job has no deadline"),
+                Some(time) => asked.set(Knob::Time, Some(time.saturating_add(extension))),
+            }
+        }
+        if !asked.rlimits.is_empty() {
+            fault("limits.rlimits", "are fixed at the start: each process has its own");
+        }
+        let new = old.changed_by(&asked);
+        faults.extend(asked.faults());
+        faults.extend(new.above(&self.limits.max));
+        if faults.is_empty() { Ok(new) } else { Err(UpdateError::Invalid(faults)) }
+    }
+
+    /// Record, kernel, record. What the kernel does not take is undone. Blocks.
+    fn apply(&self, job: &Job, old: &Terms, new: &Terms, force: bool) -> Result<(), UpdateError> {
+        let tree = self.ground.launcher.tree();
+        let cgroup = tree.job(job.id());
+        let (before, after) = (old.plan(), new.plan());
+        if let Some(asked) =
+            after.memory_max().filter(|asked| !force && before.memory_max() != Some(*asked))
+        {
+            let used = cgroup.memory_current().unwrap_or(0);
+            if used > asked {
+                return Err(UpdateError::MemoryInUse { used, asked });
+            }
+        }
+        self.record_terms(job, new, true)?;
+        if let Err(error) = after.replace(&before, tree, &cgroup) {
+            let undone = before.replace(&after, tree, &cgroup);
+            if let Err(e) = undone {
+                tracing::error!(job = %job.id(), "its limits cannot be set back: {e}");
+            }
+            self.record_terms(job, old, false)?;
+            return Err(error.into());
+        }
+        self.record_terms(job, new, false)?;
+        for change in &new.changes[old.changes.len()..] {
+            let ChangeRecord { by, name, from, to, .. } = change;
+            tracing::info!(job = %job.id(), by, name, from, to, "limit changed");
+        }
+        job.change_terms(|terms| *terms = Terms { told: terms.told, ..new.clone() });
+        Ok(())
+    }
+
+    fn record_terms(&self, job: &Job, terms: &Terms, is_changing: bool) -> Result<(), UpdateError> {
+        let mut record = terms.recorded(job.record());
+        record.is_changing = is_changing;
+        let save = || -> io::Result<()> {
+            let dir = self.ground.state.job(job.id());
+            records::save(&dir, records::SPEC, &record)?.sync_data()
+        };
+        save().map_err(UpdateError::Record)
+    }
+
+    /// The shim takes what is its own; should it go away in this moment, it is told when it is
+    /// reached again.
+    async fn tell(&self, job: &Job, new: &Terms) -> Result<(), UpdateError> {
+        let limits = new.for_shim();
+        let mut terms = job.watch_terms();
+        if terms.borrow().told == Some(limits) {
+            return Ok(());
+        }
+        job.tell(&ToShim::Limits(limits))?;
+        let taken = terms.wait_for(|terms| terms.told == Some(limits));
+        match tokio::time::timeout(PATIENCE, taken).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Unreachable.into()),
+        }
+    }
+}
+
+impl Terms {
+    fn note_changes(&mut self, old: &Terms, by: &str) {
+        let (before, after) = (old.requested(), self.requested());
+        let value = |all: &[(String, String)], name: &str| {
+            all.iter()
+                .find(|(own, _)| own == name)
+                .map(|(_, value)| value.clone())
+                .unwrap_or_default()
+        };
+        let mut names: Vec<_> = before.iter().chain(&after).map(|(name, _)| name.clone()).collect();
+        names.sort();
+        names.dedup();
+        let time_ns = host::now_ns();
+        for name in names {
+            let (from, to) = (value(&before, &name), value(&after, &name));
+            if from != to {
+                let by = by.to_owned();
+                self.changes.push(ChangeRecord { time_ns, by, name, from, to });
+            }
+        }
+    }
+}
+
+/// Finishes a change that an earlier broker has recorded and may not have made. Blocks.
+pub(super) fn finish(ground: &Ground, job: &Job) -> io::Result<()> {
+    let tree = ground.launcher.tree();
+    if let Err(e) = job.terms().plan().apply(tree, &tree.job(job.id())) {
+        tracing::error!(job = %job.id(), "a change of its limits cannot be finished: {e}");
+    }
+    let record = job.terms().recorded(job.record());
+    records::save(&ground.state.job(job.id()), records::SPEC, &record)?.sync_data()
+}

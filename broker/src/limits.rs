@@ -1,0 +1,497 @@
+//! What a job may use: the limits that there are, their ranges, the operator's defaults and
+//! ceilings. Pure; `launch/limits.rs` makes the kernel keep them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use job_api::units::MAX;
+
+/// The period of `cpu.max` where nobody says another, in microseconds; the kernel's own default.
+pub const CPU_PERIOD: u64 = 100_000;
+/// Most entries of `io_max`.
+pub const MAX_IO_RULES: usize = 16;
+/// Longest deadline, CPU time or grace period.
+pub const MAX_DURATION: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// A field that is not as it must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// As in the contract: `argv`, `env`, `limits.pids_max`, ...
+    pub field: &'static str,
+    /// What is wrong and what is allowed.
+    pub fault: String,
+}
+
+/// A limit that is one number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Knob {
+    /// `cpu.max`, first number, microseconds.
+    CpuQuota,
+    /// `cpu.max`, second number, microseconds.
+    CpuPeriod,
+    /// `cpu.weight`.
+    CpuWeight,
+    /// `memory.max`, bytes.
+    MemoryMax,
+    /// `memory.high`, bytes.
+    MemoryHigh,
+    /// `memory.swap.max`, bytes.
+    MemorySwapMax,
+    /// `pids.max`.
+    PidsMax,
+    /// `io.weight`.
+    IoWeight,
+    /// The deadline from the start of the program, milliseconds.
+    Time,
+    /// CPU time of the whole tree, microseconds.
+    CpuTime,
+    /// Bytes of output kept.
+    Output,
+}
+
+impl Knob {
+    /// All of them, in the order in which they are shown.
+    pub const ALL: [Knob; 11] = [
+        Knob::CpuQuota,
+        Knob::CpuPeriod,
+        Knob::CpuWeight,
+        Knob::MemoryMax,
+        Knob::MemoryHigh,
+        Knob::MemorySwapMax,
+        Knob::PidsMax,
+        Knob::IoWeight,
+        Knob::Time,
+        Knob::CpuTime,
+        Knob::Output,
+    ];
+
+    /// The field of the contract that asks for it.
+    pub fn field(self) -> &'static str {
+        match self {
+            Knob::CpuQuota => "limits.cpu_max_quota_usec",
+            Knob::CpuPeriod => "limits.cpu_max_period_usec",
+            Knob::CpuWeight => "limits.cpu_weight",
+            Knob::MemoryMax => "limits.memory_max_bytes",
+            Knob::MemoryHigh => "limits.memory_high_bytes",
+            Knob::MemorySwapMax => "limits.memory_swap_max_bytes",
+            Knob::PidsMax => "limits.pids_max",
+            Knob::IoWeight => "limits.io_weight",
+            Knob::Time => "time_limit",
+            Knob::CpuTime => "cpu_time_limit",
+            Knob::Output => "output_limit_bytes",
+        }
+    }
+
+    /// What it may be: cgroup-v2.rst, and for memory what a shim and its program need to start.
+    fn range(self) -> (u64, u64) {
+        let time = u64::try_from(MAX_DURATION.as_millis()).unwrap_or(MAX);
+        match self {
+            Knob::CpuQuota => (1_000, 1_000_000_000),
+            Knob::CpuPeriod => (1_000, 1_000_000),
+            Knob::CpuWeight | Knob::IoWeight => (1, 10_000),
+            Knob::MemoryMax | Knob::MemoryHigh => (1 << 20, 1 << 60),
+            Knob::MemorySwapMax => (0, 1 << 60),
+            Knob::PidsMax => (1, 4_194_304),
+            Knob::Time => (1, time),
+            Knob::CpuTime => (1_000, time * 1_000),
+            Knob::Output => (1, 1 << 60),
+        }
+    }
+
+    /// Whether [`MAX`] takes the limit away.
+    fn can_be_max(self) -> bool {
+        use Knob::*;
+        matches!(self, CpuQuota | MemoryMax | MemoryHigh | MemorySwapMax | PidsMax)
+    }
+
+    fn unit(self) -> &'static str {
+        match self {
+            Knob::CpuQuota | Knob::CpuPeriod | Knob::CpuTime => " microseconds",
+            Knob::MemoryMax | Knob::MemoryHigh | Knob::MemorySwapMax | Knob::Output => " bytes",
+            Knob::Time => " milliseconds",
+            Knob::CpuWeight | Knob::PidsMax | Knob::IoWeight => "",
+        }
+    }
+
+    fn check(self, value: u64) -> Result<(), String> {
+        let (least, most) = self.range();
+        if (least..=most).contains(&value) || (value == MAX && self.can_be_max()) {
+            return Ok(());
+        }
+        let max =
+            if self.can_be_max() { format!(", or {MAX} for no limit") } else { String::new() };
+        Err(format!("is {value}; it must be from {least} to {most}{}{max}", self.unit()))
+    }
+}
+
+/// All limits of a job, or those that somebody speaks of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// What is not there has not been asked for.
+    pub knobs: BTreeMap<Knob, u64>,
+    /// `io.max`, a rule for each disk.
+    pub io: Vec<IoRule>,
+    /// Of each process, by name.
+    pub rlimits: BTreeMap<Rlimit, (u64, u64)>,
+}
+
+/// Rates on one disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IoRule {
+    /// Which disk.
+    pub disk: DiskName,
+    /// In the order of [`Rate::ALL`], operations or bytes per second.
+    pub rates: [Option<u64>; 4],
+}
+
+/// How a disk is named.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskName {
+    /// The one that holds the job's working directory.
+    #[default]
+    WorkingDirectory,
+    /// The one that holds this path.
+    Path(String),
+    /// `MAJOR:MINOR`.
+    Device(String),
+}
+
+/// One of the four rates of `io.max`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the words of io.max, in Rate::word")]
+pub enum Rate {
+    ReadBytes,
+    WriteBytes,
+    ReadOperations,
+    WriteOperations,
+}
+
+impl Rate {
+    /// In the order of the kernel's line.
+    pub const ALL: [Rate; 4] =
+        [Rate::ReadBytes, Rate::WriteBytes, Rate::ReadOperations, Rate::WriteOperations];
+
+    /// As `io.max` has it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Rate::ReadBytes => "rbps",
+            Rate::WriteBytes => "wbps",
+            Rate::ReadOperations => "riops",
+            Rate::WriteOperations => "wiops",
+        }
+    }
+}
+
+/// A limit of each process, getrlimit(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "RLIMIT_ and the name")]
+pub enum Rlimit {
+    Core,
+    Cpu,
+    Fsize,
+    Memlock,
+    Nofile,
+    Nproc,
+    Stack,
+}
+
+impl Rlimit {
+    const ALL: [Rlimit; 7] = [
+        Rlimit::Core,
+        Rlimit::Cpu,
+        Rlimit::Fsize,
+        Rlimit::Memlock,
+        Rlimit::Nofile,
+        Rlimit::Nproc,
+        Rlimit::Stack,
+    ];
+
+    /// As people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Rlimit::Core => "core",
+            Rlimit::Cpu => "cpu",
+            Rlimit::Fsize => "fsize",
+            Rlimit::Memlock => "memlock",
+            Rlimit::Nofile => "nofile",
+            Rlimit::Nproc => "nproc",
+            Rlimit::Stack => "stack",
+        }
+    }
+
+    /// As the kernel numbers it.
+    pub fn number(self) -> u32 {
+        match self {
+            Rlimit::Core => libc::RLIMIT_CORE,
+            Rlimit::Cpu => libc::RLIMIT_CPU,
+            Rlimit::Fsize => libc::RLIMIT_FSIZE,
+            Rlimit::Memlock => libc::RLIMIT_MEMLOCK,
+            Rlimit::Nofile => libc::RLIMIT_NOFILE,
+            Rlimit::Nproc => libc::RLIMIT_NPROC,
+            Rlimit::Stack => libc::RLIMIT_STACK,
+        }
+    }
+
+    /// By its name.
+    ///
+    /// # Errors
+    /// A sentence with all names.
+    pub fn parse(name: &str) -> Result<Rlimit, String> {
+        let all = || Rlimit::ALL.map(Rlimit::name).join(", ");
+        let found = Rlimit::ALL.into_iter().find(|limit| limit.name() == name);
+        found.ok_or_else(|| format!("{name:?} is none of {}", all()))
+    }
+
+    /// The most that the kernel takes: `fs.nr_open` for descriptors is at least this.
+    fn check(self, (soft, hard): (u64, u64)) -> Result<(), String> {
+        if soft > hard {
+            return Err(format!(
+                "{}: the soft limit {soft} is above the hard one {hard}",
+                self.name()
+            ));
+        }
+        const NR_OPEN: u64 = 1 << 20;
+        if self == Rlimit::Nofile && hard > NR_OPEN {
+            return Err(format!("nofile: {hard} is above {NR_OPEN}, the kernel's fs.nr_open"));
+        }
+        Ok(())
+    }
+}
+
+/// What the operator gives to jobs that do not say, and the most that a job may ask for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LimitTables {
+    /// `[limits.default]`.
+    pub default: Limits,
+    /// `[limits.max]`.
+    pub max: Limits,
+}
+
+impl Limits {
+    /// What a knob is set to.
+    pub fn knob(&self, knob: Knob) -> Option<u64> {
+        self.knobs.get(&knob).copied()
+    }
+
+    /// Sets a knob, if there is a value.
+    pub fn set(&mut self, knob: Knob, value: Option<u64>) {
+        if let Some(value) = value {
+            self.knobs.insert(knob, value);
+        }
+    }
+
+    /// Quota and period of `cpu.max`, if a quota is asked for.
+    pub fn cpu_max(&self) -> Option<(u64, u64)> {
+        let quota = self.knob(Knob::CpuQuota)?;
+        Some((quota, self.knob(Knob::CpuPeriod).unwrap_or(CPU_PERIOD)))
+    }
+
+    /// A knob that is a time.
+    pub fn time(&self, knob: Knob) -> Option<Duration> {
+        match knob {
+            Knob::CpuTime => self.knob(knob).map(Duration::from_micros),
+            _ => self.knob(knob).map(Duration::from_millis),
+        }
+    }
+
+    /// Whether somebody has to look for a disk.
+    pub fn need_a_disk(&self) -> bool {
+        !self.io.is_empty() || self.knob(Knob::IoWeight).is_some()
+    }
+
+    /// Every rule that is broken, whoever asks.
+    pub fn faults(&self) -> Vec<Violation> {
+        let mut faults = Vec::new();
+        let mut rule = |field: &'static str, verdict: Result<(), String>| {
+            faults.extend(verdict.err().map(|fault| Violation { field, fault }));
+        };
+        for (knob, value) in &self.knobs {
+            rule(knob.field(), knob.check(*value));
+        }
+        if self.knob(Knob::CpuPeriod).is_some() && self.knob(Knob::CpuQuota).is_none() {
+            let fault = "says nothing without cpu_max_quota_usec".into();
+            rule(Knob::CpuPeriod.field(), Err(fault));
+        }
+        if self.io.len() > MAX_IO_RULES {
+            let fault =
+                format!("has {} entries; at most {MAX_IO_RULES} are allowed", self.io.len());
+            rule("limits.io_max", Err(fault));
+        }
+        for io in &self.io {
+            rule("limits.io_max", io.check());
+        }
+        for (rlimit, values) in &self.rlimits {
+            rule("limits.rlimits", rlimit.check(*values));
+        }
+        faults
+    }
+
+    /// What a job gets that asks for `self`: the operator's default where it says nothing, the
+    /// ceiling where that says nothing either, and no swap where memory is limited.
+    pub fn with_defaults(&self, tables: &LimitTables) -> Limits {
+        let mut all = self.clone();
+        for from in [&tables.default, &tables.max] {
+            all.adopt(from);
+        }
+        all.without_swap()
+    }
+
+    /// What a limit of memory is good for where the job can swap instead: hence no swap, unless
+    /// somebody says otherwise.
+    fn without_swap(mut self) -> Limits {
+        if self.knob(Knob::MemoryMax).is_some_and(|value| value != MAX) {
+            self.knobs.entry(Knob::MemorySwapMax).or_insert(0);
+        }
+        self
+    }
+
+    /// Takes what it does not have. Quota and period belong together.
+    fn adopt(&mut self, other: &Limits) {
+        let own_cpu = self.knob(Knob::CpuQuota).is_some();
+        for (knob, value) in &other.knobs {
+            if !(own_cpu && *knob == Knob::CpuPeriod) {
+                self.knobs.entry(*knob).or_insert(*value);
+            }
+        }
+        for theirs in &other.io {
+            match self.io.iter_mut().find(|own| own.disk == theirs.disk) {
+                Some(own) => own.complete(&theirs.rates),
+                // In front: a rule of the job that comes to the same disk overrules it.
+                None => self.io.insert(0, theirs.clone()),
+            }
+        }
+        for (rlimit, values) in &other.rlimits {
+            self.rlimits.entry(*rlimit).or_insert(*values);
+        }
+    }
+
+    /// What is above the operator's ceilings.
+    pub fn above(&self, max: &Limits) -> Vec<Violation> {
+        let mut faults = Vec::new();
+        let mut over = |field: &'static str, asked: &dyn fmt::Display, most: &dyn fmt::Display| {
+            let fault =
+                format!("is {asked}; the most that this broker allows is {most} ([limits.max])");
+            faults.push(Violation { field, fault });
+        };
+        for (knob, most) in &max.knobs {
+            let asked = self.knob(*knob).unwrap_or(*most);
+            match knob {
+                Knob::CpuQuota | Knob::CpuPeriod => {}
+                _ if asked > *most => over(knob.field(), &Shown(asked), &Shown(*most)),
+                _ => {}
+            }
+        }
+        if let (Some(asked), Some(most)) = (self.cpu_max(), max.cpu_max())
+            && rate(asked) > rate(most)
+        {
+            over(Knob::CpuQuota.field(), &Cpus(asked), &Cpus(most));
+        }
+        let ceiling = max.io.first().map(|rule| rule.rates).unwrap_or_default();
+        for (asked, (most, word)) in
+            self.io.iter().flat_map(|rule| rule.rates.iter().zip(ceiling.iter().zip(Rate::ALL)))
+        {
+            if let (Some(asked), Some(most)) = (asked, most)
+                && asked > most
+            {
+                let asked = format!("{asked} ({})", word.word());
+                over("limits.io_max", &asked, most);
+            }
+        }
+        for (rlimit, (_, most)) in &max.rlimits {
+            if let Some((_, hard)) = self.rlimits.get(rlimit).filter(|(_, hard)| hard > most) {
+                let asked = format!("{} ({})", Shown(*hard), rlimit.name());
+                over("limits.rlimits", &asked, &Shown(*most));
+            }
+        }
+        faults
+    }
+
+    /// These limits with those of `change` in their place.
+    pub fn changed_by(&self, change: &Limits) -> Limits {
+        let mut all = self.clone();
+        if change.knob(Knob::CpuQuota).is_some() {
+            all.knobs.remove(&Knob::CpuPeriod);
+        }
+        all.knobs.extend(&change.knobs);
+        for rule in &change.io {
+            all.io.retain(|old| old.disk != rule.disk);
+            all.io.push(rule.clone());
+        }
+        all.without_swap()
+    }
+
+    /// The knobs that only a default has set, given what was asked.
+    pub fn not_in(&self, asked: &Limits) -> BTreeSet<Knob> {
+        self.knobs.keys().filter(|knob| !asked.knobs.contains_key(knob)).copied().collect()
+    }
+}
+
+impl IoRule {
+    fn complete(&mut self, rates: &[Option<u64>; 4]) {
+        for (own, theirs) in self.rates.iter_mut().zip(rates) {
+            *own = own.or(*theirs);
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.rates.iter().all(Option::is_none) {
+            return Err("has an entry without a rate (rbps, wbps, riops, wiops)".into());
+        }
+        match &self.disk {
+            DiskName::Path(path) if !path.starts_with('/') || path.contains('\0') => {
+                return Err(format!("{path:?} is not an absolute path"));
+            }
+            DiskName::Device(device) if !is_device(device) => {
+                return Err(format!("{device:?} is not MAJOR:MINOR, as in 8:0"));
+            }
+            _ => {}
+        }
+        let zero = self.rates.iter().zip(Rate::ALL).find(|(rate, _)| **rate == Some(0));
+        match zero {
+            Some((_, word)) => {
+                Err(format!("{} is 0; it must be from 1, or {MAX} for no limit", word.word()))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn is_device(text: &str) -> bool {
+    text.split_once(':').is_some_and(|(major, minor)| {
+        [major, minor]
+            .iter()
+            .all(|n| n.bytes().all(|b| b.is_ascii_digit()) && n.parse::<u32>().is_ok())
+    })
+}
+
+/// CPUs in millionths, for comparing; no quota is more than any.
+fn rate((quota, period): (u64, u64)) -> u128 {
+    if quota == MAX { u128::MAX } else { u128::from(quota) * 1_000_000 / u128::from(period.max(1)) }
+}
+
+/// A value, or the kernel's word.
+struct Shown(u64);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == MAX { f.write_str("max") } else { self.0.fmt(f) }
+    }
+}
+
+/// `20000 100000 (0.2 CPUs)`.
+struct Cpus((u64, u64));
+
+impl fmt::Display for Cpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (quota, period) = self.0;
+        write!(f, "{} in {period}", Shown(quota))?;
+        if quota == MAX { Ok(()) } else { write!(f, " ({} CPUs)", quota as f64 / period as f64) }
+    }
+}
