@@ -6,7 +6,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use job_api::signals::parse_signal;
 use job_api::units::{parse_duration, parse_size};
+use job_api::v1::Rlimit;
 
+use crate::limits::{LIMITS, LimitOptions, parse_ulimit};
 use crate::{exit, help};
 
 /// Run commands on a job broker's host: streamed live, killable as a whole, never run twice.
@@ -76,9 +78,12 @@ pub(crate) enum Command {
     /// List jobs
     #[command(visible_alias = "list", after_help = help::PS)]
     Ps(Ps),
+    /// Show what jobs use: CPU, memory, processes, io; a line each, once a second
+    #[command(after_help = help::STATS)]
+    Stats(Stats),
     /// Show a job in short
     #[command(after_help = help::STATUS)]
-    Status(OneJob),
+    Status(Status),
     /// Show everything that is known of a job
     #[command(after_help = help::INSPECT)]
     Inspect(OneJob),
@@ -97,6 +102,15 @@ pub(crate) enum Command {
     /// Send jobs a signal
     #[command(after_help = help::KILL)]
     Kill(Kill),
+    /// Freeze jobs: their processes stand still until "resume"
+    #[command(after_help = help::PAUSE)]
+    Pause(Jobs),
+    /// Let paused jobs go on
+    #[command(after_help = help::RESUME)]
+    Resume(Jobs),
+    /// Change the limits of a job that has not ended
+    #[command(after_help = help::UPDATE)]
+    Update(Update),
     /// Remove ended jobs with their output
     #[command(after_help = help::RM)]
     Rm(Rm),
@@ -109,6 +123,9 @@ pub(crate) enum Command {
     /// Who you are to the broker
     #[command(subcommand)]
     Auth(Auth),
+    /// What only admins may do
+    #[command(subcommand)]
+    Admin(Admin),
     /// Keep brokers' addresses and your certificates under names
     #[command(subcommand, after_help = help::CONFIG)]
     Config(Config),
@@ -164,9 +181,6 @@ pub(crate) struct JobOptions {
     /// Account to run as, as far as the broker allows: nobody, pool, or a name
     #[arg(long, value_name = "ACCOUNT")]
     pub(crate) user: Option<String>,
-    /// End it after this time, e.g. 90s, 1h30m
-    #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
-    pub(crate) time: Option<Duration>,
     /// What asks it to end [default: TERM]
     #[arg(long, value_name = "SIGNAL", value_parser = parse_signal)]
     pub(crate) stop_signal: Option<i32>,
@@ -176,15 +190,22 @@ pub(crate) struct JobOptions {
     /// Repeating a start with the same id gives the job of the first one [default: a fresh one]
     #[arg(long, value_name = "ID")]
     pub(crate) request_id: Option<String>,
-    /// Bytes of output to keep, e.g. 100M [default: the broker's]
-    #[arg(long, value_name = "SIZE", value_parser = positive_size)]
-    pub(crate) output_limit: Option<u64>,
-    /// Output past the limit: discard (and count), block (the job waits) or kill it [default: discard]
-    #[arg(long, value_enum, value_name = "POLICY", hide_possible_values = true)]
-    pub(crate) output_policy: Option<Policy>,
     /// The program and its arguments; a shell only if you name one
     #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     pub(crate) argv: Vec<String>,
+    #[command(flatten)]
+    pub(crate) limits: LimitOptions,
+    /// Output past the limit: discard (and count), block (the job waits) or kill it [default: discard]
+    #[arg(long, value_enum, value_name = "POLICY", hide_possible_values = true)]
+    #[arg(help_heading = LIMITS)]
+    pub(crate) output_policy: Option<Policy>,
+    /// End it after this time, e.g. 90s, 1h30m
+    #[arg(long, value_name = "DURATION", value_parser = positive_duration, help_heading = LIMITS)]
+    pub(crate) time: Option<Duration>,
+    /// A limit of each of its processes, e.g. nofile=1024, core=0; may be repeated
+    #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]", value_parser = parse_ulimit)]
+    #[arg(help_heading = LIMITS)]
+    pub(crate) ulimits: Vec<Rlimit>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -225,15 +246,70 @@ pub(crate) struct Ps {
 pub(crate) enum State {
     Starting,
     Running,
+    Paused,
     Stopping,
     Finished,
     Lost,
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Stats {
+    /// Ids, unique beginnings of ids, or names [default: all that have not ended]
+    #[arg(value_name = "JOB")]
+    pub(crate) jobs: Vec<String>,
+    /// Print once and return
+    #[arg(long)]
+    pub(crate) no_stream: bool,
+    /// Print once a second, also where it is not the default
+    #[arg(long, conflicts_with = "no_stream")]
+    pub(crate) stream: bool,
+    #[command(flatten)]
+    pub(crate) reconnect: Reconnect,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct OneJob {
     /// Its id, a unique beginning of it, or its name
     pub(crate) job: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    pub(crate) which: OneJob,
+    /// A table of its limits: what was asked, what the kernel took, what binds
+    #[arg(long)]
+    pub(crate) limits: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Jobs {
+    /// Ids, unique beginnings of ids, or names
+    #[arg(required = true, value_name = "JOB")]
+    pub(crate) jobs: Vec<String>,
+    #[command(flatten)]
+    pub(crate) reconnect: Reconnect,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Update {
+    #[command(flatten)]
+    pub(crate) which: OneJob,
+    /// Memory below what is in use: the kernel reclaims, and kills the job if that is not enough
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) limits: LimitOptions,
+    /// A new deadline from its start, e.g. 1h; or so much later than the old one: +10m
+    #[arg(long, value_name = "[+]DURATION", value_parser = time_change, help_heading = LIMITS)]
+    pub(crate) time: Option<TimeChange>,
+}
+
+/// What becomes of a deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TimeChange {
+    To(Duration),
+    By(Duration),
 }
 
 #[derive(Debug, Args)]
@@ -352,6 +428,20 @@ pub(crate) enum Auth {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum Admin {
+    /// Measure on the broker's host whether every limit is enforced there
+    #[command(after_help = help::SELFCHECK)]
+    Selfcheck(Selfcheck),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Selfcheck {
+    /// A directory on the broker's host, on the disk to check; jobs must be allowed to write there
+    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
+    pub(crate) directory: String,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum Config {
     /// List the contexts, the current one marked
     GetContexts,
@@ -375,14 +465,21 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn positive_duration(text: &str) -> Result<Duration, String> {
+fn time_change(text: &str) -> Result<TimeChange, String> {
+    match text.strip_prefix('+') {
+        Some(later) => positive_duration(later).map(TimeChange::By),
+        None => positive_duration(text).map(TimeChange::To),
+    }
+}
+
+pub(crate) fn positive_duration(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {
         Duration::ZERO => Err("must be longer than nothing".into()),
         time => Ok(time),
     }
 }
 
-fn positive_size(text: &str) -> Result<u64, String> {
+pub(crate) fn positive_size(text: &str) -> Result<u64, String> {
     match parse_size(text)? {
         0 => Err("must be more than nothing".into()),
         size => Ok(size),
@@ -416,6 +513,22 @@ mod tests {
         assert_eq!(run(&["--name", "n", "ls", "-q"]).job.name.as_deref(), Some("n"));
         assert!(Cli::try_parse_from(["jobctl", "run", "--no-such", "ls"]).is_err());
         assert!(Cli::try_parse_from(["jobctl", "run"]).is_err());
+    }
+
+    #[test]
+    fn a_deadline_is_set_anew_or_moved() {
+        let minutes = |n: u64| Duration::from_secs(n * 60);
+        assert_eq!(time_change("90m"), Ok(TimeChange::To(minutes(90))));
+        assert_eq!(time_change("+10m"), Ok(TimeChange::By(minutes(10))));
+        for bad in ["", "+", "0", "+0s", "-10m", "++1m"] {
+            assert!(time_change(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn limits_of_a_process_cannot_be_updated() {
+        assert!(Cli::try_parse_from(["jobctl", "update", "x", "--cpus", "1"]).is_ok());
+        assert!(Cli::try_parse_from(["jobctl", "update", "x", "--ulimit", "core=0"]).is_err());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::text::escape;
 use crate::{jobs, show, sink, spec};
 
 /// Does it for each, goes on after a failure, and prints the ids of those that it was done for.
-async fn each<T>(
+pub(crate) async fn each<T>(
     global: &Global,
     words: &[String],
     act: impl AsyncFn(&str) -> Result<(String, T)>,

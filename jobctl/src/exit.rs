@@ -9,11 +9,11 @@ pub(crate) const HELP: &str = "\
 Exit status of run, start and wait:
   N      the job's own exit status (run, wait)
   128+N  signal N ended the job, e.g. 143 for SIGTERM
-  124    the job reached its --time
+  124    the job reached its --time, or used up its --cpu-time
   125    refused by the broker, or wrong usage
   126    the program was found and could not be executed
   127    the program was not found
-  137    the job ran out of memory (or was ended by SIGKILL)
+  137    the job ran out of memory, e.g. its --memory (or was ended by SIGKILL)
   255    not connected, connection lost for good, or the job itself was lost
 
 Exit status of the other commands:
@@ -25,7 +25,7 @@ Exit status of the other commands:
   130  ended by Ctrl-C        141  whoever read the output has gone";
 
 pub(crate) const OK: i32 = 0;
-const REFUSED: i32 = 1;
+pub(crate) const REFUSED: i32 = 1;
 const TIMED_OUT: i32 = 124;
 const USAGE: i32 = 125;
 const NOT_EXECUTABLE: i32 = 126;

@@ -85,7 +85,12 @@ impl Failure {
             return failure;
         }
         if is_transient(status) {
-            return Failure::unreachable(format!("{what}: connection to {addr} lost: {cause}"));
+            // The broker has answered that it cannot now, e.g. while it comes back.
+            let lost = match (status_cause(status), status.code()) {
+                (None, Code::Unavailable) => String::new(),
+                _ => format!("connection to {addr} lost: "),
+            };
+            return Failure::unreachable(format!("{what}: {lost}{cause}"));
         }
         // The fields' faults are the message in full, where there are any.
         let faults = violations(status);
@@ -200,6 +205,14 @@ fn violations(status: &Status) -> Vec<String> {
         .iter()
         .map(|v| format!("{}: {}", escape(&v.field), escape(&v.description)))
         .collect()
+}
+
+/// What the broker answered: every field that it found fault with, else its message.
+pub(crate) fn answered(status: &Status) -> String {
+    match violations(status).as_slice() {
+        [] => escape(status.message()).into_owned(),
+        faults => faults.join("; "),
+    }
 }
 
 fn not_started(what: &str, status: &Status) -> Option<Failure> {

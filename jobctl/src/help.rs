@@ -11,22 +11,32 @@ pipeline: it is sent SIGPIPE, and jobctl exits with 141.
 When the connection or the broker goes away, jobctl says so, reconnects and goes on at the exact
 byte. The job itself does not notice, and is never started a second time.
 
+A limit that the broker's host cannot keep, or that is above its ceiling, is refused, never left
+out. \"max\" in place of a number, a size or a rate takes a limit away, as far as the ceiling
+allows. A DISK is an absolute path on it or MAJOR:MINOR; without one, the disk of the working
+directory is meant.
+
 Examples:
   jobctl run -- make -j8
   jobctl run --time 10m --name nightly -l team=db -- /opt/backup --full
+  jobctl run --cpus 0.5 -m 256M --pids-limit 100 -- ./untrusted
+  jobctl run --io low --device-write-bps /data:5M --cpu-time 1h -- /opt/reindex
   jobctl run -- sh -c 'echo out; echo err >&2; exit 7'; echo $?
   tar cz src | jobctl run -i -w /tmp -- tar xz";
 
 pub(crate) const START: &str = "\
-The job runs on without jobctl: follow it with \"logs -f\", wait for it with \"wait\".
+The job runs on without jobctl: follow it with \"logs -f\", wait for it with \"wait\". More about limits
+is in \"jobctl run --help\".
 
 Examples:
   id=$(jobctl start --name web -e PORT=8080 -- /srv/web --verbose)
   jobctl start --request-id deploy-42 -- /opt/deploy   # repeat it as you like: one job
+  jobctl start --cpus 2 -m 1G --ulimit nofile=4096 -- /srv/web
   jobctl start -o json -- sleep 60";
 
 pub(crate) const PS: &str = "\
-Without -a or --state: the jobs that have not ended. The newest come first.
+Without -a or --state: the jobs that have not ended. The newest come first. With -o wide their limits
+and what they use are there too: CPU time; memory and processes now, \"/\" their limit.
 
 Examples:
   jobctl ps -a --limit 20
@@ -34,9 +44,33 @@ Examples:
   jobctl ps -l team=db -o json
   jobctl stop $(jobctl ps -q)";
 
+pub(crate) const STATS: &str = "\
+On a terminal the table is drawn anew each second until Ctrl-C, which leaves the last one there;
+columns that do not fit are left out. Anywhere else, and with -o json, yaml or name, it is printed
+once; --stream goes on there too, tables with an empty line between, messages as documents. With
+JOBs named it ends when all of them have ended.
+
+CPU % is that of one CPU, from two readings a second apart (a table printed once takes a second for
+it); an ended job has none. Everything else is since the job's start, or as it is now. THROTTLED is
+the share of periods in which the CPU limit held the job up; of LIMITs the tightest counts, its own
+or one above it, as far as the broker tells. \"-\" is what the host's kernel does not tell. Of an
+ended job the last figures are shown. -o wide adds id, owner, state, swap and PSI: percent of the
+last 10 s in which some process waited for CPU, memory or io.
+
+Examples:
+  jobctl stats
+  jobctl stats nightly web -o wide
+  jobctl stats --no-stream | sort -k2 -rn
+  jobctl stats -o json | jq '.jobs[].usage.memory_peak_bytes'";
+
 pub(crate) const STATUS: &str = "\
+With --limits: ASKED is the job's wish or the broker's default, APPLIED what the kernel took, read
+back, in its own terms; IN FORCE is the tightest of it and of all cgroups above, and BOUND BY the
+cgroup above that is tighter than the job's own limit.
+
 Examples:
   jobctl status nightly
+  jobctl status nightly --limits
   jobctl status 0198c7f2 -o json";
 
 pub(crate) const INSPECT: &str = "\
@@ -89,6 +123,35 @@ Examples:
   jobctl kill -s SIGINT build-1 build-2
   jobctl kill -s 10 web";
 
+pub(crate) const PAUSE: &str = "\
+All processes of a job stand still when this returns. Its deadline (--time) goes on, and ends a
+paused job too; \"jobctl update --time\" moves it. A paused job can be stopped.
+
+Examples:
+  jobctl pause nightly
+  jobctl pause build-1 build-2";
+
+pub(crate) const RESUME: &str = "\
+A job that is not paused is fine.
+
+Examples:
+  jobctl resume nightly
+  jobctl resume $(jobctl ps --state paused -q)";
+
+pub(crate) const UPDATE: &str = "\
+What is given changes, the rest stays: all of it or, if any of it is refused, nothing. What has
+changed is printed, and kept with the job: see \"jobctl inspect\". The limits of each process, which
+--ulimit sets, are fixed at the start.
+
+\"max\" in place of a number, a size or a rate takes a limit away, as far as the broker's ceiling
+allows. A DISK is an absolute path on it or MAJOR:MINOR; without one, the disk of the working
+directory is meant.
+
+Examples:
+  jobctl update nightly --memory 512M --cpus 2 --time +10m
+  jobctl update nightly --pids-limit max
+  jobctl update nightly --memory 64M --force";
+
 pub(crate) const RM: &str = "\
 Examples:
   jobctl rm build-1 build-2
@@ -110,6 +173,23 @@ pub(crate) const WHOAMI: &str = "\
 Examples:
   jobctl auth whoami
   jobctl auth whoami -o name";
+
+pub(crate) const SELFCHECK: &str = "\
+Runs canaries, small jobs of /bin/sh that go past their limits, and compares what was asked with
+what the kernel counted: memory, processes, CPU, CPU time, deadline, disk writes, output, ulimits,
+pausing, and that a stop leaves nothing of a job. Takes less than 20 s, in which the host gives them two
+CPUs and 128 MiB of memory at most. The canaries carry the label \"selfcheck\" and have a deadline of
+their own; they are stopped and removed at the end, also after Ctrl-C.
+
+Each check is \"enforced\", \"NOT ENFORCED\", \"refused\" with the broker's reason (this host cannot
+enforce it, and the broker takes no job that asks for it), or \"could not be checked\" with the
+reason. The exit status is 0 if all are enforced, else 1; 125 if you are not an admin of the broker.
+With -o name the checks that are not \"enforced\" are listed.
+
+Examples:
+  jobctl admin selfcheck
+  jobctl admin selfcheck --directory /srv/data
+  jobctl admin selfcheck -o json | jq '.checks[] | select(.verdict != \"enforced\")'";
 
 pub(crate) const CONFIG: &str = "\
 Each setting is looked for in this order: the flag (--addr, --ca, --cert, --key); the context of

@@ -51,8 +51,12 @@ fn whole_id(word: &str) -> Option<String> {
     Some(id.to_string())
 }
 
+/// The states of a job that has not ended.
+pub(crate) const LIVE: [State; 4] =
+    [State::Starting, State::Running, State::Paused, State::Stopping];
+
 pub(crate) fn is_live(job: &Job) -> bool {
-    matches!(job.state(), State::Starting | State::Running | State::Stopping)
+    LIVE.contains(&job.state())
 }
 
 /// A name goes before a beginning of an id, the living before the dead; of the dead of one name the

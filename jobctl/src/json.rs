@@ -12,7 +12,7 @@ use crate::cli::Format;
 use crate::failure::{Failure, Result};
 
 /// Fields without presence are always there, so that a script finds what it looks for; `optional`
-/// ones and messages only when set.
+/// ones and messages only when set, but for [`USAGE`].
 const OPTIONS: SerializeOptions = SerializeOptions::new()
     .use_proto_field_name(true)
     .stringify_64_bit_integers(false)
@@ -31,18 +31,36 @@ pub(crate) fn shown(name: &str, message: &impl Message, format: Format) -> Resul
     let mut value = dynamic
         .serialize_with_options(serde_json::value::Serializer, &OPTIONS)
         .map_err(|e| fault(e.to_string()))?;
-    drop_unspecified(&mut value, &dynamic.descriptor());
+    tidy(&mut value, &dynamic.descriptor());
+    text(&value, format)
+}
+
+/// What is no message of the contract, in the same forms.
+pub(crate) fn text(value: &Value, format: Format) -> Result<String> {
+    let fault = |why: String| Failure::usage(format!("cannot print the answer: {why}"));
     if format == Format::Yaml {
-        return serde_yaml_ng::to_string(&value).map_err(|e| fault(e.to_string()));
+        return serde_yaml_ng::to_string(value).map_err(|e| fault(e.to_string()));
     }
-    let json = serde_json::to_string_pretty(&value).map_err(|e| fault(e.to_string()))?;
+    let json = serde_json::to_string_pretty(value).map_err(|e| fault(e.to_string()))?;
     Ok(harmless(&json) + "\n")
 }
 
+/// What the kernel does not tell of a job's use is `null`: whoever reads a figure must see that it
+/// is not known, rather than look for a field that this host never prints.
+const USAGE: &str = "job.v1.Usage";
+
 /// An enumeration that says nothing is left out: a running job has no cause, rather than the cause
 /// `cause_unspecified`.
-fn drop_unspecified(value: &mut Value, message: &MessageDescriptor) {
+fn tidy(value: &mut Value, message: &MessageDescriptor) {
     let Value::Object(object) = value else { return };
+    if message.full_name() == USAGE {
+        for field in message.fields() {
+            object.entry(field.name()).or_insert(Value::Null);
+        }
+        if object.get("has_io") == Some(&Value::Bool(false)) {
+            object.insert("io".into(), Value::Null);
+        }
+    }
     for field in message.fields().filter(|field| !field.is_map()) {
         match (field.kind(), object.get_mut(field.name())) {
             (Kind::Enum(kind), Some(Value::String(word)))
@@ -51,9 +69,9 @@ fn drop_unspecified(value: &mut Value, message: &MessageDescriptor) {
                 object.remove(field.name());
             }
             (Kind::Message(inner), Some(Value::Array(all))) => {
-                all.iter_mut().for_each(|one| drop_unspecified(one, &inner));
+                all.iter_mut().for_each(|one| tidy(one, &inner));
             }
-            (Kind::Message(inner), Some(one)) => drop_unspecified(one, &inner),
+            (Kind::Message(inner), Some(one)) => tidy(one, &inner),
             _ => {}
         }
     }
@@ -78,7 +96,7 @@ fn harmless(json: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use job_api::v1::{Cause, Job, JobSpec, ListJobsResponse, job::State};
+    use job_api::v1::{Cause, Job, JobSpec, ListJobsResponse, Usage, job::State};
 
     fn job() -> Job {
         Job {
@@ -120,6 +138,21 @@ mod tests {
         let value: Value = serde_json::from_str(&text).expect("is JSON");
         assert_eq!(value["jobs"][0]["state"], "finished");
         assert!(value["jobs"][0].get("cause").is_none(), "{text}");
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_tell_is_null() {
+        let usage = Usage { cpu_usage_usec: Some(0), has_io: false, ..Usage::default() };
+        let text = shown("Job", &Job { usage: Some(usage), ..job() }, Format::Json);
+        let value: Value = serde_json::from_str(&text.expect("prints")).expect("is JSON");
+        assert_eq!(value["usage"]["cpu_usage_usec"], 0);
+        for absent in ["memory_peak_bytes", "cpu_pressure", "io", "wall_time"] {
+            assert_eq!(value["usage"].get(absent), Some(&Value::Null), "{absent}");
+        }
+        let with_io = Usage { has_io: true, ..Usage::default() };
+        let text = shown("Usage", &with_io, Format::Json).expect("prints");
+        let value: Value = serde_json::from_str(&text).expect("is JSON");
+        assert_eq!(value["io"], serde_json::json!([]));
     }
 
     #[test]

@@ -3,31 +3,39 @@
 //! [`run`] reads the words, runs one command and answers with the exit status; `exit.rs` decides
 //! all of them. [`command`] is the grammar, for manual pages and completions.
 
+mod change;
 mod cli;
 mod connection;
 mod contexts;
 mod control;
+mod ending;
 mod errno;
 mod exit;
 mod failure;
 mod follow;
 mod help;
+mod info;
 mod input;
 mod jobs;
 mod json;
+mod limits;
 mod lines;
 mod list;
 mod logs;
 mod output;
 mod run;
+mod selfcheck;
 mod settings;
 mod show;
 mod sink;
 mod spec;
+mod stats;
 mod sys;
 mod table;
+mod terms;
 mod text;
 mod tls;
+mod used;
 mod when;
 
 use std::ffi::OsString;
@@ -35,7 +43,7 @@ use std::future::Future;
 
 use clap::{CommandFactory as _, Parser as _};
 
-use crate::cli::{Auth, Cli, Command, Global};
+use crate::cli::{Admin, Auth, Cli, Command, Global};
 use crate::failure::{Failure, Result};
 
 /// Runs one command line, the program's name first, and answers with its exit status.
@@ -101,15 +109,22 @@ async fn remote(global: &Global, command: Command) -> Result<i32> {
             let logs = logs::logs(global, which, true);
             return or_interrupted(async { logs.await.map(|()| exit::OK) }).await;
         }
+        Command::Stats(command) => return stats::stats(global, command).await,
+        Command::Admin(Admin::Selfcheck(command)) => {
+            return selfcheck::selfcheck(global, command).await;
+        }
         Command::Start(command) => run::start(global, command).await,
         Command::Ps(command) => list::ps(global, command).await,
         Command::Status(command) => show::status(global, command).await,
         Command::Inspect(command) => show::inspect(global, command).await,
         Command::Stop(command) => control::stop(global, command).await,
         Command::Kill(command) => control::kill(global, command).await,
+        Command::Pause(command) => change::pause(global, command).await,
+        Command::Resume(command) => change::resume(global, command).await,
+        Command::Update(command) => change::update(global, command).await,
         Command::Rm(command) => control::rm(global, command).await,
         Command::Prune(command) => control::prune(global, command).await,
-        Command::Info => show::info(global).await,
+        Command::Info => info::info(global).await,
         Command::Auth(Auth::Whoami) => show::whoami(global).await,
         Command::Config(_) | Command::Version | Command::Completion { .. } => Ok(()),
     };

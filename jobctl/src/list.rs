@@ -13,7 +13,7 @@ use crate::connection::{Broker, NO_PATIENCE};
 use crate::failure::Result;
 use crate::table::Table;
 use crate::text::{escape, shell_quoted};
-use crate::{jobs, json, sink, when};
+use crate::{jobs, json, sink, used, when};
 
 /// Enough of a UUID of version 7 to tell jobs apart: its time and the first random digits.
 const SHORT_ID: usize = 18;
@@ -21,9 +21,13 @@ const SHORT_ID: usize = 18;
 pub(crate) async fn ps(global: &Global, command: Ps) -> Result<()> {
     let broker = Broker::connect(global, NO_PATIENCE).await?;
     let limit = command.limit;
-    let jobs = jobs::list(&broker, request(command), limit).await?;
-    match global.output.unwrap_or(Format::Table) {
-        format @ (Format::Json | Format::Yaml) => {
+    let format = global.output.unwrap_or(Format::Table);
+    // Reading what jobs use costs the broker time: only for what shows it.
+    let with_usage = format == Format::Wide && !global.quiet;
+    let request = ListJobsRequest { with_usage, ..request(command) };
+    let jobs = jobs::list(&broker, request, limit).await?;
+    match format {
+        Format::Json | Format::Yaml => {
             let whole = ListJobsResponse { jobs, next_page_token: String::new() };
             sink::print(&json::shown("ListJobsResponse", &whole, format)?)
         }
@@ -37,7 +41,7 @@ pub(crate) async fn ps(global: &Global, command: Ps) -> Result<()> {
 fn request(command: Ps) -> ListJobsRequest {
     let mut states: Vec<State> = command.states.iter().map(|state| on_the_wire(*state)).collect();
     if states.is_empty() && !command.all {
-        states = vec![State::Starting, State::Running, State::Stopping];
+        states = jobs::LIVE.to_vec();
     }
     ListJobsRequest {
         states: states.into_iter().map(i32::from).collect(),
@@ -51,6 +55,7 @@ fn on_the_wire(state: cli::State) -> State {
     match state {
         cli::State::Starting => State::Starting,
         cli::State::Running => State::Running,
+        cli::State::Paused => State::Paused,
         cli::State::Stopping => State::Stopping,
         cli::State::Finished => State::Finished,
         cli::State::Lost => State::Lost,
@@ -85,7 +90,7 @@ fn narrow(jobs: &[Job]) -> String {
 }
 
 /// How much of an id tells these jobs apart: of those from the same millisecond, more.
-fn id_length(jobs: &[Job]) -> usize {
+pub(crate) fn id_length(jobs: &[Job]) -> usize {
     let mut ids: Vec<&str> = jobs.iter().map(|job| job.id.as_str()).collect();
     ids.sort_unstable();
     let alike =
@@ -97,8 +102,8 @@ fn id_length(jobs: &[Job]) -> usize {
 fn wide(jobs: &[Job]) -> String {
     let mut table = Table::new(&[
         "ID", "NAME", "OWNER", "STATE", "CAUSE", "EXIT", "SIGNAL", "SOURCE", "PID", "UID",
-        "CREATED", "STARTED", "ENDED", "ENDED-BY", "STDOUT", "STDERR", "DROPPED", "LABELS",
-        "COMMAND",
+        "CREATED", "STARTED", "ENDED", "ENDED-BY", "STDOUT", "STDERR", "DROPPED", "CPUS",
+        "CPU-TIME", "MEMORY", "PEAK", "PIDS", "LABELS", "COMMAND",
     ]);
     for job in jobs {
         let mut cells = vec![job.id.clone()];
@@ -111,6 +116,7 @@ fn wide(jobs: &[Job]) -> String {
         cells.push(job.stdout_bytes.to_string());
         cells.push(job.stderr_bytes.to_string());
         cells.push(job.dropped_bytes.to_string());
+        cells.extend(used::cells(job));
         cells.push(or_dash(&labels(job, ",")));
         cells.push(command(job));
         table.row(cells);
@@ -163,11 +169,12 @@ fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }
 
-/// SGR parameters (ECMA-48): green runs, yellow is on its way, red is lost.
+/// SGR parameters (ECMA-48): green runs, yellow is on its way, blue stands still, red is lost.
 fn colour(state: &str) -> &'static str {
     match state.trim_end_matches('?') {
         "running" => "32",
         "starting" | "stopping" => "33",
+        "paused" => "34",
         "lost" => "31",
         _ => "2",
     }
@@ -229,7 +236,7 @@ mod tests {
             labels: Vec::new(),
             limit: None,
         };
-        assert_eq!(request(ps(false, &[])).states, [1, 2, 3]);
+        assert_eq!(request(ps(false, &[])).states, [1, 2, 6, 3]);
         assert!(request(ps(true, &[])).states.is_empty());
         assert_eq!(request(ps(false, &[cli::State::Lost])).states, [5]);
     }

@@ -4,16 +4,16 @@ use std::future::pending;
 
 use job_api::client::Client;
 use job_api::signals::signal_name;
-use job_api::v1::{Cause, Job, SignalJobRequest, StartJobRequest, StreamOutputRequest};
+use job_api::v1::{Job, SignalJobRequest, StartJobRequest, StreamOutputRequest};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tonic::Code;
 
 use crate::cli::{self, Format, Global};
 use crate::connection::Broker;
-use crate::failure::{Failure, Kind, Result, say, start_failure};
+use crate::failure::{Failure, Kind, Result, say};
 use crate::follow::{Event, Follower};
 use crate::output::Output;
-use crate::{exit, input, json, sink, spec};
+use crate::{ending, exit, input, json, sink, spec};
 
 /// `jobctl run`: the exit status.
 pub(crate) async fn run(global: &Global, command: cli::Run) -> Result<i32> {
@@ -103,24 +103,9 @@ pub(crate) fn note_end(job: &Job, quiet: bool) {
         return;
     }
     note_output(job);
-    let by = match job.ended_by.as_str() {
-        "" => String::new(),
-        who => format!(" by {}", crate::text::escape(who)),
-    };
-    let why = match job.cause() {
-        Cause::TimedOut => "reached its time limit and was ended".to_owned(),
-        Cause::OutOfMemory => "ran out of memory and was ended".to_owned(),
-        Cause::OutputLimit => "reached its output limit and was ended".to_owned(),
-        Cause::Stopped => format!("was stopped{by}"),
-        Cause::StartFailed | Cause::Lost => {
-            let spec = job.spec.clone().unwrap_or_default();
-            let failure = job.failure.as_ref().map(|failure| start_failure(failure, &spec));
-            let what = if job.cause() == Cause::Lost { "was lost" } else { "could not start" };
-            failure.map_or_else(|| what.to_owned(), |failure| format!("{what}: {failure}"))
-        }
-        Cause::Exited | Cause::Signaled | Cause::Unspecified => return,
-    };
-    say(&format!("job {} {why}", job.id));
+    if let Some(reason) = ending::reason(job) {
+        say(&format!("job {} {reason}", job.id));
+    }
 }
 
 /// What the trailer says of the output's wholeness.

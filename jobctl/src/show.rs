@@ -1,4 +1,4 @@
-//! One thing at a time: `status`, `inspect`, `info`, `auth whoami`.
+//! One thing at a time: `status`, `inspect`, `auth whoami`.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,29 +6,29 @@ use job_api::client::Client;
 use job_api::signals::signal_name;
 use job_api::units::show_size;
 use job_api::v1::{
-    GetJobRequest, GetServerInfoRequest, GetServerInfoResponse, Job, JobSpec, OutputPolicy,
-    WhoAmIRequest, WhoAmIResponse,
+    GetJobRequest, Job, JobSpec, Limit, OutputPolicy, WhoAmIRequest, WhoAmIResponse,
 };
 
-use crate::cli::{Format, Global, OneJob};
+use crate::cli::{Format, Global, OneJob, Status};
 use crate::connection::{Broker, NO_PATIENCE};
-use crate::failure::{Result, start_failure};
+use crate::failure::Result;
+use crate::table::Table;
 use crate::text::escape;
-use crate::{jobs, json, list, sink, when};
+use crate::{ending, jobs, json, list, sink, terms, used, when};
 
 /// `key: value` lines, the values below each other; nothing is said of what is empty.
 #[derive(Default)]
-struct Lines(Vec<(&'static str, String)>);
+pub(crate) struct Lines(Vec<(&'static str, String)>);
 
 impl Lines {
-    fn add(&mut self, key: &'static str, value: impl Into<String>) {
+    pub(crate) fn add(&mut self, key: &'static str, value: impl Into<String>) {
         let value = value.into();
         if !value.is_empty() && value != "-" {
             self.0.push((key, value));
         }
     }
 
-    fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         let widest = self.0.iter().map(|(key, _)| key.len()).max().unwrap_or(0) + 1;
         let line = |(key, value): &(&str, String)| {
             format!("{:<widest$} {}\n", format!("{key}:"), escape(value))
@@ -37,11 +37,12 @@ impl Lines {
     }
 }
 
-pub(crate) async fn status(global: &Global, command: OneJob) -> Result<()> {
-    let job = job(global, &command).await?;
+pub(crate) async fn status(global: &Global, command: Status) -> Result<()> {
+    let job = job(global, &command.which).await?;
     let text = match global.output.unwrap_or(Format::Table) {
         format @ (Format::Json | Format::Yaml) => json::shown("Job", &job, format)?,
         Format::Name => format!("{}\n", job.id),
+        Format::Table | Format::Wide if command.limits => limits(&job),
         Format::Table | Format::Wide => job_lines(&job).shown(),
     };
     sink::print(&text)
@@ -75,13 +76,12 @@ fn job_lines(job: &Job) -> Lines {
         );
     }
     lines.add("cause", list::cause(job).unwrap_or_default());
+    lines.add("reason", ending::reason(job).unwrap_or_default());
     lines.add("exit code", job.exit_code.map(|code| code.to_string()).unwrap_or_default());
     lines
         .add("signal", job.signal.map(|n| format!("{} ({n})", signal_name(n))).unwrap_or_default());
     lines.add("source", list::source(job).unwrap_or_default());
     lines.add("ended by", &job.ended_by);
-    let failure = job.failure.as_ref().map(|failure| start_failure(failure, &spec));
-    lines.add("failure", failure.unwrap_or_default());
     lines.add("command", list::command(job));
     add_spec(&mut lines, &spec, job);
     lines.add("pid", job.pid.map(|pid| pid.to_string()).unwrap_or_default());
@@ -90,6 +90,7 @@ fn job_lines(job: &Job) -> Lines {
     lines.add("ended", when::both(job.ended_at.as_ref(), now));
     let ran = when::between(job.started_at.as_ref(), job.ended_at.as_ref());
     lines.add("ran for", ran.unwrap_or_default());
+    add_use(&mut lines, job);
     lines.add("stdout", bytes(job.stdout_bytes));
     lines.add("stderr", bytes(job.stderr_bytes));
     if job.dropped_bytes > 0 {
@@ -112,23 +113,82 @@ fn add_spec(lines: &mut Lines, spec: &JobSpec, job: &Job) {
     names.sort_unstable();
     lines.add("environment", names.join(", "));
     lines.add("labels", list::labels(job, ", "));
-    lines.add("time limit", spec.time_limit.as_ref().map(duration).unwrap_or_default());
+    add_limits(lines, job);
     if let Some(timeout) = &spec.stop_timeout {
         let signal = if spec.stop_signal == 0 { libc::SIGTERM } else { spec.stop_signal };
         let timeout = duration(timeout);
         lines.add("to stop", format!("{}, after {timeout} SIGKILL", signal_name(signal)));
     }
-    if spec.output_limit_bytes > 0 {
+    if let Some(most) = terms::bound(job, "output_limit") {
         let past = match spec.output_policy() {
             OutputPolicy::Block => "then the job blocks",
             OutputPolicy::Kill => "then the job is ended",
             OutputPolicy::Discard | OutputPolicy::Unspecified => "the rest is dropped",
         };
-        lines.add("output limit", format!("{}, {past}", bytes(spec.output_limit_bytes)));
+        lines.add("output limit", format!("{most}, {past}"));
     }
     if spec.stdin {
         lines.add("stdin", "a pipe");
     }
+}
+
+/// Those that somebody has asked for and that have no line of their own.
+fn add_limits(lines: &mut Lines, job: &Job) {
+    lines.add("time limit", terms::bound(job, "time_limit").unwrap_or_default());
+    lines.add("CPU time limit", terms::bound(job, "cpu_time_limit").unwrap_or_default());
+    let apart = ["time_limit", "cpu_time_limit", "output_limit"];
+    let asked = |limit: &&Limit| !limit.requested.is_empty() && !apart.contains(&&*limit.name);
+    for limit in job.limits.iter().filter(asked) {
+        let words = terms::in_words(&limit.name, terms::value(limit).unwrap_or_default());
+        let default = if limit.is_default { ", by default" } else { "" };
+        let bound = match (&limit.effective, limit.bound_by.as_str()) {
+            (Some(value), by) if !by.is_empty() => {
+                format!(", but {} of {by} binds", terms::in_words(&limit.name, value))
+            }
+            _ => String::new(),
+        };
+        lines.add("limit", format!("{} {words}{default}{bound}", limit.name));
+    }
+}
+
+/// What is asked, applied and in force, side by side.
+fn limits(job: &Job) -> String {
+    let mut table = Table::new(&["LIMIT", "ASKED", "APPLIED", "IN FORCE", "BOUND BY"]);
+    for limit in &job.limits {
+        let words = |value: &str| terms::in_words(&limit.name, value);
+        let asked = match limit.requested.as_str() {
+            "" => "-".to_owned(),
+            value if limit.is_default => format!("{} (default)", words(value)),
+            value => words(value),
+        };
+        // In the kernel's terms, between two columns in people's.
+        let applied = limit.applied.as_deref().map_or("-", |value| match words(value).as_str() {
+            terms::NO_LIMIT => terms::NO_LIMIT,
+            _ => value,
+        });
+        let in_force = limit.effective.as_deref().map_or_else(|| "-".to_owned(), words);
+        let bound_by = Some(limit.bound_by.as_str()).filter(|by| !by.is_empty()).unwrap_or("-");
+        table.row(vec![
+            limit.name.clone(),
+            asked,
+            applied.to_owned(),
+            in_force,
+            bound_by.to_owned(),
+        ]);
+    }
+    table.shown(None)
+}
+
+fn add_use(lines: &mut Lines, job: &Job) {
+    let Some(usage) = &job.usage else { return };
+    let is_live = jobs::is_live(job);
+    lines.add("CPU time", used::cpu_time(usage).unwrap_or_default());
+    lines.add("throttled", used::throttled(usage).unwrap_or_default());
+    lines.add("memory", used::memory(usage, is_live).unwrap_or_default());
+    lines.add("processes", used::pids(usage, is_live).unwrap_or_default());
+    let count = |n: Option<u64>| n.filter(|n| *n > 0).map(|n| n.to_string()).unwrap_or_default();
+    lines.add("OOM kills", count(usage.memory_oom_kills));
+    lines.add("forks refused", count(usage.pids_max_events));
 }
 
 fn duration(duration: &prost_types::Duration) -> String {
@@ -138,46 +198,6 @@ fn duration(duration: &prost_types::Duration) -> String {
 /// `1.5 KiB (1536)`, `12 B`.
 fn bytes(count: u64) -> String {
     if count < 1024 { show_size(count) } else { format!("{} ({count})", show_size(count)) }
-}
-
-pub(crate) async fn info(global: &Global) -> Result<()> {
-    let broker = Broker::connect(global, NO_PATIENCE).await?;
-    let call = async |mut client: Client| client.get_server_info(GetServerInfoRequest {}).await;
-    let info = broker.once("cannot show the broker", call).await?;
-    let text = match global.output.unwrap_or(Format::Table) {
-        format @ (Format::Json | Format::Yaml) => {
-            json::shown("GetServerInfoResponse", &info, format)?
-        }
-        Format::Name => format!("{}\n", escape(&info.hostname)),
-        Format::Table | Format::Wide => info_lines(&info, &broker.addr).shown(),
-    };
-    sink::print(&text)
-}
-
-fn info_lines(info: &GetServerInfoResponse, addr: &str) -> Lines {
-    let mut lines = Lines::default();
-    lines.add("address", addr);
-    lines.add("version", &info.version);
-    lines.add("host", &info.hostname);
-    lines.add("kernel", &info.kernel);
-    lines.add("boot id", &info.boot_id);
-    lines.add("started", when::both(info.started_at.as_ref(), SystemTime::now()));
-    lines.add("epoch", info.epoch.to_string());
-    lines.add("running jobs", info.running_jobs.to_string());
-    lines.add("stored jobs", info.stored_jobs.to_string());
-    lines.add("cgroup", &info.cgroup);
-    lines.add("controllers", info.controllers.join(", "));
-    let mut missing: Vec<_> = info.missing_controllers.iter().collect();
-    missing.sort();
-    for (controller, reason) in missing {
-        lines.add("missing", format!("{controller}: {reason}"));
-    }
-    lines.add("runs as", info.run_as.join(", "));
-    lines.add("output limit", bytes(info.default_output_limit_bytes));
-    for job in &info.quarantined {
-        lines.add("quarantined", format!("{}: {}", job.id, job.reason));
-    }
-    lines
 }
 
 pub(crate) async fn whoami(global: &Global) -> Result<()> {
@@ -221,5 +241,56 @@ mod tests {
         assert!(text.contains("1.5 KiB (1536)\n"), "{text}");
         assert!(text.contains("disk\\x1b[2Jfull"), "{text}");
         assert!(!text.contains("signal:"), "{text}");
+    }
+
+    fn limited() -> Job {
+        let limit = |name: &str, value: &str| Limit {
+            name: name.into(),
+            requested: value.into(),
+            applied: Some(value.into()),
+            effective: Some(value.into()),
+            ..Limit::default()
+        };
+        let given = |name: &str| Limit { requested: String::new(), ..limit(name, "max") };
+        Job {
+            limits: vec![
+                limit("cpu.max", "20000 100000"),
+                Limit {
+                    effective: Some("33554432".into()),
+                    bound_by: "/jobs.slice".into(),
+                    ..limit("memory.max", "67108864")
+                },
+                Limit { is_default: true, ..limit("pids.max", "100") },
+                given("memory.high"),
+                Limit { applied: None, effective: None, ..given("io.weight") },
+            ],
+            ..Job::default()
+        }
+    }
+
+    #[test]
+    fn limits_are_shown_as_asked_applied_and_in_force() {
+        let expected = "\
+LIMIT        ASKED          APPLIED       IN FORCE  BOUND BY
+cpu.max      0.2 CPUs       20000 100000  0.2 CPUs  -
+memory.max   64 MiB         67108864      32 MiB    /jobs.slice
+pids.max     100 (default)  100           100       -
+memory.high  -              no limit      no limit  -
+io.weight    -              -             -         -
+";
+        assert_eq!(limits(&limited()), expected);
+    }
+
+    #[test]
+    fn in_short_only_limits_that_were_asked_for_are_shown() {
+        let text = job_lines(&limited()).shown();
+        for line in [
+            "cpu.max 0.2 CPUs\n",
+            "memory.max 64 MiB, but 32 MiB of /jobs.slice binds\n",
+            "pids.max 100, by default\n",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+        assert!(!text.contains("memory.high") && !text.contains("io.weight"), "{text}");
     }
 }

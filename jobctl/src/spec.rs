@@ -4,14 +4,17 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use job_api::v1::{JobSpec, OutputPolicy, StartJobRequest};
+use job_api::v1::{JobSpec, Limits, OutputPolicy, StartJobRequest};
 
 use crate::cli::{JobOptions, Policy};
 use crate::failure::{Failure, Result};
+use crate::limits::rlimits;
 
 /// The request, with the request id given or a fresh one: repeating it never starts a second job.
 pub(crate) fn start_request(options: JobOptions, stdin: bool) -> Result<StartJobRequest> {
     let env = environment(&options, |name| std::env::var(name).ok())?;
+    let mut limits = options.limits.limits()?;
+    limits.rlimits = rlimits(options.ulimits)?;
     let policy = options.output_policy.map_or(OutputPolicy::Unspecified, |policy| match policy {
         Policy::Discard => OutputPolicy::Discard,
         Policy::Block => OutputPolicy::Block,
@@ -27,9 +30,11 @@ pub(crate) fn start_request(options: JobOptions, stdin: bool) -> Result<StartJob
         time_limit: options.time.map(on_the_wire).transpose()?,
         stop_signal: options.stop_signal.unwrap_or_default(),
         stop_timeout: options.stop_timeout.map(on_the_wire).transpose()?,
-        output_limit_bytes: options.output_limit.unwrap_or_default(),
+        output_limit_bytes: options.limits.output_limit.unwrap_or_default(),
         output_policy: policy.into(),
         stdin,
+        limits: Some(limits).filter(|limits| *limits != Limits::default()),
+        cpu_time_limit: options.limits.cpu_time.map(on_the_wire).transpose()?,
     };
     let request_id = options.request_id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     Ok(StartJobRequest { spec: Some(spec), request_id })

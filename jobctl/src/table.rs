@@ -9,14 +9,14 @@ type Colour = fn(&str) -> &'static str;
 
 /// Cells are escaped; colours may be wrapped around them, see [`Table::shown`].
 pub(crate) struct Table {
-    head: &'static [&'static str],
+    head: Vec<&'static str>,
     rows: Vec<Vec<String>>,
     paint: Option<(usize, Colour)>,
 }
 
 impl Table {
-    pub(crate) fn new(head: &'static [&'static str]) -> Self {
-        Table { head, rows: Vec::new(), paint: None }
+    pub(crate) fn new(head: &[&'static str]) -> Self {
+        Table { head: head.to_vec(), rows: Vec::new(), paint: None }
     }
 
     /// Colours the cells of the column of that name, each in its own way.

@@ -1,0 +1,225 @@
+//! The canaries. Their scripts need what every Debian has: dash, coreutils, util-linux.
+
+use job_api::v1::{IoMax, JobSpec, Limits, OutputPolicy, Rlimit};
+
+use super::canary::{Canary, Check, Step};
+use super::judges;
+use super::judges::{CPUS, MEMORY, NOFILE, OUTPUT, PIDS, WRITE_BPS};
+
+const SECOND: prost_types::Duration = prost_types::Duration { seconds: 1, nanos: 0 };
+
+const PLAIN: Canary = Canary {
+    name: "",
+    script: "",
+    limits: |_, _| {},
+    beside: None,
+    course: &[],
+    checks: &[],
+    is_alone: false,
+};
+
+fn limited(spec: &mut JobSpec, limits: Limits) {
+    spec.limits = Some(limits);
+}
+
+/// In the order of the report.
+pub(crate) const CANARIES: &[Canary] = &[
+    Canary {
+        name: "memory",
+        // Up to 128 MiB, where nothing stops it.
+        script: "echo begun; s=xxxxxxxxxxxxxxxx; i=0
+            while [ $i -lt 23 ]; do s=$s$s; i=$((i + 1)); done",
+        limits: |spec, _| {
+            limited(spec, Limits { memory_max_bytes: Some(MEMORY), ..Limits::default() });
+        },
+        beside: Some("exec sleep 60"),
+        course: &[Step::End(10_000)],
+        checks: &[
+            Check { name: "memory", asked: "64 MiB, then killed", judge: judges::memory },
+            Check { name: "neighbour", asked: "runs on beside it", judge: judges::neighbour },
+            Check { name: "record", asked: "its exit and all output", judge: judges::record },
+        ],
+        ..PLAIN
+    },
+    Canary {
+        name: "pids",
+        // Whoever cannot fork stays, as a sleep. At most 127 processes, where nothing stops it.
+        script: "bomb() {
+              trap 'exec sleep 60' EXIT
+              [ $1 -gt 0 ] || exit
+              bomb $(($1 - 1)) & bomb $(($1 - 1)) & wait
+            }
+            bomb 6 2>/dev/null",
+        limits: |spec, _| limited(spec, Limits { pids_max: Some(PIDS), ..Limits::default() }),
+        course: &[
+            Step::Until(judges::has_met_pids_max, 4_000),
+            Step::Sleep(300),
+            Step::Read,
+            Step::Stop(500),
+            Step::End(5_000),
+        ],
+        checks: &[
+            Check { name: "pids", asked: "16 processes", judge: judges::pids },
+            Check { name: "fork bomb", asked: "gone 5 s after a stop", judge: judges::bomb_gone },
+        ],
+        ..PLAIN
+    },
+    Canary {
+        name: "cpu",
+        script: "while :; do :; done",
+        limits: |spec, _| {
+            let quota = (CPUS * 100_000.0) as u64;
+            limited(
+                spec,
+                Limits {
+                    cpu_max_quota_usec: Some(quota),
+                    cpu_max_period_usec: Some(100_000),
+                    ..Limits::default()
+                },
+            );
+        },
+        course: &[Step::Sleep(300), Step::Read, Step::Sleep(5_000), Step::Read],
+        checks: &[Check { name: "cpu", asked: "0.2 CPUs", judge: judges::cpu }],
+        is_alone: true,
+        ..PLAIN
+    },
+    Canary {
+        name: "cpu-time",
+        script: "while :; do :; done",
+        limits: |spec, _| spec.cpu_time_limit = Some(SECOND),
+        course: &[Step::End(15_000)],
+        checks: &[Check { name: "cpu time", asked: "1 s of CPU time", judge: judges::cpu_time }],
+        ..PLAIN
+    },
+    Canary {
+        name: "time",
+        script: "exec sleep 60",
+        limits: |spec, _| spec.time_limit = Some(SECOND),
+        course: &[Step::End(10_000)],
+        checks: &[Check { name: "deadline", asked: "1 s", judge: judges::deadline }],
+        ..PLAIN
+    },
+    Canary {
+        name: "io",
+        // A file without a name, at most 48 MiB of it.
+        script: "f=$(mktemp \"$1/selfcheck.XXXXXX\") && exec 3>\"$f\" && rm \"$f\" || exit
+            exec dd if=/dev/zero bs=1M count=48 oflag=direct status=none >&3",
+        limits: |spec, directory| {
+            let disk =
+                IoMax { path: directory.to_owned(), wbps: Some(WRITE_BPS), ..IoMax::default() };
+            limited(spec, Limits { io_max: vec![disk], ..Limits::default() });
+        },
+        course: &[Step::Sleep(300), Step::Read, Step::Sleep(3_000), Step::Read],
+        checks: &[Check { name: "io", asked: "5 MB/s written to DIR", judge: judges::io }],
+        is_alone: true,
+        ..PLAIN
+    },
+    Canary {
+        name: "output",
+        script: "yes | head -c 67108864",
+        limits: |spec, _| {
+            spec.output_limit_bytes = OUTPUT;
+            spec.set_output_policy(OutputPolicy::Kill);
+        },
+        course: &[Step::End(10_000)],
+        checks: &[Check { name: "output", asked: "1 MiB, then ended", judge: judges::output }],
+        ..PLAIN
+    },
+    Canary {
+        name: "nofile",
+        script: "n=$(ulimit -n); echo \"it says $n\" >&2; [ \"$n\" = 16 ]",
+        limits: |spec, _| {
+            let nofile = Rlimit { name: "nofile".into(), soft: NOFILE, hard: NOFILE };
+            limited(spec, Limits { rlimits: vec![nofile], ..Limits::default() });
+        },
+        course: &[Step::End(5_000)],
+        checks: &[Check { name: "ulimit", asked: "16 open files", judge: judges::nofile }],
+        ..PLAIN
+    },
+    Canary {
+        name: "pause",
+        script: "exec nice -n 19 sh -c 'while :; do :; done'",
+        course: &[
+            Step::Sleep(300),
+            Step::Pause,
+            Step::Read,
+            Step::Sleep(1_000),
+            Step::Read,
+            Step::Resume,
+            Step::Sleep(500),
+            Step::Read,
+        ],
+        checks: &[Check { name: "pause", asked: "no CPU time meanwhile", judge: judges::pause }],
+        ..PLAIN
+    },
+    Canary {
+        name: "escape",
+        // In sessions of their own, without a parent, deaf to the stop signal.
+        script: "trap '' TERM
+            setsid -f sh -c 'setsid -f sleep 60; exec sleep 60'
+            setsid -f sleep 60
+            echo ready; exec sleep 60",
+        course: &[
+            Step::Until(judges::has_said_something, 4_000),
+            Step::Sleep(300),
+            Step::Read,
+            Step::Stop(500),
+            Step::End(5_000),
+        ],
+        checks: &[Check {
+            name: "stop",
+            asked: "deaf setsid processes gone",
+            judge: judges::escape,
+        }],
+        ..PLAIN
+    },
+    Canary {
+        name: "holder",
+        script: "sleep 60 & exit 0",
+        course: &[Step::Exit(3_000), Step::End(10_000)],
+        checks: &[Check {
+            name: "end",
+            asked: "with a process that holds stdout",
+            judge: judges::holder,
+        }],
+        ..PLAIN
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_unique_and_short_enough_for_a_jobs_name() {
+        let names: BTreeSet<_> = CANARIES.iter().map(|canary| canary.name).collect();
+        assert_eq!(names.len(), CANARIES.len());
+        assert!(names.iter().all(|name| name.len() <= 16));
+        let checks = CANARIES.iter().flat_map(|canary| canary.checks);
+        let checks: Vec<_> = checks.map(|check| check.name).collect();
+        assert_eq!(checks.iter().collect::<BTreeSet<_>>().len(), checks.len());
+    }
+
+    #[test]
+    fn the_whole_check_takes_less_than_twenty_seconds_where_limits_hold() {
+        let slept = |canary: &Canary| {
+            let slept = |step: &Step| if let Step::Sleep(ms) = step { *ms } else { 0 };
+            canary.course.iter().map(slept).sum::<u64>()
+        };
+        let alone: u64 = CANARIES.iter().filter(|canary| canary.is_alone).map(slept).sum();
+        let together = CANARIES.iter().filter(|canary| !canary.is_alone).map(slept).max();
+        assert!(alone + together.unwrap_or(0) < 12_000);
+    }
+
+    #[test]
+    fn scripts_are_what_a_shell_takes() {
+        for canary in CANARIES {
+            let status = std::process::Command::new("/bin/sh")
+                .args(["-n", "-c", canary.script])
+                .status()
+                .expect("sh runs");
+            assert!(status.success(), "{}", canary.name);
+        }
+    }
+}
