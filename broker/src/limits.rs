@@ -13,6 +13,8 @@ pub use job_api::units::MAX;
 pub const CPU_PERIOD: u64 = 100_000;
 /// Most entries of `io_max`.
 pub const MAX_IO_RULES: usize = 16;
+/// Of 0 the kernel says ERANGE, of 1 EINVAL.
+const LEAST_RATE: u64 = 2;
 /// Longest deadline, CPU time or grace period.
 pub const MAX_DURATION: Duration = Duration::from_secs(10 * 365 * 86_400);
 
@@ -140,6 +142,16 @@ pub struct Limits {
     pub rlimits: BTreeMap<Rlimit, (u64, u64)>,
 }
 
+/// Which limits nobody asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ByDefault {
+    /// Of [`Limits::knobs`].
+    pub knobs: BTreeSet<Knob>,
+    /// Of [`Limits::rlimits`].
+    pub rlimits: BTreeSet<Rlimit>,
+}
+
 /// Rates on one disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IoRule {
@@ -176,6 +188,14 @@ impl Rate {
     /// In the order of the kernel's line.
     pub const ALL: [Rate; 4] =
         [Rate::ReadBytes, Rate::WriteBytes, Rate::ReadOperations, Rate::WriteOperations];
+
+    /// The kernel takes 4294967295 operations for no limit: tg_set_limit().
+    fn most(self) -> u64 {
+        match self {
+            Rate::ReadBytes | Rate::WriteBytes => 1 << 60,
+            Rate::ReadOperations | Rate::WriteOperations => u64::from(u32::MAX) - 1,
+        }
+    }
 
     /// As `io.max` has it.
     pub fn word(self) -> &'static str {
@@ -427,9 +447,19 @@ impl Limits {
         all.without_swap()
     }
 
-    /// The knobs that only a default has set, given what was asked.
-    pub fn not_in(&self, asked: &Limits) -> BTreeSet<Knob> {
-        self.knobs.keys().filter(|knob| !asked.knobs.contains_key(knob)).copied().collect()
+    /// What only a default has set, given what was asked.
+    pub fn not_in(&self, asked: &Limits) -> ByDefault {
+        let knobs = self.knobs.keys().filter(|knob| !asked.knobs.contains_key(knob));
+        let rlimits = self.rlimits.keys().filter(|rlimit| !asked.rlimits.contains_key(rlimit));
+        ByDefault { knobs: knobs.copied().collect(), rlimits: rlimits.copied().collect() }
+    }
+}
+
+impl ByDefault {
+    /// After somebody has asked for some of them.
+    pub fn less(mut self, asked: &Limits) -> ByDefault {
+        self.knobs.retain(|knob| !asked.knobs.contains_key(knob));
+        self
     }
 }
 
@@ -453,13 +483,16 @@ impl IoRule {
             }
             _ => {}
         }
-        let zero = self.rates.iter().zip(Rate::ALL).find(|(rate, _)| **rate == Some(0));
-        match zero {
-            Some((_, word)) => {
-                Err(format!("{} is 0; it must be from 1, or {MAX} for no limit", word.word()))
+        for (value, rate) in self.rates.iter().zip(Rate::ALL) {
+            let most = rate.most();
+            if let Some(value) = value.filter(|v| *v != MAX && !(LEAST_RATE..=most).contains(v)) {
+                let word = rate.word();
+                return Err(format!(
+                    "{word} is {value}; it must be from {LEAST_RATE} to {most}, or {MAX} for no limit"
+                ));
             }
-            None => Ok(()),
         }
+        Ok(())
     }
 }
 
@@ -493,5 +526,136 @@ impl fmt::Display for Cpus {
         let (quota, period) = self.0;
         write!(f, "{} in {period}", Shown(quota))?;
         if quota == MAX { Ok(()) } else { write!(f, " ({} CPUs)", quota as f64 / period as f64) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(knobs: &[(Knob, u64)]) -> Limits {
+        Limits { knobs: knobs.iter().copied().collect(), ..Limits::default() }
+    }
+
+    fn tables(default: Limits, max: Limits) -> LimitTables {
+        LimitTables { default, max }
+    }
+
+    fn rule(disk: DiskName, wbps: u64) -> IoRule {
+        IoRule { disk, rates: [None, Some(wbps), None, None] }
+    }
+
+    #[test]
+    fn both_ends_of_every_range_are_taken_and_what_is_beyond_is_not() {
+        for knob in Knob::ALL {
+            let (least, most) = knob.range();
+            for fits in [least, most] {
+                assert_eq!(knob.check(fits), Ok(()), "{knob:?} {fits}");
+            }
+            for beyond in [least.checked_sub(1), Some(most + 1)].into_iter().flatten() {
+                let fault = knob.check(beyond).unwrap_err();
+                let says = fault.contains(&least.to_string()) && fault.contains(&most.to_string());
+                assert!(says, "{knob:?} {beyond}: {fault}");
+            }
+            assert_eq!(knob.check(MAX).is_ok(), knob.can_be_max(), "{knob:?}");
+        }
+    }
+
+    #[test]
+    fn a_job_that_does_not_say_gets_the_default_or_else_the_ceiling() {
+        let tables = tables(
+            limits(&[(Knob::PidsMax, 10)]),
+            limits(&[(Knob::PidsMax, 100), (Knob::Time, 5)]),
+        );
+        let given = Limits::default().with_defaults(&tables);
+        assert_eq!((given.knob(Knob::PidsMax), given.knob(Knob::Time)), (Some(10), Some(5)));
+        assert_eq!(given.knob(Knob::MemoryMax), None);
+    }
+
+    #[test]
+    fn no_swap_where_memory_is_limited_and_nobody_says_otherwise() {
+        let none = LimitTables::default();
+        let swap =
+            |knobs: &[(Knob, u64)]| limits(knobs).with_defaults(&none).knob(Knob::MemorySwapMax);
+        assert_eq!(swap(&[(Knob::MemoryMax, 1 << 20)]), Some(0));
+        assert_eq!(swap(&[(Knob::MemoryMax, 1 << 20), (Knob::MemorySwapMax, 7)]), Some(7));
+        assert_eq!(swap(&[(Knob::MemoryMax, MAX)]), None);
+    }
+
+    #[test]
+    fn an_own_quota_does_not_get_the_period_of_the_default() {
+        let default = limits(&[(Knob::CpuQuota, 1_000), (Knob::CpuPeriod, 500_000)]);
+        let own = limits(&[(Knob::CpuQuota, 50_000)]);
+        let given = own.with_defaults(&tables(default, Limits::default()));
+        assert_eq!(given.cpu_max(), Some((50_000, CPU_PERIOD)));
+    }
+
+    #[test]
+    fn what_is_above_a_ceiling_is_refused_with_the_ceiling_named() {
+        let max = limits(&[(Knob::MemoryMax, 1 << 30), (Knob::CpuQuota, 100_000)]);
+        assert_eq!(limits(&[(Knob::MemoryMax, 1 << 30)]).above(&max), []);
+        for (knob, asked, ceiling) in [
+            (Knob::MemoryMax, MAX, "1073741824"),
+            (Knob::MemoryMax, (1 << 30) + 1, "1073741824"),
+            (Knob::CpuQuota, 150_000, "1 CPUs"),
+        ] {
+            let faults = limits(&[(knob, asked)]).above(&max);
+            assert_eq!(faults[0].field, knob.field());
+            assert!(faults[0].fault.contains(ceiling), "{}", faults[0].fault);
+        }
+    }
+
+    #[test]
+    fn cpus_are_compared_as_rates() {
+        let max = limits(&[(Knob::CpuQuota, 50_000)]);
+        let asked = |quota| limits(&[(Knob::CpuQuota, quota), (Knob::CpuPeriod, 1_000_000)]);
+        assert_eq!(asked(500_000).above(&max), []);
+        assert_eq!(asked(500_001).above(&max).len(), 1);
+    }
+
+    #[test]
+    fn naming_another_disk_does_not_lose_the_default_rates_of_the_working_directory() {
+        let default = Limits { io: vec![rule(DiskName::WorkingDirectory, 5)], ..Limits::default() };
+        let tables = tables(default.clone(), default);
+        let own = rule(DiskName::Path("/srv".into()), 3);
+        let given = Limits { io: vec![own.clone()], ..Limits::default() }.with_defaults(&tables);
+        assert_eq!(given.io, [rule(DiskName::WorkingDirectory, 5), own]);
+        let more = Limits { io: vec![rule(DiskName::Path("/srv".into()), 6)], ..Limits::default() };
+        assert_eq!(more.above(&tables.max)[0].field, "limits.io_max");
+    }
+
+    #[test]
+    fn rates_and_disks_must_be_such() {
+        let fault = |rule: IoRule| Limits { io: vec![rule], ..Limits::default() }.faults();
+        assert_eq!(fault(rule(DiskName::Device("8:0".into()), 2)), []);
+        let bad = [
+            rule(DiskName::WorkingDirectory, 1),
+            rule(DiskName::Path("srv".into()), 5),
+            rule(DiskName::Device("8".into()), 5),
+            rule(DiskName::Device("8:-1".into()), 5),
+            IoRule { rates: [None, None, Some(u64::from(u32::MAX)), None], ..IoRule::default() },
+            IoRule::default(),
+        ];
+        for rule in bad {
+            assert_eq!(fault(rule.clone()).len(), 1, "{rule:?}");
+        }
+    }
+
+    #[test]
+    fn a_change_replaces_what_it_names_and_leaves_the_rest() {
+        let old =
+            limits(&[(Knob::CpuQuota, 1_000), (Knob::CpuPeriod, 500_000), (Knob::PidsMax, 9)]);
+        let new = old.changed_by(&limits(&[(Knob::CpuQuota, 50_000)]));
+        assert_eq!(new.cpu_max(), Some((50_000, CPU_PERIOD)));
+        assert_eq!(new.knob(Knob::PidsMax), Some(9));
+    }
+
+    #[test]
+    fn a_soft_limit_above_the_hard_one_is_refused() {
+        let with =
+            |values| Limits { rlimits: [(Rlimit::Nofile, values)].into(), ..Limits::default() };
+        assert_eq!(with((16, 32)).faults(), []);
+        assert_eq!(with((32, 16)).faults().len(), 1);
+        assert_eq!(with((1, 1 << 21)).faults().len(), 1);
     }
 }

@@ -149,7 +149,7 @@ pub(super) fn job(job: &Job) -> v1::Job {
         started_at: known.started.map(|started| timestamp(started.time_ns)),
         ended_at: known.exited.as_ref().map(|e| e.time_ns).or(known.ended_ns).map(timestamp),
         spec: Some(spec(&record.spec, &terms.limits)),
-        limits: terms.rows(&record.spec, None).into_iter().map(limits::row).collect(),
+        limits: terms.rows(None).into_iter().map(limits::row).collect(),
         changes: limits::changes(&terms.changes),
         uid: record.account.uid,
         gid: record.account.gid,

@@ -115,7 +115,8 @@ pub(super) fn update(error: UpdateError) -> Status {
 pub(super) fn pause(error: PauseError) -> Status {
     match error {
         PauseError::NotRunning(_) => Status::failed_precondition(error.to_string()),
-        PauseError::Freeze(_) => Status::unavailable(error.to_string()),
+        // Not UNAVAILABLE: trying again at once would stop the job for another 5 s.
+        PauseError::Freeze(_) => Status::aborted(error.to_string()),
     }
 }
 

@@ -196,7 +196,7 @@ impl Core {
 
     /// It has used nothing, and might have used this.
     fn ended_at_start(&self, job: &Job) -> Figures {
-        Figures { limits: job.terms().rows(&job.record().spec, None), ..Figures::default() }
+        Figures { limits: job.terms().rows(None), ..Figures::default() }
     }
 
     /// The shim does the stopping. Should it not answer, the broker does, as root.

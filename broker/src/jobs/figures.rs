@@ -59,7 +59,7 @@ pub(super) fn now(ground: &Ground, job: &Job) -> Figures {
     let tree = ground.launcher.tree();
     let cgroup = tree.job(job.id());
     let readings = cgroup.exists().then(|| readings(tree, &cgroup));
-    Figures { usage: cgroup.usage(), limits: job.terms().rows(&job.record().spec, readings) }
+    Figures { usage: cgroup.usage(), limits: job.terms().rows(readings) }
 }
 
 fn usage(ground: &Ground, job: &Job) -> Usage {

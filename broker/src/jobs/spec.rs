@@ -1,13 +1,13 @@
 //! What to run: the wish as it comes in, and the [`JobSpec`] that a wish becomes once every field
 //! has been checked. There is no other way to a `JobSpec`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use job_api::names::{check_env, check_name};
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{Knob, LimitTables, Limits, MAX_DURATION, Violation};
+use crate::limits::{ByDefault, LimitTables, Limits, MAX_DURATION, Violation};
 
 /// Longest single argument or environment string: the kernel's MAX_ARG_STRLEN, execve(2).
 pub const MAX_STRING: usize = 128 * 1024 - 1;
@@ -94,7 +94,7 @@ pub struct JobSpec {
     pub stdin: bool,
     pub limits: Limits,
     /// Which of the limits nobody asked for.
-    pub by_default: BTreeSet<Knob>,
+    pub by_default: ByDefault,
 }
 
 impl JobSpec {
@@ -262,6 +262,7 @@ mod names_only {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::Knob;
 
     fn check(change: impl FnOnce(&mut Wish)) -> Result<JobSpec, Refusal> {
         let mut wish = Wish { argv: vec!["true".into()], ..Wish::default() };

@@ -5,9 +5,8 @@ use std::fmt;
 use job_shim::wire;
 use serde::{Deserialize, Serialize};
 
-use super::spec::JobSpec;
 use crate::launch::limits::{Found, Plan, Reading};
-use crate::limits::{Knob, Limits, MAX};
+use crate::limits::{ByDefault, Knob, Limits, MAX, Rlimit};
 use crate::store::records::{ChangeRecord, SpecRecord};
 
 /// What a job may use, and since when.
@@ -15,6 +14,8 @@ use crate::store::records::{ChangeRecord, SpecRecord};
 pub struct Terms {
     /// As they are now.
     pub limits: Limits,
+    /// Which of them nobody asked for.
+    pub by_default: ByDefault,
     /// Their disks.
     pub found: Found,
     /// What became of them, the oldest first.
@@ -46,6 +47,7 @@ impl Terms {
     pub fn of(record: &SpecRecord) -> Terms {
         Terms {
             limits: record.spec.limits.clone(),
+            by_default: record.spec.by_default.clone(),
             found: record.found.clone(),
             changes: record.changes.clone(),
             told: None,
@@ -56,6 +58,7 @@ impl Terms {
     pub fn recorded(&self, record: &SpecRecord) -> SpecRecord {
         let mut record = record.clone();
         record.spec.limits = self.limits.clone();
+        record.spec.by_default = self.by_default.clone();
         record.found = self.found.clone();
         record.changes = self.changes.clone();
         record.is_changing = false;
@@ -89,8 +92,8 @@ impl Terms {
     }
 
     /// A row for each limit. `readings` are the kernel's; without them only what was asked is told.
-    pub fn rows(&self, spec: &JobSpec, readings: Option<Vec<Reading>>) -> Vec<Row> {
-        let told: Vec<_> = self.told.iter().flat_map(|told| seen_to(told)).collect();
+    pub fn rows(&self, readings: Option<Vec<Reading>>) -> Vec<Row> {
+        let told: Vec<_> = self.told.iter().flat_map(seen_to).collect();
         let known = readings.is_some();
         let mut readings = readings.unwrap_or_default();
         let mut rows = Vec::new();
@@ -107,12 +110,20 @@ impl Terms {
                 row.effective = Some(applied.clone());
                 row.applied = Some(applied);
             }
-            row.is_default = knob_of(&name).is_some_and(|knob| spec.by_default.contains(&knob));
+            row.is_default = self.is_default(&name);
             row.requested = requested;
             rows.push(row);
         }
         rows.extend(readings.into_iter().map(Row::from));
         rows
+    }
+
+    fn is_default(&self, name: &str) -> bool {
+        let ByDefault { knobs, rlimits } = &self.by_default;
+        match name.strip_prefix("rlimit ").map(Rlimit::parse) {
+            Some(rlimit) => rlimit.is_ok_and(|rlimit| rlimits.contains(&rlimit)),
+            None => knob_of(name).is_some_and(|knob| knobs.contains(&knob)),
+        }
     }
 }
 
@@ -193,16 +204,6 @@ mod tests {
         Limits { knobs: knobs.iter().copied().collect(), ..Limits::default() }
     }
 
-    fn spec() -> JobSpec {
-        let wish = super::super::spec::Wish { argv: vec!["true".into()], ..Default::default() };
-        let defaults = super::super::spec::Defaults {
-            run_as: vec!["nobody".into()],
-            stop_timeout: std::time::Duration::ZERO,
-            limits: Default::default(),
-        };
-        JobSpec::check(wish, &defaults).unwrap()
-    }
-
     #[test]
     fn times_are_shown_in_seconds() {
         let cases = [(600_000, "600s"), (1_500, "1.5s"), (1, "0.001s"), (0, "0s")];
@@ -222,7 +223,7 @@ mod tests {
             bound_by: (applied != effective).then(|| "jobs".into()),
         };
         let readings = vec![reading("memory.max", 8192, 4096), reading("pids.max", MAX, MAX)];
-        let rows = terms.rows(&spec(), Some(readings));
+        let rows = terms.rows(Some(readings));
         assert_eq!((rows[0].requested.as_str(), rows[0].bound_by.as_str()), ("8192", "jobs"));
         assert_eq!(rows[0].effective.as_deref(), Some("4096"));
         assert_eq!((rows[1].requested.as_str(), rows[1].applied.as_deref()), ("", Some("max")));

@@ -68,6 +68,7 @@ impl Core {
         let old = job.terms();
         let mut new = old.clone();
         new.limits = self.changed(&old.limits, &change)?;
+        new.by_default = old.by_default.clone().less(&change.limits);
         let (spec, account) = (&job.record().spec, &job.record().account);
         new.found = self.find_disks(&new.limits, spec, account).await?;
         new.note_changes(&old, by);
@@ -122,11 +123,14 @@ impl Core {
             }
         }
         self.record_terms(job, new, true)?;
+        // Before the kernel is told: it may kill the job, and the last record shows the new limit.
+        job.change_terms(|terms| *terms = Terms { told: terms.told, ..new.clone() });
         if let Err(error) = after.replace(&before, tree, &cgroup) {
             let undone = before.replace(&after, tree, &cgroup);
             if let Err(e) = undone {
                 tracing::error!(job = %job.id(), "its limits cannot be set back: {e}");
             }
+            job.change_terms(|terms| *terms = Terms { told: terms.told, ..old.clone() });
             self.record_terms(job, old, false)?;
             return Err(error.into());
         }
@@ -135,7 +139,6 @@ impl Core {
             let ChangeRecord { by, name, from, to, .. } = change;
             tracing::info!(job = %job.id(), by, name, from, to, "limit changed");
         }
-        job.change_terms(|terms| *terms = Terms { told: terms.told, ..new.clone() });
         Ok(())
     }
 
