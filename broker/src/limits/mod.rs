@@ -1,20 +1,25 @@
 //! What a job may use: the limits that there are, their ranges, the operator's defaults and
 //! ceilings. Pure; `launch/limits.rs` makes the kernel keep them.
 
+mod io;
+mod knob;
+mod rlimit;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use io::{DiskName, IoRule, Rate};
 pub use job_api::units::MAX;
+pub use knob::Knob;
+pub use rlimit::Rlimit;
 
 /// The period of `cpu.max` where nobody says another, in microseconds; the kernel's own default.
 pub const CPU_PERIOD: u64 = 100_000;
 /// Most entries of `io_max`.
 pub const MAX_IO_RULES: usize = 16;
-/// Of 0 the kernel says ERANGE, of 1 EINVAL.
-const LEAST_RATE: u64 = 2;
 /// Longest deadline, CPU time or grace period.
 pub const MAX_DURATION: Duration = Duration::from_secs(10 * 365 * 86_400);
 
@@ -25,109 +30,6 @@ pub struct Violation {
     pub field: &'static str,
     /// What is wrong and what is allowed.
     pub fault: String,
-}
-
-/// A limit that is one number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Knob {
-    /// `cpu.max`, first number, microseconds.
-    CpuQuota,
-    /// `cpu.max`, second number, microseconds.
-    CpuPeriod,
-    /// `cpu.weight`.
-    CpuWeight,
-    /// `memory.max`, bytes.
-    MemoryMax,
-    /// `memory.high`, bytes.
-    MemoryHigh,
-    /// `memory.swap.max`, bytes.
-    MemorySwapMax,
-    /// `pids.max`.
-    PidsMax,
-    /// `io.weight`.
-    IoWeight,
-    /// The deadline from the start of the program, milliseconds.
-    Time,
-    /// CPU time of the whole tree, microseconds.
-    CpuTime,
-    /// Bytes of output kept.
-    Output,
-}
-
-impl Knob {
-    /// All of them, in the order in which they are shown.
-    pub const ALL: [Knob; 11] = [
-        Knob::CpuQuota,
-        Knob::CpuPeriod,
-        Knob::CpuWeight,
-        Knob::MemoryMax,
-        Knob::MemoryHigh,
-        Knob::MemorySwapMax,
-        Knob::PidsMax,
-        Knob::IoWeight,
-        Knob::Time,
-        Knob::CpuTime,
-        Knob::Output,
-    ];
-
-    /// The field of the contract that asks for it.
-    pub fn field(self) -> &'static str {
-        match self {
-            Knob::CpuQuota => "limits.cpu_max_quota_usec",
-            Knob::CpuPeriod => "limits.cpu_max_period_usec",
-            Knob::CpuWeight => "limits.cpu_weight",
-            Knob::MemoryMax => "limits.memory_max_bytes",
-            Knob::MemoryHigh => "limits.memory_high_bytes",
-            Knob::MemorySwapMax => "limits.memory_swap_max_bytes",
-            Knob::PidsMax => "limits.pids_max",
-            Knob::IoWeight => "limits.io_weight",
-            Knob::Time => "time_limit",
-            Knob::CpuTime => "cpu_time_limit",
-            Knob::Output => "output_limit_bytes",
-        }
-    }
-
-    /// What it may be: cgroup-v2.rst, and for memory what a shim and its program need to start.
-    fn range(self) -> (u64, u64) {
-        let time = u64::try_from(MAX_DURATION.as_millis()).unwrap_or(MAX);
-        match self {
-            Knob::CpuQuota => (1_000, 1_000_000_000),
-            Knob::CpuPeriod => (1_000, 1_000_000),
-            Knob::CpuWeight | Knob::IoWeight => (1, 10_000),
-            Knob::MemoryMax | Knob::MemoryHigh => (1 << 20, 1 << 60),
-            Knob::MemorySwapMax => (0, 1 << 60),
-            Knob::PidsMax => (1, 4_194_304),
-            Knob::Time => (1, time),
-            Knob::CpuTime => (1_000, time * 1_000),
-            Knob::Output => (1, 1 << 60),
-        }
-    }
-
-    /// Whether [`MAX`] takes the limit away.
-    fn can_be_max(self) -> bool {
-        use Knob::*;
-        matches!(self, CpuQuota | MemoryMax | MemoryHigh | MemorySwapMax | PidsMax)
-    }
-
-    fn unit(self) -> &'static str {
-        match self {
-            Knob::CpuQuota | Knob::CpuPeriod | Knob::CpuTime => " microseconds",
-            Knob::MemoryMax | Knob::MemoryHigh | Knob::MemorySwapMax | Knob::Output => " bytes",
-            Knob::Time => " milliseconds",
-            Knob::CpuWeight | Knob::PidsMax | Knob::IoWeight => "",
-        }
-    }
-
-    fn check(self, value: u64) -> Result<(), String> {
-        let (least, most) = self.range();
-        if (least..=most).contains(&value) || (value == MAX && self.can_be_max()) {
-            return Ok(());
-        }
-        let max =
-            if self.can_be_max() { format!(", or {MAX} for no limit") } else { String::new() };
-        Err(format!("is {value}; it must be from {least} to {most}{}{max}", self.unit()))
-    }
 }
 
 /// All limits of a job, or those that somebody speaks of.
@@ -150,139 +52,6 @@ pub struct ByDefault {
     pub knobs: BTreeSet<Knob>,
     /// Of [`Limits::rlimits`].
     pub rlimits: BTreeSet<Rlimit>,
-}
-
-/// Rates on one disk.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IoRule {
-    /// Which disk.
-    pub disk: DiskName,
-    /// In the order of [`Rate::ALL`], operations or bytes per second.
-    pub rates: [Option<u64>; 4],
-}
-
-/// How a disk is named.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DiskName {
-    /// The one that holds the job's working directory.
-    #[default]
-    WorkingDirectory,
-    /// The one that holds this path.
-    Path(String),
-    /// `MAJOR:MINOR`.
-    Device(String),
-}
-
-/// One of the four rates of `io.max`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the words of io.max, in Rate::word")]
-pub enum Rate {
-    ReadBytes,
-    WriteBytes,
-    ReadOperations,
-    WriteOperations,
-}
-
-impl Rate {
-    /// In the order of the kernel's line.
-    pub const ALL: [Rate; 4] =
-        [Rate::ReadBytes, Rate::WriteBytes, Rate::ReadOperations, Rate::WriteOperations];
-
-    /// The kernel takes 4294967295 operations for no limit: tg_set_limit().
-    fn most(self) -> u64 {
-        match self {
-            Rate::ReadBytes | Rate::WriteBytes => 1 << 60,
-            Rate::ReadOperations | Rate::WriteOperations => u64::from(u32::MAX) - 1,
-        }
-    }
-
-    /// As `io.max` has it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Rate::ReadBytes => "rbps",
-            Rate::WriteBytes => "wbps",
-            Rate::ReadOperations => "riops",
-            Rate::WriteOperations => "wiops",
-        }
-    }
-}
-
-/// A limit of each process, getrlimit(2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs, reason = "RLIMIT_ and the name")]
-pub enum Rlimit {
-    Core,
-    Cpu,
-    Fsize,
-    Memlock,
-    Nofile,
-    Nproc,
-    Stack,
-}
-
-impl Rlimit {
-    const ALL: [Rlimit; 7] = [
-        Rlimit::Core,
-        Rlimit::Cpu,
-        Rlimit::Fsize,
-        Rlimit::Memlock,
-        Rlimit::Nofile,
-        Rlimit::Nproc,
-        Rlimit::Stack,
-    ];
-
-    /// As people write it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Rlimit::Core => "core",
-            Rlimit::Cpu => "cpu",
-            Rlimit::Fsize => "fsize",
-            Rlimit::Memlock => "memlock",
-            Rlimit::Nofile => "nofile",
-            Rlimit::Nproc => "nproc",
-            Rlimit::Stack => "stack",
-        }
-    }
-
-    /// As the kernel numbers it.
-    pub fn number(self) -> u32 {
-        match self {
-            Rlimit::Core => libc::RLIMIT_CORE,
-            Rlimit::Cpu => libc::RLIMIT_CPU,
-            Rlimit::Fsize => libc::RLIMIT_FSIZE,
-            Rlimit::Memlock => libc::RLIMIT_MEMLOCK,
-            Rlimit::Nofile => libc::RLIMIT_NOFILE,
-            Rlimit::Nproc => libc::RLIMIT_NPROC,
-            Rlimit::Stack => libc::RLIMIT_STACK,
-        }
-    }
-
-    /// By its name.
-    ///
-    /// # Errors
-    /// A sentence with all names.
-    pub fn parse(name: &str) -> Result<Rlimit, String> {
-        let all = || Rlimit::ALL.map(Rlimit::name).join(", ");
-        let found = Rlimit::ALL.into_iter().find(|limit| limit.name() == name);
-        found.ok_or_else(|| format!("{name:?} is none of {}", all()))
-    }
-
-    /// The most that the kernel takes: `fs.nr_open` for descriptors is at least this.
-    fn check(self, (soft, hard): (u64, u64)) -> Result<(), String> {
-        if soft > hard {
-            return Err(format!(
-                "{}: the soft limit {soft} is above the hard one {hard}",
-                self.name()
-            ));
-        }
-        const NR_OPEN: u64 = 1 << 20;
-        if self == Rlimit::Nofile && hard > NR_OPEN {
-            return Err(format!("nofile: {hard} is above {NR_OPEN}, the kernel's fs.nr_open"));
-        }
-        Ok(())
-    }
 }
 
 /// What the operator gives to jobs that do not say, and the most that a job may ask for.
@@ -463,47 +232,6 @@ impl ByDefault {
     }
 }
 
-impl IoRule {
-    fn complete(&mut self, rates: &[Option<u64>; 4]) {
-        for (own, theirs) in self.rates.iter_mut().zip(rates) {
-            *own = own.or(*theirs);
-        }
-    }
-
-    fn check(&self) -> Result<(), String> {
-        if self.rates.iter().all(Option::is_none) {
-            return Err("has an entry without a rate (rbps, wbps, riops, wiops)".into());
-        }
-        match &self.disk {
-            DiskName::Path(path) if !path.starts_with('/') || path.contains('\0') => {
-                return Err(format!("{path:?} is not an absolute path"));
-            }
-            DiskName::Device(device) if !is_device(device) => {
-                return Err(format!("{device:?} is not MAJOR:MINOR, as in 8:0"));
-            }
-            _ => {}
-        }
-        for (value, rate) in self.rates.iter().zip(Rate::ALL) {
-            let most = rate.most();
-            if let Some(value) = value.filter(|v| *v != MAX && !(LEAST_RATE..=most).contains(v)) {
-                let word = rate.word();
-                return Err(format!(
-                    "{word} is {value}; it must be from {LEAST_RATE} to {most}, or {MAX} for no limit"
-                ));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn is_device(text: &str) -> bool {
-    text.split_once(':').is_some_and(|(major, minor)| {
-        [major, minor]
-            .iter()
-            .all(|n| n.bytes().all(|b| b.is_ascii_digit()) && n.parse::<u32>().is_ok())
-    })
-}
-
 /// CPUs in millionths, for comparing; no quota is more than any.
 fn rate((quota, period): (u64, u64)) -> u128 {
     if quota == MAX { u128::MAX } else { u128::from(quota) * 1_000_000 / u128::from(period.max(1)) }
@@ -543,22 +271,6 @@ mod tests {
 
     fn rule(disk: DiskName, wbps: u64) -> IoRule {
         IoRule { disk, rates: [None, Some(wbps), None, None] }
-    }
-
-    #[test]
-    fn both_ends_of_every_range_are_taken_and_what_is_beyond_is_not() {
-        for knob in Knob::ALL {
-            let (least, most) = knob.range();
-            for fits in [least, most] {
-                assert_eq!(knob.check(fits), Ok(()), "{knob:?} {fits}");
-            }
-            for beyond in [least.checked_sub(1), Some(most + 1)].into_iter().flatten() {
-                let fault = knob.check(beyond).unwrap_err();
-                let says = fault.contains(&least.to_string()) && fault.contains(&most.to_string());
-                assert!(says, "{knob:?} {beyond}: {fault}");
-            }
-            assert_eq!(knob.check(MAX).is_ok(), knob.can_be_max(), "{knob:?}");
-        }
     }
 
     #[test]
@@ -622,23 +334,6 @@ mod tests {
         assert_eq!(given.io, [rule(DiskName::WorkingDirectory, 5), own]);
         let more = Limits { io: vec![rule(DiskName::Path("/srv".into()), 6)], ..Limits::default() };
         assert_eq!(more.above(&tables.max)[0].field, "limits.io_max");
-    }
-
-    #[test]
-    fn rates_and_disks_must_be_such() {
-        let fault = |rule: IoRule| Limits { io: vec![rule], ..Limits::default() }.faults();
-        assert_eq!(fault(rule(DiskName::Device("8:0".into()), 2)), []);
-        let bad = [
-            rule(DiskName::WorkingDirectory, 1),
-            rule(DiskName::Path("srv".into()), 5),
-            rule(DiskName::Device("8".into()), 5),
-            rule(DiskName::Device("8:-1".into()), 5),
-            IoRule { rates: [None, None, Some(u64::from(u32::MAX)), None], ..IoRule::default() },
-            IoRule::default(),
-        ];
-        for rule in bad {
-            assert_eq!(fault(rule.clone()).len(), 1, "{rule:?}");
-        }
     }
 
     #[test]
