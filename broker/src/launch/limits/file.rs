@@ -33,9 +33,11 @@ pub(super) enum Kind {
     Rates,
 }
 
-/// Memory and disks are limited for shim and workload together, since the page cache of the logs
-/// is the job's. CPU and processes are limited for the workload alone: a shim that waits for a tiny
-/// quota would be late with stops and deadlines, and a user who asks for 10 processes means 10.
+/// Memory is limited for shim and workload together, since the page cache of the logs is the job's.
+/// CPU, processes and disks are limited for the workload alone. A shim that waits for a tiny quota
+/// would be late with stops and deadlines; a user who asks for 10 processes means 10; and a log that
+/// reaches the disk slowly holds up the journal of its file system, and with it the start of every
+/// other job (measured, see ARCHITECTURE.md).
 pub(super) const FILES: [LimitFile; 9] = {
     const fn file(
         name: &'static str,
@@ -55,7 +57,7 @@ pub(super) const FILES: [LimitFile; 9] = {
         file("pids.max", "pids", Leaf::Work, Kind::Number, true),
         file("io.weight", "io", Leaf::Job, Kind::Weight, false),
         file("io.bfq.weight", "io", Leaf::Job, Kind::Weight, false),
-        file("io.max", "io", Leaf::Job, Kind::Rates, true),
+        file("io.max", "io", Leaf::Work, Kind::Rates, true),
     ]
 };
 

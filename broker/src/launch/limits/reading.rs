@@ -60,7 +60,7 @@ fn reading(
 /// The devices with a line in `io.max` of the job or of a cgroup above it.
 fn limited_devices(tree: &Tree, cgroup: &JobCgroup) -> Vec<String> {
     let mut devices = Vec::new();
-    for directory in std::iter::once(cgroup.leaf(Leaf::Job)).chain(tree.lineage()) {
+    for directory in std::iter::once(cgroup.leaf(IO_MAX.leaf)).chain(tree.lineage()) {
         let text = fs::read_to_string(directory.join(IO_MAX.name)).unwrap_or_default();
         devices.extend(text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned));
     }
