@@ -52,10 +52,10 @@ JOBs named it ends when all of them have ended.
 
 CPU % is that of one CPU, from two readings a second apart (a table printed once takes a second for
 it); an ended job has none. Everything else is since the job's start, or as it is now. THROTTLED is
-the share of periods in which the CPU limit held the job up; of LIMITs the tightest counts, its own
-or one above it, as far as the broker tells. \"-\" is what the host's kernel does not tell. Of an
-ended job the last figures are shown. -o wide adds id, owner, state, swap and PSI: percent of the
-last 10 s in which some process waited for CPU, memory or io.
+the share of periods in which the CPU limit held the job up. LIMIT is the job's own; of JOBs that
+are named, the tightest of it and of those above it. \"-\" is what the host's kernel does not tell, or
+nobody asked for. Of an ended job the last figures are shown. -o wide adds id, owner, state, swap and
+PSI: percent of the last 10 s in which some process waited for CPU, memory or io.
 
 Examples:
   jobctl stats

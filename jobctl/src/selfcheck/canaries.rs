@@ -27,7 +27,7 @@ pub(crate) const CANARIES: &[Canary] = &[
     Canary {
         name: "memory",
         // Up to 128 MiB, where nothing stops it.
-        script: "echo begun; s=xxxxxxxxxxxxxxxx; i=0
+        script: "echo begun; s=xxxxxxxxxxxxxxxx; i=0\n\
             while [ $i -lt 23 ]; do s=$s$s; i=$((i + 1)); done",
         limits: |spec, _| {
             limited(spec, Limits { memory_max_bytes: Some(MEMORY), ..Limits::default() });
@@ -44,11 +44,11 @@ pub(crate) const CANARIES: &[Canary] = &[
     Canary {
         name: "pids",
         // Whoever cannot fork stays, as a sleep. At most 127 processes, where nothing stops it.
-        script: "bomb() {
-              trap 'exec sleep 60' EXIT
-              [ $1 -gt 0 ] || exit
-              bomb $(($1 - 1)) & bomb $(($1 - 1)) & wait
-            }
+        script: "bomb() {\n\
+            trap 'exec sleep 60' EXIT\n\
+            [ $1 -gt 0 ] || exit\n\
+            bomb $(($1 - 1)) & bomb $(($1 - 1)) & wait\n\
+            }\n\
             bomb 6 2>/dev/null",
         limits: |spec, _| limited(spec, Limits { pids_max: Some(PIDS), ..Limits::default() }),
         course: &[
@@ -102,7 +102,7 @@ pub(crate) const CANARIES: &[Canary] = &[
     Canary {
         name: "io",
         // A file without a name, at most 48 MiB of it.
-        script: "f=$(mktemp \"$1/selfcheck.XXXXXX\") && exec 3>\"$f\" && rm \"$f\" || exit
+        script: "f=$(mktemp \"$1/selfcheck.XXXXXX\") && exec 3>\"$f\" && rm \"$f\" || exit\n\
             exec dd if=/dev/zero bs=1M count=48 oflag=direct status=none >&3",
         limits: |spec, directory| {
             let disk =
@@ -155,9 +155,9 @@ pub(crate) const CANARIES: &[Canary] = &[
     Canary {
         name: "escape",
         // In sessions of their own, without a parent, deaf to the stop signal.
-        script: "trap '' TERM
-            setsid -f sh -c 'setsid -f sleep 60; exec sleep 60'
-            setsid -f sleep 60
+        script: "trap '' TERM\n\
+            setsid -f sh -c 'setsid -f sleep 60; exec sleep 60'\n\
+            setsid -f sleep 60\n\
             echo ready; exec sleep 60",
         course: &[
             Step::Until(judges::has_said_something, 4_000),

@@ -105,10 +105,14 @@ pub(crate) fn memory(evidence: &Evidence) -> Finding {
     let job = last(evidence);
     let usage = usage(&job);
     let peak = usage.memory_peak_bytes.map(|peak| format!(" at {}", show_size(peak)));
+    let measured = format!("{}{}", fate_and_limit(&job), peak.unwrap_or_default());
+    if !is_over(&job) && usage.memory_peak_bytes.is_some_and(|peak| peak < MEMORY) {
+        return Finding::unchecked(measured, "it did not grow so far in time");
+    }
     let is_killed = job.cause() == Cause::OutOfMemory
         && usage.memory_oom_kills != Some(0)
         && usage.memory_peak_bytes.is_none_or(|peak| peak <= MEMORY);
-    Finding::of(is_killed, format!("{}{}", fate_and_limit(&job), peak.unwrap_or_default()))
+    Finding::of(is_killed, measured)
 }
 
 /// Only a job that was killed beside it can have harmed it.
@@ -123,6 +127,9 @@ pub(crate) fn neighbour(evidence: &Evidence) -> Finding {
 /// The shim outlives what happens to the job: it tells the end, and what was written.
 pub(crate) fn record(evidence: &Evidence) -> Finding {
     let job = last(evidence);
+    if !is_over(&job) {
+        return unfinished();
+    }
     let exit = match (job.signal, job.exit_code) {
         (Some(signal), _) => format!("signal {signal}"),
         (None, Some(code)) => format!("exit {code}"),
@@ -142,7 +149,7 @@ pub(crate) fn pids(evidence: &Evidence) -> Finding {
         return Finding::unchecked("", "the host's kernel counts no processes");
     };
     let refused = usage.pids_max_events.unwrap_or(0);
-    let measured = format!("{most} at most, {refused} forks refused");
+    let measured = format!("{most} at most, forks refused: {refused}");
     if most < PIDS && refused == 0 {
         return Finding::unchecked(measured, "it did not come to so many processes");
     }
@@ -150,25 +157,25 @@ pub(crate) fn pids(evidence: &Evidence) -> Finding {
 }
 
 pub(crate) fn bomb_gone(evidence: &Evidence) -> Finding {
-    let [_, full, stopped, end] = evidence.readings.as_slice() else { return unfinished() };
+    let [_, full, _, end] = evidence.readings.as_slice() else { return unfinished() };
     if is_over(&full.job) {
         return failed(evidence);
     }
-    gone(stopped, end)
+    gone(full, end)
 }
 
 pub(crate) fn escape(evidence: &Evidence) -> Finding {
-    let [ready, full, stopped, end] = evidence.readings.as_slice() else { return unfinished() };
+    let [ready, full, _, end] = evidence.readings.as_slice() else { return unfinished() };
     if !has_said_something(&ready.job) || is_over(&full.job) {
         return failed(evidence);
     }
-    gone(stopped, end)
+    gone(full, end)
 }
 
-/// Ended, and no process left that the kernel still counts.
-fn gone(stopped: &Reading, end: &Reading) -> Finding {
+/// Ended, and no process left that the kernel still counts; `before` is from before the stop.
+fn gone(before: &Reading, end: &Reading) -> Finding {
     let left = usage(&end.job).pids_current;
-    let took = end.at.saturating_sub(stopped.at);
+    let took = end.at.saturating_sub(before.at);
     let is_gone = end.job.state() == State::Finished && left.unwrap_or(0) == 0;
     let measured = match (is_gone, left) {
         (true, _) => format!("gone after {}", seconds(took)),

@@ -68,6 +68,11 @@ fn memory_is_enforced_when_the_hog_was_killed_within_its_limit() {
     assert_eq!(verdict(&of(Cause::OutOfMemory, Some(MEMORY + 4096))), "not enforced");
     assert_eq!(verdict(&of(Cause::Signaled, Some(MEMORY))), "not enforced");
     assert_eq!(verdict(&memory(&seen([exited(0)]))), "not enforced");
+    let grown = |peak| {
+        let usage = Usage { memory_peak_bytes: Some(peak), ..Usage::default() };
+        verdict(&memory(&seen([running(usage)])))
+    };
+    assert_eq!((grown(MEMORY / 2), grown(MEMORY * 2)), ("unchecked", "not enforced"));
 }
 
 #[test]
@@ -109,7 +114,7 @@ fn bomb(peak: u64, refused: u64) -> Job {
 #[test]
 fn pids_are_enforced_when_forks_were_refused_and_the_peak_is_the_limit() {
     let of = |job: Job| pids(&seen([job.clone(), job]));
-    assert_eq!(of(bomb(16, 9)).measured, "16 at most, 9 forks refused");
+    assert_eq!(of(bomb(16, 9)).measured, "16 at most, forks refused: 9");
     assert_eq!(verdict(&of(bomb(16, 9))), "enforced");
     assert_eq!(verdict(&of(bomb(127, 0))), "not enforced");
     assert_eq!(verdict(&of(bomb(17, 3))), "not enforced");
@@ -125,10 +130,10 @@ fn a_stop_is_enforced_when_nothing_is_left() {
         let usage = Usage { pids_current: Some(count), ..Usage::default() };
         ended(Cause::Stopped, "", usage)
     };
-    assert_eq!(of(left(0)).measured, "gone after 1.00 s");
+    assert_eq!(of(left(0)).measured, "gone after 2.00 s");
     assert_eq!(verdict(&of(left(0))), "enforced");
     assert_eq!(verdict(&of(ended(Cause::Stopped, "", Usage::default()))), "enforced");
-    assert_eq!(of(left(2)).measured, "2 left after 1.00 s");
+    assert_eq!(of(left(2)).measured, "2 left after 2.00 s");
     assert_eq!(verdict(&of(left(2))), "not enforced");
     assert_eq!(verdict(&of(bomb(16, 1))), "not enforced");
 }

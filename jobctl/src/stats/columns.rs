@@ -7,8 +7,8 @@ use job_api::units::show_size;
 use job_api::v1::{Job, Pressure, Usage};
 use unicode_width::UnicodeWidthStr as _;
 
-use crate::list;
 use crate::table::Table;
+use crate::{list, terms};
 
 /// What a cell is made of.
 struct Line<'a> {
@@ -90,10 +90,10 @@ impl Line<'_> {
         self.now.has_io.then(|| format!("{} / {}", show_size(read), show_size(written)))
     }
 
-    /// What binds, as far as it was read: `max` where nothing does.
+    /// What binds, else what was asked: a list does not say more. `max` where nothing does.
     fn limit(&self, name: &str, shown: impl Fn(&str) -> Option<String>) -> Option<String> {
-        let limit = self.job.limits.iter().find(|limit| limit.name == name)?;
-        match limit.effective.as_deref().or(limit.applied.as_deref())? {
+        let limit = terms::limit(self.job, name)?;
+        match limit.effective.as_deref().or_else(|| terms::value(limit))? {
             "max" => Some("max".to_owned()),
             value => shown(value),
         }
@@ -252,6 +252,14 @@ mod tests {
     fn what_the_kernel_does_not_tell_is_a_dash_and_never_a_zero() {
         let bare = Job { usage: Some(Usage::default()), limits: Vec::new(), ..job("") };
         assert_eq!(shown(&[bare], None, None)[1], "0198c7f2-3d4e-7f01|-|-|-|-|-|-|-|-|0 B");
+    }
+
+    #[test]
+    fn in_a_list_the_limit_is_what_was_asked() {
+        let asked =
+            Limit { name: "memory.max".into(), requested: "67108864".into(), ..Limit::default() };
+        let listed = Job { limits: vec![asked], ..job("web") };
+        assert!(shown(&[listed], None, None)[1].contains("|12 MiB / 64 MiB|20 MiB|3 / -|"));
     }
 
     #[test]

@@ -37,8 +37,7 @@ pub(crate) async fn stats(global: &Global, command: Stats) -> Result<i32> {
     if command.no_stream || !(command.stream || has_screen) {
         return once(&broker, &watched, format).await.map(|()| exit::OK);
     }
-    let screen = (has_screen).then(Screen::enter);
-    stream(&broker, &watched, format, screen).await
+    stream(&broker, &watched, format, has_screen).await
 }
 
 /// Whose figures are wanted.
@@ -166,9 +165,11 @@ async fn stream(
     broker: &Broker,
     watched: &Watched,
     format: Format,
-    mut screen: Option<Screen>,
+    has_screen: bool,
 ) -> Result<i32> {
+    // First, so that none comes between.
     let mut signals = Signals::new()?;
+    let mut screen = has_screen.then(Screen::enter);
     let mut readings = Readings::default();
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
