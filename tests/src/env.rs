@@ -32,6 +32,8 @@ pub struct Builder {
     users: Vec<String>,
     admins: Vec<String>,
     jobs: Vec<String>,
+    sections: String,
+    disk: Option<String>,
     programs: Option<Programs>,
 }
 
@@ -51,6 +53,18 @@ impl Builder {
     /// A line of the section `[jobs]` of the broker's configuration.
     pub fn config(mut self, line: &str) -> Builder {
         self.jobs.push(line.into());
+        self
+    }
+
+    /// More sections of the broker's configuration.
+    pub fn sections(mut self, text: &str) -> Builder {
+        self.sections += text;
+        self
+    }
+
+    /// The state directory on a small disk of its own, of a size as mount(8) takes it for a tmpfs.
+    pub fn state_disk(mut self, size: &str) -> Builder {
+        self.disk = Some(size.into());
         self
     }
 
@@ -90,10 +104,13 @@ impl Builder {
         fs::create_dir(&shared).expect("a directory");
         open_to_jobs(&shared, 0o777);
         let programs = self.programs.unwrap_or_else(Programs::find);
-        for (from, to) in [(&programs.shim, "job-shim"), (&programs.oracle, "oracle")] {
+        let copied =
+            [(&programs.shim, "job-shim"), (&programs.oracle, "oracle"), (&programs.load, "load")];
+        for (from, to) in copied {
             // The target directory may be below one that jobs cannot enter.
             fs::copy(from, dir.path().join(to)).expect("it can be copied");
         }
+        let disk = self.disk.map(|size| SmallDisk::mount(&dir.path().join("state"), &size));
         let pki = Authority::create(&dir.path().join("pki"), "local", CA_VALIDITY);
         let pki = pki.expect("a certificate authority");
         let names = ServerNames { dns: vec!["localhost".into()], ips: vec![[127, 0, 0, 1].into()] };
@@ -106,8 +123,10 @@ impl Builder {
             port: 0,
             admins: self.admins,
             jobs: self.jobs,
+            sections: self.sections,
             programs,
             pki,
+            _disk: disk,
             dir,
         };
         env.admins.iter().chain(&self.users).for_each(|name| _ = env.identity(name));
@@ -125,8 +144,10 @@ pub struct Env {
     port: u16,
     admins: Vec<String>,
     jobs: Vec<String>,
+    sections: String,
     programs: Programs,
     pki: Authority,
+    _disk: Option<SmallDisk>,
     // Last: its files go when everything that uses them has gone.
     dir: TempDir,
 }
@@ -186,6 +207,11 @@ impl Env {
     /// The oracle, where jobs can execute it.
     pub fn oracle(&self) -> String {
         self.text_path("oracle")
+    }
+
+    /// The workload of tests of limits, where jobs can execute it.
+    pub fn load(&self) -> String {
+        self.text_path("load")
     }
 
     /// A new gate, at which a job can be made to wait.
@@ -355,8 +381,8 @@ impl Env {
         self.jobs.iter().for_each(|line| jobs += &format!("{line}\n"));
         format!(
             "listen = \"127.0.0.1:{port}\"\nadmins = {:?}\n[tls]\ncert = \"{dir}/pki/server.crt\"\n\
-             key = \"{dir}/pki/server.key\"\nclient_ca = \"{dir}/pki/ca.crt\"\n[jobs]\n{jobs}",
-            self.admins
+             key = \"{dir}/pki/server.key\"\nclient_ca = \"{dir}/pki/ca.crt\"\n[jobs]\n{jobs}{}\n",
+            self.admins, self.sections
         )
     }
 
@@ -401,8 +427,29 @@ impl Gate {
     }
 }
 
-fn open_to_jobs(path: &Path, mode: u32) {
+pub(crate) fn open_to_jobs(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).expect("it is ours");
+}
+
+/// A tmpfs: full as soon as its size is reached, whatever the host's disks are.
+#[derive(Debug)]
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &Path, size: &str) -> SmallDisk {
+        fs::create_dir(at).expect("a directory");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("mode=0700,size={size}"), "tmpfs"]).arg(at);
+        assert!(mount.status().expect("mount(8) is there").success(), "a tmpfs can be mounted");
+        SmallDisk(at.to_owned())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // A shim may be about to end.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
 }
 
 /// Of an environment's cgroup and directory; the test's process follows.
@@ -420,6 +467,8 @@ fn sweep() {
         Cgroup::all().iter().filter(|cgroup| is_left(cgroup.path())).for_each(Cgroup::end);
         let entries = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
         for path in entries.map(|entry| entry.path()).filter(|path| is_left(path)) {
+            let state = path.join("state");
+            let _ = Command::new("umount").arg("--lazy").arg(state).stderr(Stdio::null()).status();
             let _ = fs::remove_dir_all(path); // another process may be faster
         }
     });

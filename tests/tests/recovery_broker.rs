@@ -203,11 +203,7 @@ async fn a_deadline_holds_while_the_broker_is_down() {
     env.start_broker();
     let job = api::ended(&mut env.client("user-a").await, &id).await;
     assert_eq!((job.cause(), job.signal), (Cause::TimedOut, Some(9)));
-    let seconds = |time: Option<prost_types::Timestamp>| {
-        let time = time.unwrap();
-        time.seconds as f64 + f64::from(time.nanos) / 1e9
-    };
-    let lasted = seconds(job.ended_at) - seconds(job.started_at);
+    let lasted = api::lasted(&job);
     assert!((1.49..4.0).contains(&lasted), "it lasted {lasted} s");
     assert_eq!(env.jobctl("user-a", &["wait", &id]).code(), 124);
     env.assert_clean();

@@ -24,7 +24,7 @@ use crate::launch::accounts::{self, Pool};
 use crate::launch::{Launcher, SetupError};
 use crate::limits::LimitTables;
 use crate::store::StateDir;
-use crate::store::log::LogFiles;
+use crate::store::log::{self, LogFiles};
 
 /// Holds a state directory and the jobs in it. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
@@ -153,12 +153,23 @@ impl Supervisor {
         within: Option<Duration>,
     ) -> bool {
         let mut snapshot = job.subject().watch_snapshot();
-        let arrived = snapshot.wait_for(|known| {
-            known.state.is_over() || (until == Until::Exit && known.exited.is_some())
-        });
+        let mut settled = job.subject().watch_settled();
+        let arrived = async {
+            let _ = snapshot
+                .wait_for(|known| {
+                    known.state.is_over() || (until == Until::Exit && known.exited.is_some())
+                })
+                .await;
+            if until == Until::End {
+                let _ = settled.wait_for(|settled| *settled).await; // its cgroup is gone, too
+            }
+        };
         match within {
             Some(time) => tokio::time::timeout(time, arrived).await.is_ok(),
-            None => arrived.await.is_ok(),
+            None => {
+                arrived.await;
+                true
+            }
         }
     }
 
@@ -265,7 +276,11 @@ impl Supervisor {
         if job.snapshot().state.is_over() {
             return;
         }
-        match crate::store::log::measure(&self.core.ground.state.job(job.id())) {
+        let dir = self.core.ground.state.job(job.id());
+        if log::entries(&dir) <= job.progress().entries {
+            return; // one stat(2) for each of a thousand idle jobs
+        }
+        match log::measure(&dir) {
             Ok(seen) => job.raise_progress(seen),
             Err(e) => tracing::debug!(job = %job.id(), "cannot measure its output: {e}"),
         }
