@@ -24,6 +24,7 @@ use crate::cgroup::Cgroup;
 use crate::jobctl::{Finished, Running};
 use crate::patience::{PATIENCE, lives, until};
 use crate::programs::Programs;
+use crate::small_disk::{self, SmallDisk};
 
 /// What an environment is to be; see [`Env::builder`].
 #[derive(Debug, Default)]
@@ -431,27 +432,6 @@ pub(crate) fn open_to_jobs(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).expect("it is ours");
 }
 
-/// A tmpfs: full as soon as its size is reached, whatever the host's disks are.
-#[derive(Debug)]
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(at: &Path, size: &str) -> SmallDisk {
-        fs::create_dir(at).expect("a directory");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("mode=0700,size={size}"), "tmpfs"]).arg(at);
-        assert!(mount.status().expect("mount(8) is there").success(), "a tmpfs can be mounted");
-        SmallDisk(at.to_owned())
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // A shim may be about to end.
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
-}
-
 /// Of an environment's cgroup and directory; the test's process follows.
 const PREFIX: &str = "job-tests-";
 
@@ -467,8 +447,7 @@ fn sweep() {
         Cgroup::all().iter().filter(|cgroup| is_left(cgroup.path())).for_each(Cgroup::end);
         let entries = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
         for path in entries.map(|entry| entry.path()).filter(|path| is_left(path)) {
-            let state = path.join("state");
-            let _ = Command::new("umount").arg("--lazy").arg(state).stderr(Stdio::null()).status();
+            small_disk::unmount(&path.join("state"));
             let _ = fs::remove_dir_all(path); // another process may be faster
         }
     });

@@ -20,6 +20,7 @@ pub mod oracle;
 mod patience;
 mod programs;
 pub mod refusal;
+mod small_disk;
 
 pub use broker::Broker;
 pub use cgroup::Cgroup;

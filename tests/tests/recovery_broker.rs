@@ -277,7 +277,8 @@ async fn a_start_whose_broker_dies_on_the_way_runs_exactly_once_when_it_is_repea
         env.start_broker();
         let mut client = env.client("user-a").await;
         let again = client.start_job(request.clone()).await.unwrap().into_inner().job.unwrap();
-        assert_eq!(api::ended(&mut client, &again.id).await.exit_code, Some(7));
+        let job = api::ended(&mut client, &again.id).await;
+        assert_eq!(job.exit_code, Some(7), "{job:?}");
         let listed = client.list_jobs(ListJobsRequest::default()).await.unwrap().into_inner().jobs;
         for job in listed.iter().filter(|job| job.request_id == request.request_id) {
             let ran = env.shared().join(&job.id).exists();
