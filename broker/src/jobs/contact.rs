@@ -14,7 +14,7 @@ use job_shim::wire::{BrokerHello, FromShim, ShimHello, ToShim};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::core::Ground;
 use super::failure::failure;
@@ -39,6 +39,7 @@ pub(super) async fn keep(
 ) {
     let dir = ground.state.job(job.id());
     let mut pause = PAUSES.0;
+    let mut lost_at = Instant::now();
     loop {
         let connection = match first.take() {
             Some(connection) => Ok(connection),
@@ -54,12 +55,15 @@ pub(super) async fn keep(
                 tell_limits(job);
                 listen(job, &link, reader).await;
                 job.set_link(None);
+                lost_at = Instant::now();
                 if job.snapshot().state.is_over() {
                     // It has told its end, and what is left is its exit, which is not seen from
                     // here. (Closing an inotify descriptor may block for 5 to 15 ms: measured.)
                     return pending().await;
                 }
             }
+            // One that does not listen may be about to leave, or may not have come so far.
+            Err(_) if lost_at.elapsed() < PATIENCE => {}
             Err(e) => {
                 if job.snapshot().contact != Contact::Silent {
                     tracing::warn!(job = %job.id(), "its shim lives and does not answer: {e}");

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use job_shim::frame;
 use job_shim::wire::{InputAck, Progress, Source, ToShim, Watch};
@@ -156,7 +157,7 @@ impl Job {
 
     pub(super) fn set_progress(&self, progress: Progress) {
         self.watching.store(false, Ordering::Release);
-        self.progress.send_if_modified(|known| std::mem::replace(known, progress) != progress);
+        self.progress.send_replace(progress); // whoever asked is told even if nothing is new
     }
 
     /// What the files say, where they say more than the shim has.
@@ -205,6 +206,16 @@ impl Job {
         }
     }
 
+    /// Has the shim tell its progress now, for what its files do not say: what was dropped.
+    pub(super) async fn ask_anew(&self) {
+        let mut answer = self.watch_progress();
+        answer.mark_unchanged();
+        let nothing = Progress { entries: u64::MAX, ..Progress::default() };
+        if self.tell(&ToShim::Watch(Watch { seen: nothing })).is_ok() {
+            let _ = tokio::time::timeout(ANSWER, answer.changed()).await;
+        }
+    }
+
     /// Says something to the shim; never waits.
     pub(super) fn tell(&self, message: &ToShim) -> Result<(), Unreachable> {
         let link = lock(&self.link).clone().ok_or(Unreachable)?;
@@ -239,6 +250,9 @@ impl Job {
         lock(&self.stop).clone()
     }
 }
+
+/// A shim that is well answers within a millisecond.
+const ANSWER: Duration = Duration::from_millis(200);
 
 /// The steps at which a start fails when the broker ends before GO: as its own recovery calls it,
 /// and as the shim that was left alone does.

@@ -11,6 +11,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -147,8 +148,21 @@ fn lock(root: &Path) -> Result<Flock<File>, OpenError> {
     let held = |holder| OpenError::Held { path: root.into(), holder };
     match try_lock(root)? {
         Ok(lock) => Ok(lock),
-        Err(holder) if ends_now(&holder) => try_lock(root)?.map_err(held),
+        Err(holder) if ends_now(&holder) => lock_of_the_dead(root)?.map_err(held),
         Err(holder) => Err(held(holder)),
+    }
+}
+
+/// A shim that was being cloned when its broker was killed has a copy of the descriptor until it
+/// has come to its execve(2).
+fn lock_of_the_dead(root: &Path) -> Result<Result<Flock<File>, String>, OpenError> {
+    let until = Instant::now() + Duration::from_secs(1);
+    loop {
+        let lock = try_lock(root)?;
+        if lock.is_ok() || Instant::now() > until {
+            return Ok(lock);
+        }
+        std::thread::sleep(Duration::from_millis(5)); // nobody tells when it is free
     }
 }
 
