@@ -67,7 +67,7 @@ fn unit_tests(filter: &[String]) -> Result<()> {
 fn end_to_end(report: &mut Report, args: &Args, programs: &Programs) {
     report.step("end-to-end tests on this machine", || {
         let mut command = workspace::cargo();
-        command.args(["test", "-p", END_TO_END, "--"]).args(&args.filter);
+        command.args(["test", "-p", END_TO_END, "--no-fail-fast", "--"]).args(&args.filter);
         process::check(command.envs(programs.environment()))
     });
     if args.native {

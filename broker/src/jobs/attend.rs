@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use job_shim::frame;
 use job_shim::record::Outcome;
-use job_shim::wire::{Cause, Exited, FromShim, Started};
+use job_shim::wire::{Cause, Exited, FromShim, Source, Started};
 
 use super::contact;
 use super::core::Ground;
@@ -104,7 +104,7 @@ fn learn_end(ground: &Ground, job: &Job) -> io::Result<()> {
     };
     job.set_progress(totals.into());
     let incomplete = exit.ended.is_none();
-    match killed_by_us(job, exit.outcome.as_ref()).or(exit.outcome) {
+    match outcome(job, exit.outcome) {
         Some(Outcome::Exited(exited)) => {
             if job.snapshot().started.is_none() {
                 // The start was never told to this broker: the pid is not known any more.
@@ -128,27 +128,37 @@ fn learn_end(ground: &Ground, job: &Job) -> io::Result<()> {
     Ok(())
 }
 
-/// A stop that the broker had to carry out itself, since the shim did not answer: that has no
-/// record, or one of a SIGKILL from nowhere.
-fn killed_by_us(job: &Job, recorded: Option<&Outcome>) -> Option<Outcome> {
+/// A stop that the broker had to carry out itself, since the shim did not answer: the shim, if it
+/// lives, knows of a SIGKILL from nowhere.
+pub(super) fn killed_by_us(job: &Job, recorded: &Exited) -> Option<Exited> {
     let asked = job.stop_asked()?;
-    let is_ours = match recorded {
-        None => true,
-        Some(Outcome::Exited(exited)) => {
-            exited.cause == Cause::Signaled && exited.wait_status == libc::SIGKILL
-        }
-        Some(Outcome::Failed(_)) => false,
-    };
-    if !is_ours {
-        return None;
-    }
-    Some(Outcome::Exited(Exited {
-        wait_status: libc::SIGKILL,
+    let from_nowhere = recorded.cause == Cause::Signaled && recorded.wait_status == libc::SIGKILL;
+    from_nowhere.then(|| Exited {
         cause: Cause::Stopped,
         source: asked.source,
         by: asked.by,
-        time_ns: host::now_ns(),
-    }))
+        ..recorded.clone()
+    })
+}
+
+/// What is known of the end where the shim could not be asked, or had no time to write.
+fn outcome(job: &Job, recorded: Option<Outcome>) -> Option<Outcome> {
+    match recorded {
+        Some(Outcome::Exited(exited)) => {
+            Some(Outcome::Exited(killed_by_us(job, &exited).unwrap_or(exited)))
+        }
+        Some(failed) => Some(failed),
+        None => {
+            let unknown = Exited {
+                wait_status: libc::SIGKILL,
+                cause: Cause::Signaled,
+                source: Source::System,
+                by: String::new(),
+                time_ns: host::now_ns(),
+            };
+            killed_by_us(job, &unknown).map(Outcome::Exited)
+        }
+    }
 }
 
 /// `final.json`, durable before the cgroup goes away.

@@ -16,6 +16,7 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::attend::killed_by_us;
 use super::core::Ground;
 use super::failure::failure;
 use super::job::{Job, Link};
@@ -52,7 +53,7 @@ pub(super) async fn keep(
                 pause = PAUSES.0;
                 job.set_link(Some(Arc::clone(&link)));
                 job.set_contact(Contact::Good);
-                tell_limits(job);
+                tell_what_it_missed(job);
                 listen(job, &link, reader).await;
                 job.set_link(None);
                 lost_at = Instant::now();
@@ -164,7 +165,9 @@ fn take(job: &Job, message: FromShim) {
         FromShim::Started(started) => job.apply(Event::Started(started)),
         FromShim::Progress(progress) => job.set_progress(progress),
         FromShim::InputAck(ack) => job.set_input(ack),
-        FromShim::Exited(exited) => job.apply(Event::Exited(exited)),
+        FromShim::Exited(exited) => {
+            job.apply(Event::Exited(killed_by_us(job, &exited).unwrap_or(exited)));
+        }
         FromShim::Ended(ended) => {
             job.set_progress(ended.progress);
             job.apply(Event::Ended { time_ns: host::now_ns(), incomplete: false });
@@ -177,11 +180,15 @@ fn take(job: &Job, message: FromShim) {
     }
 }
 
-/// A broker that ended in the middle of a change may not have told the shim.
-fn tell_limits(job: &Job) {
+/// A change that an earlier broker could not finish, a stop that was asked while nobody could tell.
+/// What does not get through is told when the shim is reached again.
+fn tell_what_it_missed(job: &Job) {
     let terms = job.terms();
     if terms.told.is_some_and(|told| told != terms.for_shim()) {
-        let _ = job.tell(&ToShim::Limits(terms.for_shim())); // unreachable: told when it is again
+        let _ = job.tell(&ToShim::Limits(terms.for_shim()));
+    }
+    if let Some(asked) = job.stop_asked() {
+        let _ = job.tell(&asked.message());
     }
 }
 

@@ -4,10 +4,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use job_shim::frame;
-use job_shim::wire::{InputAck, Progress, Source, ToShim, Watch};
+use job_shim::wire::{InputAck, Progress, Source, Stop, ToShim, Watch};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, send};
 use tokio::net::UnixStream;
@@ -50,6 +50,19 @@ pub struct StopAsked {
     pub source: Source,
     /// By name.
     pub by: String,
+    /// From then until the kill.
+    pub grace: Duration,
+    /// When.
+    pub at: Instant,
+}
+
+impl StopAsked {
+    /// For a shim that hears of it now: it has what is left of the grace period.
+    pub(super) fn message(&self) -> ToShim {
+        let left = self.grace.saturating_sub(self.at.elapsed());
+        let grace_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        ToShim::Stop(Stop { grace_ms, source: self.source, by: self.by.clone() })
+    }
 }
 
 /// The job's shim cannot be told anything now.

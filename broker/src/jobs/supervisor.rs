@@ -2,9 +2,9 @@
 
 use std::io;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use job_shim::wire::{InputAck, Signal, Source, Stop, ToShim};
+use job_shim::wire::{InputAck, Signal, Source, ToShim};
 use tokio::runtime::Handle;
 
 use super::adopt;
@@ -184,9 +184,9 @@ impl Supervisor {
         let by = caller.identity().to_string();
         let source = source(caller.role());
         tracing::info!(job = %job.id(), by, "stop asked");
-        job.ask_stop(StopAsked { source, by: by.clone() });
-        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        let told = job.tell(&ToShim::Stop(Stop { grace_ms, source, by }));
+        let asked = StopAsked { source, by, grace, at: Instant::now() };
+        job.ask_stop(asked.clone());
+        let told = job.tell(&asked.message()); // one that is unreachable now is told when it is not
         let core = Arc::clone(&self.core);
         let job = Arc::clone(job);
         self.core.runtime.spawn(async move { core.enforce_stop(job, grace, told.is_ok()).await });
