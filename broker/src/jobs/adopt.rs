@@ -99,6 +99,9 @@ fn read_rest(ground: &Arc<Ground>) -> io::Result<Rest> {
         if rest.over.contains_key(&id) || ground.table().has(id) {
             continue;
         }
+        if ground.left().contains_key(&id.to_string()) {
+            continue; // it lives, and cannot be read
+        }
         match take_in(ground, id) {
             Taken::Live(job) => rest.live.push(job),
             Taken::Over(summary) => rest.fresh.push(summary),

@@ -96,12 +96,12 @@ impl Filter {
 
 impl Table {
     /// Of jobs that are over alone.
-    pub(super) fn of(over: BTreeMap<JobId, Summary>) -> Table {
+    pub(super) fn of(mut over: BTreeMap<JobId, Summary>) -> Table {
         let mut table = Table {
             by_end: over.values().map(|job| (job.ended_ns, job.id)).collect(),
             ..Table::default()
         };
-        over.values().for_each(|job| table.note(job));
+        over.values_mut().for_each(|job| table.note(job));
         table.over = over;
         table
     }
@@ -125,16 +125,19 @@ impl Table {
     }
 
     /// A job is over and its last record on disk: its summary takes its place.
-    pub(super) fn retire(&mut self, job: Summary) {
+    pub(super) fn retire(&mut self, mut job: Summary) {
         self.live.remove(&job.id);
         self.forget_over(job.id);
         self.by_end.insert((job.ended_ns, job.id));
-        self.note(&job);
+        self.note(&mut job);
         self.over.insert(job.id, job);
     }
 
     /// Whoever makes an entry of `over` makes these, too.
-    fn note(&mut self, job: &Summary) {
+    fn note(&mut self, job: &mut Summary) {
+        if let Some((owner, _)) = self.by_owner.get_key_value(&job.owner) {
+            job.owner = owner.clone(); // one name in memory for all jobs of an owner
+        }
         self.kept += job.kept;
         self.by_owner.entry(job.owner.clone()).or_default().insert(job.id);
         if let Some(asked) = &job.request {
