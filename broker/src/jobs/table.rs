@@ -395,7 +395,7 @@ mod tests {
             Summary { request: Some(Box::new(asked)), ..summary("a", 1) }
         };
         let (first, second) = (with(true), with(false));
-        let mut table = table(&[second.clone()]);
+        let mut table = table(std::slice::from_ref(&second));
         table.retire(first);
         match table.request(&second.owner, "r", "d") {
             Known::Same(Entry::Over(id)) => assert_eq!(id, second.id),
@@ -406,7 +406,7 @@ mod tests {
     #[test]
     fn a_job_that_both_tables_have_is_counted_once() {
         let (one, two) = (summary("a", 1), summary("b", 2));
-        let mut table = table(&[one.clone()]);
+        let mut table = table(std::slice::from_ref(&one));
         table.absorb(super::tests::table(&[Summary { kept: 7, ..one }, two]));
         assert_eq!((table.count(), table.kept()), ((0, 2), 17));
         assert_eq!(table.by_end().count(), 2);
