@@ -63,7 +63,10 @@ pub(super) fn adopt_rest(ground: &Arc<Ground>) {
         }
     };
     let indexed = read.over.len();
+    let live = read.live.clone();
     unite(ground, read);
+    // Those whose end was recorded before the table had them.
+    live.iter().filter(|job| job.is_settled()).for_each(|job| past::shelve(ground, job.id()));
     let ((live, all), quarantined) = (ground.table().count(), ground.left().len());
     let took = begin.elapsed();
     tracing::info!(live, all, indexed, quarantined, ?took, "jobs taken over");

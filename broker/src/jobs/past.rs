@@ -20,7 +20,11 @@ pub(super) fn shelve(ground: &Ground, id: JobId) {
             if let Some(Err(e)) = index.as_mut().map(|index| index.append(&summary)) {
                 tracing::warn!(job = %id, "not in the index of finished jobs: {e}");
             }
-            ground.table().retire(summary);
+            let mut table = ground.table();
+            if table.has(id) {
+                table.retire(summary); // else somebody has removed it in this moment
+            }
+            drop(table);
             drop(index); // until here, so that nobody reads the table for a new index in between
             ground.ended.notify_one();
         }
