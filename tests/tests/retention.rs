@@ -5,10 +5,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::thread;
+use std::time::Duration;
 
 use job_api::client::Client;
 use job_api::v1::{Job, JobSpec, ListJobsRequest, StartJobRequest};
-use job_tests::{Env, api, until};
+use job_tests::{Env, api, scaled, until};
 use serde_json::Value;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -199,6 +201,31 @@ fn a_removal_that_a_crash_cut_short_is_finished_by_the_next_broker() {
     assert_eq!(directories(&env), [whole.clone()].into());
     assert_eq!(env.jobctl("user-a", &["logs", &whole]).out(), "whole\n");
     env.jobctl("user-a", &["status", &half]).expect(1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_broker_killed_while_it_removes_leaves_whole_jobs_or_none() {
+    let mut env = Env::start();
+    let mut client = env.client("user-a").await;
+    for _ in 0..scaled(60, 20) {
+        let job = api::start(&mut client, api::spec(&["echo", "x"])).await;
+        api::ended(&mut client, &job.id).await;
+    }
+    env.stop_broker();
+    env.set_retention(&["age = \"1ms\""]);
+    for turn in 0..5 {
+        env.start_broker();
+        thread::sleep(Duration::from_micros(700 * turn)); // somewhere in the removals
+        env.kill_broker();
+        for name in directories(&env).iter().filter(|name| !name.starts_with('.')) {
+            for file in ["spec.json", "final.json", "stdout.log", "exit"] {
+                assert!(env.job_dir(name).join(file).exists(), "{file} of {name}");
+            }
+        }
+    }
+    env.start_broker();
+    until("all are gone", || directories(&env).is_empty().then_some(()));
+    assert_eq!(ids(&env, "user-a"), BTreeSet::new());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
