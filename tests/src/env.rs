@@ -394,13 +394,13 @@ impl Env {
              shim_user = \"64998\"\ncgroup = \"{cgroup}\"\n"
         );
         self.jobs.iter().for_each(|line| jobs += &format!("{line}\n"));
+        if !self.retention.is_empty() {
+            jobs += &format!("[retention]\n{}\n", self.retention.join("\n"));
+        }
         format!(
             "listen = \"127.0.0.1:{port}\"\nadmins = {:?}\n[tls]\ncert = \"{dir}/pki/server.crt\"\n\
-             key = \"{dir}/pki/server.key\"\nclient_ca = \"{dir}/pki/ca.crt\"\n[jobs]\n{jobs}\
-             [retention]\n{}\n{}\n",
-            self.admins,
-            self.retention.join("\n"),
-            self.sections
+             key = \"{dir}/pki/server.key\"\nclient_ca = \"{dir}/pki/ca.crt\"\n[jobs]\n{jobs}{}\n",
+            self.admins, self.sections
         )
     }
 

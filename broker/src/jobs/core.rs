@@ -243,8 +243,9 @@ impl Core {
         if let Some((link, _)) = &first {
             job.set_link(Some(Arc::clone(link)));
         }
+        // It was born with them; and before the start is told, after which it may be asked for them.
+        job.change_terms(|terms| terms.told = Some(terms.for_shim()));
         job.apply(Event::Started(started));
-        job.change_terms(|terms| terms.told = Some(terms.for_shim())); // it was born with them
         if let Some(asked) = job.stop_asked() {
             // Asked while it was being launched; nobody could be told then.
             let grace_ms = u64::try_from(job.record().spec.stop_timeout.as_millis());
