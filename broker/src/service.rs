@@ -92,7 +92,7 @@ async fn serve_until_signal(config: Config) -> Result<(), ServiceError> {
     let admins: Result<Vec<_>, _> = config.admins.iter().map(|name| Identity::new(name)).collect();
     let policy = Policy::new(admins.map_err(ServiceError::Admin)?);
     let limits = config.limits.tables().map_err(|(key, fault)| ServiceError::Limits(key, fault))?;
-    let supervisor = Supervisor::open(config.jobs, limits).await?;
+    let supervisor = Supervisor::open(config.jobs, limits, config.retention).await?;
     let addr = config.listen;
     let listener =
         TcpListener::bind(addr).await.map_err(|source| ServiceError::Listen { addr, source })?;

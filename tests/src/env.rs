@@ -35,6 +35,7 @@ pub struct Builder {
     jobs: Vec<String>,
     sections: String,
     disk: Option<String>,
+    retention: Vec<String>,
     programs: Option<Programs>,
 }
 
@@ -66,6 +67,12 @@ impl Builder {
     /// The state directory on a small disk of its own, of a size as mount(8) takes it for a tmpfs.
     pub fn state_disk(mut self, size: &str) -> Builder {
         self.disk = Some(size.into());
+        self
+    }
+
+    /// A line of the section `[retention]` of the broker's configuration.
+    pub fn retention(mut self, line: &str) -> Builder {
+        self.retention.push(line.into());
         self
     }
 
@@ -125,6 +132,7 @@ impl Builder {
             admins: self.admins,
             jobs: self.jobs,
             sections: self.sections,
+            retention: self.retention,
             programs,
             pki,
             _disk: disk,
@@ -146,6 +154,7 @@ pub struct Env {
     admins: Vec<String>,
     jobs: Vec<String>,
     sections: String,
+    retention: Vec<String>,
     programs: Programs,
     pki: Authority,
     _disk: Option<SmallDisk>,
@@ -327,6 +336,11 @@ impl Env {
         }
     }
 
+    /// What `[retention]` says from the next broker on.
+    pub fn set_retention(&mut self, lines: &[&str]) {
+        self.retention = lines.iter().map(|line| (*line).to_owned()).collect();
+    }
+
     /// kill -9, and the next one.
     pub fn restart_broker(&mut self) {
         self.kill_broker();
@@ -380,6 +394,9 @@ impl Env {
              shim_user = \"64998\"\ncgroup = \"{cgroup}\"\n"
         );
         self.jobs.iter().for_each(|line| jobs += &format!("{line}\n"));
+        if !self.retention.is_empty() {
+            jobs += &format!("[retention]\n{}\n", self.retention.join("\n"));
+        }
         format!(
             "listen = \"127.0.0.1:{port}\"\nadmins = {:?}\n[tls]\ncert = \"{dir}/pki/server.crt\"\n\
              key = \"{dir}/pki/server.key\"\nclient_ca = \"{dir}/pki/ca.crt\"\n[jobs]\n{jobs}{}\n",

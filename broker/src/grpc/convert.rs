@@ -310,9 +310,6 @@ pub(super) fn server_info(
 }
 
 pub(super) fn quarantined(supervisor: &Supervisor) -> Vec<v1::Quarantined> {
-    let show = |q: &crate::jobs::Quarantined| v1::Quarantined {
-        id: q.id.clone(),
-        reason: q.reason.clone(),
-    };
-    supervisor.quarantined().iter().map(show).collect()
+    let show = |q: crate::jobs::Quarantined| v1::Quarantined { id: q.id, reason: q.reason };
+    supervisor.quarantined().into_iter().map(show).collect()
 }

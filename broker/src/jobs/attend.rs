@@ -13,6 +13,7 @@ use super::core::Ground;
 use super::failure::failure;
 use super::figures::{self, Figures};
 use super::job::{Job, Link};
+use super::past;
 use super::state::{Event, Failure, Snapshot, Totals};
 use crate::host;
 use crate::launch::LaunchError;
@@ -54,13 +55,19 @@ pub(super) async fn settle(ground: Arc<Ground>, job: Arc<Job>) {
     job.set_link(None);
     job.set_pidfd(None);
     let settling = Arc::clone(&job);
-    let done = tokio::task::spawn_blocking(move || settle_now(&ground, &settling)).await;
-    match done {
+    let done = tokio::task::spawn_blocking(move || {
+        let written = settle_now(&ground, &settling);
+        settling.set_settled();
+        written.map(|()| past::shelve(&ground, settling.id()))
+    });
+    match done.await {
         Ok(Ok(())) => {}
         Ok(Err(e)) => tracing::error!(job = %job.id(), "cannot write its final record: {e}"),
-        Err(e) => tracing::error!(job = %job.id(), "settling failed: {e}"),
+        Err(e) => {
+            tracing::error!(job = %job.id(), "settling failed: {e}");
+            job.set_settled();
+        }
     }
-    job.set_settled();
 }
 
 fn settle_now(ground: &Ground, job: &Job) -> io::Result<()> {

@@ -1,22 +1,25 @@
 //! What all supervisors of one state directory share, and how a job comes to be and is made to end.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::UnixStream;
 use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use super::attend;
-use super::errors::StartError;
+use super::errors::{FindError, StartError};
 use super::failure::failure;
 use super::figures::Figures;
 use super::job::{Job, Link};
+use super::past;
+use super::retention::LiveOutput;
 use super::spec::JobSpec;
 use super::state::{Event, Failure, Snapshot};
-use super::supervisor::Quarantined;
-use super::table::{Known, Table};
+use super::table::{Entry, Known, Table};
 use crate::authorize::Caller;
 use crate::config;
 use crate::host;
@@ -27,6 +30,7 @@ use crate::launch::limits::{Found, Plan, Unenforceable};
 use crate::launch::{Launched, Launcher, places};
 use crate::limits::{LimitTables, Limits};
 use crate::store::StateDir;
+use crate::store::index::Index;
 use crate::store::records::{Account, FORMAT, SpecRecord};
 
 /// What attendants work with.
@@ -35,6 +39,73 @@ pub(super) struct Ground {
     pub(super) state: StateDir,
     pub(super) launcher: Launcher,
     pub(super) boot_id: host::BootId,
+    pub(super) pool: Arc<Pool>,
+    /// Whether the table has all jobs that are on disk, or never will.
+    pub(super) known: watch::Sender<Option<Result<(), NotKnown>>>,
+    /// A job has ended and is no burden but to the disk.
+    pub(super) ended: Notify,
+    /// Before `table`, where both are held.
+    index: Mutex<Option<Index>>,
+    table: Mutex<Table>,
+    /// Jobs that should be in quarantine and are where they were, with the reasons.
+    left: Mutex<BTreeMap<String, String>>,
+}
+
+/// The jobs of an earlier broker could not be read: what is not in memory may be on disk.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the jobs on disk could not be read: {0}")]
+pub struct NotKnown(pub(super) String);
+
+impl Ground {
+    pub(super) fn new(
+        state: StateDir,
+        launcher: Launcher,
+        boot_id: host::BootId,
+        pool: Arc<Pool>,
+    ) -> Ground {
+        Ground {
+            state,
+            launcher,
+            boot_id,
+            pool,
+            known: watch::Sender::new(None),
+            ended: Notify::new(),
+            index: Mutex::default(),
+            table: Mutex::default(),
+            left: Mutex::default(),
+        }
+    }
+
+    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing until it has been read.
+    pub(super) fn index(&self) -> MutexGuard<'_, Option<Index>> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn leave(&self, name: String, reason: String) {
+        self.left().insert(name, reason);
+    }
+
+    pub(super) fn take_back(&self, name: &str) {
+        self.left().remove(name);
+    }
+
+    pub(super) fn left(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Answers when the table has all jobs that are on disk.
+    ///
+    /// # Errors
+    /// [`NotKnown`].
+    pub(super) async fn all_known(&self) -> Result<(), NotKnown> {
+        let mut known = self.known.subscribe();
+        let known = known.wait_for(Option::is_some).await;
+        known.ok().and_then(|known| known.clone()).unwrap_or(Ok(()))
+    }
 }
 
 #[derive(Debug)]
@@ -42,10 +113,9 @@ pub(super) struct Core {
     pub(super) ground: Arc<Ground>,
     pub(super) config: config::Jobs,
     pub(super) limits: LimitTables,
-    pub(super) pool: Arc<Pool>,
+    pub(super) retention: config::Retention,
+    pub(super) live_output: LiveOutput,
     pub(super) nobody: Account,
-    pub(super) table: Mutex<Table>,
-    pub(super) quarantined: Vec<Quarantined>,
     /// Where attendants live, whoever calls.
     pub(super) runtime: Handle,
 }
@@ -59,13 +129,13 @@ pub(super) struct Ready {
 
 /// What became of a request.
 pub(super) enum Registered {
-    Known(Arc<Job>),
+    Known(Entry),
     New(Arc<Job>, Box<SpecRecord>),
 }
 
 impl Core {
     pub(super) fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ground.table()
     }
 
     /// As whom it would run, and whether its limits can be enforced here.
@@ -98,7 +168,7 @@ impl Core {
     /// Off the threads that serve: a name service may take its time.
     async fn account(&self, run_as: &str) -> Result<(Account, Option<Lease>), AccountError> {
         if run_as == "pool" {
-            let lease = self.pool.lease()?;
+            let lease = self.ground.pool.lease()?;
             return Ok((lease.account(), Some(lease)));
         }
         if run_as == "nobody" {
@@ -172,7 +242,8 @@ impl Core {
         if let Some((link, _)) = &first {
             job.set_link(Some(Arc::clone(link)));
         }
-        job.change_terms(|terms| terms.told = Some(terms.for_shim())); // it was born with them
+        // It was born with them; and before the start is told, after which it may be asked for them.
+        job.change_terms(|terms| terms.told = Some(terms.for_shim()));
         job.apply(Event::Started(started));
         if let Some(asked) = job.stop_asked() {
             let _ = job.tell(&asked.message()); // while it was being launched, nobody could be told
@@ -184,10 +255,12 @@ impl Core {
     fn give_up(&self, job: &Job, failure: Failure) {
         tracing::info!(job = %job.id(), "start failed: {failure}");
         job.apply(Event::StartFailed(failure));
-        if let Err(e) = attend::write_final(&self.ground, job, self.ended_at_start(job)) {
-            tracing::error!(job = %job.id(), "cannot write its final record: {e}");
-        }
+        let written = attend::write_final(&self.ground, job, self.ended_at_start(job));
         job.set_settled();
+        match written {
+            Ok(()) => past::shelve(&self.ground, job.id()),
+            Err(e) => tracing::error!(job = %job.id(), "cannot write its final record: {e}"),
+        }
     }
 
     /// It has used nothing, and might have used this.
@@ -217,6 +290,34 @@ impl Core {
         }
     }
 
+    /// Whether nobody knows of such a request; what else is in it does not matter here.
+    pub(super) fn is_new(&self, caller: &Caller, request_id: &str) -> bool {
+        matches!(self.table().request(caller.identity(), request_id, ""), Known::New)
+    }
+
+    /// An entry of the table as a job: from memory, or from its files. `None` for one that has been
+    /// removed, and for one that cannot be read.
+    pub(super) async fn load(&self, entry: Entry) -> Result<Option<Arc<Job>>, FindError> {
+        if let Entry::Live(job) = entry {
+            return Ok(Some(job));
+        }
+        Ok(self.load_all(vec![entry]).await?.pop())
+    }
+
+    /// The same for many.
+    pub(super) async fn load_all(&self, entries: Vec<Entry>) -> Result<Vec<Arc<Job>>, FindError> {
+        let ground = Arc::clone(&self.ground);
+        let load = move || {
+            let jobs = entries.into_iter().map(|entry| match entry {
+                Entry::Live(job) => Ok(Some(job)),
+                Entry::Over(id) => past::load(&ground, id),
+            });
+            jobs.filter_map(Result::transpose).collect::<io::Result<Vec<_>>>()
+        };
+        let loaded = tokio::task::spawn_blocking(load).await;
+        Ok(loaded.map_err(io::Error::other)??)
+    }
+
     /// The job of a request that is known, or a new one in the table.
     pub(super) fn register(
         &self,
@@ -230,7 +331,7 @@ impl Core {
         let owner = caller.identity();
         match table.request(owner, request_id, &digest) {
             Known::New => {}
-            Known::Same(job) => return Ok(Registered::Known(job)),
+            Known::Same(entry) => return Ok(Registered::Known(entry)),
             Known::Other(job) => {
                 let request_id = request_id.into();
                 return Err(StartError::RequestReused { request_id, job });

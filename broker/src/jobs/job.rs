@@ -192,7 +192,7 @@ impl Job {
 
     /// Whether its request may be made anew: it never ran, and only the broker's own end was why.
     pub(super) fn may_be_asked_again(&self) -> bool {
-        self.snapshot().start_failure().is_some_and(|f| NEVER_ASKED.contains(&f.step.as_str()))
+        self.snapshot().was_never_asked()
     }
 
     pub(super) fn is_reachable(&self) -> bool {
@@ -266,10 +266,6 @@ impl Job {
 
 /// A shim that is well answers within a millisecond.
 const ANSWER: Duration = Duration::from_millis(200);
-
-/// The steps at which a start fails when the broker ends before GO: as its own recovery calls it,
-/// and as the shim that was left alone does.
-const NEVER_ASKED: [&str; 2] = ["broker", "abandoned"];
 
 /// The connection to a shim: anybody may send, its attendant alone receives.
 #[derive(Debug)]

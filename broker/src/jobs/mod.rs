@@ -10,8 +10,11 @@ mod figures;
 pub mod input;
 pub mod job;
 pub mod output;
+mod past;
 mod pause;
+mod quarantine;
 mod recover;
+mod retention;
 pub mod spec;
 pub mod state;
 mod supervisor;
@@ -19,7 +22,11 @@ mod table;
 pub mod terms;
 pub mod update;
 
-pub use errors::{DeleteError, PauseError, SignalError, StartError, SupervisorError, UpdateError};
+pub use core::NotKnown;
+pub use errors::{
+    DeleteError, FindError, PauseError, SignalError, StartError, SupervisorError, UpdateError,
+};
 pub use figures::Figures;
+pub use retention::NoRoom;
 pub use supervisor::{Quarantined, Supervisor, Until};
 pub use table::{Filter, Page};

@@ -67,6 +67,13 @@ impl JobCgroup {
         self.path.exists()
     }
 
+    /// The processes in the leaf of the shim; none where there is no such cgroup.
+    pub fn shims(&self) -> Vec<u32> {
+        let path = self.leaf(Leaf::Shim).join("cgroup.procs");
+        let text = fs::read_to_string(path).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
     /// The leaf of the shim, opened.
     ///
     /// # Errors

@@ -2,10 +2,12 @@
 //! here; whatever the broker has in memory was read from it or has been written to it.
 
 mod durable;
+pub mod index;
 pub mod log;
 pub mod records;
 pub mod repair;
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -122,6 +124,54 @@ impl StateDir {
         Ok((ids, strangers))
     }
 
+    /// Moves a job that cannot be read out of the way, whole, with the reason beside its files.
+    /// The reason is written first: a crash on the way leaves a job that cannot be read, and is
+    /// moved at the next start.
+    ///
+    /// # Errors
+    /// As rename(2); the job stays where it is.
+    pub fn quarantine(&self, id: JobId, reason: &str) -> io::Result<()> {
+        make_private(&self.quarantine_dir())?;
+        let from = self.job(id);
+        if let Err(e) = replace(&from, REASON, format!("{reason}\n").as_bytes()) {
+            tracing::warn!(job = %id, "the reason of its quarantine cannot be written: {e}");
+        }
+        fs::rename(from, self.quarantine_dir().join(id.to_string()))
+    }
+
+    /// What is in quarantine, by name, with the reasons.
+    ///
+    /// # Errors
+    /// As readdir(3).
+    pub fn quarantined(&self) -> io::Result<Vec<(String, String)>> {
+        let entries = match fs::read_dir(self.quarantine_dir()) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut all = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let reason = fs::read_to_string(entry.path().join(REASON));
+            let reason = reason.unwrap_or_else(|_| "nobody has written down why".into());
+            all.push((entry.file_name().to_string_lossy().into_owned(), reason.trim().into()));
+        }
+        all.sort();
+        Ok(all)
+    }
+
+    /// Where jobs are that cannot be read.
+    pub fn quarantine_dir(&self) -> PathBuf {
+        self.root.join("quarantine")
+    }
+
+    /// Reads the index of finished jobs, see [`index`].
+    ///
+    /// # Errors
+    /// As open(2).
+    pub fn index(&self) -> io::Result<(index::Index, BTreeMap<JobId, index::Summary>)> {
+        index::Index::open(&self.root)
+    }
+
     /// The directory of all jobs.
     pub fn jobs(&self) -> PathBuf {
         self.root.join("jobs")
@@ -129,6 +179,8 @@ impl StateDir {
 }
 
 const REMOVED: &str = ".removed-";
+/// In the directory of a job in quarantine.
+const REASON: &str = "quarantine-reason";
 
 /// Creates a directory that only root may enter, or makes an existing one so.
 ///
@@ -228,5 +280,19 @@ mod tests {
         fs::create_dir(dir.path().join("jobs/notes")).unwrap();
         assert_eq!(state.list().unwrap(), (vec![kept], vec!["notes".to_owned()]));
         assert!(!dir.path().join("jobs/.removed-x").exists());
+    }
+
+    #[test]
+    fn a_job_in_quarantine_is_whole_and_has_its_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        assert_eq!(state.quarantined().unwrap(), []);
+        let id = JobId::fresh();
+        fs::write(state.create_job(id).unwrap().join("stdout.log"), "x").unwrap();
+        state.quarantine(id, "spec.json: no").unwrap();
+        assert_eq!(state.quarantined().unwrap(), [(id.to_string(), "spec.json: no".into())]);
+        assert_eq!(state.list().unwrap().0, []);
+        let log = state.quarantine_dir().join(id.to_string()).join("stdout.log");
+        assert_eq!(fs::read_to_string(log).unwrap(), "x");
     }
 }

@@ -13,6 +13,7 @@ mod live;
 mod rate;
 mod report;
 mod run_true;
+mod scale;
 mod ssh;
 mod start;
 mod stats;
@@ -77,7 +78,7 @@ impl Bench {
 
 type Measurement = (&'static str, fn(&Bench) -> Result<Vec<Row>>);
 
-const MEASUREMENTS: [Measurement; 10] = [
+const MEASUREMENTS: [Measurement; 11] = [
     ("run", run_true::measure),
     ("start", start::measure),
     ("limits", limits::measure),
@@ -88,6 +89,7 @@ const MEASUREMENTS: [Measurement; 10] = [
     ("idle", idle::measure),
     ("usage", stats::measure),
     ("followers", followers::measure),
+    ("scale", scale::measure),
 ];
 
 /// Succeeds when everything could be measured, whether or not the targets are met.
