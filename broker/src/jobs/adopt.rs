@@ -107,10 +107,10 @@ fn take_over(ground: &Arc<Ground>, pool: &Arc<Pool>, id: JobId) -> io::Result<Op
 /// stranger that has the pid now has another one, and is left alone.
 fn facts(ground: &Ground, id: JobId, record: &SpecRecord) -> io::Result<(Facts, Option<OwnedFd>)> {
     let dir = ground.state.job(id);
-    let spawned = records::load::<SpawnRecord>(&dir, records::SPAWN)?;
-    let boot = spawned.as_ref().map_or(record.boot_id, |spawned| spawned.boot_id);
-    let same_boot = *boot.as_bytes() == ground.boot_id;
-    let pidfd = spawned.as_ref().filter(|_| same_boot).and_then(|spawned| {
+    let same_boot = *record.boot_id.as_bytes() == ground.boot_id;
+    let spawned: Option<SpawnRecord> =
+        if same_boot { records::load(&dir, records::SPAWN)? } else { None };
+    let pidfd = spawned.as_ref().and_then(|spawned| {
         let pidfd = sys::pidfd_open(spawned.shim_pid).ok()?;
         let start_time = host::start_time(spawned.shim_pid).ok()?;
         // Ended and not reaped yet, by whoever has inherited it, is ended.
@@ -121,7 +121,7 @@ fn facts(ground: &Ground, id: JobId, record: &SpecRecord) -> io::Result<(Facts, 
         same_boot,
         shim_lives: pidfd.is_some(),
         spawned,
-        exit: records::load_exit(&dir, boot.as_bytes())?,
+        exit: records::load_exit(&dir, record.boot_id.as_bytes())?,
         finished: records::load::<FinalRecord>(&dir, records::FINAL)?,
     };
     Ok((facts, pidfd))

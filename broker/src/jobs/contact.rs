@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use super::core::Ground;
 use super::failure::failure;
 use super::job::{Job, Link};
-use super::state::{Contact, Event};
+use super::state::{Contact, Event, Snapshot};
 use crate::host;
 use crate::launch::LaunchError;
 use crate::store::log;
@@ -168,6 +168,11 @@ fn take(job: &Job, message: FromShim) {
         FromShim::Stopping => job.apply(Event::StopAsked),
         FromShim::Limits(limits) => job.change_terms(|terms| terms.told = Some(limits)),
         FromShim::Failed(failed) => {
+            let known = job.snapshot();
+            if known.started.is_none() {
+                // An adopted job is taken for running until its shim tells; this one never was.
+                job.restore(Snapshot { contact: known.contact, ..Snapshot::starting() });
+            }
             job.apply(Event::StartFailed(failure(&LaunchError::Shim(failed), job.record())));
         }
     }

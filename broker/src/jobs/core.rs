@@ -187,10 +187,15 @@ impl Core {
 
     fn give_up(&self, job: &Job, failure: Failure) {
         tracing::info!(job = %job.id(), "start failed: {failure}");
-        job.apply(Event::StartFailed(failure));
-        if let Err(e) = attend::write_final(&self.ground, job, self.ended_at_start(job)) {
+        let mut known = job.snapshot();
+        if let Err(impossible) = known.apply(Event::StartFailed(failure), host::now_ns()) {
+            tracing::error!(job = %job.id(), "{impossible}");
+        }
+        // On record before it is told: a request that was refused is not run by the next broker.
+        if let Err(e) = attend::write_final(&self.ground, job, &known, self.ended_at_start(job)) {
             tracing::error!(job = %job.id(), "cannot write its final record: {e}");
         }
+        job.restore(known);
         job.set_settled();
     }
 

@@ -176,9 +176,9 @@ impl Job {
         self.snapshot.send_replace(snapshot);
     }
 
-    /// Whether its request may be made anew: it never ran, and only the broker's own end was why.
+    /// See [`Snapshot::may_be_asked_again`].
     pub(super) fn may_be_asked_again(&self) -> bool {
-        self.snapshot().start_failure().is_some_and(|f| NEVER_ASKED.contains(&f.step.as_str()))
+        self.snapshot().may_be_asked_again()
     }
 
     pub(super) fn is_reachable(&self) -> bool {
@@ -239,10 +239,6 @@ impl Job {
         lock(&self.stop).clone()
     }
 }
-
-/// The steps at which a start fails when the broker ends before GO: as its own recovery calls it,
-/// and as the shim that was left alone does.
-const NEVER_ASKED: [&str; 2] = ["broker", "abandoned"];
 
 /// The connection to a shim: anybody may send, its attendant alone receives.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ pub mod input;
 pub mod job;
 pub mod output;
 mod pause;
-mod recover;
+pub mod recover;
 pub mod spec;
 pub mod state;
 mod supervisor;

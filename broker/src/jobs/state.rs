@@ -190,6 +190,11 @@ impl Snapshot {
         self.failure.clone()
     }
 
+    /// Whether its request may be made anew: it never ran, and only the broker's own end was why.
+    pub fn may_be_asked_again(&self) -> bool {
+        self.start_failure().is_some_and(|f| NEVER_ASKED.contains(&f.step.as_str()))
+    }
+
     /// Takes one event in.
     ///
     /// # Errors
@@ -217,6 +222,10 @@ impl Snapshot {
         Ok(())
     }
 }
+
+/// The steps at which a start fails when the broker ends before GO: as its own recovery calls it,
+/// and as the shim that was left alone does.
+const NEVER_ASKED: [&str; 2] = ["broker", "abandoned"];
 
 /// What the output came to, for the final record.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -145,11 +145,8 @@ impl Core {
     fn record_terms(&self, job: &Job, terms: &Terms, is_changing: bool) -> Result<(), UpdateError> {
         let mut record = terms.recorded(job.record());
         record.is_changing = is_changing;
-        let save = || -> io::Result<()> {
-            let dir = self.ground.state.job(job.id());
-            records::save(&dir, records::SPEC, &record)?.sync_data()
-        };
-        save().map_err(UpdateError::Record)
+        records::save_durably(&self.ground.state.job(job.id()), records::SPEC, &record)
+            .map_err(UpdateError::Record)
     }
 
     /// The shim takes what is its own; should it go away in this moment, it is told when it is
@@ -199,5 +196,5 @@ pub(super) fn finish(ground: &Ground, job: &Job) -> io::Result<()> {
         tracing::error!(job = %job.id(), "a change of its limits cannot be finished: {e}");
     }
     let record = job.terms().recorded(job.record());
-    records::save(&ground.state.job(job.id()), records::SPEC, &record)?.sync_data()
+    records::save_durably(&ground.state.job(job.id()), records::SPEC, &record)
 }

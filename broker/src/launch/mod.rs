@@ -125,12 +125,13 @@ impl Launcher {
 
     /// Ends and removes what is left of a job outside its directory. Blocks.
     pub fn clean(&self, id: JobId) {
+        // Before the cgroup, whose presence tells a later broker that something is left.
+        let _ = fs::remove_file(self.socket(id)); // absent is as good
         let cgroup = self.tree.job(id);
         let result = cgroup.kill_work().and_then(|()| cgroup.remove());
         if let Err(e) = result {
             tracing::warn!(job = %id, "cannot remove its cgroup, a later start will: {e}");
         }
-        let _ = fs::remove_file(self.socket(id)); // absent is as good
     }
 
     /// The cgroup with its limits, and a shim in it.

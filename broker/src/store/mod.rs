@@ -18,7 +18,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::id::JobId;
 use crate::sys;
-pub use durable::{replace, sync_directory};
+pub use durable::{replace, replace_durably};
 
 /// An opened state directory. One broker holds it at a time.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl StateDir {
         let lock = lock(root)?;
         let path = root.join("epoch");
         let epoch = read_epoch(&path).map_err(io("read", &path))? + 1;
-        replace(root, "epoch", epoch.to_string().as_bytes()).map_err(io("write", &path))?;
+        replace_durably(root, "epoch", epoch.to_string().as_bytes()).map_err(io("write", &path))?;
         Ok(StateDir { root: root.into(), epoch, _lock: lock })
     }
 
