@@ -104,6 +104,7 @@ impl Builder {
             log: Log::default(),
             broker: None,
             port: 0,
+            crash: None,
             admins: self.admins,
             jobs: self.jobs,
             programs,
@@ -123,6 +124,7 @@ pub struct Env {
     users: Mutex<HashMap<String, Issued>>,
     log: Log,
     port: u16,
+    crash: Option<String>,
     admins: Vec<String>,
     jobs: Vec<String>,
     programs: Programs,
@@ -300,6 +302,26 @@ impl Env {
         }
     }
 
+    /// Where brokers that are started from now on kill themselves, see `job_shim::crash`.
+    pub fn crash_brokers(&mut self, at: Option<String>) {
+        self.crash = at;
+    }
+
+    /// Whether the broker has died by itself.
+    pub fn broker_has_died(&mut self) -> bool {
+        self.broker.as_mut().is_none_or(Broker::has_ended)
+    }
+
+    /// Starts a broker in the place of one that has died, and sees whether that one lives.
+    ///
+    /// # Panics
+    /// While one lives.
+    pub fn try_revive_broker(&mut self) -> bool {
+        assert!(self.broker_has_died(), "one broker at a time");
+        self.broker = None;
+        self.try_start().is_ok()
+    }
+
     /// kill -9, and the next one.
     pub fn restart_broker(&mut self) {
         self.kill_broker();
@@ -339,7 +361,8 @@ impl Env {
     fn try_start(&mut self) -> Result<(), String> {
         let path = self.path("broker.toml");
         fs::write(&path, self.config(self.port)).expect("the configuration can be written");
-        self.broker = Some(Broker::start(&self.programs.broker, &path, &self.log)?);
+        self.broker =
+            Some(Broker::start(&self.programs.broker, &path, self.crash.as_deref(), &self.log)?);
         Ok(())
     }
 

@@ -13,11 +13,12 @@ mod broker;
 mod cgroup;
 mod env;
 mod jobctl;
+pub mod ledger;
 pub mod oracle;
 mod patience;
 mod programs;
 
-pub use broker::Broker;
+pub use broker::{Broker, CRASH_AT};
 pub use cgroup::Cgroup;
 pub use env::{Builder, Env, Gate};
 pub use jobctl::{Finished, Running};

@@ -5,6 +5,8 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use job_shim::crash::{self, Point};
+
 use super::attend::{attend, settle};
 use super::core::Ground;
 use super::job::Job;
@@ -34,7 +36,9 @@ pub(super) fn adopt(
         .map(|id| Quarantined { id, reason: "its name is no job id".into() })
         .collect();
     for id in ids {
-        match take_over(ground, pool, id) {
+        let taken = take_over(ground, pool, id);
+        crash::at(Point::TakenOver);
+        match taken {
             Ok(Some(job)) => table.add(job),
             Ok(None) => {}
             Err(e) => {

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use job_shim::crash::{self, Point};
 use job_shim::frame;
 use job_shim::wire::{Failed, FromShim};
 
@@ -64,16 +65,20 @@ pub(super) async fn settle(ground: Arc<Ground>, job: Arc<Job>) {
 }
 
 fn settle_now(ground: &Ground, job: &Job) -> io::Result<()> {
+    crash::at(Point::ShimGone);
     let cgroup = ground.launcher.tree().job(job.id());
     if let Err(e) = cgroup.kill_work() {
         tracing::error!(job = %job.id(), "processes of it cannot be killed: {e}");
     }
+    crash::at(Point::WorkKilled);
     let known = match job.snapshot() {
         known if known.state.is_over() => known,
         known => learn_end(ground, job, &known)?,
     };
+    crash::at(Point::EndLearned);
     // On record before anybody sees it: what the next broker reads is what this one has told.
     let written = write_final(ground, job, &known, figures::now(ground, job));
+    crash::at(Point::EndRecorded);
     job.restore(known);
     written?;
     report(job);

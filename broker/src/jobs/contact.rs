@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use job_shim::frame;
 use job_shim::wire::{BrokerHello, FromShim, ShimHello, ToShim};
@@ -39,6 +39,7 @@ pub(super) async fn keep(
 ) {
     let dir = ground.state.job(job.id());
     let mut pause = PAUSES.0;
+    let mut unheard = Instant::now();
     loop {
         let connection = match first.take() {
             Some(connection) => Ok(connection),
@@ -54,12 +55,16 @@ pub(super) async fn keep(
                 tell_limits(job);
                 listen(job, &link, reader).await;
                 job.set_link(None);
+                unheard = Instant::now();
                 if job.snapshot().state.is_over() {
                     // It has told its end, and what is left is its exit, which is not seen from
                     // here. (Closing an inotify descriptor may block for 5 to 15 ms: measured.)
                     return pending().await;
                 }
             }
+            // One that was left alone before GO refuses, too, and is gone in a moment: it must not
+            // be taken for one whose job runs.
+            Err(_) if unheard.elapsed() < PATIENCE => {}
             Err(e) => {
                 if job.snapshot().contact != Contact::Silent {
                     tracing::warn!(job = %job.id(), "its shim lives and does not answer: {e}");

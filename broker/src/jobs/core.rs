@@ -226,7 +226,20 @@ impl Core {
         }
     }
 
-    /// The job of a request that is known, or a new one in the table.
+    /// The job of a request that is known.
+    pub(super) fn known(
+        &self,
+        caller: &Caller,
+        spec: &JobSpec,
+        request_id: &str,
+    ) -> Result<Option<Arc<Job>>, StartError> {
+        if request_id.is_empty() {
+            return Ok(None);
+        }
+        known(&self.table(), caller.identity(), request_id, &digest(spec))
+    }
+
+    /// The job of a request that is known by now, or a new one in the table.
     pub(super) fn register(
         &self,
         caller: &Caller,
@@ -237,13 +250,8 @@ impl Core {
         let digest = digest(&spec);
         let mut table = self.table();
         let owner = caller.identity();
-        match table.request(owner, request_id, &digest) {
-            Known::New => {}
-            Known::Same(job) => return Ok(Registered::Known(job)),
-            Known::Other(job) => {
-                let request_id = request_id.into();
-                return Err(StartError::RequestReused { request_id, job });
-            }
+        if let Some(job) = known(&table, owner, request_id, &digest)? {
+            return Ok(Registered::Known(job));
         }
         if let Some(job) = table.live_name(owner, &spec.name) {
             return Err(StartError::NameTaken { name: spec.name, job });
@@ -254,6 +262,19 @@ impl Core {
         let job = Job::new(public, Snapshot::starting(), lease);
         table.add(Arc::clone(&job));
         Ok(Registered::New(job, Box::new(record)))
+    }
+}
+
+fn known(
+    table: &Table,
+    owner: &Identity,
+    request_id: &str,
+    digest: &str,
+) -> Result<Option<Arc<Job>>, StartError> {
+    match table.request(owner, request_id, digest) {
+        Known::New => Ok(None),
+        Known::Same(job) => Ok(Some(job)),
+        Known::Other(job) => Err(StartError::RequestReused { request_id: request_id.into(), job }),
     }
 }
 

@@ -108,8 +108,14 @@ impl Supervisor {
     ) -> Result<Arc<Job>, StartError> {
         let (caller, spec) = wish.into_parts();
         loop {
-            let ready = self.core.ready(&spec).await?;
-            let registered = self.core.register(&caller, spec.clone(), ready, request_id)?;
+            // First: a repeated call needs nothing that a new job would, such as a uid of the pool.
+            let registered = match self.core.known(&caller, &spec, request_id)? {
+                Some(job) => Registered::Known(job),
+                None => {
+                    let ready = self.core.ready(&spec).await?;
+                    self.core.register(&caller, spec.clone(), ready, request_id)?
+                }
+            };
             let (job, is_new) = match registered {
                 Registered::Known(job) => (job, false),
                 Registered::New(job, record) => {

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use job_shim::crash::{self, Point};
 use job_shim::wire::ToShim;
 
 use super::core::{Core, Ground};
@@ -123,6 +124,7 @@ impl Core {
             }
         }
         self.record_terms(job, new, true)?;
+        crash::at(Point::ChangeRecorded);
         // Before the kernel is told: it may kill the job, and the last record shows the new limit.
         job.change_terms(|terms| *terms = Terms { told: terms.told, ..new.clone() });
         if let Err(error) = after.replace(&before, tree, &cgroup) {
@@ -134,7 +136,9 @@ impl Core {
             self.record_terms(job, old, false)?;
             return Err(error.into());
         }
+        crash::at(Point::ChangeMade);
         self.record_terms(job, new, false)?;
+        crash::at(Point::ChangeDone);
         for change in &new.changes[old.changes.len()..] {
             let ChangeRecord { by, name, from, to, .. } = change;
             tracing::info!(job = %job.id(), by, name, from, to, "limit changed");

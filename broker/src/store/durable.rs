@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use job_shim::crash::{self, Point};
+
 /// Writes `dir/name` under another name and renames it: atomic against a crash of this process.
 /// After a crash of the host the name may be there and the bytes not: a file system writes the
 /// bytes of a new file later than its name.
@@ -24,8 +26,11 @@ pub fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<File> {
 /// As [`replace`], and fsync(2).
 pub fn replace_durably(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let (file, draft) = draft(dir, name, bytes)?;
+    crash::at(Point::DraftWritten);
     file.sync_data()?;
+    crash::at(Point::DraftSynced);
     fs::rename(draft, dir.join(name))?;
+    crash::at(Point::RecordRenamed);
     File::open(dir)?.sync_all()
 }
 

@@ -12,6 +12,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use job_shim::crash::{self, Point};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, poll};
@@ -99,6 +100,7 @@ impl StateDir {
     pub fn remove_job(&self, id: JobId) -> io::Result<()> {
         let doomed = self.jobs().join(format!("{REMOVED}{id}"));
         fs::rename(self.job(id), &doomed)?;
+        crash::at(Point::RemovalBegun);
         remove_tree(&doomed)
     }
 
