@@ -218,6 +218,11 @@ impl Env {
         }
     }
 
+    /// A new connection to a broker that may be dying.
+    pub(crate) async fn try_client(&self, name: &str) -> Option<Client> {
+        client::connect(&self.addr(), &self.credentials(name)).await.ok()
+    }
+
     /// A new connection to the broker.
     ///
     /// # Panics

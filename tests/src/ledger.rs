@@ -30,6 +30,12 @@ pub fn request(env: &Env, name: &str, script: &str) -> StartJobRequest {
     let text = format!("echo $JOB_ID >> {}; {script}", file.display());
     let mut spec = JobSpec { run_as: "pool".into(), ..api::script(&text) };
     spec.env.insert("ORACLE_EXIT".into(), EXIT.to_string());
+    named(name, spec)
+}
+
+/// Any job as the request of this name.
+pub fn named(name: &str, mut spec: JobSpec) -> StartJobRequest {
+    spec.labels.insert("request".into(), name.into());
     StartJobRequest { spec: Some(spec), request_id: name.into() }
 }
 
@@ -53,8 +59,7 @@ pub struct Persistent {
 impl Persistent {
     /// Starts a broker if there is none.
     pub async fn new(env: &mut Env, user: &str) -> Persistent {
-        revive(env);
-        Persistent { client: env.client(user).await, user: user.into() }
+        Persistent { client: connect(env, user).await, user: user.into() }
     }
 
     /// Calls until there is an answer of a broker's.
@@ -87,8 +92,7 @@ impl Persistent {
             assert!(Instant::now() < deadline, "for {PATIENCE:?}: {status:?}");
             if env.broker_has_died() {
                 env.crash_brokers(None);
-                revive(env);
-                self.client = env.client(&self.user).await;
+                self.client = connect(env, &self.user).await;
             } else {
                 tokio::time::sleep(Duration::from_millis(10)).await; // between two tries
             }
@@ -107,9 +111,10 @@ impl Persistent {
 
     /// All jobs that a request has made, those that never ran among them; oldest first.
     pub async fn jobs_of(&mut self, env: &mut Env, name: &str) -> Vec<Job> {
-        let list = async |client: &mut Client| client.list_jobs(ListJobsRequest::default()).await;
+        let labels = [("request".to_owned(), name.to_owned())].into();
+        let request = ListJobsRequest { labels, ..Default::default() };
+        let list = async |client: &mut Client| client.list_jobs(request.clone()).await;
         let mut jobs = self.call(env, list).await.expect("a list").into_inner().jobs;
-        jobs.retain(|job| job.request_id == name);
         jobs.reverse();
         jobs
     }
@@ -183,6 +188,19 @@ fn judge_one(job: &Job, ran: bool) -> bool {
 fn assert_beginning(stream: char, bytes: &[u8], lines: u64) {
     let whole: String = (0..lines).map(|number| oracle::line(stream, number)).collect();
     assert!(whole.as_bytes().starts_with(bytes), "{}", String::from_utf8_lossy(bytes));
+}
+
+/// To a broker that lives, and does not die in this very moment.
+async fn connect(env: &mut Env, user: &str) -> Client {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        revive(env);
+        if let Some(client) = env.try_client(user).await {
+            return client;
+        }
+        assert!(Instant::now() < deadline, "no connection to the broker for {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await; // between two tries
+    }
 }
 
 /// Starts brokers until one lives. The one that is to crash may do so before it is ready.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use job_api::client::Client;
 use job_api::v1::job::State;
 use job_api::v1::{
-    Cause, DeleteJobRequest, GetServerInfoRequest, ListJobsRequest, StartJobRequest,
+    Cause, DeleteJobRequest, GetServerInfoRequest, JobSpec, ListJobsRequest, StartJobRequest,
     StopJobRequest, UpdateJobRequest,
 };
 use job_shim::crash::Point;
@@ -56,8 +56,8 @@ fn sleeper(env: &Env, name: &str) -> StartJobRequest {
 }
 
 fn missing(name: &str) -> StartJobRequest {
-    let spec = job_api::v1::JobSpec { run_as: "pool".into(), ..api::spec(&["/nonexistent"]) };
-    StartJobRequest { spec: Some(spec), request_id: name.into() }
+    let spec = JobSpec { run_as: "pool".into(), ..api::spec(&["/nonexistent"]) };
+    ledger::named(name, spec)
 }
 
 /// A life of three jobs with everything that leaves something behind: start, run, end, update, stop,

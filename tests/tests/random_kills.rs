@@ -19,8 +19,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::task::JoinHandle;
 
-/// One round; then all of it is judged and removed, so that a long run does not grow.
-const ROUND: Duration = Duration::from_secs(9);
+/// One round of kills; then all of it is judged and removed, so that a long run does not grow.
+const ROUND: Duration = Duration::from_secs(5);
 
 /// What one request is to come to.
 struct Asked {

@@ -11,6 +11,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use job_shim::crash::{self, Point};
 use nix::errno::Errno;
@@ -146,13 +148,23 @@ fn remove_tree(path: &Path) -> io::Result<()> {
 }
 
 fn lock(root: &Path) -> Result<Flock<File>, OpenError> {
-    let held = |holder| OpenError::Held { path: root.into(), holder };
-    match try_lock(root)? {
-        Ok(lock) => Ok(lock),
-        Err(holder) if ends_now(&holder) => try_lock(root)?.map_err(held),
-        Err(holder) => Err(held(holder)),
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let holder = match try_lock(root)? {
+            Ok(lock) => return Ok(lock),
+            Err(holder) => holder,
+        };
+        if !ends_now(&holder) || Instant::now() > until {
+            return Err(OpenError::Held { path: root.into(), holder });
+        }
+        // It has gone and its lock is there: a shim that it had just cloned has all its descriptors
+        // until the execve(2), which nothing tells of.
+        thread::sleep(Duration::from_millis(1));
     }
 }
+
+/// How long one that has gone may leave its lock behind.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The lock, with this process's pid in it; or the pid that is in it.
 fn try_lock(root: &Path) -> Result<Result<Flock<File>, String>, OpenError> {
@@ -176,7 +188,7 @@ fn try_lock(root: &Path) -> Result<Result<Flock<File>, String>, OpenError> {
 }
 
 /// One that has just been killed closes thousands of descriptors before it lets go of the lock:
-/// worth a second of waiting. When its pidfd tells of its end, the lock is free.
+/// worth a second of waiting.
 fn ends_now(holder: &str) -> bool {
     let Ok(pid) = holder.parse() else { return false };
     let Ok(pidfd) = sys::pidfd_open(pid) else { return true };
@@ -204,6 +216,20 @@ mod tests {
         assert!(refusal.contains(&std::process::id().to_string()), "{refusal}");
         drop(first);
         assert_eq!(StateDir::open(dir.path()).unwrap().epoch(), 2);
+    }
+
+    #[test]
+    fn the_lock_of_one_that_is_gone_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = StateDir::open(dir.path()).unwrap();
+        // No process has it: pids end at 4194304, see proc_sys_kernel(5).
+        fs::write(dir.path().join("lock"), "4999999").unwrap();
+        let release = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(50)); // the time until an execve
+            drop(first);
+        });
+        assert_eq!(StateDir::open(dir.path()).unwrap().epoch(), 2);
+        release.join().unwrap();
     }
 
     #[test]
