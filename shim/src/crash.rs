@@ -56,8 +56,9 @@ points! {
         SocketRemoved = "The job's socket is gone.",
         CgroupRemoved = "Its cgroup is gone.",
         ChangeRecorded = "A change of limits is in `spec.json`, and not made.",
-        ChangeMade = "It is made.",
-        ChangeDone = "And `spec.json` says so; the shim has not been told.",
+        ChangeMade = "The kernel has taken it.",
+        ChangeTold = "The shim has taken it.",
+        ChangeDone = "And `spec.json` says so; nobody else has been told.",
         TakenOver = "A job of an earlier broker has been judged.",
         RemovalBegun = "A deleted job has lost its name.",
     [SHIM: "Those of the shim."]

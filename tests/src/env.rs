@@ -24,6 +24,7 @@ use crate::cgroup::Cgroup;
 use crate::jobctl::{Finished, Running};
 use crate::patience::{PATIENCE, lives, until};
 use crate::programs::Programs;
+use crate::small_disk::{self, SmallDisk};
 
 /// What an environment is to be; see [`Env::builder`].
 #[derive(Debug, Default)]
@@ -32,6 +33,8 @@ pub struct Builder {
     users: Vec<String>,
     admins: Vec<String>,
     jobs: Vec<String>,
+    sections: String,
+    disk: Option<String>,
     programs: Option<Programs>,
 }
 
@@ -51,6 +54,18 @@ impl Builder {
     /// A line of the section `[jobs]` of the broker's configuration.
     pub fn config(mut self, line: &str) -> Builder {
         self.jobs.push(line.into());
+        self
+    }
+
+    /// More sections of the broker's configuration.
+    pub fn sections(mut self, text: &str) -> Builder {
+        self.sections += text;
+        self
+    }
+
+    /// The state directory on a small disk of its own, of a size as mount(8) takes it for a tmpfs.
+    pub fn state_disk(mut self, size: &str) -> Builder {
+        self.disk = Some(size.into());
         self
     }
 
@@ -90,10 +105,13 @@ impl Builder {
         fs::create_dir(&shared).expect("a directory");
         open_to_jobs(&shared, 0o777);
         let programs = self.programs.unwrap_or_else(Programs::find);
-        for (from, to) in [(&programs.shim, "job-shim"), (&programs.oracle, "oracle")] {
+        let copied =
+            [(&programs.shim, "job-shim"), (&programs.oracle, "oracle"), (&programs.load, "load")];
+        for (from, to) in copied {
             // The target directory may be below one that jobs cannot enter.
             fs::copy(from, dir.path().join(to)).expect("it can be copied");
         }
+        let disk = self.disk.map(|size| SmallDisk::mount(&dir.path().join("state"), &size));
         let pki = Authority::create(&dir.path().join("pki"), "local", CA_VALIDITY);
         let pki = pki.expect("a certificate authority");
         let names = ServerNames { dns: vec!["localhost".into()], ips: vec![[127, 0, 0, 1].into()] };
@@ -107,8 +125,10 @@ impl Builder {
             crash: None,
             admins: self.admins,
             jobs: self.jobs,
+            sections: self.sections,
             programs,
             pki,
+            _disk: disk,
             dir,
         };
         env.admins.iter().chain(&self.users).for_each(|name| _ = env.identity(name));
@@ -127,8 +147,10 @@ pub struct Env {
     crash: Option<String>,
     admins: Vec<String>,
     jobs: Vec<String>,
+    sections: String,
     programs: Programs,
     pki: Authority,
+    _disk: Option<SmallDisk>,
     // Last: its files go when everything that uses them has gone.
     dir: TempDir,
 }
@@ -188,6 +210,11 @@ impl Env {
     /// The oracle, where jobs can execute it.
     pub fn oracle(&self) -> String {
         self.text_path("oracle")
+    }
+
+    /// The workload of tests of limits, where jobs can execute it.
+    pub fn load(&self) -> String {
+        self.text_path("load")
     }
 
     /// A new gate, at which a job can be made to wait.
@@ -383,8 +410,8 @@ impl Env {
         self.jobs.iter().for_each(|line| jobs += &format!("{line}\n"));
         format!(
             "listen = \"127.0.0.1:{port}\"\nadmins = {:?}\n[tls]\ncert = \"{dir}/pki/server.crt\"\n\
-             key = \"{dir}/pki/server.key\"\nclient_ca = \"{dir}/pki/ca.crt\"\n[jobs]\n{jobs}",
-            self.admins
+             key = \"{dir}/pki/server.key\"\nclient_ca = \"{dir}/pki/ca.crt\"\n[jobs]\n{jobs}{}\n",
+            self.admins, self.sections
         )
     }
 
@@ -429,7 +456,7 @@ impl Gate {
     }
 }
 
-fn open_to_jobs(path: &Path, mode: u32) {
+pub(crate) fn open_to_jobs(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).expect("it is ours");
 }
 
@@ -448,6 +475,7 @@ fn sweep() {
         Cgroup::all().iter().filter(|cgroup| is_left(cgroup.path())).for_each(Cgroup::end);
         let entries = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
         for path in entries.map(|entry| entry.path()).filter(|path| is_left(path)) {
+            small_disk::unmount(&path.join("state"));
             let _ = fs::remove_dir_all(path); // another process may be faster
         }
     });

@@ -15,6 +15,8 @@ pub struct Programs {
     pub shim: PathBuf,
     /// The workload of this package, see [`crate::oracle`].
     pub oracle: PathBuf,
+    /// The workload of tests of limits, see its own help.
+    pub load: PathBuf,
 }
 
 impl Programs {
@@ -46,6 +48,7 @@ impl Programs {
             shim: program("JOB_SHIM_BIN", shim),
             // Built with this very test, beside its directory `deps`.
             oracle: program("JOB_ORACLE_BIN", &own_dir().join("oracle")),
+            load: program("JOB_LOAD_BIN", &own_dir().join("load")),
         }
     }
 }

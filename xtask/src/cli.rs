@@ -28,6 +28,12 @@ enum Command {
     /// What `bench` has run as a job
     #[command(hide = true)]
     BenchWriter(bench::writer::Args),
+    /// What `bench` has run in the testbed VM
+    #[command(hide = true)]
+    BenchLimits(bench::limits::Args),
+    /// What `demo` has run in the testbed VM
+    #[command(hide = true)]
+    DemoLimits(demo::visit::Args),
     /// Build job-broker, jobctl, job-certs and the static job-shim, and say where they are
     Build(programs::Args),
     /// Formatting, lints, unit tests, end-to-end tests here and in the testbed VM
@@ -48,6 +54,8 @@ pub(crate) fn dispatch() -> ExitCode {
         Command::Down(args) => down::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::BenchWriter(args) => bench::writer::run(&args),
+        Command::BenchLimits(args) => bench::limits::run(&args),
+        Command::DemoLimits(args) => demo::visit::run(&args),
         Command::Build(args) => programs::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Soak(args) => soak::run(&args),

@@ -162,7 +162,7 @@ impl JobService for Grpc {
             done = self.supervisor.wait(&job, until, within) => done,
             _ = closing.wait_for(|closing| *closing) => return Err(refuse::closing()),
         };
-        Ok(Response::new(v1::WaitJobResponse { job: self.show(&job), done }))
+        Ok(Response::new(v1::WaitJobResponse { job: self.show_all(&job).await, done }))
     }
 
     async fn stop_job(

@@ -85,6 +85,10 @@ fn take_over(ground: &Arc<Ground>, pool: &Arc<Pool>, id: JobId) -> io::Result<Op
         }
         Verdict::Settle => {
             let job = job(Snapshot { contact: Contact::Recovering, ..running() });
+            if !is_changing {
+                // It was born with them, or had taken them.
+                job.change_terms(|terms| terms.told = Some(terms.for_shim()));
+            }
             tokio::spawn(settle(Arc::clone(ground), Arc::clone(&job)));
             job
         }

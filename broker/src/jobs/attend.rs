@@ -13,7 +13,7 @@ use super::core::Ground;
 use super::failure::failure;
 use super::figures::{self, Figures};
 use super::job::{Job, Link};
-use super::recover::{self, Stopped};
+use super::recover;
 use super::state::{Snapshot, Totals};
 use crate::host;
 use crate::launch::LaunchError;
@@ -110,9 +110,9 @@ fn learn_end(ground: &Ground, job: &Job, known: &Snapshot) -> io::Result<Snapsho
         None => repair::repair(&dir)?,
     };
     job.set_progress(totals.into());
-    let stopped = job.stop_asked().map(|asked| Stopped { asked, time_ns: host::now_ns() });
     let describe = |failed: Failed| failure(&LaunchError::Shim(failed), record);
-    recover::settle(known, exit, stopped, describe, record.created_ns, host::now_ns())
+    let asked = job.stop_asked();
+    recover::settle(known, exit, asked.as_ref(), describe, record.created_ns, host::now_ns())
         .map_err(io::Error::other)
 }
 

@@ -4,7 +4,6 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use job_shim::wire::{Stop, ToShim};
 use tokio::net::UnixStream;
 use tokio::runtime::Handle;
 use uuid::Uuid;
@@ -173,13 +172,10 @@ impl Core {
         if let Some((link, _)) = &first {
             job.set_link(Some(Arc::clone(link)));
         }
-        job.apply(Event::Started(started));
         job.change_terms(|terms| terms.told = Some(terms.for_shim())); // it was born with them
+        job.apply(Event::Started(started));
         if let Some(asked) = job.stop_asked() {
-            // Asked while it was being launched; nobody could be told then.
-            let grace_ms = u64::try_from(job.record().spec.stop_timeout.as_millis());
-            let (grace_ms, source) = (grace_ms.unwrap_or(u64::MAX), asked.source);
-            let _ = job.tell(&ToShim::Stop(Stop { grace_ms, source, by: asked.by }));
+            let _ = job.tell(&asked.message()); // while it was being launched, nobody could be told
         }
         let (ground, job) = (Arc::clone(&self.ground), Arc::clone(job));
         self.runtime.spawn(attend::attend(ground, job, shim.pidfd, first));

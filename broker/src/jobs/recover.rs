@@ -3,7 +3,7 @@
 //! never run again. The model in `tests/tests/model` runs on these functions.
 
 use job_shim::record::{ExitFile, Outcome};
-use job_shim::wire::{Cause, Exited, Failed, Started};
+use job_shim::wire::{Cause, Exited, Failed, Source, Started};
 
 use super::job::StopAsked;
 use super::state::{Event, Failure, Impossible, Snapshot};
@@ -54,19 +54,10 @@ pub fn decide(facts: Facts) -> Verdict {
     }
 }
 
-/// As whom and when a broker stops a job by itself, whose shim does not.
-#[derive(Debug, Clone)]
-pub struct Stopped {
-    /// Who asked for it.
-    pub asked: StopAsked,
-    /// Nanoseconds since 1970.
-    pub time_ns: u64,
-}
-
 /// What becomes of a job that is not over and has no shim any more, by that one's records: its
 /// end, or `lost`. What has been told of an exit stands.
 ///
-/// `describe` puts a failed start into words; `created_ns` is the job's beginning where nobody
+/// `asked`: who wanted it stopped, should the broker have done that itself. `describe` puts a failed start into words; `created_ns` is the job's beginning where nobody
 /// told when it started.
 ///
 /// # Errors
@@ -74,7 +65,7 @@ pub struct Stopped {
 pub fn settle(
     known: &Snapshot,
     exit: ExitFile,
-    stopped: Option<Stopped>,
+    asked: Option<&StopAsked>,
     describe: impl FnOnce(Failed) -> Failure,
     created_ns: u64,
     now_ns: u64,
@@ -82,8 +73,14 @@ pub fn settle(
     let mut known = known.clone();
     let incomplete = exit.ended.is_none();
     let told = known.exited.clone().map(Outcome::Exited);
-    let by_us = || killed_by_us(stopped, exit.outcome.as_ref());
-    match told.or_else(by_us).or(exit.outcome) {
+    let recorded = || match exit.outcome {
+        Some(Outcome::Exited(exited)) => {
+            Some(Outcome::Exited(killed_by_us(asked, &exited).unwrap_or(exited)))
+        }
+        Some(failed) => Some(failed),
+        None => killed_by_us(asked, &from_nowhere(now_ns)).map(Outcome::Exited),
+    };
+    match told.or_else(recorded) {
         Some(Outcome::Exited(exited)) => {
             if known.started.is_none() {
                 // The start was never told to this broker: the pid is not known any more.
@@ -107,20 +104,23 @@ pub fn settle(
     Ok(known)
 }
 
-/// A stop that the broker had to carry out itself, since the shim did not answer: that has no
-/// record, or one of a SIGKILL from nowhere.
-fn killed_by_us(stopped: Option<Stopped>, recorded: Option<&Outcome>) -> Option<Outcome> {
-    let Stopped { asked, time_ns } = stopped?;
-    let is_ours = match recorded {
-        None => true,
-        Some(Outcome::Exited(exited)) => {
-            exited.cause == Cause::Signaled && exited.wait_status == libc::SIGKILL
-        }
-        Some(Outcome::Failed(_)) => false,
-    };
-    let (cause, source, by) = (Cause::Stopped, asked.source, asked.by);
-    let exited = Exited { wait_status: libc::SIGKILL, cause, source, by, time_ns };
-    is_ours.then_some(Outcome::Exited(exited))
+/// A stop that the broker had to carry out itself, since the shim did not answer: the shim, if it
+/// lives, knows of a SIGKILL from nowhere.
+pub(super) fn killed_by_us(asked: Option<&StopAsked>, recorded: &Exited) -> Option<Exited> {
+    let asked = asked?;
+    let from_nowhere = recorded.cause == Cause::Signaled && recorded.wait_status == libc::SIGKILL;
+    from_nowhere.then(|| Exited {
+        cause: Cause::Stopped,
+        source: asked.source,
+        by: asked.by.clone(),
+        ..recorded.clone()
+    })
+}
+
+/// What a shim would have recorded that had the time.
+fn from_nowhere(time_ns: u64) -> Exited {
+    let (cause, source) = (Cause::Signaled, Source::System);
+    Exited { wait_status: libc::SIGKILL, cause, source, by: String::new(), time_ns }
 }
 
 #[cfg(test)]
@@ -128,7 +128,8 @@ mod tests {
     use super::*;
     use crate::jobs::state::{State, Totals};
     use crate::launch::usage::Usage;
-    use job_shim::wire::{Source, Step};
+    use job_shim::wire::Step;
+    use std::time::{Duration, Instant};
     use uuid::Uuid;
 
     fn spawned() -> Option<SpawnRecord> {
@@ -167,18 +168,18 @@ mod tests {
         ExitFile { outcome: Some(Outcome::Exited(exited)), ended: None }
     }
 
-    fn settled(known: &Snapshot, exit: ExitFile, stopped: Option<Stopped>) -> Snapshot {
+    fn settled(known: &Snapshot, exit: ExitFile, asked: Option<&StopAsked>) -> Snapshot {
         let describe = |failed: Failed| Failure {
             step: failed.step.name().into(),
             errno: failed.errno,
             message: String::new(),
         };
-        settle(known, exit, stopped, describe, 1, 9).unwrap()
+        settle(known, exit, asked, describe, 1, 9).unwrap()
     }
 
-    fn stopped() -> Option<Stopped> {
-        let asked = StopAsked { source: Source::User, by: "user-a".into() };
-        Some(Stopped { asked, time_ns: 5 })
+    fn asked() -> StopAsked {
+        let (grace, at) = (Duration::ZERO, Instant::now());
+        StopAsked { source: Source::User, by: "user-a".into(), grace, at }
     }
 
     #[test]
@@ -188,7 +189,7 @@ mod tests {
         known.apply(Event::Exited(exited(Cause::Signaled, libc::SIGKILL)), 2).unwrap();
         for (exit, by_us) in [
             (ExitFile::default(), None),
-            (recorded(exited(Cause::Signaled, libc::SIGKILL)), stopped()),
+            (recorded(exited(Cause::Signaled, libc::SIGKILL)), Some(&asked())),
         ] {
             let settled = settled(&known, exit, by_us);
             assert_eq!((settled.state, &settled.exited), (State::Finished, &known.exited));
@@ -200,9 +201,9 @@ mod tests {
         let known = Snapshot { state: State::Running, ..Snapshot::starting() };
         let lost = settled(&known, ExitFile::default(), None);
         assert_eq!((lost.state, lost.failure.unwrap().step.as_str()), (State::Lost, "shim"));
-        let killed = settled(&known, ExitFile::default(), stopped());
+        let killed = settled(&known, ExitFile::default(), Some(&asked()));
         assert_eq!(killed.exited.unwrap().cause, Cause::Stopped);
-        let by_itself = settled(&known, recorded(exited(Cause::Exited, 0)), stopped());
+        let by_itself = settled(&known, recorded(exited(Cause::Exited, 0)), Some(&asked()));
         assert_eq!(by_itself.exited.unwrap().cause, Cause::Exited);
     }
 

@@ -2,9 +2,9 @@
 
 use std::io;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use job_shim::wire::{InputAck, Signal, Source, Stop, ToShim};
+use job_shim::wire::{InputAck, Signal, Source, ToShim};
 use tokio::runtime::Handle;
 
 use super::adopt;
@@ -24,7 +24,7 @@ use crate::launch::accounts::{self, Pool};
 use crate::launch::{Launcher, SetupError};
 use crate::limits::LimitTables;
 use crate::store::StateDir;
-use crate::store::log::LogFiles;
+use crate::store::log::{self, LogFiles};
 
 /// Holds a state directory and the jobs in it. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
@@ -159,12 +159,23 @@ impl Supervisor {
         within: Option<Duration>,
     ) -> bool {
         let mut snapshot = job.subject().watch_snapshot();
-        let arrived = snapshot.wait_for(|known| {
-            known.state.is_over() || (until == Until::Exit && known.exited.is_some())
-        });
+        let mut settled = job.subject().watch_settled();
+        let arrived = async {
+            let _ = snapshot
+                .wait_for(|known| {
+                    known.state.is_over() || (until == Until::Exit && known.exited.is_some())
+                })
+                .await;
+            if until == Until::End {
+                let _ = settled.wait_for(|settled| *settled).await; // its cgroup is gone, too
+            }
+        };
         match within {
             Some(time) => tokio::time::timeout(time, arrived).await.is_ok(),
-            None => arrived.await.is_ok(),
+            None => {
+                arrived.await;
+                true
+            }
         }
     }
 
@@ -179,9 +190,9 @@ impl Supervisor {
         let by = caller.identity().to_string();
         let source = source(caller.role());
         tracing::info!(job = %job.id(), by, "stop asked");
-        job.ask_stop(StopAsked { source, by: by.clone() });
-        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        let told = job.tell(&ToShim::Stop(Stop { grace_ms, source, by }));
+        let asked = StopAsked { source, by, grace, at: Instant::now() };
+        job.ask_stop(asked.clone());
+        let told = job.tell(&asked.message()); // one that is unreachable now is told when it is not
         let core = Arc::clone(&self.core);
         let job = Arc::clone(job);
         self.core.runtime.spawn(async move { core.enforce_stop(job, grace, told.is_ok()).await });
@@ -271,7 +282,11 @@ impl Supervisor {
         if job.snapshot().state.is_over() {
             return;
         }
-        match crate::store::log::measure(&self.core.ground.state.job(job.id())) {
+        let dir = self.core.ground.state.job(job.id());
+        if log::entries(&dir) <= job.progress().entries {
+            return; // one stat(2) for each of a thousand idle jobs
+        }
+        match log::measure(&dir) {
             Ok(seen) => job.raise_progress(seen),
             Err(e) => tracing::debug!(job = %job.id(), "cannot measure its output: {e}"),
         }

@@ -1,5 +1,6 @@
-//! Changing the limits of a job that runs. The record comes first: a broker that dies in between
-//! is followed by one that finishes what it says.
+//! Changing the limits of a job that runs. The record comes first, and says that it is a change
+//! until kernel and shim have taken it: a broker that dies in between is followed by one that
+//! finishes what it says.
 
 use std::io;
 use std::sync::Arc;
@@ -83,7 +84,17 @@ impl Core {
             .await
             .map_err(|panic| UpdateError::Record(io::Error::other(panic)))??;
         self.tell(job, &new).await?;
-        Ok(())
+        crash::at(Point::ChangeTold);
+        let (core, changed) = (Arc::clone(self), Arc::clone(job));
+        let done = move || {
+            let recorded = core.record_terms(&changed, &new, false);
+            crash::at(Point::ChangeDone);
+            recorded
+        };
+        self.runtime
+            .spawn_blocking(done)
+            .await
+            .map_err(|panic| UpdateError::Record(io::Error::other(panic)))?
     }
 
     /// The limits after the change, if they are allowed.
@@ -137,8 +148,6 @@ impl Core {
             return Err(error.into());
         }
         crash::at(Point::ChangeMade);
-        self.record_terms(job, new, false)?;
-        crash::at(Point::ChangeDone);
         for change in &new.changes[old.changes.len()..] {
             let ChangeRecord { by, name, from, to, .. } = change;
             tracing::info!(job = %job.id(), by, name, from, to, "limit changed");

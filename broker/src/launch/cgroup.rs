@@ -158,8 +158,8 @@ impl JobCgroup {
     }
 
     /// What the job uses and has used.
-    pub fn usage(&self) -> Usage {
-        Usage::read(&self.path)
+    pub fn usage(&self, tree: &Tree) -> Usage {
+        Usage::read(&self.path, &|name| tree.has_file(name))
     }
 
     /// Bytes of memory that the job uses now, page cache included.

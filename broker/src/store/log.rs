@@ -151,6 +151,11 @@ pub fn measure(dir: &Path) -> io::Result<Progress> {
     Ok(Progress { stdout, stderr, entries, ..Progress::default() })
 }
 
+/// How much the index holds by its length alone: whether it is worth a look. 0 without one.
+pub fn entries(dir: &Path) -> u64 {
+    std::fs::metadata(dir.join(INDEX_NAME)).map_or(0, |index| index.len() / ENTRY as u64)
+}
+
 fn torn(at: u64) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("{INDEX_NAME}: entry {at} cannot be read"))
 }

@@ -11,7 +11,6 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use job_shim::crash::{self, Point};
@@ -148,23 +147,26 @@ fn remove_tree(path: &Path) -> io::Result<()> {
 }
 
 fn lock(root: &Path) -> Result<Flock<File>, OpenError> {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        let holder = match try_lock(root)? {
-            Ok(lock) => return Ok(lock),
-            Err(holder) => holder,
-        };
-        if !ends_now(&holder) || Instant::now() > until {
-            return Err(OpenError::Held { path: root.into(), holder });
-        }
-        // It has gone and its lock is there: a shim that it had just cloned has all its descriptors
-        // until the execve(2), which nothing tells of.
-        thread::sleep(Duration::from_millis(1));
+    let held = |holder| OpenError::Held { path: root.into(), holder };
+    match try_lock(root)? {
+        Ok(lock) => Ok(lock),
+        Err(holder) if ends_now(&holder) => lock_of_the_dead(root)?.map_err(held),
+        Err(holder) => Err(held(holder)),
     }
 }
 
-/// How long one that has gone may leave its lock behind.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// A shim that was being cloned when its broker was killed has a copy of the descriptor until it
+/// has come to its execve(2).
+fn lock_of_the_dead(root: &Path) -> Result<Result<Flock<File>, String>, OpenError> {
+    let until = Instant::now() + Duration::from_secs(1);
+    loop {
+        let lock = try_lock(root)?;
+        if lock.is_ok() || Instant::now() > until {
+            return Ok(lock);
+        }
+        std::thread::sleep(Duration::from_millis(5)); // nobody tells when it is free
+    }
+}
 
 /// The lock, with this process's pid in it; or the pid that is in it.
 fn try_lock(root: &Path) -> Result<Result<Flock<File>, String>, OpenError> {
@@ -224,8 +226,8 @@ mod tests {
         let first = StateDir::open(dir.path()).unwrap();
         // No process has it: pids end at 4194304, see proc_sys_kernel(5).
         fs::write(dir.path().join("lock"), "4999999").unwrap();
-        let release = thread::spawn(move || {
-            thread::sleep(Duration::from_millis(50)); // the time until an execve
+        let release = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50)); // the time until an execve
             drop(first);
         });
         assert_eq!(StateDir::open(dir.path()).unwrap().epoch(), 2);

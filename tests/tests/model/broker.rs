@@ -4,7 +4,7 @@ use job_broker::jobs::recover::{Facts, Verdict};
 use job_broker::jobs::state::Event;
 
 use crate::known::{Known, Status, Why, exited, failure, spawned, started};
-use crate::plan::Do;
+use crate::plan::{Do, Plan};
 use crate::steps::{Step, Steps};
 use crate::world::{Answer, Broker, File, Job, Memory, Said, Shim, Task, Work, World};
 
@@ -253,7 +253,7 @@ impl Steps<'_> {
         if linked && memory.heard < job.said {
             self.add_to_job((WHO[b], "hears the shim [contact::take]"), n, |job| {
                 let status = job.waited;
-                hear(job.memory[b].as_mut().ok_or("forgotten")?, status)
+                hear(&plan, job.memory[b].as_mut().ok_or("forgotten")?, status)
             });
         }
         if let Some(why) = job.said_failed.filter(|_| linked && !memory.known.state.is_over()) {
@@ -361,7 +361,7 @@ impl Steps<'_> {
 pub(crate) const WHO: [&str; 2] = ["broker", "second broker"];
 
 /// `Core::register`: the job of the request, or a new one. `Table::request` knows the youngest.
-fn register(plan: &crate::plan::Plan, world: &mut World, b: usize) {
+fn register(plan: &Plan, world: &mut World, b: usize) {
     world.call = None;
     let known = world.jobs.iter().enumerate().rev();
     let mut known = known.filter_map(|(n, job)| Some((n, job.memory[b].as_ref()?.known)));
@@ -376,12 +376,12 @@ fn register(plan: &crate::plan::Plan, world: &mut World, b: usize) {
     }
 }
 
-fn may_be_repeated(plan: &crate::plan::Plan, known: Known) -> bool {
+fn may_be_repeated(plan: &Plan, known: Known) -> bool {
     let snapshot = known.snapshot();
     snapshot.may_be_asked_again() || (plan.repeats_failures && snapshot.start_failure().is_some())
 }
 
-fn give_up(plan: &crate::plan::Plan, job: &mut Job, b: usize, why: Why) -> Result<(), String> {
+fn give_up(plan: &Plan, job: &mut Job, b: usize, why: Why) -> Result<(), String> {
     let memory = job.memory[b].as_mut().ok_or("forgotten")?;
     memory.task = Task { list: plan.give_up, at: 0 };
     let mut known = memory.known;
@@ -391,10 +391,22 @@ fn give_up(plan: &crate::plan::Plan, job: &mut Job, b: usize, why: Why) -> Resul
 }
 
 /// The next word of the shim's.
-fn hear(memory: &mut Memory, status: Option<Status>) -> Result<(), String> {
+fn hear(plan: &Plan, memory: &mut Memory, status: Option<Status>) -> Result<(), String> {
     let (word, event) = match memory.heard {
         Said::Nothing => (Said::Started, started()),
+        // A kill of ours waits for the records.
+        Said::Started if memory.stop_asked && status == Some(Status::Killed) => {
+            if plan.waits_with_kills {
+                memory.heard = Said::Exited;
+                return Ok(());
+            }
+            (Said::Exited, exited(Status::Stopped))
+        }
         Said::Started => (Said::Exited, exited(status.ok_or("it does not say how")?)),
+        Said::Exited | Said::Ended if memory.known.exited.is_none() => {
+            memory.heard = Said::Ended;
+            return Ok(());
+        }
         Said::Exited | Said::Ended => (Said::Ended, Event::Ended { time_ns: 1, incomplete: false }),
     };
     memory.heard = word;

@@ -1,8 +1,10 @@
 //! What a broker knows of a job, and what the shim's records say: the real types of the programs, in
 //! a form that can be counted. Everything that is decided about them is decided by the real functions.
 
+use std::time::{Duration, Instant};
+
 use job_broker::jobs::job::StopAsked;
-use job_broker::jobs::recover::{self, Stopped};
+use job_broker::jobs::recover;
 use job_broker::jobs::state::{Contact, Event, Failure, Snapshot, State, Totals};
 use job_broker::launch::usage::Usage;
 use job_broker::store::records::{FORMAT, FinalRecord, SpawnRecord};
@@ -113,10 +115,11 @@ impl Known {
 
     /// `recover::settle`
     pub(crate) fn settle(self, exit: ExitFile, stop_asked: bool) -> Result<Known, String> {
-        let asked = StopAsked { source: Source::User, by: String::new() };
-        let stopped = stop_asked.then_some(Stopped { asked, time_ns: 1 });
+        let (grace, at) = (Duration::ZERO, Instant::now());
+        let asked = StopAsked { source: Source::User, by: String::new(), grace, at };
+        let asked = stop_asked.then_some(&asked);
         let describe = |failed: Failed| failure(why(failed.step.name()));
-        recover::settle(&self.snapshot(), exit, stopped, describe, 1, 1)
+        recover::settle(&self.snapshot(), exit, asked, describe, 1, 1)
             .map(|snapshot| Known::of(&snapshot))
             .map_err(|impossible| impossible.to_string())
     }

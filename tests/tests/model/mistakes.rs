@@ -116,6 +116,13 @@ fn an_end_that_is_shown_before_it_is_on_record_is_caught() {
 }
 
 #[test]
+fn a_kill_of_the_brokers_that_is_shown_as_a_stop_before_that_is_on_record_is_caught() {
+    let left = Left { broker_crashes: 1, stops: 1, requests: 1, ..CALM };
+    let plan = Plan { waits_with_kills: false, ..RIGHT };
+    assert_caught(plan, left, "was shown as Exited(Stopped), and now as Exited(Killed)");
+}
+
+#[test]
 fn a_shim_that_tells_before_it_records_is_caught() {
     let end: &[End] = &[
         End::SayExited,

@@ -75,6 +75,8 @@ pub(crate) struct Plan {
     pub(crate) knows_epochs: bool,
     /// `adopt::facts`: spawn.json of another boot is not even read.
     pub(crate) reads_foreign_spawn: bool,
+    /// `contact::main_ended`: what the broker has killed itself is shown when that is on record.
+    pub(crate) waits_with_kills: bool,
     /// `Snapshot::may_be_asked_again`
     pub(crate) repeats_failures: bool,
 }
@@ -100,5 +102,6 @@ pub(crate) const RIGHT: Plan = Plan {
     locks: true,
     knows_epochs: true,
     reads_foreign_spawn: false,
+    waits_with_kills: true,
     repeats_failures: false,
 };

@@ -7,6 +7,7 @@
 mod api;
 mod followers;
 mod idle;
+pub(crate) mod limits;
 mod line;
 mod live;
 mod rate;
@@ -14,6 +15,7 @@ mod report;
 mod run_true;
 mod ssh;
 mod start;
+mod stats;
 mod stored;
 mod usage;
 pub(crate) mod writer;
@@ -75,14 +77,16 @@ impl Bench {
 
 type Measurement = (&'static str, fn(&Bench) -> Result<Vec<Row>>);
 
-const MEASUREMENTS: [Measurement; 8] = [
+const MEASUREMENTS: [Measurement; 10] = [
     ("run", run_true::measure),
     ("start", start::measure),
+    ("limits", limits::measure),
     ("rate", rate::measure),
     ("stored", stored::measure),
     ("live", live::measure),
     ("line", line::measure),
     ("idle", idle::measure),
+    ("usage", stats::measure),
     ("followers", followers::measure),
 ];
 

@@ -1,0 +1,110 @@
+//! What this host has, for tests that not every host can run. They ask first, and say why they are
+//! left out; where `JOB_TESTS_LEAVE_NOTHING_OUT` is set, as in the testbed VM, they fail instead.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::thread;
+
+use tempfile::TempDir;
+
+use crate::cgroup;
+use crate::env::open_to_jobs;
+
+/// A directory on a disk of its own: a real block device, writable for jobs. Set by `xtask test`.
+const DISK: &str = "JOB_TESTS_DISK";
+const LEAVE_NOTHING_OUT: &str = "JOB_TESTS_LEAVE_NOTHING_OUT";
+
+/// What a test can need of its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// The controller, of cgroup v2 and handed down from the root.
+    Cpu,
+    /// The same.
+    Memory,
+    /// The same.
+    Io,
+    /// The same.
+    Pids,
+    /// See [`disk`].
+    Disk,
+}
+
+/// Whether all of this is there. If not, the reason has been told, and the test is to return.
+///
+/// # Panics
+/// Where nothing may be left out.
+pub fn has(needs: &[Need]) -> bool {
+    let Some(why) = needs.iter().find_map(|need| need.missing()) else { return true };
+    assert!(std::env::var_os(LEAVE_NOTHING_OUT).is_none(), "this host must have all: {why}");
+    leave_out(&why);
+    false
+}
+
+/// Whether this is missing, for tests of what happens then. If it is there, that has been told.
+pub fn lacks(need: Need) -> bool {
+    let lacks = need.missing().is_some();
+    if !lacks {
+        leave_out(&format!("{need} is there"));
+    }
+    lacks
+}
+
+/// Tells why a test is left out.
+pub fn leave_out(why: &str) {
+    tell(&format!("left out: {why}"));
+}
+
+/// Tells something of a test that passes, past libtest, which keeps to itself what such a one prints.
+pub fn tell(what: &str) {
+    let thread = thread::current();
+    let test = thread.name().unwrap_or("a test");
+    let _ = writeln!(io::stderr(), "{test}: {what}"); // nobody may be reading
+}
+
+/// A new directory on the disk, in which jobs may create files.
+///
+/// # Panics
+/// Where there is none: ask [`has`] first.
+pub fn disk() -> TempDir {
+    let disk = disk_path().expect("somebody asked whether there is a disk");
+    let dir = tempfile::tempdir_in(disk).expect("a directory on the disk");
+    open_to_jobs(dir.path(), 0o777);
+    dir
+}
+
+impl Need {
+    /// Whether it is there, for tests that are run either way.
+    pub fn is_met(self) -> bool {
+        self.missing().is_none()
+    }
+
+    fn missing(self) -> Option<String> {
+        if self == Need::Disk {
+            let is_there = disk_path().is_some_and(|path| path.is_dir());
+            return (!is_there).then(|| format!("{DISK} names no directory on a disk"));
+        }
+        let root = cgroup::mount();
+        let handed_down = fs::read_to_string(root.join("cgroup.subtree_control"));
+        let handed_down = handed_down.expect("the root of cgroup2 can be read");
+        let is_there = handed_down.split_whitespace().any(|name| name == self.to_string());
+        (!is_there).then(|| format!("{} does not hand down the controller {self}", root.display()))
+    }
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Need::Cpu => "cpu",
+            Need::Memory => "memory",
+            Need::Io => "io",
+            Need::Pids => "pids",
+            Need::Disk => "a disk",
+        })
+    }
+}
+
+fn disk_path() -> Option<PathBuf> {
+    std::env::var_os(DISK).map(PathBuf::from)
+}
