@@ -129,6 +129,7 @@ impl Builder {
             log: Log::default(),
             broker: None,
             port: 0,
+            crash: None,
             admins: self.admins,
             jobs: self.jobs,
             sections: self.sections,
@@ -151,6 +152,7 @@ pub struct Env {
     users: Mutex<HashMap<String, Issued>>,
     log: Log,
     port: u16,
+    crash: Option<String>,
     admins: Vec<String>,
     jobs: Vec<String>,
     sections: String,
@@ -252,6 +254,11 @@ impl Env {
         }
     }
 
+    /// A new connection to a broker that may be dying.
+    pub(crate) async fn try_client(&self, name: &str) -> Option<Client> {
+        client::connect(&self.addr(), &self.credentials(name)).await.ok()
+    }
+
     /// A new connection to the broker.
     ///
     /// # Panics
@@ -341,6 +348,26 @@ impl Env {
         self.retention = lines.iter().map(|line| (*line).to_owned()).collect();
     }
 
+    /// Where brokers that are started from now on kill themselves, see `job_shim::crash`.
+    pub fn crash_brokers(&mut self, at: Option<String>) {
+        self.crash = at;
+    }
+
+    /// Whether the broker has died by itself.
+    pub fn broker_has_died(&mut self) -> bool {
+        self.broker.as_mut().is_none_or(Broker::has_ended)
+    }
+
+    /// Starts a broker in the place of one that has died, and sees whether that one lives.
+    ///
+    /// # Panics
+    /// While one lives.
+    pub fn try_revive_broker(&mut self) -> bool {
+        assert!(self.broker_has_died(), "one broker at a time");
+        self.broker = None;
+        self.try_start().is_ok()
+    }
+
     /// kill -9, and the next one.
     pub fn restart_broker(&mut self) {
         self.kill_broker();
@@ -380,7 +407,8 @@ impl Env {
     fn try_start(&mut self) -> Result<(), String> {
         let path = self.path("broker.toml");
         fs::write(&path, self.config(self.port)).expect("the configuration can be written");
-        self.broker = Some(Broker::start(&self.programs.broker, &path, &self.log)?);
+        self.broker =
+            Some(Broker::start(&self.programs.broker, &path, self.crash.as_deref(), &self.log)?);
         Ok(())
     }
 

@@ -15,6 +15,7 @@ mod cgroup;
 mod env;
 pub mod host;
 mod jobctl;
+pub mod ledger;
 pub mod measure;
 pub mod oracle;
 mod patience;
@@ -22,7 +23,7 @@ mod programs;
 pub mod refusal;
 mod small_disk;
 
-pub use broker::Broker;
+pub use broker::{Broker, CRASH_AT};
 pub use cgroup::Cgroup;
 pub use env::{Builder, Env, Gate};
 pub use jobctl::{Finished, Running};

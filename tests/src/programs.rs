@@ -20,6 +20,15 @@ pub struct Programs {
 }
 
 impl Programs {
+    /// The same with a shim that was built for development, which can be made to crash.
+    ///
+    /// # Panics
+    /// When it is missing.
+    pub fn with_shim_for_development(self) -> Programs {
+        let shim = program("JOB_SHIM_DEV_BIN", &target_dir().join("debug/job-shim"));
+        Programs { shim, ..self }
+    }
+
     /// From the environment (`cargo xtask test` sets it), else where `cargo xtask build` puts them.
     ///
     /// # Panics

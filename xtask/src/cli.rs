@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, demo, down, interrupt, programs, restart, test, up, vm};
+use crate::{bench, demo, down, interrupt, programs, restart, soak, test, up, vm};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The project's own commands", version)]
@@ -38,6 +38,8 @@ enum Command {
     Build(programs::Args),
     /// Formatting, lints, unit tests, end-to-end tests here and in the testbed VM
     Test(test::Args),
+    /// Kill broker and shims at random moments under load, for a long time
+    Soak(soak::Args),
     /// Run a command as root in a throw-away VM with full cgroup v2, and exit as it did
     Vm(vm::Args),
 }
@@ -56,6 +58,7 @@ pub(crate) fn dispatch() -> ExitCode {
         Command::DemoLimits(args) => demo::visit::run(&args),
         Command::Build(args) => programs::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Soak(args) => soak::run(&args),
         // Like `docker run`: 125 is the VM's own failure, everything else is the command's status.
         Command::Vm(args) => return vm::run(&args).unwrap_or_else(|e| fail(&e, 125)),
     };

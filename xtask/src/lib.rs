@@ -17,6 +17,7 @@ mod restart;
 mod root;
 mod site;
 mod size;
+mod soak;
 mod test;
 mod up;
 mod vm;

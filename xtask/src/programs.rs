@@ -83,7 +83,8 @@ pub(crate) fn build(profile: Profile) -> Result<Programs> {
     command.args(["build", "-p", "job-broker", "-p", "job-certs", "--bins"]);
     let jobctl = match profile {
         Profile::Dev => {
-            command.args(["-p", "jobctl"]);
+            // The shim once more, for the tests that make it crash (`job_shim::crash`).
+            command.args(["-p", "jobctl", "-p", "job-shim"]);
             None
         }
         Profile::Release => {

@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
+use job_shim::crash::{self, Point};
+
 use super::attend::{attend, settle};
 use super::core::{Ground, NotKnown};
 use super::job::Job;
@@ -156,7 +158,9 @@ fn check(ground: &Arc<Ground>) {
 }
 
 fn take_in(ground: &Arc<Ground>, id: JobId) -> Taken {
-    take_over(ground, id).unwrap_or_else(|e| {
+    let taken = take_over(ground, id);
+    crash::at(Point::TakenOver);
+    taken.unwrap_or_else(|e| {
         if quarantine::is_damage(&e) {
             quarantine::set_aside(ground, id, &e);
         } else {
@@ -238,21 +242,17 @@ fn facts(ground: &Ground, id: JobId, record: &SpecRecord) -> io::Result<(Facts, 
     if finished.is_some() {
         return Ok((Facts { finished, ..Facts::default() }, None)); // nothing else matters then
     }
-    let spawned = match records::load::<SpawnRecord>(&dir, records::SPAWN) {
-        // Not synced: a crash of the host may have left it empty, and then it says nothing.
-        Err(e) if quarantine::is_damage(&e) && *record.boot_id.as_bytes() != ground.boot_id => None,
-        spawned => spawned?,
-    };
-    let boot = spawned.as_ref().map_or(record.boot_id, |spawned| spawned.boot_id);
-    let same_boot = *boot.as_bytes() == ground.boot_id;
-    let pidfd = spawned.as_ref().filter(|_| same_boot).and_then(|spawned| {
+    let same_boot = *record.boot_id.as_bytes() == ground.boot_id;
+    let spawned: Option<SpawnRecord> =
+        if same_boot { records::load(&dir, records::SPAWN)? } else { None };
+    let pidfd = spawned.as_ref().and_then(|spawned| {
         let pidfd = sys::pidfd_open(spawned.shim_pid).ok()?;
         let start_time = host::start_time(spawned.shim_pid).ok()?;
         // Ended and not reaped yet, by whoever has inherited it, is ended.
         (start_time == spawned.shim_start_time && !sys::pidfd_has_ended(pidfd.as_fd()))
             .then_some(pidfd)
     });
-    let exit = records::load_exit(&dir, boot.as_bytes())?;
+    let exit = records::load_exit(&dir, record.boot_id.as_bytes())?;
     Ok((Facts { same_boot, shim_lives: pidfd.is_some(), spawned, exit, finished }, pidfd))
 }
 

@@ -10,17 +10,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use job_shim::frame;
-use job_shim::wire::{BrokerHello, FromShim, ShimHello, ToShim};
+use job_shim::wire::{BrokerHello, Exited, FromShim, ShimHello, ToShim};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::attend::killed_by_us;
 use super::core::Ground;
 use super::failure::failure;
 use super::job::{Job, Link};
-use super::state::{Contact, Event};
+use super::recover::killed_by_us;
+use super::state::{Contact, Event, Snapshot};
 use crate::host;
 use crate::launch::LaunchError;
 use crate::store::log;
@@ -63,7 +63,8 @@ pub(super) async fn keep(
                     return pending().await;
                 }
             }
-            // One that does not listen may be about to leave, or may not have come so far.
+            // One that was left alone before GO refuses, too, and is gone in a moment: it must not
+            // be taken for one whose job runs.
             Err(_) if lost_at.elapsed() < PATIENCE => {}
             Err(e) => {
                 if job.snapshot().contact != Contact::Silent {
@@ -165,8 +166,9 @@ fn take(job: &Job, message: FromShim) {
         FromShim::Started(started) => job.apply(Event::Started(started)),
         FromShim::Progress(progress) => job.set_progress(progress),
         FromShim::InputAck(ack) => job.set_input(ack),
-        FromShim::Exited(exited) => {
-            job.apply(Event::Exited(killed_by_us(job, &exited).unwrap_or(exited)));
+        FromShim::Exited(exited) => main_ended(job, exited),
+        FromShim::Ended(ended) if job.snapshot().exited.is_none() => {
+            job.set_progress(ended.progress);
         }
         FromShim::Ended(ended) => {
             job.set_progress(ended.progress);
@@ -175,6 +177,11 @@ fn take(job: &Job, message: FromShim) {
         FromShim::Stopping => job.apply(Event::StopAsked),
         FromShim::Limits(limits) => job.change_terms(|terms| terms.told = Some(limits)),
         FromShim::Failed(failed) => {
+            let known = job.snapshot();
+            if known.started.is_none() {
+                // An adopted job is taken for running until its shim tells; this one never was.
+                job.restore(Snapshot { contact: known.contact, ..Snapshot::starting() });
+            }
             job.apply(Event::StartFailed(failure(&LaunchError::Shim(failed), job.record())));
         }
     }
@@ -192,6 +199,14 @@ fn tell_what_it_missed(job: &Job) {
     }
 }
 
+/// A kill of ours is one from nowhere in the eyes of the shim: it is shown once it is on record whose
+/// it was, when the shim has left.
+fn main_ended(job: &Job, exited: Exited) {
+    if killed_by_us(job.stop_asked().as_ref(), &exited).is_none() {
+        job.apply(Event::Exited(exited));
+    }
+}
+
 /// All that an adopted shim tells of the time without a broker.
 fn catch_up(job: &Job, hello: &ShimHello) {
     job.set_progress(hello.progress);
@@ -201,7 +216,7 @@ fn catch_up(job: &Job, hello: &ShimHello) {
         job.apply(Event::Started(started));
     }
     if let Some(exited) = &hello.exited {
-        job.apply(Event::Exited(exited.clone()));
+        main_ended(job, exited.clone());
     } else if hello.stopping {
         job.apply(Event::StopAsked);
     }

@@ -254,8 +254,13 @@ impl Core {
 
     fn give_up(&self, job: &Job, failure: Failure) {
         tracing::info!(job = %job.id(), "start failed: {failure}");
-        job.apply(Event::StartFailed(failure));
-        let written = attend::write_final(&self.ground, job, self.ended_at_start(job));
+        let mut known = job.snapshot();
+        if let Err(impossible) = known.apply(Event::StartFailed(failure), host::now_ns()) {
+            tracing::error!(job = %job.id(), "{impossible}");
+        }
+        // On record before it is told: a request that was refused is not run by the next broker.
+        let written = attend::write_final(&self.ground, job, &known, self.ended_at_start(job));
+        job.restore(known);
         job.set_settled();
         match written {
             Ok(()) => past::shelve(&self.ground, job.id()),
@@ -290,9 +295,9 @@ impl Core {
         }
     }
 
-    /// Whether nobody knows of such a request; what else is in it does not matter here.
-    pub(super) fn is_new(&self, caller: &Caller, request_id: &str) -> bool {
-        matches!(self.table().request(caller.identity(), request_id, ""), Known::New)
+    /// What is known of a request.
+    pub(super) fn known(&self, caller: &Caller, spec: &JobSpec, request_id: &str) -> Known {
+        self.table().request(caller.identity(), request_id, &digest(spec))
     }
 
     /// An entry of the table as a job: from memory, or from its files. `None` for one that has been

@@ -190,9 +190,9 @@ impl Job {
         self.snapshot.send_replace(snapshot);
     }
 
-    /// Whether its request may be made anew: it never ran, and only the broker's own end was why.
+    /// See [`Snapshot::may_be_asked_again`].
     pub(super) fn may_be_asked_again(&self) -> bool {
-        self.snapshot().was_never_asked()
+        self.snapshot().may_be_asked_again()
     }
 
     pub(super) fn is_reachable(&self) -> bool {

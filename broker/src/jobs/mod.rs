@@ -13,7 +13,7 @@ pub mod output;
 mod past;
 mod pause;
 mod quarantine;
-mod recover;
+pub mod recover;
 mod retention;
 pub mod spec;
 pub mod state;

@@ -48,7 +48,7 @@ pub(super) fn read_summary(ground: &Ground, id: JobId) -> io::Result<Option<Summ
 }
 
 pub(super) fn summary(spec: &SpecRecord, last: &FinalRecord, stamp: Stamp) -> Summary {
-    Summary::new(spec, last, snapshot(last.clone()).was_never_asked(), stamp)
+    Summary::new(spec, last, snapshot(last.clone()).may_be_asked_again(), stamp)
 }
 
 /// The job as it was at its end. One that cannot be read goes into quarantine and is none. Blocks.

@@ -176,8 +176,8 @@ impl Snapshot {
         }
     }
 
-    /// Whether the question "did it start?" has an answer. Of an adopted job it was told GO, and
-    /// a shim that is silent will not tell more.
+    /// Whether the question "did it start?" has an answer. A shim that lives and is silent will not
+    /// tell more; one that was left alone before GO would have gone.
     pub fn is_past_start(&self) -> bool {
         self.started.is_some() || self.state.is_over() || self.contact == Contact::Silent
     }
@@ -190,8 +190,8 @@ impl Snapshot {
         self.failure.clone()
     }
 
-    /// Whether it never ran and only the broker's own end was why.
-    pub fn was_never_asked(&self) -> bool {
+    /// Whether its request may be made anew: it never ran, and only the broker's own end was why.
+    pub fn may_be_asked_again(&self) -> bool {
         self.start_failure().is_some_and(|f| NEVER_ASKED.contains(&f.step.as_str()))
     }
 

@@ -17,7 +17,7 @@ use super::past;
 use super::retention::LiveOutput;
 use super::spec::{Defaults, JobSpec, Refusal, Wish};
 use super::state::Snapshot;
-use super::table::{Filter, Page};
+use super::table::{Filter, Known, Page};
 use crate::authorize::{Authorized, Caller, Role};
 use crate::config;
 use crate::host;
@@ -116,11 +116,19 @@ impl Supervisor {
         // Whether it is a repetition, which names and which uids are free: all jobs have a say.
         self.core.ground.all_known().await?;
         loop {
-            if self.core.is_new(&caller, request_id) {
-                self.core.room().await?; // a repetition is answered on a full disk, too
-            }
-            let ready = self.core.ready(&spec).await?;
-            let registered = self.core.register(&caller, spec.clone(), ready, request_id)?;
+            // First: a repeated call needs nothing that a new job would, such as a uid of the pool, or
+            // room on the disk.
+            let registered = match self.core.known(&caller, &spec, request_id) {
+                Known::Same(entry) => Registered::Known(entry),
+                Known::Other(job) => {
+                    return Err(StartError::RequestReused { request_id: request_id.into(), job });
+                }
+                Known::New => {
+                    self.core.room().await?;
+                    let ready = self.core.ready(&spec).await?;
+                    self.core.register(&caller, spec.clone(), ready, request_id)?
+                }
+            };
             let (job, is_new) = match registered {
                 Registered::Known(entry) => match self.core.load(entry).await? {
                     Some(job) => (job, false),

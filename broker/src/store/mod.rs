@@ -15,13 +15,14 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use job_shim::crash::{self, Point};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::id::JobId;
 use crate::sys;
-pub use durable::{replace, sync_directory};
+pub use durable::{replace, replace_durably};
 
 /// An opened state directory. One broker holds it at a time.
 #[derive(Debug)]
@@ -70,7 +71,7 @@ impl StateDir {
         let lock = lock(root)?;
         let path = root.join("epoch");
         let epoch = read_epoch(&path).map_err(io("read", &path))? + 1;
-        replace(root, "epoch", epoch.to_string().as_bytes()).map_err(io("write", &path))?;
+        replace_durably(root, "epoch", epoch.to_string().as_bytes()).map_err(io("write", &path))?;
         Ok(StateDir { root: root.into(), epoch, _lock: lock })
     }
 
@@ -102,6 +103,7 @@ impl StateDir {
     pub fn remove_job(&self, id: JobId) -> io::Result<()> {
         let doomed = self.jobs().join(format!("{REMOVED}{id}"));
         fs::rename(self.job(id), &doomed)?;
+        crash::at(Point::RemovalBegun);
         remove_tree(&doomed)
     }
 
@@ -240,7 +242,7 @@ fn try_lock(root: &Path) -> Result<Result<Flock<File>, String>, OpenError> {
 }
 
 /// One that has just been killed closes thousands of descriptors before it lets go of the lock:
-/// worth a second of waiting. When its pidfd tells of its end, the lock is free.
+/// worth a second of waiting.
 fn ends_now(holder: &str) -> bool {
     let Ok(pid) = holder.parse() else { return false };
     let Ok(pidfd) = sys::pidfd_open(pid) else { return true };
@@ -268,6 +270,20 @@ mod tests {
         assert!(refusal.contains(&std::process::id().to_string()), "{refusal}");
         drop(first);
         assert_eq!(StateDir::open(dir.path()).unwrap().epoch(), 2);
+    }
+
+    #[test]
+    fn the_lock_of_one_that_is_gone_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = StateDir::open(dir.path()).unwrap();
+        // No process has it: pids end at 4194304, see proc_sys_kernel(5).
+        fs::write(dir.path().join("lock"), "4999999").unwrap();
+        let release = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50)); // the time until an execve
+            drop(first);
+        });
+        assert_eq!(StateDir::open(dir.path()).unwrap().epoch(), 2);
+        release.join().unwrap();
     }
 
     #[test]
