@@ -7,6 +7,7 @@ mod core;
 mod errors;
 mod failure;
 mod figures;
+mod filter;
 pub mod input;
 pub mod job;
 pub mod output;
@@ -29,4 +30,4 @@ pub use errors::{
 pub use figures::Figures;
 pub use retention::NoRoom;
 pub use supervisor::{Quarantined, Supervisor, Until};
-pub use table::{Filter, Page};
+pub use filter::{Filter, Page};
