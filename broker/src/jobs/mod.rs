@@ -28,6 +28,6 @@ pub use errors::{
     DeleteError, FindError, PauseError, SignalError, StartError, SupervisorError, UpdateError,
 };
 pub use figures::Figures;
+pub use filter::{Filter, Page};
 pub use retention::NoRoom;
 pub use supervisor::{Quarantined, Supervisor, Until};
-pub use filter::{Filter, Page};

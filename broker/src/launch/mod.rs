@@ -126,11 +126,14 @@ impl Launcher {
     /// Ends and removes what is left of a job outside its directory. Blocks.
     pub fn clean(&self, id: JobId) {
         let cgroup = self.tree.job(id);
-        let result = cgroup.kill_work().and_then(|()| cgroup.remove());
+        let result = cgroup.kill_work().and_then(|()| {
+            // Before the cgroup, by which a later start finds what a crash has left here.
+            let _ = fs::remove_file(self.socket(id)); // absent is as good
+            cgroup.remove()
+        });
         if let Err(e) = result {
             tracing::warn!(job = %id, "cannot remove its cgroup, a later start will: {e}");
         }
-        let _ = fs::remove_file(self.socket(id)); // absent is as good
     }
 
     /// The cgroup with its limits, and a shim in it.
