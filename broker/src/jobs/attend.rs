@@ -55,6 +55,8 @@ async fn ended(pidfd: &Arc<OwnedFd>) {
 pub(super) async fn settle(ground: Arc<Ground>, job: Arc<Job>) {
     job.set_link(None);
     job.set_pidfd(None);
+    let turns = Arc::clone(&ground);
+    let _turn = turns.settling.acquire().await; // never closed
     let settling = Arc::clone(&job);
     let done = tokio::task::spawn_blocking(move || {
         let written = settle_now(&ground, &settling);

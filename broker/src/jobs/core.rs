@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::net::UnixStream;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use uuid::Uuid;
 
 use super::attend;
@@ -33,6 +33,9 @@ use crate::store::StateDir;
 use crate::store::index::Index;
 use crate::store::records::{Account, FORMAT, SpecRecord};
 
+/// Enough that the disk has something to put together, and that some may wait for the kernel.
+const SETTLING: usize = 64;
+
 /// What attendants work with.
 #[derive(Debug)]
 pub(super) struct Ground {
@@ -44,6 +47,9 @@ pub(super) struct Ground {
     pub(super) known: watch::Sender<Option<Result<(), NotKnown>>>,
     /// A job has ended and is no burden but to the disk.
     pub(super) ended: Notify,
+    /// Jobs that are settled at a time. When the host was down, all that ran are settled at once:
+    /// with a thread for each, who connects meanwhile waits for seconds.
+    pub(super) settling: Semaphore,
     /// Before `table`, where both are held.
     index: Mutex<Option<Index>>,
     table: Mutex<Table>,
@@ -70,6 +76,7 @@ impl Ground {
             pool,
             known: watch::Sender::new(None),
             ended: Notify::new(),
+            settling: Semaphore::new(SETTLING),
             index: Mutex::default(),
             table: Mutex::default(),
             left: Mutex::default(),

@@ -7,6 +7,7 @@ mod core;
 mod errors;
 mod failure;
 mod figures;
+mod filter;
 pub mod input;
 pub mod job;
 pub mod output;
@@ -27,6 +28,6 @@ pub use errors::{
     DeleteError, FindError, PauseError, SignalError, StartError, SupervisorError, UpdateError,
 };
 pub use figures::Figures;
+pub use filter::{Filter, Page};
 pub use retention::NoRoom;
 pub use supervisor::{Quarantined, Supervisor, Until};
-pub use table::{Filter, Page};
