@@ -11,7 +11,8 @@ use job_api::v1::job::State;
 use job_api::v1::{Cause, Job, JobSpec};
 use job_tests::{Env, api, oracle, until};
 
-const LINES: u64 = 3000;
+/// More than the two pipes hold, 1 MiB each: a job that nobody drains has to wait.
+const LINES: u64 = 60_000;
 
 /// A state directory that is soon full.
 fn start() -> Env {
