@@ -49,9 +49,24 @@ fn disk_of(job: &Job) -> String {
 
 /// A counter's rate. With a client of its own each, so that several are measured at once: the disk
 /// can do a hundred times as much, and nobody waits for another.
-async fn rate(client: &Client, env: &Env, job: &Job, what: (&str, &str)) -> [f64; 2] {
+/// On a busy machine a job may not come to its rate in the first window, and gets more of them;
+/// above it, it must never be.
+async fn rate(
+    client: &Client,
+    env: &Env,
+    job: &Job,
+    what: (&str, &str),
+    expected: f64,
+) -> [f64; 2] {
     let mut client = client.clone();
-    measure::io_rate((&mut client, env), &job.id, what, WINDOW).await
+    let mut windows = 0;
+    loop {
+        let rates = measure::io_rate((&mut client, env), &job.id, what, WINDOW).await;
+        windows += 1;
+        if windows == 5 || rates.iter().all(|rate| *rate >= 0.8 * expected) {
+            return rates;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -78,9 +93,9 @@ async fn a_writer_takes_its_rate_by_path_by_default_and_by_device() {
 
     let what = (device.as_str(), "wbytes");
     let rates = tokio::join!(
-        rate(&client, &env, &by_path, what),
-        rate(&client, &env, &by_default, what),
-        rate(&client, &env, &by_device, what),
+        rate(&client, &env, &by_path, what, RATE as f64),
+        rate(&client, &env, &by_default, what, RATE as f64),
+        rate(&client, &env, &by_device, what, RATE as f64),
     );
     for rates in <[_; 3]>::from(rates) {
         assert_near(&rates, RATE as f64, 0.2);
@@ -102,7 +117,7 @@ async fn a_reader_takes_its_rate() {
     let id = env.jobctl("user-a", &args).id();
     let mut client = env.client("user-a").await;
     let job = api::job(&mut client, &id).await;
-    let rates = rate(&client, &env, &job, (&disk_of(&job), "rbytes")).await;
+    let rates = rate(&client, &env, &job, (&disk_of(&job), "rbytes"), RATE as f64).await;
     assert_near(&rates, RATE as f64, 0.2);
 }
 
@@ -122,8 +137,8 @@ async fn operations_per_second_are_limited_for_reads_and_writes_apart() {
     let writes = api::start(&mut client, limited(writes, io_max)).await;
     let device = disk_of(&reads);
     let (rios, wios) = tokio::join!(
-        rate(&client, &env, &reads, (&device, "rios")),
-        rate(&client, &env, &writes, (&device, "wios")),
+        rate(&client, &env, &reads, (&device, "rios"), 100.0),
+        rate(&client, &env, &writes, (&device, "wios"), 50.0),
     );
     assert_near(&rios, 100.0, 0.2);
     assert_near(&wios, 50.0, 0.2);
@@ -152,6 +167,6 @@ async fn an_update_changes_the_rate_that_it_names_and_leaves_the_others_of_its_d
     let job = api::update(&mut client, request).await.unwrap();
     let applied = api::limit(&job, &name).applied();
     assert!(applied.contains("wbps=15000000") && applied.contains("riops=70"), "{applied}");
-    let rates = rate(&client, &env, &job, (&device, "wbytes")).await;
+    let rates = rate(&client, &env, &job, (&device, "wbytes"), 3.0 * RATE as f64).await;
     assert_near(&rates, 3.0 * RATE as f64, 0.2);
 }
