@@ -304,7 +304,6 @@ pub(super) fn server_info(
         max_limits: Some(limits::table(&supervisor.limits().max)),
         quarantined: Vec::new(),
         run_as: supervisor.config().run_as.clone(),
-        default_output_limit_bytes: supervisor.limits().default.knob(Knob::Output).unwrap_or(0),
         epoch: supervisor.epoch(),
     }
 }
