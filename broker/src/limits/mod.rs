@@ -126,9 +126,10 @@ impl Limits {
     /// ceiling where that says nothing either, and no swap where memory is limited.
     pub fn with_defaults(&self, tables: &LimitTables) -> Limits {
         let mut all = self.clone();
-        for from in [&tables.default, &tables.max] {
-            all.adopt(from);
-        }
+        all.adopt(&tables.default);
+        // What a process may have by itself is below most ceilings, and a raise needs a privilege
+        // that root may lack: a ceiling of rlimits judges requests and gives nothing.
+        all.adopt(&Limits { rlimits: BTreeMap::new(), ..tables.max.clone() });
         all.without_swap()
     }
 
@@ -173,6 +174,11 @@ impl Limits {
             let asked = self.knob(*knob).unwrap_or(*most);
             match knob {
                 Knob::CpuQuota | Knob::CpuPeriod => {}
+                Knob::Time | Knob::CpuTime if asked > *most => {
+                    let shown =
+                        |limits: &Limits| format!("{:?}", limits.time(*knob).unwrap_or_default());
+                    over(knob.field(), &shown(self), &shown(max));
+                }
                 _ if asked > *most => over(knob.field(), &Shown(asked), &Shown(*most)),
                 _ => {}
             }
@@ -285,6 +291,22 @@ mod tests {
         let given = Limits::default().with_defaults(&tables);
         assert_eq!((given.knob(Knob::PidsMax), given.knob(Knob::Time)), (Some(10), Some(5)));
         assert_eq!(given.knob(Knob::MemoryMax), None);
+    }
+
+    #[test]
+    fn a_ceiling_of_rlimits_gives_nothing_to_a_job_that_does_not_ask() {
+        let max = Limits { rlimits: [(Rlimit::Nofile, (9, 9))].into(), ..Limits::default() };
+        let given = Limits::default().with_defaults(&tables(Limits::default(), max.clone()));
+        assert_eq!(given.rlimits, BTreeMap::new());
+        let asked = Limits { rlimits: [(Rlimit::Nofile, (9, 10))].into(), ..Limits::default() };
+        assert_eq!(asked.above(&max)[0].field, "limits.rlimits");
+    }
+
+    #[test]
+    fn a_time_above_its_ceiling_is_told_in_seconds() {
+        let (max, asked) = (limits(&[(Knob::Time, 1_000)]), limits(&[(Knob::Time, 2_500)]));
+        let fault = asked.above(&max)[0].fault.clone();
+        assert!(fault.contains("2.5s") && fault.contains("1s"), "{fault}");
     }
 
     #[test]
