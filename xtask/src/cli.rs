@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, demo, down, interrupt, programs, restart, test, up, vm};
+use crate::{bench, demo, down, interrupt, package, programs, restart, test, up, vm};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The project's own commands", version)]
@@ -30,6 +30,8 @@ enum Command {
     BenchWriter(bench::writer::Args),
     /// Build job-broker, jobctl, job-certs and the static job-shim, and say where they are
     Build(programs::Args),
+    /// Make the Debian package
+    Package(package::Args),
     /// Formatting, lints, unit tests, end-to-end tests here and in the testbed VM
     Test(test::Args),
     /// Run a command as root in a throw-away VM with full cgroup v2, and exit as it did
@@ -47,6 +49,7 @@ pub(crate) fn dispatch() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::BenchWriter(args) => bench::writer::run(&args),
         Command::Build(args) => programs::run(&args),
+        Command::Package(args) => package::run(&args),
         Command::Test(args) => test::run(&args),
         // Like `docker run`: 125 is the VM's own failure, everything else is the command's status.
         Command::Vm(args) => return vm::run(&args).unwrap_or_else(|e| fail(&e, 125)),

@@ -7,13 +7,14 @@ use std::time::Duration;
 use job_shim::wire::{Stop, ToShim};
 use tokio::net::UnixStream;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::attend;
 use super::errors::StartError;
 use super::failure::failure;
 use super::figures::Figures;
-use super::job::{Job, Link};
+use super::job::{Job, Link, StopAsked};
 use super::spec::JobSpec;
 use super::state::{Event, Failure, Snapshot};
 use super::supervisor::Quarantined;
@@ -42,7 +43,7 @@ pub(super) struct Ground {
 pub(super) struct Core {
     pub(super) ground: Arc<Ground>,
     pub(super) config: config::Jobs,
-    pub(super) limits: LimitTables,
+    pub(super) limits: watch::Sender<Arc<LimitTables>>,
     pub(super) pool: Arc<Pool>,
     pub(super) nobody: Account,
     pub(super) table: Mutex<Table>,
@@ -67,6 +68,11 @@ pub(super) enum Registered {
 impl Core {
     pub(super) fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What jobs may use, as of the last reload.
+    pub(super) fn limits(&self) -> Arc<LimitTables> {
+        Arc::clone(&self.limits.borrow())
     }
 
     /// As whom it would run, and whether its limits can be enforced here.
@@ -197,6 +203,26 @@ impl Core {
     /// It has used nothing, and might have used this.
     fn ended_at_start(&self, job: &Job) -> Figures {
         Figures { limits: job.terms().rows(None), ..Figures::default() }
+    }
+
+    /// Asks all processes of a job to end, and kills them after the grace period (absent: the job's
+    /// own). Answers at once; nothing is done to a job that has ended.
+    pub(super) fn stop(
+        self: &Arc<Core>,
+        job: &Arc<Job>,
+        grace: Option<Duration>,
+        asked: StopAsked,
+    ) {
+        if job.snapshot().state.is_over() {
+            return;
+        }
+        let grace = grace.unwrap_or(job.record().spec.stop_timeout);
+        tracing::info!(job = %job.id(), by = asked.by, "stop asked");
+        job.ask_stop(asked.clone());
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        let told = job.tell(&ToShim::Stop(Stop { grace_ms, source: asked.source, by: asked.by }));
+        let (core, job) = (Arc::clone(self), Arc::clone(job));
+        self.runtime.spawn(async move { core.enforce_stop(job, grace, told.is_ok()).await });
     }
 
     /// The shim does the stopping. Should it not answer, the broker does, as root.

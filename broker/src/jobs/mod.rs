@@ -12,6 +12,7 @@ pub mod job;
 pub mod output;
 mod pause;
 mod recover;
+mod scope;
 pub mod spec;
 pub mod state;
 mod supervisor;

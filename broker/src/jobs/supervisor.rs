@@ -4,8 +4,9 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use job_shim::wire::{InputAck, Signal, Source, Stop, ToShim};
+use job_shim::wire::{InputAck, Signal, Source, ToShim};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use super::adopt;
 use super::core::{Core, Ground, Registered};
@@ -13,6 +14,7 @@ use super::errors::{DeleteError, SignalError, StartError, SupervisorError};
 use super::input::{self, InputError};
 use super::job::{Job, StopAsked};
 use super::output::{OutputError, OutputReader, Range};
+use super::scope;
 use super::spec::{Defaults, JobSpec, Refusal, Wish};
 use super::state::Snapshot;
 use super::table::{Filter, Page};
@@ -72,14 +74,16 @@ impl Supervisor {
         let core = Core {
             ground,
             config,
-            limits,
+            limits: watch::Sender::new(Arc::new(limits)),
             pool,
             nobody,
             table: Mutex::new(table),
             quarantined,
             runtime: Handle::current(),
         };
-        Ok(Supervisor { core: Arc::new(core) })
+        let core = Arc::new(core);
+        tokio::spawn(scope::attend(Arc::clone(&core)));
+        Ok(Supervisor { core })
     }
 
     /// Checks a wish against the rules and fills in the configured defaults.
@@ -91,7 +95,7 @@ impl Supervisor {
         let defaults = Defaults {
             run_as: config.run_as.clone(),
             stop_timeout: config.stop_timeout(),
-            limits: self.core.limits.clone(),
+            limits: self.limits().as_ref().clone(),
         };
         JobSpec::check(wish, &defaults)
     }
@@ -166,19 +170,8 @@ impl Supervisor {
     /// job's own). Answers at once; nothing is done to a job that has ended.
     pub fn stop(&self, job: &Authorized<Arc<Job>>, grace: Option<Duration>) {
         let (caller, job) = (job.caller(), job.subject());
-        if job.snapshot().state.is_over() {
-            return;
-        }
-        let grace = grace.unwrap_or(job.record().spec.stop_timeout);
-        let by = caller.identity().to_string();
-        let source = source(caller.role());
-        tracing::info!(job = %job.id(), by, "stop asked");
-        job.ask_stop(StopAsked { source, by: by.clone() });
-        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        let told = job.tell(&ToShim::Stop(Stop { grace_ms, source, by }));
-        let core = Arc::clone(&self.core);
-        let job = Arc::clone(job);
-        self.core.runtime.spawn(async move { core.enforce_stop(job, grace, told.is_ok()).await });
+        let asked = StopAsked { source: source(caller.role()), by: caller.identity().to_string() };
+        self.core.stop(job, grace, asked);
     }
 
     /// One signal to the process group of the main process.
@@ -282,8 +275,13 @@ impl Supervisor {
     }
 
     /// What jobs may use.
-    pub fn limits(&self) -> &LimitTables {
-        &self.core.limits
+    pub fn limits(&self) -> Arc<LimitTables> {
+        self.core.limits()
+    }
+
+    /// What jobs that start, or are given other limits, may use from now on.
+    pub fn set_limits(&self, limits: LimitTables) {
+        self.core.limits.send_replace(Arc::new(limits));
     }
 
     /// What jobs get by default.

@@ -131,6 +131,11 @@ impl Table {
         (jobs, last)
     }
 
+    /// Those that have not ended.
+    pub(super) fn live(&self) -> Vec<Arc<Job>> {
+        self.jobs.values().filter(|job| !job.snapshot().state.is_over()).cloned().collect()
+    }
+
     /// Live jobs and all jobs.
     pub(super) fn count(&self) -> (usize, usize) {
         let live = self.jobs.values().filter(|job| !job.snapshot().state.is_over()).count();
