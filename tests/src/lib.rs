@@ -12,6 +12,7 @@ pub mod api;
 mod broker;
 mod cgroup;
 mod env;
+pub mod host;
 mod jobctl;
 pub mod oracle;
 mod patience;

@@ -32,7 +32,7 @@ enum Command {
     Build(programs::Args),
     /// Make the Debian package
     Package(package::Args),
-    /// Formatting, lints, unit tests, end-to-end tests here and in the testbed VM
+    /// Formatting, lints, unit tests, end-to-end tests here and in the testbed VMs, the package
     Test(test::Args),
     /// Run a command as root in a throw-away VM with full cgroup v2, and exit as it did
     Vm(vm::Args),

@@ -11,7 +11,12 @@ use super::files::{CONFFILES, files_below};
 use super::{copy, copy_compressed, write};
 use crate::{process, workspace};
 
-const MAINTAINER: &str = "maintainers of job-broker <job-broker@localhost>";
+/// As Debian's own tools name whoever makes a package: `DEBFULLNAME` and `DEBEMAIL`.
+fn maintainer() -> String {
+    let variable = |name, default: &str| std::env::var(name).unwrap_or_else(|_| default.into());
+    let name = variable("DEBFULLNAME", "maintainers of job-broker");
+    format!("{name} <{}>", variable("DEBEMAIL", "root@localhost"))
+}
 
 /// The package as dpkg knows it.
 pub(super) struct Control {
@@ -66,9 +71,10 @@ impl Control {
     /// made over D-Bus.
     fn text(&self, description: &str) -> String {
         let Control { version, architecture, glibc, kilobytes } = self;
+        let maintainer = maintainer();
         format!(
             "Package: job-broker\nVersion: {version}\nArchitecture: {architecture}\n\
-             Maintainer: {MAINTAINER}\nInstalled-Size: {kilobytes}\n\
+             Maintainer: {maintainer}\nInstalled-Size: {kilobytes}\n\
              Depends: libc6 (>= {glibc}), libgcc-s1, systemd (>= 252), dbus\n\
              Section: admin\nPriority: optional\nDescription: {description}"
         )
@@ -82,8 +88,9 @@ impl Control {
         }
         let date = process::output(&mut date)?;
         let entry = format!(
-            "job-broker ({}) unstable; urgency=medium\n\n  * See changelog.gz.\n\n -- {MAINTAINER}  {date}",
-            self.version
+            "job-broker ({}) unstable; urgency=medium\n\n  * See changelog.gz.\n\n -- {}  {date}",
+            self.version,
+            maintainer()
         );
         let plain = root.with_file_name("changelog.Debian");
         write(&plain, entry, 0o644)?;
