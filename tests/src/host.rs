@@ -73,7 +73,7 @@ impl Host {
                  job-certs issue user admin --dir ."
             ));
             fs::copy(Programs::find().oracle, ORACLE).expect("it can be copied");
-            fs::create_dir(MARKS).expect("a directory");
+            fs::create_dir_all(MARKS).expect("a directory");
             fs::set_permissions(MARKS, fs::Permissions::from_mode(0o777)).expect("it is ours");
         }
         sh("systemctl reset-failed job-broker; systemctl start job-broker");

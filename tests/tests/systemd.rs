@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use job_api::v1::job::State;
@@ -108,6 +109,19 @@ async fn upgrade_reinstallation_and_downgrade_restart_the_broker_and_touch_no_jo
         })
         .await;
     }
+}
+
+#[tokio::test]
+#[ignore = "changes the machine"]
+async fn a_socket_of_systemds_takes_connections_while_no_broker_runs() {
+    let host = Host::ready();
+    sh("systemctl stop job-broker && systemctl start job-broker.socket");
+    assert_eq!(host.property("ActiveState"), "inactive");
+    let jobs = host.start_oracles(1, 5).await; // which starts the broker
+    assert_eq!(host.property("ActiveState"), "active");
+    host.assert_intact(&jobs).await;
+    sh("systemctl stop job-broker.socket job-broker");
+    Host::ready().client().await;
 }
 
 /// FAULTS 20
@@ -215,5 +229,26 @@ async fn without_certificates_the_service_says_what_to_run_and_does_not_try_agai
     sh("mv /etc/job-broker/away /etc/job-broker/pki");
     assert!(status.contains("job-certs init"), "{status}");
     assert_eq!(state, "failed");
+    Host::ready().client().await;
+}
+
+#[tokio::test]
+#[ignore = "changes the machine"]
+async fn removal_ends_jobs_in_good_order_and_keeps_data_which_purging_removes() {
+    let host = Host::ready();
+    let jobs = host.start_oracles(2, 60).await;
+    sh("dpkg --remove job-broker");
+    assert!(!Path::new("/sys/fs/cgroup/jobs.slice/job-broker-jobs.scope").exists());
+    install(&packages().0);
+    let mut client = host.client().await;
+    for id in jobs.ids() {
+        let job = api::job(&mut client, id).await;
+        assert_eq!(job.cause(), Cause::Stopped, "{job:?}");
+        assert!(was_ended_by_the_system(&job), "{job:?}");
+    }
+    sh("dpkg --purge job-broker");
+    for path in ["/var/lib/job-broker", "/etc/job-broker", "/run/job-broker"] {
+        assert!(!Path::new(path).exists(), "{path}");
+    }
     Host::ready().client().await;
 }

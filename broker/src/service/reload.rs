@@ -39,11 +39,9 @@ impl Reloader {
     /// The fault; everything is as before.
     pub(super) async fn reload(&self) -> Result<(), SettingsError> {
         let file = self.file.clone();
-        // A disk that hangs must not hang the jobs' thread. The join fails for a panic alone.
-        let Ok(read) = tokio::task::spawn_blocking(move || Settings::load(&file)).await else {
-            return Err(SettingsError::Admin("the reload was broken off".into()));
-        };
-        let Settings { config, policy, limits, tls } = read?;
+        // A disk that hangs must not hang the jobs' thread.
+        let read = tokio::task::spawn_blocking(move || Settings::load(&file)).await;
+        let Settings { config, policy, limits, tls } = read.map_err(SettingsError::BrokenOff)??;
         let fixed = fixed_differences(&self.started_with, &config);
         if !fixed.is_empty() {
             let keys = fixed.join(", ");

@@ -28,6 +28,8 @@ pub(super) enum SettingsError {
     Limits(&'static str, String),
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error("reading was broken off: {0}")]
+    BrokenOff(tokio::task::JoinError),
 }
 
 impl Settings {

@@ -15,7 +15,7 @@ use crate::{process, workspace};
 fn maintainer() -> String {
     let variable = |name, default: &str| std::env::var(name).unwrap_or_else(|_| default.into());
     let name = variable("DEBFULLNAME", "maintainers of job-broker");
-    format!("{name} <{}>", variable("DEBEMAIL", "root@localhost"))
+    format!("{name} <{}>", variable("DEBEMAIL", "job-broker@localhost"))
 }
 
 /// The package as dpkg knows it.
