@@ -212,9 +212,11 @@ async fn a_reload_takes_what_is_sound_and_keeps_what_is_not() {
         (!host.property("StatusText").contains("RELOAD FAILED")).then_some(())
     });
     let mut client = host.client().await;
-    let id = api::start(&mut client, api::script("sleep 5")).await.id;
+    let id = api::start(&mut client, api::script("sleep 60")).await.id;
     let max = format!("/sys/fs/cgroup/jobs.slice/job-broker-jobs.scope/{id}/work/pids.max");
     assert_eq!(fs::read_to_string(max).unwrap().trim(), "77");
+    api::stop(&mut client, &id, Duration::ZERO).await;
+    api::ended(&mut client, &id).await;
     fs::write(file, sound).unwrap();
     sh("systemctl reload job-broker");
 }
