@@ -7,7 +7,7 @@
 use std::io::Write;
 
 use job_broker::authorize::Policy;
-use job_broker::config::Jobs;
+use job_broker::config::{Jobs, Retention};
 use job_broker::identity::Identity;
 use job_broker::jobs::output::Range;
 use job_broker::jobs::spec::Wish;
@@ -27,14 +27,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         cgroup: Some(format!("job-broker-example-{}", std::process::id()).into()),
         ..Jobs::default()
     };
-    let supervisor = Supervisor::open(config, LimitTables::default()).await?;
+    let supervisor = Supervisor::open(config, LimitTables::default(), Retention::default()).await?;
 
     let caller = Policy::default().caller(Identity::new("example")?);
     let wish = Wish { argv: arguments.collect(), ..Wish::default() };
     let spec = supervisor.check(wish).map_err(|refusal| format!("{refusal:?}"))?;
     let id: JobId = supervisor.start(caller.start(spec), "").await?.id();
 
-    let job = supervisor.find(&caller, id).ok_or("the job is gone")?;
+    let job = supervisor.find(&caller, id).await?.ok_or("the job is gone")?;
     let mut output = supervisor.output(&job, Range { follow: true, ..Range::default() }).await?;
     while let Some(piece) = output.next().await? {
         std::io::stdout().write_all(&piece.data)?;

@@ -2,7 +2,10 @@
 
 use std::fs;
 use std::io;
+use std::sync::LazyLock;
 use std::time::SystemTime;
+
+use nix::unistd::{SysconfVar, sysconf};
 
 /// One boot of this host: `/proc/sys/kernel/random/boot_id`, random(4).
 pub(crate) type BootId = [u8; 16];
@@ -38,6 +41,16 @@ pub(crate) fn start_time(pid: u32) -> io::Result<u64> {
 pub(crate) fn now_ns() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The CPUs of this host that are online, as they were when somebody first asked. (What std calls
+/// available parallelism is this process's share, and costs 20 system calls each time.)
+pub(crate) fn cpus() -> u64 {
+    static CPUS: LazyLock<u64> = LazyLock::new(|| {
+        let online = sysconf(SysconfVar::_NPROCESSORS_ONLN).ok().flatten();
+        online.and_then(|cpus| u64::try_from(cpus).ok()).unwrap_or(1)
+    });
+    *CPUS
 }
 
 /// Whether any swap is in use on this host, proc_swaps(5).

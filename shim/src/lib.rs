@@ -1,6 +1,8 @@
 //! What broker and shim agree on: the words between them, what the shim is given at birth, and
-//! the records that it leaves on disk. No I/O beyond reading and writing these.
+//! the records that it leaves on disk. No I/O beyond reading and writing these; and in builds for
+//! development the points at which both can be made to crash.
 
+pub mod crash;
 pub mod frame;
 pub mod index;
 pub mod launch;

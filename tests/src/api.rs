@@ -1,13 +1,13 @@
 //! Calls of the contract that many tests make.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use job_api::client::Client;
 use job_api::v1::stream_output_response::Kind;
 use job_api::v1::wait_job_request::Until;
 use job_api::v1::{
-    GetJobRequest, Job, JobSpec, OutputStream, StartJobRequest, StopJobRequest,
-    StreamOutputRequest, WaitJobRequest,
+    GetJobRequest, Job, JobSpec, Limit, Limits, OutputStream, PauseJobRequest, ResumeJobRequest,
+    StartJobRequest, StopJobRequest, StreamOutputRequest, UpdateJobRequest, Usage, WaitJobRequest,
 };
 use tokio::time::timeout;
 use tonic::Status;
@@ -33,6 +33,11 @@ pub fn spec(argv: &[&str]) -> JobSpec {
 /// The same for a script of sh(1).
 pub fn script(text: &str) -> JobSpec {
     spec(&["sh", "-c", text])
+}
+
+/// A script of sh(1) with these limits.
+pub fn limited(text: &str, limits: Limits) -> JobSpec {
+    JobSpec { limits: Some(limits), ..script(text) }
 }
 
 /// A duration of the contract.
@@ -92,6 +97,22 @@ async fn wait(client: &mut Client, id: &str, until: Until) -> Job {
     job
 }
 
+/// The job once it is as it is waited for: what no call waits for by itself.
+///
+/// # Panics
+/// After [`PATIENCE`], with the job as it is then.
+pub async fn becomes(client: &mut Client, id: &str, is_it: impl Fn(&Job) -> bool) -> Job {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let job = job(client, id).await;
+        if is_it(&job) {
+            return job;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {job:#?}");
+        tokio::time::sleep(Duration::from_millis(5)).await; // between two looks
+    }
+}
+
 /// Stops a job with this grace.
 ///
 /// # Panics
@@ -99,6 +120,63 @@ async fn wait(client: &mut Client, id: &str, until: Until) -> Job {
 pub async fn stop(client: &mut Client, id: &str, grace: Duration) {
     let request = StopJobRequest { id: id.into(), grace: Some(duration(grace)) };
     client.stop_job(request).await.expect("there is such a job");
+}
+
+/// Changes a job's limits.
+///
+/// # Errors
+/// The broker's.
+pub async fn update(client: &mut Client, request: UpdateJobRequest) -> Result<Job, Status> {
+    let answer = client.update_job(request).await?.into_inner();
+    Ok(answer.job.expect("an answer has a job"))
+}
+
+/// Pauses a job.
+///
+/// # Errors
+/// The broker's.
+pub async fn pause(client: &mut Client, id: &str) -> Result<Job, Status> {
+    let answer = client.pause_job(PauseJobRequest { id: id.into() }).await?.into_inner();
+    Ok(answer.job.expect("an answer has a job"))
+}
+
+/// Lets it go on.
+///
+/// # Errors
+/// The broker's.
+pub async fn resume(client: &mut Client, id: &str) -> Result<Job, Status> {
+    let answer = client.resume_job(ResumeJobRequest { id: id.into() }).await?.into_inner();
+    Ok(answer.job.expect("an answer has a job"))
+}
+
+/// What a job uses now, or has used.
+///
+/// # Panics
+/// When there is no such job, or its usage is not told.
+pub async fn usage(client: &mut Client, id: &str) -> Usage {
+    job(client, id).await.usage.expect("a job has its usage")
+}
+
+/// From the start of a job's program to its end, in seconds.
+///
+/// # Panics
+/// When it has not ended, or never ran.
+pub fn lasted(job: &Job) -> f64 {
+    let seconds = |time: Option<prost_types::Timestamp>| {
+        let time = time.expect("it ran and has ended");
+        time.seconds as f64 + f64::from(time.nanos) / 1e9
+    };
+    seconds(job.ended_at) - seconds(job.started_at)
+}
+
+/// The limit of this name, as a job shows it.
+///
+/// # Panics
+/// When it shows none.
+#[track_caller]
+pub fn limit<'a>(job: &'a Job, name: &str) -> &'a Limit {
+    let found = job.limits.iter().find(|limit| limit.name == name);
+    found.unwrap_or_else(|| panic!("no limit {name}: {:#?}", job.limits))
 }
 
 /// All output of a job, to its end.

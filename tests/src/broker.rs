@@ -12,6 +12,9 @@ use nix::unistd::Pid;
 
 use crate::patience::PATIENCE;
 
+/// See `job_shim::crash`; for a shim, a variable of its job.
+pub const CRASH_AT: &str = "JOB_CRASH_AT";
+
 /// What brokers have written to standard error, all of one environment together.
 pub(crate) type Log = Arc<Mutex<String>>;
 
@@ -22,12 +25,18 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Starts one and answers when it accepts connections.
+    /// Starts one and answers when it accepts connections. `crash` is where it is to kill itself.
     ///
     /// # Errors
     /// What it wrote, when it ended instead.
-    pub(crate) fn start(program: &Path, config: &Path, log: &Log) -> Result<Broker, String> {
+    pub(crate) fn start(
+        program: &Path,
+        config: &Path,
+        crash: Option<&str>,
+        log: &Log,
+    ) -> Result<Broker, String> {
         let mut command = Command::new(program);
+        command.envs(crash.map(|at| (CRASH_AT, at)));
         command.arg("--config").arg(config).stdin(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("job-broker can be executed");
         let stderr = child.stderr.take().expect("it is piped");
@@ -67,6 +76,11 @@ impl Broker {
     /// Waits for its end.
     pub fn wait(mut self) -> ExitStatus {
         self.child.wait().expect("the broker is our child")
+    }
+
+    /// Whether it is gone; if so, it has been waited for.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("the broker is our child").is_some()
     }
 
     /// kill -9, whatever its state, and its end.

@@ -33,9 +33,14 @@ impl Cgroup {
         self.root.join(id)
     }
 
+    /// The cgroup of a job's workload alone.
+    pub fn workload(&self, id: &str) -> PathBuf {
+        self.job(id).join("work")
+    }
+
     /// Processes of a job's workload.
     pub fn work(&self, id: &str) -> Vec<i32> {
-        processes(&self.job(id).join("work"))
+        processes(&self.workload(id))
     }
 
     /// A job's shim.
@@ -69,7 +74,8 @@ impl Cgroup {
     }
 }
 
-fn mount() -> PathBuf {
+/// Where cgroup2 is mounted.
+pub(crate) fn mount() -> PathBuf {
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
     let line = mounts.lines().find(|line| line.contains(" - cgroup2 "));
     let mount = line.and_then(|line| line.split(' ').nth(4));

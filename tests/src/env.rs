@@ -24,6 +24,7 @@ use crate::cgroup::Cgroup;
 use crate::jobctl::{Finished, Running};
 use crate::patience::{PATIENCE, lives, until};
 use crate::programs::Programs;
+use crate::small_disk::{self, SmallDisk};
 
 /// What an environment is to be; see [`Env::builder`].
 #[derive(Debug, Default)]
@@ -32,6 +33,9 @@ pub struct Builder {
     users: Vec<String>,
     admins: Vec<String>,
     jobs: Vec<String>,
+    sections: String,
+    disk: Option<String>,
+    retention: Vec<String>,
     programs: Option<Programs>,
 }
 
@@ -51,6 +55,24 @@ impl Builder {
     /// A line of the section `[jobs]` of the broker's configuration.
     pub fn config(mut self, line: &str) -> Builder {
         self.jobs.push(line.into());
+        self
+    }
+
+    /// More sections of the broker's configuration.
+    pub fn sections(mut self, text: &str) -> Builder {
+        self.sections += text;
+        self
+    }
+
+    /// The state directory on a small disk of its own, of a size as mount(8) takes it for a tmpfs.
+    pub fn state_disk(mut self, size: &str) -> Builder {
+        self.disk = Some(size.into());
+        self
+    }
+
+    /// A line of the section `[retention]` of the broker's configuration.
+    pub fn retention(mut self, line: &str) -> Builder {
+        self.retention.push(line.into());
         self
     }
 
@@ -90,10 +112,13 @@ impl Builder {
         fs::create_dir(&shared).expect("a directory");
         open_to_jobs(&shared, 0o777);
         let programs = self.programs.unwrap_or_else(Programs::find);
-        for (from, to) in [(&programs.shim, "job-shim"), (&programs.oracle, "oracle")] {
+        let copied =
+            [(&programs.shim, "job-shim"), (&programs.oracle, "oracle"), (&programs.load, "load")];
+        for (from, to) in copied {
             // The target directory may be below one that jobs cannot enter.
             fs::copy(from, dir.path().join(to)).expect("it can be copied");
         }
+        let disk = self.disk.map(|size| SmallDisk::mount(&dir.path().join("state"), &size));
         let pki = Authority::create(&dir.path().join("pki"), "local", CA_VALIDITY);
         let pki = pki.expect("a certificate authority");
         let names = ServerNames { dns: vec!["localhost".into()], ips: vec![[127, 0, 0, 1].into()] };
@@ -104,10 +129,14 @@ impl Builder {
             log: Log::default(),
             broker: None,
             port: 0,
+            crash: None,
             admins: self.admins,
             jobs: self.jobs,
+            sections: self.sections,
+            retention: self.retention,
             programs,
             pki,
+            _disk: disk,
             dir,
         };
         env.admins.iter().chain(&self.users).for_each(|name| _ = env.identity(name));
@@ -123,10 +152,14 @@ pub struct Env {
     users: Mutex<HashMap<String, Issued>>,
     log: Log,
     port: u16,
+    crash: Option<String>,
     admins: Vec<String>,
     jobs: Vec<String>,
+    sections: String,
+    retention: Vec<String>,
     programs: Programs,
     pki: Authority,
+    _disk: Option<SmallDisk>,
     // Last: its files go when everything that uses them has gone.
     dir: TempDir,
 }
@@ -188,6 +221,11 @@ impl Env {
         self.text_path("oracle")
     }
 
+    /// The workload of tests of limits, where jobs can execute it.
+    pub fn load(&self) -> String {
+        self.text_path("load")
+    }
+
     /// A new gate, at which a job can be made to wait.
     pub fn gate(&self) -> Gate {
         let path = self.path(&format!("gate-{}", next()));
@@ -214,6 +252,11 @@ impl Env {
             cert: read(&issued.certificate),
             key: read(&issued.key),
         }
+    }
+
+    /// A new connection to a broker that may be dying.
+    pub(crate) async fn try_client(&self, name: &str) -> Option<Client> {
+        client::connect(&self.addr(), &self.credentials(name)).await.ok()
     }
 
     /// A new connection to the broker.
@@ -300,6 +343,31 @@ impl Env {
         }
     }
 
+    /// What `[retention]` says from the next broker on.
+    pub fn set_retention(&mut self, lines: &[&str]) {
+        self.retention = lines.iter().map(|line| (*line).to_owned()).collect();
+    }
+
+    /// Where brokers that are started from now on kill themselves, see `job_shim::crash`.
+    pub fn crash_brokers(&mut self, at: Option<String>) {
+        self.crash = at;
+    }
+
+    /// Whether the broker has died by itself.
+    pub fn broker_has_died(&mut self) -> bool {
+        self.broker.as_mut().is_none_or(Broker::has_ended)
+    }
+
+    /// Starts a broker in the place of one that has died, and sees whether that one lives.
+    ///
+    /// # Panics
+    /// While one lives.
+    pub fn try_revive_broker(&mut self) -> bool {
+        assert!(self.broker_has_died(), "one broker at a time");
+        self.broker = None;
+        self.try_start().is_ok()
+    }
+
     /// kill -9, and the next one.
     pub fn restart_broker(&mut self) {
         self.kill_broker();
@@ -339,7 +407,8 @@ impl Env {
     fn try_start(&mut self) -> Result<(), String> {
         let path = self.path("broker.toml");
         fs::write(&path, self.config(self.port)).expect("the configuration can be written");
-        self.broker = Some(Broker::start(&self.programs.broker, &path, &self.log)?);
+        self.broker =
+            Some(Broker::start(&self.programs.broker, &path, self.crash.as_deref(), &self.log)?);
         Ok(())
     }
 
@@ -353,10 +422,13 @@ impl Env {
              shim_user = \"64998\"\ncgroup = \"{cgroup}\"\n"
         );
         self.jobs.iter().for_each(|line| jobs += &format!("{line}\n"));
+        if !self.retention.is_empty() {
+            jobs += &format!("[retention]\n{}\n", self.retention.join("\n"));
+        }
         format!(
             "listen = \"127.0.0.1:{port}\"\nadmins = {:?}\n[tls]\ncert = \"{dir}/pki/server.crt\"\n\
-             key = \"{dir}/pki/server.key\"\nclient_ca = \"{dir}/pki/ca.crt\"\n[jobs]\n{jobs}",
-            self.admins
+             key = \"{dir}/pki/server.key\"\nclient_ca = \"{dir}/pki/ca.crt\"\n[jobs]\n{jobs}{}\n",
+            self.admins, self.sections
         )
     }
 
@@ -401,7 +473,7 @@ impl Gate {
     }
 }
 
-fn open_to_jobs(path: &Path, mode: u32) {
+pub(crate) fn open_to_jobs(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).expect("it is ours");
 }
 
@@ -420,6 +492,7 @@ fn sweep() {
         Cgroup::all().iter().filter(|cgroup| is_left(cgroup.path())).for_each(Cgroup::end);
         let entries = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
         for path in entries.map(|entry| entry.path()).filter(|path| is_left(path)) {
+            small_disk::unmount(&path.join("state"));
             let _ = fs::remove_dir_all(path); // another process may be faster
         }
     });

@@ -1,150 +1,110 @@
-//! A whole host with systemd, on which the package is installed as an operator would: for a machine
-//! that is thrown away, since nothing of it is undone.
+//! What this host has, for tests that not every host can run. They ask first, and say why they are
+//! left out; where `JOB_TESTS_LEAVE_NOTHING_OUT` is set, as in the testbed VM, they fail instead.
 
+use std::fmt;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::thread;
 
-use job_api::client::{self, Client, Credentials};
-use job_api::v1::JobSpec;
-use job_api::v1::job::State;
+use tempfile::TempDir;
 
-use crate::patience::until;
-use crate::{Programs, api, oracle};
+use crate::cgroup;
+use crate::env::open_to_jobs;
 
-const PKI: &str = "/etc/job-broker/pki";
-const MARKS: &str = "/var/tmp/oracle";
-const ORACLE: &str = "/usr/local/bin/oracle";
-/// Lines that a job of [`Host::start_oracles`] writes in a second.
-const LINES_PER_SECOND: u64 = 25;
+/// A directory on a disk of its own: a real block device, writable for jobs. Set by `xtask test`.
+const DISK: &str = "JOB_TESTS_DISK";
+const LEAVE_NOTHING_OUT: &str = "JOB_TESTS_LEAVE_NOTHING_OUT";
 
-/// Jobs that write what can be checked.
-#[derive(Debug)]
-pub struct Oracles {
-    ids: Vec<String>,
-    /// That each of them writes to each stream.
-    lines: u64,
+/// What a test can need of its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// The controller, of cgroup v2 and handed down from the root.
+    Cpu,
+    /// The same.
+    Memory,
+    /// The same.
+    Io,
+    /// The same.
+    Pids,
+    /// See [`disk`].
+    Disk,
 }
 
-/// This machine, with the package.
-#[derive(Debug)]
-pub struct Host(());
-
-/// Packages to install, from `JOB_PACKAGES`: an older and a newer one.
+/// Whether all of this is there. If not, the reason has been told, and the test is to return.
 ///
 /// # Panics
-/// When the variable does not name two.
-pub fn packages() -> (PathBuf, PathBuf) {
-    let names = std::env::var("JOB_PACKAGES").expect("JOB_PACKAGES is set: cargo xtask test does");
-    let (old, new) = names.split_once(':').expect("two packages");
-    (old.into(), new.into())
+/// Where nothing may be left out.
+pub fn has(needs: &[Need]) -> bool {
+    let Some(why) = needs.iter().find_map(|need| need.missing()) else { return true };
+    assert!(std::env::var_os(LEAVE_NOTHING_OUT).is_none(), "this host must have all: {why}");
+    leave_out(&why);
+    false
 }
 
-/// Runs a command that has to succeed, and answers with what it wrote.
+/// Whether this is missing, for tests of what happens then. If it is there, that has been told.
+pub fn lacks(need: Need) -> bool {
+    let lacks = need.missing().is_some();
+    if !lacks {
+        leave_out(&format!("{need} is there"));
+    }
+    lacks
+}
+
+/// Tells why a test is left out.
+pub fn leave_out(why: &str) {
+    tell(&format!("left out: {why}"));
+}
+
+/// Tells something of a test that passes, past libtest, which keeps to itself what such a one prints.
+pub fn tell(what: &str) {
+    let thread = thread::current();
+    let test = thread.name().unwrap_or("a test");
+    let _ = writeln!(io::stderr(), "{test}: {what}"); // nobody may be reading
+}
+
+/// A new directory on the disk, in which jobs may create files.
 ///
 /// # Panics
-/// When it does not, with what it said.
-pub fn sh(script: &str) -> String {
-    let Output { status, stdout, stderr } =
-        Command::new("sh").args(["-c", script]).output().expect("there is a shell");
-    let (out, err) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
-    assert!(status.success(), "{script}: {status}\nstdout: {out}\nstderr: {err}");
-    out.trim().to_owned()
+/// Where there is none: ask [`has`] first.
+pub fn disk() -> TempDir {
+    let disk = disk_path().expect("somebody asked whether there is a disk");
+    let dir = tempfile::tempdir_in(disk).expect("a directory on the disk");
+    open_to_jobs(dir.path(), 0o777);
+    dir
 }
 
-impl Oracles {
-    /// Their ids.
-    pub fn ids(&self) -> &[String] {
-        &self.ids
+impl Need {
+    /// Whether it is there, for tests that are run either way.
+    pub fn is_met(self) -> bool {
+        self.missing().is_none()
     }
-}
 
-impl Host {
-    /// The host with the package, its certificates and a running service: made by whoever asks
-    /// first, found by the others.
-    pub fn ready() -> Host {
-        let host = Host(());
-        if !Path::new(PKI).join("admin.key").exists() {
-            install(&packages().0);
-            sh(&format!(
-                "cd {PKI} && job-certs init --dir . && \
-                 job-certs issue server --dir . --dns broker.example --ip 127.0.0.1 && \
-                 job-certs issue user admin --dir ."
-            ));
-            fs::copy(Programs::find().oracle, ORACLE).expect("it can be copied");
-            fs::create_dir_all(MARKS).expect("a directory");
-            fs::set_permissions(MARKS, fs::Permissions::from_mode(0o777)).expect("it is ours");
+    fn missing(self) -> Option<String> {
+        if self == Need::Disk {
+            let is_there = disk_path().is_some_and(|path| path.is_dir());
+            return (!is_there).then(|| format!("{DISK} names no directory on a disk"));
         }
-        sh("systemctl reset-failed job-broker; systemctl start job-broker");
-        host
-    }
-
-    /// A connection as an admin.
-    ///
-    /// # Panics
-    /// When the broker does not answer.
-    pub async fn client(&self) -> Client {
-        let read = |name: &str| fs::read(Path::new(PKI).join(name)).expect("it was issued");
-        let credentials =
-            Credentials { ca: read("ca.crt"), cert: read("admin.crt"), key: read("admin.key") };
-        client::connect("127.0.0.1:7443", &credentials).await.expect("the broker answers")
-    }
-
-    /// Starts so many jobs that write for so long; a second run of one would show.
-    pub async fn start_oracles(&self, count: usize, seconds: u64) -> Oracles {
-        let lines = LINES_PER_SECOND * seconds;
-        let pause = 1000 / LINES_PER_SECOND;
-        let mut client = self.client().await;
-        let mut ids = Vec::new();
-        for _ in 0..count {
-            let mut spec: JobSpec =
-                api::spec(&[ORACLE, "lines", &lines.to_string(), &pause.to_string()]);
-            spec.env.insert("ORACLE_MARK".into(), MARKS.into());
-            ids.push(api::start(&mut client, spec).await.id);
-        }
-        Oracles { ids, lines }
-    }
-
-    /// Waits for the end of these jobs, and asserts that each has run once, has written every byte
-    /// and has ended as it should.
-    ///
-    /// # Panics
-    /// When one has not.
-    pub async fn assert_intact(&self, jobs: &Oracles) {
-        let mut client = self.client().await;
-        for id in &jobs.ids {
-            let output = api::output(&mut client, id).await;
-            oracle::assert_whole(&output.stdout, &output.stderr, jobs.lines);
-            let end = (output.job.state(), output.job.exit_code);
-            assert_eq!(end, (State::Finished, Some(0)), "{:?}", output.job);
-        }
-    }
-
-    /// How many of these run now.
-    pub async fn running(&self, jobs: &Oracles) -> usize {
-        let mut client = self.client().await;
-        let mut count = 0;
-        for id in &jobs.ids {
-            count += usize::from(api::job(&mut client, id).await.state() == State::Running);
-        }
-        count
-    }
-
-    /// The keeper's pid, when there is one.
-    pub fn keeper(&self) -> i32 {
-        let file = "/sys/fs/cgroup/jobs.slice/job-broker-jobs.scope/keeper/cgroup.procs";
-        until("a keeper", || fs::read_to_string(file).ok()?.trim().parse().ok())
-    }
-
-    /// A property of the service, as `systemctl show` has it.
-    pub fn property(&self, name: &str) -> String {
-        sh(&format!("systemctl show --value -p {name} job-broker.service"))
+        let root = cgroup::mount();
+        let handed_down = fs::read_to_string(root.join("cgroup.subtree_control"));
+        let handed_down = handed_down.expect("the root of cgroup2 can be read");
+        let is_there = handed_down.split_whitespace().any(|name| name == self.to_string());
+        (!is_there).then(|| format!("{} does not hand down the controller {self}", root.display()))
     }
 }
 
-/// Installs a package with dpkg, whatever version is there.
-pub fn install(package: &Path) {
-    // A minimal system has no keyboard to ask about changed configuration.
-    sh(&format!("DEBIAN_FRONTEND=noninteractive dpkg --force-confold -i {}", package.display()));
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Need::Cpu => "cpu",
+            Need::Memory => "memory",
+            Need::Io => "io",
+            Need::Pids => "pids",
+            Need::Disk => "a disk",
+        })
+    }
+}
+
+fn disk_path() -> Option<PathBuf> {
+    std::env::var_os(DISK).map(PathBuf::from)
 }

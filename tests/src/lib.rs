@@ -4,7 +4,8 @@
 //! [`Env`] starts the real programs in a place of their own and leaves nothing behind. The suites
 //! are sentences about behaviour; one that stands for a row of the table of faults names its number.
 //! `cargo test -p job-tests` runs them here, `cargo xtask test` here and in the testbed VM, where
-//! `JOB_TESTBED` is set and loads are smaller ([`scaled`]).
+//! `JOB_TESTBED` is set and loads are smaller ([`scaled`]). What a host must have for a test, the
+//! test asks for ([`host`]).
 
 #![allow(clippy::expect_used, reason = "a panic is how a test fails")]
 
@@ -14,11 +15,16 @@ mod cgroup;
 mod env;
 pub mod host;
 mod jobctl;
+pub mod ledger;
+pub mod machine;
+pub mod measure;
 pub mod oracle;
 mod patience;
 mod programs;
+pub mod refusal;
+mod small_disk;
 
-pub use broker::Broker;
+pub use broker::{Broker, CRASH_AT};
 pub use cgroup::Cgroup;
 pub use env::{Builder, Env, Gate};
 pub use jobctl::{Finished, Running};

@@ -15,9 +15,20 @@ pub struct Programs {
     pub shim: PathBuf,
     /// The workload of this package, see [`crate::oracle`].
     pub oracle: PathBuf,
+    /// The workload of tests of limits, see its own help.
+    pub load: PathBuf,
 }
 
 impl Programs {
+    /// The same with a shim that was built for development, which can be made to crash.
+    ///
+    /// # Panics
+    /// When it is missing.
+    pub fn with_shim_for_development(self) -> Programs {
+        let shim = program("JOB_SHIM_DEV_BIN", &target_dir().join("debug/job-shim"));
+        Programs { shim, ..self }
+    }
+
     /// From the environment (`cargo xtask test` sets it), else where `cargo xtask build` puts them.
     ///
     /// # Panics
@@ -37,6 +48,7 @@ impl Programs {
             shim: program("JOB_SHIM_BIN", shim),
             // Built with this very test, beside its directory `deps`.
             oracle: program("JOB_ORACLE_BIN", &own_dir().join("oracle")),
+            load: program("JOB_LOAD_BIN", &own_dir().join("load")),
         }
     }
 }

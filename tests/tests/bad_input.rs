@@ -9,19 +9,11 @@ use job_api::v1::{
     Cause, GetJobRequest, JobSpec, ListJobsRequest, SignalJobRequest, StartJobRequest,
     StopJobRequest, StreamOutputRequest, WaitJobRequest, WriteInputRequest,
 };
+use job_tests::refusal::violation;
 use job_tests::{Env, api};
 use tokio_stream::iter;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
-
-/// The only field that an INVALID_ARGUMENT names, and what it says of it.
-#[track_caller]
-fn violation(status: &Status) -> (String, String) {
-    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
-    let bad = status.get_details_bad_request().expect("details");
-    let [violation] = bad.field_violations.as_slice() else { panic!("{bad:?}") };
-    (violation.field.clone(), violation.description.clone())
-}
 
 async fn refused(client: &mut Client, change: impl FnOnce(&mut JobSpec)) -> Status {
     let mut spec = api::spec(&["true"]);

@@ -203,11 +203,7 @@ async fn a_deadline_holds_while_the_broker_is_down() {
     env.start_broker();
     let job = api::ended(&mut env.client("user-a").await, &id).await;
     assert_eq!((job.cause(), job.signal), (Cause::TimedOut, Some(9)));
-    let seconds = |time: Option<prost_types::Timestamp>| {
-        let time = time.unwrap();
-        time.seconds as f64 + f64::from(time.nanos) / 1e9
-    };
-    let lasted = seconds(job.ended_at) - seconds(job.started_at);
+    let lasted = api::lasted(&job);
     assert!((1.49..4.0).contains(&lasted), "it lasted {lasted} s");
     assert_eq!(env.jobctl("user-a", &["wait", &id]).code(), 124);
     env.assert_clean();
@@ -281,7 +277,8 @@ async fn a_start_whose_broker_dies_on_the_way_runs_exactly_once_when_it_is_repea
         env.start_broker();
         let mut client = env.client("user-a").await;
         let again = client.start_job(request.clone()).await.unwrap().into_inner().job.unwrap();
-        assert_eq!(api::ended(&mut client, &again.id).await.exit_code, Some(7));
+        let job = api::ended(&mut client, &again.id).await;
+        assert_eq!(job.exit_code, Some(7), "{job:?}");
         let listed = client.list_jobs(ListJobsRequest::default()).await.unwrap().into_inner().jobs;
         for job in listed.iter().filter(|job| job.request_id == request.request_id) {
             let ran = env.shared().join(&job.id).exists();

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use job_api::v1::job::State;
 use job_api::v1::{Cause, Job};
-use job_tests::host::{Host, install, packages, sh};
+use job_tests::machine::{Host, install, packages, sh};
 use job_tests::{api, lives, until};
 
 const JOBS: usize = 20;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, demo, down, interrupt, package, programs, restart, test, up, vm};
+use crate::{bench, demo, down, interrupt, package, programs, restart, soak, test, up, vm};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The project's own commands", version)]
@@ -28,12 +28,20 @@ enum Command {
     /// What `bench` has run as a job
     #[command(hide = true)]
     BenchWriter(bench::writer::Args),
+    /// What `bench` has run in the testbed VM
+    #[command(hide = true)]
+    BenchLimits(bench::limits::Args),
+    /// What `demo` has run in the testbed VM
+    #[command(hide = true)]
+    DemoLimits(demo::visit::Args),
     /// Build job-broker, jobctl, job-certs and the static job-shim, and say where they are
     Build(programs::Args),
     /// Make the Debian package
     Package(package::Args),
     /// Formatting, lints, unit tests, end-to-end tests here and in the testbed VMs, the package
     Test(test::Args),
+    /// Kill broker and shims at random moments under load, for a long time
+    Soak(soak::Args),
     /// Run a command as root in a throw-away VM with full cgroup v2, and exit as it did
     Vm(vm::Args),
 }
@@ -48,9 +56,12 @@ pub(crate) fn dispatch() -> ExitCode {
         Command::Down(args) => down::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::BenchWriter(args) => bench::writer::run(&args),
+        Command::BenchLimits(args) => bench::limits::run(&args),
+        Command::DemoLimits(args) => demo::visit::run(&args),
         Command::Build(args) => programs::run(&args),
         Command::Package(args) => package::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Soak(args) => soak::run(&args),
         // Like `docker run`: 125 is the VM's own failure, everything else is the command's status.
         Command::Vm(args) => return vm::run(&args).unwrap_or_else(|e| fail(&e, 125)),
     };

@@ -18,6 +18,7 @@ mod restart;
 mod root;
 mod site;
 mod size;
+mod soak;
 mod test;
 mod up;
 mod vm;

@@ -36,7 +36,7 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// The environment in which the end-to-end tests find the programs.
+    /// The environment in which the end-to-end tests find the programs, and [`Programs::given`].
     pub(crate) fn environment(&self) -> [(&'static str, &PathBuf); 4] {
         [
             ("JOB_BROKER_BIN", &self.broker),
@@ -44,6 +44,23 @@ impl Programs {
             ("JOB_CERTS_BIN", &self.certs),
             ("JOB_SHIM_BIN", &self.shim),
         ]
+    }
+
+    /// Those that another xtask has built: in the testbed VM nothing can be.
+    ///
+    /// # Errors
+    /// The environment lacks one.
+    pub(crate) fn given() -> Result<Self> {
+        let path = |name: &str| {
+            let path = std::env::var_os(name).with_context(|| format!("{name} is not set"))?;
+            anyhow::Ok(PathBuf::from(path))
+        };
+        Ok(Programs {
+            broker: path("JOB_BROKER_BIN")?,
+            jobctl: path("JOBCTL_BIN")?,
+            certs: path("JOB_CERTS_BIN")?,
+            shim: path("JOB_SHIM_BIN")?,
+        })
     }
 }
 
@@ -66,7 +83,8 @@ pub(crate) fn build(profile: Profile) -> Result<Programs> {
     command.args(["build", "-p", "job-broker", "-p", "job-certs", "--bins"]);
     let jobctl = match profile {
         Profile::Dev => {
-            command.args(["-p", "jobctl"]);
+            // The shim once more, for the tests that make it crash (`job_shim::crash`).
+            command.args(["-p", "jobctl", "-p", "job-shim"]);
             None
         }
         Profile::Release => {

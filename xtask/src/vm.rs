@@ -22,12 +22,13 @@ mod rundir;
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
+use crate::programs::Programs;
 use crate::size::Size;
 use crate::{packages, process, workspace};
 use machine::{Machine, Root};
@@ -96,11 +97,34 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::from(machine.run(args.timeout)?))
 }
 
-/// The programs that a machine needs on the host.
-fn prepare_host() -> Result<()> {
+/// Where [`again`] has its disk.
+pub(crate) const DISK: &str = "/mnt/disk";
+
+/// xtask with these words, in a machine with a disk of its own: for what the host cannot do. It finds
+/// the programs by [`Programs::given`].
+///
+/// # Errors
+/// The machine cannot run here.
+pub(crate) fn again(programs: &Programs, words: &[&str]) -> Result<Command> {
+    check_processor()?;
+    let own = std::env::current_exe().context("cannot find xtask's own program")?;
+    let mut command = Command::new(&own);
+    // Far more than any of it takes.
+    command.args(["vm", "--disk", "256M", "--timeout", "10m", "--"]).arg(own).args(words);
+    command.envs(programs.environment());
+    Ok(command)
+}
+
+fn check_processor() -> Result<()> {
     if !cfg!(target_arch = "x86_64") {
         bail!("user-mode Linux exists for x86-64 alone; the VM cannot run on this machine");
     }
+    Ok(())
+}
+
+/// The programs that a machine needs on the host.
+fn prepare_host() -> Result<()> {
+    check_processor()?;
     let needed = [
         ("linux.uml", "user-mode-linux"),
         ("mkfs.ext4", "e2fsprogs"),

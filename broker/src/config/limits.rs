@@ -140,7 +140,7 @@ enum Written {
     Text(String),
 }
 
-fn written<'de, D: Deserializer<'de>, T>(
+pub(super) fn written<'de, D: Deserializer<'de>, T>(
     from: D,
     parse: impl FnOnce(&str) -> Result<T, String>,
 ) -> Result<Option<T>, D::Error> {
@@ -156,7 +156,7 @@ fn cpus<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Cpus>, D::Error> {
     written(from, parse_cpus)
 }
 
-fn size<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+pub(super) fn size<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
     written(from, parse_size)
 }
 
@@ -164,7 +164,7 @@ fn bytes_per_second<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D
     written(from, parse_rate)
 }
 
-fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
     written(from, parse_duration)
 }
 

@@ -2,6 +2,7 @@
 //! error, since a misspelt limit is no limit.
 
 mod limits;
+mod retention;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 pub use limits::{Limits, Table, Ulimit};
+pub use retention::{Floor, Retention};
 
 /// `/etc/job-broker/config.toml`.
 #[derive(Debug, Clone, Deserialize)]
@@ -29,6 +31,9 @@ pub struct Config {
     /// What jobs may use.
     #[serde(default)]
     pub limits: Limits,
+    /// What is kept of jobs that are over.
+    #[serde(default)]
+    pub retention: Retention,
 }
 
 /// The part of the configuration that a [`crate::Supervisor`] needs: all but the network.
@@ -156,6 +161,7 @@ impl Config {
         let fault = |(key, fault)| ConfigError::Value { path: path.into(), key, fault };
         config.jobs.check().map_err(fault)?;
         config.limits.tables().map_err(fault)?;
+        config.retention.check().map_err(fault)?;
         Ok(config)
     }
 }

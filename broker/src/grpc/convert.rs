@@ -43,7 +43,7 @@ pub(super) fn wish(spec: v1::JobSpec) -> Result<Wish, Status> {
         output: spec.output_limit_bytes,
     };
     Ok(Wish {
-        limits: limits::limits(spec.limits.unwrap_or_default(), beside)?,
+        limits: limits::limits("spec.", spec.limits.unwrap_or_default(), beside)?,
         argv: spec.argv,
         env: spec.env.into_iter().collect(),
         working_directory: spec.working_directory,
@@ -51,7 +51,7 @@ pub(super) fn wish(spec: v1::JobSpec) -> Result<Wish, Status> {
         name: spec.name,
         labels: spec.labels.into_iter().collect(),
         stop_signal: spec.stop_signal,
-        stop_timeout: duration("stop_timeout", spec.stop_timeout)?,
+        stop_timeout: duration("spec.stop_timeout", spec.stop_timeout)?,
         output_policy,
         stdin: spec.stdin,
     })
@@ -59,7 +59,7 @@ pub(super) fn wish(spec: v1::JobSpec) -> Result<Wish, Status> {
 
 /// A duration from outside: not negative, and in the range that std has.
 pub(super) fn duration(
-    field: &'static str,
+    field: &str,
     value: Option<prost_types::Duration>,
 ) -> Result<Option<Duration>, Status> {
     let convert = |value: prost_types::Duration| {
@@ -310,9 +310,6 @@ pub(super) fn server_info(
 }
 
 pub(super) fn quarantined(supervisor: &Supervisor) -> Vec<v1::Quarantined> {
-    let show = |q: &crate::jobs::Quarantined| v1::Quarantined {
-        id: q.id.clone(),
-        reason: q.reason.clone(),
-    };
-    supervisor.quarantined().iter().map(show).collect()
+    let show = |q: crate::jobs::Quarantined| v1::Quarantined { id: q.id, reason: q.reason };
+    supervisor.quarantined().into_iter().map(show).collect()
 }

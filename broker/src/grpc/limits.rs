@@ -23,8 +23,12 @@ pub(super) struct Beside {
     pub(super) output: u64,
 }
 
-/// Limits from outside; whether they are in range is the supervisor's to say.
-pub(super) fn limits(message: v1::Limits, beside: Beside) -> Result<Limits, Status> {
+/// Limits from outside, of the message at `path`; whether they are in range is the supervisor's to say.
+pub(super) fn limits(
+    path: &'static str,
+    message: v1::Limits,
+    beside: Beside,
+) -> Result<Limits, Status> {
     let mut all = Limits::default();
     all.set(Knob::CpuQuota, message.cpu_max_quota_usec);
     all.set(Knob::CpuPeriod, message.cpu_max_period_usec);
@@ -35,14 +39,16 @@ pub(super) fn limits(message: v1::Limits, beside: Beside) -> Result<Limits, Stat
     all.set(Knob::PidsMax, message.pids_max);
     all.set(Knob::IoWeight, message.io_weight);
     let whole = |value: u128| u64::try_from(value).unwrap_or(MAX);
-    let time = duration("time_limit", beside.time)?;
+    let time = duration(&format!("{path}time_limit"), beside.time)?;
     all.set(Knob::Time, time.map(|time| whole(time.as_millis())));
-    let cpu_time = duration("cpu_time_limit", beside.cpu_time)?;
+    let cpu_time = duration(&format!("{path}cpu_time_limit"), beside.cpu_time)?;
     all.set(Knob::CpuTime, cpu_time.map(|time| whole(time.as_micros())));
     all.set(Knob::Output, Some(beside.output).filter(|bytes| *bytes != 0));
-    all.io = message.io_max.into_iter().map(io_rule).collect::<Result<_, _>>()?;
+    let field = |name: &str, fault| refuse::field(&format!("{path}limits.{name}"), fault);
+    let io = message.io_max.into_iter().map(io_rule).collect::<Result<_, _>>();
+    all.io = io.map_err(|fault| field("io_max", fault))?;
     for rlimit in message.rlimits {
-        let fault = |fault| refuse::field("spec.limits.rlimits", fault);
+        let fault = |fault| field("rlimits", fault);
         let name = Rlimit::parse(&rlimit.name).map_err(fault)?;
         if all.rlimits.insert(name, (rlimit.soft, rlimit.hard)).is_some() {
             return Err(fault(format!("has {} twice", rlimit.name)));
@@ -51,14 +57,13 @@ pub(super) fn limits(message: v1::Limits, beside: Beside) -> Result<Limits, Stat
     Ok(all)
 }
 
-fn io_rule(message: v1::IoMax) -> Result<IoRule, Status> {
+fn io_rule(message: v1::IoMax) -> Result<IoRule, String> {
     let disk = match (message.path.is_empty(), message.device.is_empty()) {
         (true, true) => DiskName::WorkingDirectory,
         (false, true) => DiskName::Path(message.path),
         (true, false) => DiskName::Device(message.device),
         (false, false) => {
-            let fault = "has an entry with both a path and a device; it must have one of them";
-            return Err(refuse::field("spec.limits.io_max", fault.into()));
+            return Err("has an entry with both a path and a device; it must have one".into());
         }
     };
     Ok(IoRule { disk, rates: [message.rbps, message.wbps, message.riops, message.wiops] })
@@ -121,7 +126,7 @@ pub(super) fn change(request: v1::UpdateJobRequest) -> Result<Change, Status> {
         output: request.output_limit_bytes,
     };
     let change = Change {
-        limits: limits(request.limits.unwrap_or_default(), beside)?,
+        limits: limits("", request.limits.unwrap_or_default(), beside)?,
         extension: duration("time_limit_extension", request.time_limit_extension)?,
         force: request.force,
     };

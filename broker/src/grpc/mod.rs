@@ -65,9 +65,10 @@ impl Grpc {
         Ok(self.policy.borrow().caller(peer.identity))
     }
 
-    fn job(&self, caller: &Caller, id: &str) -> Result<Authorized<Arc<Job>>, Status> {
+    async fn job(&self, caller: &Caller, id: &str) -> Result<Authorized<Arc<Job>>, Status> {
         let parsed = id.parse().map_err(|fault| refuse::field("id", fault))?;
-        self.supervisor.find(caller, parsed).ok_or_else(|| refuse::no_such_job(id))
+        let found = self.supervisor.find(caller, parsed).await.map_err(refuse::find)?;
+        found.ok_or_else(|| refuse::no_such_job(id))
     }
 
     fn show(&self, job: &Authorized<Arc<Job>>) -> Option<v1::Job> {
@@ -108,7 +109,7 @@ impl JobService for Grpc {
         request: Request<v1::GetJobRequest>,
     ) -> Result<Response<v1::GetJobResponse>, Status> {
         let caller = self.caller(&request)?;
-        let job = self.job(&caller, &request.get_ref().id)?;
+        let job = self.job(&caller, &request.get_ref().id).await?;
         Ok(Response::new(v1::GetJobResponse { job: self.show_all(&job).await }))
     }
 
@@ -132,7 +133,9 @@ impl JobService for Grpc {
         };
         let with_usage = request.with_usage;
         let filter = convert::filter(request)?;
-        let (jobs, next) = self.supervisor.list(&caller, &filter, Page { after, size });
+        let page = Page { after, size };
+        let listed = self.supervisor.list(&caller, &filter, page).await;
+        let (jobs, next) = listed.map_err(refuse::find)?;
         jobs.iter().for_each(|job| self.supervisor.refresh(job));
         let mut messages: Vec<_> = jobs.iter().map(|job| convert::job(job)).collect();
         if with_usage {
@@ -153,7 +156,7 @@ impl JobService for Grpc {
     ) -> Result<Response<v1::WaitJobResponse>, Status> {
         let caller = self.caller(&request)?;
         let request = request.get_ref();
-        let job = self.job(&caller, &request.id)?;
+        let job = self.job(&caller, &request.id).await?;
         let until = match request.until() {
             v1::wait_job_request::Until::End => Until::End,
             _ => Until::Exit,
@@ -164,7 +167,7 @@ impl JobService for Grpc {
             done = self.supervisor.wait(&job, until, within) => done,
             _ = closing.wait_for(|closing| *closing) => return Err(refuse::closing()),
         };
-        Ok(Response::new(v1::WaitJobResponse { job: self.show(&job), done }))
+        Ok(Response::new(v1::WaitJobResponse { job: self.show_all(&job).await, done }))
     }
 
     async fn stop_job(
@@ -173,7 +176,7 @@ impl JobService for Grpc {
     ) -> Result<Response<v1::StopJobResponse>, Status> {
         let caller = self.caller(&request)?;
         let request = request.get_ref();
-        let job = self.job(&caller, &request.id)?;
+        let job = self.job(&caller, &request.id).await?;
         let grace = convert::duration("grace", request.grace)?;
         self.supervisor.stop(&job, grace);
         Ok(Response::new(v1::StopJobResponse { job: self.show(&job) }))
@@ -185,7 +188,7 @@ impl JobService for Grpc {
     ) -> Result<Response<v1::SignalJobResponse>, Status> {
         let caller = self.caller(&request)?;
         let request = request.get_ref();
-        let job = self.job(&caller, &request.id)?;
+        let job = self.job(&caller, &request.id).await?;
         if !(1..=64).contains(&request.signal) {
             let fault = format!("is {}; signals are 1 to 64", request.signal);
             return Err(refuse::field("signal", fault));
@@ -202,7 +205,7 @@ impl JobService for Grpc {
     ) -> Result<Response<Self::StreamOutputStream>, Status> {
         let caller = self.caller(&request)?;
         let request = request.into_inner();
-        let job = self.job(&caller, &request.id)?;
+        let job = self.job(&caller, &request.id).await?;
         let range = convert::range(&request)?;
         let reader = self.supervisor.output(&job, range).await.map_err(refuse::output)?;
         let job = Arc::clone(job.subject());
@@ -219,7 +222,7 @@ impl JobService for Grpc {
         let mut pieces = request.into_inner();
         let first = pieces.message().await?;
         let first = first.ok_or_else(|| refuse::field("id", "no message came".into()))?;
-        let job = self.job(&caller, &first.id)?;
+        let job = self.job(&caller, &first.id).await?;
         let supervisor = self.supervisor.clone();
         let closing = self.closing.clone();
         Ok(Response::new(streams::input(supervisor, job, first, pieces, closing)))
@@ -231,7 +234,7 @@ impl JobService for Grpc {
     ) -> Result<Response<v1::UpdateJobResponse>, Status> {
         let caller = self.caller(&request)?;
         let request = request.into_inner();
-        let job = self.job(&caller, &request.id)?;
+        let job = self.job(&caller, &request.id).await?;
         let change = limits::change(request)?;
         self.supervisor.update(&job, change).await.map_err(refuse::update)?;
         Ok(Response::new(v1::UpdateJobResponse { job: self.show_all(&job).await }))
@@ -242,7 +245,7 @@ impl JobService for Grpc {
         request: Request<v1::PauseJobRequest>,
     ) -> Result<Response<v1::PauseJobResponse>, Status> {
         let caller = self.caller(&request)?;
-        let job = self.job(&caller, &request.get_ref().id)?;
+        let job = self.job(&caller, &request.get_ref().id).await?;
         self.supervisor.pause(&job).await.map_err(refuse::pause)?;
         Ok(Response::new(v1::PauseJobResponse { job: self.show(&job) }))
     }
@@ -252,7 +255,7 @@ impl JobService for Grpc {
         request: Request<v1::ResumeJobRequest>,
     ) -> Result<Response<v1::ResumeJobResponse>, Status> {
         let caller = self.caller(&request)?;
-        let job = self.job(&caller, &request.get_ref().id)?;
+        let job = self.job(&caller, &request.get_ref().id).await?;
         self.supervisor.resume(&job).await.map_err(refuse::pause)?;
         Ok(Response::new(v1::ResumeJobResponse { job: self.show(&job) }))
     }
@@ -262,7 +265,7 @@ impl JobService for Grpc {
         request: Request<v1::DeleteJobRequest>,
     ) -> Result<Response<v1::DeleteJobResponse>, Status> {
         let caller = self.caller(&request)?;
-        let job = self.job(&caller, &request.get_ref().id)?;
+        let job = self.job(&caller, &request.get_ref().id).await?;
         self.supervisor.delete(&job).await.map_err(refuse::delete)?;
         Ok(Response::new(v1::DeleteJobResponse {}))
     }

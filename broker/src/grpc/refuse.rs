@@ -10,7 +10,9 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 use crate::jobs::input::InputError;
 use crate::jobs::output::OutputError;
 use crate::jobs::spec::Refusal;
-use crate::jobs::{DeleteError, PauseError, SignalError, StartError, UpdateError};
+use crate::jobs::{
+    DeleteError, FindError, NoRoom, PauseError, SignalError, StartError, UpdateError,
+};
 use crate::launch::accounts::AccountError;
 use crate::launch::limits::Unenforceable;
 use crate::limits::Violation;
@@ -85,6 +87,8 @@ pub(super) fn start(error: StartError) -> Status {
         StartError::Account(AccountError::Lookup { .. }) => Status::unavailable(message),
         StartError::Account(_) => Status::failed_precondition(message),
         StartError::Unenforceable(error) => unenforceable(&error),
+        StartError::NoRoom(error) => no_room(&error),
+        StartError::Find(error) => find(error),
         StartError::Failed { job: id, failure } => {
             let metadata = [
                 job(id),
@@ -93,6 +97,26 @@ pub(super) fn start(error: StartError) -> Status {
             ];
             with_reason(Code::FailedPrecondition, "START_FAILED", failure.message, metadata.into())
         }
+    }
+}
+
+/// With the numbers, for programs.
+fn no_room(error: &NoRoom) -> Status {
+    let (reason, numbers) = match *error {
+        NoRoom::Space { free, needed, .. } => ("DISK_SPACE", [("free", free), ("needed", needed)]),
+        NoRoom::Inodes { free, needed, .. } => {
+            ("DISK_INODES", [("free", free), ("needed", needed)])
+        }
+        NoRoom::Output { kept, max } => ("OUTPUT_QUOTA", [("kept", kept), ("max", max)]),
+    };
+    let metadata = numbers.map(|(name, number)| (name.to_owned(), number.to_string()));
+    with_reason(Code::ResourceExhausted, reason, error.to_string(), metadata.into())
+}
+
+pub(super) fn find(error: FindError) -> Status {
+    match error {
+        FindError::NotKnown(_) => Status::unavailable(error.to_string()),
+        FindError::Io(_) => Status::internal(error.to_string()),
     }
 }
 

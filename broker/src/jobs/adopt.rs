@@ -1,73 +1,201 @@
-//! Taking over what an earlier broker left: every job on disk is judged at once and listed;
-//! connecting to shims and settling happens beside it, all jobs in parallel.
+//! Taking over what an earlier broker left. First the jobs that have a cgroup, which are those that
+//! live: they are listed when the broker is ready, and connecting to their shims and settling
+//! happens beside it, all jobs in parallel. Then, on a thread of its own, all others: from the index
+//! of finished jobs as far as that goes, else from their directories.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Instant;
+
+use job_shim::crash::{self, Point};
 
 use super::attend::{attend, settle};
-use super::core::Ground;
+use super::core::{Ground, NotKnown};
 use super::job::Job;
+use super::past;
+use super::quarantine;
 use super::recover::{Facts, Verdict, decide};
-use super::state::{Contact, Event, Failure, Snapshot, State, Totals};
-use super::supervisor::Quarantined;
+use super::state::{Contact, Event, Failure, Snapshot, State};
 use super::table::Table;
 use super::update;
 use crate::host;
 use crate::id::JobId;
-use crate::launch::accounts::Pool;
+use crate::store::index::{Index, Stamp, Summary};
 use crate::store::records::{self, FinalRecord, SpawnRecord, SpecRecord};
 use crate::sys;
 
-/// Reads all jobs. What cannot be read is left alone, and told.
-///
-/// # Errors
-/// When the directory of jobs cannot be listed.
-pub(super) fn adopt(
-    ground: &Arc<Ground>,
-    pool: &Arc<Pool>,
-) -> io::Result<(Table, Vec<Quarantined>)> {
-    let (ids, strangers) = ground.state.list()?;
-    let mut table = Table::default();
-    let mut quarantined: Vec<_> = strangers
-        .into_iter()
-        .map(|id| Quarantined { id, reason: "its name is no job id".into() })
-        .collect();
-    for id in ids {
-        match take_over(ground, pool, id) {
-            Ok(Some(job)) => table.add(job),
-            Ok(None) => {}
-            Err(e) => {
-                tracing::error!(job = %id, "left alone, since it cannot be read: {e}");
-                quarantined.push(Quarantined { id: id.to_string(), reason: e.to_string() });
-            }
-        }
-    }
-    let (live, all) = table.count();
-    tracing::info!(live, all, quarantined = quarantined.len(), "jobs taken over");
-    Ok((table, quarantined))
+/// What became of one job.
+enum Taken {
+    Live(Arc<Job>),
+    Over(Summary),
+    /// It had not come as far as being a job, or cannot be read.
+    Nothing,
 }
 
-/// One job; `None` for one that had not come as far as being a job.
-fn take_over(ground: &Arc<Ground>, pool: &Arc<Pool>, id: JobId) -> io::Result<Option<Arc<Job>>> {
+/// Takes over the jobs that have a cgroup. Blocks; must be called within the runtime.
+///
+/// # Errors
+/// When the cgroups cannot be listed.
+pub(super) fn adopt_live(ground: &Arc<Ground>) -> io::Result<()> {
+    for id in ground.launcher.tree().jobs()? {
+        if !ground.state.job(id).exists() {
+            tracing::warn!(job = %id, "it has a cgroup and no directory; it is left alone");
+            continue;
+        }
+        match take_in(ground, id) {
+            Taken::Live(job) => ground.table().add(job),
+            Taken::Over(summary) => ground.table().retire(summary),
+            Taken::Nothing => {}
+        }
+    }
+    Ok(())
+}
+
+/// Takes over all others, and then has the whole table. Blocks; must be called within the runtime.
+pub(super) fn adopt_rest(ground: &Arc<Ground>) {
+    let begin = Instant::now();
+    let read = match read_rest(ground) {
+        Ok(read) => read,
+        Err(e) => {
+            tracing::error!("the jobs on disk cannot be read: {e}");
+            ground.known.send_replace(Some(Err(NotKnown(e.to_string()))));
+            return;
+        }
+    };
+    let indexed = read.over.len();
+    let live = read.live.clone();
+    unite(ground, read);
+    // Those whose end was recorded before the table had them.
+    live.iter().filter(|job| job.is_settled()).for_each(|job| past::shelve(ground, job.id()));
+    let ((live, all), quarantined) = (ground.table().count(), ground.left().len());
+    let took = begin.elapsed();
+    tracing::info!(live, all, indexed, quarantined, ?took, "jobs taken over");
+    ground.known.send_replace(Some(Ok(())));
+    check(ground);
+}
+
+/// What is on disk and was not taken over before.
+struct Rest {
+    index: Option<Index>,
+    /// From the index, and their directories are there.
+    over: BTreeMap<JobId, Summary>,
+    /// Those that the index does not know.
+    fresh: Vec<Summary>,
+    live: Vec<Arc<Job>>,
+}
+
+fn read_rest(ground: &Arc<Ground>) -> io::Result<Rest> {
+    let (ids, strangers) = ground.state.list()?;
+    for name in strangers {
+        ground.leave(name, "its name is no job id".into());
+    }
+    let (index, mut over) = match ground.state.index() {
+        Ok((index, over)) => (Some(index), over),
+        Err(e) => {
+            tracing::warn!("no index of finished jobs, each is read: {e}");
+            (None, BTreeMap::new())
+        }
+    };
+    over.retain(|id, _| ids.binary_search(id).is_ok());
+    let mut rest = Rest { index, over, fresh: Vec::new(), live: Vec::new() };
+    for id in ids {
+        if rest.over.contains_key(&id) || ground.table().has(id) {
+            continue;
+        }
+        if ground.left().contains_key(&id.to_string()) {
+            continue; // it lives, and cannot be read
+        }
+        match take_in(ground, id) {
+            Taken::Live(job) => rest.live.push(job),
+            Taken::Over(summary) => rest.fresh.push(summary),
+            Taken::Nothing => {}
+        }
+    }
+    Ok(rest)
+}
+
+/// Makes one table of what was read and what has happened meanwhile.
+fn unite(ground: &Ground, Rest { mut index, over, fresh, live }: Rest) {
+    let mut read = Table::of(over);
+    live.into_iter().for_each(|job| read.add(job));
+    let add = |index: &mut Option<Index>, summary: &Summary| {
+        if let Some(Err(e)) = index.as_mut().map(|index| index.append(summary)) {
+            tracing::warn!(job = %summary.id, "not in the index of finished jobs: {e}");
+        }
+    };
+    for summary in fresh {
+        add(&mut index, &summary);
+        read.retire(summary);
+    }
+    let mut slot = ground.index();
+    let mut table = ground.table();
+    let meanwhile = std::mem::replace(&mut *table, read);
+    meanwhile.over().values().for_each(|summary| add(&mut index, summary));
+    table.absorb(meanwhile);
+    *slot = index;
+}
+
+/// Whether the records are still those that the index speaks of; those that are not are read anew,
+/// and are put into quarantine if they cannot be.
+fn check(ground: &Arc<Ground>) {
+    let all: Vec<_> = ground.table().over().values().map(|job| (job.id, job.stamp)).collect();
+    let (begin, count) = (Instant::now(), all.len());
+    for (id, stamp) in all {
+        if Stamp::of(&ground.state.job(id)).is_ok_and(|now| now == stamp) {
+            continue;
+        }
+        tracing::warn!(job = %id, "its records are not those of the index; they are read anew");
+        match past::load(ground, id) {
+            Ok(Some(_)) => past::shelve(ground, id),
+            Ok(None) => {}
+            Err(e) => tracing::error!(job = %id, "cannot be read now: {e}"),
+        }
+    }
+    past::tidy(ground);
+    tracing::debug!(count, took = ?begin.elapsed(), "records compared with the index");
+}
+
+fn take_in(ground: &Arc<Ground>, id: JobId) -> Taken {
+    let taken = take_over(ground, id);
+    crash::at(Point::TakenOver);
+    taken.unwrap_or_else(|e| {
+        if quarantine::is_damage(&e) {
+            quarantine::set_aside(ground, id, &e);
+        } else {
+            tracing::error!(job = %id, "left alone, since it cannot be read: {e}");
+            ground.leave(id.to_string(), e.to_string());
+        }
+        Taken::Nothing
+    })
+}
+
+fn take_over(ground: &Arc<Ground>, id: JobId) -> io::Result<Taken> {
     let dir = ground.state.job(id);
+    let stamp = Stamp::of(&dir).unwrap_or_default(); // there is one once there is a last record
     let Some(record) = records::load::<SpecRecord>(&dir, records::SPEC)? else {
         if records::load::<SpawnRecord>(&dir, records::SPAWN)?.is_some() {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "spec.json is missing"));
+            return Err(past::missing(records::SPEC));
         }
-        ground.state.remove_job(id)?; // the broker died while it made the directory
-        return Ok(None);
+        return match ground.state.remove_job(id) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(Taken::Nothing), // the broker died while it made the directory
+        };
     };
     let (facts, pidfd) = facts(ground, id, &record)?;
-    let lease = facts.finished.is_none().then(|| pool.adopt(record.account.uid)).flatten();
+    let lease = facts.finished.is_none().then(|| ground.pool.adopt(record.account.uid)).flatten();
     let is_changing = record.is_changing;
-    let job = |snapshot| Job::new(record, snapshot, lease);
     let verdict = decide(facts);
     tracing::debug!(job = %id, ?verdict, "recovery");
-    Ok(Some(match verdict {
-        Verdict::Over(last) => over(ground, job(Snapshot::starting()), *last),
+    let job = |record, snapshot| Job::new(record, snapshot, lease);
+    let job = match verdict {
+        Verdict::Over(last) => {
+            sweep(ground, id);
+            return Ok(Taken::Over(past::summary(&record, &last, stamp)));
+        }
         Verdict::Adopt => {
-            let job = job(Snapshot { contact: Contact::Recovering, ..running() });
+            let job = job(record, Snapshot { contact: Contact::Recovering, ..running() });
             if is_changing {
                 update::finish(ground, &job)?;
             }
@@ -77,74 +205,63 @@ fn take_over(ground: &Arc<Ground>, pool: &Arc<Pool>, id: JobId) -> io::Result<Op
             if let Some(pidfd) = pidfd {
                 tokio::spawn(attend(Arc::clone(ground), Arc::clone(&job), pidfd, None));
             }
-            job
+            return Ok(Taken::Live(job));
         }
         Verdict::Settle => {
-            let job = job(Snapshot { contact: Contact::Recovering, ..running() });
-            tokio::spawn(settle(Arc::clone(ground), Arc::clone(&job)));
+            let job = job(record, Snapshot { contact: Contact::Recovering, ..running() });
+            if !is_changing {
+                // It was born with them, or had taken them.
+                job.change_terms(|terms| terms.told = Some(terms.for_shim()));
+            }
             job
         }
         Verdict::NeverRan => {
-            let job = job(Snapshot::starting());
+            let job = job(record, Snapshot::starting());
             job.apply(Event::StartFailed(failure(
                 "broker",
                 "the broker ended before the program was started; it never ran",
             )));
-            tokio::spawn(settle(Arc::clone(ground), Arc::clone(&job)));
             job
         }
         Verdict::LostWithHost => {
-            let job = job(running());
+            let job = job(record, running());
             job.set_progress(crate::store::repair::repair(&dir)?.into());
             job.apply(Event::ShimLost(failure("host", "the host went down while the job ran")));
-            tokio::spawn(settle(Arc::clone(ground), Arc::clone(&job)));
             job
         }
-    }))
+    };
+    tokio::spawn(settle(Arc::clone(ground), Arc::clone(&job)));
+    Ok(Taken::Live(job))
 }
 
 /// What is on disk; and, if the shim lives, its pidfd. The pidfd first, then the start time: a
 /// stranger that has the pid now has another one, and is left alone.
 fn facts(ground: &Ground, id: JobId, record: &SpecRecord) -> io::Result<(Facts, Option<OwnedFd>)> {
     let dir = ground.state.job(id);
-    let spawned = records::load::<SpawnRecord>(&dir, records::SPAWN)?;
-    let boot = spawned.as_ref().map_or(record.boot_id, |spawned| spawned.boot_id);
-    let same_boot = *boot.as_bytes() == ground.boot_id;
-    let pidfd = spawned.as_ref().filter(|_| same_boot).and_then(|spawned| {
+    let finished = records::load::<FinalRecord>(&dir, records::FINAL)?;
+    if finished.is_some() {
+        return Ok((Facts { finished, ..Facts::default() }, None)); // nothing else matters then
+    }
+    let same_boot = *record.boot_id.as_bytes() == ground.boot_id;
+    let spawned: Option<SpawnRecord> =
+        if same_boot { records::load(&dir, records::SPAWN)? } else { None };
+    let pidfd = spawned.as_ref().and_then(|spawned| {
         let pidfd = sys::pidfd_open(spawned.shim_pid).ok()?;
         let start_time = host::start_time(spawned.shim_pid).ok()?;
         // Ended and not reaped yet, by whoever has inherited it, is ended.
         (start_time == spawned.shim_start_time && !sys::pidfd_has_ended(pidfd.as_fd()))
             .then_some(pidfd)
     });
-    let facts = Facts {
-        same_boot,
-        shim_lives: pidfd.is_some(),
-        spawned,
-        exit: records::load_exit(&dir, boot.as_bytes())?,
-        finished: records::load::<FinalRecord>(&dir, records::FINAL)?,
-    };
-    Ok((facts, pidfd))
+    let exit = records::load_exit(&dir, record.boot_id.as_bytes())?;
+    Ok((Facts { same_boot, shim_lives: pidfd.is_some(), spawned, exit, finished }, pidfd))
 }
 
-/// A job that has ended before; what a crash may have left of its cgroup is swept.
-fn over(ground: &Arc<Ground>, job: Arc<Job>, last: FinalRecord) -> Arc<Job> {
-    job.set_progress(Totals::into(last.totals));
-    job.restore(Snapshot {
-        state: last.state,
-        started: last.started.map(Into::into),
-        exited: last.exit.map(Into::into),
-        ended_ns: Some(last.ended_ns),
-        failure: last.failure,
-        incomplete: last.incomplete,
-        contact: Contact::Good,
-    });
-    if ground.launcher.tree().job(job.id()).exists() {
-        let (ground, id) = (Arc::clone(ground), job.id());
+/// What a crash between the last record and the end may have left of a job's cgroup.
+fn sweep(ground: &Arc<Ground>, id: JobId) {
+    if ground.launcher.tree().job(id).exists() {
+        let ground = Arc::clone(ground);
         tokio::task::spawn_blocking(move || ground.launcher.clean(id));
     }
-    job.set_settled();
-    job
 }
 
 fn running() -> Snapshot {

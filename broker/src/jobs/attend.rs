@@ -4,20 +4,22 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use job_shim::crash::{self, Point};
 use job_shim::frame;
-use job_shim::record::Outcome;
-use job_shim::wire::{Cause, Exited, FromShim, Started};
+use job_shim::wire::{Failed, FromShim};
 
 use super::contact;
 use super::core::Ground;
 use super::failure::failure;
 use super::figures::{self, Figures};
 use super::job::{Job, Link};
-use super::state::{Event, Failure, Snapshot, Totals};
+use super::past;
+use super::recover;
+use super::state::{Snapshot, Totals};
 use crate::host;
 use crate::launch::LaunchError;
-use crate::store::records::{self, FORMAT, FinalRecord, SpawnRecord};
-use crate::store::{repair, sync_directory};
+use crate::store::records::{self, FORMAT, FinalRecord};
+use crate::store::repair;
 use crate::sys;
 
 /// Listens to the shim until it has ended, over `first` or a connection of its own making, and
@@ -53,25 +55,41 @@ async fn ended(pidfd: &Arc<OwnedFd>) {
 pub(super) async fn settle(ground: Arc<Ground>, job: Arc<Job>) {
     job.set_link(None);
     job.set_pidfd(None);
+    let turns = Arc::clone(&ground);
+    let _turn = turns.settling.acquire().await; // never closed
     let settling = Arc::clone(&job);
-    let done = tokio::task::spawn_blocking(move || settle_now(&ground, &settling)).await;
-    match done {
+    let done = tokio::task::spawn_blocking(move || {
+        let written = settle_now(&ground, &settling);
+        settling.set_settled();
+        written.map(|()| past::shelve(&ground, settling.id()))
+    });
+    match done.await {
         Ok(Ok(())) => {}
         Ok(Err(e)) => tracing::error!(job = %job.id(), "cannot write its final record: {e}"),
-        Err(e) => tracing::error!(job = %job.id(), "settling failed: {e}"),
+        Err(e) => {
+            tracing::error!(job = %job.id(), "settling failed: {e}");
+            job.set_settled();
+        }
     }
-    job.set_settled();
 }
 
 fn settle_now(ground: &Ground, job: &Job) -> io::Result<()> {
+    crash::at(Point::ShimGone);
     let cgroup = ground.launcher.tree().job(job.id());
     if let Err(e) = cgroup.kill_work() {
         tracing::error!(job = %job.id(), "processes of it cannot be killed: {e}");
     }
-    if !job.snapshot().state.is_over() {
-        learn_end(ground, job)?;
-    }
-    write_final(ground, job, figures::now(ground, job))?;
+    crash::at(Point::WorkKilled);
+    let known = match job.snapshot() {
+        known if known.state.is_over() => known,
+        known => learn_end(ground, job, &known)?,
+    };
+    crash::at(Point::EndLearned);
+    // On record before anybody sees it: what the next broker reads is what this one has told.
+    let written = write_final(ground, job, &known, figures::now(ground, job));
+    crash::at(Point::EndRecorded);
+    job.restore(known);
+    written?;
     report(job);
     ground.launcher.clean(job.id());
     Ok(())
@@ -93,67 +111,28 @@ fn report(job: &Job) {
 }
 
 /// From the shim's own records what it could not say any more.
-fn learn_end(ground: &Ground, job: &Job) -> io::Result<()> {
-    let dir = ground.state.job(job.id());
-    let spawned = records::load::<SpawnRecord>(&dir, records::SPAWN)?;
-    let boot_id = spawned.map_or(ground.boot_id, |spawned| *spawned.boot_id.as_bytes());
-    let exit = records::load_exit(&dir, &boot_id)?;
+fn learn_end(ground: &Ground, job: &Job, known: &Snapshot) -> io::Result<Snapshot> {
+    let (dir, record) = (ground.state.job(job.id()), job.record());
+    let exit = records::load_exit(&dir, record.boot_id.as_bytes())?;
     let totals = match &exit.ended {
         Some(ended) => Totals::from(ended.progress),
         None => repair::repair(&dir)?,
     };
     job.set_progress(totals.into());
-    let incomplete = exit.ended.is_none();
-    match killed_by_us(job, exit.outcome.as_ref()).or(exit.outcome) {
-        Some(Outcome::Exited(exited)) => {
-            if job.snapshot().started.is_none() {
-                // The start was never told to this broker: the pid is not known any more.
-                job.apply(Event::Started(Started { pid: 0, time_ns: job.record().created_ns }));
-            }
-            let time_ns = exited.time_ns;
-            job.apply(Event::Exited(exited));
-            job.apply(Event::Ended { time_ns, incomplete });
-        }
-        Some(Outcome::Failed(failed)) => {
-            // An adopted job is taken for running until its shim tells; this one never was.
-            job.restore(Snapshot::starting());
-            job.apply(Event::StartFailed(failure(&LaunchError::Shim(failed), job.record())));
-        }
-        None => job.apply(Event::ShimLost(Failure {
-            step: "shim".into(),
-            errno: 0,
-            message: "its shim ended without a record; the exit status is not known".into(),
-        })),
-    }
-    Ok(())
-}
-
-/// A stop that the broker had to carry out itself, since the shim did not answer: that has no
-/// record, or one of a SIGKILL from nowhere.
-fn killed_by_us(job: &Job, recorded: Option<&Outcome>) -> Option<Outcome> {
-    let asked = job.stop_asked()?;
-    let is_ours = match recorded {
-        None => true,
-        Some(Outcome::Exited(exited)) => {
-            exited.cause == Cause::Signaled && exited.wait_status == libc::SIGKILL
-        }
-        Some(Outcome::Failed(_)) => false,
-    };
-    if !is_ours {
-        return None;
-    }
-    Some(Outcome::Exited(Exited {
-        wait_status: libc::SIGKILL,
-        cause: Cause::Stopped,
-        source: asked.source,
-        by: asked.by,
-        time_ns: host::now_ns(),
-    }))
+    let describe = |failed: Failed| failure(&LaunchError::Shim(failed), record);
+    let asked = job.stop_asked();
+    recover::settle(known, exit, asked.as_ref(), describe, record.created_ns, host::now_ns())
+        .map_err(io::Error::other)
 }
 
 /// `final.json`, durable before the cgroup goes away.
-pub(super) fn write_final(ground: &Ground, job: &Job, figures: Figures) -> io::Result<()> {
-    let (dir, known) = (ground.state.job(job.id()), job.snapshot());
+pub(super) fn write_final(
+    ground: &Ground,
+    job: &Job,
+    known: &Snapshot,
+    figures: Figures,
+) -> io::Result<()> {
+    let known = known.clone();
     let record = FinalRecord {
         format: FORMAT,
         state: known.state,
@@ -166,6 +145,5 @@ pub(super) fn write_final(ground: &Ground, job: &Job, figures: Figures) -> io::R
         usage: figures.usage,
         limits: figures.limits,
     };
-    records::save(&dir, records::FINAL, &record)?.sync_data()?;
-    sync_directory(&dir)
+    records::save_durably(&ground.state.job(job.id()), records::FINAL, &record)
 }

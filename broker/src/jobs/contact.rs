@@ -10,16 +10,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use job_shim::frame;
-use job_shim::wire::{BrokerHello, FromShim, ShimHello, ToShim};
+use job_shim::wire::{BrokerHello, Exited, FromShim, ShimHello, ToShim};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::core::Ground;
 use super::failure::failure;
 use super::job::{Job, Link};
-use super::state::{Contact, Event};
+use super::recover::killed_by_us;
+use super::state::{Contact, Event, Snapshot};
 use crate::host;
 use crate::launch::LaunchError;
 use crate::store::log;
@@ -39,6 +40,7 @@ pub(super) async fn keep(
 ) {
     let dir = ground.state.job(job.id());
     let mut pause = PAUSES.0;
+    let mut lost_at = Instant::now();
     loop {
         let connection = match first.take() {
             Some(connection) => Ok(connection),
@@ -51,15 +53,19 @@ pub(super) async fn keep(
                 pause = PAUSES.0;
                 job.set_link(Some(Arc::clone(&link)));
                 job.set_contact(Contact::Good);
-                tell_limits(job);
+                tell_what_it_missed(job);
                 listen(job, &link, reader).await;
                 job.set_link(None);
+                lost_at = Instant::now();
                 if job.snapshot().state.is_over() {
                     // It has told its end, and what is left is its exit, which is not seen from
                     // here. (Closing an inotify descriptor may block for 5 to 15 ms: measured.)
                     return pending().await;
                 }
             }
+            // One that was left alone before GO refuses, too, and is gone in a moment: it must not
+            // be taken for one whose job runs.
+            Err(_) if lost_at.elapsed() < PATIENCE => {}
             Err(e) => {
                 if job.snapshot().contact != Contact::Silent {
                     tracing::warn!(job = %job.id(), "its shim lives and does not answer: {e}");
@@ -160,7 +166,10 @@ fn take(job: &Job, message: FromShim) {
         FromShim::Started(started) => job.apply(Event::Started(started)),
         FromShim::Progress(progress) => job.set_progress(progress),
         FromShim::InputAck(ack) => job.set_input(ack),
-        FromShim::Exited(exited) => job.apply(Event::Exited(exited)),
+        FromShim::Exited(exited) => main_ended(job, exited),
+        FromShim::Ended(ended) if job.snapshot().exited.is_none() => {
+            job.set_progress(ended.progress);
+        }
         FromShim::Ended(ended) => {
             job.set_progress(ended.progress);
             job.apply(Event::Ended { time_ns: host::now_ns(), incomplete: false });
@@ -168,16 +177,33 @@ fn take(job: &Job, message: FromShim) {
         FromShim::Stopping => job.apply(Event::StopAsked),
         FromShim::Limits(limits) => job.change_terms(|terms| terms.told = Some(limits)),
         FromShim::Failed(failed) => {
+            let known = job.snapshot();
+            if known.started.is_none() {
+                // An adopted job is taken for running until its shim tells; this one never was.
+                job.restore(Snapshot { contact: known.contact, ..Snapshot::starting() });
+            }
             job.apply(Event::StartFailed(failure(&LaunchError::Shim(failed), job.record())));
         }
     }
 }
 
-/// A broker that ended in the middle of a change may not have told the shim.
-fn tell_limits(job: &Job) {
+/// A change that an earlier broker could not finish, a stop that was asked while nobody could tell.
+/// What does not get through is told when the shim is reached again.
+fn tell_what_it_missed(job: &Job) {
     let terms = job.terms();
     if terms.told.is_some_and(|told| told != terms.for_shim()) {
-        let _ = job.tell(&ToShim::Limits(terms.for_shim())); // unreachable: told when it is again
+        let _ = job.tell(&ToShim::Limits(terms.for_shim()));
+    }
+    if let Some(asked) = job.stop_asked() {
+        let _ = job.tell(&asked.message());
+    }
+}
+
+/// A kill of ours is one from nowhere in the eyes of the shim: it is shown once it is on record whose
+/// it was, when the shim has left.
+fn main_ended(job: &Job, exited: Exited) {
+    if killed_by_us(job.stop_asked().as_ref(), &exited).is_none() {
+        job.apply(Event::Exited(exited));
     }
 }
 
@@ -190,7 +216,7 @@ fn catch_up(job: &Job, hello: &ShimHello) {
         job.apply(Event::Started(started));
     }
     if let Some(exited) = &hello.exited {
-        job.apply(Event::Exited(exited.clone()));
+        main_ended(job, exited.clone());
     } else if hello.stopping {
         job.apply(Event::StopAsked);
     }

@@ -1,24 +1,25 @@
 //! What all supervisors of one state directory share, and how a job comes to be and is made to end.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use job_shim::wire::{Stop, ToShim};
 use tokio::net::UnixStream;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Notify, Semaphore, watch};
 use uuid::Uuid;
 
 use super::attend;
-use super::errors::StartError;
+use super::errors::{FindError, StartError};
 use super::failure::failure;
 use super::figures::Figures;
 use super::job::{Job, Link, StopAsked};
+use super::past;
+use super::retention::LiveOutput;
 use super::spec::JobSpec;
 use super::state::{Event, Failure, Snapshot};
-use super::supervisor::Quarantined;
-use super::table::{Known, Table};
+use super::table::{Entry, Known, Table};
 use crate::authorize::Caller;
 use crate::config;
 use crate::host;
@@ -29,7 +30,11 @@ use crate::launch::limits::{Found, Plan, Unenforceable};
 use crate::launch::{Launched, Launcher, places};
 use crate::limits::{LimitTables, Limits};
 use crate::store::StateDir;
+use crate::store::index::Index;
 use crate::store::records::{Account, FORMAT, SpecRecord};
+
+/// Enough that the disk has something to put together, and that some may wait for the kernel.
+const SETTLING: usize = 64;
 
 /// What attendants work with.
 #[derive(Debug)]
@@ -37,6 +42,77 @@ pub(super) struct Ground {
     pub(super) state: StateDir,
     pub(super) launcher: Launcher,
     pub(super) boot_id: host::BootId,
+    pub(super) pool: Arc<Pool>,
+    /// Whether the table has all jobs that are on disk, or never will.
+    pub(super) known: watch::Sender<Option<Result<(), NotKnown>>>,
+    /// A job has ended and is no burden but to the disk.
+    pub(super) ended: Notify,
+    /// Jobs that are settled at a time. When the host was down, all that ran are settled at once:
+    /// with a thread for each, who connects meanwhile waits for seconds.
+    pub(super) settling: Semaphore,
+    /// Before `table`, where both are held.
+    index: Mutex<Option<Index>>,
+    table: Mutex<Table>,
+    /// Jobs that should be in quarantine and are where they were, with the reasons.
+    left: Mutex<BTreeMap<String, String>>,
+}
+
+/// The jobs of an earlier broker could not be read: what is not in memory may be on disk.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the jobs on disk could not be read: {0}")]
+pub struct NotKnown(pub(super) String);
+
+impl Ground {
+    pub(super) fn new(
+        state: StateDir,
+        launcher: Launcher,
+        boot_id: host::BootId,
+        pool: Arc<Pool>,
+    ) -> Ground {
+        Ground {
+            state,
+            launcher,
+            boot_id,
+            pool,
+            known: watch::Sender::new(None),
+            ended: Notify::new(),
+            settling: Semaphore::new(SETTLING),
+            index: Mutex::default(),
+            table: Mutex::default(),
+            left: Mutex::default(),
+        }
+    }
+
+    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing until it has been read.
+    pub(super) fn index(&self) -> MutexGuard<'_, Option<Index>> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn leave(&self, name: String, reason: String) {
+        self.left().insert(name, reason);
+    }
+
+    pub(super) fn take_back(&self, name: &str) {
+        self.left().remove(name);
+    }
+
+    pub(super) fn left(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Answers when the table has all jobs that are on disk.
+    ///
+    /// # Errors
+    /// [`NotKnown`].
+    pub(super) async fn all_known(&self) -> Result<(), NotKnown> {
+        let mut known = self.known.subscribe();
+        let known = known.wait_for(Option::is_some).await;
+        known.ok().and_then(|known| known.clone()).unwrap_or(Ok(()))
+    }
 }
 
 #[derive(Debug)]
@@ -44,10 +120,9 @@ pub(super) struct Core {
     pub(super) ground: Arc<Ground>,
     pub(super) config: config::Jobs,
     pub(super) limits: watch::Sender<Arc<LimitTables>>,
-    pub(super) pool: Arc<Pool>,
+    pub(super) retention: config::Retention,
+    pub(super) live_output: LiveOutput,
     pub(super) nobody: Account,
-    pub(super) table: Mutex<Table>,
-    pub(super) quarantined: Vec<Quarantined>,
     /// Where attendants live, whoever calls.
     pub(super) runtime: Handle,
 }
@@ -61,13 +136,13 @@ pub(super) struct Ready {
 
 /// What became of a request.
 pub(super) enum Registered {
-    Known(Arc<Job>),
+    Known(Entry),
     New(Arc<Job>, Box<SpecRecord>),
 }
 
 impl Core {
     pub(super) fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ground.table()
     }
 
     /// What jobs may use, as of the last reload.
@@ -105,7 +180,7 @@ impl Core {
     /// Off the threads that serve: a name service may take its time.
     async fn account(&self, run_as: &str) -> Result<(Account, Option<Lease>), AccountError> {
         if run_as == "pool" {
-            let lease = self.pool.lease()?;
+            let lease = self.ground.pool.lease()?;
             return Ok((lease.account(), Some(lease)));
         }
         if run_as == "nobody" {
@@ -179,13 +254,11 @@ impl Core {
         if let Some((link, _)) = &first {
             job.set_link(Some(Arc::clone(link)));
         }
+        // It was born with them; and before the start is told, after which it may be asked for them.
+        job.change_terms(|terms| terms.told = Some(terms.for_shim()));
         job.apply(Event::Started(started));
-        job.change_terms(|terms| terms.told = Some(terms.for_shim())); // it was born with them
         if let Some(asked) = job.stop_asked() {
-            // Asked while it was being launched; nobody could be told then.
-            let grace_ms = u64::try_from(job.record().spec.stop_timeout.as_millis());
-            let (grace_ms, source) = (grace_ms.unwrap_or(u64::MAX), asked.source);
-            let _ = job.tell(&ToShim::Stop(Stop { grace_ms, source, by: asked.by }));
+            let _ = job.tell(&asked.message()); // while it was being launched, nobody could be told
         }
         let (ground, job) = (Arc::clone(&self.ground), Arc::clone(job));
         self.runtime.spawn(attend::attend(ground, job, shim.pidfd, first));
@@ -193,11 +266,18 @@ impl Core {
 
     fn give_up(&self, job: &Job, failure: Failure) {
         tracing::info!(job = %job.id(), "start failed: {failure}");
-        job.apply(Event::StartFailed(failure));
-        if let Err(e) = attend::write_final(&self.ground, job, self.ended_at_start(job)) {
-            tracing::error!(job = %job.id(), "cannot write its final record: {e}");
+        let mut known = job.snapshot();
+        if let Err(impossible) = known.apply(Event::StartFailed(failure), host::now_ns()) {
+            tracing::error!(job = %job.id(), "{impossible}");
         }
+        // On record before it is told: a request that was refused is not run by the next broker.
+        let written = attend::write_final(&self.ground, job, &known, self.ended_at_start(job));
+        job.restore(known);
         job.set_settled();
+        match written {
+            Ok(()) => past::shelve(&self.ground, job.id()),
+            Err(e) => tracing::error!(job = %job.id(), "cannot write its final record: {e}"),
+        }
     }
 
     /// It has used nothing, and might have used this.
@@ -205,23 +285,16 @@ impl Core {
         Figures { limits: job.terms().rows(None), ..Figures::default() }
     }
 
-    /// Asks all processes of a job to end, and kills them after the grace period (absent: the job's
-    /// own). Answers at once; nothing is done to a job that has ended.
-    pub(super) fn stop(
-        self: &Arc<Core>,
-        job: &Arc<Job>,
-        grace: Option<Duration>,
-        asked: StopAsked,
-    ) {
+    /// Asks all processes of a job to end, and kills them after the grace period. Answers at once;
+    /// nothing is done to a job that has ended.
+    pub(super) fn stop(self: &Arc<Core>, job: &Arc<Job>, asked: StopAsked) {
         if job.snapshot().state.is_over() {
             return;
         }
-        let grace = grace.unwrap_or(job.record().spec.stop_timeout);
         tracing::info!(job = %job.id(), by = asked.by, "stop asked");
         job.ask_stop(asked.clone());
-        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        let told = job.tell(&ToShim::Stop(Stop { grace_ms, source: asked.source, by: asked.by }));
-        let (core, job) = (Arc::clone(self), Arc::clone(job));
+        let told = job.tell(&asked.message()); // one that is unreachable now is told when it is not
+        let (core, job, grace) = (Arc::clone(self), Arc::clone(job), asked.grace);
         self.runtime.spawn(async move { core.enforce_stop(job, grace, told.is_ok()).await });
     }
 
@@ -247,6 +320,34 @@ impl Core {
         }
     }
 
+    /// What is known of a request.
+    pub(super) fn known(&self, caller: &Caller, spec: &JobSpec, request_id: &str) -> Known {
+        self.table().request(caller.identity(), request_id, &digest(spec))
+    }
+
+    /// An entry of the table as a job: from memory, or from its files. `None` for one that has been
+    /// removed, and for one that cannot be read.
+    pub(super) async fn load(&self, entry: Entry) -> Result<Option<Arc<Job>>, FindError> {
+        if let Entry::Live(job) = entry {
+            return Ok(Some(job));
+        }
+        Ok(self.load_all(vec![entry]).await?.pop())
+    }
+
+    /// The same for many.
+    pub(super) async fn load_all(&self, entries: Vec<Entry>) -> Result<Vec<Arc<Job>>, FindError> {
+        let ground = Arc::clone(&self.ground);
+        let load = move || {
+            let jobs = entries.into_iter().map(|entry| match entry {
+                Entry::Live(job) => Ok(Some(job)),
+                Entry::Over(id) => past::load(&ground, id),
+            });
+            jobs.filter_map(Result::transpose).collect::<io::Result<Vec<_>>>()
+        };
+        let loaded = tokio::task::spawn_blocking(load).await;
+        Ok(loaded.map_err(io::Error::other)??)
+    }
+
     /// The job of a request that is known, or a new one in the table.
     pub(super) fn register(
         &self,
@@ -260,7 +361,7 @@ impl Core {
         let owner = caller.identity();
         match table.request(owner, request_id, &digest) {
             Known::New => {}
-            Known::Same(job) => return Ok(Registered::Known(job)),
+            Known::Same(entry) => return Ok(Registered::Known(entry)),
             Known::Other(job) => {
                 let request_id = request_id.into();
                 return Err(StartError::RequestReused { request_id, job });

@@ -2,7 +2,9 @@
 
 use std::io;
 
+use super::core::NotKnown;
 use super::job::Unreachable;
+use super::retention::NoRoom;
 use super::state::Failure;
 use crate::id::JobId;
 use crate::launch::SetupError;
@@ -53,6 +55,12 @@ pub enum StartError {
     /// What it may use.
     #[error(transparent)]
     Unenforceable(#[from] Unenforceable),
+    /// The disk is, or keeps, too full.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
+    /// Whether it was started before cannot be said.
+    #[error(transparent)]
+    Find(#[from] FindError),
     /// It is known as a job, and its program never ran.
     #[error("{failure}")]
     Failed {
@@ -61,6 +69,23 @@ pub enum StartError {
         /// What did not work.
         failure: Failure,
     },
+}
+
+/// Why a job was not looked up.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    /// It may be on disk.
+    #[error(transparent)]
+    NotKnown(#[from] NotKnown),
+    /// It is on disk.
+    #[error("cannot read its records: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl From<NotKnown> for StartError {
+    fn from(error: NotKnown) -> Self {
+        FindError::from(error).into()
+    }
 }
 
 /// Why a job was not deleted.

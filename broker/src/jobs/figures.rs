@@ -11,6 +11,7 @@ use super::terms::Row;
 use crate::authorize::Authorized;
 use crate::launch::limits::readings;
 use crate::launch::usage::Usage;
+use crate::limits::Knob;
 use crate::store::records::{self, FinalRecord};
 
 /// The figures of a job.
@@ -34,6 +35,9 @@ impl Supervisor {
             let settled = settled.wait_for(|settled| *settled);
             let _ = tokio::time::timeout(PATIENCE, settled).await; // then what the kernel still has
         }
+        if is_at_its_output_limit(&job) {
+            job.ask_anew().await;
+        }
         let ground = Arc::clone(&self.core.ground);
         let read = tokio::task::spawn_blocking(move || read(&ground, &job));
         read.await.unwrap_or_default()
@@ -45,6 +49,13 @@ impl Supervisor {
         let read = move || jobs.iter().map(|job| usage(&ground, job)).collect();
         tokio::task::spawn_blocking(read).await.unwrap_or_default()
     }
+}
+
+/// Then bytes may be dropped, of which the files say nothing.
+fn is_at_its_output_limit(job: &Job) -> bool {
+    let (known, limit) = (job.progress(), job.terms().limits.knob(Knob::Output));
+    !job.snapshot().state.is_over()
+        && limit.is_some_and(|limit| known.stdout + known.stderr >= limit)
 }
 
 fn read(ground: &Ground, job: &Job) -> Figures {
@@ -59,13 +70,16 @@ pub(super) fn now(ground: &Ground, job: &Job) -> Figures {
     let tree = ground.launcher.tree();
     let cgroup = tree.job(job.id());
     let readings = cgroup.exists().then(|| readings(tree, &cgroup));
-    Figures { usage: cgroup.usage(), limits: job.terms().rows(readings) }
+    Figures { usage: cgroup.usage(tree), limits: job.terms().rows(readings) }
 }
 
 fn usage(ground: &Ground, job: &Job) -> Usage {
     match last(ground, job) {
         Some(last) => last.usage,
-        None => ground.launcher.tree().job(job.id()).usage(),
+        None => {
+            let tree = ground.launcher.tree();
+            tree.job(job.id()).usage(tree)
+        }
     }
 }
 

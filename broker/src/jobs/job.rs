@@ -4,9 +4,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use job_shim::frame;
-use job_shim::wire::{InputAck, Progress, Source, ToShim, Watch};
+use job_shim::wire::{InputAck, Progress, Source, Stop, ToShim, Watch};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, send};
 use tokio::net::UnixStream;
@@ -49,6 +50,19 @@ pub struct StopAsked {
     pub source: Source,
     /// By name.
     pub by: String,
+    /// From then until the kill.
+    pub grace: Duration,
+    /// When.
+    pub at: Instant,
+}
+
+impl StopAsked {
+    /// For a shim that hears of it now: it has what is left of the grace period.
+    pub(super) fn message(&self) -> ToShim {
+        let left = self.grace.saturating_sub(self.at.elapsed());
+        let grace_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        ToShim::Stop(Stop { grace_ms, source: self.source, by: self.by.clone() })
+    }
 }
 
 /// The job's shim cannot be told anything now.
@@ -156,7 +170,7 @@ impl Job {
 
     pub(super) fn set_progress(&self, progress: Progress) {
         self.watching.store(false, Ordering::Release);
-        self.progress.send_if_modified(|known| std::mem::replace(known, progress) != progress);
+        self.progress.send_replace(progress); // whoever asked is told even if nothing is new
     }
 
     /// What the files say, where they say more than the shim has.
@@ -176,9 +190,9 @@ impl Job {
         self.snapshot.send_replace(snapshot);
     }
 
-    /// Whether its request may be made anew: it never ran, and only the broker's own end was why.
+    /// See [`Snapshot::may_be_asked_again`].
     pub(super) fn may_be_asked_again(&self) -> bool {
-        self.snapshot().start_failure().is_some_and(|f| NEVER_ASKED.contains(&f.step.as_str()))
+        self.snapshot().may_be_asked_again()
     }
 
     pub(super) fn is_reachable(&self) -> bool {
@@ -202,6 +216,16 @@ impl Job {
             if asked.is_err() {
                 self.watching.store(false, Ordering::Release);
             }
+        }
+    }
+
+    /// Has the shim tell its progress now, for what its files do not say: what was dropped.
+    pub(super) async fn ask_anew(&self) {
+        let mut answer = self.watch_progress();
+        answer.mark_unchanged();
+        let nothing = Progress { entries: u64::MAX, ..Progress::default() };
+        if self.tell(&ToShim::Watch(Watch { seen: nothing })).is_ok() {
+            let _ = tokio::time::timeout(ANSWER, answer.changed()).await;
         }
     }
 
@@ -240,9 +264,8 @@ impl Job {
     }
 }
 
-/// The steps at which a start fails when the broker ends before GO: as its own recovery calls it,
-/// and as the shim that was left alone does.
-const NEVER_ASKED: [&str; 2] = ["broker", "abandoned"];
+/// A shim that is well answers within a millisecond.
+const ANSWER: Duration = Duration::from_millis(200);
 
 /// The connection to a shim: anybody may send, its attendant alone receives.
 #[derive(Debug)]

@@ -7,11 +7,15 @@ mod core;
 mod errors;
 mod failure;
 mod figures;
+mod filter;
 pub mod input;
 pub mod job;
 pub mod output;
+mod past;
 mod pause;
-mod recover;
+mod quarantine;
+pub mod recover;
+mod retention;
 mod scope;
 pub mod spec;
 pub mod state;
@@ -20,7 +24,11 @@ mod table;
 pub mod terms;
 pub mod update;
 
-pub use errors::{DeleteError, PauseError, SignalError, StartError, SupervisorError, UpdateError};
+pub use core::NotKnown;
+pub use errors::{
+    DeleteError, FindError, PauseError, SignalError, StartError, SupervisorError, UpdateError,
+};
 pub use figures::Figures;
+pub use filter::{Filter, Page};
+pub use retention::NoRoom;
 pub use supervisor::{Quarantined, Supervisor, Until};
-pub use table::{Filter, Page};

@@ -1,23 +1,32 @@
-//! What to do about a job that an earlier broker left: a pure decision over what is on disk, by
-//! the table of ARCHITECTURE.md. After GO a job is never run again.
+//! What to do about a job that an earlier broker left, and what its records tell once its shim is
+//! gone: pure decisions over what is on disk, by the table of ARCHITECTURE.md. After GO a job is
+//! never run again. The model in `tests/tests/model` runs on these functions.
 
-use job_shim::record::ExitFile;
+use job_shim::record::{ExitFile, Outcome};
+use job_shim::wire::{Cause, Exited, Failed, Source, Started};
 
+use super::job::StopAsked;
+use super::state::{Event, Failure, Impossible, Snapshot};
 use crate::store::records::{FinalRecord, SpawnRecord};
 
 /// What is on disk, and whether the shim of `spawn.json` still lives.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Facts {
-    pub(super) same_boot: bool,
-    pub(super) spawned: Option<SpawnRecord>,
-    pub(super) shim_lives: bool,
-    pub(super) exit: ExitFile,
-    pub(super) finished: Option<FinalRecord>,
+pub struct Facts {
+    /// The job was asked for in this boot.
+    pub same_boot: bool,
+    /// Of this boot alone: spawn.json is not synced, and a crash of the host may leave half of it.
+    pub spawned: Option<SpawnRecord>,
+    /// That very process, not one that has its pid now.
+    pub shim_lives: bool,
+    /// Of the job's own boot.
+    pub exit: ExitFile,
+    /// What an earlier broker has settled.
+    pub finished: Option<FinalRecord>,
 }
 
 /// What follows from that.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Verdict {
+pub enum Verdict {
     /// It was over; remove what a crash may have left of cgroup and socket.
     Over(Box<FinalRecord>),
     /// Its shim lives: connect.
@@ -30,19 +39,88 @@ pub(super) enum Verdict {
     LostWithHost,
 }
 
-pub(super) fn decide(facts: Facts) -> Verdict {
+/// The table of recovery.
+pub fn decide(facts: Facts) -> Verdict {
     if let Some(finished) = facts.finished {
         return Verdict::Over(Box::new(finished));
     }
-    match (facts.spawned, facts.same_boot) {
-        (None, true) => Verdict::NeverRan,
-        // spawn.json is not synced before GO: after a crash of the host its absence says nothing.
-        (None, false) => Verdict::LostWithHost,
-        (Some(_), true) if facts.shim_lives => Verdict::Adopt,
-        (Some(_), true) => Verdict::Settle,
-        (Some(_), false) if facts.exit.outcome.is_some() => Verdict::Settle,
-        (Some(_), false) => Verdict::LostWithHost,
+    match (facts.same_boot, facts.spawned) {
+        (true, None) => Verdict::NeverRan,
+        (true, Some(_)) if facts.shim_lives => Verdict::Adopt,
+        (true, Some(_)) => Verdict::Settle,
+        (false, _) if facts.exit.outcome.is_some() => Verdict::Settle,
+        // The absence of spawn.json says nothing then.
+        (false, _) => Verdict::LostWithHost,
     }
+}
+
+/// What becomes of a job that is not over and has no shim any more, by that one's records: its
+/// end, or `lost`. What has been told of an exit stands.
+///
+/// `asked`: who wanted it stopped, should the broker have done that itself. `describe` puts a failed start into words; `created_ns` is the job's beginning where nobody
+/// told when it started.
+///
+/// # Errors
+/// [`Impossible`]: the records contradict what is known.
+pub fn settle(
+    known: &Snapshot,
+    exit: ExitFile,
+    asked: Option<&StopAsked>,
+    describe: impl FnOnce(Failed) -> Failure,
+    created_ns: u64,
+    now_ns: u64,
+) -> Result<Snapshot, Impossible> {
+    let mut known = known.clone();
+    let incomplete = exit.ended.is_none();
+    let told = known.exited.clone().map(Outcome::Exited);
+    let recorded = || match exit.outcome {
+        Some(Outcome::Exited(exited)) => {
+            Some(Outcome::Exited(killed_by_us(asked, &exited).unwrap_or(exited)))
+        }
+        Some(failed) => Some(failed),
+        None => killed_by_us(asked, &from_nowhere(now_ns)).map(Outcome::Exited),
+    };
+    match told.or_else(recorded) {
+        Some(Outcome::Exited(exited)) => {
+            if known.started.is_none() {
+                // The start was never told to this broker: the pid is not known any more.
+                known.apply(Event::Started(Started { pid: 0, time_ns: created_ns }), now_ns)?;
+            }
+            let time_ns = exited.time_ns;
+            known.apply(Event::Exited(exited), now_ns)?;
+            known.apply(Event::Ended { time_ns, incomplete }, now_ns)?;
+        }
+        Some(Outcome::Failed(failed)) => {
+            // An adopted job is taken for running until its shim tells; this one never was.
+            known = Snapshot { contact: known.contact, ..Snapshot::starting() };
+            known.apply(Event::StartFailed(describe(failed)), now_ns)?;
+        }
+        None => {
+            let message = "its shim ended without a record; the exit status is not known";
+            let failure = Failure { step: "shim".into(), errno: 0, message: message.into() };
+            known.apply(Event::ShimLost(failure), now_ns)?;
+        }
+    }
+    Ok(known)
+}
+
+/// A stop that the broker had to carry out itself, since the shim did not answer: the shim, if it
+/// lives, knows of a SIGKILL from nowhere.
+pub(super) fn killed_by_us(asked: Option<&StopAsked>, recorded: &Exited) -> Option<Exited> {
+    let asked = asked?;
+    let from_nowhere = recorded.cause == Cause::Signaled && recorded.wait_status == libc::SIGKILL;
+    from_nowhere.then(|| Exited {
+        cause: Cause::Stopped,
+        source: asked.source,
+        by: asked.by.clone(),
+        ..recorded.clone()
+    })
+}
+
+/// What a shim would have recorded that had the time.
+fn from_nowhere(time_ns: u64) -> Exited {
+    let (cause, source) = (Cause::Signaled, Source::System);
+    Exited { wait_status: libc::SIGKILL, cause, source, by: String::new(), time_ns }
 }
 
 #[cfg(test)]
@@ -50,8 +128,8 @@ mod tests {
     use super::*;
     use crate::jobs::state::{State, Totals};
     use crate::launch::usage::Usage;
-    use job_shim::record::Outcome;
-    use job_shim::wire::{Failed, Step};
+    use job_shim::wire::Step;
+    use std::time::{Duration, Instant};
     use uuid::Uuid;
 
     fn spawned() -> Option<SpawnRecord> {
@@ -75,10 +153,65 @@ mod tests {
             (Facts::default(), Verdict::LostWithHost),
             (Facts { spawned: spawned(), ..Facts::default() }, Verdict::LostWithHost),
             (Facts { spawned: spawned(), exit: exit(), ..Facts::default() }, Verdict::Settle),
+            (Facts { exit: exit(), ..Facts::default() }, Verdict::Settle),
         ];
         for (facts, expected) in cases {
             assert_eq!(decide(facts.clone()), expected, "{facts:?}");
         }
+    }
+
+    fn exited(cause: Cause, wait_status: i32) -> Exited {
+        Exited { wait_status, cause, source: Source::None, by: String::new(), time_ns: 3 }
+    }
+
+    fn recorded(exited: Exited) -> ExitFile {
+        ExitFile { outcome: Some(Outcome::Exited(exited)), ended: None }
+    }
+
+    fn settled(known: &Snapshot, exit: ExitFile, asked: Option<&StopAsked>) -> Snapshot {
+        let describe = |failed: Failed| Failure {
+            step: failed.step.name().into(),
+            errno: failed.errno,
+            message: String::new(),
+        };
+        settle(known, exit, asked, describe, 1, 9).unwrap()
+    }
+
+    fn asked() -> StopAsked {
+        let (grace, at) = (Duration::ZERO, Instant::now());
+        StopAsked { source: Source::User, by: "user-a".into(), grace, at }
+    }
+
+    #[test]
+    fn what_was_told_of_an_exit_stands_whatever_the_records_say() {
+        let mut known = Snapshot::starting();
+        known.apply(Event::Started(Started { pid: 1, time_ns: 1 }), 1).unwrap();
+        known.apply(Event::Exited(exited(Cause::Signaled, libc::SIGKILL)), 2).unwrap();
+        for (exit, by_us) in [
+            (ExitFile::default(), None),
+            (recorded(exited(Cause::Signaled, libc::SIGKILL)), Some(&asked())),
+        ] {
+            let settled = settled(&known, exit, by_us);
+            assert_eq!((settled.state, &settled.exited), (State::Finished, &known.exited));
+        }
+    }
+
+    #[test]
+    fn a_job_without_a_record_is_lost_unless_we_killed_it() {
+        let known = Snapshot { state: State::Running, ..Snapshot::starting() };
+        let lost = settled(&known, ExitFile::default(), None);
+        assert_eq!((lost.state, lost.failure.unwrap().step.as_str()), (State::Lost, "shim"));
+        let killed = settled(&known, ExitFile::default(), Some(&asked()));
+        assert_eq!(killed.exited.unwrap().cause, Cause::Stopped);
+        let by_itself = settled(&known, recorded(exited(Cause::Exited, 0)), Some(&asked()));
+        assert_eq!(by_itself.exited.unwrap().cause, Cause::Exited);
+    }
+
+    #[test]
+    fn an_adopted_job_that_never_ran_is_a_failed_start() {
+        let known = Snapshot { state: State::Running, ..Snapshot::starting() };
+        let failed = settled(&known, exit(), None);
+        assert_eq!(failed.start_failure().unwrap().step, "exec");
     }
 
     #[test]

@@ -3,13 +3,13 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use job_shim::wire::Source;
 use tokio::task::spawn_blocking;
 
 use super::core::Core;
-use super::job::StopAsked;
+use super::job::{Job, StopAsked};
 use super::state::{Contact, Snapshot};
 use super::supervisor::Supervisor;
 use crate::sys;
@@ -62,13 +62,19 @@ async fn answer(core: &Arc<Core>) {
 }
 
 impl Core {
+    fn live(&self) -> Vec<Arc<Job>> {
+        let table = self.table();
+        table.live().filter(|job| !job.snapshot().state.is_over()).cloned().collect()
+    }
+
     /// Asks every live job to end: its stop signal, its grace, though no longer than `at_most`.
     fn stop_all(self: &Arc<Core>, by: &str, at_most: Option<Duration>) {
-        let live = self.table().live();
+        let live = self.live();
         for job in &live {
             let own = job.record().spec.stop_timeout;
             let grace = own.min(at_most.unwrap_or(own));
-            self.stop(job, Some(grace), StopAsked { source: Source::System, by: by.into() });
+            let (source, by, at) = (Source::System, by.to_owned(), Instant::now());
+            self.stop(job, StopAsked { source, by, grace, at });
         }
     }
 }
@@ -77,7 +83,7 @@ impl Supervisor {
     /// Asks every live job to end and waits until nothing is left of any: its stop signal, its
     /// grace, though no longer than `at_most`. `by` is what the record of their end names.
     pub async fn drain(&self, by: &str, at_most: Duration) {
-        let live = self.core.table().live();
+        let live = self.core.live();
         for job in &live {
             // Its shim answers within 2 s, or is silent: then its cgroup is killed after the grace.
             let is_known = |known: &Snapshot| known.contact != Contact::Recovering;

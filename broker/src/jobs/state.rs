@@ -176,8 +176,8 @@ impl Snapshot {
         }
     }
 
-    /// Whether the question "did it start?" has an answer. Of an adopted job it was told GO, and
-    /// a shim that is silent will not tell more.
+    /// Whether the question "did it start?" has an answer. A shim that lives and is silent will not
+    /// tell more; one that was left alone before GO would have gone.
     pub fn is_past_start(&self) -> bool {
         self.started.is_some() || self.state.is_over() || self.contact == Contact::Silent
     }
@@ -188,6 +188,11 @@ impl Snapshot {
             return None;
         }
         self.failure.clone()
+    }
+
+    /// Whether its request may be made anew: it never ran, and only the broker's own end was why.
+    pub fn may_be_asked_again(&self) -> bool {
+        self.start_failure().is_some_and(|f| NEVER_ASKED.contains(&f.step.as_str()))
     }
 
     /// Takes one event in.
@@ -217,6 +222,10 @@ impl Snapshot {
         Ok(())
     }
 }
+
+/// The steps at which a start fails when the broker ends before GO: as its own recovery calls it,
+/// and as the shim that was left alone does.
+const NEVER_ASKED: [&str; 2] = ["broker", "abandoned"];
 
 /// What the output came to, for the final record.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,23 +1,26 @@
 //! [`Supervisor`]: what can be done with jobs, each by somebody who may.
 
 use std::io;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use job_shim::wire::{InputAck, Signal, Source, ToShim};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::adopt;
-use super::core::{Core, Ground, Registered};
-use super::errors::{DeleteError, SignalError, StartError, SupervisorError};
+use super::core::{Core, Ground, NotKnown, Registered};
+use super::errors::{DeleteError, FindError, SignalError, StartError, SupervisorError};
+use super::filter::{Filter, Page};
 use super::input::{self, InputError};
 use super::job::{Job, StopAsked};
 use super::output::{OutputError, OutputReader, Range};
+use super::past;
+use super::retention::LiveOutput;
 use super::scope;
 use super::spec::{Defaults, JobSpec, Refusal, Wish};
 use super::state::Snapshot;
-use super::table::{Filter, Page};
+use super::table::Known;
 use crate::authorize::{Authorized, Caller, Role};
 use crate::config;
 use crate::host;
@@ -26,7 +29,7 @@ use crate::launch::accounts::{self, Pool};
 use crate::launch::{Launcher, SetupError};
 use crate::limits::LimitTables;
 use crate::store::StateDir;
-use crate::store::log::LogFiles;
+use crate::store::log::{self, LogFiles};
 
 /// Holds a state directory and the jobs in it. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
@@ -34,7 +37,7 @@ pub struct Supervisor {
     pub(super) core: Arc<Core>,
 }
 
-/// A directory among the jobs that could not be read and was left alone.
+/// A directory among the jobs that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quarantined {
     /// Its name.
@@ -53,35 +56,38 @@ pub enum Until {
 }
 
 impl Supervisor {
-    /// Opens the state directory and takes over the jobs in it: they are listed at once, and
-    /// their shims are reached in the background. Must be called within a tokio runtime, which
-    /// has to stay alive.
+    /// Opens the state directory and takes over the jobs in it. Those that live are known when this
+    /// answers, and their shims are reached in the background; so are those that are over, and
+    /// whoever asks for one, for a list or for a start waits until they are. Must be called within
+    /// a tokio runtime, which has to stay alive.
     ///
     /// # Errors
     /// [`SupervisorError`], in words for an operator.
     pub async fn open(
         config: config::Jobs,
         limits: LimitTables,
+        retention: config::Retention,
     ) -> Result<Supervisor, SupervisorError> {
         let boot_id = host::boot_id().map_err(SupervisorError::Host)?;
         let state = StateDir::open(&config.state_dir)?;
         let launcher = Launcher::open(&config, boot_id)?;
-        let ground = Arc::new(Ground { state, launcher, boot_id });
         let pool = Pool::new(config.pool);
-        let (table, quarantined) = adopt::adopt(&ground, &pool).map_err(SupervisorError::Adopt)?;
+        let ground = Arc::new(Ground::new(state, launcher, boot_id, pool));
         let nobody =
             accounts::resolve("nobody", ground.launcher.shim_uid()).map_err(SetupError::from)?;
+        adopt::adopt_live(&ground).map_err(SupervisorError::Adopt)?;
+        adopt_rest(&ground);
         let core = Core {
             ground,
             config,
             limits: watch::Sender::new(Arc::new(limits)),
-            pool,
+            retention,
+            live_output: LiveOutput::default(),
             nobody,
-            table: Mutex::new(table),
-            quarantined,
             runtime: Handle::current(),
         };
         let core = Arc::new(core);
+        tokio::spawn(Arc::clone(&core).prune());
         tokio::spawn(scope::attend(Arc::clone(&core)));
         Ok(Supervisor { core })
     }
@@ -111,11 +117,27 @@ impl Supervisor {
         request_id: &str,
     ) -> Result<Arc<Job>, StartError> {
         let (caller, spec) = wish.into_parts();
+        // Whether it is a repetition, which names and which uids are free: all jobs have a say.
+        self.core.ground.all_known().await?;
         loop {
-            let ready = self.core.ready(&spec).await?;
-            let registered = self.core.register(&caller, spec.clone(), ready, request_id)?;
+            // First: a repeated call needs nothing that a new job would, such as a uid of the pool, or
+            // room on the disk.
+            let registered = match self.core.known(&caller, &spec, request_id) {
+                Known::Same(entry) => Registered::Known(entry),
+                Known::Other(job) => {
+                    return Err(StartError::RequestReused { request_id: request_id.into(), job });
+                }
+                Known::New => {
+                    self.core.room().await?;
+                    let ready = self.core.ready(&spec).await?;
+                    self.core.register(&caller, spec.clone(), ready, request_id)?
+                }
+            };
             let (job, is_new) = match registered {
-                Registered::Known(job) => (job, false),
+                Registered::Known(entry) => match self.core.load(entry).await? {
+                    Some(job) => (job, false),
+                    None => continue, // it was removed in this moment
+                },
                 Registered::New(job, record) => {
                     // Detached: a caller that hangs up does not leave half a job.
                     self.core.bring_up(&job, record);
@@ -134,19 +156,40 @@ impl Supervisor {
     }
 
     /// The job of this id, if it exists for the caller.
-    pub fn find(&self, caller: &Caller, id: JobId) -> Option<Authorized<Arc<Job>>> {
-        let job = self.core.table().job(id)?;
-        caller.touch(&job.owner().clone(), job).ok()
+    ///
+    /// # Errors
+    /// [`FindError`].
+    pub async fn find(
+        &self,
+        caller: &Caller,
+        id: JobId,
+    ) -> Result<Option<Authorized<Arc<Job>>>, FindError> {
+        let mut found = self.core.table().find(id);
+        if found.is_none() {
+            self.core.ground.all_known().await?;
+            found = self.core.table().find(id);
+        }
+        let Some((entry, _)) = found.filter(|(_, owner)| caller.sees(owner)) else {
+            return Ok(None);
+        };
+        let job = self.core.load(entry).await?;
+        Ok(job.and_then(|job| caller.touch(&job.owner().clone(), job).ok()))
     }
 
     /// A page of the jobs that exist for the caller, newest first.
-    pub fn list(
+    ///
+    /// # Errors
+    /// [`FindError`].
+    pub async fn list(
         &self,
         caller: &Caller,
         filter: &Filter,
         page: Page,
-    ) -> (Vec<Arc<Job>>, Option<JobId>) {
-        self.core.table().page(page, |job| caller.sees(job.owner()) && filter.admits(job))
+    ) -> Result<(Vec<Arc<Job>>, Option<JobId>), FindError> {
+        self.core.ground.all_known().await?;
+        let owner = (caller.role() != Role::Admin).then(|| caller.identity());
+        let (entries, next) = self.core.table().page(page, owner, filter);
+        Ok((self.core.load_all(entries).await?, next))
     }
 
     /// Answers when the job has come that far, or at the timeout; whether it has.
@@ -157,12 +200,23 @@ impl Supervisor {
         within: Option<Duration>,
     ) -> bool {
         let mut snapshot = job.subject().watch_snapshot();
-        let arrived = snapshot.wait_for(|known| {
-            known.state.is_over() || (until == Until::Exit && known.exited.is_some())
-        });
+        let mut settled = job.subject().watch_settled();
+        let arrived = async {
+            let _ = snapshot
+                .wait_for(|known| {
+                    known.state.is_over() || (until == Until::Exit && known.exited.is_some())
+                })
+                .await;
+            if until == Until::End {
+                let _ = settled.wait_for(|settled| *settled).await; // its cgroup is gone, too
+            }
+        };
         match within {
             Some(time) => tokio::time::timeout(time, arrived).await.is_ok(),
-            None => arrived.await.is_ok(),
+            None => {
+                arrived.await;
+                true
+            }
         }
     }
 
@@ -170,8 +224,10 @@ impl Supervisor {
     /// job's own). Answers at once; nothing is done to a job that has ended.
     pub fn stop(&self, job: &Authorized<Arc<Job>>, grace: Option<Duration>) {
         let (caller, job) = (job.caller(), job.subject());
-        let asked = StopAsked { source: source(caller.role()), by: caller.identity().to_string() };
-        self.core.stop(job, grace, asked);
+        let grace = grace.unwrap_or(job.record().spec.stop_timeout);
+        let by = caller.identity().to_string();
+        let asked = StopAsked { source: source(caller.role()), by, grace, at: Instant::now() };
+        self.core.stop(job, asked);
     }
 
     /// One signal to the process group of the main process.
@@ -245,12 +301,10 @@ impl Supervisor {
         tracing::info!(job = %job.id(), owner = %job.owner(), %by, "delete");
         // The last record is being written: a moment, and not longer than the disk takes.
         let _ = job.watch_settled().wait_for(|settled| *settled).await;
-        let (core, id) = (Arc::clone(&self.core), job.id());
-        if core.table().forget(id).is_none() {
-            return Ok(()); // somebody else was faster
-        }
-        let removed = tokio::task::spawn_blocking(move || core.ground.state.remove_job(id)).await;
-        Ok(removed.map_err(io::Error::other)??)
+        let (ground, id) = (Arc::clone(&self.core.ground), job.id());
+        let removed = tokio::task::spawn_blocking(move || past::remove(&ground, id)).await;
+        removed.map_err(io::Error::other)??; // if it was there no more, somebody else was faster
+        Ok(())
     }
 
     /// Brings what is known of a live job's output up to date, from its files.
@@ -258,7 +312,11 @@ impl Supervisor {
         if job.snapshot().state.is_over() {
             return;
         }
-        match crate::store::log::measure(&self.core.ground.state.job(job.id())) {
+        let dir = self.core.ground.state.job(job.id());
+        if log::entries(&dir) <= job.progress().entries {
+            return; // one stat(2) for each of a thousand idle jobs
+        }
+        match log::measure(&dir) {
             Ok(seen) => job.raise_progress(seen),
             Err(e) => tracing::debug!(job = %job.id(), "cannot measure its output: {e}"),
         }
@@ -269,9 +327,15 @@ impl Supervisor {
         self.core.table().count()
     }
 
-    /// What could not be read at start.
-    pub fn quarantined(&self) -> &[Quarantined] {
-        &self.core.quarantined
+    /// What could not be read, in quarantine and out of it. Blocks for a moment.
+    pub fn quarantined(&self) -> Vec<Quarantined> {
+        let state = &self.core.ground.state;
+        let mut all = self.core.ground.left().clone();
+        match state.quarantined() {
+            Ok(away) => all.extend(away),
+            Err(e) => _ = all.insert(state.quarantine_dir().display().to_string(), e.to_string()),
+        }
+        all.into_iter().map(|(id, reason)| Quarantined { id, reason }).collect()
     }
 
     /// What jobs may use.
@@ -298,6 +362,22 @@ impl Supervisor {
     pub fn epoch(&self) -> u64 {
         self.core.ground.state.epoch()
     }
+}
+
+/// On a thread that may block. Whatever becomes of it, nobody waits for ever.
+fn adopt_rest(ground: &Arc<Ground>) {
+    let (resting, ground) = (Arc::clone(ground), Arc::clone(ground));
+    let rest = tokio::task::spawn_blocking(move || adopt::adopt_rest(&resting));
+    tokio::spawn(async move {
+        if let Err(panic) = rest.await {
+            let broken_off = || Some(Err(NotKnown(panic.to_string())));
+            ground.known.send_if_modified(|known| {
+                let is_open = known.is_none();
+                *known = known.take().or_else(broken_off);
+                is_open
+            });
+        }
+    });
 }
 
 fn source(role: Role) -> Source {

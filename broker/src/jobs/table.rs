@@ -1,100 +1,169 @@
-//! The jobs in memory, by id, by request, and by name.
+//! The jobs in memory, by id, by request, and by name: those that live as they are, those that are
+//! over as summaries, since there may be 100,000 of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::filter::{Filter, Page};
 use super::job::Job;
-use super::state::State;
 use crate::id::JobId;
 use crate::identity::Identity;
+use crate::store::index::Summary;
 
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    jobs: BTreeMap<JobId, Arc<Job>>,
-    requests: HashMap<(Identity, String), JobId>,
+    /// Also those that are over and whose last record is not on disk.
+    live: BTreeMap<JobId, Arc<Job>>,
+    over: BTreeMap<JobId, Summary>,
+    /// Of those that are over.
+    by_owner: HashMap<Identity, BTreeSet<JobId>>,
+    /// Of those that are over, by the time of their end.
+    by_end: BTreeSet<(u64, JobId)>,
+    /// Bytes of output that those keep that are over.
+    kept: u64,
+    requests: HashMap<(Identity, Box<str>), JobId>,
+}
+
+/// A job as the table has it.
+#[derive(Debug, Clone)]
+pub(super) enum Entry {
+    Live(Arc<Job>),
+    /// To be read from its files.
+    Over(JobId),
 }
 
 /// Whether a request was made before.
 #[derive(Debug)]
 pub(super) enum Known {
     New,
-    Same(Arc<Job>),
+    Same(Entry),
     Other(JobId),
 }
 
-/// Which jobs are wanted.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    /// Any of these; empty: all.
-    pub states: Vec<State>,
-    /// Whose.
-    pub owner: Option<String>,
-    /// All of these.
-    pub labels: BTreeMap<String, String>,
-    /// The beginning of an id, or a whole name.
-    pub selector: Option<String>,
-    /// Ended before this, nanoseconds since 1970.
-    pub ended_before_ns: Option<u64>,
-}
-
-/// A part of a long list, newest first.
-#[derive(Debug, Clone, Copy)]
-pub struct Page {
-    /// Older than this job.
-    pub after: Option<JobId>,
-    /// At most so many.
-    pub size: usize,
-}
-
-impl Filter {
-    pub(super) fn admits(&self, job: &Job) -> bool {
-        let (record, known) = (job.record(), job.snapshot());
-        let labels = &record.spec.labels;
-        let selected = |s: &String| {
-            record.spec.name == *s
-                || (!s.is_empty() && job.id().to_string().starts_with(s.as_str()))
-        };
-        (self.states.is_empty() || self.states.contains(&known.state))
-            && self.owner.as_ref().is_none_or(|owner| owner == job.owner().as_str())
-            && self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
-            && self.selector.as_ref().is_none_or(selected)
-            && self.ended_before_ns.is_none_or(|t| known.ended_ns.is_some_and(|end| end < t))
-    }
-}
-
 impl Table {
+    /// Of jobs that are over alone.
+    pub(super) fn of(mut over: BTreeMap<JobId, Summary>) -> Table {
+        let mut table = Table {
+            by_end: over.values().map(|job| (job.ended_ns, job.id)).collect(),
+            ..Table::default()
+        };
+        over.values_mut().for_each(|job| table.note(job));
+        table.over = over;
+        table
+    }
+
+    /// Takes in all of another table, whose jobs count if both have them.
+    pub(super) fn absorb(&mut self, other: Table) {
+        let Table { live, over, .. } = other;
+        over.into_values().for_each(|job| self.retire(job));
+        for job in live.into_values() {
+            self.forget_over(job.id());
+            self.add(job);
+        }
+    }
+
     pub(super) fn add(&mut self, job: Arc<Job>) {
         let record = job.record();
         if !record.request_id.is_empty() {
-            self.requests.insert((record.owner.clone(), record.request_id.clone()), job.id());
+            self.claim(&record.owner, &record.request_id, job.id(), job.may_be_asked_again());
         }
-        self.jobs.insert(job.id(), job);
+        self.live.insert(job.id(), job);
     }
 
-    pub(super) fn forget(&mut self, id: JobId) -> Option<Arc<Job>> {
-        let job = self.jobs.remove(&id)?;
-        let record = job.record();
-        let request = (record.owner.clone(), record.request_id.clone());
+    /// A job is over and its last record on disk: its summary takes its place.
+    pub(super) fn retire(&mut self, mut job: Summary) {
+        self.live.remove(&job.id);
+        self.forget_over(job.id);
+        self.by_end.insert((job.ended_ns, job.id));
+        self.note(&mut job);
+        self.over.insert(job.id, job);
+    }
+
+    /// Whoever makes an entry of `over` makes these, too.
+    fn note(&mut self, job: &mut Summary) {
+        if let Some((owner, _)) = self.by_owner.get_key_value(&job.owner) {
+            job.owner = owner.clone(); // one name in memory for all jobs of an owner
+        }
+        self.kept += job.kept;
+        self.by_owner.entry(job.owner.clone()).or_default().insert(job.id);
+        if let Some(asked) = &job.request {
+            self.claim(&job.owner, &asked.id, job.id, asked.again);
+        }
+    }
+
+    /// A request is its job's. One that never ran, so that the request may have been made anew,
+    /// takes it from no other; of the others there is one at most.
+    fn claim(&mut self, owner: &Identity, request_id: &str, id: JobId, again: bool) {
+        let request = (owner.clone(), request_id.into());
+        if again {
+            self.requests.entry(request).or_insert(id);
+        } else {
+            self.requests.insert(request, id);
+        }
+    }
+
+    /// Whether it was there.
+    pub(super) fn forget(&mut self, id: JobId) -> bool {
+        let request = match (self.live.remove(&id), self.forget_over(id)) {
+            (Some(job), _) => {
+                let record = job.record();
+                (record.owner.clone(), record.request_id.as_str().into())
+            }
+            (None, Some(job)) => (job.owner, job.request.map(|asked| asked.id).unwrap_or_default()),
+            (None, None) => return false,
+        };
         if self.requests.get(&request) == Some(&id) {
             self.requests.remove(&request);
+        }
+        true
+    }
+
+    fn forget_over(&mut self, id: JobId) -> Option<Summary> {
+        let job = self.over.remove(&id)?;
+        self.kept -= job.kept;
+        self.by_end.remove(&(job.ended_ns, id));
+        if let Some(own) = self.by_owner.get_mut(&job.owner) {
+            own.remove(&id);
+            if own.is_empty() {
+                self.by_owner.remove(&job.owner);
+            }
         }
         Some(job)
     }
 
-    pub(super) fn job(&self, id: JobId) -> Option<Arc<Job>> {
-        self.jobs.get(&id).cloned()
+    /// A job and whose it is.
+    pub(super) fn find(&self, id: JobId) -> Option<(Entry, Identity)> {
+        match self.live.get(&id) {
+            Some(job) => Some((Entry::Live(Arc::clone(job)), job.owner().clone())),
+            None => self.over.get(&id).map(|job| (Entry::Over(id), job.owner.clone())),
+        }
+    }
+
+    pub(super) fn has(&self, id: JobId) -> bool {
+        self.live.contains_key(&id) || self.over.contains_key(&id)
     }
 
     pub(super) fn request(&self, owner: &Identity, request_id: &str, digest: &str) -> Known {
         if request_id.is_empty() {
             return Known::New;
         }
-        let id = self.requests.get(&(owner.clone(), request_id.to_owned()));
-        match id.and_then(|id| self.job(*id)) {
-            None => Known::New,
-            Some(job) if job.may_be_asked_again() => Known::New,
-            Some(job) if job.record().request_digest == digest => Known::Same(job),
-            Some(job) => Known::Other(job.id()),
+        let Some(id) = self.requests.get(&(owner.clone(), request_id.into())) else {
+            return Known::New;
+        };
+        let known = match (self.live.get(id), self.over.get(id)) {
+            (Some(job), _) => {
+                let entry = Entry::Live(Arc::clone(job));
+                Some((entry, job.may_be_asked_again(), job.record().request_digest.as_str()))
+            }
+            (None, Some(job)) => {
+                job.request.as_ref().map(|r| (Entry::Over(*id), r.again, r.digest.as_ref()))
+            }
+            (None, None) => None,
+        };
+        match known {
+            None | Some((_, true, _)) => Known::New,
+            Some((entry, _, own)) if own == digest => Known::Same(entry),
+            Some(_) => Known::Other(*id),
         }
     }
 
@@ -108,37 +177,185 @@ impl Table {
                 && job.owner() == owner
                 && !job.snapshot().state.is_over()
         };
-        self.jobs.values().find(taken).map(|job| job.id())
+        self.live.values().find(taken).map(|job| job.id())
     }
 
-    /// The jobs of a page and, if there are more, where the next page begins.
+    /// A page of the jobs, of one owner or of all, and, if there are more, where the next page
+    /// begins.
     pub(super) fn page(
         &self,
         page: Page,
-        wanted: impl Fn(&Job) -> bool,
-    ) -> (Vec<Arc<Job>>, Option<JobId>) {
-        let older: Box<dyn Iterator<Item = &Arc<Job>>> = match page.after {
-            Some(id) => Box::new(self.jobs.range(..id).rev().map(|(_, job)| job)),
-            None => Box::new(self.jobs.values().rev()),
-        };
-        let mut jobs: Vec<_> =
-            older.filter(|job| wanted(job)).take(page.size + 1).cloned().collect();
-        if jobs.len() <= page.size {
-            return (jobs, None);
+        owner: Option<&Identity>,
+        filter: &Filter,
+    ) -> (Vec<Entry>, Option<JobId>) {
+        let is_own = |job: &&Arc<Job>| owner.is_none_or(|owner| job.owner() == owner);
+        let live = before(&self.live, page.after).filter(is_own);
+        let mut live = live.filter(|job| filter.admits_job(job)).peekable();
+        let over = self.over_before(page.after, owner, filter);
+        let mut over = over.filter(|job| filter.admits_summary(job)).peekable();
+        let (mut entries, mut last) = (Vec::new(), None);
+        loop {
+            let next = match (live.peek(), over.peek()) {
+                (None, None) => return (entries, None),
+                (Some(job), over) if over.is_none_or(|other| other.id < job.id()) => {
+                    live.next().map(|job| (job.id(), Entry::Live(Arc::clone(job))))
+                }
+                _ => over.next().map(|job| (job.id, Entry::Over(job.id))),
+            };
+            if entries.len() == page.size {
+                return (entries, last);
+            }
+            entries.extend(next.map(|(id, entry)| {
+                last = Some(id);
+                entry
+            }));
         }
-        jobs.truncate(page.size);
-        let last = jobs.last().map(|job| job.id());
-        (jobs, last)
     }
 
-    /// Those that have not ended.
-    pub(super) fn live(&self) -> Vec<Arc<Job>> {
-        self.jobs.values().filter(|job| !job.snapshot().state.is_over()).cloned().collect()
+    /// Those that are over, the newest first; as few as the filter lets us look at.
+    fn over_before<'a>(
+        &'a self,
+        after: Option<JobId>,
+        owner: Option<&Identity>,
+        filter: &Filter,
+    ) -> Box<dyn Iterator<Item = &'a Summary> + 'a> {
+        if !filter.states.is_empty() && !filter.states.iter().any(|state| state.is_over()) {
+            return Box::new(std::iter::empty());
+        }
+        let wanted = filter.owner.as_ref().map(|name| Identity::new(name));
+        let own = match (owner, &wanted) {
+            (Some(owner), _) | (None, Some(Ok(owner))) => self.by_owner.get(owner),
+            (None, Some(Err(_))) => None, // nobody has such a name
+            (None, None) => return Box::new(before(&self.over, after)),
+        };
+        let own = own.into_iter().flat_map(move |ids| {
+            match after {
+                Some(id) => ids.range(..id),
+                None => ids.range(..),
+            }
+            .rev()
+        });
+        Box::new(own.filter_map(|id| self.over.get(id)))
     }
 
     /// Live jobs and all jobs.
     pub(super) fn count(&self) -> (usize, usize) {
-        let live = self.jobs.values().filter(|job| !job.snapshot().state.is_over()).count();
-        (live, self.jobs.len())
+        let live = self.live.values().filter(|job| !job.snapshot().state.is_over()).count();
+        (live, self.live.len() + self.over.len())
+    }
+
+    pub(super) fn live(&self) -> impl Iterator<Item = &Arc<Job>> {
+        self.live.values()
+    }
+
+    pub(super) fn over(&self) -> &BTreeMap<JobId, Summary> {
+        &self.over
+    }
+
+    /// Bytes of output of all jobs that are over.
+    pub(super) fn kept(&self) -> u64 {
+        self.kept
+    }
+
+    /// Those that are over, the one that ended first at the beginning.
+    pub(super) fn by_end(&self) -> impl Iterator<Item = &Summary> {
+        self.by_end.iter().filter_map(|(_, id)| self.over.get(id))
+    }
+
+    /// The jobs of each owner that are over, the oldest first.
+    pub(super) fn owners(&self) -> impl Iterator<Item = &BTreeSet<JobId>> {
+        self.by_owner.values()
+    }
+}
+
+/// The newest first.
+fn before<T>(all: &BTreeMap<JobId, T>, after: Option<JobId>) -> impl Iterator<Item = &T> {
+    match after {
+        Some(id) => all.range(..id),
+        None => all.range(..),
+    }
+    .rev()
+    .map(|(_, entry)| entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jobs::state::State;
+    use crate::store::index::Asked;
+    use crate::store::index::tests::summary;
+
+    fn table(all: &[Summary]) -> Table {
+        Table::of(all.iter().map(|job| (job.id, job.clone())).collect())
+    }
+
+    fn ids(entries: &[Entry]) -> Vec<JobId> {
+        let id = |entry: &Entry| match entry {
+            Entry::Live(job) => job.id(),
+            Entry::Over(id) => *id,
+        };
+        entries.iter().map(id).collect()
+    }
+
+    #[test]
+    fn pages_go_from_new_to_old_and_say_where_the_next_begins() {
+        let all = [summary("a", 1), summary("b", 2), summary("a", 3), summary("a", 4)];
+        let table = table(&all);
+        let page = |after, owner: Option<&Identity>, filter: &Filter| {
+            let (entries, next) = table.page(Page { after, size: 2 }, owner, filter);
+            (ids(&entries), next)
+        };
+        let any = Filter::default();
+        assert_eq!(page(None, None, &any), (vec![all[3].id, all[2].id], Some(all[2].id)));
+        assert_eq!(page(Some(all[2].id), None, &any), (vec![all[1].id, all[0].id], None));
+        let owner = Some(&all[0].owner);
+        assert_eq!(page(Some(all[2].id), owner, &any), (vec![all[0].id], None));
+        let of = |owner: &str| Filter { owner: Some(owner.into()), ..Filter::default() };
+        assert_eq!(page(None, None, &of("b")), (vec![all[1].id], None));
+        assert_eq!(page(None, owner, &of("b")), (vec![], None), "not somebody else's");
+        assert_eq!(page(None, None, &of("no name")), (vec![], None));
+        let live = Filter { states: vec![State::Running], ..Filter::default() };
+        assert_eq!(page(None, None, &live), (vec![], None));
+        let old = Filter { ended_before_ns: Some(2), ..Filter::default() };
+        assert_eq!(page(None, None, &old), (vec![all[0].id], None));
+        let selector = Some(all[1].id.to_string());
+        let selected = Filter { selector, ..Filter::default() };
+        assert_eq!(page(None, None, &selected), (vec![all[1].id], None));
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_forgotten_job() {
+        let asked = Asked { id: "r".into(), digest: "d".into(), again: false };
+        let job = Summary { request: Some(Box::new(asked)), ..summary("a", 1) };
+        let mut table = table(std::slice::from_ref(&job));
+        assert!(matches!(table.request(&job.owner, "r", "d"), Known::Same(Entry::Over(_))));
+        assert!(matches!(table.request(&job.owner, "r", "e"), Known::Other(_)));
+        assert!(table.forget(job.id) && !table.forget(job.id));
+        assert!(matches!(table.request(&job.owner, "r", "d"), Known::New));
+        assert_eq!((table.kept(), table.by_end().count(), table.owners().count()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_request_is_of_the_job_that_ran_whichever_is_seen_first() {
+        let with = |again| {
+            let asked = Asked { id: "r".into(), digest: "d".into(), again };
+            Summary { request: Some(Box::new(asked)), ..summary("a", 1) }
+        };
+        let (first, second) = (with(true), with(false));
+        let mut table = table(std::slice::from_ref(&second));
+        table.retire(first);
+        match table.request(&second.owner, "r", "d") {
+            Known::Same(Entry::Over(id)) => assert_eq!(id, second.id),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_job_that_both_tables_have_is_counted_once() {
+        let (one, two) = (summary("a", 1), summary("b", 2));
+        let mut table = table(std::slice::from_ref(&one));
+        table.absorb(super::tests::table(&[Summary { kept: 7, ..one }, two]));
+        assert_eq!((table.count(), table.kept()), ((0, 2), 17));
+        assert_eq!(table.by_end().count(), 2);
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use job_shim::wire;
 use serde::{Deserialize, Serialize};
 
+use crate::host;
 use crate::launch::limits::{Found, Plan, Reading};
 use crate::limits::{ByDefault, Knob, Limits, MAX, Rlimit};
 use crate::store::records::{ChangeRecord, SpecRecord};
@@ -189,7 +190,7 @@ fn knob_of(name: &str) -> Option<Knob> {
 
 /// How many CPUs the job can use at once, in thousandths: those of the host, or its quota.
 fn cpus_milli(limits: &Limits) -> u32 {
-    let online = std::thread::available_parallelism().map_or(1, usize::from) as u64 * 1_000;
+    let online = host::cpus() * 1_000;
     let quota = limits.cpu_max().filter(|(quota, _)| *quota != MAX);
     let quota = quota.map_or(online, |(quota, period)| (quota * 1_000).div_ceil(period.max(1)));
     u32::try_from(online.min(quota).max(1)).unwrap_or(u32::MAX)

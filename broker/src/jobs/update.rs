@@ -1,10 +1,12 @@
-//! Changing the limits of a job that runs. The record comes first: a broker that dies in between
-//! is followed by one that finishes what it says.
+//! Changing the limits of a job that runs. The record comes first, and says that it is a change
+//! until kernel and shim have taken it: a broker that dies in between is followed by one that
+//! finishes what it says.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use job_shim::crash::{self, Point};
 use job_shim::wire::ToShim;
 
 use super::core::{Core, Ground};
@@ -82,7 +84,17 @@ impl Core {
             .await
             .map_err(|panic| UpdateError::Record(io::Error::other(panic)))??;
         self.tell(job, &new).await?;
-        Ok(())
+        crash::at(Point::ChangeTold);
+        let (core, changed) = (Arc::clone(self), Arc::clone(job));
+        let done = move || {
+            let recorded = core.record_terms(&changed, &new, false);
+            crash::at(Point::ChangeDone);
+            recorded
+        };
+        self.runtime
+            .spawn_blocking(done)
+            .await
+            .map_err(|panic| UpdateError::Record(io::Error::other(panic)))?
     }
 
     /// The limits after the change, if they are allowed.
@@ -123,6 +135,7 @@ impl Core {
             }
         }
         self.record_terms(job, new, true)?;
+        crash::at(Point::ChangeRecorded);
         // Before the kernel is told: it may kill the job, and the last record shows the new limit.
         job.change_terms(|terms| *terms = Terms { told: terms.told, ..new.clone() });
         if let Err(error) = after.replace(&before, tree, &cgroup) {
@@ -134,7 +147,7 @@ impl Core {
             self.record_terms(job, old, false)?;
             return Err(error.into());
         }
-        self.record_terms(job, new, false)?;
+        crash::at(Point::ChangeMade);
         for change in &new.changes[old.changes.len()..] {
             let ChangeRecord { by, name, from, to, .. } = change;
             tracing::info!(job = %job.id(), by, name, from, to, "limit changed");
@@ -145,11 +158,8 @@ impl Core {
     fn record_terms(&self, job: &Job, terms: &Terms, is_changing: bool) -> Result<(), UpdateError> {
         let mut record = terms.recorded(job.record());
         record.is_changing = is_changing;
-        let save = || -> io::Result<()> {
-            let dir = self.ground.state.job(job.id());
-            records::save(&dir, records::SPEC, &record)?.sync_data()
-        };
-        save().map_err(UpdateError::Record)
+        records::save_durably(&self.ground.state.job(job.id()), records::SPEC, &record)
+            .map_err(UpdateError::Record)
     }
 
     /// The shim takes what is its own; should it go away in this moment, it is told when it is
@@ -199,5 +209,5 @@ pub(super) fn finish(ground: &Ground, job: &Job) -> io::Result<()> {
         tracing::error!(job = %job.id(), "a change of its limits cannot be finished: {e}");
     }
     let record = job.terms().recorded(job.record());
-    records::save(&ground.state.job(job.id()), records::SPEC, &record)?.sync_data()
+    records::save_durably(&ground.state.job(job.id()), records::SPEC, &record)
 }

@@ -67,6 +67,13 @@ impl JobCgroup {
         self.path.exists()
     }
 
+    /// The processes in the leaf of the shim; none where there is no such cgroup.
+    pub fn shims(&self) -> Vec<u32> {
+        let path = self.leaf(Leaf::Shim).join("cgroup.procs");
+        let text = fs::read_to_string(path).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
     /// The leaf of the shim, opened.
     ///
     /// # Errors
@@ -158,8 +165,8 @@ impl JobCgroup {
     }
 
     /// What the job uses and has used.
-    pub fn usage(&self) -> Usage {
-        Usage::read(&self.path)
+    pub fn usage(&self, tree: &Tree) -> Usage {
+        Usage::read(&self.path, &|name| tree.has_file(name))
     }
 
     /// Bytes of memory that the job uses now, page cache included.

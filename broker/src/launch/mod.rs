@@ -19,6 +19,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use job_shim::crash::{self, Point};
 use job_shim::frame;
 use job_shim::launch::{Launch, OutputPolicy, Rlimit};
 use job_shim::wire::Started;
@@ -120,18 +121,22 @@ impl Launcher {
         });
         if result.is_err() {
             self.clean(job.id);
+            crash::at(Point::StartFailed);
         }
         result
     }
 
     /// Ends and removes what is left of a job outside its directory. Blocks.
     pub fn clean(&self, id: JobId) {
+        // Before the cgroup, whose presence tells a later broker that something is left.
+        let _ = fs::remove_file(self.socket(id)); // absent is as good
+        crash::at(Point::SocketRemoved);
         let cgroup = self.tree.job(id);
         let result = cgroup.kill_work().and_then(|()| cgroup.remove());
         if let Err(e) = result {
             tracing::warn!(job = %id, "cannot remove its cgroup, a later start will: {e}");
         }
-        let _ = fs::remove_file(self.socket(id)); // absent is as good
+        crash::at(Point::CgroupRemoved);
     }
 
     /// The cgroup with its limits, and a shim in it.
@@ -139,7 +144,9 @@ impl Launcher {
         let cgroup = self.tree.job(job.id);
         let create = |source| LaunchError::CreateCgroup { path: self.tree.path().into(), source };
         self.tree.ensure().and_then(|()| cgroup.create(&self.tree)).map_err(create)?;
+        crash::at(Point::CgroupMade);
         Terms::of(job).plan().apply(&self.tree, &cgroup).map_err(LaunchError::Limits)?;
+        crash::at(Point::LimitsSet);
         let nonce = Uuid::new_v4();
         let (child, control) = self.spawn(dir, &cgroup, job, nonce)?;
         let shim = Shim { pidfd: child.pidfd, control, reader: frame::Reader::default() };
@@ -159,11 +166,16 @@ impl Launcher {
         let spawned = self.spawn_record(pid, nonce).map_err(LaunchError::Spawn)?;
         records::save(dir, records::SPAWN, &spawned)
             .map_err(|source| LaunchError::WriteSpawn { path: dir.join(records::SPAWN), source })?;
+        crash::at(Point::SpawnWritten);
         make_durable(dir)
             .map_err(|source| LaunchError::WriteSpec { path: dir.join(records::SPEC), source })?;
+        crash::at(Point::SpecDurable);
         shim.go()?;
+        crash::at(Point::GoSaid);
         shim.expect_hello(job.id, nonce)?;
-        shim.expect_started()
+        let started = shim.expect_started()?;
+        crash::at(Point::StartedHeard);
+        Ok(started)
     }
 
     fn spawn(
@@ -177,6 +189,7 @@ impl Launcher {
             let (control, theirs) = UnixStream::pair()?;
             control.set_read_timeout(Some(shim::PATIENCE))?;
             let listener = self.bind(job.id)?;
+            crash::at(Point::SocketBound);
             let launch = memory_file(&self.launch_message(job, nonce).to_bytes())?;
             let (state, work) = (File::open(dir)?, cgroup.work()?);
             Ok((control, theirs, listener, launch, state, work, cgroup.shim()?))
@@ -202,6 +215,7 @@ impl Launcher {
             cgroup: leaf.as_fd(),
         };
         let child = sys::spawn(&birth).map_err(LaunchError::Spawn)?;
+        crash::at(Point::ShimCloned);
         Ok((child, control))
     }
 
@@ -259,8 +273,10 @@ fn write_spec(state: &StateDir, job: &SpecRecord) -> Result<PathBuf, LaunchError
     let dir = state
         .create_job(job.id)
         .map_err(|source| LaunchError::CreateState { path: state.job(job.id), source })?;
+    crash::at(Point::StateCreated);
     records::save(&dir, records::SPEC, job)
         .map_err(|source| LaunchError::WriteSpec { path: dir.join(records::SPEC), source })?;
+    crash::at(Point::SpecWritten);
     Ok(dir)
 }
 

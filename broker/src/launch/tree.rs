@@ -182,6 +182,19 @@ impl Tree {
         JobCgroup::new(self.root.join(id.to_string()))
     }
 
+    /// The jobs that have a cgroup: all that live, unless the host went down under them.
+    ///
+    /// # Errors
+    /// As readdir(3).
+    pub fn jobs(&self) -> io::Result<Vec<JobId>> {
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(&self.root)? {
+            ids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<JobId>().ok()));
+        }
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
     /// For which disks io.cost is enabled: that file of the hierarchy's root.
     pub fn io_cost_qos(&self) -> String {
         fs::read_to_string(self.mount.join("io.cost.qos")).unwrap_or_default()

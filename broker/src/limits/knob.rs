@@ -89,10 +89,9 @@ impl Knob {
 
     fn unit(self) -> &'static str {
         match self {
-            Knob::CpuQuota | Knob::CpuPeriod | Knob::CpuTime => " microseconds",
+            Knob::CpuQuota | Knob::CpuPeriod => " microseconds",
             Knob::MemoryMax | Knob::MemoryHigh | Knob::MemorySwapMax | Knob::Output => " bytes",
-            Knob::Time => " milliseconds",
-            Knob::CpuWeight | Knob::PidsMax | Knob::IoWeight => "",
+            _ => "",
         }
     }
 
@@ -100,6 +99,11 @@ impl Knob {
         let (least, most) = self.range();
         if (least..=most).contains(&value) || (value == MAX && self.can_be_max()) {
             return Ok(());
+        }
+        if matches!(self, Knob::Time | Knob::CpuTime) {
+            let per_second = if self == Knob::Time { 1_000.0 } else { 1_000_000.0 };
+            let (value, days) = (value as f64 / per_second, MAX_DURATION.as_secs() / 86_400);
+            return Err(format!("is {value} s; it must be from 0.001 s to {days} days"));
         }
         let max =
             if self.can_be_max() { format!(", or {MAX} for no limit") } else { String::new() };
@@ -121,7 +125,7 @@ mod tests {
             for beyond in [least.checked_sub(1), Some(most + 1)].into_iter().flatten() {
                 let fault = knob.check(beyond).unwrap_err();
                 let says = fault.contains(&least.to_string()) && fault.contains(&most.to_string());
-                assert!(says, "{knob:?} {beyond}: {fault}");
+                assert!(says || fault.contains("3650 days"), "{knob:?} {beyond}: {fault}");
             }
             assert_eq!(knob.check(MAX).is_ok(), knob.can_be_max(), "{knob:?}");
         }

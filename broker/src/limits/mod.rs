@@ -210,8 +210,11 @@ impl Limits {
         }
         all.knobs.extend(&change.knobs);
         for rule in &change.io {
-            all.io.retain(|old| old.disk != rule.disk);
-            all.io.push(rule.clone());
+            let mut rule = rule.clone();
+            if let Some(at) = all.io.iter().position(|old| old.disk == rule.disk) {
+                rule.complete(&all.io.remove(at).rates);
+            }
+            all.io.push(rule);
         }
         all.without_swap()
     }
@@ -340,7 +343,14 @@ mod tests {
     fn a_change_replaces_what_it_names_and_leaves_the_rest() {
         let old =
             limits(&[(Knob::CpuQuota, 1_000), (Knob::CpuPeriod, 500_000), (Knob::PidsMax, 9)]);
-        let new = old.changed_by(&limits(&[(Knob::CpuQuota, 50_000)]));
+        let one = |rates| IoRule { rates, ..IoRule::default() };
+        let old = Limits { io: vec![one([None, Some(5), None, None])], ..old };
+        let change = Limits {
+            io: vec![one([None, None, Some(7), None])],
+            ..limits(&[(Knob::CpuQuota, 50_000)])
+        };
+        let new = old.changed_by(&change);
+        assert_eq!(new.io, [one([None, Some(5), Some(7), None])]);
         assert_eq!(new.cpu_max(), Some((50_000, CPU_PERIOD)));
         assert_eq!(new.knob(Knob::PidsMax), Some(9));
     }

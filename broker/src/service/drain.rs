@@ -25,7 +25,7 @@ pub(super) fn run(file: &Path, grace: Duration) -> Result<(), ServiceError> {
         config.limits.tables().map_err(|(key, fault)| SettingsError::Limits(key, fault))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let drained = runtime.block_on(async {
-        let supervisor = Supervisor::open(config.jobs, limits).await?;
+        let supervisor = Supervisor::open(config.jobs, limits, config.retention).await?;
         let (live, _) = supervisor.count();
         tracing::info!(live, ?grace, "draining: all jobs are asked to end");
         supervisor.drain("job-broker drain", grace).await;

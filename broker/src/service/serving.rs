@@ -58,7 +58,8 @@ async fn serve_until_signal(
     // From here on it does not end the process; one that comes early is answered later.
     let mut hang_up = signal(SignalKind::hangup())?;
     let Settings { config, policy, limits, tls } = settings;
-    let supervisor = Supervisor::open(config.jobs.clone(), limits).await?;
+    let supervisor =
+        Supervisor::open(config.jobs.clone(), limits, config.retention.clone()).await?;
     let listener = listen(passed, config.listen).await?;
     let addr = listener.local_addr()?;
     let status = Status::new(notifier, supervisor.clone(), addr);

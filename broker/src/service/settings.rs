@@ -54,6 +54,7 @@ pub(super) fn fixed_differences(old: &Config, new: &Config) -> Vec<&'static str>
     let (a, b) = (&old.jobs, &new.jobs);
     [
         ("listen", old.listen == new.listen),
+        ("retention", old.retention == new.retention),
         ("jobs.state_dir", a.state_dir == b.state_dir),
         ("jobs.run_dir", a.run_dir == b.run_dir),
         ("jobs.shim", a.shim == b.shim),

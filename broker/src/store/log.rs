@@ -151,6 +151,17 @@ pub fn measure(dir: &Path) -> io::Result<Progress> {
     Ok(Progress { stdout, stderr, entries, ..Progress::default() })
 }
 
+/// How much the index holds by its length alone: whether it is worth a look. 0 without one.
+pub fn entries(dir: &Path) -> u64 {
+    std::fs::metadata(dir.join(INDEX_NAME)).map_or(0, |index| index.len() / ENTRY as u64)
+}
+
+/// Bytes of output that a job keeps now; files that are not there keep nothing.
+pub fn kept(dir: &Path) -> u64 {
+    let length = |s: Stream| dir.join(s.file_name()).metadata().map_or(0, |file| file.len());
+    Stream::BOTH.map(length).iter().sum()
+}
+
 fn torn(at: u64) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("{INDEX_NAME}: entry {at} cannot be read"))
 }

@@ -2,23 +2,27 @@
 //! here; whatever the broker has in memory was read from it or has been written to it.
 
 mod durable;
+pub mod index;
 pub mod log;
 pub mod records;
 pub mod repair;
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use job_shim::crash::{self, Point};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::id::JobId;
 use crate::sys;
-pub use durable::{replace, sync_directory};
+pub use durable::{replace, replace_durably};
 
 /// An opened state directory. One broker holds it at a time.
 #[derive(Debug)]
@@ -67,7 +71,7 @@ impl StateDir {
         let lock = lock(root)?;
         let path = root.join("epoch");
         let epoch = read_epoch(&path).map_err(io("read", &path))? + 1;
-        replace(root, "epoch", epoch.to_string().as_bytes()).map_err(io("write", &path))?;
+        replace_durably(root, "epoch", epoch.to_string().as_bytes()).map_err(io("write", &path))?;
         Ok(StateDir { root: root.into(), epoch, _lock: lock })
     }
 
@@ -99,6 +103,7 @@ impl StateDir {
     pub fn remove_job(&self, id: JobId) -> io::Result<()> {
         let doomed = self.jobs().join(format!("{REMOVED}{id}"));
         fs::rename(self.job(id), &doomed)?;
+        crash::at(Point::RemovalBegun);
         remove_tree(&doomed)
     }
 
@@ -121,6 +126,54 @@ impl StateDir {
         Ok((ids, strangers))
     }
 
+    /// Moves a job that cannot be read out of the way, whole, with the reason beside its files.
+    /// The reason is written first: a crash on the way leaves a job that cannot be read, and is
+    /// moved at the next start.
+    ///
+    /// # Errors
+    /// As rename(2); the job stays where it is.
+    pub fn quarantine(&self, id: JobId, reason: &str) -> io::Result<()> {
+        make_private(&self.quarantine_dir())?;
+        let from = self.job(id);
+        if let Err(e) = replace(&from, REASON, format!("{reason}\n").as_bytes()) {
+            tracing::warn!(job = %id, "the reason of its quarantine cannot be written: {e}");
+        }
+        fs::rename(from, self.quarantine_dir().join(id.to_string()))
+    }
+
+    /// What is in quarantine, by name, with the reasons.
+    ///
+    /// # Errors
+    /// As readdir(3).
+    pub fn quarantined(&self) -> io::Result<Vec<(String, String)>> {
+        let entries = match fs::read_dir(self.quarantine_dir()) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut all = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let reason = fs::read_to_string(entry.path().join(REASON));
+            let reason = reason.unwrap_or_else(|_| "nobody has written down why".into());
+            all.push((entry.file_name().to_string_lossy().into_owned(), reason.trim().into()));
+        }
+        all.sort();
+        Ok(all)
+    }
+
+    /// Where jobs are that cannot be read.
+    pub fn quarantine_dir(&self) -> PathBuf {
+        self.root.join("quarantine")
+    }
+
+    /// Reads the index of finished jobs, see [`index`].
+    ///
+    /// # Errors
+    /// As open(2).
+    pub fn index(&self) -> io::Result<(index::Index, BTreeMap<JobId, index::Summary>)> {
+        index::Index::open(&self.root)
+    }
+
     /// The directory of all jobs.
     pub fn jobs(&self) -> PathBuf {
         self.root.join("jobs")
@@ -128,6 +181,8 @@ impl StateDir {
 }
 
 const REMOVED: &str = ".removed-";
+/// In the directory of a job in quarantine.
+const REASON: &str = "quarantine-reason";
 
 /// Creates a directory that only root may enter, or makes an existing one so.
 ///
@@ -147,8 +202,21 @@ fn lock(root: &Path) -> Result<Flock<File>, OpenError> {
     let held = |holder| OpenError::Held { path: root.into(), holder };
     match try_lock(root)? {
         Ok(lock) => Ok(lock),
-        Err(holder) if ends_now(&holder) => try_lock(root)?.map_err(held),
+        Err(holder) if ends_now(&holder) => lock_of_the_dead(root)?.map_err(held),
         Err(holder) => Err(held(holder)),
+    }
+}
+
+/// A shim that was being cloned when its broker was killed has a copy of the descriptor until it
+/// has come to its execve(2).
+fn lock_of_the_dead(root: &Path) -> Result<Result<Flock<File>, String>, OpenError> {
+    let until = Instant::now() + Duration::from_secs(1);
+    loop {
+        let lock = try_lock(root)?;
+        if lock.is_ok() || Instant::now() > until {
+            return Ok(lock);
+        }
+        std::thread::sleep(Duration::from_millis(5)); // nobody tells when it is free
     }
 }
 
@@ -174,7 +242,7 @@ fn try_lock(root: &Path) -> Result<Result<Flock<File>, String>, OpenError> {
 }
 
 /// One that has just been killed closes thousands of descriptors before it lets go of the lock:
-/// worth a second of waiting. When its pidfd tells of its end, the lock is free.
+/// worth a second of waiting.
 fn ends_now(holder: &str) -> bool {
     let Ok(pid) = holder.parse() else { return false };
     let Ok(pidfd) = sys::pidfd_open(pid) else { return true };
@@ -205,6 +273,20 @@ mod tests {
     }
 
     #[test]
+    fn the_lock_of_one_that_is_gone_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = StateDir::open(dir.path()).unwrap();
+        // No process has it: pids end at 4194304, see proc_sys_kernel(5).
+        fs::write(dir.path().join("lock"), "4999999").unwrap();
+        let release = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50)); // the time until an execve
+            drop(first);
+        });
+        assert_eq!(StateDir::open(dir.path()).unwrap().epoch(), 2);
+        release.join().unwrap();
+    }
+
+    #[test]
     fn a_job_that_was_half_removed_is_swept() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
@@ -214,5 +296,19 @@ mod tests {
         fs::create_dir(dir.path().join("jobs/notes")).unwrap();
         assert_eq!(state.list().unwrap(), (vec![kept], vec!["notes".to_owned()]));
         assert!(!dir.path().join("jobs/.removed-x").exists());
+    }
+
+    #[test]
+    fn a_job_in_quarantine_is_whole_and_has_its_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        assert_eq!(state.quarantined().unwrap(), []);
+        let id = JobId::fresh();
+        fs::write(state.create_job(id).unwrap().join("stdout.log"), "x").unwrap();
+        state.quarantine(id, "spec.json: no").unwrap();
+        assert_eq!(state.quarantined().unwrap(), [(id.to_string(), "spec.json: no".into())]);
+        assert_eq!(state.list().unwrap().0, []);
+        let log = state.quarantine_dir().join(id.to_string()).join("stdout.log");
+        assert_eq!(fs::read_to_string(log).unwrap(), "x");
     }
 }

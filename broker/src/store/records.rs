@@ -201,12 +201,21 @@ pub fn load<T: DeserializeOwned>(dir: &Path, name: &str) -> io::Result<Option<T>
     serde_json::from_slice(&bytes).map(Some).map_err(fault)
 }
 
-/// Writes a record, whole or not at all; returns the file for whoever must make it durable.
+/// Writes a record, whole or not at all unless the host crashes; returns the file for whoever must
+/// make it durable.
 ///
 /// # Errors
 /// As write(2).
 pub fn save<T: Serialize>(dir: &Path, name: &str, value: &T) -> io::Result<fs::File> {
     super::replace(dir, name, &serde_json::to_vec(value)?)
+}
+
+/// Writes a record, whole or not at all, whatever crashes; it is durable when this returns.
+///
+/// # Errors
+/// As write(2) and fsync(2).
+pub fn save_durably<T: Serialize>(dir: &Path, name: &str, value: &T) -> io::Result<()> {
+    super::replace_durably(dir, name, &serde_json::to_vec(value)?)
 }
 
 /// Reads the shim's `exit`; an absent file says nothing.

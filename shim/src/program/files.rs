@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
+use job_shim::crash::{self, Point};
 use job_shim::index::Stream;
 use job_shim::record::{FILE_LENGTH, FILE_NAME, Outcome, RECORD, ended_record, outcome_record};
 use job_shim::wire::{Ended, Failed, Progress, Step};
@@ -85,6 +86,7 @@ impl ExitRecord {
     /// still told.
     pub(crate) fn never_ran(&self, failed: Failed) {
         let _ = self.outcome(&Outcome::Failed(failed)).and_then(|()| self.sync());
+        crash::at(Point::FailureRecorded);
     }
 
     /// Writes that nothing is left, and what there is of output.

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use job_shim::crash::{self, Point};
 use job_shim::launch::Launch;
 use job_shim::record::Outcome;
 use job_shim::wire::{
@@ -80,15 +81,19 @@ impl Job {
     /// Runs it to its end.
     pub(crate) fn run(mut self, exit: &ExitRecord) -> ExitCode {
         self.hello();
+        crash::at(Point::HelloSaid);
         let Some(limits) = self.control.await_go(self.limits, self.buffers.scratch()) else {
             self.go = None;
             self.child.abandon(&self.cgroup);
+            crash::at(Point::Abandoned);
             // So that a later broker does not take this for a job that was lost.
             exit.never_ran(Failed { step: Step::Abandoned, errno: libc::ECANCELED });
             return ExitCode::SUCCESS;
         };
+        crash::at(Point::GoHeard);
         self.limit(limits);
         self.go();
+        crash::at(Point::GoPassed);
         self.obey_all(); // what came together with GO makes no descriptor ready any more
         loop {
             let ready = self.wait();
@@ -186,6 +191,7 @@ impl Job {
         }
         let started =
             Started { pid: self.child.pid.as_raw().unsigned_abs(), time_ns: wall_clock_ns() };
+        crash::at(Point::ExecDone);
         self.started = Some(started);
         self.ending.started(since_boot());
         self.control.send(&FromShim::Started(started));
@@ -302,13 +308,16 @@ impl Job {
 
     fn main_ended(&mut self, exit: &ExitRecord) {
         let Ok(Some(status)) = sys::wait(self.child.pid, false) else { return };
+        crash::at(Point::MainEnded);
         self.look_for_kills();
         let exited = self.ending.exited(since_boot(), status, wall_clock_ns());
         // In the page cache it survives this process and the broker; the disk comes at the end.
         // A failure is the broker's to see, which is told too.
         let _ = exit.outcome(&Outcome::Exited(exited.clone()));
+        crash::at(Point::OutcomeRecorded);
         self.exited = Some(exited.clone());
         self.control.send(&FromShim::Exited(exited));
+        crash::at(Point::ExitSaid);
         self.look_for_leftovers();
         self.end_by(Ending::due);
     }
@@ -324,10 +333,15 @@ impl Job {
     fn end(mut self, exit: &ExitRecord) -> ExitCode {
         let ended = Ended { progress: self.output.progress() };
         self.control.send(&FromShim::Ended(ended.clone()));
+        crash::at(Point::EndSaid);
         self.output.close();
         // The second record says that the logs are durable: without that it is not written.
-        let durable = self.output.sync().and_then(|()| exit.ended(&ended));
+        let written = self.output.sync();
+        crash::at(Point::LogsSynced);
+        let durable = written.and_then(|()| exit.ended(&ended));
+        crash::at(Point::TotalsRecorded);
         let synced = exit.sync();
+        crash::at(Point::ExitSynced);
         self.control.linger(LINGER_MS);
         if durable.and(synced).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }

@@ -23,6 +23,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 
+use job_shim::crash::{self, Point};
 use job_shim::launch::Launch;
 use job_shim::wire::{Failed, FromShim, Step};
 use nix::errno::Errno;
@@ -92,11 +93,24 @@ pub(crate) fn run() -> ExitCode {
 /// Steps 1 to 3.
 fn open(memory: OwnedFd, state: OwnedFd) -> Result<(Launch, Logs, ExitRecord), Failure> {
     let launch = birth::read_launch(memory)?;
+    arm(&launch);
+    crash::at(Point::LaunchRead);
     birth::never_kill_for_memory()?;
     umask(Mode::from_bits_truncate(0o077));
     let logs = Logs::create(&state)?;
+    crash::at(Point::LogsMade);
     let exit = ExitRecord::create(&state, launch.boot_id)?;
+    crash::at(Point::ExitMade);
     Ok((launch, logs, exit))
+}
+
+/// A shim has no environment of its own; in a build for development its job's has the word.
+fn arm(launch: &Launch) {
+    let entries = launch.env.iter().filter_map(|entry| std::str::from_utf8(entry).ok());
+    let mut pairs = entries.filter_map(|entry| entry.split_once('='));
+    if let Some((_, value)) = pairs.find(|(name, _)| *name == crash::VARIABLE) {
+        crash::arm(value);
+    }
 }
 
 /// What steps 4 to 9 have made.
@@ -118,9 +132,13 @@ fn prepare(launch: &Launch, work: OwnedFd, listener: OwnedFd) -> Result<Prepared
     // Before the clone: once for both. What is held stays held until the change of uid.
     privileges::empty_bounding_set().at(Step::Capabilities)?;
     let child = Workload::new(launch)?.clone_into(work.as_fd(), &ends)?;
+    crash::at(Point::ChildCloned);
     drop((ends, work)); // the workload's ends of the pipes are its own now
     match privileges::become_shim(launch).and_then(|()| control::start_listening(listener)) {
-        Ok(listener) => Ok(Prepared { cgroup, pipes, child, listener, alarm, buffers }),
+        Ok(listener) => {
+            crash::at(Point::Listening);
+            Ok(Prepared { cgroup, pipes, child, listener, alarm, buffers })
+        }
         Err(failure) => {
             child.abandon(&cgroup);
             Err(failure)

@@ -20,9 +20,19 @@ pub(crate) async fn client(site: &Site) -> Result<Client> {
 
 /// Starts a job, and returns when its program runs.
 pub(crate) async fn start(client: &mut Client, argv: &[&str]) -> Result<Job> {
+    start_spec(client, spec(argv)).await
+}
+
+/// A job that asks for nothing but its command.
+pub(crate) fn spec(argv: &[&str]) -> JobSpec {
     let argv = argv.iter().map(|word| (*word).to_owned()).collect();
-    let spec = Some(JobSpec { argv, ..Default::default() });
-    let answer = client.start_job(StartJobRequest { spec, ..Default::default() }).await?;
+    JobSpec { argv, ..Default::default() }
+}
+
+/// As [`start`].
+pub(crate) async fn start_spec(client: &mut Client, spec: JobSpec) -> Result<Job> {
+    let request = StartJobRequest { spec: Some(spec), ..Default::default() };
+    let answer = client.start_job(request).await?;
     answer.into_inner().job.context("StartJob: no job")
 }
 

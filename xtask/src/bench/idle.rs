@@ -76,7 +76,8 @@ fn pid(site: &Site) -> Result<u32> {
     site.broker_pid().context("the broker has ended")
 }
 
-fn start(site: &Site, count: usize) -> Result<()> {
+/// Jobs that sleep, started 8 at a time.
+pub(crate) fn start(site: &Site, count: usize) -> Result<()> {
     api::runtime()?.block_on(async {
         let share = |n: usize| count / CONNECTIONS + usize::from(n < count % CONNECTIONS);
         try_join_all((0..CONNECTIONS).map(|n| async move {
@@ -106,7 +107,8 @@ fn shims(site: &Site) -> Result<Vec<(f64, f64)>> {
     Ok(shims)
 }
 
-fn end_all(site: &Site) -> Result<()> {
+/// Kills all jobs, and returns when nothing of them is left.
+pub(crate) fn end_all(site: &Site) -> Result<()> {
     let jobs: Vec<String> = fs::read_dir(site.cgroup()?)?
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter(|name| name.len() == 36)

@@ -7,13 +7,16 @@
 mod api;
 mod followers;
 mod idle;
+pub(crate) mod limits;
 mod line;
 mod live;
 mod rate;
 mod report;
 mod run_true;
+mod scale;
 mod ssh;
 mod start;
+mod stats;
 mod stored;
 mod usage;
 pub(crate) mod writer;
@@ -75,15 +78,18 @@ impl Bench {
 
 type Measurement = (&'static str, fn(&Bench) -> Result<Vec<Row>>);
 
-const MEASUREMENTS: [Measurement; 8] = [
+const MEASUREMENTS: [Measurement; 11] = [
     ("run", run_true::measure),
     ("start", start::measure),
+    ("limits", limits::measure),
     ("rate", rate::measure),
     ("stored", stored::measure),
     ("live", live::measure),
     ("line", line::measure),
     ("idle", idle::measure),
+    ("usage", stats::measure),
     ("followers", followers::measure),
+    ("scale", scale::measure),
 ];
 
 /// Succeeds when everything could be measured, whether or not the targets are met.

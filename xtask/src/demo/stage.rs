@@ -3,12 +3,12 @@
 
 use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
 use std::path::Path;
-use std::process::{ExitCode, ExitStatus, Stdio};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::USER;
 use crate::interrupt::Running;
@@ -56,27 +56,50 @@ impl Shown {
     }
 }
 
+const BOLD: &str = "\x1b[1m";
+
+/// How the lines of claims begin.
+const HELD: &str = "  [ok] ";
+const FAILED: &str = "  [FAILED] ";
+
 /// Counts what did not hold.
 pub(crate) struct Stage {
     scene: usize,
     held: usize,
     failed: usize,
+    /// Of those that failed, the claims of guests.
+    failed_elsewhere: usize,
     is_bold: bool,
 }
 
 impl Stage {
     pub(crate) fn new() -> Self {
         let is_bold = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Stage { scene: 0, held: 0, failed: 0, is_bold }
+        Stage::elsewhere(0, is_bold)
     }
 
+    /// The stage of a [`Stage::guest`]: not the first scene, and the host's terminal.
+    pub(crate) fn elsewhere(scene: usize, is_bold: bool) -> Self {
+        Stage { scene, held: 0, failed: 0, failed_elsewhere: 0, is_bold }
+    }
+
+    /// Claims of its own that did not hold.
     pub(crate) fn failed(&self) -> usize {
-        self.failed
+        self.failed - self.failed_elsewhere
+    }
+
+    /// Scenes so far.
+    pub(crate) fn scene(&self) -> usize {
+        self.scene
+    }
+
+    pub(crate) fn is_bold(&self) -> bool {
+        self.is_bold
     }
 
     pub(crate) fn heading(&mut self, text: &str) {
         self.scene += 1;
-        let (on, off) = if self.is_bold { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+        let (on, off) = if self.is_bold { (BOLD, "\x1b[0m") } else { ("", "") };
         println!("\n{on}== {}. {text} =={off}\n", self.scene);
     }
 
@@ -127,13 +150,40 @@ impl Stage {
 
     /// Something that was claimed, and whether it was so.
     pub(crate) fn holds(&mut self, claim: &str, held: bool) {
-        if held {
-            self.held += 1;
-            println!("  [ok] {claim}");
-        } else {
-            self.failed += 1;
-            println!("  [FAILED] {claim}");
+        let mark = if held { HELD } else { FAILED };
+        let line = format!("{mark}{claim}");
+        println!("{line}");
+        self.count(&line);
+    }
+
+    /// Whether a line is a claim, and held. None of a job's is: they have a margin.
+    fn count(&mut self, line: &str) {
+        self.held += usize::from(line.starts_with(HELD));
+        self.failed += usize::from(line.starts_with(FAILED));
+    }
+
+    /// Runs a program with a stage of its own: shows what it shows, line by line, and counts its scenes
+    /// and claims here.
+    ///
+    /// # Errors
+    /// It could not be run, or ended with a failure that is no claim's.
+    pub(crate) fn guest(&mut self, command: &mut Command) -> Result<()> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut running = Running::spawn(command)?;
+        let out = running.child.stdout.take().context("no stdout")?;
+        let failed_before = self.failed;
+        for line in BufReader::new(out).lines() {
+            let line = line.context("cannot read what the VM shows")?;
+            println!("{line}");
+            self.scene += usize::from(line.trim_start_matches(BOLD).starts_with("== "));
+            self.count(&line);
         }
+        let status = running.wait()?;
+        self.failed_elsewhere += self.failed - failed_before;
+        if !status.success() && self.failed == failed_before {
+            bail!("what was shown elsewhere ended with {status}");
+        }
+        Ok(())
     }
 
     /// The end of a log, for whoever looks into a failure.
@@ -181,4 +231,31 @@ fn read_lines(from: impl Read + Send + 'static, stream: Stream, to: Sender<Line>
             bytes.clear();
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guest(script: &str) -> (Stage, Result<()>) {
+        let mut stage = Stage::elsewhere(0, false);
+        let result = stage.guest(Command::new("sh").args(["-c", script]));
+        (stage, result)
+    }
+
+    #[test]
+    fn a_guests_claims_count_and_its_jobs_words_do_not() {
+        let script = "echo '== 1. A scene =='; echo '  [ok] one'; echo '      | [ok] no'; echo '  [FAILED] two'; exit 1";
+        let (stage, result) = guest(script);
+        result.expect("the failure is a claim's");
+        assert_eq!((stage.scene, stage.held, stage.failed), (1, 1, 1));
+        assert_eq!(stage.verdict(), ExitCode::FAILURE);
+    }
+
+    #[test]
+    fn a_guest_that_breaks_down_is_a_failure() {
+        let (stage, result) = guest("echo '  [ok] one'; exit 125");
+        assert!(result.is_err());
+        assert_eq!((stage.held, stage.failed), (1, 0));
+    }
 }

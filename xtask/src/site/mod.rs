@@ -12,6 +12,7 @@
 mod address;
 mod broker;
 mod cgroup;
+mod lack;
 mod throwaway;
 
 use std::fs::{self, DirBuilder};
@@ -31,6 +32,7 @@ use crate::process::quoted;
 use crate::programs::{Profile, Programs};
 use crate::{process, root};
 pub(crate) use broker::Ending;
+pub(crate) use lack::Lack;
 pub(crate) use throwaway::Throwaway;
 
 /// Whom there is a certificate for. The first is an admin.

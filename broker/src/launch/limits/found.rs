@@ -44,7 +44,7 @@ impl Found {
             found.devices.push(disks.devices.iter().map(ToString::to_string).collect());
         }
         if let Some(weight) = limits.knob(Knob::IoWeight) {
-            if tree.missing("io").is_none() && !tree.has_file(BFQ_WEIGHT.name) {
+            if tree.missing("io").is_some() || !tree.has_file(BFQ_WEIGHT.name) {
                 IO_WEIGHT.check(tree)?;
             }
             let disks = working().map_err(|e| IO_WEIGHT.unenforceable(e.to_string()))?;

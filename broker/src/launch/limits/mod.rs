@@ -7,7 +7,6 @@ mod found;
 mod reading;
 mod value;
 
-use std::fs;
 use std::io;
 
 use super::cgroup::JobCgroup;
@@ -196,8 +195,7 @@ impl Setting {
             None => self.value.to_string(),
         };
         let io = |source| LimitError::Io { limit, value: text.clone(), source };
-        fs::write(directory.join(limit), &text).map_err(io)?;
-        let applied = self.file.read(directory.as_path(), self.device.as_deref()).map_err(io)?;
+        let applied = self.file.write(&directory, &text, self.device.as_deref()).map_err(io)?;
         if applied != self.value {
             let (asked, applied) = (self.value.to_string(), applied.to_string());
             return Err(LimitError::Differs { limit, asked, applied });

@@ -1,0 +1,109 @@
+//! `[retention]`: how long and how much of what is over is kept, and when nothing new is started.
+
+use std::time::Duration;
+
+use job_api::units::parse_size;
+use serde::{Deserialize, Deserializer};
+
+use super::limits::{duration, size, written};
+
+/// `[retention]`. Without keys, everything is kept until somebody removes it.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retention {
+    /// A job that ended longer ago is removed.
+    #[serde(deserialize_with = "duration")]
+    pub age: Option<Duration>,
+    /// So many jobs that are over are kept.
+    pub count: Option<u64>,
+    /// Of each owner.
+    pub count_per_owner: Option<u64>,
+    /// So many bytes of their output.
+    #[serde(deserialize_with = "size")]
+    pub bytes: Option<u64>,
+    /// Nothing is started while all jobs together, running ones too, keep more output than this.
+    #[serde(deserialize_with = "size")]
+    pub max_output: Option<u64>,
+    /// Nothing is started while less of the file system of the state directory is free.
+    #[serde(deserialize_with = "floor")]
+    pub min_free: Floor,
+}
+
+/// So much has to be free.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Floor {
+    /// Of bytes and of inodes: 0 to 1.
+    Share(f64),
+    /// Of bytes; and inodes for a few jobs.
+    Bytes(u64),
+}
+
+impl Default for Floor {
+    /// A disk that is all but full: whoever has not thought about it should not find out by jobs
+    /// that block.
+    fn default() -> Floor {
+        Floor::Share(0.01)
+    }
+}
+
+impl Retention {
+    /// Whether anything is ever removed.
+    pub fn has_rules(&self) -> bool {
+        self.age.is_some()
+            || [self.count, self.count_per_owner, self.bytes].iter().any(Option::is_some)
+    }
+
+    pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
+        // None at all would take a job away before its owner has seen how it ended.
+        let counts =
+            [("retention.count", self.count), ("retention.count_per_owner", self.count_per_owner)];
+        match counts.into_iter().find(|(_, count)| *count == Some(0)) {
+            Some((key, _)) => Err((key, "must be at least 1".into())),
+            None => Ok(()),
+        }
+    }
+}
+
+fn floor<'de, D: Deserializer<'de>>(from: D) -> Result<Floor, D::Error> {
+    written(from, parse_floor).map(Option::unwrap_or_default)
+}
+
+fn parse_floor(text: &str) -> Result<Floor, String> {
+    let Some(percent) = text.trim().strip_suffix('%') else {
+        return parse_size(text).map(Floor::Bytes).map_err(|fault| format!("{fault} or \"5%\""));
+    };
+    match percent.trim().parse::<f64>() {
+        Ok(percent) if (0.0..100.0).contains(&percent) => Ok(Floor::Share(percent / 100.0)),
+        _ => Err(format!("{text:?} is not from \"0%\" to below \"100%\"")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Retention, String> {
+        let retention: Retention = toml::from_str(text).map_err(|e| e.to_string())?;
+        retention.check().map_err(|(key, fault)| format!("{key} {fault}"))?;
+        Ok(retention)
+    }
+
+    #[test]
+    fn people_write_units_and_percentages() {
+        let text = "age = \"30d\"\ncount = 5\nbytes = \"10G\"\nmax_output = 7\nmin_free = \"5%\"\n";
+        let retention = read(text).unwrap();
+        assert_eq!(retention.age, Some(Duration::from_secs(30 * 86_400)));
+        assert_eq!((retention.bytes, retention.max_output), (Some(10 << 30), Some(7)));
+        assert_eq!(retention.min_free, Floor::Share(0.05));
+        assert_eq!(read("min_free = \"1G\"").unwrap().min_free, Floor::Bytes(1 << 30));
+        assert_eq!(read("").unwrap().min_free, Floor::Share(0.01));
+    }
+
+    #[test]
+    fn what_would_remove_or_refuse_everything_is_an_error() {
+        for text in ["count = 0", "count_per_owner = 0", "min_free = \"100%\"", "min_free = \"x\""]
+        {
+            assert!(read(text).is_err(), "{text}");
+        }
+    }
+}

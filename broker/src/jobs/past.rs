@@ -1,0 +1,137 @@
+//! Jobs that are over: out of memory but for a summary, and back from their files when somebody
+//! asks. What is on disk is the truth.
+
+use std::io;
+use std::sync::Arc;
+
+use super::core::Ground;
+use super::job::Job;
+use super::quarantine;
+use super::state::{Contact, Snapshot, Totals};
+use crate::id::JobId;
+use crate::store::index::{Stamp, Summary};
+use crate::store::records::{self, FinalRecord, SpecRecord};
+
+/// A job whose `final.json` is on disk leaves memory. Whoever has hold of it keeps it.
+pub(super) fn shelve(ground: &Ground, id: JobId) {
+    match read_summary(ground, id) {
+        Ok(Some(summary)) => {
+            let mut index = ground.index();
+            if let Some(Err(e)) = index.as_mut().map(|index| index.append(&summary)) {
+                tracing::warn!(job = %id, "not in the index of finished jobs: {e}");
+            }
+            let mut table = ground.table();
+            if table.has(id) {
+                table.retire(summary); // else somebody has removed it in this moment
+            }
+            drop(table);
+            drop(index); // until here, so that nobody reads the table for a new index in between
+            ground.ended.notify_one();
+        }
+        Ok(None) => {} // removed meanwhile, or never on disk
+        Err(e) => tracing::error!(job = %id, "kept in memory, since it cannot be read: {e}"),
+    }
+}
+
+/// What its records say in short; `None` where there is no last record.
+///
+/// # Errors
+/// As [`records::load`].
+pub(super) fn read_summary(ground: &Ground, id: JobId) -> io::Result<Option<Summary>> {
+    let dir = ground.state.job(id);
+    // Before the records: what changes in between is found to be changed.
+    let stamp = match Stamp::of(&dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        stamp => stamp?,
+    };
+    Ok(read(ground, id)?.map(|(spec, last)| summary(&spec, &last, stamp)))
+}
+
+pub(super) fn summary(spec: &SpecRecord, last: &FinalRecord, stamp: Stamp) -> Summary {
+    Summary::new(spec, last, snapshot(last.clone()).may_be_asked_again(), stamp)
+}
+
+/// The job as it was at its end. One that cannot be read goes into quarantine and is none. Blocks.
+///
+/// # Errors
+/// The disk's.
+pub(super) fn load(ground: &Arc<Ground>, id: JobId) -> io::Result<Option<Arc<Job>>> {
+    match read(ground, id) {
+        Ok(Some((spec, last))) => Ok(Some(restore(spec, last))),
+        Ok(None) => {
+            ground.table().forget(id); // somebody has removed its directory
+            Ok(None)
+        }
+        Err(e) if quarantine::is_damage(&e) => {
+            ground.table().forget(id);
+            quarantine::set_aside(ground, id, &e);
+            Ok(None)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// Removes a job that is over, with its output; whether it was there. Blocks.
+///
+/// # Errors
+/// As rename(2) and unlink(2); the rest goes with the next start.
+pub(super) fn remove(ground: &Ground, id: JobId) -> io::Result<bool> {
+    if !ground.table().forget(id) {
+        return Ok(false);
+    }
+    match ground.state.remove_job(id) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {} // it never came as far as having one
+        removed => removed?,
+    }
+    tidy(ground);
+    Ok(true)
+}
+
+/// Makes the index anew when most of it is about jobs that are gone.
+pub(super) fn tidy(ground: &Ground) {
+    let mut slot = ground.index();
+    let Some(index) = slot.as_mut() else { return };
+    if !index.is_worn(ground.table().over().len()) {
+        return;
+    }
+    let all: Vec<_> = ground.table().over().values().cloned().collect();
+    match index.rewrite(all.iter()) {
+        Ok(()) => tracing::debug!(jobs = all.len(), "the index of finished jobs was made anew"),
+        Err(e) => tracing::warn!("the index of finished jobs cannot be made anew: {e}"),
+    }
+}
+
+fn read(ground: &Ground, id: JobId) -> io::Result<Option<(SpecRecord, FinalRecord)>> {
+    let dir = ground.state.job(id);
+    let (spec, last) = (records::load(&dir, records::SPEC)?, records::load(&dir, records::FINAL)?);
+    match (spec, last) {
+        (Some(spec), Some(last)) => Ok(Some((spec, last))),
+        _ if !dir.try_exists()? => Ok(None),
+        (None, _) => Err(missing(records::SPEC)),
+        (_, None) => Err(missing(records::FINAL)),
+    }
+}
+
+pub(super) fn missing(name: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{name} is missing"))
+}
+
+fn restore(spec: SpecRecord, last: FinalRecord) -> Arc<Job> {
+    let progress = Totals::into(last.totals);
+    let job = Job::new(spec, snapshot(last), None);
+    job.set_progress(progress);
+    job.set_settled();
+    job
+}
+
+fn snapshot(last: FinalRecord) -> Snapshot {
+    Snapshot {
+        state: last.state,
+        started: last.started.map(Into::into),
+        exited: last.exit.map(Into::into),
+        ended_ns: Some(last.ended_ns),
+        failure: last.failure,
+        incomplete: last.incomplete,
+        contact: Contact::Good,
+    }
+}

@@ -1,0 +1,294 @@
+//! What is removed of jobs that are over, and whether there is room for another one. What rules
+//! remove is found in the table, whose orders cost nothing to look at; the pruner sleeps until a
+//! job ends or the oldest one's time has come. A job that lives is in none of those orders.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use job_api::units::show_size;
+use nix::sys::statvfs::{Statvfs, statvfs};
+
+use super::core::{Core, Ground};
+use super::past;
+use super::table::Table;
+use crate::config::{Floor, Retention};
+use crate::host;
+use crate::id::JobId;
+use crate::store::log;
+
+/// Jobs that are removed in one go, on a thread that may block.
+const ROUND: usize = 64;
+/// The table is asked after the oldest job at least this often: clocks are set.
+const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+/// Inodes that must be free where `min_free` is a size.
+const INODES: u64 = 1000;
+
+/// Which rule removes a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rule {
+    Age,
+    Count,
+    CountPerOwner,
+    Bytes,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Rule::Age => "retention.age",
+            Rule::Count => "retention.count",
+            Rule::CountPerOwner => "retention.count_per_owner",
+            Rule::Bytes => "retention.bytes",
+        })
+    }
+}
+
+/// Why nothing is started now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoRoom {
+    /// `min_free`, of bytes.
+    #[error(
+        "the file system of {} has {} free, and retention.min_free asks for {}; remove finished \
+         jobs (jobctl prune) or make room", path.display(), show_size(*free), show_size(*needed)
+    )]
+    Space {
+        /// The state directory.
+        path: PathBuf,
+        /// Bytes.
+        free: u64,
+        /// Bytes.
+        needed: u64,
+    },
+    /// `min_free`, of inodes.
+    #[error(
+        "the file system of {} has {free} free inodes, and retention.min_free asks for {needed}; \
+         remove finished jobs (jobctl prune) or make room", path.display()
+    )]
+    Inodes {
+        /// The state directory.
+        path: PathBuf,
+        /// How many.
+        free: u64,
+        /// How many.
+        needed: u64,
+    },
+    /// `max_output`.
+    #[error(
+        "all jobs together keep {} of output, and retention.max_output is {}; remove finished \
+         jobs (jobctl prune)", show_size(*kept), show_size(*max)
+    )]
+    Output {
+        /// Bytes.
+        kept: u64,
+        /// Bytes.
+        max: u64,
+    },
+}
+
+/// Bytes of output of the jobs that live, measured at most once in a while.
+#[derive(Debug, Default)]
+pub(super) struct LiveOutput(Mutex<Option<(Instant, u64)>>);
+
+impl LiveOutput {
+    /// Two stat(2) for each live job are 4 ms with 1,000 of them: not for each of their starts.
+    const FRESH: Duration = Duration::from_secs(1);
+
+    fn bytes(&self, ground: &Ground) -> u64 {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, bytes)) = last.filter(|(at, _)| at.elapsed() < Self::FRESH) {
+            return bytes;
+        }
+        let live: Vec<_> = ground.table().live().map(|job| job.id()).collect();
+        let bytes = live.into_iter().map(|id| log::kept(&ground.state.job(id))).sum();
+        *last = Some((Instant::now(), bytes));
+        bytes
+    }
+}
+
+impl Core {
+    /// Removes what the rules remove, for as long as the broker runs.
+    pub(super) async fn prune(self: Arc<Core>) {
+        if self.ground.all_known().await.is_err() || !self.retention.has_rules() {
+            return;
+        }
+        loop {
+            let ended = self.ground.ended.notified();
+            let (core, round) = (Arc::clone(&self), self.round().await);
+            if round >= ROUND {
+                continue; // there may be more, and others had their turn
+            }
+            let _ = tokio::time::timeout(core.until_next(), ended).await;
+        }
+    }
+
+    /// One round of removals; how many there were.
+    async fn round(self: &Arc<Core>) -> usize {
+        let core = Arc::clone(self);
+        self.runtime.spawn_blocking(move || core.round_now()).await.unwrap_or(0)
+    }
+
+    fn round_now(&self) -> usize {
+        let excess = excess(&self.ground.table(), &self.retention, host::now_ns(), ROUND);
+        for (id, rule) in &excess {
+            match past::remove(&self.ground, *id) {
+                Ok(true) => tracing::info!(job = %id, %rule, "removed"),
+                Ok(false) => {}
+                Err(e) => tracing::error!(job = %id, %rule, "cannot be removed: {e}"),
+            }
+        }
+        excess.len()
+    }
+
+    /// Until the job that ended first is too old.
+    fn until_next(&self) -> Duration {
+        let table = self.ground.table();
+        let (Some(age), Some(first)) = (self.retention.age, table.by_end().next()) else {
+            return LONGEST_SLEEP;
+        };
+        let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+        let left = first.ended_ns.saturating_add(age).saturating_sub(host::now_ns());
+        Duration::from_nanos(left.saturating_add(1_000_000)).min(LONGEST_SLEEP)
+    }
+
+    /// Whether another job may be started; what the rules remove goes first.
+    pub(super) async fn room(self: &Arc<Core>) -> Result<(), NoRoom> {
+        let core = Arc::clone(self);
+        let judged = self.runtime.spawn_blocking(move || {
+            let judge = || core.space().and_then(|()| core.output());
+            let mut verdict = judge();
+            while verdict.is_err() && core.round_now() > 0 {
+                verdict = judge();
+            }
+            verdict
+        });
+        judged.await.unwrap_or(Ok(())) // a panic, which is told where it happens
+    }
+
+    fn space(&self) -> Result<(), NoRoom> {
+        let path = self.ground.state.jobs();
+        match statvfs(&path) {
+            Ok(found) => enough(&found, self.retention.min_free, path),
+            Err(e) => {
+                tracing::error!("cannot ask how much of {} is free: {e}", path.display());
+                Ok(()) // the start itself will tell
+            }
+        }
+    }
+
+    fn output(&self) -> Result<(), NoRoom> {
+        let Some(max) = self.retention.max_output else { return Ok(()) };
+        let over = self.ground.table().kept();
+        // Live jobs are measured only where it matters.
+        let live = if over > max { 0 } else { self.live_output.bytes(&self.ground) };
+        let kept = over.saturating_add(live);
+        if kept > max { Err(NoRoom::Output { kept, max }) } else { Ok(()) }
+    }
+}
+
+/// What others than root may still use is what counts: logs are written by the shims.
+fn enough(found: &Statvfs, floor: Floor, path: PathBuf) -> Result<(), NoRoom> {
+    let free = found.blocks_available() * found.fragment_size();
+    let (all, inodes) = (found.blocks() * found.fragment_size(), found.files());
+    let (needed, needed_inodes) = match floor {
+        Floor::Share(share) => ((all as f64 * share) as u64, (inodes as f64 * share) as u64),
+        Floor::Bytes(0) => (0, 0),
+        Floor::Bytes(bytes) => (bytes, INODES.min(inodes / 2)),
+    };
+    if free < needed {
+        return Err(NoRoom::Space { path, free, needed });
+    }
+    // btrfs and others count none.
+    let free = found.files_available();
+    if inodes > 0 && free < needed_inodes {
+        return Err(NoRoom::Inodes { path, free, needed: needed_inodes });
+    }
+    Ok(())
+}
+
+/// The jobs that a rule removes, at most `most`; those that ended first, first.
+fn excess(table: &Table, rules: &Retention, now_ns: u64, most: usize) -> Vec<(JobId, Rule)> {
+    let age = rules.age.and_then(|age| u64::try_from(age.as_nanos()).ok());
+    let born = age.and_then(|age| now_ns.checked_sub(age)).unwrap_or(0);
+    let limit = |rule: Option<u64>| rule.unwrap_or(u64::MAX);
+    let (mut count, mut kept) = (table.over().len() as u64, table.kept());
+    let mut all = Vec::new();
+    for job in table.by_end().take(most) {
+        let rule = if job.ended_ns < born {
+            Rule::Age
+        } else if count > limit(rules.count) {
+            Rule::Count
+        } else if kept > limit(rules.bytes) {
+            Rule::Bytes
+        } else {
+            break;
+        };
+        all.push((job.id, rule));
+        (count, kept) = (count - 1, kept - job.kept);
+    }
+    if let Some(own) = rules.count_per_owner {
+        let own = usize::try_from(own).unwrap_or(usize::MAX);
+        let gone: BTreeSet<JobId> = all.iter().map(|(id, _)| *id).collect();
+        let surplus = |ids: &BTreeSet<JobId>| ids.len().saturating_sub(own);
+        let surplus = table.owners().flat_map(|ids| ids.iter().take(surplus(ids)));
+        let more = surplus.filter(|id| !gone.contains(id)).take(most - all.len());
+        all.extend(more.map(|id| (*id, Rule::CountPerOwner)));
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::index::Summary;
+    use crate::store::index::tests::summary;
+
+    fn table(jobs: &[Summary]) -> Table {
+        Table::of(jobs.iter().map(|job| (job.id, job.clone())).collect())
+    }
+
+    /// Four jobs, of 10 bytes each.
+    fn four() -> Vec<Summary> {
+        [("a", 100), ("b", 200), ("a", 300), ("a", 400)].map(|(o, t)| summary(o, t)).into()
+    }
+
+    fn removed(rules: &Retention) -> Vec<usize> {
+        let jobs = four();
+        let at = |id| jobs.iter().position(|job| job.id == id);
+        let excess = excess(&table(&jobs), rules, 1000, 64);
+        excess.into_iter().filter_map(|(id, _)| at(id)).collect()
+    }
+
+    #[test]
+    fn each_rule_removes_those_that_ended_first_and_no_more_than_it_must() {
+        let none = Retention::default();
+        assert_eq!(removed(&none), [0; 0]);
+        let age = Some(Duration::from_nanos(750));
+        assert_eq!(removed(&Retention { age, ..none.clone() }), [0, 1]);
+        assert_eq!(removed(&Retention { count: Some(3), ..none.clone() }), [0]);
+        assert_eq!(removed(&Retention { bytes: Some(25), ..none.clone() }), [0, 1]);
+        assert_eq!(removed(&Retention { count_per_owner: Some(2), ..none.clone() }), [0]);
+        let both = Retention { count: Some(3), count_per_owner: Some(1), ..none };
+        assert_eq!(removed(&both), [0, 2], "each once");
+    }
+
+    #[test]
+    fn a_round_is_bounded() {
+        let rules = Retention { count: Some(1), ..Retention::default() };
+        assert_eq!(excess(&table(&four()), &rules, 1000, 2).len(), 2);
+    }
+
+    #[test]
+    fn the_watermark_is_a_share_or_a_size() {
+        let found = statvfs("/tmp").unwrap();
+        let verdict = |floor| enough(&found, floor, "/tmp".into());
+        assert_eq!(verdict(Floor::Bytes(0)), Ok(()));
+        assert_eq!(verdict(Floor::Share(0.0)), Ok(()));
+        let all = found.blocks() * found.fragment_size();
+        assert!(matches!(verdict(Floor::Bytes(all + 1)), Err(NoRoom::Space { .. })));
+        let said = verdict(Floor::Share(0.9999)).unwrap_err().to_string();
+        assert!(said.contains("retention.min_free") && said.contains("free"), "{said}");
+    }
+}

@@ -1,0 +1,139 @@
+//! Moments between two steps that leave something behind, at which a program that was built for
+//! development kills itself if it is told to: so the tests see that whoever comes after it copes. In
+//! any other build [`at`] is nothing.
+//!
+//! A broker is told by [`VARIABLE`] in its environment, a shim by that of its job:
+//! `JOB_CRASH_AT=<point>:<n>:<file>` is the n-th time that the point is reached, from 1; the file
+//! is made at once and has a byte in it once that has come.
+
+/// The name of the variable.
+pub const VARIABLE: &str = "JOB_CRASH_AT";
+
+macro_rules! points {
+    ($([$program:ident: $whose:literal] $($point:ident = $when:literal,)*)*) => {
+        /// A moment, by what has just been done.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Point {
+            $($(#[doc = $when] $point,)*)*
+        }
+
+        impl Point {
+            $(
+                #[doc = $whose]
+                pub const $program: &[Point] = &[$(Point::$point,)*];
+            )*
+
+            /// As it is written in the variable.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $($(Point::$point => stringify!($point),)*)*
+                }
+            }
+        }
+    };
+}
+
+points! {
+    [BROKER: "Those of the broker."]
+        DraftWritten = "A record has been written under another name.",
+        DraftSynced = "And its bytes are durable.",
+        RecordRenamed = "And it has its name.",
+        StateCreated = "The job has a directory.",
+        SpecWritten = "`spec.json` is there.",
+        CgroupMade = "The job's cgroup is there.",
+        LimitsSet = "Its limits are set.",
+        SocketBound = "Its socket is there.",
+        ShimCloned = "Its shim is there, and in no record.",
+        SpawnWritten = "`spawn.json` is there.",
+        SpecDurable = "`spec.json` is durable; GO is next.",
+        GoSaid = "The shim may run the job.",
+        StartedHeard = "It does run, and nobody has been told.",
+        StartFailed = "A start has failed, and what there was of it is removed.",
+        ShimGone = "The shim of a job has ended.",
+        WorkKilled = "Nothing is left in `work`.",
+        EndLearned = "How the job ended is known, and nobody has been told.",
+        EndRecorded = "`final.json` is durable.",
+        SocketRemoved = "The job's socket is gone.",
+        CgroupRemoved = "Its cgroup is gone.",
+        ChangeRecorded = "A change of limits is in `spec.json`, and not made.",
+        ChangeMade = "The kernel has taken it.",
+        ChangeTold = "The shim has taken it.",
+        ChangeDone = "And `spec.json` says so; nobody else has been told.",
+        TakenOver = "A job of an earlier broker has been judged.",
+        RemovalBegun = "A deleted job has lost its name.",
+    [SHIM: "Those of the shim."]
+        LaunchRead = "It knows what it is to do.",
+        LogsMade = "Logs and index are there.",
+        ExitMade = "`exit` is there, full of zeros.",
+        ChildCloned = "The child is there, and waits.",
+        Listening = "It is root no more, and can be connected to.",
+        HelloSaid = "It waits for GO.",
+        Abandoned = "The broker is gone before GO, and so is the child.",
+        GoHeard = "The child has not been told.",
+        GoPassed = "The child has been told.",
+        ExecDone = "The program runs, and nobody has been told.",
+        FailureRecorded = "`exit` says that it never ran.",
+        MainEnded = "The main process has been waited for.",
+        OutcomeRecorded = "`exit` says how it ended, and nobody has been told.",
+        ExitSaid = "The broker has been told.",
+        EndSaid = "And that nothing is left.",
+        LogsSynced = "The logs are durable.",
+        TotalsRecorded = "`exit` says that nothing is left.",
+        ExitSynced = "`exit` is durable.",
+}
+
+pub use armed::{arm, at};
+
+#[cfg(debug_assertions)]
+mod armed {
+    use std::fs::File;
+    use std::io::Write;
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use nix::sys::signal::{Signal, raise};
+
+    use super::{Point, VARIABLE};
+
+    struct Armed {
+        point: String,
+        left: AtomicU32,
+        mark: File,
+    }
+
+    static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
+
+    /// Takes the variable's value from somewhere else than this process's environment.
+    pub fn arm(value: &str) {
+        let _ = ARMED.set(parse(value)); // the first one counts
+    }
+
+    /// Ends the process here if it is to.
+    pub fn at(point: Point) {
+        let from_environment = || parse(&std::env::var(VARIABLE).ok()?);
+        let Some(armed) = ARMED.get_or_init(from_environment) else { return };
+        if armed.point == point.name() && armed.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            let _ = (&armed.mark).write_all(b"!"); // the test misses it
+            let _ = raise(Signal::SIGKILL);
+        }
+    }
+
+    fn parse(value: &str) -> Option<Armed> {
+        let mut parts = value.splitn(3, ':');
+        let (point, left) = (parts.next()?.to_owned(), parts.next()?.parse().ok()?);
+        // What an earlier process has marked stays.
+        let mark = File::options().append(true).create(true).open(parts.next()?).ok()?;
+        Some(Armed { point, left: AtomicU32::new(left), mark })
+    }
+}
+
+#[cfg(not(debug_assertions))]
+mod armed {
+    /// Nothing.
+    #[inline(always)]
+    pub fn arm(_value: &str) {}
+
+    /// Nothing.
+    #[inline(always)]
+    pub fn at(_point: super::Point) {}
+}

@@ -1,0 +1,314 @@
+//! FAULTS 3: broker and shim are killed at every step that leaves something behind, each time that
+//! they come to it, and what must hold, holds. The points are those of `job_shim::crash`: one that
+//! is added there is tried here.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use job_api::client::Client;
+use job_api::v1::job::State;
+use job_api::v1::{
+    Cause, DeleteJobRequest, GetServerInfoRequest, JobSpec, ListJobsRequest, StartJobRequest,
+    StopJobRequest, UpdateJobRequest,
+};
+use job_shim::crash::Point;
+use job_tests::ledger::{self, Persistent};
+use job_tests::{CRASH_AT, Env, Programs, api, scaled, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tonic::Code;
+
+const LINES: u64 = 40;
+/// A point is tried at its first times only: later ones are those of other jobs.
+const TIMES: u32 = 3;
+
+fn env() -> Env {
+    // One uid: one that is not given back is missed by the next job.
+    Env::builder()
+        .config("pool = [70000, 70000]")
+        .programs(Programs::find().with_shim_for_development())
+        .start()
+}
+
+/// `JOB_CRASH_AT`, and the file that tells whether it has come to that.
+fn crash(env: &Env, point: Point, times: u32) -> (String, PathBuf) {
+    let mark = env.path("mark");
+    let _ = fs::remove_file(&mark);
+    (format!("{}:{times}:{}", point.name(), mark.display()), mark)
+}
+
+fn is_marked(mark: &PathBuf) -> bool {
+    fs::metadata(mark).is_ok_and(|file| file.len() > 0)
+}
+
+fn oracle(env: &Env, name: &str) -> StartJobRequest {
+    ledger::request(env, name, &format!("exec {} lines {LINES}", env.oracle()))
+}
+
+fn sleeper(env: &Env, name: &str) -> StartJobRequest {
+    let mut request = ledger::request(env, name, "exec sleep 1000");
+    let spec = request.spec.as_mut().unwrap();
+    spec.time_limit = Some(api::duration(Duration::from_secs(500)));
+    request
+}
+
+fn missing(name: &str) -> StartJobRequest {
+    let spec = JobSpec { run_as: "pool".into(), ..api::spec(&["/nonexistent"]) };
+    ledger::named(name, spec)
+}
+
+/// A life of three jobs with everything that leaves something behind: start, run, end, update, stop,
+/// a start that fails, delete. All of it as if nothing had happened, whatever the broker does.
+async fn live(env: &mut Env, name: &str) {
+    let caller = &mut Persistent::new(env, "user-a").await;
+    let (a, b, c) = (format!("{name}-a"), format!("{name}-b"), format!("{name}-c"));
+
+    let request = oracle(env, &a);
+    let job = caller.start(env, &request).await.unwrap();
+    caller.ended(env, &job.id).await;
+
+    let request = sleeper(env, &b);
+    let sleeper = caller.start(env, &request).await.unwrap().id;
+    let update = UpdateJobRequest {
+        id: sleeper.clone(),
+        time_limit: Some(api::duration(Duration::from_secs(900))),
+        ..Default::default()
+    };
+    let change = async |client: &mut Client| client.update_job(update.clone()).await;
+    let updated = caller.call(env, change).await.unwrap().into_inner().job.unwrap();
+    assert_eq!(updated.state(), State::Running);
+    until("it runs", || (!ledger::runs(env, &b).is_empty()).then_some(()));
+    let grace = Some(api::duration(Duration::from_secs(5)));
+    let stop = StopJobRequest { id: sleeper.clone(), grace };
+    let stop = async |client: &mut Client| client.stop_job(stop.clone()).await;
+    caller.call(env, stop).await.unwrap();
+
+    let refused = caller.start(env, &missing(&c)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+
+    let jobs = caller.judge(env, &a, LINES).await;
+    let (answer, before) = jobs.split_last().unwrap();
+    assert_eq!((&answer.id, answer.exit_code), (&job.id, Some(ledger::EXIT)), "{answer:?}");
+    assert!(!answer.incomplete);
+    assert!(before.iter().all(|job| job.cause() == Cause::StartFailed), "{before:?}");
+    let jobs = caller.judge(env, &b, 0).await;
+    let answer = jobs.last().unwrap();
+    // A stop that was asked of a broker which died of it may have been lost with it.
+    assert_eq!((&answer.id, answer.cause()), (&sleeper, Cause::Stopped), "{answer:?}");
+    let limit = answer.limits.iter().find(|limit| limit.name == "time_limit").unwrap();
+    assert_eq!(limit.requested, updated.limits[0].requested, "{limit:?}");
+    for job in caller.judge(env, &c, 0).await {
+        assert_eq!(job.cause(), Cause::StartFailed, "{job:?}");
+    }
+    assert_eq!((ledger::runs(env, &a).len(), ledger::runs(env, &b).len()), (1, 1));
+}
+
+/// Nothing is left, and then nothing is left of what was kept either.
+async fn leave(env: &mut Env) {
+    let caller = &mut Persistent::new(env, "user-a").await;
+    let list = async |client: &mut Client| client.list_jobs(ListJobsRequest::default()).await;
+    for job in caller.call(env, list).await.unwrap().into_inner().jobs {
+        caller.ended(env, &job.id).await;
+        let delete = DeleteJobRequest { id: job.id };
+        let delete = async |client: &mut Client| client.delete_job(delete.clone()).await;
+        match caller.call(env, delete).await {
+            Ok(_) => {}
+            Err(status) => assert_eq!(status.code(), Code::NotFound, "{status:?}"),
+        }
+    }
+    let info = async |client: &mut Client| client.get_server_info(GetServerInfoRequest {}).await;
+    let info = caller.call(env, info).await.unwrap().into_inner();
+    assert!(info.quarantined.is_empty(), "{:?}", info.quarantined);
+    env.assert_clean();
+    let names = |path| fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = names(env.path("state/jobs")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    let known = ["epoch", "finished.idx", "jobs", "lock"];
+    let is_draft = |name: &OsString| !known.iter().any(|known| name == known);
+    let drafts: Vec<_> = names(env.path("state")).filter(is_draft).collect();
+    assert!(drafts.is_empty(), "{drafts:?}");
+}
+
+/// A broker that dies there lives on in the next one, and nobody else notices.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_broker_killed_at_any_step_changes_nothing() {
+    let mut env = env();
+    let mut tried = 0;
+    for &point in Point::BROKER {
+        for times in 1..=scaled(TIMES, 1) {
+            let (at, mark) = crash(&env, point, times);
+            env.crash_brokers(Some(at));
+            env.kill_broker();
+            let name = format!("{}-{times}", point.name());
+            eprintln!("{name}");
+            if times == 1 && point == Point::RemovalBegun {
+                // Which is what `leave` comes to.
+                ledger::revive(&mut env);
+            }
+            live(&mut env, &name).await;
+            leave(&mut env).await;
+            if !is_marked(&mark) {
+                assert!(times > 1 || needs_a_recovery(point), "it never comes to {point:?}");
+                break;
+            }
+            tried += 1;
+        }
+    }
+    assert!(tried >= Point::BROKER.len() - 1, "{tried}");
+}
+
+/// Those that only a broker comes to which finds jobs.
+fn needs_a_recovery(point: Point) -> bool {
+    point == Point::TakenOver
+}
+
+/// What the next broker finds: a job that has ended, one that runs, one whose shim was killed, one
+/// that was never told GO. It dies over them, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_broker_killed_at_any_step_of_a_recovery_changes_nothing() {
+    let mut env = Env::builder()
+        .config("pool = [70000, 70003]")
+        .programs(Programs::find().with_shim_for_development())
+        .start();
+    let mut tried = 0;
+    for &point in Point::BROKER {
+        for times in 1..=scaled(TIMES + 1, 1) {
+            let name = format!("found-{}-{times}", point.name());
+            eprintln!("{name}");
+            let jobs = prepare(&mut env, &name).await;
+            let (at, mark) = crash(&env, point, times);
+            env.crash_brokers(Some(at));
+            let caller = &mut Persistent::new(&mut env, "user-a").await;
+            settle(&mut env, caller, &name, &jobs).await;
+            leave(&mut env).await;
+            env.kill_broker();
+            env.crash_brokers(None);
+            env.start_broker();
+            if !is_marked(&mark) {
+                break;
+            }
+            tried += 1;
+        }
+    }
+    assert!(tried > 8, "{tried}");
+}
+
+/// And leaves no broker.
+async fn prepare(env: &mut Env, name: &str) -> [String; 3] {
+    let caller = &mut Persistent::new(env, "user-a").await;
+    let gate = env.gate();
+    let script = format!("{}; exec {} lines {LINES}", gate.wait(), env.oracle());
+    let mut ids = Vec::new();
+    let ends = ledger::request(env, &format!("{name}-ends"), &script);
+    for request in
+        [ends, sleeper(env, &format!("{name}-runs")), sleeper(env, &format!("{name}-lost"))]
+    {
+        ids.push(caller.start(env, &request).await.unwrap().id);
+    }
+    let [ends, runs, lost]: [String; 3] = ids.try_into().unwrap();
+    until("the shim has started it", || {
+        (!ledger::runs(env, &format!("{name}-lost")).is_empty()).then_some(())
+    });
+    let (at, _) = crash(env, Point::SpawnWritten, 1);
+    env.kill_broker();
+    env.crash_brokers(Some(at));
+    env.start_broker();
+    let mut client = env.client("user-a").await;
+    let never = oracle(env, &format!("{name}-never"));
+    client.start_job(never).await.unwrap_err();
+    until("the broker has died", || env.broker_has_died().then_some(()));
+    gate.open();
+    kill(Pid::from_raw(env.cgroup().shim(&lost).unwrap()), Signal::SIGKILL).unwrap();
+    until("the shim has ended", || env.cgroup().shim(&ends).is_none().then_some(()));
+    [ends, runs, lost]
+}
+
+async fn settle(env: &mut Env, caller: &mut Persistent, name: &str, jobs: &[String; 3]) {
+    let [ends, runs, lost] = jobs;
+    let ended = caller.ended(env, ends).await;
+    assert_eq!((ended.exit_code, ended.incomplete), (Some(ledger::EXIT), false), "{ended:?}");
+    let gone = caller.ended(env, lost).await;
+    assert_eq!((gone.state(), gone.failure.unwrap().step.as_str()), (State::Lost, "shim"));
+    let stop = StopJobRequest { id: runs.clone(), grace: None };
+    let stop = async |client: &mut Client| client.stop_job(stop.clone()).await;
+    caller.call(env, stop).await.unwrap();
+    assert_eq!(caller.ended(env, runs).await.cause(), Cause::Stopped);
+    for which in ["ends", "runs", "lost", "never"] {
+        let jobs = caller.judge(env, &format!("{name}-{which}"), LINES).await;
+        assert_eq!(jobs.len(), 1, "{jobs:?}");
+    }
+    assert!(ledger::runs(env, &format!("{name}-never")).is_empty());
+}
+
+/// A shim that dies takes its job with it, and nothing else; after the end is on record, not even that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_shim_killed_at_any_step_loses_its_own_job_at_most() {
+    let mut env = env();
+    for &point in Point::SHIM {
+        eprintln!("{point:?}");
+        let mut marked = false;
+        for way in [Way::Runs, Way::IsMissing, Way::IsAbandoned] {
+            marked = try_shim(&mut env, point, way).await;
+            leave(&mut env).await;
+            if marked {
+                break;
+            }
+        }
+        assert!(marked, "it never comes to {point:?}");
+    }
+}
+
+/// What the job is that has such a shim.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Way {
+    Runs,
+    IsMissing,
+    /// Its broker dies before GO.
+    IsAbandoned,
+}
+
+async fn try_shim(env: &mut Env, point: Point, way: Way) -> bool {
+    let name = format!("{}-{way:?}", point.name());
+    if way == Way::IsAbandoned {
+        let (at, _) = crash(env, Point::SpawnWritten, 1);
+        env.crash_brokers(Some(at));
+        env.kill_broker();
+    }
+    let caller = &mut Persistent::new(env, "user-a").await;
+    let (at, mark) = crash(env, point, 1);
+    let mut request = if way == Way::IsMissing { missing(&name) } else { oracle(env, &name) };
+    request.spec.as_mut().unwrap().env.insert(CRASH_AT.into(), at);
+    let answer = caller.start(env, &request).await;
+    let jobs = caller.judge(env, &name, LINES).await;
+    let job = jobs.last().unwrap();
+    if let Ok(started) = answer {
+        assert_eq!(started.id, job.id);
+    }
+    // From then on its end is on record.
+    let recorded = [
+        Point::OutcomeRecorded,
+        Point::ExitSaid,
+        Point::EndSaid,
+        Point::LogsSynced,
+        Point::TotalsRecorded,
+        Point::ExitSynced,
+    ];
+    if way == Way::Runs && recorded.contains(&point) {
+        assert_eq!((job.state(), job.exit_code), (State::Finished, Some(ledger::EXIT)), "{job:?}");
+    }
+    // Asked again, it is the same answer, of a broker that has only the disk to know it from.
+    let failed = |status: tonic::Status| (status.code(), status.message().to_owned());
+    let first = caller.start(env, &request).await.map(|job| job.id).map_err(failed);
+    env.restart_broker();
+    let caller = &mut Persistent::new(env, "user-a").await;
+    let second = caller.start(env, &request).await.map(|job| job.id).map_err(failed);
+    if way != Way::IsAbandoned {
+        assert_eq!(first, second);
+    }
+    caller.judge(env, &name, LINES).await;
+    is_marked(&mark)
+}

@@ -1,0 +1,142 @@
+//! A disk that is full: nothing is lost.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use job_api::v1::job::State;
+use job_api::v1::{Cause, Job, JobSpec};
+use job_tests::{Env, api, oracle, until};
+
+const LINES: u64 = 3000;
+
+/// A state directory that is soon full.
+fn start() -> Env {
+    Env::builder().state_disk("16M").start()
+}
+
+/// Takes all that is left, to the last byte.
+fn fill(env: &Env) -> PathBuf {
+    let path = env.path("state/filler");
+    let mut filler = File::create(&path).unwrap();
+    for size in [1 << 20, 4096, 1] {
+        let piece = vec![b'x'; size];
+        loop {
+            match filler.write(&piece) {
+                Ok(_) => {}
+                Err(e) if e.kind() == ErrorKind::StorageFull => break,
+                Err(e) => panic!("{e}"),
+            }
+        }
+    }
+    path
+}
+
+/// A job that waits at a gate before it writes its lines and exits with 7.
+fn writer(env: &Env, gate: &job_tests::Gate) -> JobSpec {
+    api::script(&format!("{}; {} lines {LINES}; exit 7", gate.wait(), env.oracle()))
+}
+
+fn is_blocked(job: &Job) -> bool {
+    job.warnings.iter().any(|warning| warning.contains("No space") || warning.contains("full"))
+}
+
+/// FAULTS 23
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_full_disk_blocks_the_job_the_status_says_so_and_it_resumes_intact() {
+    let mut env = start();
+    for restart in [false, true] {
+        let gate = env.gate();
+        let mut client = env.client("user-a").await;
+        let id = api::start(&mut client, writer(&env, &gate)).await.id;
+        let filler = fill(&env);
+        gate.open();
+        api::becomes(&mut client, &id, is_blocked).await;
+        assert_eq!(api::job(&mut client, &id).await.state(), State::Running);
+        let shown = env.jobctl("user-a", &["status", &id]).out();
+        assert!(shown.contains("full") || shown.contains("No space"), "{shown}");
+        if restart {
+            env.kill_broker();
+        }
+        fs::remove_file(filler).unwrap();
+        if restart {
+            env.start_broker();
+        }
+        let mut client = env.client("user-a").await;
+        let output = api::output(&mut client, &id).await;
+        oracle::assert_whole(&output.stdout, &output.stderr, LINES);
+        let job = output.job;
+        assert_eq!((job.exit_code, job.dropped_bytes, job.incomplete), (Some(7), 0, false));
+        assert!(!is_blocked(&job), "{:?}", job.warnings);
+    }
+    env.assert_clean();
+}
+
+/// FAULTS 24
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_full_disk_does_not_lose_how_a_job_ended() {
+    let mut env = start();
+    for broker in [true, false] {
+        let gate = env.gate();
+        let mut client = env.client("user-a").await;
+        let text = format!("echo up; {}; exit 7", gate.wait());
+        let id = api::start(&mut client, api::script(&text)).await.id;
+        until("it is up", || env.stdout_log(&id).contains("up").then_some(()));
+        let filler = fill(&env);
+        if broker {
+            gate.open();
+            assert_eq!(api::exited(&mut client, &id).await.exit_code, Some(7));
+        } else {
+            env.kill_broker();
+            gate.open();
+            until("it has ended", || env.cgroup().shim(&id).is_none().then_some(()));
+        }
+        let record = fs::read(env.job_dir(&id).join("exit")).unwrap();
+        assert!(record.iter().any(|byte| *byte != 0), "the exit record is there");
+        fs::remove_file(filler).unwrap();
+        if broker {
+            env.restart_broker();
+        } else {
+            env.start_broker();
+        }
+        let mut client = env.client("user-a").await;
+        let job = api::ended(&mut client, &id).await;
+        let ended = (job.state(), job.cause(), job.exit_code);
+        assert_eq!(ended, (State::Finished, Cause::Exited, Some(7)));
+        assert_eq!(api::output(&mut client, &id).await.stdout, b"up\n");
+    }
+    env.assert_clean();
+}
+
+/// FAULTS 23
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_job_that_a_full_disk_blocks_is_stopped_and_meets_its_deadline() {
+    let env = start();
+    let mut client = env.client("user-a").await;
+    for deadline in [false, true] {
+        let gate = env.gate();
+        // More than pipes hold: it cannot end by itself.
+        let endless = format!("{}; exec {} lines 1000000", gate.wait(), env.oracle());
+        let mut spec = api::script(&endless);
+        spec.time_limit = deadline.then(|| api::duration(Duration::from_secs(2)));
+        let id = api::start(&mut client, spec).await.id;
+        let filler = fill(&env);
+        gate.open();
+        api::becomes(&mut client, &id, is_blocked).await;
+        if !deadline {
+            api::stop(&mut client, &id, Duration::from_millis(100)).await;
+        }
+        let job = api::exited(&mut client, &id).await;
+        let cause = if deadline { Cause::TimedOut } else { Cause::Stopped };
+        assert_eq!((job.cause(), job.signal), (cause, Some(15)), "{job:?}");
+        fs::remove_file(filler).unwrap();
+        // What was read before the end is whole as far as it goes.
+        let output = api::output(&mut client, &id).await;
+        let lines = output.stdout.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        oracle::verify('o', &output.stdout[..lines]).unwrap();
+    }
+    env.assert_clean();
+}

@@ -1,0 +1,274 @@
+//! Limits that change while the job runs.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::time::{Duration, Instant};
+
+use job_api::v1::job::State;
+use job_api::v1::{Cause, IoMax, Job, Limits, UpdateJobRequest};
+use job_tests::host::{self, Need};
+use job_tests::measure::{self, assert_near};
+use job_tests::refusal::{assert_precondition, violation};
+use job_tests::{Env, api, until};
+use tonic::Code;
+
+const BURN: &str = "while :; do :; done";
+const MIB: u64 = 1 << 20;
+
+fn seconds(seconds: f64) -> Option<prost_types::Duration> {
+    Some(api::duration(Duration::from_secs_f64(seconds)))
+}
+
+fn of(id: &str) -> UpdateJobRequest {
+    UpdateJobRequest { id: id.into(), ..Default::default() }
+}
+
+fn memory(bytes: u64) -> Option<Limits> {
+    Some(Limits { memory_max_bytes: Some(bytes), ..Default::default() })
+}
+
+/// What changed, as the job's record has it: name, from, to.
+fn changes(job: &Job) -> Vec<[&str; 3]> {
+    job.changes.iter().map(|c| [c.name.as_str(), c.from.as_str(), c.to.as_str()]).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_update_changes_the_rate_of_a_job_that_burns_and_outlives_the_broker() {
+    if !host::has(&[Need::Cpu]) {
+        return;
+    }
+    let mut env = Env::start();
+    let _alone = measure::alone();
+    let id = env.jobctl("user-a", &["start", "--cpus", "0.2", "--", "sh", "-c", BURN]).id();
+    let mut client = env.client("user-a").await;
+    let window = Duration::from_millis(2500);
+    assert_near(&measure::cpus(&mut client, &env, &id, window).await, 0.2, 0.1);
+    env.jobctl("user-a", &["update", &id, "--cpus", "0.6"]).expect(0);
+    assert_near(&measure::cpus(&mut client, &env, &id, window).await, 0.6, 0.1);
+
+    env.restart_broker();
+    let mut client = env.client("user-a").await;
+    assert_near(&measure::cpus(&mut client, &env, &id, window).await, 0.6, 0.1);
+    let job = api::job(&mut client, &id).await;
+    assert_eq!(changes(&job), [["cpu.max", "20000 100000", "60000 100000"]]);
+    assert_eq!(job.changes[0].by, "user-a");
+    let limit = api::limit(&job, "cpu.max");
+    assert_eq!((limit.applied(), limit.effective()), ("60000 100000", "60000 100000"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn more_memory_lets_a_job_allocate_what_killed_its_twin() {
+    if !host::has(&[Need::Memory]) {
+        return;
+    }
+    let env = Env::start();
+    let mut client = env.client("user-a").await;
+    let gates = [env.gate(), env.gate()];
+    let mut twins = Vec::new();
+    for gate in &gates {
+        let text = format!("{}; exec {} fill 64", gate.wait(), env.load());
+        let limits = Limits { memory_max_bytes: Some(32 * MIB), ..Default::default() };
+        twins.push(api::start(&mut client, api::limited(&text, limits)).await.id);
+    }
+    env.jobctl("user-a", &["update", &twins[1], "-m", "128M"]).expect(0);
+    gates.iter().for_each(job_tests::Gate::open);
+    assert_eq!(api::ended(&mut client, &twins[0]).await.cause(), Cause::OutOfMemory);
+    let output = api::output(&mut client, &twins[1]).await;
+    assert_eq!((output.stdout.as_slice(), output.job.exit_code), (&b"filled\n"[..], Some(0)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn memory_below_what_is_in_use_is_refused_and_with_force_it_kills() {
+    if !host::has(&[Need::Memory]) {
+        return;
+    }
+    let env = Env::start();
+    let mut client = env.client("user-a").await;
+    let limits = Limits { memory_max_bytes: Some(128 * MIB), ..Default::default() };
+    let text = format!("exec {} hold 64", env.load());
+    let id = api::start(&mut client, api::limited(&text, limits)).await.id;
+    until("it is filled", || env.stdout_log(&id).contains("filled").then_some(()));
+
+    let lower = UpdateJobRequest { limits: memory(32 * MIB), ..of(&id) };
+    let refused = api::update(&mut client, lower.clone()).await.unwrap_err();
+    assert_precondition(&refused, &["memory", "force"]);
+    let job = api::job(&mut client, &id).await;
+    assert_eq!((job.state(), changes(&job).len()), (State::Running, 0));
+    assert_eq!(api::limit(&job, "memory.max").applied(), (128 * MIB).to_string());
+
+    let above_use = UpdateJobRequest { limits: memory(96 * MIB), ..of(&id) };
+    let job = api::update(&mut client, above_use).await.unwrap();
+    assert_eq!(api::limit(&job, "memory.max").applied(), (96 * MIB).to_string());
+
+    let forced = UpdateJobRequest { force: true, ..lower };
+    api::update(&mut client, forced).await.unwrap();
+    let job = api::ended(&mut client, &id).await;
+    assert_eq!((job.cause(), job.signal), (Cause::OutOfMemory, Some(9)), "{job:?}");
+    assert_eq!(changes(&job).len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_deadline_that_is_put_off_is_outlived() {
+    let env = Env::start();
+    let gate = env.gate();
+    let text = format!("{}; echo outlived", gate.wait());
+    let id = env.jobctl("user-a", &["start", "--time", "2s", "--", "sh", "-c", &text]).id();
+    let began = Instant::now();
+    env.jobctl("user-a", &["update", &id, "--time", "+10m"]).expect(0);
+    let mut client = env.client("user-a").await;
+    let job = api::job(&mut client, &id).await;
+    assert_eq!(api::limit(&job, "time_limit").applied(), "602s");
+    assert_eq!(changes(&job), [["time_limit", "2s", "602s"]]);
+    let rest = Duration::from_millis(2300).saturating_sub(began.elapsed());
+    tokio::time::sleep(rest).await; // until the old deadline is over
+    gate.open();
+    let output = api::output(&mut client, &id).await;
+    assert_eq!((output.stdout.as_slice(), output.job.exit_code), (&b"outlived\n"[..], Some(0)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_deadline_that_is_brought_forward_ends_the_job() {
+    let env = Env::start();
+    let mut client = env.client("user-a").await;
+    let mut spec = api::spec(&["sleep", "1000"]);
+    spec.time_limit = seconds(3600.0);
+    let id = api::start(&mut client, spec.clone()).await.id;
+    let earlier = UpdateJobRequest { time_limit: seconds(1.0), ..of(&id) };
+    api::update(&mut client, earlier).await.unwrap();
+    let job = api::ended(&mut client, &id).await;
+    assert_eq!((job.cause(), job.ended_by_limit.as_str()), (Cause::TimedOut, "time_limit"));
+    assert!((1.0..5.0).contains(&api::lasted(&job)), "{job:?}");
+
+    // One that is over already is over now.
+    let id = api::start(&mut client, spec).await.id;
+    let over = UpdateJobRequest { time_limit: seconds(0.001), ..of(&id) };
+    api::update(&mut client, over).await.unwrap();
+    assert_eq!(api::ended(&mut client, &id).await.cause(), Cause::TimedOut);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_job_without_a_deadline_can_be_given_one() {
+    let env = Env::start();
+    let mut client = env.client("user-a").await;
+    let id = api::start(&mut client, api::spec(&["sleep", "1000"])).await.id;
+    let given = UpdateJobRequest { time_limit: seconds(0.5), ..of(&id) };
+    api::update(&mut client, given).await.unwrap();
+    assert_eq!(api::ended(&mut client, &id).await.cause(), Cause::TimedOut);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_was_answered_holds_when_the_broker_is_killed_straight_after() {
+    let mut env = Env::start();
+    let mut client = env.client("user-a").await;
+    let mut spec = api::spec(&["sleep", "1000"]);
+    spec.time_limit = seconds(3600.0);
+    let id = api::start(&mut client, spec).await.id;
+    let earlier = UpdateJobRequest { time_limit: seconds(2.0), ..of(&id) };
+    api::update(&mut client, earlier).await.unwrap();
+    env.kill_broker();
+    // It holds without a broker ...
+    until("it has ended", || env.cgroup().shim(&id).is_none().then_some(()));
+    env.start_broker();
+    // ... and stands in the record.
+    let job = api::ended(&mut env.client("user-a").await, &id).await;
+    assert_eq!((job.cause(), job.ended_by_limit.as_str()), (Cause::TimedOut, "time_limit"));
+    assert_eq!(changes(&job), [["time_limit", "3600s", "2s"]]);
+    assert_eq!(job.changes[0].by, "user-a");
+    assert!(job.changes[0].time.is_some());
+    let job = api::job(&mut env.client("user-a").await, &id).await;
+    assert_eq!(api::limit(&job, "time_limit").requested, "2s");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_updated_deadline_is_not_forgotten_by_the_next_broker() {
+    let mut env = Env::start();
+    let mut client = env.client("user-a").await;
+    let mut spec = api::spec(&["sleep", "1000"]);
+    spec.time_limit = seconds(3600.0);
+    let id = api::start(&mut client, spec).await.id;
+    let first = UpdateJobRequest { time_limit_extension: seconds(60.0), ..of(&id) };
+    api::update(&mut client, first).await.unwrap();
+    env.restart_broker();
+    let mut client = env.client("user-a").await;
+    // The extension is of the deadline that it has now, and another limit leaves it alone.
+    let second = UpdateJobRequest { time_limit_extension: seconds(60.0), ..of(&id) };
+    api::update(&mut client, second).await.unwrap();
+    let third = UpdateJobRequest { cpu_time_limit: seconds(100.0), ..of(&id) };
+    let job = api::update(&mut client, third).await.unwrap();
+    assert_eq!(api::limit(&job, "time_limit").applied(), "3720s");
+    assert_eq!(api::limit(&job, "cpu_time_limit").applied(), "100s");
+    let times: Vec<_> = changes(&job).into_iter().filter(|c| c[0] == "time_limit").collect();
+    assert_eq!(times, [["time_limit", "3600s", "3660s"], ["time_limit", "3660s", "3720s"]]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_higher_output_limit_keeps_what_comes_from_then_on() {
+    let env = Env::start();
+    let mut client = env.client("user-a").await;
+    let gate = env.gate();
+    let text = format!("printf 0123456789; {}; printf abcdefghij", gate.wait());
+    let mut spec = api::script(&text);
+    spec.output_limit_bytes = 5;
+    let id = api::start(&mut client, spec).await.id;
+    // One write, one read: what is not in the log by then has been dropped.
+    until("it is read", || (env.stdout_log(&id).len() == 5).then_some(()));
+    let more = UpdateJobRequest { output_limit_bytes: 100, ..of(&id) };
+    let job = api::update(&mut client, more).await.unwrap();
+    assert_eq!(api::limit(&job, "output_limit").applied(), "100");
+    gate.open();
+    let output = api::output(&mut client, &id).await;
+    assert_eq!(output.stdout, b"01234abcdefghij");
+    assert_eq!(output.job.dropped_bytes, 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_job_has_all_of_an_update_or_nothing() {
+    let env = Env::start();
+    let mut client = env.client("user-a").await;
+    let mut spec = api::spec(&["sleep", "1000"]);
+    spec.time_limit = seconds(3600.0);
+    let id = api::start(&mut client, spec).await.id;
+    let before = api::job(&mut client, &id).await;
+    // There are no limits on devices of /proc, whatever the host has.
+    let io_max = IoMax { path: "/proc".into(), wbps: Some(1 << 20), ..Default::default() };
+    let limits = Some(Limits { io_max: vec![io_max], ..Default::default() });
+    let request = UpdateJobRequest { limits, time_limit: seconds(60.0), ..of(&id) };
+    let refused = api::update(&mut client, request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    let after = api::job(&mut client, &id).await;
+    assert_eq!((after.limits, after.changes), (before.limits, before.changes));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn ended_jobs_jobs_of_others_and_values_out_of_range_are_refused() {
+    let env = Env::start();
+    let mut client = env.client("user-a").await;
+    let lives = api::start(&mut client, api::spec(&["sleep", "1000"])).await.id;
+    for request in [
+        UpdateJobRequest { time_limit: seconds(0.0), ..of(&lives) },
+        UpdateJobRequest { time_limit_extension: seconds(0.0), ..of(&lives) },
+        UpdateJobRequest { cpu_time_limit: seconds(0.0), ..of(&lives) },
+        UpdateJobRequest { limits: memory(4096), ..of(&lives) },
+        UpdateJobRequest {
+            time_limit: seconds(9.0),
+            time_limit_extension: seconds(1.0),
+            ..of(&lives)
+        },
+        UpdateJobRequest { time_limit: seconds(1.0), ..of("x") },
+    ] {
+        let (field, said) = violation(&api::update(&mut client, request).await.unwrap_err());
+        assert!(field == "id" || field.contains("time_limit") || field.contains("memory_max"));
+        assert!(!said.is_empty());
+    }
+    let mut other = env.client("user-b").await;
+    let theirs = UpdateJobRequest { time_limit: seconds(1.0), ..of(&lives) };
+    let refused = api::update(&mut other, theirs).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound, "{refused}");
+    assert_eq!(api::pause(&mut other, &lives).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(api::resume(&mut other, &lives).await.unwrap_err().code(), Code::NotFound);
+
+    let ended = api::start(&mut client, api::spec(&["true"])).await.id;
+    api::ended(&mut client, &ended).await;
+    let late = UpdateJobRequest { time_limit: seconds(60.0), ..of(&ended) };
+    assert_precondition(&api::update(&mut client, late).await.unwrap_err(), &["ended"]);
+}

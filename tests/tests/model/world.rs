@@ -1,0 +1,384 @@
+//! Everything there is: the disk with its page cache, shims, cgroups, brokers, one client. A value;
+//! what can happen to it is in `broker.rs`, `shim.rs` and `faults.rs`.
+
+use crate::known::{End, Known, Outcome, Status, Why, exit_file};
+use crate::plan::Do;
+use job_shim::record::ExitFile;
+
+/// A file, as far as a crash of the host tells its states apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum File {
+    Absent,
+    /// Name and bytes are in the page cache.
+    Cached,
+    /// The bytes are on the disk, the name is in the page cache.
+    Renamed,
+    Durable,
+    /// The name without the bytes, after a crash.
+    Torn,
+}
+
+/// `jobs/<uuid>/`
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Disk {
+    pub(crate) directory: bool,
+    pub(crate) spec: File,
+    pub(crate) spawn: File,
+    /// The two records of `exit`: they were preallocated, and what is torn counts as absent.
+    pub(crate) outcome: Option<Outcome>,
+    pub(crate) ended: bool,
+    pub(crate) exit_synced: bool,
+    pub(crate) logs_synced: bool,
+    pub(crate) last: File,
+    pub(crate) last_says: Option<Known>,
+}
+
+/// The workload's main process, in the cgroup `work`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Work {
+    None,
+    /// Cloned, and told nothing.
+    Waiting,
+    /// GO is in its pipe.
+    Told,
+    Running,
+    /// It could not execve, and said so.
+    Faulted,
+    Gone,
+}
+
+/// Where a shim is in `shim/README.md`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Shim {
+    None,
+    /// Steps 1 to 9.
+    Preparing,
+    /// Step 10.
+    AwaitingGo,
+    /// GO has gone on to the child; `fault` has not told yet.
+    Going,
+    /// The program never ran: to be recorded, then to be said.
+    Failing(Why),
+    Failed(Why),
+    /// Step 11.
+    Running,
+    /// So far in the plan of its end.
+    Ending(usize),
+    Dead,
+}
+
+/// What a shim has said on its connection, each including those before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Said {
+    Nothing,
+    Started,
+    Exited,
+    Ended,
+}
+
+/// What a broker is doing about a job: this entry of one of the lists of its plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Task {
+    pub(crate) list: &'static [Do],
+    pub(crate) at: usize,
+}
+
+/// A job in a broker's memory.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Memory {
+    pub(crate) known: Known,
+    /// To be written, then to be shown.
+    pub(crate) verdict: Option<Known>,
+    pub(crate) task: Task,
+    pub(crate) heard: Said,
+    pub(crate) stop_asked: bool,
+}
+
+/// A job: what is of it in the kernel, on disk, and in each broker.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Job {
+    pub(crate) boot: u8,
+    pub(crate) disk: Disk,
+    pub(crate) cgroup: bool,
+    pub(crate) socket: bool,
+    pub(crate) work: Work,
+    pub(crate) shim: Shim,
+    pub(crate) said: Said,
+    /// How the main process ended, once the shim has waited for it.
+    pub(crate) waited: Option<Status>,
+    pub(crate) said_failed: Option<Why>,
+    /// The shim's connection: to the broker of this epoch.
+    pub(crate) link: Option<u8>,
+    /// GO lies in it, unread.
+    pub(crate) go: bool,
+    /// The latest epoch that the shim has accepted.
+    pub(crate) shim_epoch: u8,
+    /// Brokers that have connected and said HELLO, by epoch.
+    pub(crate) strangers: Vec<u8>,
+    /// The shim was told to stop.
+    pub(crate) stopping: bool,
+    /// Somebody else killed the main process.
+    pub(crate) killed: bool,
+    pub(crate) memory: [Option<Memory>; 2],
+    // What nobody in the world knows, for the judge.
+    pub(crate) execs: u8,
+    pub(crate) go_said: bool,
+    pub(crate) shown: Option<End>,
+    pub(crate) quarantined: bool,
+}
+
+/// A broker's process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Broker {
+    Down,
+    /// With this epoch, it has looked at so many jobs.
+    Adopting {
+        epoch: u8,
+        seen: usize,
+    },
+    Ready {
+        epoch: u8,
+    },
+}
+
+/// What may still go wrong, and be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Left {
+    pub(crate) broker_crashes: u8,
+    pub(crate) shim_crashes: u8,
+    pub(crate) host_crashes: u8,
+    pub(crate) second_brokers: u8,
+    pub(crate) requests: u8,
+    pub(crate) stops: u8,
+    pub(crate) failures: u8,
+}
+
+/// What the client was told of its request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Answer {
+    Runs(usize),
+    Failed(usize, Why),
+}
+
+/// All of it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct World {
+    pub(crate) boot: u8,
+    pub(crate) brokers: [Broker; 2],
+    /// The flock on the state directory.
+    pub(crate) lock: Option<usize>,
+    /// The file `epoch`.
+    pub(crate) epoch: u8,
+    /// Oldest first; all of them come from one request id.
+    pub(crate) jobs: Vec<Job>,
+    /// A call that waits: at which broker, for which job, and whether it made that job.
+    pub(crate) call: Option<(usize, usize, bool)>,
+    pub(crate) answer: Option<Answer>,
+    pub(crate) left: Left,
+}
+
+impl File {
+    pub(crate) fn is_there(self) -> bool {
+        self != File::Absent
+    }
+
+    /// What it may be once the host is up again.
+    pub(crate) fn after_crash(self) -> &'static [File] {
+        match self {
+            File::Absent => &[File::Absent],
+            File::Cached => &[File::Absent, File::Torn, File::Durable],
+            File::Renamed => &[File::Absent, File::Durable],
+            File::Durable => &[File::Durable],
+            File::Torn => &[File::Torn],
+        }
+    }
+}
+
+impl Disk {
+    pub(crate) fn exit(&self) -> ExitFile {
+        exit_file(self.outcome, self.ended)
+    }
+}
+
+impl Job {
+    pub(crate) fn new(boot: u8, broker: usize, task: Task) -> Job {
+        let disk = Disk {
+            directory: false,
+            spec: File::Absent,
+            spawn: File::Absent,
+            outcome: None,
+            ended: false,
+            exit_synced: false,
+            logs_synced: false,
+            last: File::Absent,
+            last_says: None,
+        };
+        let mut memory = [None, None];
+        memory[broker] = Some(Memory::new(Known::starting(), task));
+        Job {
+            boot,
+            disk,
+            cgroup: false,
+            socket: false,
+            work: Work::None,
+            shim: Shim::None,
+            said: Said::Nothing,
+            waited: None,
+            said_failed: None,
+            link: None,
+            go: false,
+            shim_epoch: 0,
+            strangers: Vec::new(),
+            stopping: false,
+            killed: false,
+            memory,
+            execs: 0,
+            go_said: false,
+            shown: None,
+            quarantined: false,
+        }
+    }
+
+    pub(crate) fn shim_lives(&self) -> bool {
+        !matches!(self.shim, Shim::None | Shim::Dead)
+    }
+
+    pub(crate) fn has_processes(&self) -> bool {
+        matches!(self.work, Work::Waiting | Work::Told | Work::Running | Work::Faulted)
+    }
+
+    /// cgroup.kill of `work`, by somebody who is not the shim.
+    pub(crate) fn kill_work(&mut self) {
+        if self.has_processes() {
+            self.killed |= self.work != Work::Faulted;
+            self.work = Work::Gone;
+        }
+    }
+
+    /// Its end of the connection is closed with it; what it has said can still be read.
+    pub(crate) fn shim_dies(&mut self) {
+        self.shim = Shim::Dead;
+        self.strangers.clear();
+        if self.work == Work::Waiting {
+            self.work = Work::Gone; // the end of its pipe `go`
+        }
+    }
+}
+
+impl Memory {
+    pub(crate) fn new(known: Known, task: Task) -> Memory {
+        Memory { known, verdict: None, task, heard: Said::Nothing, stop_asked: false }
+    }
+}
+
+impl Broker {
+    pub(crate) fn epoch(self) -> Option<u8> {
+        match self {
+            Broker::Down => None,
+            Broker::Adopting { epoch, .. } | Broker::Ready { epoch } => Some(epoch),
+        }
+    }
+}
+
+impl World {
+    pub(crate) fn new(left: Left) -> World {
+        World {
+            boot: 0,
+            brokers: [Broker::Down; 2],
+            lock: None,
+            epoch: 0,
+            jobs: Vec::new(),
+            call: None,
+            answer: None,
+            left,
+        }
+    }
+
+    /// Whether a broker of this epoch still runs.
+    pub(crate) fn is_open(&self, epoch: Option<u8>) -> bool {
+        epoch.is_some() && self.brokers.iter().any(|broker| broker.epoch() == epoch)
+    }
+
+    /// What must hold in every state.
+    pub(crate) fn fault(&self) -> Option<String> {
+        let execs: u8 = self.jobs.iter().map(|job| job.execs).sum();
+        if execs > 1 {
+            return Some("one request was run twice".into());
+        }
+        if self.brokers.iter().filter(|broker| **broker != Broker::Down).count() > 1 {
+            return Some("two brokers hold one state directory".into());
+        }
+        self.jobs.iter().enumerate().find_map(|(n, job)| {
+            let fault = job.fault()?;
+            Some(format!("job {n}: {fault}"))
+        })
+    }
+
+    /// What must hold once nothing can happen any more.
+    pub(crate) fn fault_at_rest(&self) -> Option<String> {
+        let broker = self.brokers.iter().position(|broker| matches!(broker, Broker::Ready { .. }));
+        let Some(broker) = broker else { return Some("no broker is ready".into()) };
+        self.jobs.iter().enumerate().find_map(|(n, job)| {
+            let fault = job.fault_at_rest(broker)?;
+            Some(format!("job {n} at rest: {fault}"))
+        })
+    }
+
+    /// What users see is never taken back. Remembers what they see.
+    pub(crate) fn look(&mut self) -> Result<(), String> {
+        for (n, job) in self.jobs.iter_mut().enumerate() {
+            for (broker, memory) in self.brokers.iter().zip(&job.memory) {
+                let (Broker::Ready { .. }, Some(memory)) = (broker, memory) else { continue };
+                let Some(end) = memory.known.end() else { continue };
+                match job.shown {
+                    None => job.shown = Some(end),
+                    Some(shown) if shown == end => {}
+                    Some(shown) => {
+                        return Err(format!("job {n} was shown as {shown:?}, and now as {end:?}"));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Job {
+    fn fault(&self) -> Option<String> {
+        let fault = match () {
+            () if self.execs > 0 && !self.go_said => "it was run without GO",
+            () if self.execs > 0 && !self.cgroup && self.work == Work::Running => {
+                "it runs without its cgroup"
+            }
+            () if self.disk.ended && !self.disk.logs_synced => {
+                "its second record says that logs are durable, and they are not"
+            }
+            () if self.quarantined && self.go_said => "it may have run, and was put aside",
+            () => return None,
+        };
+        Some(fault.into())
+    }
+
+    fn fault_at_rest(&self, broker: usize) -> Option<String> {
+        let fault = match &self.memory[broker] {
+            _ if self.shim_lives() => "its shim lives".into(),
+            _ if self.has_processes() => "a process of it lives".into(),
+            _ if self.cgroup => "its cgroup is left".into(),
+            _ if self.socket => "its socket is left".into(),
+            None if !self.disk.directory || self.quarantined => return None,
+            None => "its directory is left, and nobody knows it".into(),
+            Some(memory) if memory.known.end().is_none() => {
+                format!("nobody says how it ended: {:?}", memory.known)
+            }
+            // `Renamed`: the broker died before its last sync, and the disk follows by itself.
+            Some(_) if !matches!(self.disk.last, File::Renamed | File::Durable) => {
+                "its end is not on the disk".into()
+            }
+            Some(memory) if self.disk.last_says != Some(memory.known) => {
+                "what is on record is not what is shown".into()
+            }
+            Some(_) => return None,
+        };
+        Some(fault)
+    }
+}

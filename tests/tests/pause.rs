@@ -1,0 +1,188 @@
+//! Jobs that stand still, and go on.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use job_api::client::Client;
+use job_api::v1::job::State;
+use job_api::v1::{Cause, JobSpec, ListJobsRequest};
+use job_tests::refusal::assert_precondition;
+use job_tests::{Env, api, until};
+
+/// A job of two processes, each of which lets a file grow: without the shim, which may have output
+/// to read when the job stands still.
+async fn counting(env: &Env, client: &mut Client, spec: JobSpec) -> (String, [PathBuf; 2]) {
+    let files = ["one", "two"].map(|name| env.shared().join(name));
+    let [one, two] = files.each_ref().map(|path| {
+        let _ = fs::remove_file(path); // of an earlier one
+        format!("while :; do echo >>{}; sleep 0.005; done", path.display())
+    });
+    let text = format!("trap 'echo bye; exit 3' TERM; ({one}) & {two}");
+    let argv = ["sh", "-c", &text].map(str::to_owned).to_vec();
+    let id = api::start(client, JobSpec { argv, ..spec }).await.id;
+    until("both count", || files.iter().all(|path| path.exists()).then_some(()));
+    (id, files)
+}
+
+fn count(files: &[PathBuf]) -> u64 {
+    files.iter().map(|path| fs::metadata(path).unwrap().len()).sum()
+}
+
+async fn assert_stands_still(files: &[PathBuf]) {
+    let before = count(files);
+    tokio::time::sleep(Duration::from_millis(300)).await; // the window
+    assert_eq!(count(files), before);
+}
+
+fn wait_until_it_counts(files: &[PathBuf]) {
+    let before = count(files);
+    until("it goes on", || (count(files) > before + 5).then_some(()));
+}
+
+fn frozen(env: &Env, id: &str) -> bool {
+    let events = fs::read_to_string(env.cgroup().workload(id).join("cgroup.events")).unwrap();
+    events.contains("frozen 1")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_paused_job_stands_still_until_it_is_resumed() {
+    let env = Env::start();
+    let mut client = env.client("user-a").await;
+    let (id, files) = counting(&env, &mut client, JobSpec::default()).await;
+    for _ in 0..2 {
+        let job = api::pause(&mut client, &id).await.unwrap();
+        assert_eq!(job.state(), State::Paused);
+        // When it answers they do.
+        assert_stands_still(&files).await;
+        assert!(frozen(&env, &id));
+        api::pause(&mut client, &id).await.expect("it is paused already, and that is fine");
+        assert_eq!(api::job(&mut client, &id).await.state(), State::Paused);
+    }
+    let states = vec![State::Paused.into()];
+    let request = ListJobsRequest { states, ..Default::default() };
+    assert_eq!(client.list_jobs(request).await.unwrap().into_inner().jobs.len(), 1);
+
+    for _ in 0..2 {
+        let job = api::resume(&mut client, &id).await.unwrap();
+        assert_eq!(job.state(), State::Running, "also one that is not paused");
+        wait_until_it_counts(&files);
+    }
+    api::stop(&mut client, &id, Duration::ZERO).await;
+    api::ended(&mut client, &id).await;
+    env.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_paused_job_stays_so_under_the_next_broker() {
+    let mut env = Env::start();
+    let mut client = env.client("user-a").await;
+    let (id, files) = counting(&env, &mut client, JobSpec::default()).await;
+    env.jobctl("user-a", &["pause", &id]).expect(0);
+    env.restart_broker();
+    let mut client = env.client("user-a").await;
+    let job = api::job(&mut client, &id).await;
+    assert_eq!(job.state(), State::Paused);
+    assert_stands_still(&files).await;
+    let shown = env.jobctl("user-a", &["ps"]).out();
+    assert!(shown.contains("paused"), "{shown}");
+    env.jobctl("user-a", &["resume", &id]).expect(0);
+    wait_until_it_counts(&files);
+    env.restart_broker();
+    assert_eq!(api::job(&mut env.client("user-a").await, &id).await.state(), State::Running);
+    wait_until_it_counts(&files);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_stop_asks_a_paused_job_too() {
+    let mut env = Env::start();
+    for restart in [false, true] {
+        let mut client = env.client("user-a").await;
+        let (id, _) = counting(&env, &mut client, JobSpec::default()).await;
+        api::pause(&mut client, &id).await.unwrap();
+        if restart {
+            env.restart_broker();
+        }
+        let mut client = env.client("user-a").await;
+        api::stop(&mut client, &id, Duration::from_secs(60)).await;
+        let job = api::ended(&mut client, &id).await;
+        assert_eq!((job.cause(), job.exit_code), (Cause::Stopped, Some(3)), "{job:?}");
+        assert_eq!(api::output(&mut client, &id).await.stdout, b"bye\n");
+    }
+    env.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_paused_job_that_does_not_obey_is_killed() {
+    let env = Env::start();
+    let mut client = env.client("user-a").await;
+    let text = "trap '' TERM; echo up; while :; do sleep 0.05; done";
+    for grace in [Duration::ZERO, Duration::from_millis(300)] {
+        let id = api::start(&mut client, api::script(text)).await.id;
+        until("it is up", || env.stdout_log(&id).contains("up").then_some(()));
+        api::pause(&mut client, &id).await.unwrap();
+        api::stop(&mut client, &id, grace).await;
+        let job = api::ended(&mut client, &id).await;
+        assert_eq!((job.cause(), job.signal), (Cause::Stopped, Some(9)));
+    }
+    env.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_deadline_goes_on_while_the_job_is_paused() {
+    let mut env = Env::start();
+    for broker in [true, false] {
+        let time_limit = Some(api::duration(Duration::from_millis(1500)));
+        let mut client = env.client("user-a").await;
+        let spec = JobSpec { time_limit, ..JobSpec::default() };
+        let (id, _) = counting(&env, &mut client, spec).await;
+        api::pause(&mut client, &id).await.unwrap();
+        if !broker {
+            env.kill_broker();
+            until("it has ended", || env.cgroup().shim(&id).is_none().then_some(()));
+            env.start_broker();
+        }
+        let mut client = env.client("user-a").await;
+        let job = api::ended(&mut client, &id).await;
+        assert_eq!((job.cause(), job.exit_code), (Cause::TimedOut, Some(3)), "{job:?}");
+        assert_eq!(api::output(&mut client, &id).await.stdout, b"bye\n", "it was asked");
+    }
+    env.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_paused_job_uses_no_cpu_time() {
+    let env = Env::start();
+    let mut client = env.client("user-a").await;
+    let mut spec = api::script("while :; do :; done");
+    spec.cpu_time_limit = Some(api::duration(Duration::from_millis(700)));
+    let id = api::start(&mut client, spec).await.id;
+    api::pause(&mut client, &id).await.unwrap();
+    let before = job_tests::measure::cpu_usec(&env, &id);
+    tokio::time::sleep(Duration::from_secs(1)).await; // longer than the limit
+    assert_eq!(job_tests::measure::cpu_usec(&env, &id), before);
+    assert_eq!(api::job(&mut client, &id).await.state(), State::Paused);
+    api::resume(&mut client, &id).await.unwrap();
+    let job = api::ended(&mut client, &id).await;
+    assert_eq!(job.ended_by_limit, "cpu_time_limit");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn jobs_that_are_ending_or_have_ended_cannot_be_paused() {
+    let env = Env::start();
+    let mut client = env.client("user-a").await;
+    let text = "trap '' TERM; echo up; while :; do sleep 0.05; done";
+    let id = api::start(&mut client, api::script(text)).await.id;
+    until("it is up", || env.stdout_log(&id).contains("up").then_some(()));
+    api::stop(&mut client, &id, Duration::from_secs(60)).await;
+    let refused = api::pause(&mut client, &id).await.unwrap_err();
+    assert_precondition(&refused, &["stopping"]);
+    assert!(!frozen(&env, &id));
+    api::stop(&mut client, &id, Duration::ZERO).await;
+    api::ended(&mut client, &id).await;
+    let refused = api::pause(&mut client, &id).await.unwrap_err();
+    assert_precondition(&refused, &["finished"]);
+    env.assert_clean();
+}

@@ -1,0 +1,356 @@
+//! Jobs that are over: kept as they were whatever becomes of the broker's memory and index, removed
+//! by rule, out of the way when they cannot be read; and nothing is started on a full disk.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use job_api::client::Client;
+use job_api::v1::{Job, JobSpec, ListJobsRequest, StartJobRequest};
+use job_tests::{Env, api, scaled, until};
+use serde_json::Value;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+/// Of everybody's jobs, running ones too.
+async fn list(client: &mut Client, request: ListJobsRequest) -> Vec<Job> {
+    client.list_jobs(request).await.unwrap().into_inner().jobs
+}
+
+async fn try_request(client: &mut Client, spec: JobSpec, id: &str) -> Result<Job, Status> {
+    let request = StartJobRequest { spec: Some(spec), request_id: id.into() };
+    Ok(client.start_job(request).await?.into_inner().job.unwrap())
+}
+
+/// The ids of a user's jobs.
+fn ids(env: &Env, user: &str) -> BTreeSet<String> {
+    let out = env.jobctl(user, &["ps", "-a", "-q"]);
+    out.expect(0).out().split_whitespace().map(str::to_owned).collect()
+}
+
+fn directories(env: &Env) -> BTreeSet<String> {
+    let entries = fs::read_dir(env.path("state/jobs")).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// Runs a job to its end, as far as its last record.
+fn run(env: &Env, user: &str, text: &str) -> String {
+    let id = env.jobctl(user, &["start", "--", "sh", "-c", text]).id();
+    env.jobctl(user, &["-q", "wait", "--until", "end", &id]).expect(0);
+    until("its last record", || env.job_dir(&id).join("final.json").exists().then_some(()));
+    id
+}
+
+fn quarantined(env: &Env) -> Vec<(String, String)> {
+    let info = env.jobctl("admin", &["info", "-o", "json"]).json();
+    let all = info["quarantined"].as_array().cloned().unwrap_or_default();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    all.iter().map(|job| (text(&job["id"]), text(&job["reason"]))).collect()
+}
+
+fn until_quarantined(env: &Env, count: usize) -> Vec<(String, String)> {
+    until("quarantine", || Some(quarantined(env)).filter(|all| all.len() == count))
+}
+
+fn reason(status: &Status) -> String {
+    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
+}
+
+/// Everything that the contract tells of jobs that are over.
+async fn told(env: &Env) -> (Vec<Job>, Vec<Value>, Vec<Vec<u8>>) {
+    let mut client = env.client("user-a").await;
+    let listed = list(&mut client, ListJobsRequest::default()).await;
+    let (mut shown, mut logs) = (Vec::new(), Vec::new());
+    for job in &listed {
+        shown.push(env.jobctl("user-a", &["inspect", &job.id, "-o", "json"]).json());
+        logs.push(api::output(&mut client, &job.id).await.stdout);
+    }
+    (listed, shown, logs)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_job_looks_the_same_from_memory_from_the_index_and_from_its_files() {
+    let mut env = Env::start();
+    let mut client = env.client("user-a").await;
+    let mut spec = api::script("echo out; echo err >&2; exit 3");
+    spec.name = "exits".into();
+    spec.labels = [("team".to_owned(), "blue".to_owned())].into();
+    spec.env = [("TOKEN".to_owned(), "secret".to_owned())].into();
+    let exits = try_request(&mut client, spec.clone(), "first").await.unwrap().id;
+    try_request(&mut client, api::spec(&["/no/such/program"]), "second").await.unwrap_err();
+    let sleeps = api::start(&mut client, api::spec(&["sleep", "1000"])).await.id;
+    env.jobctl("user-a", &["stop", &sleeps]).expect(0);
+    api::ended(&mut client, &exits).await;
+    until("last records", || {
+        let has = |id: &String| env.job_dir(id).join("final.json").exists();
+        directories(&env).iter().all(has).then_some(())
+    });
+    let before = told(&env).await;
+    assert_eq!(before.0.len(), 3);
+
+    let index = env.path("state/finished.idx");
+    let damage: [fn(&std::path::Path); 4] = [
+        |_| (),
+        |index| fs::remove_file(index).unwrap(),
+        |index| {
+            let bytes = fs::read(index).unwrap();
+            fs::write(index, &bytes[..bytes.len() - 20]).unwrap();
+        },
+        |index| fs::write(index, [0; 4096]).unwrap(),
+    ];
+    for damage in damage {
+        env.stop_broker();
+        damage(&index);
+        env.start_broker();
+        assert_eq!(told(&env).await, before);
+        let mut client = env.client("user-a").await;
+        let again = try_request(&mut client, spec.clone(), "first").await.unwrap();
+        assert_eq!(again.id, exits, "it does not run twice");
+        let other = try_request(&mut client, api::spec(&["true"]), "first").await.unwrap_err();
+        assert_eq!(
+            (other.code(), reason(&other)),
+            (Code::AlreadyExists, "REQUEST_ID_REUSED".into())
+        );
+        let failed = try_request(&mut client, api::spec(&["/no/such/program"]), "second").await;
+        assert_eq!(reason(&failed.unwrap_err()), "START_FAILED");
+    }
+    assert_eq!(fs::read_to_string(&index).unwrap().lines().filter(|l| l.contains('{')).count(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn every_filter_finds_jobs_that_ended_under_an_earlier_broker() {
+    let mut env = Env::builder().admin("admin").start();
+    let mut client = env.client("user-a").await;
+    let mut spec = api::spec(&["true"]);
+    (spec.name, spec.labels) = ("one".into(), [("team".to_owned(), "blue".to_owned())].into());
+    let one = api::start(&mut client, spec).await.id;
+    let two = run(&env, "user-b", "exit 0");
+    api::ended(&mut client, &one).await;
+    env.restart_broker();
+    let mut admin = env.client("admin").await;
+    let running = env.jobctl("user-a", &["start", "--", "sleep", "1000"]).id();
+
+    let mut found = async |request| -> Vec<String> {
+        list(&mut admin, request).await.into_iter().map(|job| job.id).collect()
+    };
+    let any = ListJobsRequest::default;
+    assert_eq!(found(any()).await, [&*running, &*two, &*one]);
+    assert_eq!(found(ListJobsRequest { owner: "user-b".into(), ..any() }).await, [&*two]);
+    assert_eq!(found(ListJobsRequest { selector: "one".into(), ..any() }).await, [&*one]);
+    assert_eq!(found(ListJobsRequest { selector: two[..20].into(), ..any() }).await, [&*two]);
+    let labels = [("team".to_owned(), "blue".to_owned())].into();
+    assert_eq!(found(ListJobsRequest { labels, ..any() }).await, [&*one]);
+    assert_eq!(found(ListJobsRequest { states: vec![2], ..any() }).await, [&*running]);
+    assert_eq!(found(ListJobsRequest { states: vec![4], ..any() }).await, [&*two, &*one]);
+    let page = ListJobsRequest { page_size: 1, page_token: running.clone(), ..any() };
+    assert_eq!(found(page).await, [&*two]);
+    let now = Some(std::time::SystemTime::now().into());
+    let old = ListJobsRequest { ended_before: now, ..any() };
+    assert_eq!(found(old).await, [&*two, &*one]);
+
+    env.jobctl("user-a", &["prune", "--older-than", "0s"]).expect(0);
+    assert_eq!(directories(&env), [running, two].into(), "an owner prunes its own");
+}
+
+#[test]
+fn the_oldest_go_when_there_are_more_than_the_rules_allow_and_running_ones_stay() {
+    let mut env = Env::builder().retention("count = 2").start();
+    let running = env.jobctl("user-a", &["start", "--", "sleep", "1000"]).id();
+    let ended: Vec<_> = (0..4).map(|n| run(&env, "user-a", &format!("exit 0 # {n}"))).collect();
+    let left: BTreeSet<_> = [&running, &ended[2], &ended[3]].map(Clone::clone).into();
+    until("two are left", || (directories(&env) == left).then_some(()));
+    assert_eq!(ids(&env, "user-a"), left);
+    assert!(env.log().contains("retention.count"), "it is told: {}", env.log());
+    // The next broker finds the index of all and the directories of some.
+    env.restart_broker();
+    assert_eq!(ids(&env, "user-a"), left);
+    env.set_retention(&["age = \"1ms\""]);
+    env.restart_broker();
+    until("all that has ended is gone", || (directories(&env).len() == 1).then_some(()));
+    assert_eq!(ids(&env, "user-a"), [running].into());
+}
+
+#[test]
+fn output_and_owners_have_limits_of_their_own() {
+    let mut env = Env::builder().retention("bytes = 25000").start();
+    let text = "head -c 10000 /dev/zero";
+    let ended: Vec<_> = (0..3).map(|_| run(&env, "user-a", text)).collect();
+    until("one is gone", || (directories(&env).len() == 2).then_some(()));
+    assert!(!directories(&env).contains(&ended[0]));
+    env.set_retention(&["count_per_owner = 1"]);
+    env.restart_broker();
+    let others = run(&env, "user-b", text);
+    until("one of each", || (directories(&env).len() == 2).then_some(()));
+    assert_eq!(ids(&env, "user-a"), [ended[2].clone()].into());
+    assert_eq!(ids(&env, "user-b"), [others].into());
+}
+
+#[test]
+fn a_removal_that_a_crash_cut_short_is_finished_by_the_next_broker() {
+    let mut env = Env::start();
+    let (half, whole) = (run(&env, "user-a", "echo half"), run(&env, "user-a", "echo whole"));
+    env.kill_broker();
+    let doomed = env.path("state/jobs").join(format!(".removed-{half}"));
+    fs::rename(env.job_dir(&half), &doomed).unwrap();
+    fs::remove_file(doomed.join("spec.json")).unwrap();
+    env.start_broker();
+    assert_eq!(ids(&env, "user-a"), [whole.clone()].into());
+    assert_eq!(directories(&env), [whole.clone()].into());
+    assert_eq!(env.jobctl("user-a", &["logs", &whole]).out(), "whole\n");
+    env.jobctl("user-a", &["status", &half]).expect(1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_broker_killed_while_it_removes_leaves_whole_jobs_or_none() {
+    let mut env = Env::start();
+    let mut client = env.client("user-a").await;
+    for _ in 0..scaled(60, 20) {
+        let job = api::start(&mut client, api::spec(&["echo", "x"])).await;
+        api::ended(&mut client, &job.id).await;
+    }
+    env.stop_broker();
+    env.set_retention(&["age = \"1ms\""]);
+    for turn in 0..5 {
+        env.start_broker();
+        thread::sleep(Duration::from_micros(700 * turn)); // somewhere in the removals
+        env.kill_broker();
+        for name in directories(&env).iter().filter(|name| !name.starts_with('.')) {
+            for file in ["spec.json", "final.json", "stdout.log", "exit"] {
+                assert!(env.job_dir(name).join(file).exists(), "{file} of {name}");
+            }
+        }
+    }
+    env.start_broker();
+    until("all are gone", || directories(&env).is_empty().then_some(()));
+    assert_eq!(ids(&env, "user-a"), BTreeSet::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn nothing_is_started_below_the_watermark_and_a_repetition_is_answered() {
+    let mut env = Env::start();
+    let mut client = env.client("user-a").await;
+    let first = try_request(&mut client, api::spec(&["true"]), "r").await.unwrap();
+    api::ended(&mut client, &first.id).await;
+    env.set_retention(&["min_free = \"99.99%\""]);
+    env.restart_broker();
+    let mut client = env.client("user-a").await;
+    let refused = api::try_start(&mut client, api::spec(&["true"])).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused)), (Code::ResourceExhausted, "DISK_SPACE".into()));
+    let numbers = refused.get_details_error_info().unwrap().metadata;
+    let [free, needed] = ["free", "needed"].map(|key| numbers[key].parse::<u64>().unwrap());
+    assert!(free < needed, "{numbers:?}");
+    assert_eq!(directories(&env).len(), 1, "nothing of it was made");
+    let again = try_request(&mut client, api::spec(&["true"]), "r").await.unwrap();
+    assert_eq!(again.id, first.id);
+    let refused = env.jobctl("user-a", &["start", "--", "true"]);
+    assert!(refused.expect(125).err().contains("retention.min_free"), "{}", refused.err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn past_the_quota_of_output_nothing_is_started_until_some_is_removed() {
+    let env = Env::builder().retention("max_output = 15000").start();
+    let mut client = env.client("user-a").await;
+    let text = "head -c 10000 /dev/zero";
+    let ended = run(&env, "user-a", text);
+    // Running jobs count, too.
+    let running = api::start(&mut client, api::script(&format!("{text}; sleep 1000"))).await.id;
+    until("its output", || {
+        let log = fs::metadata(env.job_dir(&running).join("stdout.log"));
+        log.is_ok_and(|log| log.len() == 10_000).then_some(())
+    });
+    // What live jobs keep is measured once a second.
+    let refused = loop {
+        match api::try_start(&mut client, api::spec(&["true"])).await {
+            Ok(job) => drop(api::ended(&mut client, &job.id).await),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(reason(&refused), "OUTPUT_QUOTA");
+    let numbers = refused.get_details_error_info().unwrap().metadata;
+    assert_eq!((numbers["kept"].as_str(), numbers["max"].as_str()), ("20000", "15000"));
+    env.jobctl("user-a", &["rm", &ended]).expect(0);
+    api::start(&mut client, api::spec(&["true"])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_the_rules_would_remove_does_not_stand_in_the_way_of_a_start() {
+    let env = Env::builder().retention("max_output = 15000").retention("bytes = 12000").start();
+    let mut client = env.client("user-a").await;
+    for _ in 0..4 {
+        let spec = api::script("head -c 10000 /dev/zero");
+        let job = api::start(&mut client, spec).await;
+        api::ended(&mut client, &job.id).await;
+    }
+}
+
+/// FAULTS 22, of a record that breaks while the broker runs.
+#[test]
+fn a_record_that_is_damaged_meanwhile_is_found_when_it_is_asked_for() {
+    let env = Env::builder().admin("admin").start();
+    let (one, two) = (run(&env, "user-a", "echo one"), run(&env, "user-a", "echo two"));
+    fs::write(env.job_dir(&one).join("final.json"), "{").unwrap();
+    assert_eq!(ids(&env, "user-a"), [two].into(), "the rest is listed");
+    let quarantined = until_quarantined(&env, 1);
+    assert_eq!(quarantined[0].0, one);
+    assert!(quarantined[0].1.contains("final.json"), "{quarantined:?}");
+    assert_eq!(
+        fs::read(env.path("state/quarantine").join(&one).join("stdout.log")).unwrap(),
+        b"one\n"
+    );
+}
+
+/// FAULTS 22, with the index gone as well.
+#[test]
+fn without_an_index_damaged_records_are_found_all_the_same() {
+    let mut env = Env::builder().admin("admin").start();
+    let jobs: Vec<_> = (0..3).map(|_| run(&env, "user-a", "echo x")).collect();
+    env.kill_broker();
+    fs::remove_file(env.path("state/finished.idx")).unwrap();
+    fs::write(env.job_dir(&jobs[0]).join("spec.json"), "").unwrap();
+    fs::remove_file(env.job_dir(&jobs[1]).join("spec.json")).unwrap();
+    env.start_broker();
+    let quarantined = until_quarantined(&env, 2);
+    assert!(quarantined.iter().all(|(id, _)| jobs[..2].contains(id)), "{quarantined:?}");
+    assert_eq!(ids(&env, "user-a"), [jobs[2].clone()].into());
+    // And stays found.
+    env.restart_broker();
+    assert_eq!(until_quarantined(&env, 2), quarantined);
+}
+
+/// FAULTS 22, of a job that runs.
+#[test]
+fn a_running_job_with_a_corrupt_spec_runs_on_and_is_moved_away_when_it_has_ended() {
+    let mut env = Env::builder().admin("admin").start();
+    let gate = env.gate();
+    let text = format!("echo up; {}; echo done", gate.wait());
+    let id = env.jobctl("user-a", &["start", "--user", "pool", "--", "sh", "-c", &text]).id();
+    env.kill_broker();
+    fs::write(env.job_dir(&id).join("spec.json"), "{").unwrap();
+    env.start_broker();
+    let quarantined = until_quarantined(&env, 1);
+    assert_eq!(quarantined[0].0, id);
+    assert!(quarantined[0].1.contains("still runs"), "{quarantined:?}");
+    assert!(!env.cgroup().work(&id).is_empty() && env.cgroup().shim(&id).is_some());
+    env.jobctl("user-a", &["status", &id]).expect(1);
+    // Its uid is nobody else's.
+    let own = uid(env.cgroup().work(&id)[0]);
+    let other = env.jobctl("user-a", &["start", "--user", "pool", "--", "sleep", "1000"]).id();
+    assert_ne!(uid(env.cgroup().work(&other)[0]), own);
+    env.jobctl("user-a", &["rm", "--force", &other]).expect(0);
+
+    gate.open();
+    let aside = env.path("state/quarantine").join(&id);
+    until("it is moved", || aside.exists().then_some(()));
+    assert_eq!(fs::read(aside.join("stdout.log")).unwrap(), b"up\ndone\n");
+    let quarantined = until_quarantined(&env, 1);
+    assert!(!quarantined[0].1.contains("still runs"), "{quarantined:?}");
+    env.assert_clean();
+}
+
+fn uid(pid: i32) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    status.lines().find(|line| line.starts_with("Uid:")).unwrap().to_owned()
+}

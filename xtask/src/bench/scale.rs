@@ -1,0 +1,188 @@
+//! A start over 1,000 running and 100,000 finished jobs, and lists of them. The finished ones are
+//! copies of one that has run, each with an id, an owner, a name and labels of its own.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use job_api::client::Client;
+use job_api::v1::job::State;
+use job_api::v1::wait_job_request::Until;
+use job_api::v1::{GetJobRequest, ListJobsRequest};
+use serde_json::{Value, json};
+
+use super::report::Row;
+use super::{Bench, api, idle, median, usage};
+use crate::interrupt;
+use crate::site::{Ending, IDENTITIES, Site};
+
+/// Jobs of a page.
+const PAGE: usize = 100;
+
+pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
+    let (running, finished) = (bench.rounds(100, 1000), bench.rounds(10_000, 100_000));
+    let rounds = bench.rounds(10, 50);
+    let broker = bench.broker()?;
+    let site = &broker.site;
+    let first = api::runtime()?.block_on(async {
+        let mut client = api::client(site).await?;
+        let job = api::start(&mut client, &["true"]).await?;
+        api::wait(&mut client, &job.id, Until::End).await
+    })?;
+    idle::start(site, running)?;
+    let live = fs::read_dir(site.cgroup()?)?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .find(|name| name.len() == 36)
+        .context("no job runs")?;
+    site.end(Ending::Asked)?;
+    let middle = copies(&site.file("state/jobs"), &first.id, finished - 1)?;
+
+    // Without the index, as the first broker of this version finds it.
+    let _ = fs::remove_file(site.file("state/finished.idx")); // absent is as good
+    let (_, _, rebuilt) = start(bench, site, &live)?;
+    let (mut ready, mut adopted, mut listed) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..bench.rounds(2, 5) {
+        site.end(Ending::Killed)?;
+        let (up, answers, knows) = start(bench, site, &live)?;
+        ready.push(up);
+        adopted.push(answers);
+        listed.push(knows);
+        interrupt::check()?;
+    }
+    let rss = usage::rss(site.broker_pid().context("the broker has ended")?)?;
+    let pages = api::runtime()?.block_on(pages(site, &middle, rounds))?;
+    idle::end_all(site)?;
+    broker.close()?;
+    let what = format!("{running} running and {finished} finished jobs");
+    let mut rows = vec![
+        Row::new(format!("broker ready over {what}"), median(&ready), "s").at_most(2.0),
+        Row::new("the same, a running job is answered for", median(&adopted), "s").at_most(2.0),
+        Row::new("the same, all of them can be listed", median(&listed), "s").at_most(2.0),
+        Row::new("the same, without the index of finished jobs", rebuilt, "s"),
+        Row::new("the same, RSS of the broker", rss / 1e6, "MB").at_most(128.0),
+    ];
+    for (name, took) in pages {
+        let name = format!("a page of {PAGE} from {finished}, {name}");
+        rows.push(Row::new(name, median(&took), "ms").at_most(20.0));
+    }
+    Ok(rows)
+}
+
+/// From the start of the process, in seconds: until it accepts connections, has answered for a job
+/// that runs, and has answered for a list.
+fn start(bench: &Bench, site: &Site, live: &str) -> Result<(f64, f64, f64)> {
+    let begin = Instant::now();
+    site.start_unasked(&bench.programs)?;
+    let ready = begin.elapsed();
+    api::runtime()?.block_on(async {
+        let mut client = api::client(site).await?;
+        let answer = client.get_job(GetJobRequest { id: live.into() }).await?;
+        let job = answer.into_inner().job;
+        ensure!(job.is_some_and(|job| job.state() == State::Running), "{live} does not run");
+        let adopted = begin.elapsed();
+        page(&mut client, ListJobsRequest::default()).await?;
+        Ok((ready.as_secs_f64(), adopted.as_secs_f64(), begin.elapsed().as_secs_f64()))
+    })
+}
+
+/// Milliseconds for each way to ask.
+async fn pages(site: &Site, middle: &str, rounds: usize) -> Result<Vec<(&'static str, Vec<f64>)>> {
+    let mut client = api::client(site).await?;
+    let any = || ListJobsRequest {
+        states: vec![State::Finished.into()],
+        page_size: PAGE as u32,
+        ..Default::default()
+    };
+    let labels = [("team".to_owned(), "t7".to_owned())].into();
+    let asked = [
+        ("the newest", any()),
+        ("from a place in it", ListJobsRequest { page_token: middle.to_owned(), ..any() }),
+        ("of an owner", ListJobsRequest { owner: IDENTITIES[2].into(), ..any() }),
+        ("by a label", ListJobsRequest { labels, ..any() }),
+        ("by a name", ListJobsRequest { selector: "job-7".into(), ..any() }),
+    ];
+    let mut all = Vec::new();
+    for (name, request) in asked {
+        let mut took = Vec::new();
+        for _ in 0..rounds {
+            let begin = Instant::now();
+            page(&mut client, request.clone()).await?;
+            took.push(begin.elapsed().as_secs_f64() * 1e3);
+        }
+        all.push((name, took));
+        interrupt::check()?;
+    }
+    Ok(all)
+}
+
+/// A full page.
+async fn page(client: &mut Client, request: ListJobsRequest) -> Result<()> {
+    let jobs = client.list_jobs(request).await?.into_inner().jobs;
+    ensure!(jobs.len() == PAGE, "{} jobs on a page", jobs.len());
+    Ok(())
+}
+
+/// `count` copies of a finished job, one for each 50 ms before now; the id of one in the middle.
+fn copies(jobs: &Path, template: &str, count: usize) -> Result<String> {
+    let files = read_files(&jobs.join(template)).context("cannot read a finished job")?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = u64::try_from(now.as_millis())?;
+    let mut middle = String::new();
+    for n in 0..count {
+        let ms = now - 50 * (count - n) as u64;
+        // A UUID of version 7 (RFC 9562): 48 bits of time, version, variant, and what is unique.
+        let id = format!("{:08x}-{:04x}-7000-8000-{n:012x}", ms >> 16, ms & 0xffff);
+        let changes = json!({
+            "id": id, "created_ns": ms * 1_000_000, "request_id": format!("request-{n}"),
+            "owner": IDENTITIES[if n % 10 == 0 { 2 } else { 1 }],
+            "spec": { "name": format!("job-{}", n % 500), "labels": { "team": format!("t{}", n % 20) } },
+        });
+        let dir = jobs.join(&id);
+        write_files(&dir, &files, &changes).with_context(|| dir.display().to_string())?;
+        if n % 1000 == 0 {
+            interrupt::check()?;
+        }
+        if n == count / 2 {
+            middle = id;
+        }
+    }
+    Ok(middle)
+}
+
+fn read_files(dir: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        files.push((entry.file_name().to_string_lossy().into_owned(), fs::read(entry.path())?));
+    }
+    Ok(files)
+}
+
+fn write_files(dir: &Path, files: &[(String, Vec<u8>)], changes: &Value) -> Result<()> {
+    DirBuilder::new().mode(0o700).create(dir)?;
+    for (name, bytes) in files {
+        if name == "spec.json" {
+            let mut spec: Value = serde_json::from_slice(bytes)?;
+            overlay(&mut spec, changes);
+            fs::write(dir.join(name), serde_json::to_vec(&spec)?)?;
+        } else {
+            fs::write(dir.join(name), bytes)?;
+        }
+    }
+    Ok(())
+}
+
+/// What `changes` has is set in `value`, at any depth.
+fn overlay(value: &mut Value, changes: &Value) {
+    match (value, changes) {
+        (Value::Object(value), Value::Object(changes)) => {
+            for (key, change) in changes {
+                overlay(value.entry(key).or_insert(Value::Null), change);
+            }
+        }
+        (value, change) => *value = change.clone(),
+    }
+}

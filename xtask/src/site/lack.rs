@@ -1,0 +1,108 @@
+//! Whether the jobs of a site can have every kind of limit on this host.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::{IDENTITIES, Site};
+use crate::process;
+
+/// What this host lacks.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Lack {
+    /// The beginning of a sentence: "this host has no memory controller for jobs (why)".
+    pub(crate) words: String,
+    /// An option of `jobctl run` that is refused for it.
+    pub(crate) refused: String,
+}
+
+/// The controllers that limits need, each with an option that needs it. First what is missed first.
+const OPTIONS: [(&str, &str); 4] = [
+    ("memory", "--memory=64M"),
+    ("cpu", "--cpus=0.2"),
+    ("pids", "--pids-limit=10"),
+    ("io", "--device-write-bps=5M"),
+];
+
+impl Site {
+    /// What keeps jobs from limits of CPU, memory, processes and the disk of a directory; `None` if
+    /// they can have them all. The broker must run.
+    ///
+    /// # Errors
+    /// The broker does not answer.
+    pub(crate) fn lack(&self, directory: &Path) -> Result<Option<Lack>> {
+        let info = process::output(self.jobctl(IDENTITIES[0]).args(["info", "-o", "json"]))?;
+        let info = serde_json::from_str(&info).context("jobctl info: bad JSON")?;
+        match controllers(&info) {
+            Some(lack) => Ok(Some(lack)),
+            None => self.disk(directory),
+        }
+    }
+
+    /// By trying it: which file systems are on a disk that can be limited, the broker knows.
+    fn disk(&self, directory: &Path) -> Result<Option<Lack>> {
+        let refused = format!("--device-write-bps={}:1G", directory.display());
+        let mut run = self.jobctl(IDENTITIES[0]);
+        run.args(["run", &refused, "--", "true"]).stdin(Stdio::null());
+        let output = run.output().context("cannot run jobctl")?;
+        if output.status.success() {
+            return Ok(None);
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let why = said.trim_end().trim_start_matches("jobctl: cannot start: ");
+        let directory = directory.display();
+        let words =
+            format!("this host cannot limit what jobs do on the disk of {directory} ({why})");
+        Ok(Some(Lack { words, refused }))
+    }
+}
+
+/// From `GetServerInfoResponse`.
+fn controllers(info: &Value) -> Option<Lack> {
+    let why = |name: &str| info["missing_controllers"][name].as_str();
+    let missing: Vec<_> = OPTIONS.iter().filter(|(name, _)| why(name).is_some()).collect();
+    let (first, option) = missing.first()?;
+    let names: Vec<&str> = missing.iter().map(|(name, _)| *name).collect();
+    let controllers = match names.as_slice() {
+        [one] => format!("{one} controller"),
+        [some @ .., last] => format!("{} and {last} controllers", some.join(", ")),
+        [] => return None,
+    };
+    let why = why(first).unwrap_or_default();
+    let why = if names.len() > 1 { format!("{first}: {why}") } else { why.to_owned() };
+    let words = format!("this host has no {controllers} for jobs ({why})");
+    Some(Lack { words, refused: (*option).to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_missing_controller_is_named_with_its_reason() {
+        let info = json!({"controllers": ["cpu", "memory", "pids"],
+                          "missing_controllers": {"io": "held by cgroup v1"}});
+        let expected = Lack {
+            words: "this host has no io controller for jobs (held by cgroup v1)".into(),
+            refused: "--device-write-bps=5M".into(),
+        };
+        assert_eq!(controllers(&info), Some(expected));
+    }
+
+    #[test]
+    fn of_several_the_first_has_its_reason() {
+        let info = json!({"missing_controllers": {"cpu": "c", "pids": "p", "memory": "m"}});
+        let lack = controllers(&info).expect("three are missing");
+        let words = "this host has no memory, cpu and pids controllers for jobs (memory: m)";
+        assert_eq!((lack.words.as_str(), lack.refused.as_str()), (words, "--memory=64M"));
+    }
+
+    #[test]
+    fn a_host_with_all_controllers_lacks_none() {
+        assert_eq!(controllers(&json!({"missing_controllers": {}})), None);
+    }
+}
