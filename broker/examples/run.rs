@@ -24,7 +24,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         run_dir: home.join("run"),
         shim: shim.into(),
         shim_user: "64998".into(), // a number, for hosts without the account job-shim
-        cgroup: format!("job-broker-example-{}", std::process::id()).into(),
+        cgroup: Some(format!("job-broker-example-{}", std::process::id()).into()),
         ..Jobs::default()
     };
     let supervisor = Supervisor::open(config, LimitTables::default(), Retention::default()).await?;

@@ -20,7 +20,8 @@ mod serve;
 mod service;
 pub mod store;
 mod sys;
+mod systemd;
 
 pub use id::JobId;
 pub use jobs::Supervisor;
-pub use service::run;
+pub use service::{command, run};

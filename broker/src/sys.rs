@@ -90,6 +90,35 @@ pub(crate) fn keep_freed_memory() {
     }
 }
 
+/// The first descriptor that systemd passes, sd_listen_fds(3), if it is a listening TCP socket. To
+/// be called once, early, by whoever knows from the environment that there is one.
+///
+/// # Errors
+/// EBADF, ENOTSOCK; `InvalidInput` for another kind of socket.
+pub(crate) fn first_passed_listener() -> io::Result<std::net::TcpListener> {
+    const FIRST: RawFd = 3;
+    let option = |name| {
+        let (mut value, mut length) = (0 as c_int, size_of::<c_int>() as libc::socklen_t);
+        // SAFETY: value and length are ours and of the size that is said.
+        check(unsafe {
+            let (value, length) = ((&raw mut value).cast(), &raw mut length);
+            libc::getsockopt(FIRST, libc::SOL_SOCKET, name, value, length) as libc::c_long
+        })?;
+        io::Result::Ok(value)
+    };
+    let is_tcp =
+        option(libc::SO_PROTOCOL)? == libc::IPPROTO_TCP && option(libc::SO_ACCEPTCONN)? == 1;
+    if !is_tcp {
+        let fault = "what systemd passes is no listening TCP socket";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, fault));
+    }
+    // SAFETY: it is open, since getsockopt has answered, and nobody else in this process owns what
+    // came from outside under this number.
+    let fd = unsafe { OwnedFd::from_raw_fd(FIRST) };
+    nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
+    Ok(fd.into())
+}
+
 /// Registers a descriptor with the runtime, to wait until it is readable.
 ///
 /// # Errors

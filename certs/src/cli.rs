@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::{
     Authority, CA_VALIDITY, Issued, SERVER_VALIDITY, ServerNames, USER_VALIDITY, clock, days, show,
@@ -110,6 +110,12 @@ fn validity() -> clap::builder::RangedI64ValueParser<u32> {
 
 fn whole_days(validity: Duration) -> u32 {
     u32::try_from(validity.as_secs() / days(1).as_secs()).unwrap_or(u32::MAX)
+}
+
+/// The grammar of the command line, for the manual page and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command line of this process.

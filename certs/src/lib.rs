@@ -23,7 +23,7 @@ mod names;
 mod show;
 
 pub use authority::{Authority, Issued, ServerNames, Signed};
-pub use cli::run;
+pub use cli::{command, run};
 pub use leaf::{Leaf, Usage};
 
 use std::time::Duration;

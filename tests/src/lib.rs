@@ -16,6 +16,7 @@ mod env;
 pub mod host;
 mod jobctl;
 pub mod ledger;
+pub mod machine;
 pub mod measure;
 pub mod oracle;
 mod patience;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, demo, down, interrupt, programs, restart, soak, test, up, vm};
+use crate::{bench, demo, down, interrupt, package, programs, restart, soak, test, up, vm};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The project's own commands", version)]
@@ -36,7 +36,9 @@ enum Command {
     DemoLimits(demo::visit::Args),
     /// Build job-broker, jobctl, job-certs and the static job-shim, and say where they are
     Build(programs::Args),
-    /// Formatting, lints, unit tests, end-to-end tests here and in the testbed VM
+    /// Make the Debian package
+    Package(package::Args),
+    /// Formatting, lints, unit tests, end-to-end tests here and in the testbed VMs, the package
     Test(test::Args),
     /// Kill broker and shims at random moments under load, for a long time
     Soak(soak::Args),
@@ -57,6 +59,7 @@ pub(crate) fn dispatch() -> ExitCode {
         Command::BenchLimits(args) => bench::limits::run(&args),
         Command::DemoLimits(args) => demo::visit::run(&args),
         Command::Build(args) => programs::run(&args),
+        Command::Package(args) => package::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Soak(args) => soak::run(&args),
         // Like `docker run`: 125 is the VM's own failure, everything else is the command's status.

@@ -10,6 +10,7 @@ mod cli;
 mod demo;
 mod down;
 mod interrupt;
+mod package;
 mod packages;
 mod process;
 mod programs;

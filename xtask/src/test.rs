@@ -1,5 +1,7 @@
 //! `cargo xtask test`: everything that must hold before a change goes in.
 
+mod systemd;
+
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -8,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::programs::{self, Profile, Programs};
+use crate::vm::Suite;
 use crate::{process, workspace};
 
 /// The package with the end-to-end tests.
@@ -22,9 +25,12 @@ const WITH_DISK: &str = "mkdir -m 1777 /mnt/disk/jobs || exit
 /// The arguments of `cargo xtask test`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Leave out the end-to-end tests in the testbed VM
+    /// Leave out what needs a testbed VM
     #[arg(long)]
     native: bool,
+    /// Install the package in machines with systemd 252 and 257, too; about 15 minutes more
+    #[arg(long)]
+    systemd: bool,
     /// Only tests whose name contains one of these
     filter: Vec<String>,
 }
@@ -74,6 +80,15 @@ fn end_to_end(report: &mut Report, args: &Args, programs: &Programs) {
         report.skip("end-to-end tests in the VM", "--native");
     } else {
         report.step("end-to-end tests in the VM", || in_the_vm(&args.filter, programs));
+        if !args.systemd {
+            report.skip("the package under systemd 252 and 257", "only with --systemd");
+            return;
+        }
+        for (suite, version) in [(Suite::Bookworm, 252), (Suite::Trixie, 257)] {
+            report.step(&format!("the package under systemd {version}"), || {
+                systemd::run(suite, &args.filter, programs)
+            });
+        }
     }
 }
 

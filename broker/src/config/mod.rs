@@ -37,7 +37,7 @@ pub struct Config {
 }
 
 /// The part of the configuration that a [`crate::Supervisor`] needs: all but the network.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Jobs {
     /// Jobs on disk; root 0700.
@@ -48,8 +48,9 @@ pub struct Jobs {
     pub shim: PathBuf,
     /// The account, or the number, that shims run as. Never that of a job.
     pub shim_user: String,
-    /// The cgroup that holds all jobs, below the cgroup2 mount.
-    pub cgroup: PathBuf,
+    /// The cgroup that holds all jobs, below the cgroup2 mount. Absent: a scope of systemd's where
+    /// systemd is process 1, `job-broker` elsewhere.
+    pub cgroup: Option<PathBuf>,
     /// Controllers without which the broker refuses to start.
     pub require_controllers: Vec<String>,
     /// Whom jobs may run as; the first is the default. `nobody`, `pool`, or accounts of this host.
@@ -92,7 +93,7 @@ impl Default for Jobs {
             run_dir: "/run/job-broker".into(),
             shim: "/usr/lib/job-broker/job-shim".into(),
             shim_user: "job-shim".into(),
-            cgroup: "job-broker".into(),
+            cgroup: None,
             require_controllers: Vec::new(),
             run_as: vec!["nobody".into(), "pool".into()],
             // Beyond nobody (65534), systemd's DynamicUser= (61184-65519) and its containers
@@ -181,8 +182,11 @@ impl Jobs {
                 format!("is {:?}; it must be [first, last] with 0 < first <= last", self.pool);
             return Err(("jobs.pool", fault));
         }
-        let plain = self.cgroup.components().all(|c| matches!(c, std::path::Component::Normal(_)));
-        if !plain || self.cgroup.as_os_str().is_empty() {
+        let is_plain = |path: &Path| {
+            path.components().all(|c| matches!(c, std::path::Component::Normal(_)))
+                && !path.as_os_str().is_empty()
+        };
+        if !self.cgroup.as_deref().is_none_or(is_plain) {
             let fault = "must be a relative path below the cgroup2 mount, without \"..\"";
             return Err(("jobs.cgroup", fault.into()));
         }

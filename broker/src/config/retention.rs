@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use super::limits::{duration, size, written};
 
 /// `[retention]`. Without keys, everything is kept until somebody removes it.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retention {
     /// A job that ended longer ago is removed.

@@ -32,7 +32,8 @@ const PAGE: (usize, usize) = (1000, 100);
 #[derive(Debug, Clone)]
 pub(crate) struct Grpc {
     supervisor: Supervisor,
-    policy: Arc<Policy>,
+    /// As of the last reload.
+    policy: watch::Receiver<Policy>,
     started_at: SystemTime,
     /// Becomes true when the broker is about to end: streams end, jobs do not.
     closing: watch::Receiver<bool>,
@@ -41,11 +42,11 @@ pub(crate) struct Grpc {
 /// The service for a router, with its limits.
 pub(crate) fn service(
     supervisor: Supervisor,
-    policy: Policy,
+    policy: watch::Receiver<Policy>,
     closing: watch::Receiver<bool>,
 ) -> JobServiceServer<Grpc> {
     let started_at = SystemTime::now();
-    let grpc = Grpc { supervisor, policy: Arc::new(policy), started_at, closing };
+    let grpc = Grpc { supervisor, policy, started_at, closing };
     JobServiceServer::new(grpc).max_decoding_message_size(MAX_REQUEST)
 }
 
@@ -60,7 +61,8 @@ impl Grpc {
     }
 
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
-        Ok(self.policy.caller(self.peer(request)?.identity))
+        let peer = self.peer(request)?;
+        Ok(self.policy.borrow().caller(peer.identity))
     }
 
     async fn job(&self, caller: &Caller, id: &str) -> Result<Authorized<Arc<Job>>, Status> {

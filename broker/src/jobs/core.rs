@@ -14,7 +14,7 @@ use super::attend;
 use super::errors::{FindError, StartError};
 use super::failure::failure;
 use super::figures::Figures;
-use super::job::{Job, Link};
+use super::job::{Job, Link, StopAsked};
 use super::past;
 use super::retention::LiveOutput;
 use super::spec::JobSpec;
@@ -119,7 +119,7 @@ impl Ground {
 pub(super) struct Core {
     pub(super) ground: Arc<Ground>,
     pub(super) config: config::Jobs,
-    pub(super) limits: LimitTables,
+    pub(super) limits: watch::Sender<Arc<LimitTables>>,
     pub(super) retention: config::Retention,
     pub(super) live_output: LiveOutput,
     pub(super) nobody: Account,
@@ -143,6 +143,11 @@ pub(super) enum Registered {
 impl Core {
     pub(super) fn table(&self) -> MutexGuard<'_, Table> {
         self.ground.table()
+    }
+
+    /// What jobs may use, as of the last reload.
+    pub(super) fn limits(&self) -> Arc<LimitTables> {
+        Arc::clone(&self.limits.borrow())
     }
 
     /// As whom it would run, and whether its limits can be enforced here.
@@ -278,6 +283,19 @@ impl Core {
     /// It has used nothing, and might have used this.
     fn ended_at_start(&self, job: &Job) -> Figures {
         Figures { limits: job.terms().rows(None), ..Figures::default() }
+    }
+
+    /// Asks all processes of a job to end, and kills them after the grace period. Answers at once;
+    /// nothing is done to a job that has ended.
+    pub(super) fn stop(self: &Arc<Core>, job: &Arc<Job>, asked: StopAsked) {
+        if job.snapshot().state.is_over() {
+            return;
+        }
+        tracing::info!(job = %job.id(), by = asked.by, "stop asked");
+        job.ask_stop(asked.clone());
+        let told = job.tell(&asked.message()); // one that is unreachable now is told when it is not
+        let (core, job, grace) = (Arc::clone(self), Arc::clone(job), asked.grace);
+        self.runtime.spawn(async move { core.enforce_stop(job, grace, told.is_ok()).await });
     }
 
     /// The shim does the stopping. Should it not answer, the broker does, as root.

@@ -16,6 +16,7 @@ mod pause;
 mod quarantine;
 pub mod recover;
 mod retention;
+mod scope;
 pub mod spec;
 pub mod state;
 mod supervisor;

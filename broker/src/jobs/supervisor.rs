@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use job_shim::wire::{InputAck, Signal, Source, ToShim};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use super::adopt;
 use super::core::{Core, Ground, NotKnown, Registered};
@@ -16,6 +17,7 @@ use super::job::{Job, StopAsked};
 use super::output::{OutputError, OutputReader, Range};
 use super::past;
 use super::retention::LiveOutput;
+use super::scope;
 use super::spec::{Defaults, JobSpec, Refusal, Wish};
 use super::state::Snapshot;
 use super::table::Known;
@@ -78,7 +80,7 @@ impl Supervisor {
         let core = Core {
             ground,
             config,
-            limits,
+            limits: watch::Sender::new(Arc::new(limits)),
             retention,
             live_output: LiveOutput::default(),
             nobody,
@@ -86,6 +88,7 @@ impl Supervisor {
         };
         let core = Arc::new(core);
         tokio::spawn(Arc::clone(&core).prune());
+        tokio::spawn(scope::attend(Arc::clone(&core)));
         Ok(Supervisor { core })
     }
 
@@ -98,7 +101,7 @@ impl Supervisor {
         let defaults = Defaults {
             run_as: config.run_as.clone(),
             stop_timeout: config.stop_timeout(),
-            limits: self.core.limits.clone(),
+            limits: self.limits().as_ref().clone(),
         };
         JobSpec::check(wish, &defaults)
     }
@@ -221,19 +224,10 @@ impl Supervisor {
     /// job's own). Answers at once; nothing is done to a job that has ended.
     pub fn stop(&self, job: &Authorized<Arc<Job>>, grace: Option<Duration>) {
         let (caller, job) = (job.caller(), job.subject());
-        if job.snapshot().state.is_over() {
-            return;
-        }
         let grace = grace.unwrap_or(job.record().spec.stop_timeout);
         let by = caller.identity().to_string();
-        let source = source(caller.role());
-        tracing::info!(job = %job.id(), by, "stop asked");
-        let asked = StopAsked { source, by, grace, at: Instant::now() };
-        job.ask_stop(asked.clone());
-        let told = job.tell(&asked.message()); // one that is unreachable now is told when it is not
-        let core = Arc::clone(&self.core);
-        let job = Arc::clone(job);
-        self.core.runtime.spawn(async move { core.enforce_stop(job, grace, told.is_ok()).await });
+        let asked = StopAsked { source: source(caller.role()), by, grace, at: Instant::now() };
+        self.core.stop(job, asked);
     }
 
     /// One signal to the process group of the main process.
@@ -345,8 +339,13 @@ impl Supervisor {
     }
 
     /// What jobs may use.
-    pub fn limits(&self) -> &LimitTables {
-        &self.core.limits
+    pub fn limits(&self) -> Arc<LimitTables> {
+        self.core.limits()
+    }
+
+    /// What jobs that start, or are given other limits, may use from now on.
+    pub fn set_limits(&self, limits: LimitTables) {
+        self.core.limits.send_replace(Arc::new(limits));
     }
 
     /// What jobs get by default.

@@ -117,7 +117,7 @@ impl Core {
         }
         let new = old.changed_by(&asked);
         faults.extend(asked.faults());
-        faults.extend(new.above(&self.limits.max));
+        faults.extend(new.above(&self.limits().max));
         if faults.is_empty() { Ok(new) } else { Err(UpdateError::Invalid(faults)) }
     }
 

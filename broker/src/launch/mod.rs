@@ -76,9 +76,10 @@ impl Launcher {
         let null = Path::new("/dev/null");
         let mut read_write = OpenOptions::new();
         read_write.read(true).write(true);
+        let program = File::open(&config.shim).map_err(io("open", &config.shim))?;
         Ok(Launcher {
-            tree: Tree::open(&config.cgroup, &config.require_controllers)?,
-            program: File::open(&config.shim).map_err(io("open", &config.shim))?,
+            tree: Tree::open(config.cgroup.as_deref(), &config.require_controllers, &program)?,
+            program,
             null: read_write.open(null).map_err(io("open", null))?,
             run_dir: File::open(run_dir).map_err(io("open", run_dir))?,
             boot_id,
@@ -142,7 +143,7 @@ impl Launcher {
     fn bring_shim(&self, dir: &Path, job: &SpecRecord) -> Result<(Shim, u32, Uuid), LaunchError> {
         let cgroup = self.tree.job(job.id);
         let create = |source| LaunchError::CreateCgroup { path: self.tree.path().into(), source };
-        cgroup.create(&self.tree).map_err(create)?;
+        self.tree.ensure().and_then(|()| cgroup.create(&self.tree)).map_err(create)?;
         crash::at(Point::CgroupMade);
         Terms::of(job).plan().apply(&self.tree, &cgroup).map_err(LaunchError::Limits)?;
         crash::at(Point::LimitsSet);

@@ -1,14 +1,19 @@
-//! Where the jobs' cgroups are, and which controllers they can have: `<mount>/<configured>`, root
-//! 0700. Source: Documentation/admin-guide/cgroup-v2.rst.
+//! Where the jobs' cgroups are, and which controllers they can have: `<mount>/<configured>`, or a
+//! scope of systemd's; root 0700. Source: Documentation/admin-guide/cgroup-v2.rst.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::cgroup::JobCgroup;
 use crate::id::JobId;
+use crate::systemd;
+use crate::systemd::scope::{Readiness, Scope};
+
+/// Below the mount, where nothing is configured and systemd is not process 1.
+const PLAIN: &str = "job-broker";
 
 /// What limits need.
 pub const CONTROLLERS: [&str; 4] = ["cpu", "memory", "io", "pids"];
@@ -18,6 +23,8 @@ pub const CONTROLLERS: [&str; 4] = ["cpu", "memory", "io", "pids"];
 pub struct Tree {
     mount: PathBuf,
     root: PathBuf,
+    /// Where systemd has made it.
+    scope: Option<Scope>,
     /// For `cgroup.subtree_control` of a job: "+cpu +memory".
     enable: String,
     /// Of [`CONTROLLERS`], with the reason.
@@ -40,6 +47,17 @@ pub enum TreeError {
         /// Which, and why.
         missing: Vec<String>,
     },
+    /// systemd, or the bus.
+    #[error(
+        "cannot have the scope {name} for the jobs: {source}; with jobs.cgroup in the configuration \
+         they get a plain cgroup, without systemd's help"
+    )]
+    Scope {
+        /// The unit.
+        name: &'static str,
+        /// Why.
+        source: io::Error,
+    },
     /// The kernel said no.
     #[error("cannot {step} {path}: {source}")]
     Io {
@@ -54,11 +72,16 @@ pub enum TreeError {
 
 impl Tree {
     /// Finds the cgroup2 mount, wherever it is, makes `below` in it, and enables for it what
-    /// limits need, on the whole way down.
+    /// limits need, on the whole way down. Where nothing is configured, systemd makes a scope, which
+    /// `keeper` keeps, if systemd is there.
     ///
     /// # Errors
     /// [`TreeError`].
-    pub fn open(below: &Path, required: &[String]) -> Result<Tree, TreeError> {
+    pub fn open(
+        below: Option<&Path>,
+        required: &[String],
+        keeper: &File,
+    ) -> Result<Tree, TreeError> {
         let io = |step, path: &Path| {
             let path = path.to_owned();
             move |source| TreeError::Io { step, path, source }
@@ -66,8 +89,19 @@ impl Tree {
         let mountinfo = Path::new("/proc/self/mountinfo");
         let mounts = fs::read_to_string(mountinfo).map_err(io("read", mountinfo))?;
         let mount = cgroup2_mount(&mounts).ok_or(TreeError::NotMounted)?;
-        let root = mount.join(below);
+        let scope = match below {
+            None if systemd::is_init() => Some(Scope::open(&mount, keeper)),
+            _ => None,
+        };
+        let scope = scope
+            .transpose()
+            .map_err(|source| TreeError::Scope { name: systemd::scope::NAME, source })?;
+        let root = match &scope {
+            Some(scope) => scope.path().to_owned(),
+            None => mount.join(below.unwrap_or(Path::new(PLAIN))),
+        };
         DirBuilder::new().recursive(true).mode(0o700).create(&root).map_err(io("create", &root))?;
+        fs::set_permissions(&root, Permissions::from_mode(0o700)).map_err(io("chmod", &root))?;
         let kill = root.join("cgroup.kill");
         kill.metadata().map_err(io("find (Linux 5.14 has it)", &kill))?;
         let mut missing = BTreeMap::new();
@@ -88,12 +122,33 @@ impl Tree {
         let present = CONTROLLERS.iter().filter(|name| !missing.contains_key(**name));
         let enable: Vec<_> = present.map(|name| format!("+{name}")).collect();
         let files = files(&root).map_err(io("list", &root))?;
-        Ok(Tree { mount, root, enable: enable.join(" "), missing, files })
+        Ok(Tree { mount, root, scope, enable: enable.join(" "), missing, files })
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.root
+    }
+
+    /// The scope that it is, if systemd has made it.
+    pub(crate) fn scope(&self) -> Option<&Scope> {
+        self.scope.as_ref()
+    }
+
+    /// Makes sure that a job can be put here: a scope may have been stopped, or its keeper killed.
+    /// Costs one system call where all is well. Blocks.
+    ///
+    /// # Errors
+    /// The scope is being stopped, or systemd cannot make it anew.
+    pub fn ensure(&self) -> io::Result<()> {
+        let Some(scope) = &self.scope else { return Ok(()) };
+        if scope.ensure()? == Readiness::Established {
+            fs::set_permissions(&self.root, Permissions::from_mode(0o700))?;
+            for controller in CONTROLLERS.iter().filter(|name| self.missing(name).is_none()) {
+                enable_down_to(&self.mount, &self.root, controller).map_err(io::Error::other)?;
+            }
+        }
+        Ok(())
     }
 
     /// The controllers that jobs have.

@@ -22,8 +22,8 @@ use crate::identity;
 
 /// What all connections share.
 pub(super) struct Server {
-    acceptor: TlsAcceptor,
-    trust_domain: Arc<str>,
+    /// As of the last reload; connections keep what they began with.
+    tls: watch::Receiver<Tls>,
     routes: Routes,
     http: http2::Builder<TokioExecutor>,
 }
@@ -38,7 +38,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
 impl Server {
-    pub(super) fn new(tls: Tls, routes: Routes) -> Server {
+    pub(super) fn new(tls: watch::Receiver<Tls>, routes: Routes) -> Server {
         let mut http = http2::Builder::new(TokioExecutor::new());
         http.timer(TokioTimer::new())
             .max_concurrent_streams(1024)
@@ -53,12 +53,7 @@ impl Server {
             .max_send_buf_size(64 << 10)
             .keep_alive_interval(KEEPALIVE.0)
             .keep_alive_timeout(KEEPALIVE.1);
-        Server {
-            acceptor: TlsAcceptor::from(tls.config),
-            trust_domain: tls.trust_domain,
-            routes,
-            http,
-        }
+        Server { tls, routes, http }
     }
 
     /// One connection, from handshake to end. The journal tells who came, from where, or why not.
@@ -83,8 +78,9 @@ impl Server {
 
     async fn handshake(&self, tcp: TcpStream) -> io::Result<(Stream, PeerResult)> {
         let tcp = tokio::net::TcpStream::from_std(tcp)?;
-        let tls = timeout(HANDSHAKE, self.acceptor.accept(tcp)).await??;
-        let peer = self.peer(&tls)?;
+        let Tls { config, trust_domain } = self.tls.borrow().clone();
+        let tls = timeout(HANDSHAKE, TlsAcceptor::from(config).accept(tcp)).await??;
+        let peer = peer(&tls, &trust_domain)?;
         Ok((tls, peer))
     }
 
@@ -113,15 +109,15 @@ impl Server {
             Err(late) => Err(late.into()),
         }
     }
+}
 
-    fn peer(&self, tls: &Stream) -> io::Result<PeerResult> {
-        let (_, session) = tls.get_ref();
-        if session.alpn_protocol() != Some(b"h2") {
-            return Err(io::Error::other("the client did not ask for h2 (ALPN)"));
-        }
-        // The first is the leaf's (RFC 8446, 4.4.2); the verifier has insisted that there is one.
-        let leaf = session.peer_certificates().and_then(|chain| chain.first());
-        let leaf = leaf.ok_or_else(|| io::Error::other("no client certificate"))?;
-        Ok(Arc::new(identity::peer(leaf, &self.trust_domain)))
+fn peer(tls: &Stream, trust_domain: &str) -> io::Result<PeerResult> {
+    let (_, session) = tls.get_ref();
+    if session.alpn_protocol() != Some(b"h2") {
+        return Err(io::Error::other("the client did not ask for h2 (ALPN)"));
     }
+    // The first is the leaf's (RFC 8446, 4.4.2); the verifier has insisted that there is one.
+    let leaf = session.peer_certificates().and_then(|chain| chain.first());
+    let leaf = leaf.ok_or_else(|| io::Error::other("no client certificate"))?;
+    Ok(Arc::new(identity::peer(leaf, trust_domain)))
 }

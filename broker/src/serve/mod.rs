@@ -32,7 +32,7 @@ type Arrival = (TcpStream, SocketAddr, accept::Ticket);
 /// When threads or runtimes cannot be made.
 pub(crate) async fn serve(
     listener: TcpListener,
-    tls: Tls,
+    tls: watch::Receiver<Tls>,
     routes: Routes,
     closing: watch::Receiver<bool>,
 ) -> io::Result<()> {

@@ -12,6 +12,7 @@ mod ending;
 mod files;
 mod input;
 mod job;
+mod keeper;
 mod output;
 mod pipes;
 mod poll;
@@ -64,8 +65,13 @@ fn errno(error: &std::io::Error) -> Errno {
 /// What a peer that does not read is waited for at the end.
 const LINGER_MS: i32 = 2000;
 
-/// Runs one job.
+/// Runs one job; or keeps the jobs' scope, if started as that.
 pub(crate) fn run() -> ExitCode {
+    if keeper::is_wanted() {
+        let Err(error) = keeper::keep();
+        eprintln!("job-keeper: {error}");
+        return ExitCode::FAILURE;
+    }
     let Ok(Birth { control, state, work, listener, launch }) = Birth::take() else {
         eprintln!("job-shim: not to be run by hand: job-broker starts one for each job");
         return ExitCode::from(2);

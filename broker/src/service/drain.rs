@@ -1,0 +1,37 @@
+//! `job-broker drain`: the end of all jobs in good order, when the host goes down or the package
+//! goes. It is a broker without a network: it takes the jobs over, which needs the state directory's
+//! lock, so it runs when the broker has ended.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::ServiceError;
+use super::settings::SettingsError;
+use crate::config::Config;
+use crate::jobs::Supervisor;
+use crate::systemd;
+
+/// Stops all jobs, and answers when nothing is left of them and their ends are on record.
+pub(super) fn run(file: &Path, grace: Duration) -> Result<(), ServiceError> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(ServiceError::NotRoot);
+    }
+    let config = Config::load(file).map_err(SettingsError::from)?;
+    if config.jobs.cgroup.is_none() && systemd::is_init() && !systemd::scope::is_there() {
+        tracing::info!("there is no {}: no job runs", systemd::scope::NAME);
+        return Ok(());
+    }
+    let limits =
+        config.limits.tables().map_err(|(key, fault)| SettingsError::Limits(key, fault))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let drained = runtime.block_on(async {
+        let supervisor = Supervisor::open(config.jobs, limits, config.retention).await?;
+        let (live, _) = supervisor.count();
+        tracing::info!(live, ?grace, "draining: all jobs are asked to end");
+        supervisor.drain("job-broker drain", grace).await;
+        tracing::info!("drained: no job is left");
+        Ok(())
+    });
+    runtime.shutdown_background(); // a thread in a system call of a job must not hold the end up
+    drained
+}

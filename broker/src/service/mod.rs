@@ -1,0 +1,100 @@
+//! The program: command line, start, reload, and a clean end that leaves every job running.
+
+mod check;
+mod drain;
+mod reload;
+mod serving;
+mod settings;
+mod status;
+
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::jobs::SupervisorError;
+use settings::SettingsError;
+
+/// Runs commands for remote users who are not trusted with a shell. Runs as root, usually as a
+/// systemd service. SIGTERM ends it; its jobs go on, and the next one takes them over. SIGHUP makes
+/// it read its configuration and certificates again.
+#[derive(Debug, Parser)]
+#[command(name = "job-broker", version)]
+pub(crate) struct Arguments {
+    /// The configuration file
+    #[arg(long, global = true, value_name = "FILE", default_value = "/etc/job-broker/config.toml")]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Say whether a broker could run with the configuration: exit status 0, or 1 and every fault
+    CheckConfig,
+    /// End all jobs in good order: stop signal, grace, records. For the end of the host, when no
+    /// broker runs any more
+    Drain {
+        /// The longest grace that a job gets, in seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        grace: u64,
+    },
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ServiceError {
+    #[error("it must run as root: it makes cgroups and gives up privileges for its jobs")]
+    NotRoot,
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Supervisor(#[from] SupervisorError),
+    #[error("cannot listen on {addr}: {source}")]
+    Listen { addr: std::net::SocketAddr, source: io::Error },
+    #[error("cannot use the socket that systemd passes: {0}")]
+    Passed(io::Error),
+    #[error("cannot run: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// What sysexits.h calls EX_CONFIG: the same configuration would fail again, so that a service
+/// manager need not try.
+const BAD_CONFIG: u8 = 78;
+
+/// The grammar of the command line, for the manual page and completions.
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
+/// The program `job-broker`. Exit status 0 after SIGTERM or SIGINT, 1 if it could not run, 78 if
+/// configuration or certificates are at fault, 2 for a wrong command line.
+pub fn run() -> ExitCode {
+    let Arguments { config, command } = Arguments::parse();
+    let filter = EnvFilter::try_from_env("JOB_BROKER_LOG").unwrap_or_else(|_| "info".into());
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
+    match std::env::var_os("JOURNAL_STREAM") {
+        Some(_) => log.without_time().init(), // the journal has its own: systemd.exec(5)
+        None => log.init(),
+    }
+    let ended = match command {
+        Some(Command::CheckConfig) => return check::run(&config),
+        Some(Command::Drain { grace }) => drain::run(&config, Duration::from_secs(grace)),
+        None => serving::run(config),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("job-broker: {error}");
+            match error {
+                ServiceError::Settings(_) => ExitCode::from(BAD_CONFIG),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! SIGHUP: configuration and certificates are read again and put in force together, or not at all.
+
+use std::path::PathBuf;
+
+use tokio::sync::watch;
+
+use super::settings::{Settings, SettingsError, fixed_differences};
+use crate::authorize::Policy;
+use crate::config::Config;
+use crate::jobs::Supervisor;
+use crate::serve::tls::Tls;
+
+/// What can change while the broker runs, and those who are told.
+#[derive(Debug)]
+pub(super) struct Reloader {
+    file: PathBuf,
+    /// As the broker was started: what is fixed stays as it says.
+    started_with: Config,
+    pub(super) policy: watch::Sender<Policy>,
+    pub(super) tls: watch::Sender<Tls>,
+    supervisor: Supervisor,
+}
+
+impl Reloader {
+    pub(super) fn new(
+        file: PathBuf,
+        config: Config,
+        (policy, tls): (Policy, Tls),
+        supervisor: Supervisor,
+    ) -> Reloader {
+        let (policy, tls) = (watch::Sender::new(policy), watch::Sender::new(tls));
+        Reloader { file, started_with: config, policy, tls, supervisor }
+    }
+
+    /// Reads everything; what is read without a fault is in force for calls, connections and jobs
+    /// that begin from now on.
+    ///
+    /// # Errors
+    /// The fault; everything is as before.
+    pub(super) async fn reload(&self) -> Result<(), SettingsError> {
+        let file = self.file.clone();
+        // A disk that hangs must not hang the jobs' thread.
+        let read = tokio::task::spawn_blocking(move || Settings::load(&file)).await;
+        let Settings { config, policy, limits, tls } = read.map_err(SettingsError::BrokenOff)??;
+        let fixed = fixed_differences(&self.started_with, &config);
+        if !fixed.is_empty() {
+            let keys = fixed.join(", ");
+            tracing::warn!("these changes need a restart of the broker (jobs go on): {keys}");
+        }
+        self.supervisor.set_limits(limits);
+        self.policy.send_replace(policy);
+        self.tls.send_replace(tls);
+        tracing::info!(admins = config.admins.len(), "reloaded");
+        Ok(())
+    }
+}

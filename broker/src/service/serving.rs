@@ -1,0 +1,152 @@
+//! The broker itself, from its configuration to SIGTERM.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use caps::{CapSet, Capability};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tonic::service::Routes;
+
+use super::ServiceError;
+use super::reload::Reloader;
+use super::settings::Settings;
+use super::status::Status;
+use crate::authorize::Policy;
+use crate::jobs::Supervisor;
+use crate::systemd::notify::{Notifier, one_line};
+use crate::systemd::sockets;
+use crate::{grpc, serve};
+
+/// Serves until SIGTERM or SIGINT.
+pub(super) fn run(file: PathBuf) -> Result<(), ServiceError> {
+    let notifier = Notifier::from_environment();
+    let outcome = start(file, notifier.clone());
+    if let Err(e) = &outcome {
+        notifier.failed(e);
+    }
+    outcome
+}
+
+fn start(file: PathBuf, notifier: Notifier) -> Result<(), ServiceError> {
+    let settings = Settings::load(&file)?;
+    if !nix::unistd::geteuid().is_root() {
+        return Err(ServiceError::NotRoot);
+    }
+    let passed = sockets::listener().map_err(ServiceError::Passed)?;
+    raise_descriptor_limit();
+    warn_of_missing_capability();
+    crate::sys::keep_freed_memory();
+    // One thread for the jobs; connections have their own, see `serve`.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let ended = runtime.block_on(serve_until_signal(file, settings, passed, notifier));
+    runtime.shutdown_background(); // a thread in a system call of a job must not hold the end up
+    ended
+}
+
+async fn serve_until_signal(
+    file: PathBuf,
+    settings: Settings,
+    passed: Option<std::net::TcpListener>,
+    notifier: Notifier,
+) -> Result<(), ServiceError> {
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    // From here on it does not end the process; one that comes early is answered later.
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let Settings { config, policy, limits, tls } = settings;
+    let supervisor =
+        Supervisor::open(config.jobs.clone(), limits, config.retention.clone()).await?;
+    let listener = listen(passed, config.listen).await?;
+    let addr = listener.local_addr()?;
+    let status = Status::new(notifier, supervisor.clone(), addr);
+    let reloader = Reloader::new(file, config, (policy, tls), supervisor.clone());
+    let (close, closing) = watch::channel(false);
+    let routes = routes(supervisor, reloader.policy.subscribe(), closing.clone()).await?;
+    let serving = serve::serve(listener, reloader.tls.subscribe(), routes, closing);
+    let mut serving = std::pin::pin!(serving);
+    let mut telling = std::pin::pin!(status.keep_telling());
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), %addr, "ready");
+    status.ready();
+    let name = loop {
+        tokio::select! {
+            ended = &mut serving => return Ok(ended?),
+            () = &mut telling => {}
+            _ = hang_up.recv() => reload(&reloader, &status).await,
+            _ = terminate.recv() => break "SIGTERM",
+            _ = interrupt.recv() => break "SIGINT",
+        }
+    };
+    tracing::info!("{name}: ending; jobs go on");
+    status.stopping();
+    close.send_replace(true);
+    serving.await?;
+    Ok(())
+}
+
+/// The socket that systemd has passed goes before the configured address.
+async fn listen(
+    passed: Option<std::net::TcpListener>,
+    addr: SocketAddr,
+) -> Result<TcpListener, ServiceError> {
+    match passed {
+        Some(listener) => TcpListener::from_std(listener).map_err(ServiceError::Passed),
+        None => {
+            TcpListener::bind(addr).await.map_err(|source| ServiceError::Listen { addr, source })
+        }
+    }
+}
+
+async fn reload(reloader: &Reloader, status: &Status) {
+    status.reloading();
+    let outcome = reloader.reload().await;
+    if let Err(e) = &outcome {
+        tracing::error!("reload failed, everything stays as it was: {}", one_line(e));
+    }
+    status.reloaded(outcome.as_ref().err().map(|e| e as &dyn std::error::Error));
+}
+
+/// The contract, and beside it the standard services for health and reflection.
+async fn routes(
+    supervisor: Supervisor,
+    policy: watch::Receiver<Policy>,
+    closing: watch::Receiver<bool>,
+) -> Result<Routes, ServiceError> {
+    let service = grpc::service(supervisor, policy, closing);
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_service_status("job.v1.JobService", tonic_health::ServingStatus::Serving).await;
+    let reflection = |builder: tonic_reflection::server::Builder<'static>| {
+        builder
+            .register_encoded_file_descriptor_set(job_api::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let v1 = reflection(tonic_reflection::server::Builder::configure()).build_v1();
+    let v1alpha = reflection(tonic_reflection::server::Builder::configure()).build_v1alpha();
+    Ok(Routes::new(service)
+        .add_service(health)
+        .add_service(v1.map_err(io::Error::other)?)
+        .add_service(v1alpha.map_err(io::Error::other)?)
+        .prepare())
+}
+
+/// Root in many containers lacks it; shims start all the same, see step 2 in `shim/README.md`.
+fn warn_of_missing_capability() {
+    if let Ok(false) = caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_RESOURCE) {
+        tracing::warn!(
+            "root lacks CAP_SYS_RESOURCE here: when memory runs out, the kernel may kill shims, too"
+        );
+    }
+}
+
+/// A connection and a shim are a descriptor or two each; the soft limit is 1024 by tradition only
+/// (select(2)), and jobs get it back from their shim.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(e) = raised {
+        tracing::warn!("cannot raise the limit of descriptors: {e}");
+    }
+}

@@ -1,0 +1,91 @@
+//! What the configuration file comes to: read at the start, at each reload, and by `check-config`.
+
+use std::path::Path;
+
+use crate::authorize::Policy;
+use crate::config::{Config, ConfigError};
+use crate::identity::Identity;
+use crate::limits::LimitTables;
+use crate::serve::tls::{Tls, TlsError};
+
+/// The file, and what was made of it. Nothing of this is in force yet.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) config: Config,
+    pub(super) policy: Policy,
+    pub(super) limits: LimitTables,
+    pub(super) tls: Tls,
+}
+
+/// What is wrong with it, in words for an operator.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SettingsError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("admins: {0}")]
+    Admin(String),
+    #[error("{0} {1}")]
+    Limits(&'static str, String),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("reading was broken off: {0}")]
+    BrokenOff(tokio::task::JoinError),
+}
+
+impl Settings {
+    /// Reads the file and the certificates that it names.
+    pub(super) fn load(file: &Path) -> Result<Settings, SettingsError> {
+        let config = Config::load(file)?;
+        let policy = policy(&config)?;
+        let limits =
+            config.limits.tables().map_err(|(key, fault)| SettingsError::Limits(key, fault))?;
+        let tls = Tls::load(&config.tls)?;
+        Ok(Settings { config, policy, limits, tls })
+    }
+}
+
+pub(super) fn policy(config: &Config) -> Result<Policy, SettingsError> {
+    let admins: Result<Vec<_>, _> = config.admins.iter().map(|name| Identity::new(name)).collect();
+    Ok(Policy::new(admins.map_err(SettingsError::Admin)?))
+}
+
+/// The keys that differ and that a running broker cannot change.
+pub(super) fn fixed_differences(old: &Config, new: &Config) -> Vec<&'static str> {
+    let (a, b) = (&old.jobs, &new.jobs);
+    [
+        ("listen", old.listen == new.listen),
+        ("retention", old.retention == new.retention),
+        ("jobs.state_dir", a.state_dir == b.state_dir),
+        ("jobs.run_dir", a.run_dir == b.run_dir),
+        ("jobs.shim", a.shim == b.shim),
+        ("jobs.shim_user", a.shim_user == b.shim_user),
+        ("jobs.cgroup", a.cgroup == b.cgroup),
+        ("jobs.require_controllers", a.require_controllers == b.require_controllers),
+        ("jobs.run_as", a.run_as == b.run_as),
+        ("jobs.pool", a.pool == b.pool),
+        ("jobs.stop_timeout_seconds", a.stop_timeout_seconds == b.stop_timeout_seconds),
+        ("jobs.leftover_grace_seconds", a.leftover_grace_seconds == b.leftover_grace_seconds),
+    ]
+    .into_iter()
+    .filter_map(|(key, is_same)| (!is_same).then_some(key))
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_reload_cannot_change_is_named() {
+        let config = |text: &str| -> Config {
+            toml::from_str(&format!(
+                "{text}\n[tls]\ncert = \"c\"\nkey = \"k\"\nclient_ca = \"a\"\n"
+            ))
+            .unwrap()
+        };
+        let old = config("");
+        assert!(fixed_differences(&old, &config("admins = [\"a\"]")).is_empty());
+        let new = config("listen = \"127.0.0.1:1\"\n[jobs]\nshim = \"x\"");
+        assert_eq!(fixed_differences(&old, &new), ["listen", "jobs.shim"]);
+    }
+}

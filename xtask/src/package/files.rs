@@ -1,0 +1,82 @@
+//! Which file of the workspace goes where.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::{copy, copy_compressed};
+use crate::programs::Programs;
+use crate::workspace;
+
+/// From `packaging/`, to below `/`.
+const PLAIN: [(&str, &str); 11] = [
+    ("systemd/job-broker.service", "usr/lib/systemd/system/job-broker.service"),
+    ("systemd/job-broker.socket", "usr/lib/systemd/system/job-broker.socket"),
+    ("systemd/job-broker-drain.service", "usr/lib/systemd/system/job-broker-drain.service"),
+    ("systemd/jobs.slice", "usr/lib/systemd/system/jobs.slice"),
+    ("etc/sysusers.conf", "usr/lib/sysusers.d/job-broker.conf"),
+    ("etc/tmpfiles.conf", "usr/lib/tmpfiles.d/job-broker.conf"),
+    ("etc/config.toml", CONFFILES[0]),
+    ("etc/needrestart.conf", CONFFILES[1]),
+    ("deb/copyright", "usr/share/doc/job-broker/copyright"),
+    ("deb/lintian-overrides", "usr/share/lintian/overrides/job-broker"),
+    ("../README.md", "usr/share/doc/job-broker/README.md"),
+];
+
+/// What operators edit: dpkg asks before it replaces a changed one.
+pub(super) const CONFFILES: [&str; 2] =
+    ["etc/job-broker/config.toml", "etc/needrestart/conf.d/job-broker.conf"];
+
+/// Puts everything but the control files in its place below `root`.
+///
+/// # Errors
+/// Files.
+pub(super) fn stage(root: &Path, programs: &Programs, manuals: &Path) -> Result<()> {
+    for (from, to) in [
+        (&programs.broker, "usr/sbin/job-broker"),
+        (&programs.jobctl, "usr/bin/jobctl"),
+        (&programs.certs, "usr/bin/job-certs"),
+        (&programs.shim, "usr/lib/job-broker/job-shim"),
+    ] {
+        copy(from, &root.join(to), 0o755)?;
+    }
+    let packaging = workspace::root().join("packaging");
+    for (from, to) in PLAIN {
+        copy(&packaging.join(from), &root.join(to), 0o644)?;
+    }
+    let changes = workspace::root().join("CHANGELOG.md");
+    copy_compressed(&changes, &root.join("usr/share/doc/job-broker/changelog.gz"))?;
+    for page in files_below(&manuals.join("man"))? {
+        let name = page.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let section = page.extension().unwrap_or_default().to_string_lossy().into_owned();
+        let place = format!("usr/share/man/man{section}/{name}.gz");
+        copy_compressed(&page, &root.join(place))?;
+    }
+    let completions = manuals.join("completions");
+    for script in files_below(&completions)? {
+        let place = script.strip_prefix(&completions).context("a path outside its directory")?;
+        copy(&script, &root.join("usr/share").join(place), 0o644)?;
+    }
+    Ok(())
+}
+
+/// All files below a directory, in the order of their names.
+///
+/// # Errors
+/// As readdir(3).
+pub(super) fn files_below(directory: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(directory);
+    let entries = entries.with_context(|| format!("cannot list {}", directory.display()))?;
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    paths.sort();
+    let mut files = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            files.extend(files_below(&path)?);
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}

@@ -1,0 +1,127 @@
+//! `cargo xtask package`: the Debian package, from the release build and what is in `packaging/`.
+//!
+//! With dpkg-deb and not cargo-deb: what the package consists of is a table (`files`) and a few texts,
+//! and dpkg-deb is on every machine that can install the result, where cargo-deb would have to be
+//! compiled first, for minutes, and bring a second description of the units in a Cargo.toml.
+
+mod control;
+mod files;
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+
+use crate::programs::{self, Profile, Programs};
+use crate::{packages, process, workspace};
+
+/// The arguments of `cargo xtask package`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Package the programs of the development build: quick to make, for tests
+    #[arg(long)]
+    dev: bool,
+    /// Debian's revision of the package, after the programs' version
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    revision: u32,
+}
+
+/// Makes the package, judges it with lintian if that is there, and prints its path.
+///
+/// # Errors
+/// The build, a file, dpkg-deb, or lintian's errors.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let profile = if args.dev { Profile::Dev } else { Profile::Release };
+    let path = make(profile, args.revision, &programs::build(profile)?)?;
+    if profile == Profile::Release {
+        judge(&path)?;
+    }
+    println!("{}", path.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes the package of these programs; returns its path below the target directory.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn make(profile: Profile, revision: u32, programs: &Programs) -> Result<PathBuf> {
+    packages::ensure(&[("dpkg-deb", "dpkg"), ("gzip", "gzip")], "to make a Debian package")?;
+    let directory = workspace::target_dir()?.join("package");
+    let root = directory.join("root");
+    if root.exists() {
+        fs::remove_dir_all(&root).with_context(|| format!("cannot remove {}", root.display()))?;
+    }
+    let manuals = directory.join("manuals");
+    write_manuals(&manuals)?;
+    files::stage(&root, programs, &manuals)?;
+    let control = control::Control::new(revision, &root, &[&programs.broker, &programs.certs])?;
+    control.write(&root)?;
+    let path = directory.join(control.file_name());
+    let mut build = Command::new("dpkg-deb");
+    // Development builds are large, and thrown away soon.
+    let compression = if profile == Profile::Dev { ["-Zgzip", "-z1"] } else { ["-Zxz", "-z6"] };
+    build.args(["--root-owner-group"]).args(compression).arg("--build").arg(&root).arg(&path);
+    process::check(build.stdout(std::io::stderr()))?;
+    Ok(path)
+}
+
+fn write_manuals(directory: &Path) -> Result<()> {
+    if directory.exists() {
+        fs::remove_dir_all(directory).context("cannot remove the former manuals")?;
+    }
+    let mut write = workspace::cargo();
+    write.args(["run", "--quiet", "-p", "job-manuals", "--"]).arg(directory);
+    process::check(&mut write)
+}
+
+/// lintian's errors fail the packaging; what it merely warns of is shown.
+fn judge(package: &Path) -> Result<()> {
+    if process::find("lintian").is_none() {
+        eprintln!("xtask: lintian is not installed; the package was not judged");
+        return Ok(());
+    }
+    process::check(Command::new("lintian").args(["--fail-on", "error"]).arg(package))
+}
+
+/// Writes a file with all directories above it.
+fn write(path: &Path, text: impl AsRef<[u8]>, mode: u32) -> Result<()> {
+    make_directory(path)?;
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    chmod(path, mode)
+}
+
+fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
+    make_directory(to)?;
+    fs::copy(from, to)
+        .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+    chmod(to, mode)
+}
+
+/// Compressed as Debian's policy wants manuals and change logs: gzip -9 without name and time.
+fn copy_compressed(from: &Path, to: &Path) -> Result<()> {
+    make_directory(to)?;
+    let out = File::create(to).with_context(|| format!("cannot create {}", to.display()))?;
+    process::check(Command::new("gzip").args(["-9nc"]).arg(from).stdout(out))?;
+    chmod(to, 0o644)
+}
+
+fn make_directory(file: &Path) -> Result<()> {
+    let mut missing = Vec::new();
+    let mut directory = file.parent();
+    while let Some(path) = directory.filter(|path| !path.exists()) {
+        missing.push(path);
+        directory = path.parent();
+    }
+    for path in missing.into_iter().rev() {
+        fs::create_dir(path).with_context(|| format!("cannot create {}", path.display()))?;
+        chmod(path, 0o755)?; // whatever the umask says
+    }
+    Ok(())
+}
+
+fn chmod(path: &Path, mode: u32) -> Result<()> {
+    fs::set_permissions(path, Permissions::from_mode(mode))
+        .with_context(|| format!("cannot chmod {}", path.display()))
+}
