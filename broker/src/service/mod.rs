@@ -1,5 +1,6 @@
 //! The program: command line, start, reload, and a clean end that leaves every job running.
 
+mod certificates;
 mod check;
 mod drain;
 mod reload;

@@ -86,9 +86,11 @@ fn unpack(dir: &RunDir, archive: &Path, image: &Path, target: &Path) -> Result<(
     dir.write("command.sh", &unpack_script(archive))?;
     let disk = Some(Disk::File(image.to_owned()));
     let machine = Machine { dir, target, root: Root::Host, mem: Size(1 << 30), disk };
-    match machine.run(UNPACK_TIMEOUT)? {
-        0 => Ok(()),
-        status => bail!("unpacking the image failed with status {status}"),
+    machine.make_disks()?;
+    match machine.boot(UNPACK_TIMEOUT)? {
+        Some(0) => Ok(()),
+        Some(status) => bail!("unpacking the image failed with status {status}"),
+        None => bail!("the VM broke down before the image was unpacked{}", machine.log_tail()),
     }
 }
 
