@@ -13,7 +13,7 @@
 //! | `/mnt/disk` | with `--disk SIZE`, an empty ext4 of that size on `/dev/ubdb` |
 //!
 //! With `--boots N` a machine that goes down while its command runs is booted again, with the same
-//! disks and the same command: for what is to outlive the host. `JOB_TESTBED_BOOT` counts from 1.
+//! disks and the same command: for what is to outlive the host.
 //!
 //! stdin is /dev/null, `JOB_TESTBED` is `uml` or the suite's name, and the machine has one processor.
 //! Programs that were linked on a host newer than the suite find its glibc too old there.
@@ -93,12 +93,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         None => Root::Host,
         Some(suite) => Root::Image(image::ensure(suite, &target)?),
     };
+    dir.write("command.sh", &command_script(args))?;
     let disk = args.disk.map(Into::into);
     let machine = Machine { dir: &dir, target: &target, root, mem: args.mem, disk };
     let deadline = Instant::now() + args.timeout;
     machine.make_disks()?;
-    for boot in 1..=args.boots {
-        dir.write("command.sh", &command_script(args, boot))?;
+    for _ in 0..args.boots {
         let left = deadline.saturating_duration_since(Instant::now());
         if let Some(status) = machine.boot(left)? {
             return Ok(ExitCode::from(status));
@@ -158,12 +158,11 @@ fn check_path(path: &Path) -> Result<()> {
 }
 
 /// The shell script that becomes the command, in the environment that it is to see.
-fn command_script(args: &Args, boot: u32) -> String {
+fn command_script(args: &Args) -> String {
     let mut lines = vec!["echo 0 >/proc/self/oom_score_adj".to_owned()];
     for (name, value) in environment(args.systemd) {
         lines.push(format!("export {name}={}", process::quoted(&value)));
     }
-    lines.push(format!("export JOB_TESTBED_BOOT={boot}"));
     lines.push(format!("cd {}", process::quoted(&workspace::root().to_string_lossy())));
     let words: Vec<_> = args.command.iter().map(|word| process::quoted(word)).collect();
     lines.push(format!("exec {}\n", words.join(" ")));

@@ -3,6 +3,7 @@
 mod certificates;
 mod check;
 mod drain;
+mod journal;
 mod reload;
 mod serving;
 mod settings;
@@ -17,6 +18,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::jobs::SupervisorError;
+use crate::systemd::notify::one_line;
+use journal::Journal;
 use settings::SettingsError;
 
 /// Runs commands for remote users who are not trusted with a shell. Runs as root, usually as a
@@ -80,7 +83,7 @@ pub fn run() -> ExitCode {
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal());
     match std::env::var_os("JOURNAL_STREAM") {
-        Some(_) => log.without_time().init(), // the journal has its own: systemd.exec(5)
+        Some(_) => log.with_ansi(false).event_format(Journal).init(), // systemd.exec(5)
         None => log.init(),
     }
     let ended = match command {
@@ -91,7 +94,10 @@ pub fn run() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("job-broker: {error}");
+            match std::env::var_os("JOURNAL_STREAM") {
+                Some(_) => eprintln!("{}{}", journal::ERROR, one_line(&error)),
+                None => eprintln!("job-broker: {error}"),
+            }
             match error {
                 ServiceError::Settings(_) => ExitCode::from(BAD_CONFIG),
                 _ => ExitCode::FAILURE,

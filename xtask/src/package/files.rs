@@ -28,17 +28,17 @@ const PLAIN: [(&str, &str); 11] = [
 pub(super) const CONFFILES: [&str; 2] =
     ["etc/job-broker/config.toml", "etc/needrestart/conf.d/job-broker.conf"];
 
+/// What is executed, below `/`.
+pub(super) const PROGRAMS: [&str; 4] =
+    ["usr/sbin/job-broker", "usr/bin/jobctl", "usr/bin/job-certs", "usr/lib/job-broker/job-shim"];
+
 /// Puts everything but the control files in its place below `root`.
 ///
 /// # Errors
 /// Files.
 pub(super) fn stage(root: &Path, programs: &Programs, manuals: &Path) -> Result<()> {
-    for (from, to) in [
-        (&programs.broker, "usr/sbin/job-broker"),
-        (&programs.jobctl, "usr/bin/jobctl"),
-        (&programs.certs, "usr/bin/job-certs"),
-        (&programs.shim, "usr/lib/job-broker/job-shim"),
-    ] {
+    let built = [&programs.broker, &programs.jobctl, &programs.certs, &programs.shim];
+    for (from, to) in built.into_iter().zip(PROGRAMS) {
         copy(from, &root.join(to), 0o755)?;
     }
     let packaging = workspace::root().join("packaging");
