@@ -26,7 +26,6 @@ fn noted(name: &str) -> Option<String> {
     fs::read_to_string(Path::new(DIR).join(name)).ok()
 }
 
-/// FAULTS 23, 24
 #[tokio::test]
 #[ignore = "changes the machine, and has it go down twice"]
 async fn jobs_are_stopped_in_good_order_before_the_host_goes_down_and_lost_when_it_is_cut_off() {
