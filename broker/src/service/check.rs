@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::certificates::{self, Findings};
+use super::journal;
 use crate::config::{self, Config};
 use crate::identity::Identity;
 use crate::launch::accounts;
@@ -31,10 +32,10 @@ pub(super) fn run(file: &Path) -> ExitCode {
 
 fn report(file: &Path, found: &Findings) -> ExitCode {
     for fault in &found.faults {
-        eprintln!("job-broker: {fault}");
+        eprintln!("{}{fault}", journal::error());
     }
     for warning in &found.warnings {
-        eprintln!("job-broker: warning: {warning}");
+        eprintln!("{}{warning}", journal::warning());
     }
     if found.faults.is_empty() {
         println!("{}: a broker can run with it", file.display());

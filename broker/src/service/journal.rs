@@ -9,8 +9,23 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// What an error costs that ends the program: LOG_ERR.
-pub(super) const ERROR: &str = "<3>";
+const ERROR: &str = "<3>";
+const WARNING: &str = "<4>";
+
+/// Whether standard error is the journal: systemd.exec(5).
+pub(super) fn is_reader() -> bool {
+    std::env::var_os("JOURNAL_STREAM").is_some()
+}
+
+/// How a line begins that is not logged but said: by a command, which may run under systemd, too.
+pub(super) fn error() -> &'static str {
+    if is_reader() { ERROR } else { "job-broker: " }
+}
+
+/// The same for what is no error.
+pub(super) fn warning() -> &'static str {
+    if is_reader() { WARNING } else { "job-broker: warning: " }
+}
 
 /// The form of a line.
 pub(super) struct Journal;
@@ -35,7 +50,7 @@ where
 fn priority(level: Level) -> &'static str {
     match level {
         Level::ERROR => ERROR,
-        Level::WARN => "<4>",
+        Level::WARN => WARNING,
         Level::INFO => "<6>",
         _ => "<7>",
     }

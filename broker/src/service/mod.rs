@@ -4,6 +4,7 @@ mod certificates;
 mod check;
 mod drain;
 mod journal;
+mod preflight;
 mod reload;
 mod serving;
 mod settings;
@@ -39,6 +40,9 @@ pub(crate) struct Arguments {
 enum Command {
     /// Say whether a broker could run with the configuration: exit status 0, or 1 and every fault
     CheckConfig,
+    /// Say whether this program could take over all jobs that run, from beside the broker that has
+    /// them: exit status 0, or 1 and those that it could not. Changes nothing
+    Preflight,
     /// End all jobs in good order: stop signal, grace, records. For the end of the host, when no
     /// broker runs any more
     Drain {
@@ -60,6 +64,11 @@ enum ServiceError {
     Listen { addr: std::net::SocketAddr, source: io::Error },
     #[error("cannot use the socket that systemd passes: {0}")]
     Passed(io::Error),
+    #[error(
+        "{foreign} of {all} running jobs cannot be taken over by this version, which would leave them \
+         to themselves; let the broker run that has them until they have ended, or stop them"
+    )]
+    Foreign { all: usize, foreign: usize },
     #[error("cannot run: {0}")]
     Io(#[from] io::Error),
 }
@@ -82,22 +91,21 @@ pub fn run() -> ExitCode {
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal());
-    match std::env::var_os("JOURNAL_STREAM") {
-        Some(_) => log.with_ansi(false).event_format(Journal).init(), // systemd.exec(5)
-        None => log.init(),
+    if journal::is_reader() {
+        log.with_ansi(false).event_format(Journal).init();
+    } else {
+        log.init();
     }
     let ended = match command {
         Some(Command::CheckConfig) => return check::run(&config),
+        Some(Command::Preflight) => preflight::run(&config),
         Some(Command::Drain { grace }) => drain::run(&config, Duration::from_secs(grace)),
         None => serving::run(config),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            match std::env::var_os("JOURNAL_STREAM") {
-                Some(_) => eprintln!("{}{}", journal::ERROR, one_line(&error)),
-                None => eprintln!("job-broker: {error}"),
-            }
+            eprintln!("{}{}", journal::error(), one_line(&error));
             match error {
                 ServiceError::Settings(_) => ExitCode::from(BAD_CONFIG),
                 _ => ExitCode::FAILURE,

@@ -1,6 +1,6 @@
 //! Brokers come and go; input goes on.
 
-use job_shim::wire::{BrokerHello, FromShim, InputAck, ToShim};
+use job_shim::wire::{BrokerHello, FromShim, InputAck, Probe, ToShim};
 
 use crate::broker::{Shim, Wire, script};
 use crate::host::Host;
@@ -170,4 +170,25 @@ fn a_new_broker_learns_of_an_exit_that_it_missed() {
     assert_eq!(hello(&mut shim.wire).exited, Some(exited));
     shim.stop(0);
     shim.ended();
+}
+
+#[test]
+fn a_probe_learns_who_it_is_and_changes_nothing() {
+    let Some(mut shim) = cat() else { return };
+    let mut probe = shim.connect_silently();
+    probe.send(&ToShim::Probe(Probe { nonce: OURS.nonce }));
+    let told = hello(&mut probe);
+    assert_eq!((told.pid, told.started.is_some()), (shim.process.id(), true));
+    assert_eq!(probe.next(), None, "it is told once");
+    shim.input(0, b"as before", true); // over the first connection
+    shim.ended();
+    assert_eq!(shim.stdout(), "as before");
+}
+
+#[test]
+fn a_probe_with_a_wrong_nonce_learns_nothing() {
+    let Some(shim) = cat() else { return };
+    let mut probe = shim.connect_silently();
+    probe.send(&ToShim::Probe(Probe { nonce: [9; 16] }));
+    assert_eq!(probe.next(), None);
 }

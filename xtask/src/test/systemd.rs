@@ -22,13 +22,14 @@ pub(super) struct Ready<'a> {
     programs: &'a Programs,
 }
 
-/// Makes two versions of the package, and builds the tests that change their machine.
+/// Makes two versions of the package, which speak two versions of the shims' protocol, and builds the
+/// tests that change their machine.
 ///
 /// # Errors
 /// The builds.
 pub(super) fn prepare<'a>(filter: &[String], programs: &'a Programs) -> Result<Ready<'a>> {
     let old = package::make(Profile::Dev, 1, programs)?;
-    let new = package::make(Profile::Dev, 2, programs)?;
+    let new = package::make(Profile::Dev, 2, &programs.of_next_version()?)?;
     let packages = join_paths([old, new]).context("a path with a colon")?;
     let mut build = workspace::cargo();
     build.args(["test", "-p", END_TO_END, "--test", "systemd", "--test", "reboot", "--no-run"]);
