@@ -80,3 +80,31 @@ pub(super) fn files_below(directory: &Path) -> Result<Vec<PathBuf>> {
     }
     Ok(files)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// They name the unit, its program and where it belongs.
+    const PLAIN_WORDS: [&str; 4] = ["Description", "Documentation", "ExecStart", "WantedBy"];
+
+    #[test]
+    fn every_directive_of_a_unit_has_its_reason_above_it() {
+        let units = files_below(&workspace::root().join("packaging/systemd")).expect("units");
+        assert_eq!(units.len(), 4);
+        for unit in units {
+            let mut has_reason = false;
+            for line in fs::read_to_string(&unit).expect("it can be read").lines() {
+                match line.split_once('=') {
+                    _ if line.starts_with('#') => has_reason = true,
+                    Some((key, _)) => assert!(
+                        has_reason || PLAIN_WORDS.contains(&key),
+                        "{}: why {key}?",
+                        unit.display()
+                    ),
+                    None => has_reason = false,
+                }
+            }
+        }
+    }
+}
