@@ -12,7 +12,7 @@ use job_api::client::{self, Client, Credentials};
 use job_api::v1::JobSpec;
 use job_api::v1::job::State;
 
-use crate::patience::{PATIENCE, until};
+use crate::patience::{PATIENCE, is_testbed, until};
 use crate::{Programs, api, oracle};
 
 const PKI: &str = "/etc/job-broker/pki";
@@ -64,14 +64,18 @@ impl Oracles {
 
 impl Host {
     /// The host as it is, with a service that somebody has installed.
+    ///
+    /// # Panics
+    /// On a machine that somebody may want to keep.
     pub fn installed() -> Host {
+        assert!(is_testbed(), "only in a machine of `cargo xtask vm`: this changes it, or ends it");
         Host(())
     }
 
     /// The host with the package, its certificates and a running service: made by whoever asks
     /// first, found by the others.
     pub fn ready() -> Host {
-        let host = Host(());
+        let host = Host::installed();
         if !Path::new(PKI).join("admin.key").exists() {
             install(&packages().0);
             sh(&format!(
@@ -141,7 +145,8 @@ impl Host {
         let mut client = self.client().await;
         for id in &jobs.ids {
             let job = api::becomes(&mut client, id, |job| !job.recovering).await;
-            assert_eq!(job.state(), State::Running, "{job:?}");
+            // A shim that cannot be reached is a warning: the job goes on without.
+            assert!(job.state() == State::Running && job.warnings.is_empty(), "{job:?}");
         }
     }
 
