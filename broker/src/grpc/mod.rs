@@ -178,7 +178,7 @@ impl JobService for Grpc {
         let request = request.get_ref();
         let job = self.job(&caller, &request.id).await?;
         let grace = convert::duration("grace", request.grace)?;
-        self.supervisor.stop(&job, grace);
+        self.supervisor.stop(&job, grace).await.map_err(refuse::stop)?;
         Ok(Response::new(v1::StopJobResponse { job: self.show(&job) }))
     }
 

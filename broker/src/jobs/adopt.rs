@@ -18,6 +18,7 @@ use super::past;
 use super::quarantine;
 use super::recover::{Facts, Verdict, decide};
 use super::state::{Contact, Event, Failure, Snapshot, State};
+use super::stop;
 use super::table::Table;
 use super::update;
 use crate::host;
@@ -202,6 +203,12 @@ fn take_over(ground: &Arc<Ground>, id: JobId) -> io::Result<Taken> {
             if ground.launcher.tree().job(id).is_frozen() {
                 job.apply(Event::Paused);
             }
+            if let Some(asked) = stop::recall(&dir)? {
+                let grace = asked.grace;
+                job.ask_stop(asked);
+                // Its attendant tells it, and in time, unless it is silent.
+                tokio::spawn(stop::enforce(Arc::clone(ground), Arc::clone(&job), grace, true));
+            }
             if let Some(pidfd) = pidfd {
                 tokio::spawn(attend(Arc::clone(ground), Arc::clone(&job), pidfd, None));
             }
@@ -212,6 +219,9 @@ fn take_over(ground: &Arc<Ground>, id: JobId) -> io::Result<Taken> {
             if !is_changing {
                 // It was born with them, or had taken them.
                 job.change_terms(|terms| terms.told = Some(terms.for_shim()));
+            }
+            if let Some(asked) = stop::recall(&dir)? {
+                job.ask_stop(asked); // should an earlier broker have carried it out
             }
             job
         }

@@ -1,5 +1,6 @@
 //! The attendant of a live job: listens to its shim until that has ended, and settles the job.
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -145,5 +146,10 @@ pub(super) fn write_final(
         usage: figures.usage,
         limits: figures.limits,
     };
-    records::save_durably(&ground.state.job(job.id()), records::FINAL, &record)
+    let dir = ground.state.job(job.id());
+    records::save_durably(&dir, records::FINAL, &record)?;
+    if job.stop_asked().is_some() {
+        let _ = fs::remove_file(dir.join(records::STOP)); // no matter any more
+    }
+    Ok(())
 }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::adopt;
 use super::core::{Core, Ground, NotKnown, Registered};
-use super::errors::{DeleteError, FindError, SignalError, StartError, SupervisorError};
+use super::errors::{DeleteError, FindError, SignalError, StartError, StopError, SupervisorError};
 use super::filter::{Filter, Page};
 use super::input::{self, InputError};
 use super::job::{Job, StopAsked};
@@ -221,13 +221,20 @@ impl Supervisor {
     }
 
     /// Asks all processes of the job to end, and kills them after the grace period (absent: the
-    /// job's own). Answers at once; nothing is done to a job that has ended.
-    pub fn stop(&self, job: &Authorized<Arc<Job>>, grace: Option<Duration>) {
-        let (caller, job) = (job.caller(), job.subject());
+    /// job's own). Answers once that is on record; nothing is done to a job that has ended.
+    ///
+    /// # Errors
+    /// [`StopError`].
+    pub async fn stop(
+        &self,
+        job: &Authorized<Arc<Job>>,
+        grace: Option<Duration>,
+    ) -> Result<(), StopError> {
+        let (caller, job) = (job.caller(), Arc::clone(job.subject()));
         let grace = grace.unwrap_or(job.record().spec.stop_timeout);
         let by = caller.identity().to_string();
         let asked = StopAsked { source: source(caller.role()), by, grace, at: Instant::now() };
-        self.core.stop(job, asked);
+        self.core.stop_for_good(&job, asked).await
     }
 
     /// One signal to the process group of the main process.

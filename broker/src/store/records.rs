@@ -97,6 +97,20 @@ pub struct SpawnRecord {
     pub nonce: Uuid,
 }
 
+/// `stop.json`: somebody wants the job stopped, and was told that it will be. Matters in the boot of
+/// the job alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopRecord {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// In which role, by the number of the wire.
+    pub source: u8,
+    /// By name.
+    pub by: String,
+    /// The end of the grace period, milliseconds since the host was started.
+    pub kill_at_ms: u64,
+}
+
 /// `final.json`: the end, once nothing of the job is left but its files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FinalRecord {
@@ -184,6 +198,8 @@ impl From<ExitRecord> for Exited {
 pub const SPEC: &str = "spec.json";
 /// See [`SpawnRecord`].
 pub const SPAWN: &str = "spawn.json";
+/// See [`StopRecord`].
+pub const STOP: &str = "stop.json";
 /// See [`FinalRecord`].
 pub const FINAL: &str = "final.json";
 

@@ -1,12 +1,12 @@
 //! What a broker and its client can do next. In brackets of each step: the function that does it.
 
 use job_broker::jobs::recover::{Facts, Verdict};
-use job_broker::jobs::state::Event;
+use job_broker::jobs::state::{Event, State};
 
 use crate::known::{Known, Status, Why, exited, failure, spawned, started};
 use crate::plan::{Do, Plan};
 use crate::steps::{Step, Steps};
-use crate::world::{Answer, Broker, File, Job, Memory, Said, Shim, Task, Work, World};
+use crate::world::{Answer, Broker, File, Job, Memory, Said, Shim, StopCall, Task, Work, World};
 
 /// More jobs than this one request does not make here.
 const JOBS: usize = 2;
@@ -101,7 +101,13 @@ impl Steps<'_> {
                     (known, plan.settle)
                 }
             };
-            job.memory[b] = Some(Memory::new(known, Task { list, at: 0 }));
+            let mut memory = Memory::new(known, Task { list, at: 0 });
+            // `stop::recall`; over or lost with the host it is not asked for.
+            if disk.stop && known.state == State::Running {
+                memory.stop_asked = true;
+                memory.known.apply(Event::StopAsked)?;
+            }
+            job.memory[b] = Some(memory);
             Ok(())
         });
     }
@@ -165,6 +171,9 @@ impl Steps<'_> {
             Do::RenameLast => self.on_last(b, n, "renames final.json", File::Renamed),
             Do::RenameUnsyncedLast => self.on_last(b, n, "renames final.json", File::Cached),
             Do::SyncLast => self.on_last(b, n, "syncs final.json", File::Durable),
+            Do::ForgetStop => self.on(b, n, "removes stop.json [attend::write_final]", |job| {
+                job.disk.stop = false;
+            }),
             Do::Publish => self.try_on(b, n, "shows the end [Job::restore]", |job, b| {
                 let memory = job.memory[b].as_mut().ok_or("forgotten")?;
                 memory.known = memory.verdict.ok_or("nothing to show")?;
@@ -309,6 +318,16 @@ impl Steps<'_> {
     fn stop(&mut self, b: usize) {
         for (n, job) in self.world.jobs.iter().enumerate() {
             let Some(memory) = &job.memory[b] else { continue };
+            let over = memory.known.state.is_over();
+            match memory.stop_call {
+                StopCall::None => {}
+                StopCall::Asked if self.plan.records_stops && !over => {
+                    if job.disk.directory {
+                        self.record_stop(b, n);
+                    }
+                }
+                StopCall::Asked | StopCall::Recorded => self.acknowledge_stop(b, n),
+            }
             if self.world.left.stops == 0 || memory.known.state.is_over() || memory.stop_asked {
                 continue;
             }
@@ -317,9 +336,26 @@ impl Steps<'_> {
                 world.left.stops -= 1;
                 let memory = world.jobs[n].memory[b].as_mut().ok_or("forgotten")?;
                 memory.stop_asked = true;
+                memory.stop_call = StopCall::Asked;
                 memory.known.apply(Event::StopAsked)
             });
         }
+    }
+
+    fn record_stop(&mut self, b: usize, n: usize) {
+        self.add_to_job((WHO[b], "writes stop.json [Core::record_stop]"), n, |job| {
+            job.disk.stop = true;
+            job.memory[b].as_mut().ok_or("forgotten")?.stop_call = StopCall::Recorded;
+            Ok(())
+        });
+    }
+
+    fn acknowledge_stop(&mut self, b: usize, n: usize) {
+        self.add_to_job(("client", "is told that it will stop [Core::stop_for_good]"), n, |job| {
+            job.stop_acknowledged = true;
+            job.memory[b].as_mut().ok_or("forgotten")?.stop_call = StopCall::None;
+            Ok(())
+        });
     }
 
     fn of_client(&mut self, b: usize) {

@@ -150,3 +150,11 @@ fn a_second_record_before_the_logs_are_durable_is_caught() {
     ];
     assert_caught(Plan { end, ..RIGHT }, CALM, "logs are durable, and they are not");
 }
+
+/// So it was: a stop was in memory alone until the shim had heard of it.
+#[test]
+fn a_stop_that_is_acknowledged_before_it_is_on_record_is_caught() {
+    let left = Left { broker_crashes: 1, stops: 1, requests: 1, ..CALM };
+    let plan = Plan { records_stops: false, ..RIGHT };
+    assert_caught(plan, left, "an acknowledged stop has not happened");
+}
