@@ -80,6 +80,10 @@ pub(super) fn start(error: StartError) -> Status {
         StartError::RequestReused { job: id, .. } => {
             with_reason(Code::AlreadyExists, "REQUEST_ID_REUSED", message, [job(id)].into())
         }
+        StartError::RequestAside { job: id, .. } => {
+            let metadata = [job(id)].into();
+            with_reason(Code::FailedPrecondition, "REQUEST_QUARANTINED", message, metadata)
+        }
         StartError::NameTaken { job: id, .. } => {
             with_reason(Code::AlreadyExists, "NAME_TAKEN", message, [job(id)].into())
         }

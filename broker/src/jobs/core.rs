@@ -330,6 +330,10 @@ impl Core {
                 let request_id = request_id.into();
                 return Err(StartError::RequestReused { request_id, job });
             }
+            Known::Aside(job) => {
+                let request_id = request_id.into();
+                return Err(StartError::RequestAside { request_id, job });
+            }
         }
         if let Some(job) = table.live_name(owner, &spec.name) {
             return Err(StartError::NameTaken { name: spec.name, job });

@@ -42,6 +42,17 @@ pub enum StartError {
         /// Whose it is.
         job: JobId,
     },
+    /// The job of this request is in quarantine.
+    #[error(
+        "request id {request_id:?} belongs to job {job}, whose records are damaged: it is in \
+         quarantine, and may have run; to run it all the same, use another request id"
+    )]
+    RequestAside {
+        /// As sent.
+        request_id: String,
+        /// Whose it is.
+        job: JobId,
+    },
     /// A live job of the same owner has this name.
     #[error("the name {name:?} belongs to job {job}, which has not ended")]
     NameTaken {

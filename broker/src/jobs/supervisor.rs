@@ -127,6 +127,13 @@ impl Supervisor {
                 Known::Other(job) => {
                     return Err(StartError::RequestReused { request_id: request_id.into(), job });
                 }
+                Known::Aside(job) if !self.core.ground.state.is_aside(job) => {
+                    self.core.table().forget_aside(job); // an operator has seen to it
+                    continue;
+                }
+                Known::Aside(job) => {
+                    return Err(StartError::RequestAside { request_id: request_id.into(), job });
+                }
                 Known::New => {
                     self.core.room().await?;
                     let ready = self.core.ready(&spec).await?;

@@ -33,7 +33,7 @@ use crate::id::JobId;
 use crate::jobs::spec;
 use crate::jobs::terms::Terms;
 use crate::store::StateDir;
-use crate::store::records::{self, FORMAT, SpawnRecord, SpecRecord};
+use crate::store::records::{self, FORMAT, RequestRecord, SpawnRecord, SpecRecord};
 use crate::sys;
 use cgroup::JobCgroup;
 pub use errors::{LaunchError, SetupError};
@@ -163,7 +163,7 @@ impl Launcher {
         shim: &mut Shim,
         (pid, nonce): (u32, Uuid),
     ) -> Result<Started, LaunchError> {
-        let spawned = self.spawn_record(pid, nonce).map_err(LaunchError::Spawn)?;
+        let spawned = self.spawn_record(job, pid, nonce).map_err(LaunchError::Spawn)?;
         records::save(dir, records::SPAWN, &spawned)
             .map_err(|source| LaunchError::WriteSpawn { path: dir.join(records::SPAWN), source })?;
         crash::at(Point::SpawnWritten);
@@ -225,13 +225,15 @@ impl Launcher {
         Ok(fd)
     }
 
-    fn spawn_record(&self, pid: u32, nonce: Uuid) -> io::Result<SpawnRecord> {
+    fn spawn_record(&self, job: &SpecRecord, pid: u32, nonce: Uuid) -> io::Result<SpawnRecord> {
+        let request = RequestRecord { owner: job.owner.clone(), id: job.request_id.clone() };
         Ok(SpawnRecord {
             format: FORMAT,
             boot_id: Uuid::from_bytes(self.boot_id),
             shim_pid: pid,
             shim_start_time: host::start_time(pid)?,
             nonce,
+            request: Some(request),
         })
     }
 

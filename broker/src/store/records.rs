@@ -95,6 +95,18 @@ pub struct SpawnRecord {
     pub shim_start_time: u64,
     /// What both prove themselves with.
     pub nonce: Uuid,
+    /// A second copy of what no second run may follow from, should `spec.json` be damaged.
+    #[serde(default)]
+    pub request: Option<RequestRecord>,
+}
+
+/// Whose request a job is; in quarantine `request.json`, where it is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestRecord {
+    /// Who asked.
+    pub owner: Identity,
+    /// Chosen by the caller; empty if not.
+    pub id: String,
 }
 
 /// `stop.json`: somebody wants the job stopped, and was told that it will be. Matters in the boot of
@@ -200,6 +212,8 @@ pub const SPEC: &str = "spec.json";
 pub const SPAWN: &str = "spawn.json";
 /// See [`StopRecord`].
 pub const STOP: &str = "stop.json";
+/// See [`RequestRecord`].
+pub const REQUEST: &str = "request.json";
 /// See [`FinalRecord`].
 pub const FINAL: &str = "final.json";
 
