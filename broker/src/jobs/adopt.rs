@@ -246,7 +246,8 @@ fn take_over(ground: &Arc<Ground>, id: JobId) -> io::Result<Taken> {
 
 /// Nothing but a beginning, of which a crash was the end. Of a job with a cgroup there is more.
 fn is_no_job(ground: &Ground, id: JobId) -> io::Result<bool> {
-    Ok(!ground.launcher.tree().job(id).exists() && damage::never_began(&ground.state.job(id))?)
+    Ok(!ground.launcher.tree().job(id).exists()
+        && damage::never_began(&ground.state.job(id), &ground.boot_id)?)
 }
 
 fn discard(ground: &Ground, id: JobId) -> io::Result<Taken> {

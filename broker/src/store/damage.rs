@@ -10,6 +10,7 @@ use serde::de::IgnoredAny;
 
 use super::log::INDEX_NAME;
 use super::records::{self, FINAL, REQUEST, RequestRecord, SPAWN, SPEC, SpawnRecord};
+use crate::host::BootId;
 use crate::identity::Identity;
 
 /// Whether this is the directory of a job that was never told GO, left by a crash in the middle of
@@ -21,10 +22,10 @@ use crate::identity::Identity;
 ///
 /// # Errors
 /// As read(2).
-pub fn never_began(dir: &Path) -> io::Result<bool> {
+pub fn never_began(dir: &Path, boot_id: &BootId) -> io::Result<bool> {
     let is_cut_short = match read(dir, SPEC)? {
-        // Names come to the disk in their order: a later one's presence is no crash's doing.
-        None => read(dir, SPAWN)?.is_none(),
+        // In the boot in which a shim was made, it was there before.
+        None => !read(dir, SPAWN)?.is_some_and(|bytes| is_of_boot(&bytes, boot_id)),
         Some(bytes) => is_cut_short(&bytes),
     };
     let is_zero = |bytes: Vec<u8>| bytes.iter().all(|byte| *byte == 0);
@@ -62,6 +63,11 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|window| window == what)
 }
 
+fn is_of_boot(spawn: &[u8], boot_id: &BootId) -> bool {
+    serde_json::from_slice::<SpawnRecord>(spawn)
+        .is_ok_and(|spawned| spawned.boot_id.as_bytes() == boot_id)
+}
+
 fn is_cut_short(bytes: &[u8]) -> bool {
     let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     let parsed = serde_json::from_slice::<IgnoredAny>(&bytes[..end]);
@@ -91,6 +97,10 @@ mod tests {
     const WHOLE: &str = r#"{"format":1,"id":"x","owner":"ann","request_id":"a\"b","spec":{"argv":
         ["\"request_id\":\"no\""],"labels":{"request_id":"no","owner":"no"}}}"#;
 
+    const SPAWNED: &[u8] = br#"{"format":1,"boot_id":"00000000-0000-0000-0000-000000000000",
+        "shim_pid":7,"shim_start_time":9,"nonce":"00000000-0000-0000-0000-000000000001",
+        "request":{"owner":"ann","id":"c"}}"#;
+
     fn dir(files: &[(&str, &[u8])]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         files.iter().for_each(|(name, bytes)| fs::write(dir.path().join(name), bytes).unwrap());
@@ -99,13 +109,16 @@ mod tests {
 
     #[track_caller]
     fn assert_began(began: bool, files: &[(&str, &[u8])]) {
-        assert_eq!(never_began(dir(files).path()).unwrap(), !began, "{files:?}");
+        assert_eq!(never_began(dir(files).path(), &[0; 16]).unwrap(), !began, "{files:?}");
     }
 
     #[test]
     fn whatever_a_crash_makes_of_a_start_before_go_is_no_job() {
         assert_began(false, &[]);
         assert_began(false, &[(".spec.json.new", b"{")]);
+        assert_began(false, &[(SPAWN, b"")]);
+        let before = String::from_utf8_lossy(SPAWNED).replacen("-0000", "-1111", 1);
+        assert_began(false, &[(SPAWN, before.as_bytes())]);
         for length in 0..WHOLE.len() {
             let torn = &WHOLE.as_bytes()[..length];
             let padded = [torn, &[0; 100]].concat();
@@ -122,7 +135,7 @@ mod tests {
         assert_began(true, &[(SPEC, b"{]")]);
         assert_began(true, &[(SPEC, b"garbage")]);
         assert_began(true, &[(SPEC, &[b"\0\0\0\0", &whole[4..]].concat())]);
-        assert_began(true, &[(SPAWN, b"{}")]);
+        assert_began(true, &[(SPAWN, SPAWNED)]);
     }
 
     #[test]
@@ -153,12 +166,9 @@ mod tests {
         // Not what a caller has called so.
         let damaged = WHOLE.replacen("request_id", "re?uest_id", 1);
         assert_eq!(request_in(damaged.as_bytes()), None);
-        let spawn = br#"{"format":1,"boot_id":"00000000-0000-0000-0000-000000000000","shim_pid":7,
-            "shim_start_time":9,"nonce":"00000000-0000-0000-0000-000000000001",
-            "request":{"owner":"ann","id":"c"}}"#;
-        assert_eq!(request(dir(&[(SPEC, b"{"), (SPAWN, spawn)]).path()), ann("c"));
+        assert_eq!(request(dir(&[(SPEC, b"{"), (SPAWN, SPAWNED)]).path()), ann("c"));
         let noted = br#"{"owner":"ann","id":"d"}"#;
-        assert_eq!(request(dir(&[(REQUEST, noted), (SPAWN, spawn)]).path()), ann("d"));
+        assert_eq!(request(dir(&[(REQUEST, noted), (SPAWN, SPAWNED)]).path()), ann("d"));
         assert_eq!(request(dir(&[(SPEC, b"{")]).path()), None);
     }
 }

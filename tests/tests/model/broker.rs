@@ -60,16 +60,25 @@ impl Steps<'_> {
             let disk = &job.disk;
             let same_boot = job.boot == boot;
             let reads_spawn = same_boot || plan.reads_foreign_spawn;
-            job.quarantined = disk.directory
-                && (disk.spec == File::Torn
-                    || (disk.spec == File::Absent && disk.spawn.is_there())
-                    || (disk.spec.is_there() && reads_spawn && disk.spawn == File::Torn)
-                    || disk.last == File::Torn);
-            if !disk.directory || job.quarantined {
+            if !disk.directory {
                 return Ok(());
             }
-            if disk.spec == File::Absent {
-                job.disk.directory = false; // StateDir::remove_job
+            let has_no_spec = match disk.spec {
+                File::Absent => !same_boot || !disk.spawn.is_there(),
+                spec => spec == File::Torn,
+            };
+            if has_no_spec && !job.cgroup && disk.outcome.is_none() && !disk.last.is_there() {
+                // `damage::never_began`
+                if job.go_said {
+                    return Err("it may have run, and is discarded".into());
+                }
+                job.disk.directory = false; // `adopt::discard`
+                return Ok(());
+            }
+            job.quarantined = !matches!(disk.spec, File::Cached | File::Renamed | File::Durable)
+                || (reads_spawn && disk.spawn == File::Torn)
+                || disk.last == File::Torn;
+            if job.quarantined {
                 return Ok(());
             }
             let facts = Facts {

@@ -374,6 +374,8 @@ impl Job {
             () if self.disk.ended && !self.disk.logs_synced => {
                 "its second record says that logs are durable, and they are not"
             }
+            // But for one that was abandoned, and says so durably, before the host crashed.
+            () if self.quarantined && self.disk.outcome.is_none() => "it was put aside for a crash",
             () if self.quarantined && self.go_said => "it may have run, and was put aside",
             () => return None,
         };
