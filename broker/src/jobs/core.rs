@@ -19,6 +19,7 @@ use super::retention::LiveOutput;
 use super::spec::JobSpec;
 use super::state::{Event, Failure, Snapshot};
 use super::table::{Entry, Known, Table};
+use super::terms;
 use crate::authorize::Caller;
 use crate::config;
 use crate::host;
@@ -152,7 +153,8 @@ impl Core {
     /// As whom it would run, and whether its limits can be enforced here.
     pub(super) async fn ready(self: &Arc<Core>, spec: &JobSpec) -> Result<Ready, StartError> {
         let (account, lease) = self.account(&spec.run_as).await?;
-        let found = self.find_disks(&spec.limits, spec, &account).await?;
+        let found = self.find_disks(&spec.limits, spec, &account).await;
+        let found = found.map_err(|error| terms::blame(error, spec, &self.limits()))?;
         Ok(Ready { account, lease, found })
     }
 

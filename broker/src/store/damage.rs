@@ -9,9 +9,10 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::log::INDEX_NAME;
-use super::records::{self, FINAL, REQUEST, RequestRecord, SPAWN, SPEC, SpawnRecord};
+use super::records::{self, FINAL, FinalRecord, REQUEST, RequestRecord, SPAWN, SPEC, SpawnRecord};
 use crate::host::BootId;
 use crate::identity::Identity;
+use crate::jobs::state::State;
 
 /// Whether this is the directory of a job that was never told GO, left by a crash in the middle of
 /// its start: no job was made known of it, and nothing ran.
@@ -30,7 +31,7 @@ pub fn never_began(dir: &Path, boot_id: &BootId) -> io::Result<bool> {
     };
     let is_zero = |bytes: Vec<u8>| bytes.iter().all(|byte| *byte == 0);
     Ok(is_cut_short
-        && read(dir, FINAL)?.is_none()
+        && read(dir, FINAL)?.is_none_or(|bytes| says_never(&bytes))
         && read(dir, record::FILE_NAME)?.is_none_or(is_zero)
         && is_empty(dir, "stdout.log")?
         && is_empty(dir, "stderr.log")?
@@ -61,6 +62,13 @@ fn text(bytes: &[u8], name: &[u8]) -> Option<String> {
 
 fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|window| window == what)
+}
+
+/// A start that failed before there was even room for its spec.
+fn says_never(last: &[u8]) -> bool {
+    serde_json::from_slice::<FinalRecord>(last).is_ok_and(|last| {
+        last.state == State::Finished && last.started.is_none() && last.exit.is_none()
+    })
 }
 
 fn is_of_boot(spawn: &[u8], boot_id: &BootId) -> bool {

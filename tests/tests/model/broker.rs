@@ -152,9 +152,11 @@ impl Steps<'_> {
             Do::SaveSpawn => self.on(b, n, "writes spawn.json [records::save]", |job| {
                 job.disk.spawn = File::Cached;
             }),
-            Do::MakeSpecDurable => self.on(b, n, "syncs spec.json [launch::make_durable]", |job| {
-                job.disk.spec = File::Durable;
-            }),
+            Do::MakeSpecDurable => {
+                self.on(b, n, "syncs spec.json [records::make_durable]", |job| {
+                    job.disk.spec = File::Durable;
+                })
+            }
             Do::Go => self.on(b, n, "says GO [Shim::go]", |job| {
                 job.go = job.shim_lives();
                 job.go_said = true;
@@ -177,6 +179,15 @@ impl Steps<'_> {
                     Ok(())
                 });
             }
+            Do::SyncSpec => self.try_on(b, n, "syncs spec.json [attend::write_final]", |job, b| {
+                let verdict = job.memory[b].as_ref().and_then(|memory| memory.verdict);
+                let may_have_run =
+                    verdict.is_some_and(|known| known.started || known.exited.is_some());
+                if !may_have_run {
+                    job.disk.spec = File::Durable;
+                }
+                Ok(())
+            }),
             Do::RenameLast => self.on_last(b, n, "renames final.json", File::Renamed),
             Do::RenameUnsyncedLast => self.on_last(b, n, "renames final.json", File::Cached),
             Do::SyncLast => self.on_last(b, n, "syncs final.json", File::Durable),

@@ -158,3 +158,12 @@ fn a_stop_that_is_acknowledged_before_it_is_on_record_is_caught() {
     let plan = Plan { records_stops: false, ..RIGHT };
     assert_caught(plan, left, "an acknowledged stop has not happened");
 }
+
+/// So it was: of a start that failed, or was found not to have been, the end alone was durable.
+#[test]
+fn an_end_that_is_durable_before_its_beginning_is_caught() {
+    let give_up: &[Do] =
+        &[EndShim, RemoveSocket, KillWork, RemoveCgroup, RenameLast, SyncLast, Publish, Rest];
+    let left = Left { host_crashes: 1, failures: 1, ..CALM };
+    assert_caught(Plan { give_up, ..RIGHT }, left, "was put aside for a crash");
+}

@@ -14,7 +14,7 @@ pub(crate) enum Do {
     Spawn,
     /// `records::save` of `spawn.json`
     SaveSpawn,
-    /// `launch::make_durable`
+    /// `records::make_durable`
     MakeSpecDurable,
     /// `Shim::go`
     Go,
@@ -34,7 +34,9 @@ pub(crate) enum Do {
     RenameUnsyncedLast,
     /// The second half
     SyncLast,
-    /// `attend::write_final`, its last step
+    /// `attend::write_final`, its first step
+    SyncSpec,
+    /// Its last
     ForgetStop,
     /// `Job::restore`
     Publish,
@@ -93,6 +95,7 @@ pub(crate) const RIGHT: Plan = Plan {
     settle: &[
         KillWork,
         LearnEnd,
+        SyncSpec,
         RenameLast,
         SyncLast,
         ForgetStop,
@@ -106,6 +109,7 @@ pub(crate) const RIGHT: Plan = Plan {
         RemoveSocket,
         KillWork,
         RemoveCgroup,
+        SyncSpec,
         RenameLast,
         SyncLast,
         ForgetStop,
