@@ -193,7 +193,7 @@ impl JobService for Grpc {
             let fault = format!("is {}; signals are 1 to 64", request.signal);
             return Err(refuse::field("signal", fault));
         }
-        self.supervisor.signal(&job, request.signal).map_err(refuse::signal)?;
+        self.supervisor.signal(&job, request.signal).await.map_err(refuse::signal)?;
         Ok(Response::new(v1::SignalJobResponse { job: self.show(&job) }))
     }
 

@@ -209,6 +209,14 @@ impl Job {
         self.snapshot().may_be_asked_again()
     }
 
+    /// Answers when it is known whether the shim of an earlier broker answers: who asks for something
+    /// right after a restart need not ask again. Two seconds at most.
+    pub(super) async fn contacted(&self) {
+        let is_known =
+            |known: &Snapshot| known.contact != Contact::Recovering || known.state.is_over();
+        let _ = self.watch_snapshot().wait_for(is_known).await; // the sender is this job's own
+    }
+
     pub(super) fn is_reachable(&self) -> bool {
         lock(&self.link).is_some()
     }

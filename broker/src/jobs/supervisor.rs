@@ -248,8 +248,9 @@ impl Supervisor {
     ///
     /// # Errors
     /// [`SignalError`].
-    pub fn signal(&self, job: &Authorized<Arc<Job>>, number: i32) -> Result<(), SignalError> {
+    pub async fn signal(&self, job: &Authorized<Arc<Job>>, number: i32) -> Result<(), SignalError> {
         let (caller, job) = (job.caller(), job.subject());
+        job.contacted().await;
         let known = job.snapshot();
         if known.state.is_over() || known.exited.is_some() {
             return Err(SignalError::Over);
@@ -284,7 +285,8 @@ impl Supervisor {
     ///
     /// # Errors
     /// `NoStdin`.
-    pub fn accepted_input(&self, job: &Authorized<Arc<Job>>) -> Result<InputAck, InputError> {
+    pub async fn accepted_input(&self, job: &Authorized<Arc<Job>>) -> Result<InputAck, InputError> {
+        job.subject().contacted().await;
         input::accepted(job.subject())
     }
 

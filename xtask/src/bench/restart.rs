@@ -133,7 +133,7 @@ impl Follower {
     }
 
     /// Once the job has been killed: it has had every line, once. The number of them.
-    fn finish(mut self, site: &Site, id: &str) -> Result<usize> {
+    fn finish(self, site: &Site, id: &str) -> Result<usize> {
         self.jobctl.wait()?;
         self.reading.join().ok().context("a follower's thread panicked")??;
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
