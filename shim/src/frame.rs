@@ -2,22 +2,32 @@
 
 use std::marker::PhantomData;
 
-use crate::wire::{Garbled, Message, VERSION};
+use crate::codec::{Garbled, OLDEST, VERSION, not_told};
+use crate::wire::Message;
 
-/// "JOB1", little endian.
-const MAGIC: u32 = u32::from_le_bytes(*b"JOB1");
-/// Header: magic u32, version u16, kind u16, payload length u32; all little endian.
+/// Of frames of this major version, see [`crate::codec`].
+const MAGIC: [u8; 4] = *b"JOB1";
+/// Header: magic, version u16, kind u16, payload length u32; all little endian.
 const HEADER: usize = 12;
 /// The longest payload.
 pub const MAX_PAYLOAD: usize = 64 * 1024;
 
 /// Appends `message` as one frame.
 pub fn write<M: Message>(message: &M, out: &mut Vec<u8>) {
-    let payload = message.payload();
+    write_frame(message.kind(), &message.payload(), out);
+    #[cfg(feature = "next-version")]
+    write_frame(NOVELTY, b"of which this version does not know", out);
+}
+
+/// A kind that comes with the next version.
+#[cfg(feature = "next-version")]
+const NOVELTY: u16 = 999;
+
+fn write_frame(kind: u16, payload: &[u8], out: &mut Vec<u8>) {
     debug_assert!(payload.len() <= MAX_PAYLOAD);
-    out.extend(MAGIC.to_le_bytes());
+    out.extend(MAGIC);
     out.extend(VERSION.to_le_bytes());
-    out.extend(message.kind().to_le_bytes());
+    out.extend(kind.to_le_bytes());
     out.extend((payload.len() as u32).to_le_bytes());
     out.extend(payload);
 }
@@ -26,12 +36,13 @@ pub fn write<M: Message>(message: &M, out: &mut Vec<u8>) {
 #[derive(Debug)]
 pub struct Reader<M> {
     bytes: Vec<u8>,
+    version: u16,
     direction: PhantomData<M>,
 }
 
 impl<M> Default for Reader<M> {
     fn default() -> Self {
-        Reader { bytes: Vec::new(), direction: PhantomData }
+        Reader { bytes: Vec::new(), version: 0, direction: PhantomData }
     }
 }
 
@@ -41,38 +52,94 @@ impl<M: Message> Reader<M> {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// The version that the peer speaks; 0 before its first message.
+    pub fn version(&self) -> u16 {
+        self.version
+    }
+
     /// The next whole message, if there is one.
     ///
     /// # Errors
     /// Bytes that are no frame, or a frame that is no message: the connection is of no use any
     /// more.
     pub fn next_message(&mut self) -> Result<Option<M>, Garbled> {
-        let Some((head, rest)) = self.bytes.split_first_chunk::<HEADER>() else { return Ok(None) };
-        let magic = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
-        let kind = u16::from_le_bytes([head[6], head[7]]);
-        let length = u32::from_le_bytes([head[8], head[9], head[10], head[11]]) as usize;
+        loop {
+            let Some((head, rest)) = self.bytes.split_first_chunk::<HEADER>() else {
+                return Ok(None);
+            };
+            let head = Head::from_bytes(*head)?;
+            let Some(payload) = rest.get(..head.length) else { return Ok(None) };
+            let message = head.message(payload)?;
+            self.version = head.version;
+            self.bytes.drain(..HEADER + head.length);
+            if self.bytes.is_empty() && self.bytes.capacity() > 4096 {
+                self.bytes = Vec::new(); // input is rare; its buffer is not to stay resident
+            }
+            if message.is_some() {
+                return Ok(message);
+            }
+        }
+    }
+}
+
+/// What a frame says of itself.
+struct Head {
+    version: u16,
+    kind: u16,
+    length: usize,
+}
+
+impl Head {
+    fn from_bytes(bytes: [u8; HEADER]) -> Result<Head, Garbled> {
+        let [magic @ .., v0, v1, k0, k1, l0, l1, l2, l3] = bytes;
+        let (version, kind) = (u16::from_le_bytes([v0, v1]), u16::from_le_bytes([k0, k1]));
+        let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
         if magic != MAGIC {
-            return Err(Garbled(format!("frame begins with {magic:#x}")));
+            let (is, wanted) = (magic.escape_ascii(), MAGIC.escape_ascii());
+            return Err(Garbled(format!("the peer speaks {is}, and not {wanted}")));
+        }
+        if version < OLDEST {
+            return Err(Garbled(format!(
+                "the peer speaks version {version}; the oldest that is understood is {OLDEST}"
+            )));
         }
         if length > MAX_PAYLOAD {
             return Err(Garbled(format!(
                 "frame of {length} bytes; at most {MAX_PAYLOAD} are sent"
             )));
         }
-        let Some(payload) = rest.get(..length) else { return Ok(None) };
-        let message = M::from_parts(kind, payload)?;
-        self.bytes.drain(..HEADER + length);
-        if self.bytes.is_empty() && self.bytes.capacity() > 4096 {
-            self.bytes = Vec::new(); // input is rare; its buffer is not to stay resident
-        }
-        Ok(Some(message))
+        Ok(Head { version, kind, length })
     }
+
+    /// `None` for one that only a newer version knows.
+    fn message<M: Message>(&self, payload: &[u8]) -> Result<Option<M>, Garbled> {
+        let message = if self.version < VERSION {
+            M::from_parts(self.kind, &not_told(payload))?
+        } else {
+            M::from_parts(self.kind, payload)?
+        };
+        if message.is_none() && self.version <= VERSION && !is_novelty(self.kind) {
+            return Err(Garbled(format!("unknown kind {}", self.kind)));
+        }
+        Ok(message)
+    }
+}
+
+/// Known, and nothing to us.
+#[cfg(feature = "next-version")]
+fn is_novelty(kind: u16) -> bool {
+    kind == NOVELTY
+}
+
+#[cfg(not(feature = "next-version"))]
+fn is_novelty(_: u16) -> bool {
+    false
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{FromShim, Started, ToShim};
+    use crate::wire::{FromShim, InputAck, Started, ToShim};
 
     #[test]
     fn a_message_arrives_however_its_bytes_are_cut() {
@@ -100,6 +167,32 @@ mod tests {
         let mut reader = Reader::<ToShim>::default();
         reader.push(&bytes);
         assert!(reader.next_message().is_err());
+    }
+
+    fn read(version: u16, kind: u16, payload: &[u8]) -> Result<Option<FromShim>, Garbled> {
+        let mut bytes = Vec::new();
+        write_frame(kind, payload, &mut bytes);
+        bytes[4..6].copy_from_slice(&version.to_le_bytes());
+        let mut reader = Reader::default();
+        reader.push(&bytes);
+        reader.next_message()
+    }
+
+    #[test]
+    fn what_only_a_newer_version_says_is_passed_over_and_from_others_it_is_garbled() {
+        assert_eq!(read(VERSION + 1, 180, b"?"), Ok(None));
+        assert!(read(VERSION, 180, b"?").is_err());
+    }
+
+    #[test]
+    fn a_version_before_the_oldest_is_refused_and_so_is_another_major_one() {
+        let ack = FromShim::InputAck(InputAck { accepted: 9, closed: true });
+        assert_eq!(read(VERSION, ack.kind(), &ack.payload()), Ok(Some(ack.clone())));
+        assert!(read(OLDEST - 1, ack.kind(), &ack.payload()).is_err());
+        let mut reader = Reader::<FromShim>::default();
+        reader.push(b"JOB2............");
+        let said = reader.next_message().unwrap_err().0;
+        assert_eq!(said, "the peer speaks JOB2, and not JOB1");
     }
 
     #[test]

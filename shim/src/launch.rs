@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::wire::{Decoded, Limits, decode, encode};
+use crate::codec::{Decoded, Garbled, VERSION, decode, encode};
+use crate::wire::Limits;
 
 /// The first control connection, one end of a socket pair. When it closes before GO, the shim
 /// leaves without running anything.
@@ -84,16 +85,24 @@ pub enum OutputPolicy {
 }
 
 impl Launch {
-    /// The bytes for the memory file.
+    /// The bytes for the memory file: [`VERSION`], little endian, and the launch.
     pub fn to_bytes(&self) -> Vec<u8> {
-        encode(self)
+        [&VERSION.to_le_bytes(), encode(self).as_slice()].concat()
     }
 
     /// Reads what [`Launch::to_bytes`] wrote.
     ///
     /// # Errors
-    /// When the bytes are not a `Launch`.
+    /// When the bytes are not a `Launch`, or of another version: that of a broker of another
+    /// release.
     pub fn from_bytes(bytes: &[u8]) -> Decoded<Self> {
-        decode(bytes)
+        match bytes.split_first_chunk() {
+            Some((version, launch)) if *version == VERSION.to_le_bytes() => decode(launch),
+            Some((version, _)) => Err(Garbled(format!(
+                "a launch of version {}, for a shim of version {VERSION}",
+                u16::from_le_bytes(*version)
+            ))),
+            None => Err(Garbled("no launch".into())),
+        }
     }
 }

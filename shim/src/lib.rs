@@ -2,6 +2,7 @@
 //! the records that it leaves on disk. No I/O beyond reading and writing these; and in builds for
 //! development the points at which both can be made to crash.
 
+pub mod codec;
 pub mod crash;
 pub mod frame;
 pub mod index;

@@ -114,10 +114,8 @@ impl Builder {
         let programs = self.programs.unwrap_or_else(Programs::find);
         let copied =
             [(&programs.shim, "job-shim"), (&programs.oracle, "oracle"), (&programs.load, "load")];
-        for (from, to) in copied {
-            // The target directory may be below one that jobs cannot enter.
-            fs::copy(from, dir.path().join(to)).expect("it can be copied");
-        }
+        // The target directory may be below one that jobs cannot enter.
+        copied.into_iter().for_each(|(from, to)| install(from, &dir.path().join(to)));
         let disk = self.disk.map(|size| SmallDisk::mount(&dir.path().join("state"), &size));
         let pki = Authority::create(&dir.path().join("pki"), "local", CA_VALIDITY);
         let pki = pki.expect("a certificate authority");
@@ -374,6 +372,27 @@ impl Env {
         self.start_broker();
     }
 
+    /// Other programs, as a package replaces them: what runs goes on with those that it has.
+    pub fn install(&mut self, programs: Programs) {
+        self.install_shim(&programs.shim);
+        self.programs = programs;
+    }
+
+    /// Another shim alone.
+    pub fn install_shim(&self, shim: &Path) {
+        install(shim, &self.path("job-shim"));
+    }
+
+    /// `job-broker preflight` of these programs, beside the broker that runs.
+    ///
+    /// # Panics
+    /// When it cannot be executed.
+    pub fn preflight(&self, programs: &Programs) -> Output {
+        let mut command = Command::new(&programs.broker);
+        command.arg("--config").arg(self.path("broker.toml")).arg("preflight");
+        command.output().expect("job-broker can be executed")
+    }
+
     /// What a second broker with a configuration of its own, over the same state directory, does:
     /// it has to end by itself.
     ///
@@ -483,6 +502,12 @@ impl Gate {
     pub fn open(&self) {
         (&self.fifo).write_all(b"go\n").expect("a fifo has room");
     }
+}
+
+/// By rename, as dpkg does it: the file may be one that is being executed.
+fn install(from: &Path, to: &Path) {
+    let new = to.with_extension("new");
+    fs::copy(from, &new).and_then(|_| fs::rename(&new, to)).expect("it can be copied");
 }
 
 pub(crate) fn open_to_jobs(path: &Path, mode: u32) {

@@ -29,6 +29,19 @@ impl Programs {
         Programs { shim, ..self }
     }
 
+    /// The same with broker and shim of the version after this one, see `job_shim::codec`.
+    ///
+    /// # Panics
+    /// When they are missing: `cargo xtask test` builds them.
+    pub fn of_next_version(self) -> Programs {
+        let built = target_dir().join("next-version");
+        Programs {
+            broker: program("JOB_BROKER_NEXT_BIN", &built.join("job-broker")),
+            shim: program("JOB_SHIM_NEXT_BIN", &built.join("job-shim")),
+            ..self
+        }
+    }
+
     /// From the environment (`cargo xtask test` sets it), else where `cargo xtask build` puts them.
     ///
     /// # Panics

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::env::consts::ARCH;
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
@@ -103,6 +104,52 @@ pub(crate) fn build(profile: Profile) -> Result<Programs> {
         jobctl: jobctl.map_or_else(|| take("jobctl"), Ok)?,
         shim,
     })
+}
+
+/// Broker and shim of the version after this one, as `job_shim::codec` rehearses it, for the tests of
+/// upgrades and downgrades. To be built before the others: cargo puts its programs where those of
+/// this version belong, so they are taken away from there.
+///
+/// # Errors
+/// Cargo's, and those of copying.
+pub(crate) fn build_next() -> Result<()> {
+    let mut command = workspace::cargo();
+    // With the same packages as [`build`], so that all that they depend on is built once.
+    command.args(["build", "--bins", "-p", "job-broker", "-p", "job-certs", "-p", "jobctl"]);
+    command.args(["-p", "job-shim", "--features"]);
+    command.arg("job-broker/next-version,job-shim/next-version");
+    let built = executables(&mut command, "bin")?;
+    let directory = next_dir()?;
+    fs::create_dir_all(&directory)
+        .with_context(|| format!("cannot create {}", directory.display()))?;
+    for name in ["job-broker", "job-shim"] {
+        let from = built.get(name).with_context(|| format!("cargo built no {name}"))?;
+        let to = directory.join(name);
+        // Somebody may be running the one that is there.
+        let _ = fs::remove_file(&to);
+        fs::copy(from, &to).with_context(|| format!("cannot copy {} away", from.display()))?;
+    }
+    Ok(())
+}
+
+impl Programs {
+    /// The same with broker and shim of the version after this one, see [`build_next`].
+    ///
+    /// # Errors
+    /// No target directory.
+    pub(crate) fn of_next_version(&self) -> Result<Programs> {
+        let directory = next_dir()?;
+        Ok(Programs {
+            broker: directory.join("job-broker"),
+            shim: directory.join("job-shim"),
+            jobctl: self.jobctl.clone(),
+            certs: self.certs.clone(),
+        })
+    }
+}
+
+fn next_dir() -> Result<PathBuf> {
+    Ok(workspace::target_dir()?.join("next-version"))
 }
 
 /// A program without a loader and without relocations. job-shim stays resident once per job: 25 to

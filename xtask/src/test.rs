@@ -43,9 +43,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         check_cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])
     });
     dependencies(&mut report);
+    let next = report.step("build of the next version", programs::build_next);
     let programs = report.step("build of the programs", || programs::build(Profile::Dev));
     report.step("unit tests", || unit_tests(&args.filter));
-    match programs {
+    match programs.filter(|_| next.is_some()) {
         Some(programs) => end_to_end(&mut report, args, &programs),
         None => report.skip("end-to-end tests", "the programs could not be built"),
     }

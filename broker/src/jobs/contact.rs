@@ -28,7 +28,7 @@ use crate::store::records::{self, SpawnRecord};
 use crate::sys;
 
 /// How long a shim has to answer before the job counts as one whose shim is silent.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// Between two tries to reach a silent shim: first and longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
@@ -83,29 +83,57 @@ pub(super) async fn keep(
     }
 }
 
-/// Connects to the socket of an earlier broker's shim and makes sure that it is the one.
+/// Connects to the socket of an earlier broker's shim and takes the place of that one.
 async fn connect(ground: &Ground, job: &Job) -> io::Result<(Arc<Link>, frame::Reader<FromShim>)> {
     let spawned: SpawnRecord = records::load(&ground.state.job(job.id()), records::SPAWN)?
         .ok_or(io::ErrorKind::NotFound)?;
-    let stream = UnixStream::connect(ground.launcher.socket(job.id())).await?;
+    let (nonce, epoch) = (*spawned.nonce.as_bytes(), ground.state.epoch());
+    let word = ToShim::Hello(BrokerHello { nonce, epoch });
+    let Greeted { link, reader, hello } =
+        greet(&ground.launcher.socket(job.id()), &spawned, &word).await?;
+    tracing::debug!(job = %job.id(), version = reader.version(), "connected to its shim");
+    catch_up(job, &hello);
+    Ok((link, reader))
+}
+
+/// A shim that has answered.
+pub(super) struct Greeted {
+    pub(super) link: Arc<Link>,
+    pub(super) reader: frame::Reader<FromShim>,
+    pub(super) hello: ShimHello,
+}
+
+/// Connects to a shim, makes sure that it is the one, says `word` and hears its Hello.
+///
+/// # Errors
+/// `InvalidData` for a shim that this program does not understand, `UnexpectedEof` for one that does
+/// not understand this program; else as connect(2) and read(2).
+pub(super) async fn greet(
+    socket: &Path,
+    spawned: &SpawnRecord,
+    word: &ToShim,
+) -> io::Result<Greeted> {
+    let stream = UnixStream::connect(socket).await?;
     let peer = stream.peer_cred()?;
     if peer.pid() != i32::try_from(spawned.shim_pid).ok() {
         return Err(io::Error::other(format!("process {:?} listens in its place", peer.pid())));
     }
     let link = Link::new(stream);
-    let (nonce, epoch) = (*spawned.nonce.as_bytes(), ground.state.epoch());
-    link.send(&ToShim::Hello(BrokerHello { nonce, epoch })).map_err(io::Error::other)?;
+    link.send(word).map_err(io::Error::other)?;
+    let foreign = |fault: String| io::Error::new(io::ErrorKind::InvalidData, fault);
     let mut reader = frame::Reader::default();
     let mut bytes = [0; 512];
     loop {
-        match reader.next_message().map_err(io::Error::other)? {
-            Some(FromShim::Hello(hello)) if hello.nonce == nonce => {
-                catch_up(job, &hello);
-                return Ok((link, reader));
+        match reader.next_message().map_err(|e| foreign(e.to_string()))? {
+            Some(FromShim::Hello(hello)) if hello.nonce == *spawned.nonce.as_bytes() => {
+                return Ok(Greeted { link, reader, hello: *hello });
             }
-            Some(other) => return Err(io::Error::other(format!("it answers {other:?}"))),
+            Some(other) => return Err(foreign(format!("it answers {other:?}"))),
             None => match receive(&link, &mut bytes).await? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                0 => {
+                    let fault = "it closes the connection without an answer";
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, fault));
+                }
                 n => reader.push(&bytes[..n]),
             },
         }

@@ -24,6 +24,12 @@ fn explain(failed: Failed, record: &SpecRecord) -> String {
             let (directory, account) = (&spec.working_directory, &record.account.name);
             format!("cannot enter {directory:?} as {account}: {why}")
         }
+        // It does not understand its launch.
+        Step::ReadLaunch if failed.errno == libc::EBADMSG => {
+            "job-shim and job-broker are not of one release, as while a package is being replaced; \
+             an operator restarts job-broker when that is done"
+                .into()
+        }
         step => format!("the shim failed at {}: {why}", step.name()),
     }
 }

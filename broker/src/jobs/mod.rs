@@ -13,6 +13,7 @@ pub mod job;
 pub mod output;
 mod past;
 mod pause;
+pub mod preflight;
 mod quarantine;
 pub mod recover;
 mod retention;

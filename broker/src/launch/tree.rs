@@ -86,9 +86,7 @@ impl Tree {
             let path = path.to_owned();
             move |source| TreeError::Io { step, path, source }
         };
-        let mountinfo = Path::new("/proc/self/mountinfo");
-        let mounts = fs::read_to_string(mountinfo).map_err(io("read", mountinfo))?;
-        let mount = cgroup2_mount(&mounts).ok_or(TreeError::NotMounted)?;
+        let mount = mount()?;
         let scope = match below {
             None if systemd::is_init() => Some(Scope::open(&mount, keeper)),
             _ => None,
@@ -98,7 +96,7 @@ impl Tree {
             .map_err(|source| TreeError::Scope { name: systemd::scope::NAME, source })?;
         let root = match &scope {
             Some(scope) => scope.path().to_owned(),
-            None => mount.join(below.unwrap_or(Path::new(PLAIN))),
+            None => plain(&mount, below),
         };
         DirBuilder::new().recursive(true).mode(0o700).create(&root).map_err(io("create", &root))?;
         fs::set_permissions(&root, Permissions::from_mode(0o700)).map_err(io("chmod", &root))?;
@@ -187,12 +185,7 @@ impl Tree {
     /// # Errors
     /// As readdir(3).
     pub fn jobs(&self) -> io::Result<Vec<JobId>> {
-        let mut ids = Vec::new();
-        for entry in fs::read_dir(&self.root)? {
-            ids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<JobId>().ok()));
-        }
-        ids.sort_unstable();
-        Ok(ids)
+        jobs(&self.root)
     }
 
     /// For which disks io.cost is enabled: that file of the hierarchy's root.
@@ -204,6 +197,44 @@ impl Tree {
     pub(super) fn subtree_control(&self) -> &str {
         &self.enable
     }
+}
+
+/// The jobs that have a cgroup where [`Tree::open`] would put them, without making anything. None
+/// where that has never been.
+///
+/// # Errors
+/// `NotMounted` and `Io`.
+pub(crate) fn jobs_of_others(below: Option<&Path>) -> Result<Vec<JobId>, TreeError> {
+    let mount = mount()?;
+    let root = match below {
+        None if systemd::is_init() => systemd::scope::place(&mount),
+        _ => plain(&mount, below),
+    };
+    match jobs(&root) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        listed => listed.map_err(|source| TreeError::Io { step: "list", path: root, source }),
+    }
+}
+
+fn mount() -> Result<PathBuf, TreeError> {
+    let mountinfo = PathBuf::from("/proc/self/mountinfo");
+    match fs::read_to_string(&mountinfo) {
+        Ok(mounts) => cgroup2_mount(&mounts).ok_or(TreeError::NotMounted),
+        Err(source) => Err(TreeError::Io { step: "read", path: mountinfo, source }),
+    }
+}
+
+fn plain(mount: &Path, below: Option<&Path>) -> PathBuf {
+    mount.join(below.unwrap_or(Path::new(PLAIN)))
+}
+
+fn jobs(root: &Path) -> io::Result<Vec<JobId>> {
+    let mut ids = Vec::new();
+    for entry in fs::read_dir(root)? {
+        ids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<JobId>().ok()));
+    }
+    ids.sort_unstable();
+    Ok(ids)
 }
 
 /// A cgroup has a controller when all above it pass it down. One that lacks nothing is left as it

@@ -2,6 +2,7 @@
 
 mod check;
 mod drain;
+mod preflight;
 mod reload;
 mod serving;
 mod settings;
@@ -35,6 +36,9 @@ pub(crate) struct Arguments {
 enum Command {
     /// Say whether a broker could run with the configuration: exit status 0, or 1 and every fault
     CheckConfig,
+    /// Say whether this program could take over all jobs that run, from beside the broker that has
+    /// them: exit status 0, or 1 and those that it could not. Changes nothing
+    Preflight,
     /// End all jobs in good order: stop signal, grace, records. For the end of the host, when no
     /// broker runs any more
     Drain {
@@ -56,6 +60,11 @@ enum ServiceError {
     Listen { addr: std::net::SocketAddr, source: io::Error },
     #[error("cannot use the socket that systemd passes: {0}")]
     Passed(io::Error),
+    #[error(
+        "{foreign} of {all} running jobs cannot be taken over by this version, which would leave them \
+         to themselves; let the broker run that has them until they have ended, or stop them"
+    )]
+    Foreign { all: usize, foreign: usize },
     #[error("cannot run: {0}")]
     Io(#[from] io::Error),
 }
@@ -84,6 +93,7 @@ pub fn run() -> ExitCode {
     }
     let ended = match command {
         Some(Command::CheckConfig) => return check::run(&config),
+        Some(Command::Preflight) => preflight::run(&config),
         Some(Command::Drain { grace }) => drain::run(&config, Duration::from_secs(grace)),
         None => serving::run(config),
     };

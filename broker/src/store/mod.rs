@@ -68,7 +68,7 @@ impl StateDir {
             move |source| OpenError::Io { step, path, source }
         };
         make_private(root).map_err(io("create", root))?;
-        let jobs = root.join("jobs");
+        let jobs = jobs_in(root);
         make_private(&jobs).map_err(io("create", &jobs))?;
         let lock = lock(root)?;
         let path = root.join("epoch");
@@ -192,8 +192,13 @@ impl StateDir {
 
     /// The directory of all jobs.
     pub fn jobs(&self) -> PathBuf {
-        self.root.join("jobs")
+        jobs_in(&self.root)
     }
+}
+
+/// The directory of all jobs, of a state directory that another broker may hold.
+pub(crate) fn jobs_in(root: &Path) -> PathBuf {
+    root.join("jobs")
 }
 
 const REMOVED: &str = ".removed-";

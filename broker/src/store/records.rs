@@ -220,15 +220,29 @@ pub const FINAL: &str = "final.json";
 /// Reads a record; `None` where there is none.
 ///
 /// # Errors
-/// `InvalidData` when it does not parse, with file and place; else as read(2).
+/// `InvalidData` when it does not parse, with file and place; `Unsupported` for a record of a later
+/// [`FORMAT`]; else as read(2).
 pub fn load<T: DeserializeOwned>(dir: &Path, name: &str) -> io::Result<Option<T>> {
     let bytes = match fs::read(dir.join(name)) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
     };
-    let fault = |e| io::Error::new(io::ErrorKind::InvalidData, format!("{name}: {e}"));
-    serde_json::from_slice(&bytes).map(Some).map_err(fault)
+    serde_json::from_slice(&bytes).map(Some).map_err(|e| {
+        if let Ok(Head { format }) = serde_json::from_slice(&bytes)
+            && format > FORMAT
+        {
+            let fault = format!("{name}: of format {format}; this broker reads {FORMAT}");
+            return io::Error::new(io::ErrorKind::Unsupported, fault);
+        }
+        io::Error::new(io::ErrorKind::InvalidData, format!("{name}: {e}"))
+    })
+}
+
+/// What every record has, whatever its format.
+#[derive(Deserialize)]
+struct Head {
+    format: u32,
 }
 
 /// Writes a record, whole or not at all unless the host crashes; returns the file for whoever must
@@ -282,6 +296,17 @@ mod tests {
         fs::write(dir.path().join(SPAWN), json).unwrap();
         let record: SpawnRecord = load(dir.path(), SPAWN).unwrap().unwrap();
         assert_eq!((record.shim_pid, record.shim_start_time), (7, 9));
+    }
+
+    #[test]
+    fn a_record_of_another_format_is_told_from_a_damaged_one() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(SPAWN), r#"{"format":2,"shim":{"pid":7}}"#).unwrap();
+        let fault = load::<SpawnRecord>(dir.path(), SPAWN).unwrap_err();
+        assert_eq!(fault.kind(), io::ErrorKind::Unsupported, "{fault}");
+        fs::write(dir.path().join(SPAWN), r#"{"format":1,"shim":{"pid":7}}"#).unwrap();
+        let fault = load::<SpawnRecord>(dir.path(), SPAWN).unwrap_err();
+        assert_eq!(fault.kind(), io::ErrorKind::InvalidData, "{fault}");
     }
 
     #[test]

@@ -29,6 +29,11 @@ pub(crate) fn is_there() -> bool {
     !matches!(bus::find(NAME), Ok(Found::Absent))
 }
 
+/// Its cgroup.
+pub(crate) fn place(mount: &Path) -> PathBuf {
+    mount.join(SLICE).join(NAME)
+}
+
 /// The scope.
 #[derive(Debug)]
 pub(crate) struct Scope {
@@ -71,7 +76,7 @@ impl Scope {
     pub(crate) fn open(mount: &Path, program: &File) -> io::Result<Scope> {
         let scope = Scope {
             mount: mount.into(),
-            path: mount.join(SLICE).join(NAME),
+            path: place(mount),
             program: program.try_clone()?,
             keeper: Mutex::default(),
             establishing: Mutex::default(),

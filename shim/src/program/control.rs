@@ -32,6 +32,8 @@ pub(crate) struct Control {
     broker: Option<Connection>,
     /// They have connected and not yet said Hello; the oldest first.
     strangers: Vec<Connection>,
+    /// They have asked who this is, and have not been told.
+    curious: Vec<Connection>,
     /// What the broker has seen, while it waits for more.
     watch: Option<Progress>,
     /// What hindered the output when that was last told.
@@ -47,6 +49,7 @@ impl Control {
             listener,
             broker: Some(broker),
             strangers: Vec::new(),
+            curious: Vec::new(),
             watch: None,
             told: None,
         }
@@ -123,6 +126,11 @@ impl Control {
         known
     }
 
+    /// Those who have asked who this is: to be told once, and left.
+    pub(crate) fn curious(&mut self) -> Vec<Connection> {
+        std::mem::take(&mut self.curious)
+    }
+
     /// Says something to the broker, if there is one.
     pub(crate) fn send(&mut self, message: &FromShim) {
         if let Some(broker) = &mut self.broker
@@ -172,6 +180,9 @@ impl Control {
                     self.hang_up();
                     self.broker = Some(stranger);
                     new_broker = true;
+                }
+                Ok(Some(ToShim::Probe(probe))) if probe.nonce == self.nonce => {
+                    self.curious.push(stranger);
                 }
                 Ok(Some(_)) | Err(Closed) => {} // dropped, and so closed
             }

@@ -80,7 +80,7 @@ impl Job {
 
     /// Runs it to its end.
     pub(crate) fn run(mut self, exit: &ExitRecord) -> ExitCode {
-        self.hello();
+        self.control.send(&self.hello());
         crash::at(Point::HelloSaid);
         let Some(limits) = self.control.await_go(self.limits, self.buffers.scratch()) else {
             self.go = None;
@@ -106,8 +106,8 @@ impl Job {
         }
     }
 
-    fn hello(&mut self) {
-        let hello = FromShim::Hello(Box::new(ShimHello {
+    fn hello(&self) -> FromShim {
+        FromShim::Hello(Box::new(ShimHello {
             job: self.id,
             nonce: self.nonce,
             pid: std::process::id(),
@@ -117,8 +117,7 @@ impl Job {
             exited: self.exited.clone(),
             stopping: self.ending.has_begun(),
             limits: self.limits,
-        }));
-        self.control.send(&hello);
+        }))
     }
 
     /// One byte, and the pipe's end. A child that has failed before does not read it; its pipe
@@ -209,12 +208,15 @@ impl Job {
 
     fn listen(&mut self, ready: &Ready) {
         if self.control.turn(ready, self.buffers.scratch()) {
-            self.hello();
+            self.control.send(&self.hello());
         }
         self.obey_all();
     }
 
     fn obey_all(&mut self) {
+        for mut asker in self.control.curious() {
+            let _ = asker.send(&self.hello()); // one short message: a new socket takes it at once
+        }
         while let Some(message) = self.control.next() {
             self.obey(message);
         }
@@ -224,7 +226,7 @@ impl Job {
         match message {
             ToShim::Hello(hello) if self.control.recognize(&hello) => {}
             // Never twice, and not from a stranger.
-            ToShim::Go | ToShim::Hello(_) => self.control.hang_up(),
+            ToShim::Go | ToShim::Hello(_) | ToShim::Probe(_) => self.control.hang_up(),
             ToShim::Stop(stop) => self.end_by(|ending, now| ending.stop(now, stop)),
             ToShim::Signal(signal) => self.signal(signal),
             ToShim::Limits(limits) => {

@@ -1,7 +1,7 @@
 //! Brokers come and go; input goes on.
 
 use job_shim::record::Outcome;
-use job_shim::wire::{BrokerHello, Cause, FromShim, InputAck, ToShim};
+use job_shim::wire::{BrokerHello, Cause, FromShim, InputAck, Probe, ToShim};
 use nix::sys::signal::Signal;
 
 use crate::broker::{Shim, Wire, script};
@@ -193,4 +193,25 @@ fn what_an_earlier_broker_said_last_is_heard_before_a_later_one() {
         }
         other => panic!("no exit but {other:?}"),
     }
+}
+
+#[test]
+fn a_probe_learns_who_it_is_and_changes_nothing() {
+    let Some(mut shim) = cat() else { return };
+    let mut probe = shim.connect_silently();
+    probe.send(&ToShim::Probe(Probe { nonce: OURS.nonce }));
+    let told = hello(&mut probe);
+    assert_eq!((told.pid, told.started.is_some()), (shim.process.id(), true));
+    assert_eq!(probe.next(), None, "it is told once");
+    shim.input(0, b"as before", true); // over the first connection
+    shim.ended();
+    assert_eq!(shim.stdout(), "as before");
+}
+
+#[test]
+fn a_probe_with_a_wrong_nonce_learns_nothing() {
+    let Some(shim) = cat() else { return };
+    let mut probe = shim.connect_silently();
+    probe.send(&ToShim::Probe(Probe { nonce: [9; 16] }));
+    assert_eq!(probe.next(), None);
 }

@@ -10,14 +10,14 @@ use crate::programs::{self, Profile, Programs};
 use crate::vm::Suite;
 use crate::{package, process, workspace};
 
-/// Makes two versions of the package, and runs the tests that change their machine in one with this
+/// Makes two versions of the package, which speak two versions of the shims' protocol, and runs the tests that change their machine in one with this
 /// suite.
 ///
 /// # Errors
 /// The build, the machine, or tests that fail.
 pub(super) fn run(suite: Suite, filter: &[String], programs: &Programs) -> Result<()> {
     let old = package::make(Profile::Dev, 1, programs)?;
-    let new = package::make(Profile::Dev, 2, programs)?;
+    let new = package::make(Profile::Dev, 2, &programs.of_next_version()?)?;
     let mut build = workspace::cargo();
     build.args(["test", "-p", END_TO_END, "--test", "systemd", "--no-run"]);
     let mut tests = programs::executables(&mut build, "test")?;

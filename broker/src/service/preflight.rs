@@ -1,0 +1,66 @@
+//! `job-broker preflight`: whether this program could take the place of the broker that runs.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use job_shim::codec::VERSION;
+
+use super::ServiceError;
+use super::settings::SettingsError;
+use crate::config::Config;
+use crate::id::JobId;
+use crate::jobs::preflight::{self, Prospect};
+
+/// Prints what would become of the jobs; an error if this broker could not take all of them over.
+pub(super) fn run(file: &Path) -> Result<(), ServiceError> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(ServiceError::NotRoot);
+    }
+    let config = Config::load(file).map_err(SettingsError::from)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let jobs = runtime.block_on(preflight::look(&config.jobs));
+    let jobs = jobs.map_err(|e| ServiceError::Io(std::io::Error::other(e)))?;
+    match count(&jobs) {
+        (all, 0) => {
+            println!("{all} jobs run; this job-broker can take over all of them{}", spoken(&jobs));
+            Ok(())
+        }
+        (all, foreign) => Err(ServiceError::Foreign { all, foreign }),
+    }
+}
+
+/// How many run, and how many of them this broker could not take over; each of those is told.
+fn count(jobs: &[(JobId, Prospect)]) -> (usize, usize) {
+    let (mut all, mut foreign) = (0, 0);
+    for (id, prospect) in jobs {
+        all += usize::from(*prospect != Prospect::Over);
+        match prospect {
+            Prospect::Over | Prospect::Adopted(_) => {}
+            Prospect::Followed(why) => eprintln!(
+                "job-broker: job {id}: its shim cannot be reached, as little as by any other broker \
+                 now: {why}; its files would be followed"
+            ),
+            Prospect::Foreign(why) => {
+                foreign += 1;
+                eprintln!("job-broker: job {id}: {why}");
+            }
+        }
+    }
+    (all, foreign)
+}
+
+/// What their shims speak, where that is not what this program does.
+fn spoken(jobs: &[(JobId, Prospect)]) -> String {
+    let versions: BTreeSet<u16> = jobs
+        .iter()
+        .filter_map(|(_, prospect)| match prospect {
+            Prospect::Adopted(version) if *version != VERSION => Some(*version),
+            _ => None,
+        })
+        .collect();
+    let versions: Vec<_> = versions.iter().map(u16::to_string).collect();
+    match versions.as_slice() {
+        [] => String::new(),
+        _ => format!(" (it speaks version {VERSION}, some of them {})", versions.join(" and ")),
+    }
+}

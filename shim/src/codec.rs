@@ -1,0 +1,99 @@
+//! What goes over the socket and into the launch, as bytes: bincode 2 (`config::standard`), confined
+//! to this file; and how that may change while shims and brokers of several releases live together.
+//!
+//! - The magic of a frame is the major version: behind another one nothing is read.
+//! - [`VERSION`] rises with each release that says anything new. Both sides name theirs in every
+//!   frame, and neither refuses a newer one.
+//! - A message grows at its end only. Who does not know a field leaves its bytes alone; who misses it
+//!   reads zeros, so that the zero of a new field (0, `None`, empty, false) means "not told". What
+//!   is inside a message, the enums among it, does not change.
+//! - A kind of a newer peer that is unknown here is passed over. Who needs an answer looks at the
+//!   peer's version before it asks.
+//! - The launch is not a conversation: a shim that left half of it unread would run a job without
+//!   what was asked for. There both versions must be the same.
+//!
+//! The feature `next-version` makes programs of the release after this one, which say more, for the
+//! tests of upgrades and downgrades.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// The version that this build speaks.
+pub const VERSION: u16 = if cfg!(feature = "next-version") { 2 } else { 1 };
+/// The oldest that it understands.
+pub const OLDEST: u16 = 1;
+
+/// Bytes that do not decode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Garbled(pub String);
+
+impl std::fmt::Display for Garbled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "garbled message: {}", self.0)
+    }
+}
+
+impl std::error::Error for Garbled {}
+
+/// What decoding gives.
+pub type Decoded<T> = Result<T, Garbled>;
+
+/// What the next version adds to every message; in this one nothing, in no bytes.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Added {
+    #[cfg(feature = "next-version")]
+    novelty: Option<[u64; 3]>,
+}
+
+/// As this version tells it.
+const ADDED: Added = Added {
+    #[cfg(feature = "next-version")]
+    novelty: Some([7, 8, 9]),
+};
+
+/// Longer than all that later versions have added to a message, as zeros.
+const NOT_TOLD: [u8; 256] = [0; 256];
+
+/// A value as bytes.
+pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    // Vectors grow as needed and every type here is serializable: this cannot fail.
+    bincode::serde::encode_to_vec((value, ADDED), bincode::config::standard()).unwrap_or_default()
+}
+
+/// Back from what [`encode`] of this or a later version has made.
+///
+/// # Errors
+/// Bytes that are not of this type, or too few.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Decoded<T> {
+    let ((value, added), _) =
+        bincode::serde::decode_from_slice::<(T, Added), _>(bytes, bincode::config::standard())
+            .map_err(|e| Garbled(e.to_string()))?;
+    if added != ADDED && added != Added::default() {
+        return Err(Garbled(format!("{added:?} at its end")));
+    }
+    Ok(value)
+}
+
+/// The payload of an older peer with the fields that it does not know.
+pub(crate) fn not_told(payload: &[u8]) -> Vec<u8> {
+    [payload, &NOT_TOLD].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_that_a_newer_peer_has_added_are_left_alone() {
+        let mut bytes = encode(&(7u32, "x"));
+        bytes.extend([1, 2, 3]);
+        assert_eq!(decode(&bytes), Ok((7u32, "x".to_owned())));
+    }
+
+    #[test]
+    fn fields_that_an_older_peer_does_not_know_are_zero() {
+        let old = not_told(&[7]);
+        assert_eq!(decode(&old), Ok((7u32, None::<u64>, String::new(), false)));
+        assert!(decode::<(u32, Option<u64>)>(&[7]).is_err(), "as garbled as before");
+    }
+}
