@@ -377,7 +377,8 @@ fn a_start_that_a_crash_cut_short_is_swept_without_a_word() {
     let whole = run(&env, "user-a", "echo whole");
     let spec = fs::read(env.job_dir(&whole).join("spec.json")).unwrap();
     env.kill_broker();
-    let torn: [(&str, &[(&str, &[u8])]); 5] = [
+    type Files<'a> = &'a [(&'a str, &'a [u8])];
+    let torn: [(&str, Files<'_>); 5] = [
         ("1", &[]),
         ("2", &[(".spec.json.new", &spec[..20])]),
         ("3", &[("spec.json", b"")]),
