@@ -3,8 +3,9 @@
 use std::fs;
 use std::io;
 use std::sync::LazyLock;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
 
 /// One boot of this host: `/proc/sys/kernel/random/boot_id`, random(4).
@@ -41,6 +42,12 @@ pub(crate) fn start_time(pid: u32) -> io::Result<u64> {
 pub(crate) fn now_ns() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The time since the host was started, sleep included: nobody can set this clock.
+pub(crate) fn since_boot() -> Duration {
+    // It fails for a clock that does not exist only: clock_gettime(2).
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
 }
 
 /// The CPUs of this host that are online, as they were when somebody first asked. (What std calls

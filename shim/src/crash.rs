@@ -59,6 +59,7 @@ points! {
         ChangeMade = "The kernel has taken it.",
         ChangeTold = "The shim has taken it.",
         ChangeDone = "And `spec.json` says so; nobody else has been told.",
+        StopRecorded = "A stop is in `stop.json`, and nobody has been answered.",
         TakenOver = "A job of an earlier broker has been judged.",
         RemovalBegun = "A deleted job has lost its name.",
     [SHIM: "Those of the shim."]

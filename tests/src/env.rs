@@ -417,6 +417,18 @@ impl Env {
         command.output().expect("job-broker can be executed")
     }
 
+    /// `job-broker drain` in the place of a broker.
+    ///
+    /// # Panics
+    /// When it cannot be executed.
+    pub fn drain(&self, grace: Duration) -> Output {
+        assert!(self.broker.is_none(), "one broker at a time");
+        let mut command = Command::new("timeout");
+        command.arg(PATIENCE.as_secs().to_string()).arg(&self.programs.broker).arg("--config");
+        command.arg(self.path("broker.toml")).args(["drain", "--grace"]);
+        command.arg(grace.as_secs().to_string()).output().expect("job-broker can be executed")
+    }
+
     /// All that brokers have said so far.
     pub fn log(&self) -> String {
         self.lock_log().clone()

@@ -198,6 +198,10 @@ async fn connect(env: &mut Env, user: &str) -> Client {
         if let Some(client) = env.try_client(user).await {
             return client;
         }
+        if env.broker_has_died() {
+            // Where it was to, and before anybody came: so would the next one, and the one after it.
+            env.crash_brokers(None);
+        }
         assert!(Instant::now() < deadline, "no connection to the broker for {PATIENCE:?}");
         tokio::time::sleep(Duration::from_millis(10)).await; // between two tries
     }

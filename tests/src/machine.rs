@@ -206,10 +206,22 @@ impl Host {
 }
 
 /// Installs a package with dpkg, whatever version is there.
+///
+/// # Panics
+/// When dpkg fails, with what it said.
 pub fn install(package: &Path) {
+    let (succeeded, said) = try_install(package);
+    assert!(succeeded, "{said}");
+}
+
+/// Whether that succeeds, and what is said on the way.
+///
+/// # Panics
+/// When there is no dpkg.
+pub fn try_install(package: &Path) -> (bool, String) {
+    let mut dpkg = Command::new("dpkg");
     // A minimal system has no keyboard to ask about changed configuration; and no disk to wait for.
-    sh(&format!(
-        "DEBIAN_FRONTEND=noninteractive dpkg --force-confold,unsafe-io -i {}",
-        package.display()
-    ));
+    dpkg.env("DEBIAN_FRONTEND", "noninteractive").arg("--force-confold,unsafe-io").arg("-i");
+    let Output { status, stdout, stderr } = dpkg.arg(package).output().expect("there is a dpkg");
+    (status.success(), String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned())
 }

@@ -17,7 +17,7 @@ use job_api::v1::{
 };
 use job_shim::crash::Point;
 use job_tests::ledger::{self, Persistent};
-use job_tests::{CRASH_AT, Env, Programs, api, host, is_testbed, scaled, until};
+use job_tests::{CRASH_AT, Env, Programs, api, scaled, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tonic::Code;
@@ -170,11 +170,6 @@ fn needs_a_recovery(point: Point) -> bool {
 /// that was never told GO. It dies over them, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_broker_killed_at_any_step_of_a_recovery_changes_nothing() {
-    if is_testbed() {
-        // Seen once; whether test or broker is at fault is not known yet.
-        host::leave_out("in the VM a broker that was revived was not reached within 90 s");
-        return;
-    }
     let mut env = Env::builder()
         .config("pool = [70000, 70003]")
         .programs(Programs::find().with_shim_for_development())

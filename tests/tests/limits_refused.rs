@@ -341,3 +341,23 @@ async fn bytes_that_are_no_whole_pages_are_rounded_down_and_shown_so() {
     let job = api::job(&mut client, &id).await;
     assert_eq!(api::limit(&job, "memory.max").applied(), (64 << 20).to_string());
 }
+
+/// On a host that lacks a controller: whose wish it is that cannot be met.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_limit_that_the_configuration_asks_for_is_not_taken_for_the_callers() {
+    if !host::lacks(Need::Memory) {
+        return;
+    }
+    for section in ["[limits.default]", "[limits.max]"] {
+        let env = Env::builder().sections(&format!("{section}\nmemory = \"64M\"\n")).start();
+        let mut client = env.client("user-a").await;
+        let status = api::try_start(&mut client, api::spec(&["true"])).await.unwrap_err();
+        assert_precondition(&status, &["memory.max", section, "not the request"]);
+        let status = refused(&mut client, NUMBERS[3].1(32 << 20)).await;
+        assert_precondition(&status, &["memory.max"]);
+        assert!(!status.message().contains("[limits"), "{status:?}");
+        let status = refused(&mut client, NUMBERS[6].1(10)).await;
+        assert_precondition(&status, &["memory.max", section]);
+        assert_nothing_runs(&env, &mut client).await;
+    }
+}

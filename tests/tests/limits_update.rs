@@ -10,6 +10,8 @@ use job_tests::host::{self, Need};
 use job_tests::measure::{self, assert_near};
 use job_tests::refusal::{assert_precondition, violation};
 use job_tests::{Env, api, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tonic::Code;
 
 const BURN: &str = "while :; do :; done";
@@ -199,6 +201,25 @@ async fn an_updated_deadline_is_not_forgotten_by_the_next_broker() {
     assert_eq!(api::limit(&job, "cpu_time_limit").applied(), "100s");
     let times: Vec<_> = changes(&job).into_iter().filter(|c| c[0] == "time_limit").collect();
     assert_eq!(times, [["time_limit", "3600s", "3660s"], ["time_limit", "3660s", "3720s"]]);
+}
+
+/// What is asked of a broker that has not reached its shims yet waits for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_update_that_comes_before_the_shim_is_reached_again_is_made() {
+    let mut env = Env::start();
+    let mut client = env.client("user-a").await;
+    let id = api::start(&mut client, api::spec(&["sleep", "1000"])).await.id;
+    let shim = Pid::from_raw(env.cgroup().shim(&id).unwrap());
+    kill(shim, Signal::SIGSTOP).unwrap();
+    env.restart_broker();
+    let mut client = env.client("user-a").await;
+    let request = UpdateJobRequest { time_limit: seconds(60.0), ..of(&id) };
+    let update = tokio::spawn(async move { api::update(&mut client, request).await });
+    // So that it comes first, which it need not.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    kill(shim, Signal::SIGCONT).unwrap();
+    let job = update.await.unwrap().unwrap();
+    assert_eq!(api::limit(&job, "time_limit").applied(), "60s");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

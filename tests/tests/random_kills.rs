@@ -1,11 +1,14 @@
 //! kill -9 of the broker at random moments, again and again, and now and then of a shim, under a
-//! mixed load. Ten seconds here; `cargo xtask soak --minutes N` goes on for longer. What is random
-//! comes from the seed that is printed: `JOB_TESTS_SEED` repeats it, as far as the kernel does.
+//! mixed load. A round of five seconds here; `cargo xtask soak`, with `--minutes N` or `--kills N`, goes
+//! on for longer. What is random comes from the seed that is printed: `JOB_TESTS_SEED` repeats it, as
+//! far as the kernel does.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::collections::HashSet;
+use std::fmt;
 use std::io::Read;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use job_api::client::Client;
@@ -14,7 +17,7 @@ use job_api::v1::{
     Cause, DeleteJobRequest, ListJobsRequest, StartJobRequest, StopJobRequest, UpdateJobRequest,
 };
 use job_tests::ledger::{self, EXIT, Persistent};
-use job_tests::{Env, api, oracle};
+use job_tests::{Env, PATIENCE, api, oracle};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::task::JoinHandle;
@@ -37,7 +40,37 @@ struct Round {
     asked: Vec<Asked>,
     /// Jobs whose shim was killed.
     bereft: HashSet<String>,
-    broker_kills: u32,
+    /// Jobs of which somebody was told that they will stop.
+    stopped: Arc<Mutex<HashSet<String>>>,
+}
+
+/// What was done and seen in all rounds.
+#[derive(Default)]
+struct Tally {
+    /// From each kill -9 until the next broker has shaken hands.
+    recoveries: Vec<Duration>,
+    shim_kills: usize,
+    requests: usize,
+    /// Of output that was compared with what the job must have written.
+    checked_bytes: u64,
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut sorted = self.recoveries.clone();
+        sorted.sort();
+        let median = sorted.get(sorted.len() / 2).copied().unwrap_or_default();
+        write!(
+            f,
+            "{} times kill -9 of the broker and {} of shims under {} requests; {} bytes of output \
+             compared, losses 0; recovery {median:.0?} (median), {:.0?} (longest)",
+            self.recoveries.len(),
+            self.shim_kills,
+            self.requests,
+            self.checked_bytes,
+            sorted.last().copied().unwrap_or_default(),
+        )
+    }
 }
 
 impl Round {
@@ -84,9 +117,15 @@ impl Round {
         }
         for id in env.cgroup().jobs() {
             let (mut client, what) = (client.clone(), self.below(12));
+            let stopped = Arc::clone(&self.stopped);
             calls.push(tokio::spawn(async move {
                 match what {
-                    0 => drop(client.stop_job(StopJobRequest { id, grace: None }).await),
+                    0 => {
+                        let stop = StopJobRequest { id: id.clone(), grace: None };
+                        if client.stop_job(stop).await.is_ok() {
+                            stopped.lock().unwrap().insert(id);
+                        }
+                    }
                     1 | 2 => {
                         let time_limit = Some(api::duration(ROUND * 200));
                         let update = UpdateJobRequest { id, time_limit, ..Default::default() };
@@ -115,8 +154,14 @@ impl Round {
     }
 
     /// Each request is answered in the end, by one job that ran once and whose end is known.
-    async fn judge(&self, env: &mut Env) {
+    async fn judge(&self, env: &mut Env) -> u64 {
+        let mut checked = 0;
         let caller = &mut Persistent::new(env, "user-a").await;
+        let stopped = self.stopped.lock().unwrap().clone();
+        for id in &stopped {
+            let ended = tokio::time::timeout(PATIENCE, caller.ended(env, id)).await;
+            ended.expect("an acknowledged stop happens");
+        }
         for asked in &self.asked {
             let answer = caller.start(env, &asked.request).await;
             for job in caller.jobs_of(env, &asked.name).await {
@@ -127,6 +172,7 @@ impl Round {
                 }
             }
             let jobs = caller.judge(env, &asked.name, asked.lines).await;
+            checked += jobs.iter().map(|job| job.stdout_bytes + job.stderr_bytes).sum::<u64>();
             let job = jobs.last().unwrap();
             if jobs.iter().any(|job| self.bereft.contains(&job.id)) {
                 continue;
@@ -136,16 +182,19 @@ impl Round {
             let by_itself = job.exit_code == Some(EXIT) && !asked.sleeps && !job.incomplete;
             assert!(by_itself || job.cause() == Cause::Stopped, "{job:?}");
         }
+        checked
     }
 }
 
-async fn play(env: &mut Env, seed: u64) -> (u32, usize, usize) {
+/// One round, with so many kills of the broker at most.
+async fn play(env: &mut Env, seed: u64, most: usize, tally: &mut Tally) {
     let mut round = Round {
         random: oracle::Random::new(seed),
         asked: Vec::new(),
         bereft: HashSet::new(),
-        broker_kills: 0,
+        stopped: Arc::default(),
     };
+    let before = tally.recoveries.len();
     let gate = env.gate();
     let endless = format!("{} lines 3000000 3 & {}; kill $!", env.oracle(), gate.wait());
     let followed = api::start(&mut env.client("user-a").await, api::script(&endless)).await.id;
@@ -153,30 +202,34 @@ async fn play(env: &mut Env, seed: u64) -> (u32, usize, usize) {
     let follower = env.spawn_jobctl("user-a", &["logs", "-q", "-f", &followed]);
     follower.wait_for_bytes(1);
     let end = Instant::now() + ROUND;
-    while Instant::now() < end {
-        let client = env.client("user-a").await;
+    let mut client = env.client("user-a").await;
+    while Instant::now() < end && tally.recoveries.len() - before < most {
         let calls = round.load(env, &client).await;
         let moment = Duration::from_micros(round.below(60_000));
         tokio::time::sleep(moment).await; // the moment of the kill, not a synchronisation
         if round.one_in(6) {
             round.kill_a_shim(env, &followed);
         }
+        let killed = Instant::now();
         env.kill_broker();
-        round.broker_kills += 1;
         env.start_broker();
+        client = env.client("user-a").await;
+        tally.recoveries.push(killed.elapsed());
         for call in calls {
             call.await.unwrap();
         }
     }
-    round.judge(env).await;
+    tally.checked_bytes += round.judge(env).await;
     gate.open();
     let ended = follower.finish();
     ended.expect(0);
     let stored = api::output(&mut env.client("user-a").await, &followed).await;
     assert!(ended.stdout == stored.stdout && ended.stderr == stored.stderr);
     assert!(oracle::verify('o', &stored.stdout).unwrap() > 0);
+    tally.checked_bytes += (stored.stdout.len() + stored.stderr.len()) as u64;
     forget(env).await;
-    (round.broker_kills, round.bereft.len(), round.asked.len())
+    tally.shim_kills += round.bereft.len();
+    tally.requests += round.asked.len();
 }
 
 /// Everything ended is deleted, and then nothing is there.
@@ -208,18 +261,20 @@ async fn whenever_the_broker_is_killed_nothing_is_lost_or_done_twice() {
     let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
     let mut seed = number("JOB_TESTS_SEED").unwrap_or(now);
+    let kills = number("JOB_TESTS_KILLS").map(|kills| kills as usize);
     let seconds = number("JOB_TESTS_SECONDS").unwrap_or(ROUND.as_secs());
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut env = Env::start();
-    let mut kills = 0;
-    while Instant::now() < end {
+    let mut tally = Tally::default();
+    loop {
+        let most = kills.map_or(usize::MAX, |kills| kills.saturating_sub(tally.recoveries.len()));
+        if most == 0 || (kills.is_none() && Instant::now() > end) {
+            break;
+        }
         eprintln!("JOB_TESTS_SEED={seed}");
-        let (brokers, shims, requests) = play(&mut env, seed).await;
-        kills += brokers;
-        eprintln!(
-            "{brokers} brokers and {shims} shims killed under {requests} requests; {kills} in all"
-        );
+        play(&mut env, seed, most, &mut tally).await;
+        eprintln!("{tally}");
         seed = seed.wrapping_add(1);
     }
-    assert!(kills > 0);
+    assert!(!tally.recoveries.is_empty());
 }

@@ -304,3 +304,25 @@ fn a_broker_that_is_told_to_end_leaves_its_jobs_running() {
     let ran = running.finish();
     assert_eq!((ran.code(), ran.out()), (0, "before\nafter\n".into()), "{}", ran.err());
 }
+
+/// Nobody reaches the shim of a job that ended while no broker was there: nobody waits for it either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_drain_ends_what_runs_and_takes_in_what_has_ended_before() {
+    let mut env = Env::start();
+    let mut client = env.client("user-a").await;
+    let gate = env.gate();
+    let ends = api::start(&mut client, api::script(&format!("{}; exit 3", gate.wait()))).await.id;
+    let runs = api::start(&mut client, api::script("sleep 1000")).await.id;
+    env.kill_broker();
+    gate.open();
+    wait_for_end_of(&env, &ends);
+    let drained = env.drain(Duration::from_secs(10));
+    assert!(drained.status.success(), "{drained:?}");
+    env.assert_clean();
+    env.start_broker();
+    let mut client = env.client("user-a").await;
+    let job = api::job(&mut client, &ends).await;
+    assert_eq!((job.state(), job.exit_code), (State::Finished, Some(3)), "{job:?}");
+    let job = api::job(&mut client, &runs).await;
+    assert_eq!((job.cause(), job.ended_by.as_str()), (Cause::Stopped, "job-broker drain"));
+}

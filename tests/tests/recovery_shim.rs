@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use job_api::client::Client;
 use job_api::v1::job::State;
-use job_api::v1::{Cause, GetServerInfoRequest, Job, Source};
+use job_api::v1::{Cause, GetServerInfoRequest, Job, Source, StopJobRequest};
 use job_tests::oracle;
 use job_tests::{Env, api, lives, scaled, until};
 use nix::sys::signal::{Signal, kill};
@@ -88,6 +88,61 @@ async fn a_stopped_shim_holds_up_nobody_and_its_job_can_be_stopped() {
     assert_eq!((job.cause(), job.source()), (Cause::Stopped, Source::User), "{job:?}");
     assert!(!workload.iter().any(|pid| lives(*pid)) && !lives(shim));
     assert_eq!(api::output(&mut client, &stuck.id).await.stdout, b"up\n");
+    env.assert_clean();
+}
+
+/// An acknowledged stop happens: heard by the shim late, or carried out by the next broker.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_stop_that_was_acknowledged_happens_though_its_broker_dies_before_the_shim_hears_of_it() {
+    let mut env = Env::start();
+    for (can_be_told, wakes_up) in [(true, true), (true, false), (false, true), (false, false)] {
+        let mut client = env.client("user-a").await;
+        let (job, shim) = start_endless(&env, &mut client).await;
+        signal(shim, Signal::SIGSTOP);
+        if !can_be_told {
+            env.restart_broker();
+            client = env.client("user-a").await;
+        }
+        // One that sleeps is to do it itself, in time.
+        let grace = if wakes_up { Duration::from_secs(1000) } else { Duration::from_millis(50) };
+        api::stop(&mut client, &job.id, grace).await;
+        env.kill_broker();
+        if wakes_up {
+            signal(shim, Signal::SIGCONT);
+        }
+        env.start_broker();
+        let mut client = env.client("user-a").await;
+        assert_ne!(api::job(&mut client, &job.id).await.state(), State::Running);
+        let ended = api::ended(&mut client, &job.id).await;
+        let said = (ended.cause(), ended.source(), ended.ended_by.as_str());
+        assert_eq!(said, (Cause::Stopped, Source::User, "user-a"), "{ended:?}");
+        let number = if wakes_up { Signal::SIGTERM } else { Signal::SIGKILL };
+        assert_eq!(ended.signal, Some(number as i32));
+        assert!(!env.job_dir(&job.id).join("stop.json").exists());
+    }
+    env.assert_clean();
+}
+
+/// A disk that takes no record of it keeps nobody from stopping a job.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_stop_is_acknowledged_once_it_is_on_record_or_with_the_shim() {
+    let mut env = Env::start();
+    let mut client = env.client("user-a").await;
+    for can_be_told in [true, false] {
+        let (job, shim) = start_endless(&env, &mut client).await;
+        fs::create_dir(env.job_dir(&job.id).join(".stop.json.new")).unwrap();
+        if !can_be_told {
+            signal(shim, Signal::SIGSTOP);
+            env.restart_broker();
+            client = env.client("user-a").await;
+        }
+        let grace = Some(api::duration(Duration::from_millis(50)));
+        let stop = StopJobRequest { id: job.id.clone(), grace };
+        let answer = client.stop_job(stop).await.map(drop);
+        assert_eq!(answer.is_ok(), can_be_told, "{answer:?}");
+        let ended = api::ended(&mut client, &job.id).await;
+        assert_eq!((ended.cause(), ended.source()), (Cause::Stopped, Source::User), "{ended:?}");
+    }
     env.assert_clean();
 }
 

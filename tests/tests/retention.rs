@@ -370,6 +370,87 @@ fn a_running_job_with_a_corrupt_spec_runs_on_and_is_moved_away_when_it_has_ended
     env.assert_clean();
 }
 
+/// What a crash of the host leaves of a start that had not come to GO: nobody was told of such a job.
+#[test]
+fn a_start_that_a_crash_cut_short_is_swept_without_a_word() {
+    let mut env = Env::builder().admin("admin").start();
+    let whole = run(&env, "user-a", "echo whole");
+    let spec = fs::read(env.job_dir(&whole).join("spec.json")).unwrap();
+    env.kill_broker();
+    type Files<'a> = &'a [(&'a str, &'a [u8])];
+    let torn: [(&str, Files<'_>); 5] = [
+        ("1", &[]),
+        ("2", &[(".spec.json.new", &spec[..20])]),
+        ("3", &[("spec.json", b"")]),
+        ("4", &[("spec.json", &spec[..200]), ("spawn.json", b""), ("stdout.log", b"")]),
+        ("5", &[("spec.json", &[0; 400]), ("exit", &[0; 512]), ("output.idx", b"")]),
+    ];
+    for (n, files) in torn {
+        let dir = env.job_dir(&format!("01900000-0000-7000-8000-00000000000{n}"));
+        fs::create_dir(&dir).unwrap();
+        files.iter().for_each(|(name, bytes)| fs::write(dir.join(name), bytes).unwrap());
+    }
+    env.start_broker();
+    assert_eq!(ids(&env, "user-a"), [whole.clone()].into());
+    assert_eq!(directories(&env), [whole].into());
+    assert_eq!(quarantined(&env), []);
+    assert!(!env.log().contains("ERROR"), "{}", env.log());
+}
+
+/// A request is run once at most, though nobody can read what became of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_request_whose_job_is_in_quarantine_is_refused_and_not_run_again() {
+    let mut env = Env::builder().admin("admin").start();
+    let text = format!("echo $JOB_ID >> {}/runs", env.shared().display());
+    let again = async |env: &Env, id: &str| {
+        try_request(&mut env.client("user-a").await, api::script(&text), id).await
+    };
+    let ids = ["in spec.json", "in spawn.json", "in the index", "in none"];
+    let mut jobs = Vec::new();
+    for id in ids {
+        let job = again(&env, id).await.unwrap();
+        jobs.push(api::ended(&mut env.client("user-a").await, &job.id).await.id);
+    }
+    env.kill_broker();
+    let spoil = |n: usize, name: &str, text: &str| {
+        fs::write(env.job_dir(&jobs[n]).join(name), text).unwrap();
+    };
+    spoil(0, "final.json", "{");
+    spoil(1, "spec.json", "?");
+    for n in [2, 3] {
+        spoil(n, "spec.json", "?");
+        spoil(n, "spawn.json", "?");
+    }
+    let index = env.path("state/finished.idx");
+    let lines = fs::read_to_string(&index).unwrap();
+    let known: Vec<_> = lines.lines().filter(|line| line.contains(&jobs[2])).collect();
+    fs::write(&index, known.join("\n") + "\n").unwrap();
+
+    env.start_broker();
+    let quarantined = until_quarantined(&env, 4);
+    for (id, reason) in &quarantined {
+        assert_eq!(reason.contains("may be made again"), *id == jobs[3], "{reason}");
+    }
+    for _ in 0..2 {
+        for (id, job) in ids.iter().zip(&jobs).take(3) {
+            let status = again(&env, id).await.unwrap_err();
+            assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
+            assert_eq!(reason(&status), "REQUEST_QUARANTINED");
+            assert!(status.message().contains(job), "{status:?}");
+        }
+        env.restart_broker();
+    }
+    // Somebody else's is another one, and so is what an operator has seen to.
+    let other = try_request(&mut env.client("user-b").await, api::script(&text), ids[0]).await;
+    other.unwrap();
+    fs::remove_dir_all(env.path("state/quarantine").join(&jobs[0])).unwrap();
+    again(&env, ids[0]).await.unwrap();
+    // Nobody can know: the reason says so.
+    again(&env, ids[3]).await.unwrap();
+    let runs = || fs::read_to_string(env.shared().join("runs")).unwrap().lines().count();
+    until("all have run", || (runs() == 7).then_some(()));
+}
+
 fn uid(pid: i32) -> String {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     status.lines().find(|line| line.starts_with("Uid:")).unwrap().to_owned()

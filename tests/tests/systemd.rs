@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use job_api::v1::job::State;
 use job_api::v1::{Cause, Job};
-use job_tests::machine::{Host, Oracles, install, packages, sh};
+use job_tests::machine::{Host, Oracles, install, packages, sh, try_install};
 use job_tests::{api, lives, until};
 
 const JOBS: usize = 20;
@@ -111,6 +111,39 @@ async fn upgrade_reinstallation_and_downgrade_restart_the_broker_and_touch_no_jo
             install(package);
             assert_ne!(host.property("MainPID"), broker, "the broker was restarted");
             assert_eq!(host.keeper(), keeper, "and the keeper was not");
+        })
+        .await;
+    }
+    life.end().await;
+}
+
+/// A job that the new version would not understand; and a configuration that it cannot read.
+#[tokio::test]
+#[ignore = "changes the machine"]
+async fn a_version_that_could_not_take_over_is_installed_and_the_former_broker_goes_on() {
+    let (old, new) = packages();
+    let life = Life::begin().await;
+    let id = &life.jobs.ids()[0];
+    let record = format!("/var/lib/job-broker/jobs/{id}/spawn.json");
+    let config = "/etc/job-broker/config.toml".to_owned();
+    let later = r#"{"format":2}"#;
+    for (file, text, words) in [(record, later, id.as_str()), (config, "x = y", "config.toml")] {
+        let sound = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text).unwrap();
+        life.goes_on_over("an upgrade that is refused", |host| {
+            let broker = host.property("MainPID");
+            let (succeeded, said) = try_install(&new);
+            assert!(!succeeded && said.contains(words), "{said}");
+            assert!(said.contains("dpkg --configure job-broker"), "{said}");
+            assert_eq!(host.property("MainPID"), broker);
+        })
+        .await;
+        fs::write(&file, sound).unwrap();
+        life.goes_on_over("the rest of it, once that is mended", |host| {
+            let broker = host.property("MainPID");
+            sh("dpkg --configure job-broker");
+            assert_ne!(host.property("MainPID"), broker);
+            install(&old);
         })
         .await;
     }

@@ -178,7 +178,7 @@ impl JobService for Grpc {
         let request = request.get_ref();
         let job = self.job(&caller, &request.id).await?;
         let grace = convert::duration("grace", request.grace)?;
-        self.supervisor.stop(&job, grace);
+        self.supervisor.stop(&job, grace).await.map_err(refuse::stop)?;
         Ok(Response::new(v1::StopJobResponse { job: self.show(&job) }))
     }
 
@@ -193,7 +193,7 @@ impl JobService for Grpc {
             let fault = format!("is {}; signals are 1 to 64", request.signal);
             return Err(refuse::field("signal", fault));
         }
-        self.supervisor.signal(&job, request.signal).map_err(refuse::signal)?;
+        self.supervisor.signal(&job, request.signal).await.map_err(refuse::signal)?;
         Ok(Response::new(v1::SignalJobResponse { job: self.show(&job) }))
     }
 

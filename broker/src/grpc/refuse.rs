@@ -11,7 +11,7 @@ use crate::jobs::input::InputError;
 use crate::jobs::output::OutputError;
 use crate::jobs::spec::Refusal;
 use crate::jobs::{
-    DeleteError, FindError, NoRoom, PauseError, SignalError, StartError, UpdateError,
+    DeleteError, FindError, NoRoom, PauseError, SignalError, StartError, StopError, UpdateError,
 };
 use crate::launch::accounts::AccountError;
 use crate::launch::limits::Unenforceable;
@@ -80,6 +80,10 @@ pub(super) fn start(error: StartError) -> Status {
         StartError::RequestReused { job: id, .. } => {
             with_reason(Code::AlreadyExists, "REQUEST_ID_REUSED", message, [job(id)].into())
         }
+        StartError::RequestAside { job: id, .. } => {
+            let metadata = [job(id)].into();
+            with_reason(Code::FailedPrecondition, "REQUEST_QUARANTINED", message, metadata)
+        }
         StartError::NameTaken { job: id, .. } => {
             with_reason(Code::AlreadyExists, "NAME_TAKEN", message, [job(id)].into())
         }
@@ -142,6 +146,10 @@ pub(super) fn pause(error: PauseError) -> Status {
         // Not UNAVAILABLE: trying again at once would stop the job for another 5 s.
         PauseError::Freeze(_) => Status::aborted(error.to_string()),
     }
+}
+
+pub(super) fn stop(error: StopError) -> Status {
+    Status::internal(error.to_string())
 }
 
 pub(super) fn signal(error: SignalError) -> Status {

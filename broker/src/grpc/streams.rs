@@ -112,7 +112,7 @@ impl Writing {
         };
         let asks_only = message.data.is_empty() && !message.end;
         let ack = if asks_only {
-            self.supervisor.accepted_input(&self.job)
+            self.supervisor.accepted_input(&self.job).await
         } else {
             let (offset, end) = (message.offset, message.end);
             self.supervisor.write_input(&self.job, offset, &message.data, end).await

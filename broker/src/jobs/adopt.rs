@@ -18,10 +18,12 @@ use super::past;
 use super::quarantine;
 use super::recover::{Facts, Verdict, decide};
 use super::state::{Contact, Event, Failure, Snapshot, State};
+use super::stop;
 use super::table::Table;
 use super::update;
 use crate::host;
 use crate::id::JobId;
+use crate::store::damage;
 use crate::store::index::{Index, Stamp, Summary};
 use crate::store::records::{self, FinalRecord, SpawnRecord, SpecRecord};
 use crate::sys;
@@ -88,6 +90,7 @@ struct Rest {
 }
 
 fn read_rest(ground: &Arc<Ground>) -> io::Result<Rest> {
+    quarantine::recall(ground)?;
     let (ids, strangers) = ground.state.list()?;
     for name in strangers {
         ground.leave(name, "its name is no job id".into());
@@ -163,7 +166,7 @@ fn take_in(ground: &Arc<Ground>, id: JobId) -> Taken {
     crash::at(Point::TakenOver);
     taken.unwrap_or_else(|e| {
         if quarantine::is_damage(&e) {
-            quarantine::set_aside(ground, id, &e);
+            quarantine::set_aside(ground, id, &e, None);
         } else {
             tracing::error!(job = %id, "left alone, since it cannot be read: {e}");
             ground.leave(id.to_string(), e.to_string());
@@ -175,14 +178,12 @@ fn take_in(ground: &Arc<Ground>, id: JobId) -> Taken {
 fn take_over(ground: &Arc<Ground>, id: JobId) -> io::Result<Taken> {
     let dir = ground.state.job(id);
     let stamp = Stamp::of(&dir).unwrap_or_default(); // there is one once there is a last record
-    let Some(record) = records::load::<SpecRecord>(&dir, records::SPEC)? else {
-        if records::load::<SpawnRecord>(&dir, records::SPAWN)?.is_some() {
-            return Err(past::missing(records::SPEC));
-        }
-        return match ground.state.remove_job(id) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => Ok(Taken::Nothing), // the broker died while it made the directory
-        };
+    let record = match records::load::<SpecRecord>(&dir, records::SPEC) {
+        Ok(Some(record)) => record,
+        Err(e) if !quarantine::is_damage(&e) => return Err(e),
+        _ if is_no_job(ground, id)? => return discard(ground, id),
+        Ok(None) => return Err(past::missing(records::SPEC)),
+        Err(e) => return Err(e),
     };
     let (facts, pidfd) = facts(ground, id, &record)?;
     let lease = facts.finished.is_none().then(|| ground.pool.adopt(record.account.uid)).flatten();
@@ -203,6 +204,12 @@ fn take_over(ground: &Arc<Ground>, id: JobId) -> io::Result<Taken> {
             if ground.launcher.tree().job(id).is_frozen() {
                 job.apply(Event::Paused);
             }
+            if let Some(asked) = stop::recall(&dir)? {
+                let grace = asked.grace;
+                job.ask_stop(asked);
+                // Its attendant tells it, and in time, unless it is silent.
+                tokio::spawn(stop::enforce(Arc::clone(ground), Arc::clone(&job), grace, true));
+            }
             if let Some(pidfd) = pidfd {
                 tokio::spawn(attend(Arc::clone(ground), Arc::clone(&job), pidfd, None));
             }
@@ -213,6 +220,9 @@ fn take_over(ground: &Arc<Ground>, id: JobId) -> io::Result<Taken> {
             if !is_changing {
                 // It was born with them, or had taken them.
                 job.change_terms(|terms| terms.told = Some(terms.for_shim()));
+            }
+            if let Some(asked) = stop::recall(&dir)? {
+                job.ask_stop(asked); // should an earlier broker have carried it out
             }
             job
         }
@@ -233,6 +243,20 @@ fn take_over(ground: &Arc<Ground>, id: JobId) -> io::Result<Taken> {
     };
     tokio::spawn(settle(Arc::clone(ground), Arc::clone(&job)));
     Ok(Taken::Live(job))
+}
+
+/// Nothing but a beginning, of which a crash was the end. Of a job with a cgroup there is more.
+fn is_no_job(ground: &Ground, id: JobId) -> io::Result<bool> {
+    Ok(!ground.launcher.tree().job(id).exists()
+        && damage::never_began(&ground.state.job(id), &ground.boot_id)?)
+}
+
+fn discard(ground: &Ground, id: JobId) -> io::Result<Taken> {
+    tracing::info!(job = %id, "a crash cut its start short before anything ran; it is no job");
+    match ground.state.remove_job(id) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(Taken::Nothing),
+    }
 }
 
 /// What is on disk; and, if the shim lives, its pidfd. The pidfd first, then the start time: a

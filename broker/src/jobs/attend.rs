@@ -1,5 +1,6 @@
 //! The attendant of a live job: listens to its shim until that has ended, and settles the job.
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -135,6 +136,15 @@ pub(super) fn write_final(
     known: &Snapshot,
     figures: Figures,
 ) -> io::Result<()> {
+    let dir = ground.state.job(job.id());
+    if known.started.is_none() && known.exited.is_none() {
+        // It may not have come to GO, before which its spec is synced: an end without a beginning would
+        // be all that a crash of the host leaves.
+        match records::make_durable(&dir, records::SPEC) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {} // there was no room for it, perhaps
+        }
+    }
     let known = known.clone();
     let record = FinalRecord {
         format: FORMAT,
@@ -148,5 +158,9 @@ pub(super) fn write_final(
         usage: figures.usage,
         limits: figures.limits,
     };
-    records::save_durably(&ground.state.job(job.id()), records::FINAL, &record)
+    records::save_durably(&dir, records::FINAL, &record)?;
+    if job.stop_asked().is_some() {
+        let _ = fs::remove_file(dir.join(records::STOP)); // no matter any more
+    }
+    Ok(())
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::net::UnixStream;
 use tokio::runtime::Handle;
@@ -14,12 +13,13 @@ use super::attend;
 use super::errors::{FindError, StartError};
 use super::failure::failure;
 use super::figures::Figures;
-use super::job::{Job, Link, StopAsked};
+use super::job::{Job, Link};
 use super::past;
 use super::retention::LiveOutput;
 use super::spec::JobSpec;
 use super::state::{Event, Failure, Snapshot};
 use super::table::{Entry, Known, Table};
+use super::terms;
 use crate::authorize::Caller;
 use crate::config;
 use crate::host;
@@ -161,7 +161,8 @@ impl Core {
     /// As whom it would run, and whether its limits can be enforced here.
     pub(super) async fn ready(self: &Arc<Core>, spec: &JobSpec) -> Result<Ready, StartError> {
         let (account, lease) = self.account(&spec.run_as).await?;
-        let found = self.find_disks(&spec.limits, spec, &account).await?;
+        let found = self.find_disks(&spec.limits, spec, &account).await;
+        let found = found.map_err(|error| terms::blame(error, spec, &self.limits()))?;
         Ok(Ready { account, lease, found })
     }
 
@@ -293,41 +294,6 @@ impl Core {
         Figures { limits: job.terms().rows(None), ..Figures::default() }
     }
 
-    /// Asks all processes of a job to end, and kills them after the grace period. Answers at once;
-    /// nothing is done to a job that has ended.
-    pub(super) fn stop(self: &Arc<Core>, job: &Arc<Job>, asked: StopAsked) {
-        if job.snapshot().state.is_over() {
-            return;
-        }
-        tracing::info!(job = %job.id(), by = asked.by, "stop asked");
-        job.ask_stop(asked.clone());
-        let told = job.tell(&asked.message()); // one that is unreachable now is told when it is not
-        let (core, job, grace) = (Arc::clone(self), Arc::clone(job), asked.grace);
-        self.runtime.spawn(async move { core.enforce_stop(job, grace, told.is_ok()).await });
-    }
-
-    /// The shim does the stopping. Should it not answer, the broker does, as root.
-    pub(super) async fn enforce_stop(&self, job: Arc<Job>, grace: Duration, told: bool) {
-        const SLACK: Duration = Duration::from_secs(3);
-        let patience = if told { grace.saturating_add(SLACK) } else { grace };
-        let mut snapshot = job.watch_snapshot();
-        let over = snapshot.wait_for(|known| known.exited.is_some() || known.state.is_over());
-        if tokio::time::timeout(patience, over).await.is_ok() {
-            return;
-        }
-        tracing::warn!(job = %job.id(), "its shim did not stop it; killing its cgroup");
-        let (ground, id) = (Arc::clone(&self.ground), job.id());
-        let kill = move || ground.launcher.tree().job(id).kill_work();
-        if let Ok(Err(e)) = tokio::task::spawn_blocking(kill).await {
-            tracing::error!(job = %id, "processes of it cannot be killed: {e}");
-        }
-        let mut snapshot = job.watch_snapshot();
-        let over = snapshot.wait_for(|known| known.state.is_over());
-        if tokio::time::timeout(SLACK, over).await.is_err() {
-            job.kill_shim(); // it cannot tell how the job ended; its attendant settles it
-        }
-    }
-
     /// What is known of a request.
     pub(super) fn known(&self, caller: &Caller, spec: &JobSpec, request_id: &str) -> Known {
         self.table().request(caller.identity(), request_id, &digest(spec))
@@ -373,6 +339,10 @@ impl Core {
             Known::Other(job) => {
                 let request_id = request_id.into();
                 return Err(StartError::RequestReused { request_id, job });
+            }
+            Known::Aside(job) => {
+                let request_id = request_id.into();
+                return Err(StartError::RequestAside { request_id, job });
             }
         }
         if let Some(job) = table.live_name(owner, &spec.name) {

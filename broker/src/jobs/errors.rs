@@ -12,6 +12,7 @@ use crate::launch::accounts::AccountError;
 use crate::launch::limits::{LimitError, Unenforceable};
 use crate::limits::Violation;
 use crate::store::OpenError;
+use crate::store::records;
 
 /// Why there is no supervisor.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,17 @@ pub enum StartError {
     /// Another request had this id.
     #[error("request id {request_id:?} belongs to job {job}, which was another request")]
     RequestReused {
+        /// As sent.
+        request_id: String,
+        /// Whose it is.
+        job: JobId,
+    },
+    /// The job of this request is in quarantine.
+    #[error(
+        "request id {request_id:?} belongs to job {job}, whose records are damaged: it is in \
+         quarantine, and may have run; to run it all the same, use another request id"
+    )]
+    RequestAside {
         /// As sent.
         request_id: String,
         /// Whose it is.
@@ -98,6 +110,15 @@ pub enum DeleteError {
     #[error("cannot remove its files: {0}")]
     Io(#[from] io::Error),
 }
+
+/// It is being stopped, but not for good.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the job is being stopped, but its shim does not answer and {name} cannot be written: {0}; \
+     stop it again if the broker is restarted before the job has ended",
+    name = records::STOP
+)]
+pub struct StopError(#[source] pub(super) io::Error);
 
 /// A job that has ended takes no signal.
 #[derive(Debug, thiserror::Error)]

@@ -49,6 +49,7 @@ pub(super) async fn write(
     end: bool,
 ) -> Result<InputAck, InputError> {
     let _turn = job.input_turn.lock().await;
+    job.contacted().await; // until then nobody knows what was accepted
     let known = accepted(job)?;
     if offset > known.accepted {
         return Err(InputError::Gap { offset, accepted: known.accepted });

@@ -35,6 +35,8 @@ pub struct Job {
     link: Mutex<Option<Arc<Link>>>,
     pidfd: Mutex<Option<Arc<OwnedFd>>>,
     stop: Mutex<Option<StopAsked>>,
+    /// One record at a time of a stop.
+    pub(super) stop_turn: tokio::sync::Mutex<()>,
     watching: AtomicBool,
     /// One piece of input at a time.
     pub(super) input_turn: tokio::sync::Mutex<()>,
@@ -57,11 +59,22 @@ pub struct StopAsked {
 }
 
 impl StopAsked {
+    /// What is left of the grace period.
+    pub(super) fn left(&self) -> Duration {
+        self.grace.saturating_sub(self.at.elapsed())
+    }
+
     /// For a shim that hears of it now: it has what is left of the grace period.
     pub(super) fn message(&self) -> ToShim {
-        let left = self.grace.saturating_sub(self.at.elapsed());
-        let grace_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        let grace_ms = u64::try_from(self.left().as_millis()).unwrap_or(u64::MAX);
         ToShim::Stop(Stop { grace_ms, source: self.source, by: self.by.clone() })
+    }
+
+    /// As the shim has it: whoever comes later is not the reason, and gives no more time.
+    fn join(&mut self, later: StopAsked) {
+        if later.left() < self.left() {
+            (self.grace, self.at) = (later.grace, later.at);
+        }
     }
 }
 
@@ -82,6 +95,7 @@ impl Job {
             link: Mutex::default(),
             pidfd: Mutex::default(),
             stop: Mutex::default(),
+            stop_turn: tokio::sync::Mutex::default(),
             watching: AtomicBool::new(false),
             input_turn: tokio::sync::Mutex::default(),
             change_turn: tokio::sync::Mutex::default(),
@@ -195,6 +209,14 @@ impl Job {
         self.snapshot().may_be_asked_again()
     }
 
+    /// Answers when it is known whether the shim of an earlier broker answers: who asks for something
+    /// right after a restart need not ask again. Two seconds at most.
+    pub(super) async fn contacted(&self) {
+        let is_known =
+            |known: &Snapshot| known.contact != Contact::Recovering || known.state.is_over();
+        let _ = self.watch_snapshot().wait_for(is_known).await; // the sender is this job's own
+    }
+
     pub(super) fn is_reachable(&self) -> bool {
         lock(&self.link).is_some()
     }
@@ -253,9 +275,12 @@ impl Job {
         }
     }
 
-    /// Remembers the first who asked for a stop.
+    /// Remembers the first who asked for a stop, and the shortest time that anybody gave.
     pub(super) fn ask_stop(&self, asked: StopAsked) {
-        lock(&self.stop).get_or_insert(asked);
+        match &mut *lock(&self.stop) {
+            Some(first) => first.join(asked),
+            none => *none = Some(asked),
+        }
         self.apply(Event::StopAsked);
     }
 

@@ -20,6 +20,7 @@ mod retention;
 mod scope;
 pub mod spec;
 pub mod state;
+mod stop;
 mod supervisor;
 mod table;
 pub mod terms;
@@ -27,7 +28,8 @@ pub mod update;
 
 pub use core::NotKnown;
 pub use errors::{
-    DeleteError, FindError, PauseError, SignalError, StartError, SupervisorError, UpdateError,
+    DeleteError, FindError, PauseError, SignalError, StartError, StopError, SupervisorError,
+    UpdateError,
 };
 pub use figures::Figures;
 pub use filter::{Filter, Page};

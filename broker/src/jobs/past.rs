@@ -64,8 +64,9 @@ pub(super) fn load(ground: &Arc<Ground>, id: JobId) -> io::Result<Option<Arc<Job
             Ok(None)
         }
         Err(e) if quarantine::is_damage(&e) => {
+            let request = ground.table().request_of(id);
+            quarantine::set_aside(ground, id, &e, request);
             ground.table().forget(id);
-            quarantine::set_aside(ground, id, &e);
             Ok(None)
         }
         Err(e) => Err(e),

@@ -133,8 +133,8 @@ mod tests {
     use uuid::Uuid;
 
     fn spawned() -> Option<SpawnRecord> {
-        let (boot_id, nonce) = (Uuid::nil(), Uuid::nil());
-        Some(SpawnRecord { format: 1, boot_id, shim_pid: 7, shim_start_time: 9, nonce })
+        let (boot_id, nonce, request) = (Uuid::nil(), Uuid::nil(), None);
+        Some(SpawnRecord { format: 1, boot_id, shim_pid: 7, shim_start_time: 9, nonce, request })
     }
 
     fn exit() -> ExitFile {

@@ -10,7 +10,6 @@ use tokio::task::spawn_blocking;
 
 use super::core::Core;
 use super::job::{Job, StopAsked};
-use super::state::{Contact, Snapshot};
 use super::supervisor::Supervisor;
 use crate::sys;
 use crate::systemd::scope::{Fate, NAME};
@@ -86,8 +85,7 @@ impl Supervisor {
         let live = self.core.live();
         for job in &live {
             // Its shim answers within 2 s, or is silent: then its cgroup is killed after the grace.
-            let is_known = |known: &Snapshot| known.contact != Contact::Recovering;
-            let _ = job.watch_snapshot().wait_for(is_known).await;
+            job.contacted().await;
         }
         self.core.stop_all(by, Some(at_most));
         for job in live {

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::adopt;
 use super::core::{Core, Ground, NotKnown, Registered};
-use super::errors::{DeleteError, FindError, SignalError, StartError, SupervisorError};
+use super::errors::{DeleteError, FindError, SignalError, StartError, StopError, SupervisorError};
 use super::filter::{Filter, Page};
 use super::input::{self, InputError};
 use super::job::{Job, StopAsked};
@@ -127,6 +127,13 @@ impl Supervisor {
                 Known::Other(job) => {
                     return Err(StartError::RequestReused { request_id: request_id.into(), job });
                 }
+                Known::Aside(job) if !self.core.ground.state.is_aside(job) => {
+                    self.core.table().forget_aside(job); // an operator has seen to it
+                    continue;
+                }
+                Known::Aside(job) => {
+                    return Err(StartError::RequestAside { request_id: request_id.into(), job });
+                }
                 Known::New => {
                     self.core.room().await?;
                     let ready = self.core.ready(&spec).await?;
@@ -221,21 +228,29 @@ impl Supervisor {
     }
 
     /// Asks all processes of the job to end, and kills them after the grace period (absent: the
-    /// job's own). Answers at once; nothing is done to a job that has ended.
-    pub fn stop(&self, job: &Authorized<Arc<Job>>, grace: Option<Duration>) {
-        let (caller, job) = (job.caller(), job.subject());
+    /// job's own). Answers once that is on record; nothing is done to a job that has ended.
+    ///
+    /// # Errors
+    /// [`StopError`].
+    pub async fn stop(
+        &self,
+        job: &Authorized<Arc<Job>>,
+        grace: Option<Duration>,
+    ) -> Result<(), StopError> {
+        let (caller, job) = (job.caller(), Arc::clone(job.subject()));
         let grace = grace.unwrap_or(job.record().spec.stop_timeout);
         let by = caller.identity().to_string();
         let asked = StopAsked { source: source(caller.role()), by, grace, at: Instant::now() };
-        self.core.stop(job, asked);
+        self.core.stop_for_good(&job, asked).await
     }
 
     /// One signal to the process group of the main process.
     ///
     /// # Errors
     /// [`SignalError`].
-    pub fn signal(&self, job: &Authorized<Arc<Job>>, number: i32) -> Result<(), SignalError> {
+    pub async fn signal(&self, job: &Authorized<Arc<Job>>, number: i32) -> Result<(), SignalError> {
         let (caller, job) = (job.caller(), job.subject());
+        job.contacted().await;
         let known = job.snapshot();
         if known.state.is_over() || known.exited.is_some() {
             return Err(SignalError::Over);
@@ -270,7 +285,8 @@ impl Supervisor {
     ///
     /// # Errors
     /// `NoStdin`.
-    pub fn accepted_input(&self, job: &Authorized<Arc<Job>>) -> Result<InputAck, InputError> {
+    pub async fn accepted_input(&self, job: &Authorized<Arc<Job>>) -> Result<InputAck, InputError> {
+        job.subject().contacted().await;
         input::accepted(job.subject())
     }
 

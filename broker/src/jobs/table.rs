@@ -9,6 +9,7 @@ use super::job::Job;
 use crate::id::JobId;
 use crate::identity::Identity;
 use crate::store::index::Summary;
+use crate::store::records::RequestRecord;
 
 #[derive(Debug, Default)]
 pub(super) struct Table {
@@ -22,6 +23,8 @@ pub(super) struct Table {
     /// Bytes of output that those keep that are over.
     kept: u64,
     requests: HashMap<(Identity, Box<str>), JobId>,
+    /// Those of jobs that cannot be read, and may have run.
+    aside: HashMap<(Identity, Box<str>), JobId>,
 }
 
 /// A job as the table has it.
@@ -38,6 +41,8 @@ pub(super) enum Known {
     New,
     Same(Entry),
     Other(JobId),
+    /// By a job that cannot be read.
+    Aside(JobId),
 }
 
 impl Table {
@@ -54,7 +59,8 @@ impl Table {
 
     /// Takes in all of another table, whose jobs count if both have them.
     pub(super) fn absorb(&mut self, other: Table) {
-        let Table { live, over, .. } = other;
+        let Table { live, over, aside, .. } = other;
+        self.aside.extend(aside);
         over.into_values().for_each(|job| self.retire(job));
         for job in live.into_values() {
             self.forget_over(job.id());
@@ -131,6 +137,25 @@ impl Table {
         Some(job)
     }
 
+    /// A job that cannot be read is none, but its request was made.
+    pub(super) fn set_aside(&mut self, request: RequestRecord, id: JobId) {
+        if !request.id.is_empty() {
+            self.aside.insert((request.owner, request.id.into()), id);
+        }
+    }
+
+    /// Somebody has removed it.
+    pub(super) fn forget_aside(&mut self, id: JobId) {
+        self.aside.retain(|_, aside| *aside != id);
+    }
+
+    /// Whose request a job is that is over, unless that may be made anew.
+    pub(super) fn request_of(&self, id: JobId) -> Option<RequestRecord> {
+        let job = self.over.get(&id)?;
+        let asked = job.request.as_ref().filter(|asked| !asked.again)?;
+        Some(RequestRecord { owner: job.owner.clone(), id: asked.id.to_string() })
+    }
+
     /// A job and whose it is.
     pub(super) fn find(&self, id: JobId) -> Option<(Entry, Identity)> {
         match self.live.get(&id) {
@@ -147,8 +172,10 @@ impl Table {
         if request_id.is_empty() {
             return Known::New;
         }
-        let Some(id) = self.requests.get(&(owner.clone(), request_id.into())) else {
-            return Known::New;
+        let request = (owner.clone(), request_id.into());
+        let aside = || self.aside.get(&request).map_or(Known::New, |id| Known::Aside(*id));
+        let Some(id) = self.requests.get(&request) else {
+            return aside();
         };
         let known = match (self.live.get(id), self.over.get(id)) {
             (Some(job), _) => {
@@ -161,7 +188,7 @@ impl Table {
             (None, None) => None,
         };
         match known {
-            None | Some((_, true, _)) => Known::New,
+            None | Some((_, true, _)) => aside(),
             Some((entry, _, own)) if own == digest => Known::Same(entry),
             Some(_) => Known::Other(*id),
         }
@@ -348,6 +375,22 @@ mod tests {
             Known::Same(Entry::Over(id)) => assert_eq!(id, second.id),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn the_request_of_a_job_that_cannot_be_read_stays_made() {
+        let asked = Asked { id: "r".into(), digest: "d".into(), again: false };
+        let job = Summary { request: Some(Box::new(asked)), ..summary("a", 1) };
+        let mut before = table(std::slice::from_ref(&job));
+        let request = before.request_of(job.id).unwrap();
+        before.forget(job.id);
+        before.set_aside(request, job.id);
+        let mut table = Table::default();
+        table.absorb(before);
+        assert!(matches!(table.request(&job.owner, "r", "d"), Known::Aside(id) if id == job.id));
+        assert!(matches!(table.request(&job.owner, "s", "d"), Known::New));
+        table.forget_aside(job.id);
+        assert!(matches!(table.request(&job.owner, "r", "d"), Known::New));
     }
 
     #[test]

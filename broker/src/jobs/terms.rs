@@ -5,9 +5,10 @@ use std::fmt;
 use job_shim::wire;
 use serde::{Deserialize, Serialize};
 
+use super::spec::JobSpec;
 use crate::host;
-use crate::launch::limits::{Found, Plan, Reading};
-use crate::limits::{ByDefault, Knob, Limits, MAX, Rlimit};
+use crate::launch::limits::{Found, Plan, Reading, Unenforceable};
+use crate::limits::{ByDefault, Knob, LimitTables, Limits, MAX, Rlimit};
 use crate::store::records::{ChangeRecord, SpecRecord};
 
 /// What a job may use, and since when.
@@ -126,6 +127,33 @@ impl Terms {
             None => knob_of(name).is_some_and(|knob| knobs.contains(&knob)),
         }
     }
+}
+
+/// A limit that cannot be enforced and that the caller has not asked for: whoever reads of it must not
+/// look for it in the request.
+pub(super) fn blame(
+    mut error: Unenforceable,
+    spec: &JobSpec,
+    tables: &LimitTables,
+) -> Unenforceable {
+    let knobs = match knob_of(error.limit) {
+        Some(Knob::MemorySwapMax) => vec![Knob::MemorySwapMax, Knob::MemoryMax], // 0 goes with it
+        knob => knob.into_iter().collect(),
+    };
+    let sets = |table: &Limits| {
+        let given = |knob| spec.by_default.knobs.contains(knob) && table.knob(*knob).is_some();
+        let all_rules =
+            || !table.io.is_empty() && spec.limits.io.iter().all(|r| table.io.contains(r));
+        knobs.iter().any(given) || (error.limit == "io.max" && all_rules())
+    };
+    let sections = [(&tables.default, "[limits.default]"), (&tables.max, "[limits.max]")];
+    if let Some((_, section)) = sections.into_iter().find(|(table, _)| sets(table)) {
+        error.reason += &format!(
+            "; it is not the request that asks for it, but {section} in this broker's configuration, \
+             which its operator has to change"
+        );
+    }
+    error
 }
 
 impl From<Reading> for Row {

@@ -62,6 +62,7 @@ impl Core {
         change: Change,
         by: &str,
     ) -> Result<(), UpdateError> {
+        job.contacted().await;
         match job.snapshot().state {
             State::Finished | State::Lost => return Err(UpdateError::Over),
             State::Starting => return Err(UpdateError::Starting),

@@ -33,7 +33,7 @@ use crate::id::JobId;
 use crate::jobs::spec;
 use crate::jobs::terms::Terms;
 use crate::store::StateDir;
-use crate::store::records::{self, FORMAT, SpawnRecord, SpecRecord};
+use crate::store::records::{self, FORMAT, RequestRecord, SpawnRecord, SpecRecord};
 use crate::sys;
 use cgroup::JobCgroup;
 pub use errors::{LaunchError, SetupError};
@@ -163,11 +163,12 @@ impl Launcher {
         shim: &mut Shim,
         (pid, nonce): (u32, Uuid),
     ) -> Result<Started, LaunchError> {
-        let spawned = self.spawn_record(pid, nonce).map_err(LaunchError::Spawn)?;
+        let spawned = self.spawn_record(job, pid, nonce).map_err(LaunchError::Spawn)?;
         records::save(dir, records::SPAWN, &spawned)
             .map_err(|source| LaunchError::WriteSpawn { path: dir.join(records::SPAWN), source })?;
         crash::at(Point::SpawnWritten);
-        make_durable(dir)
+        // After this not even a crash of the host makes a repeated request run twice.
+        records::make_durable(dir, records::SPEC)
             .map_err(|source| LaunchError::WriteSpec { path: dir.join(records::SPEC), source })?;
         crash::at(Point::SpecDurable);
         shim.go()?;
@@ -225,13 +226,15 @@ impl Launcher {
         Ok(fd)
     }
 
-    fn spawn_record(&self, pid: u32, nonce: Uuid) -> io::Result<SpawnRecord> {
+    fn spawn_record(&self, job: &SpecRecord, pid: u32, nonce: Uuid) -> io::Result<SpawnRecord> {
+        let request = RequestRecord { owner: job.owner.clone(), id: job.request_id.clone() };
         Ok(SpawnRecord {
             format: FORMAT,
             boot_id: Uuid::from_bytes(self.boot_id),
             shim_pid: pid,
             shim_start_time: host::start_time(pid)?,
             nonce,
+            request: Some(request),
         })
     }
 
@@ -278,13 +281,6 @@ fn write_spec(state: &StateDir, job: &SpecRecord) -> Result<PathBuf, LaunchError
         .map_err(|source| LaunchError::WriteSpec { path: dir.join(records::SPEC), source })?;
     crash::at(Point::SpecWritten);
     Ok(dir)
-}
-
-/// After this not even a crash of the host makes a repeated request run twice. One fdatasync(2) is
-/// enough for the two names that lead to the file as well: ext4, xfs and btrfs commit the metadata
-/// that came before with it. A sync for each directory would cost 0.15 ms of every start.
-fn make_durable(dir: &Path) -> io::Result<()> {
-    File::open(dir.join(records::SPEC))?.sync_data()
 }
 
 /// Built from nothing: the broker's own environment is no business of a job's.

@@ -1,6 +1,7 @@
 //! The state directory: who holds it, and where each job's files are. The truth about jobs is
 //! here; whatever the broker has in memory was read from it or has been written to it.
 
+pub mod damage;
 mod durable;
 pub mod index;
 pub mod log;
@@ -23,6 +24,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use crate::id::JobId;
 use crate::sys;
 pub use durable::{replace, replace_durably};
+use records::RequestRecord;
 
 /// An opened state directory. One broker holds it at a time.
 #[derive(Debug)]
@@ -132,13 +134,27 @@ impl StateDir {
     ///
     /// # Errors
     /// As rename(2); the job stays where it is.
-    pub fn quarantine(&self, id: JobId, reason: &str) -> io::Result<()> {
+    pub fn quarantine(
+        &self,
+        id: JobId,
+        reason: &str,
+        request: Option<&RequestRecord>,
+    ) -> io::Result<()> {
         make_private(&self.quarantine_dir())?;
         let from = self.job(id);
+        let noted = request.map(|request| records::save(&from, records::REQUEST, request));
+        if let Some(Err(e)) = noted {
+            tracing::warn!(job = %id, "its request cannot be noted: {e}");
+        }
         if let Err(e) = replace(&from, REASON, format!("{reason}\n").as_bytes()) {
             tracing::warn!(job = %id, "the reason of its quarantine cannot be written: {e}");
         }
         fs::rename(from, self.quarantine_dir().join(id.to_string()))
+    }
+
+    /// Whether it is in quarantine, or on its way there.
+    pub fn is_aside(&self, id: JobId) -> bool {
+        self.job(id).exists() || self.quarantine_dir().join(id.to_string()).exists()
     }
 
     /// What is in quarantine, by name, with the reasons.
@@ -310,7 +326,7 @@ mod tests {
         assert_eq!(state.quarantined().unwrap(), []);
         let id = JobId::fresh();
         fs::write(state.create_job(id).unwrap().join("stdout.log"), "x").unwrap();
-        state.quarantine(id, "spec.json: no").unwrap();
+        state.quarantine(id, "spec.json: no", None).unwrap();
         assert_eq!(state.quarantined().unwrap(), [(id.to_string(), "spec.json: no".into())]);
         assert_eq!(state.list().unwrap().0, []);
         let log = state.quarantine_dir().join(id.to_string()).join("stdout.log");

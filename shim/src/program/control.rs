@@ -92,15 +92,16 @@ impl Control {
     /// Reads and writes once, as far as something is ready. `true`: there is a new broker, and
     /// the shim has to say Hello.
     pub(crate) fn turn(&mut self, ready: &Ready, scratch: &mut [u8]) -> bool {
-        if ready.has(Slot::Broker)
-            && let Some(broker) = &mut self.broker
-        {
+        let hears_broker = ready.has(Slot::Broker) && self.broker.is_some();
+        if hears_broker && let Some(broker) = &mut self.broker {
             broker.flush();
             if broker.receive(scratch).is_err() {
                 self.hang_up();
             }
         }
-        let new_broker = self.hear_strangers(ready, scratch);
+        // Nobody takes the broker's place before all that it has said was heard: a shim that was
+        // stopped finds the last words of a dead one and the next one's first together.
+        let new_broker = !hears_broker && self.hear_strangers(ready, scratch);
         if ready.has(Slot::Listener) {
             self.accept();
         }

@@ -19,7 +19,9 @@ use job_shim::wire::{
 };
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{self, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
+use nix::unistd::Pid;
 
 use crate::host::Host;
 
@@ -182,6 +184,11 @@ impl Shim {
     /// Another connection, which says nothing.
     pub(crate) fn connect_silently(&self) -> Wire {
         Wire::new(UnixStream::connect(self.host.state().join("socket")).unwrap())
+    }
+
+    /// A signal to the shim itself.
+    pub(crate) fn kill(&self, signal: signal::Signal) {
+        kill(Pid::from_raw(self.process.id().try_into().unwrap()), signal).unwrap();
     }
 
     /// The shim has left.

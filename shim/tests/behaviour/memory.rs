@@ -1,8 +1,7 @@
 //! Jobs that the kernel kills for lack of memory. They need the memory controller of cgroup v2.
 
 use job_shim::wire::{Cause, Source};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use crate::broker::{Shim, script};
 use crate::host::Host;
@@ -18,10 +17,6 @@ fn greedy() -> Option<Shim> {
     let mut shim = Shim::start(host, &launch);
     shim.watch(|p| p.stdout == 3);
     Some(shim)
-}
-
-fn pause(shim: &Shim, signal: Signal) {
-    kill(Pid::from_raw(shim.process.id().try_into().unwrap()), signal).unwrap();
 }
 
 #[test]
@@ -40,11 +35,11 @@ fn a_stop_after_the_kernels_kill_does_not_hide_it() {
     let Some(mut shim) = greedy() else { return };
     shim.input(0, b"\n", false);
     shim.ack();
-    pause(&shim, Signal::SIGSTOP);
+    shim.kill(Signal::SIGSTOP);
     shim.host.await_number("memory.events", "oom_kill", 1);
     shim.stop(0);
     shim.signal(libc::SIGKILL);
-    pause(&shim, Signal::SIGCONT);
+    shim.kill(Signal::SIGCONT);
     let exited = shim.exited();
     assert_eq!((exited.cause, exited.source), (Cause::OutOfMemory, Source::Oom));
 }

@@ -1,6 +1,8 @@
 //! Brokers come and go; input goes on.
 
-use job_shim::wire::{BrokerHello, FromShim, InputAck, Probe, ToShim};
+use job_shim::record::Outcome;
+use job_shim::wire::{BrokerHello, Cause, FromShim, InputAck, Probe, ToShim};
+use nix::sys::signal::Signal;
 
 use crate::broker::{Shim, Wire, script};
 use crate::host::Host;
@@ -170,6 +172,27 @@ fn a_new_broker_learns_of_an_exit_that_it_missed() {
     assert_eq!(hello(&mut shim.wire).exited, Some(exited));
     shim.stop(0);
     shim.ended();
+}
+
+#[test]
+fn what_an_earlier_broker_said_last_is_heard_before_a_later_one() {
+    let Some(host) = Host::new() else { return };
+    let mut shim = Shim::start(host, &script("echo up; exec sleep 60"));
+    shim.watch(|p| p.stdout == 3);
+    // Both wait when it wakes up: the earlier one's stop with its end, and the later one.
+    shim.kill(Signal::SIGSTOP);
+    shim.stop(0);
+    let later = shim.connect(OURS);
+    drop(std::mem::replace(&mut shim.wire, later));
+    shim.kill(Signal::SIGCONT);
+    assert!(shim.hello().stopping);
+    shim.ended();
+    match shim.exit_file().outcome {
+        Some(Outcome::Exited(exited)) => {
+            assert_eq!((exited.cause, exited.by.as_str()), (Cause::Stopped, "ann"));
+        }
+        other => panic!("no exit but {other:?}"),
+    }
 }
 
 #[test]

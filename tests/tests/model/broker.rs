@@ -1,12 +1,12 @@
 //! What a broker and its client can do next. In brackets of each step: the function that does it.
 
 use job_broker::jobs::recover::{Facts, Verdict};
-use job_broker::jobs::state::Event;
+use job_broker::jobs::state::{Event, State};
 
 use crate::known::{Known, Status, Why, exited, failure, spawned, started};
 use crate::plan::{Do, Plan};
 use crate::steps::{Step, Steps};
-use crate::world::{Answer, Broker, File, Job, Memory, Said, Shim, Task, Work, World};
+use crate::world::{Answer, Broker, File, Job, Memory, Said, Shim, StopCall, Task, Work, World};
 
 /// More jobs than this one request does not make here.
 const JOBS: usize = 2;
@@ -60,16 +60,25 @@ impl Steps<'_> {
             let disk = &job.disk;
             let same_boot = job.boot == boot;
             let reads_spawn = same_boot || plan.reads_foreign_spawn;
-            job.quarantined = disk.directory
-                && (disk.spec == File::Torn
-                    || (disk.spec == File::Absent && disk.spawn.is_there())
-                    || (disk.spec.is_there() && reads_spawn && disk.spawn == File::Torn)
-                    || disk.last == File::Torn);
-            if !disk.directory || job.quarantined {
+            if !disk.directory {
                 return Ok(());
             }
-            if disk.spec == File::Absent {
-                job.disk.directory = false; // StateDir::remove_job
+            let has_no_spec = match disk.spec {
+                File::Absent => !same_boot || !disk.spawn.is_there(),
+                spec => spec == File::Torn,
+            };
+            if has_no_spec && !job.cgroup && disk.outcome.is_none() && !disk.last.is_there() {
+                // `damage::never_began`
+                if job.go_said {
+                    return Err("it may have run, and is discarded".into());
+                }
+                job.disk.directory = false; // `adopt::discard`
+                return Ok(());
+            }
+            job.quarantined = !matches!(disk.spec, File::Cached | File::Renamed | File::Durable)
+                || (reads_spawn && disk.spawn == File::Torn)
+                || disk.last == File::Torn;
+            if job.quarantined {
                 return Ok(());
             }
             let facts = Facts {
@@ -101,7 +110,13 @@ impl Steps<'_> {
                     (known, plan.settle)
                 }
             };
-            job.memory[b] = Some(Memory::new(known, Task { list, at: 0 }));
+            let mut memory = Memory::new(known, Task { list, at: 0 });
+            // `stop::recall`; over or lost with the host it is not asked for.
+            if disk.stop && known.state == State::Running {
+                memory.stop_asked = true;
+                memory.known.apply(Event::StopAsked)?;
+            }
+            job.memory[b] = Some(memory);
             Ok(())
         });
     }
@@ -137,9 +152,11 @@ impl Steps<'_> {
             Do::SaveSpawn => self.on(b, n, "writes spawn.json [records::save]", |job| {
                 job.disk.spawn = File::Cached;
             }),
-            Do::MakeSpecDurable => self.on(b, n, "syncs spec.json [launch::make_durable]", |job| {
-                job.disk.spec = File::Durable;
-            }),
+            Do::MakeSpecDurable => {
+                self.on(b, n, "syncs spec.json [records::make_durable]", |job| {
+                    job.disk.spec = File::Durable;
+                })
+            }
             Do::Go => self.on(b, n, "says GO [Shim::go]", |job| {
                 job.go = job.shim_lives();
                 job.go_said = true;
@@ -162,9 +179,21 @@ impl Steps<'_> {
                     Ok(())
                 });
             }
+            Do::SyncSpec => self.try_on(b, n, "syncs spec.json [attend::write_final]", |job, b| {
+                let verdict = job.memory[b].as_ref().and_then(|memory| memory.verdict);
+                let may_have_run =
+                    verdict.is_some_and(|known| known.started || known.exited.is_some());
+                if !may_have_run {
+                    job.disk.spec = File::Durable;
+                }
+                Ok(())
+            }),
             Do::RenameLast => self.on_last(b, n, "renames final.json", File::Renamed),
             Do::RenameUnsyncedLast => self.on_last(b, n, "renames final.json", File::Cached),
             Do::SyncLast => self.on_last(b, n, "syncs final.json", File::Durable),
+            Do::ForgetStop => self.on(b, n, "removes stop.json [attend::write_final]", |job| {
+                job.disk.stop = false;
+            }),
             Do::Publish => self.try_on(b, n, "shows the end [Job::restore]", |job, b| {
                 let memory = job.memory[b].as_mut().ok_or("forgotten")?;
                 memory.known = memory.verdict.ok_or("nothing to show")?;
@@ -309,6 +338,16 @@ impl Steps<'_> {
     fn stop(&mut self, b: usize) {
         for (n, job) in self.world.jobs.iter().enumerate() {
             let Some(memory) = &job.memory[b] else { continue };
+            let over = memory.known.state.is_over();
+            match memory.stop_call {
+                StopCall::None => {}
+                StopCall::Asked if self.plan.records_stops && !over => {
+                    if job.disk.directory {
+                        self.record_stop(b, n);
+                    }
+                }
+                StopCall::Asked | StopCall::Recorded => self.acknowledge_stop(b, n),
+            }
             if self.world.left.stops == 0 || memory.known.state.is_over() || memory.stop_asked {
                 continue;
             }
@@ -317,9 +356,26 @@ impl Steps<'_> {
                 world.left.stops -= 1;
                 let memory = world.jobs[n].memory[b].as_mut().ok_or("forgotten")?;
                 memory.stop_asked = true;
+                memory.stop_call = StopCall::Asked;
                 memory.known.apply(Event::StopAsked)
             });
         }
+    }
+
+    fn record_stop(&mut self, b: usize, n: usize) {
+        self.add_to_job((WHO[b], "writes stop.json [Core::record_stop]"), n, |job| {
+            job.disk.stop = true;
+            job.memory[b].as_mut().ok_or("forgotten")?.stop_call = StopCall::Recorded;
+            Ok(())
+        });
+    }
+
+    fn acknowledge_stop(&mut self, b: usize, n: usize) {
+        self.add_to_job(("client", "is told that it will stop [Core::stop_for_good]"), n, |job| {
+            job.stop_acknowledged = true;
+            job.memory[b].as_mut().ok_or("forgotten")?.stop_call = StopCall::None;
+            Ok(())
+        });
     }
 
     fn of_client(&mut self, b: usize) {

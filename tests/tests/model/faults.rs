@@ -113,6 +113,7 @@ impl Disk {
                             outcome: self.outcome.filter(|_| !loses),
                             ended: self.ended && !loses,
                             exit_synced: true,
+                            stop: false,
                             ..self.clone()
                         });
                     }

@@ -172,8 +172,8 @@ pub(crate) fn exited(status: Status) -> Event {
 }
 
 pub(crate) fn spawned() -> SpawnRecord {
-    let (boot_id, nonce) = (Uuid::nil(), Uuid::nil());
-    SpawnRecord { format: FORMAT, boot_id, shim_pid: 1, shim_start_time: 1, nonce }
+    let (boot_id, nonce, request) = (Uuid::nil(), Uuid::nil(), None);
+    SpawnRecord { format: FORMAT, boot_id, shim_pid: 1, shim_start_time: 1, nonce, request }
 }
 
 /// The file `exit`, in bytes and back.

@@ -108,6 +108,11 @@ fn nor_when_somebody_stops_the_job() {
 }
 
 #[test]
+fn nor_when_two_brokers_die_over_a_stop() {
+    assert_sound(Left { broker_crashes: 2, stops: 1, requests: 1, ..CALM });
+}
+
+#[test]
 fn nor_when_the_host_crashes() {
     assert_sound(Left { broker_crashes: 1, host_crashes: 1, failures: 1, ..CALM });
 }

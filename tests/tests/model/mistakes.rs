@@ -46,7 +46,7 @@ fn a_spawn_record_after_go_is_caught() {
 fn go_before_the_spec_is_durable_is_caught() {
     let launch: &[Do] =
         &[WriteSpec, CreateCgroup, Spawn, SaveSpawn, Go, MakeSpecDurable, AwaitStarted];
-    assert_caught(Plan { launch, ..RIGHT }, HOST, "it may have run, and was put aside");
+    assert_caught(Plan { launch, ..RIGHT }, HOST, "it may have run, and is discarded");
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_last_record_that_is_renamed_before_it_is_synced_is_caught() {
         RemoveCgroup,
         Rest,
     ];
-    assert_caught(Plan { settle, ..RIGHT }, HOST, "it may have run, and was put aside");
+    assert_caught(Plan { settle, ..RIGHT }, HOST, "was put aside");
 }
 
 /// So it was: spawn.json is not synced, and whoever was running when the host crashed was put aside
@@ -103,7 +103,7 @@ fn a_last_record_that_is_renamed_before_it_is_synced_is_caught() {
 #[test]
 fn a_recovery_that_wants_the_spawn_record_of_another_boot_is_caught() {
     let plan = Plan { reads_foreign_spawn: true, ..RIGHT };
-    assert_caught(plan, HOST, "it may have run, and was put aside");
+    assert_caught(plan, HOST, "was put aside");
 }
 
 /// So it was: of a stop that the broker had carried out itself, the next one knew nothing.
@@ -149,4 +149,21 @@ fn a_second_record_before_the_logs_are_durable_is_caught() {
         End::Leave,
     ];
     assert_caught(Plan { end, ..RIGHT }, CALM, "logs are durable, and they are not");
+}
+
+/// So it was: a stop was in memory alone until the shim had heard of it.
+#[test]
+fn a_stop_that_is_acknowledged_before_it_is_on_record_is_caught() {
+    let left = Left { broker_crashes: 1, stops: 1, requests: 1, ..CALM };
+    let plan = Plan { records_stops: false, ..RIGHT };
+    assert_caught(plan, left, "an acknowledged stop has not happened");
+}
+
+/// So it was: of a start that failed, or was found not to have been, the end alone was durable.
+#[test]
+fn an_end_that_is_durable_before_its_beginning_is_caught() {
+    let give_up: &[Do] =
+        &[EndShim, RemoveSocket, KillWork, RemoveCgroup, RenameLast, SyncLast, Publish, Rest];
+    let left = Left { host_crashes: 1, failures: 1, ..CALM };
+    assert_caught(Plan { give_up, ..RIGHT }, left, "was put aside for a crash");
 }

@@ -14,7 +14,7 @@ pub(crate) enum Do {
     Spawn,
     /// `records::save` of `spawn.json`
     SaveSpawn,
-    /// `launch::make_durable`
+    /// `records::make_durable`
     MakeSpecDurable,
     /// `Shim::go`
     Go,
@@ -34,6 +34,10 @@ pub(crate) enum Do {
     RenameUnsyncedLast,
     /// The second half
     SyncLast,
+    /// `attend::write_final`, its first step
+    SyncSpec,
+    /// Its last
+    ForgetStop,
     /// `Job::restore`
     Publish,
     /// `Launcher::clean`, its first and its last step
@@ -77,6 +81,8 @@ pub(crate) struct Plan {
     pub(crate) reads_foreign_spawn: bool,
     /// `contact::main_ended`: what the broker has killed itself is shown when that is on record.
     pub(crate) waits_with_kills: bool,
+    /// `Core::stop_for_good`: on record before whoever asked is answered.
+    pub(crate) records_stops: bool,
     /// `Snapshot::may_be_asked_again`
     pub(crate) repeats_failures: bool,
 }
@@ -86,8 +92,30 @@ use Do::*;
 pub(crate) const RIGHT: Plan = Plan {
     launch: &[WriteSpec, CreateCgroup, Spawn, SaveSpawn, MakeSpecDurable, Go, AwaitStarted],
     attend: &[Attend],
-    settle: &[KillWork, LearnEnd, RenameLast, SyncLast, Publish, RemoveSocket, RemoveCgroup, Rest],
-    give_up: &[EndShim, RemoveSocket, KillWork, RemoveCgroup, RenameLast, SyncLast, Publish, Rest],
+    settle: &[
+        KillWork,
+        LearnEnd,
+        SyncSpec,
+        RenameLast,
+        SyncLast,
+        ForgetStop,
+        Publish,
+        RemoveSocket,
+        RemoveCgroup,
+        Rest,
+    ],
+    give_up: &[
+        EndShim,
+        RemoveSocket,
+        KillWork,
+        RemoveCgroup,
+        SyncSpec,
+        RenameLast,
+        SyncLast,
+        ForgetStop,
+        Publish,
+        Rest,
+    ],
     sweep: &[RemoveSocket, KillWork, RemoveCgroup, Rest],
     end: &[
         End::RecordOutcome,
@@ -103,5 +131,6 @@ pub(crate) const RIGHT: Plan = Plan {
     knows_epochs: true,
     reads_foreign_spawn: false,
     waits_with_kills: true,
+    records_stops: true,
     repeats_failures: false,
 };

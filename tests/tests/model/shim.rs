@@ -117,8 +117,10 @@ impl Steps<'_> {
                 }
             }
             Work::Running => {
-                self.add_to_job(("child", "exits"), n, |job| {
-                    job.work = Work::Gone;
+                // Or never: so what must end it is seen to end it.
+                let (who, what, job) = ("child", "exits", Some(n));
+                self.add(crate::steps::Step { who, what, job, from_outside: true }, |world| {
+                    world.jobs[n].work = Work::Gone;
                     Ok(())
                 });
             }

@@ -3,6 +3,7 @@
 
 use crate::known::{End, Known, Outcome, Status, Why, exit_file};
 use crate::plan::Do;
+use job_broker::jobs::state::State;
 use job_shim::record::ExitFile;
 
 /// A file, as far as a crash of the host tells its states apart.
@@ -31,6 +32,8 @@ pub(crate) struct Disk {
     pub(crate) logs_synced: bool,
     pub(crate) last: File,
     pub(crate) last_says: Option<Known>,
+    /// `stop.json`, which no crash of the host outlives in a way that matters.
+    pub(crate) stop: bool,
 }
 
 /// The workload's main process, in the cgroup `work`.
@@ -92,6 +95,15 @@ pub(crate) struct Memory {
     pub(crate) task: Task,
     pub(crate) heard: Said,
     pub(crate) stop_asked: bool,
+    pub(crate) stop_call: StopCall,
+}
+
+/// Where the answer is of somebody who asked for a stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum StopCall {
+    None,
+    Asked,
+    Recorded,
 }
 
 /// A job: what is of it in the kernel, on disk, and in each broker.
@@ -125,6 +137,7 @@ pub(crate) struct Job {
     pub(crate) go_said: bool,
     pub(crate) shown: Option<End>,
     pub(crate) quarantined: bool,
+    pub(crate) stop_acknowledged: bool,
 }
 
 /// A broker's process.
@@ -212,6 +225,7 @@ impl Job {
             logs_synced: false,
             last: File::Absent,
             last_says: None,
+            stop: false,
         };
         let mut memory = [None, None];
         memory[broker] = Some(Memory::new(Known::starting(), task));
@@ -236,6 +250,7 @@ impl Job {
             go_said: false,
             shown: None,
             quarantined: false,
+            stop_acknowledged: false,
         }
     }
 
@@ -267,7 +282,8 @@ impl Job {
 
 impl Memory {
     pub(crate) fn new(known: Known, task: Task) -> Memory {
-        Memory { known, verdict: None, task, heard: Said::Nothing, stop_asked: false }
+        let (stop_asked, stop_call) = (false, StopCall::None);
+        Memory { known, verdict: None, task, heard: Said::Nothing, stop_asked, stop_call }
     }
 }
 
@@ -344,6 +360,11 @@ impl World {
 }
 
 impl Job {
+    /// Under the eyes of its shim.
+    fn runs(&self) -> bool {
+        self.shim == Shim::Running && self.work == Work::Running
+    }
+
     fn fault(&self) -> Option<String> {
         let fault = match () {
             () if self.execs > 0 && !self.go_said => "it was run without GO",
@@ -353,6 +374,8 @@ impl Job {
             () if self.disk.ended && !self.disk.logs_synced => {
                 "its second record says that logs are durable, and they are not"
             }
+            // But for one that was abandoned, and says so durably, before the host crashed.
+            () if self.quarantined && self.disk.outcome.is_none() => "it was put aside for a crash",
             () if self.quarantined && self.go_said => "it may have run, and was put aside",
             () => return None,
         };
@@ -361,6 +384,12 @@ impl Job {
 
     fn fault_at_rest(&self, broker: usize) -> Option<String> {
         let fault = match &self.memory[broker] {
+            Some(memory) if self.runs() && memory.known.state == State::Running => {
+                if !self.stop_acknowledged {
+                    return None; // for as long as it likes
+                }
+                "an acknowledged stop has not happened".into()
+            }
             _ if self.shim_lives() => "its shim lives".into(),
             _ if self.has_processes() => "a process of it lives".into(),
             _ if self.cgroup => "its cgroup is left".into(),

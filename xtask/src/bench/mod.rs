@@ -12,6 +12,7 @@ mod line;
 mod live;
 mod rate;
 mod report;
+mod restart;
 mod run_true;
 mod scale;
 mod ssh;
@@ -78,7 +79,7 @@ impl Bench {
 
 type Measurement = (&'static str, fn(&Bench) -> Result<Vec<Row>>);
 
-const MEASUREMENTS: [Measurement; 11] = [
+const MEASUREMENTS: [Measurement; 12] = [
     ("run", run_true::measure),
     ("start", start::measure),
     ("limits", limits::measure),
@@ -89,6 +90,7 @@ const MEASUREMENTS: [Measurement; 11] = [
     ("idle", idle::measure),
     ("usage", stats::measure),
     ("followers", followers::measure),
+    ("restart", restart::measure),
     ("scale", scale::measure),
 ];
 

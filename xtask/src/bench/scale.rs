@@ -91,16 +91,14 @@ fn start(bench: &Bench, site: &Site, live: &str) -> Result<(f64, f64, f64)> {
 /// Milliseconds for each way to ask.
 async fn pages(site: &Site, middle: &str, rounds: usize) -> Result<Vec<(&'static str, Vec<f64>)>> {
     let mut client = api::client(site).await?;
-    let any = || ListJobsRequest {
-        states: vec![State::Finished.into()],
-        page_size: PAGE as u32,
-        ..Default::default()
-    };
+    let newest = ListJobsRequest { page_size: PAGE as u32, ..Default::default() };
+    let any = || ListJobsRequest { states: vec![State::Finished.into()], ..newest.clone() };
     let labels = [("team".to_owned(), "t7".to_owned())].into();
     let asked = [
-        ("the newest", any()),
-        ("from a place in it", ListJobsRequest { page_token: middle.to_owned(), ..any() }),
-        ("of an owner", ListJobsRequest { owner: IDENTITIES[2].into(), ..any() }),
+        ("the newest", newest.clone()),
+        ("by state", any()),
+        ("by state, from the middle", ListJobsRequest { page_token: middle.to_owned(), ..any() }),
+        ("by owner", ListJobsRequest { owner: IDENTITIES[2].into(), ..any() }),
         ("by a label", ListJobsRequest { labels, ..any() }),
         ("by a name", ListJobsRequest { selector: "job-7".into(), ..any() }),
     ];
@@ -131,6 +129,7 @@ fn copies(jobs: &Path, template: &str, count: usize) -> Result<String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = u64::try_from(now.as_millis())?;
     let mut middle = String::new();
+    let names = (count / (2 * PAGE)).max(8); // two pages of each
     for n in 0..count {
         let ms = now - 50 * (count - n) as u64;
         // A UUID of version 7 (RFC 9562): 48 bits of time, version, variant, and what is unique.
@@ -138,7 +137,7 @@ fn copies(jobs: &Path, template: &str, count: usize) -> Result<String> {
         let changes = json!({
             "id": id, "created_ns": ms * 1_000_000, "request_id": format!("request-{n}"),
             "owner": IDENTITIES[if n % 10 == 0 { 2 } else { 1 }],
-            "spec": { "name": format!("job-{}", n % 500), "labels": { "team": format!("t{}", n % 20) } },
+            "spec": { "name": format!("job-{}", n % names), "labels": { "team": format!("t{}", n % 20) } },
         });
         let dir = jobs.join(&id);
         write_files(&dir, &files, &changes).with_context(|| dir.display().to_string())?;

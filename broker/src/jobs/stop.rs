@@ -1,0 +1,165 @@
+//! Stopping a job. Its shim does it, whatever becomes of the broker; the broker does it in the place of
+//! a shim that does not answer. So that neither is forgotten when the broker dies meanwhile, a stop is
+//! in the job's directory before whoever asked for it is answered; the next broker goes on with it.
+//!
+//! It is not synced: a crash of the host ends the job, too. It goes when the end is on record.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use job_shim::crash::{self, Point};
+use job_shim::wire::Source;
+
+use super::core::{Core, Ground};
+use super::errors::StopError;
+use super::job::{Job, StopAsked};
+use super::state::Snapshot;
+use crate::host;
+use crate::store::records::{self, FORMAT, StopRecord};
+
+impl Core {
+    /// Asks all processes of a job to end, and kills them after the grace period; whether its shim
+    /// was told. Answers at once; nothing is done to a job that has ended.
+    pub(super) fn stop(self: &Arc<Core>, job: &Arc<Job>, asked: StopAsked) -> bool {
+        if job.snapshot().state.is_over() {
+            return true;
+        }
+        tracing::info!(job = %job.id(), by = asked.by, "stop asked");
+        let grace = asked.grace;
+        job.ask_stop(asked.clone());
+        let told = job.tell(&asked.message()).is_ok(); // one that is unreachable now is told when it is not
+        self.runtime.spawn(enforce(Arc::clone(&self.ground), Arc::clone(job), grace, told));
+        told
+    }
+
+    /// The same, and it happens even if the broker dies once this has answered.
+    ///
+    /// # Errors
+    /// [`StopError`]; it is being stopped all the same.
+    pub(super) async fn stop_for_good(
+        self: &Arc<Core>,
+        job: &Arc<Job>,
+        asked: StopAsked,
+    ) -> Result<(), StopError> {
+        let told = self.stop(job, asked);
+        let _turn = job.stop_turn.lock().await;
+        let mut recorded = self.record_stop(job).await;
+        if recorded.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+            // It is being started and has no directory yet. If it does not come to one, it is over.
+            let _ = job.watch_snapshot().wait_for(Snapshot::is_past_start).await;
+            recorded = self.record_stop(job).await;
+        }
+        match recorded {
+            Err(e) if told => {
+                // What is in the socket of a shim is heard by it, and more than that is not needed.
+                tracing::warn!(job = %job.id(), "its stop is not on record: {e}");
+                Ok(())
+            }
+            recorded => recorded.map_err(StopError),
+        }
+    }
+
+    /// Nothing is written about a job that is over.
+    async fn record_stop(&self, job: &Arc<Job>) -> io::Result<()> {
+        let (ground, stopping) = (Arc::clone(&self.ground), Arc::clone(job));
+        let record = move || {
+            let Some(asked) = stopping.stop_asked() else { return Ok(()) };
+            let recorded = write(&ground.state.job(stopping.id()), &asked);
+            crash::at(Point::StopRecorded);
+            recorded
+        };
+        let is_over = || job.snapshot().state.is_over();
+        if is_over() {
+            return Ok(());
+        }
+        let recorded = self.runtime.spawn_blocking(record).await.map_err(io::Error::other)?;
+        recorded.or_else(|e| if is_over() { Ok(()) } else { Err(e) })
+    }
+}
+
+/// The shim does the stopping. Should it not answer, the broker does, as root.
+pub(super) async fn enforce(ground: Arc<Ground>, job: Arc<Job>, grace: Duration, told: bool) {
+    const SLACK: Duration = Duration::from_secs(3);
+    let patience = if told { grace.saturating_add(SLACK) } else { grace };
+    let mut snapshot = job.watch_snapshot();
+    let over = snapshot.wait_for(|known| known.exited.is_some() || known.state.is_over());
+    if tokio::time::timeout(patience, over).await.is_ok() {
+        return;
+    }
+    tracing::warn!(job = %job.id(), "its shim did not stop it; killing its cgroup");
+    let id = job.id();
+    let kill = move || ground.launcher.tree().job(id).kill_work();
+    if let Ok(Err(e)) = tokio::task::spawn_blocking(kill).await {
+        tracing::error!(job = %id, "processes of it cannot be killed: {e}");
+    }
+    let mut snapshot = job.watch_snapshot();
+    let over = snapshot.wait_for(|known| known.state.is_over());
+    if tokio::time::timeout(SLACK, over).await.is_err() {
+        job.kill_shim(); // it cannot tell how the job ended; its attendant settles it
+    }
+}
+
+/// What an earlier broker was asked, with what is left of the grace period. One that cannot be read
+/// is none: a job is not kept from everybody for it.
+///
+/// # Errors
+/// As read(2).
+pub(super) fn recall(dir: &Path) -> io::Result<Option<StopAsked>> {
+    let record = match records::load::<StopRecord>(dir, records::STOP) {
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+            tracing::error!("{}: {e}; somebody wanted that job stopped", dir.display());
+            return Ok(None);
+        }
+        record => record?,
+    };
+    let since_boot = host::since_boot();
+    Ok(record.map(|StopRecord { source, by, kill_at_ms, .. }| StopAsked {
+        source: Source::from_number(source).unwrap_or(Source::System),
+        by,
+        grace: Duration::from_millis(kill_at_ms).saturating_sub(since_boot),
+        at: Instant::now(),
+    }))
+}
+
+fn write(dir: &Path, asked: &StopAsked) -> io::Result<()> {
+    let kill_at = host::since_boot().saturating_add(asked.left());
+    let record = StopRecord {
+        format: FORMAT,
+        source: asked.source as u8,
+        by: asked.by.clone(),
+        kill_at_ms: u64::try_from(kill_at.as_millis()).unwrap_or(u64::MAX),
+    };
+    records::save(dir, records::STOP, &record).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(grace: Duration) -> StopAsked {
+        StopAsked { source: Source::Admin, by: "root".into(), grace, at: Instant::now() }
+    }
+
+    #[test]
+    fn what_is_left_of_the_grace_survives_the_broker() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(recall(dir.path()).unwrap(), None);
+        write(dir.path(), &asked(Duration::from_secs(60))).unwrap();
+        let StopAsked { source, by, grace, .. } = recall(dir.path()).unwrap().unwrap();
+        assert_eq!((source, by.as_str()), (Source::Admin, "root"));
+        assert!((50..=60).contains(&grace.as_secs()), "{grace:?}");
+        write(dir.path(), &asked(Duration::ZERO)).unwrap();
+        assert_eq!(recall(dir.path()).unwrap().unwrap().grace, Duration::ZERO);
+        write(dir.path(), &asked(Duration::MAX)).unwrap();
+        assert!(recall(dir.path()).unwrap().unwrap().grace > Duration::from_secs(1 << 40));
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_keeps_nobody_from_the_job() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(records::STOP), "{").unwrap();
+        assert_eq!(recall(dir.path()).unwrap(), None);
+    }
+}

@@ -1,0 +1,182 @@
+//! What can still be told of a job whose records cannot be read.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use job_shim::record;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::log::INDEX_NAME;
+use super::records::{self, FINAL, FinalRecord, REQUEST, RequestRecord, SPAWN, SPEC, SpawnRecord};
+use crate::host::BootId;
+use crate::identity::Identity;
+use crate::jobs::state::State;
+
+/// Whether this is the directory of a job that was never told GO, left by a crash in the middle of
+/// its start: no job was made known of it, and nothing ran.
+///
+/// `spec.json` is synced before GO. So one that is not there, or is what a crash of the host makes of a
+/// file that was not synced (cut short, or zeros), says that GO was not reached; one that is damaged
+/// in any other way says nothing. Should anything tell that the job has run all the same, it is believed.
+///
+/// # Errors
+/// As read(2).
+pub fn never_began(dir: &Path, boot_id: &BootId) -> io::Result<bool> {
+    let is_cut_short = match read(dir, SPEC)? {
+        // In the boot in which a shim was made, it was there before.
+        None => !read(dir, SPAWN)?.is_some_and(|bytes| is_of_boot(&bytes, boot_id)),
+        Some(bytes) => is_cut_short(&bytes),
+    };
+    let is_zero = |bytes: Vec<u8>| bytes.iter().all(|byte| *byte == 0);
+    Ok(is_cut_short
+        && read(dir, FINAL)?.is_none_or(|bytes| says_never(&bytes))
+        && read(dir, record::FILE_NAME)?.is_none_or(is_zero)
+        && is_empty(dir, "stdout.log")?
+        && is_empty(dir, "stderr.log")?
+        && is_empty(dir, INDEX_NAME)?)
+}
+
+/// Whose request it was, from whatever tells. An empty id: it was started without one.
+pub fn request(dir: &Path) -> Option<RequestRecord> {
+    let noted = || records::load(dir, REQUEST).ok().flatten();
+    let spawned = || records::load::<SpawnRecord>(dir, SPAWN).ok().flatten()?.request;
+    noted().or_else(|| request_in(&read(dir, SPEC).ok()??)).or_else(spawned)
+}
+
+/// From a `spec.json` that need not be one: the fields before the spec itself, in which callers' words
+/// could look like fields.
+fn request_in(bytes: &[u8]) -> Option<RequestRecord> {
+    let head = &bytes[..find(bytes, b"\"spec\":").unwrap_or(bytes.len())];
+    let owner = Identity::new(&text(head, b"\"owner\":")?).ok()?;
+    Some(RequestRecord { owner, id: text(head, b"\"request_id\":")? })
+}
+
+/// The JSON string after this.
+fn text(bytes: &[u8], name: &[u8]) -> Option<String> {
+    let at = find(bytes, name)? + name.len();
+    let mut rest = serde_json::Deserializer::from_slice(&bytes[at..]);
+    String::deserialize(&mut rest).ok()
+}
+
+fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
+    bytes.windows(what.len()).position(|window| window == what)
+}
+
+/// A start that failed before there was even room for its spec.
+fn says_never(last: &[u8]) -> bool {
+    serde_json::from_slice::<FinalRecord>(last).is_ok_and(|last| {
+        last.state == State::Finished && last.started.is_none() && last.exit.is_none()
+    })
+}
+
+fn is_of_boot(spawn: &[u8], boot_id: &BootId) -> bool {
+    serde_json::from_slice::<SpawnRecord>(spawn)
+        .is_ok_and(|spawned| spawned.boot_id.as_bytes() == boot_id)
+}
+
+fn is_cut_short(bytes: &[u8]) -> bool {
+    let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let parsed = serde_json::from_slice::<IgnoredAny>(&bytes[..end]);
+    parsed.is_err_and(|e| e.is_eof())
+}
+
+fn read(dir: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(dir.join(name)) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn is_empty(dir: &Path, name: &str) -> io::Result<bool> {
+    match fs::metadata(dir.join(name)) {
+        Ok(file) => Ok(file.len() == 0),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHOLE: &str = r#"{"format":1,"id":"x","owner":"ann","request_id":"a\"b","spec":{"argv":
+        ["\"request_id\":\"no\""],"labels":{"request_id":"no","owner":"no"}}}"#;
+
+    const SPAWNED: &[u8] = br#"{"format":1,"boot_id":"00000000-0000-0000-0000-000000000000",
+        "shim_pid":7,"shim_start_time":9,"nonce":"00000000-0000-0000-0000-000000000001",
+        "request":{"owner":"ann","id":"c"}}"#;
+
+    fn dir(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        files.iter().for_each(|(name, bytes)| fs::write(dir.path().join(name), bytes).unwrap());
+        dir
+    }
+
+    #[track_caller]
+    fn assert_began(began: bool, files: &[(&str, &[u8])]) {
+        assert_eq!(never_began(dir(files).path(), &[0; 16]).unwrap(), !began, "{files:?}");
+    }
+
+    #[test]
+    fn whatever_a_crash_makes_of_a_start_before_go_is_no_job() {
+        assert_began(false, &[]);
+        assert_began(false, &[(".spec.json.new", b"{")]);
+        assert_began(false, &[(SPAWN, b"")]);
+        let before = String::from_utf8_lossy(SPAWNED).replacen("-0000", "-1111", 1);
+        assert_began(false, &[(SPAWN, before.as_bytes())]);
+        for length in 0..WHOLE.len() {
+            let torn = &WHOLE.as_bytes()[..length];
+            let padded = [torn, &[0; 100]].concat();
+            assert_began(false, &[(SPEC, torn)]);
+            assert_began(false, &[(SPEC, &padded), (SPAWN, b""), (record::FILE_NAME, &[0; 512])]);
+            assert_began(false, &[(SPEC, torn), ("stdout.log", b""), (INDEX_NAME, b"")]);
+        }
+    }
+
+    #[test]
+    fn what_no_crash_makes_may_have_run() {
+        let whole = WHOLE.as_bytes();
+        assert_began(true, &[(SPEC, whole)]);
+        assert_began(true, &[(SPEC, b"{]")]);
+        assert_began(true, &[(SPEC, b"garbage")]);
+        assert_began(true, &[(SPEC, &[b"\0\0\0\0", &whole[4..]].concat())]);
+        assert_began(true, &[(SPAWN, SPAWNED)]);
+    }
+
+    #[test]
+    fn whatever_tells_of_a_run_is_believed() {
+        let mut exit = [0; record::FILE_LENGTH];
+        exit[0] = 1;
+        let signs: [(&str, &[u8]); 5] = [
+            (FINAL, b""),
+            (record::FILE_NAME, &exit),
+            ("stdout.log", b"x"),
+            ("stderr.log", b"x"),
+            (INDEX_NAME, b"x"),
+        ];
+        for sign in signs {
+            assert_began(true, &[(SPEC, b""), sign]);
+            assert_began(true, &[sign]);
+        }
+    }
+
+    #[test]
+    fn the_request_is_read_from_whatever_has_it() {
+        let ann = |id: &str| {
+            Some(RequestRecord { owner: Identity::new("ann").unwrap(), id: id.to_owned() })
+        };
+        assert_eq!(request_in(WHOLE.as_bytes()), ann("a\"b"));
+        let cut = WHOLE.find("\"spec").unwrap();
+        assert_eq!(request_in(&WHOLE.as_bytes()[..cut]), ann("a\"b"));
+        // Not what a caller has called so.
+        let damaged = WHOLE.replacen("request_id", "re?uest_id", 1);
+        assert_eq!(request_in(damaged.as_bytes()), None);
+        assert_eq!(request(dir(&[(SPEC, b"{"), (SPAWN, SPAWNED)]).path()), ann("c"));
+        let noted = br#"{"owner":"ann","id":"d"}"#;
+        assert_eq!(request(dir(&[(REQUEST, noted), (SPAWN, SPAWNED)]).path()), ann("d"));
+        assert_eq!(request(dir(&[(SPEC, b"{")]).path()), None);
+    }
+}
