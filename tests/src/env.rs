@@ -341,7 +341,17 @@ impl Env {
         }
     }
 
-    /// What `[retention]` says from the next broker on.
+    /// Writes the configuration as it is now, and asks the broker to read it again.
+    ///
+    /// # Panics
+    /// While it is down.
+    pub fn reload_broker(&self) {
+        let text = self.config(self.port);
+        fs::write(self.path("broker.toml"), text).expect("the configuration can be written");
+        self.broker().signal(Signal::SIGHUP);
+    }
+
+    /// What `[retention]` says from the next broker, or the next reload, on.
     pub fn set_retention(&mut self, lines: &[&str]) {
         self.retention = lines.iter().map(|line| (*line).to_owned()).collect();
     }

@@ -5,26 +5,28 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::thread::sleep;
+use std::time::SystemTime;
 
 use job_api::client::{self, Client, Credentials};
 use job_api::v1::JobSpec;
 use job_api::v1::job::State;
 
-use crate::patience::until;
+use crate::patience::{PATIENCE, until};
 use crate::{Programs, api, oracle};
 
 const PKI: &str = "/etc/job-broker/pki";
 const MARKS: &str = "/var/tmp/oracle";
 const ORACLE: &str = "/usr/local/bin/oracle";
-/// Lines that a job of [`Host::start_oracles`] writes in a second.
-const LINES_PER_SECOND: u64 = 25;
+/// Between two lines of a job of [`Host::start_oracles`].
+const PAUSE_MS: &str = "100";
 
-/// Jobs that write what can be checked.
+/// Jobs that write what can be checked, until they are told that it is enough.
 #[derive(Debug)]
 pub struct Oracles {
     ids: Vec<String>,
-    /// That each of them writes to each stream.
-    lines: u64,
+    /// Tells them, once it is there.
+    enough: PathBuf,
 }
 
 /// This machine, with the package.
@@ -61,6 +63,11 @@ impl Oracles {
 }
 
 impl Host {
+    /// The host as it is, with a service that somebody has installed.
+    pub fn installed() -> Host {
+        Host(())
+    }
+
     /// The host with the package, its certificates and a running service: made by whoever asks
     /// first, found by the others.
     pub fn ready() -> Host {
@@ -91,50 +98,100 @@ impl Host {
         client::connect("127.0.0.1:7443", &credentials).await.expect("the broker answers")
     }
 
-    /// Starts so many jobs that write for so long; a second run of one would show.
-    pub async fn start_oracles(&self, count: usize, seconds: u64) -> Oracles {
-        let lines = LINES_PER_SECOND * seconds;
-        let pause = 1000 / LINES_PER_SECOND;
+    /// Starts so many jobs that write; a second run of one would show.
+    pub async fn start_oracles(&self, count: usize) -> Oracles {
         let mut client = self.client().await;
+        // Not the same after a reboot, which this directory outlives.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is later");
+        let enough = Path::new(MARKS).join(format!("enough-{}", now.as_nanos()));
         let mut ids = Vec::new();
         for _ in 0..count {
-            let mut spec: JobSpec =
-                api::spec(&[ORACLE, "lines", &lines.to_string(), &pause.to_string()]);
+            let file = enough.to_string_lossy();
+            let mut spec: JobSpec = api::spec(&[ORACLE, "until", &file, PAUSE_MS]);
             spec.env.insert("ORACLE_MARK".into(), MARKS.into());
             ids.push(api::start(&mut client, spec).await.id);
         }
-        Oracles { ids, lines }
+        Oracles { ids, enough }
     }
 
-    /// Waits for the end of these jobs, and asserts that each has run once, has written every byte
-    /// and has ended as it should.
+    /// Lets these jobs end, and asserts that each has run once, that every byte that it has written
+    /// is there, and that it has ended as it should.
     ///
     /// # Panics
     /// When one has not.
     pub async fn assert_intact(&self, jobs: &Oracles) {
+        fs::write(&jobs.enough, "").expect("it is ours");
         let mut client = self.client().await;
         for id in &jobs.ids {
             let output = api::output(&mut client, id).await;
-            oracle::assert_whole(&output.stdout, &output.stderr, jobs.lines);
             let end = (output.job.state(), output.job.exit_code);
             assert_eq!(end, (State::Finished, Some(0)), "{:?}", output.job);
+            let lines = fs::read_to_string(Path::new(MARKS).join(id)).expect("its mark");
+            let lines = lines.parse().expect("how many lines it has written");
+            oracle::assert_whole(&output.stdout, &output.stderr, lines);
         }
     }
 
-    /// How many of these run now.
-    pub async fn running(&self, jobs: &Oracles) -> usize {
+    /// Asserts that the service runs, and has every one of these jobs running and in its hands.
+    ///
+    /// # Panics
+    /// When it has not.
+    pub async fn assert_running(&self, jobs: &Oracles) {
+        until("the service runs", || (self.property("ActiveState") == "active").then_some(()));
         let mut client = self.client().await;
-        let mut count = 0;
         for id in &jobs.ids {
-            count += usize::from(api::job(&mut client, id).await.state() == State::Running);
+            let job = api::becomes(&mut client, id, |job| !job.recovering).await;
+            assert_eq!(job.state(), State::Running, "{job:?}");
         }
-        count
+    }
+
+    /// The pid of the broker, once it is another one and serves.
+    pub fn broker_after(&self, pid: &str) -> String {
+        until("another broker", || {
+            let now = self.property("MainPID");
+            let is_other = now != "0" && now != pid;
+            (is_other && self.property("ActiveState") == "active").then_some(now)
+        })
     }
 
     /// The keeper's pid, when there is one.
     pub fn keeper(&self) -> i32 {
         let file = "/sys/fs/cgroup/jobs.slice/job-broker-jobs.scope/keeper/cgroup.procs";
         until("a keeper", || fs::read_to_string(file).ok()?.trim().parse().ok())
+    }
+
+    /// A job's log as it is on the disk now.
+    pub fn log(&self, id: &str) -> Vec<u8> {
+        fs::read(format!("/var/lib/job-broker/jobs/{id}/stdout.log")).unwrap_or_default()
+    }
+
+    /// Answers when these jobs write.
+    pub fn until_written(&self, ids: &[String]) {
+        until("output", || ids.iter().all(|id| !self.log(id).is_empty()).then_some(()));
+    }
+
+    /// Goes down as an operator has it go down; the testbed boots it again. Does not return.
+    ///
+    /// # Panics
+    /// When it goes on.
+    pub fn power_off(&self) -> ! {
+        // What runs us would be stopped first, and the machine with it. This way it is among the
+        // last processes that systemd ends, when all its units have been stopped.
+        sh("mkdir -p /run/systemd/system/testbed.service.d && \
+            printf '[Unit]\\nDefaultDependencies=no\\n' >/run/systemd/system/testbed.service.d/a.conf && \
+            systemctl daemon-reload && systemctl --no-block poweroff");
+        sleep(PATIENCE * 2);
+        panic!("it has not gone down");
+    }
+
+    /// The mains fail. Does not return.
+    ///
+    /// # Panics
+    /// When it goes on.
+    pub fn cut_power(&self) -> ! {
+        fs::write("/proc/sysrq-trigger", "o").expect("root may");
+        sleep(PATIENCE);
+        panic!("it has not gone down");
     }
 
     /// A property of the service, as `systemctl show` has it.
@@ -144,7 +201,22 @@ impl Host {
 }
 
 /// Installs a package with dpkg, whatever version is there.
+///
+/// # Panics
+/// When dpkg fails, with what it said.
 pub fn install(package: &Path) {
-    // A minimal system has no keyboard to ask about changed configuration.
-    sh(&format!("DEBIAN_FRONTEND=noninteractive dpkg --force-confold -i {}", package.display()));
+    let (succeeded, said) = try_install(package);
+    assert!(succeeded, "{said}");
+}
+
+/// Whether that succeeds, and what is said on the way.
+///
+/// # Panics
+/// When there is no dpkg.
+pub fn try_install(package: &Path) -> (bool, String) {
+    let mut dpkg = Command::new("dpkg");
+    // A minimal system has no keyboard to ask about changed configuration; and no disk to wait for.
+    dpkg.env("DEBIAN_FRONTEND", "noninteractive").arg("--force-confold,unsafe-io").arg("-i");
+    let Output { status, stdout, stderr } = dpkg.arg(package).output().expect("there is a dpkg");
+    (status.success(), String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned())
 }

@@ -1,7 +1,9 @@
 //! The oracle: a workload whose output tells by itself whether it is whole.
 //!
 //! `oracle lines COUNT [PAUSE_MS]` writes lines 0 to COUNT-1 to both streams, each numbered and with
-//! a checksum; `oracle random BYTES SEED` writes a known sequence of random bytes to standard output.
+//! a checksum; `oracle until FILE PAUSE_MS` does the same until the file is there, and writes how
+//! many into its mark; `oracle random BYTES SEED` writes a known sequence of random bytes to
+//! standard output.
 //! Variables: with `ORACLE_MARK=DIR` it makes `DIR/$JOB_ID` first and exits 99 if that exists, which
 //! shows a second run; `ORACLE_EXIT` is its exit status.
 

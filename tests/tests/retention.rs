@@ -174,6 +174,26 @@ fn the_oldest_go_when_there_are_more_than_the_rules_allow_and_running_ones_stay(
 }
 
 #[test]
+fn a_reload_puts_other_rules_in_force() {
+    let mut env = Env::start();
+    let ended: Vec<_> = (0..3).map(|_| run(&env, "user-a", "echo out")).collect();
+    env.set_retention(&["count = 1"]);
+    env.reload_broker();
+    until("one is left", || (directories(&env).len() == 1).then_some(()));
+    env.set_retention(&["max_output = 1"]);
+    env.reload_broker();
+    until("the second reload", || (env.log().matches(" reloaded").count() == 2).then_some(()));
+    let refused = env.jobctl("user-a", &["start", "--", "true"]);
+    assert!(refused.err().contains("retention.max_output"), "{}", refused.err());
+    env.set_retention(&[]);
+    env.reload_broker();
+    until("the third reload", || (env.log().matches(" reloaded").count() == 3).then_some(()));
+    let other = run(&env, "user-a", "echo out");
+    assert_eq!(ids(&env, "user-a"), [ended[2].clone(), other].into(), "no rule, both stay");
+    assert!(!env.log().contains("need a restart"), "{}", env.log());
+}
+
+#[test]
 fn output_and_owners_have_limits_of_their_own() {
     let mut env = Env::builder().retention("bytes = 25000").start();
     let text = "head -c 10000 /dev/zero";
@@ -357,7 +377,8 @@ fn a_start_that_a_crash_cut_short_is_swept_without_a_word() {
     let whole = run(&env, "user-a", "echo whole");
     let spec = fs::read(env.job_dir(&whole).join("spec.json")).unwrap();
     env.kill_broker();
-    let torn: [(&str, &[(&str, &[u8])]); 5] = [
+    type Files<'a> = &'a [(&'a str, &'a [u8])];
+    let torn: [(&str, Files<'_>); 5] = [
         ("1", &[]),
         ("2", &[(".spec.json.new", &spec[..20])]),
         ("3", &[("spec.json", b"")]),

@@ -28,9 +28,6 @@ pub(crate) struct Args {
     /// Leave out what needs a testbed VM
     #[arg(long)]
     native: bool,
-    /// Install the package in machines with systemd 252 and 257, too; about 15 minutes more
-    #[arg(long)]
-    systemd: bool,
     /// Only tests whose name contains one of these
     filter: Vec<String>,
 }
@@ -79,17 +76,19 @@ fn end_to_end(report: &mut Report, args: &Args, programs: &Programs) {
     });
     if args.native {
         report.skip("end-to-end tests in the VM", "--native");
-    } else {
-        report.step("end-to-end tests in the VM", || in_the_vm(&args.filter, programs));
-        if !args.systemd {
-            report.skip("the package under systemd 252 and 257", "only with --systemd");
-            return;
-        }
-        for (suite, version) in [(Suite::Bookworm, 252), (Suite::Trixie, 257)] {
-            report.step(&format!("the package under systemd {version}"), || {
-                systemd::run(suite, &args.filter, programs)
-            });
-        }
+        report.skip("the package under systemd 252 and 257", "--native");
+        return;
+    }
+    report.step("end-to-end tests in the VM", || in_the_vm(&args.filter, programs));
+    let package = report.step("build of the package", || systemd::prepare(&args.filter, programs));
+    let Some(package) = package else {
+        report.skip("the package under systemd 252 and 257", "it could not be built");
+        return;
+    };
+    for (suite, version) in [(Suite::Bookworm, 252), (Suite::Trixie, 257)] {
+        report.step(&format!("the package under systemd {version}"), || {
+            systemd::run(suite, &package)
+        });
     }
 }
 

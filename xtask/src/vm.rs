@@ -12,6 +12,9 @@
 //! | `/tmp`, `/var/lib/job-broker` | a real ext4 on `/dev/ubda` (16 GiB); in trixie /tmp is a tmpfs |
 //! | `/mnt/disk` | with `--disk SIZE`, an empty ext4 of that size on `/dev/ubdb` |
 //!
+//! With `--boots N` a machine that goes down while its command runs is booted again, with the same
+//! disks and the same command: for what is to outlive the host.
+//!
 //! stdin is /dev/null, `JOB_TESTBED` is `uml` or the suite's name, and the machine has one processor.
 //! Programs that were linked on a host newer than the suite find its glibc too old there.
 
@@ -23,7 +26,7 @@ mod rundir;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Command, ExitCode};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -43,6 +46,10 @@ pub(crate) struct Args {
     /// Attach an empty ext4 of this size, mounted on /mnt/disk
     #[arg(long)]
     disk: Option<Size>,
+    /// Boot up to this often, with the same disks: whenever the machine goes down while the command
+    /// runs
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "systemd")]
+    boots: u32,
     /// The machine's memory
     #[arg(long, default_value = "2G")]
     mem: Size,
@@ -87,14 +94,17 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Some(suite) => Root::Image(image::ensure(suite, &target)?),
     };
     dir.write("command.sh", &command_script(args))?;
-    let machine = Machine {
-        dir: &dir,
-        target: &target,
-        root,
-        mem: args.mem,
-        disk: args.disk.map(Into::into),
-    };
-    Ok(ExitCode::from(machine.run(args.timeout)?))
+    let disk = args.disk.map(Into::into);
+    let machine = Machine { dir: &dir, target: &target, root, mem: args.mem, disk };
+    let deadline = Instant::now() + args.timeout;
+    machine.make_disks()?;
+    for _ in 0..args.boots {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if let Some(status) = machine.boot(left)? {
+            return Ok(ExitCode::from(status));
+        }
+    }
+    bail!("the VM went down before its command ended{}", machine.log_tail())
 }
 
 /// Where [`again`] has its disk.

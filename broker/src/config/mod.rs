@@ -154,33 +154,52 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], in words for an operator.
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        let config = Config::read(path)?;
+        match config.faults().into_iter().next() {
+            Some((key, fault)) => Err(ConfigError::Value { path: path.into(), key, fault }),
+            None => Ok(config),
+        }
+    }
+
+    /// Reads the file; whether its values are possible is still to be seen.
+    ///
+    /// # Errors
+    /// [`ConfigError`], in words for an operator.
+    pub(crate) fn read(path: &Path) -> Result<Config, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.into(), source })?;
-        let config: Config = toml::from_str(&text)
-            .map_err(|e| ConfigError::Parse { path: path.into(), detail: e.to_string() })?;
-        let fault = |(key, fault)| ConfigError::Value { path: path.into(), key, fault };
-        config.jobs.check().map_err(fault)?;
-        config.limits.tables().map_err(fault)?;
-        config.retention.check().map_err(fault)?;
-        Ok(config)
+        toml::from_str(&text)
+            .map_err(|e| ConfigError::Parse { path: path.into(), detail: e.to_string() })
+    }
+
+    /// Keys with impossible values, and what is wrong with each.
+    pub(crate) fn faults(&self) -> Vec<(&'static str, String)> {
+        let mut faults = self.jobs.faults();
+        faults.extend(self.limits.tables().err());
+        faults.extend(self.retention.check().err());
+        faults
     }
 }
 
 impl Jobs {
-    fn check(&self) -> Result<(), (&'static str, String)> {
-        let seconds = |key, value: f64| match Duration::try_from_secs_f64(value) {
-            Ok(time) if time <= Duration::from_secs(86_400) => Ok(()),
-            _ => Err((key, format!("is {value}; it must be from 0 to 86400"))),
-        };
-        seconds("jobs.stop_timeout_seconds", self.stop_timeout_seconds)?;
-        seconds("jobs.leftover_grace_seconds", self.leftover_grace_seconds)?;
+    fn faults(&self) -> Vec<(&'static str, String)> {
+        let mut faults = Vec::new();
+        for (key, value) in [
+            ("jobs.stop_timeout_seconds", self.stop_timeout_seconds),
+            ("jobs.leftover_grace_seconds", self.leftover_grace_seconds),
+        ] {
+            let time = Duration::try_from_secs_f64(value);
+            if !time.is_ok_and(|time| time <= Duration::from_secs(86_400)) {
+                faults.push((key, format!("is {value}; it must be from 0 to 86400")));
+            }
+        }
         if self.run_as.is_empty() {
-            return Err(("jobs.run_as", "must name at least one account".into()));
+            faults.push(("jobs.run_as", "must name at least one account".into()));
         }
         if self.pool.0 == 0 || self.pool.0 > self.pool.1 {
             let fault =
                 format!("is {:?}; it must be [first, last] with 0 < first <= last", self.pool);
-            return Err(("jobs.pool", fault));
+            faults.push(("jobs.pool", fault));
         }
         let is_plain = |path: &Path| {
             path.components().all(|c| matches!(c, std::path::Component::Normal(_)))
@@ -188,9 +207,9 @@ impl Jobs {
         };
         if !self.cgroup.as_deref().is_none_or(is_plain) {
             let fault = "must be a relative path below the cgroup2 mount, without \"..\"";
-            return Err(("jobs.cgroup", fault.into()));
+            faults.push(("jobs.cgroup", fault.into()));
         }
-        Ok(())
+        faults
     }
 }
 

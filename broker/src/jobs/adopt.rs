@@ -75,6 +75,7 @@ pub(super) fn adopt_rest(ground: &Arc<Ground>) {
     let took = begin.elapsed();
     tracing::info!(live, all, indexed, quarantined, ?took, "jobs taken over");
     ground.known.send_replace(Some(Ok(())));
+    ground.counted.send_replace(());
     check(ground);
 }
 

@@ -100,10 +100,13 @@ fn settle_now(ground: &Ground, job: &Job) -> io::Result<()> {
 fn report(job: &Job) {
     let (id, owner, known) = (job.id(), job.owner(), job.snapshot());
     match (&known.exited, &known.failure) {
-        (Some(exited), _) => tracing::info!(
-            job = %id, %owner, cause = ?exited.cause, wait_status = exited.wait_status,
-            by = exited.by, "ended"
-        ),
+        (Some(exited), _) => {
+            let status = exited.wait_status;
+            let exit_code = libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status));
+            let signal = libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status));
+            let (cause, by) = (exited.cause, Some(&exited.by).filter(|by| !by.is_empty()));
+            tracing::info!(job = %id, %owner, ?cause, exit_code, signal, by, "ended");
+        }
         (None, Some(failure)) => {
             tracing::info!(job = %id, %owner, state = ?known.state, "ended: {failure}");
         }

@@ -47,6 +47,8 @@ pub(super) struct Ground {
     pub(super) known: watch::Sender<Option<Result<(), NotKnown>>>,
     /// A job has ended and is no burden but to the disk.
     pub(super) ended: Notify,
+    /// Jobs have come to be, have ended or were removed.
+    pub(super) counted: watch::Sender<()>,
     /// Jobs that are settled at a time. When the host was down, all that ran are settled at once:
     /// with a thread for each, who connects meanwhile waits for seconds.
     pub(super) settling: Semaphore,
@@ -76,6 +78,7 @@ impl Ground {
             pool,
             known: watch::Sender::new(None),
             ended: Notify::new(),
+            counted: watch::Sender::new(()),
             settling: Semaphore::new(SETTLING),
             index: Mutex::default(),
             table: Mutex::default(),
@@ -120,7 +123,7 @@ pub(super) struct Core {
     pub(super) ground: Arc<Ground>,
     pub(super) config: config::Jobs,
     pub(super) limits: watch::Sender<Arc<LimitTables>>,
-    pub(super) retention: config::Retention,
+    pub(super) retention: watch::Sender<Arc<config::Retention>>,
     pub(super) live_output: LiveOutput,
     pub(super) nobody: Account,
     /// Where attendants live, whoever calls.
@@ -148,6 +151,11 @@ impl Core {
     /// What jobs may use, as of the last reload.
     pub(super) fn limits(&self) -> Arc<LimitTables> {
         Arc::clone(&self.limits.borrow())
+    }
+
+    /// What is kept, as of the last reload.
+    pub(super) fn retention(&self) -> Arc<config::Retention> {
+        Arc::clone(&self.retention.borrow())
     }
 
     /// As whom it would run, and whether its limits can be enforced here.
@@ -345,6 +353,7 @@ impl Core {
         public.spec.env.values_mut().for_each(String::clear); // the shim gets them, memory keeps none
         let job = Job::new(public, Snapshot::starting(), lease);
         table.add(Arc::clone(&job));
+        self.ground.counted.send_replace(());
         Ok(Registered::New(job, Box::new(record)))
     }
 }

@@ -27,6 +27,7 @@ pub(super) fn shelve(ground: &Ground, id: JobId) {
             drop(table);
             drop(index); // until here, so that nobody reads the table for a new index in between
             ground.ended.notify_one();
+            ground.counted.send_replace(());
         }
         Ok(None) => {} // removed meanwhile, or never on disk
         Err(e) => tracing::error!(job = %id, "kept in memory, since it cannot be read: {e}"),
@@ -80,6 +81,7 @@ pub(super) fn remove(ground: &Ground, id: JobId) -> io::Result<bool> {
     if !ground.table().forget(id) {
         return Ok(false);
     }
+    ground.counted.send_replace(());
     match ground.state.remove_job(id) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {} // it never came as far as having one
         removed => removed?,

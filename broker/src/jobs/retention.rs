@@ -111,16 +111,20 @@ impl LiveOutput {
 impl Core {
     /// Removes what the rules remove, for as long as the broker runs.
     pub(super) async fn prune(self: Arc<Core>) {
-        if self.ground.all_known().await.is_err() || !self.retention.has_rules() {
+        if self.ground.all_known().await.is_err() {
             return;
         }
+        let mut rules = self.retention.subscribe();
         loop {
             let ended = self.ground.ended.notified();
-            let (core, round) = (Arc::clone(&self), self.round().await);
-            if round >= ROUND {
+            let has_rules = rules.borrow_and_update().has_rules();
+            if has_rules && self.round().await >= ROUND {
                 continue; // there may be more, and others had their turn
             }
-            let _ = tokio::time::timeout(core.until_next(), ended).await;
+            tokio::select! {
+                _ = tokio::time::timeout(self.until_next(), ended), if has_rules => {}
+                _ = rules.changed() => {} // by a reload
+            }
         }
     }
 
@@ -131,7 +135,7 @@ impl Core {
     }
 
     fn round_now(&self) -> usize {
-        let excess = excess(&self.ground.table(), &self.retention, host::now_ns(), ROUND);
+        let excess = excess(&self.ground.table(), &self.retention(), host::now_ns(), ROUND);
         for (id, rule) in &excess {
             match past::remove(&self.ground, *id) {
                 Ok(true) => tracing::info!(job = %id, %rule, "removed"),
@@ -145,7 +149,7 @@ impl Core {
     /// Until the job that ended first is too old.
     fn until_next(&self) -> Duration {
         let table = self.ground.table();
-        let (Some(age), Some(first)) = (self.retention.age, table.by_end().next()) else {
+        let (Some(age), Some(first)) = (self.retention().age, table.by_end().next()) else {
             return LONGEST_SLEEP;
         };
         let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
@@ -170,7 +174,7 @@ impl Core {
     fn space(&self) -> Result<(), NoRoom> {
         let path = self.ground.state.jobs();
         match statvfs(&path) {
-            Ok(found) => enough(&found, self.retention.min_free, path),
+            Ok(found) => enough(&found, self.retention().min_free, path),
             Err(e) => {
                 tracing::error!("cannot ask how much of {} is free: {e}", path.display());
                 Ok(()) // the start itself will tell
@@ -179,7 +183,7 @@ impl Core {
     }
 
     fn output(&self) -> Result<(), NoRoom> {
-        let Some(max) = self.retention.max_output else { return Ok(()) };
+        let Some(max) = self.retention().max_output else { return Ok(()) };
         let over = self.ground.table().kept();
         // Live jobs are measured only where it matters.
         let live = if over > max { 0 } else { self.live_output.bytes(&self.ground) };

@@ -81,7 +81,7 @@ impl Supervisor {
             ground,
             config,
             limits: watch::Sender::new(Arc::new(limits)),
-            retention,
+            retention: watch::Sender::new(Arc::new(retention)),
             live_output: LiveOutput::default(),
             nobody,
             runtime: Handle::current(),
@@ -329,6 +329,16 @@ impl Supervisor {
     /// What jobs that start, or are given other limits, may use from now on.
     pub fn set_limits(&self, limits: LimitTables) {
         self.core.limits.send_replace(Arc::new(limits));
+    }
+
+    /// What is kept of jobs that are over, from now on.
+    pub fn set_retention(&self, retention: config::Retention) {
+        self.core.retention.send_replace(Arc::new(retention));
+    }
+
+    /// Changes when there is another number of live jobs, or of jobs.
+    pub fn watch_count(&self) -> watch::Receiver<()> {
+        self.core.ground.counted.subscribe()
     }
 
     /// What jobs get by default.

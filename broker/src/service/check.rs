@@ -1,43 +1,52 @@
-//! `job-broker check-config`: every fault that can be found without running, each in a sentence.
+//! `job-broker check-config`: everything that can be found without running, each in a sentence.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::settings::policy;
+use super::certificates::{self, Findings};
+use super::journal;
 use crate::config::{self, Config};
+use crate::identity::Identity;
 use crate::launch::accounts;
-use crate::serve::tls::Tls;
 
-/// Prints the result. 0: a broker could run with it; 1: with every fault on standard error.
+/// Prints what was found on standard error, and the result. 0: a broker could run with it, and be
+/// reached; 1: it has a fault.
 pub(super) fn run(file: &Path) -> ExitCode {
-    let config = match Config::load(file) {
+    let config = match Config::read(file) {
         Ok(config) => config,
-        Err(e) => return report(file, &[e.to_string()]),
+        Err(e) => return report(file, &Findings { faults: vec![e.to_string()], ..<_>::default() }),
     };
-    let mut faults = Vec::new();
-    if let Err(e) = policy(&config) {
-        faults.push(e.to_string());
-    }
-    if let Err(e) = Tls::load(&config.tls) {
-        faults.push(e.to_string());
-    }
-    faults.extend(shim(&config.jobs.shim));
-    faults.extend(users(&config.jobs));
-    report(file, &faults)
+    let mut found = Findings::default();
+    let values = config.faults().into_iter().map(|(key, fault)| format!("{key} {fault}"));
+    found.faults.extend(values);
+    found.faults.extend(admins(&config.admins));
+    let tls = certificates::examine(&config.tls);
+    found.faults.extend(tls.faults);
+    found.warnings.extend(tls.warnings);
+    found.faults.extend(shim(&config.jobs.shim));
+    found.faults.extend(users(&config.jobs));
+    report(file, &found)
 }
 
-fn report(file: &Path, faults: &[String]) -> ExitCode {
-    for fault in faults {
-        eprintln!("job-broker: {fault}");
+fn report(file: &Path, found: &Findings) -> ExitCode {
+    for fault in &found.faults {
+        eprintln!("{}{fault}", journal::error());
     }
-    if faults.is_empty() {
+    for warning in &found.warnings {
+        eprintln!("{}{warning}", journal::warning());
+    }
+    if found.faults.is_empty() {
         println!("{}: a broker can run with it", file.display());
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     }
+}
+
+fn admins(names: &[String]) -> impl Iterator<Item = String> {
+    names.iter().filter_map(|name| Identity::new(name).err().map(|e| format!("admins: {e}")))
 }
 
 fn shim(path: &Path) -> Option<String> {

@@ -27,9 +27,9 @@ pub(super) fn run(file: &Path, grace: Duration) -> Result<(), ServiceError> {
     let drained = runtime.block_on(async {
         let supervisor = Supervisor::open(config.jobs, limits, config.retention).await?;
         let (live, _) = supervisor.count();
-        tracing::info!(live, ?grace, "draining: all jobs are asked to end");
+        tracing::info!("stopping {live} running jobs, each in its own way, within {grace:?}");
         supervisor.drain("job-broker drain", grace).await;
-        tracing::info!("drained: no job is left");
+        tracing::info!("no job is left");
         Ok(())
     });
     runtime.shutdown_background(); // a thread in a system call of a job must not hold the end up

@@ -1,7 +1,9 @@
 //! The program: command line, start, reload, and a clean end that leaves every job running.
 
+mod certificates;
 mod check;
 mod drain;
+mod journal;
 mod preflight;
 mod reload;
 mod serving;
@@ -17,6 +19,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::jobs::SupervisorError;
+use crate::systemd::notify::one_line;
+use journal::Journal;
 use settings::SettingsError;
 
 /// Runs commands for remote users who are not trusted with a shell. Runs as root, usually as a
@@ -87,9 +91,10 @@ pub fn run() -> ExitCode {
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal());
-    match std::env::var_os("JOURNAL_STREAM") {
-        Some(_) => log.without_time().init(), // the journal has its own: systemd.exec(5)
-        None => log.init(),
+    if journal::is_reader() {
+        log.with_ansi(false).event_format(Journal).init();
+    } else {
+        log.init();
     }
     let ended = match command {
         Some(Command::CheckConfig) => return check::run(&config),
@@ -100,7 +105,7 @@ pub fn run() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("job-broker: {error}");
+            eprintln!("{}{}", journal::error(), one_line(&error));
             match error {
                 ServiceError::Settings(_) => ExitCode::from(BAD_CONFIG),
                 _ => ExitCode::FAILURE,

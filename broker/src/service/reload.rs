@@ -41,13 +41,16 @@ impl Reloader {
         let file = self.file.clone();
         // A disk that hangs must not hang the jobs' thread.
         let read = tokio::task::spawn_blocking(move || Settings::load(&file)).await;
-        let Settings { config, policy, limits, tls } = read.map_err(SettingsError::BrokenOff)??;
+        let settings = read.map_err(SettingsError::BrokenOff)??;
+        let Settings { config, policy, limits, tls, findings } = settings;
+        findings.log();
         let fixed = fixed_differences(&self.started_with, &config);
         if !fixed.is_empty() {
             let keys = fixed.join(", ");
             tracing::warn!("these changes need a restart of the broker (jobs go on): {keys}");
         }
         self.supervisor.set_limits(limits);
+        self.supervisor.set_retention(config.retention);
         self.policy.send_replace(policy);
         self.tls.send_replace(tls);
         tracing::info!(admins = config.admins.len(), "reloaded");

@@ -57,7 +57,8 @@ async fn serve_until_signal(
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     // From here on it does not end the process; one that comes early is answered later.
     let mut hang_up = signal(SignalKind::hangup())?;
-    let Settings { config, policy, limits, tls } = settings;
+    let Settings { config, policy, limits, tls, findings } = settings;
+    findings.log();
     let supervisor =
         Supervisor::open(config.jobs.clone(), limits, config.retention.clone()).await?;
     let listener = listen(passed, config.listen).await?;

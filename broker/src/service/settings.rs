@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::certificates::{self, Findings};
 use crate::authorize::Policy;
 use crate::config::{Config, ConfigError};
 use crate::identity::Identity;
@@ -15,6 +16,8 @@ pub(super) struct Settings {
     pub(super) policy: Policy,
     pub(super) limits: LimitTables,
     pub(super) tls: Tls,
+    /// Of its certificates.
+    pub(super) findings: Findings,
 }
 
 /// What is wrong with it, in words for an operator.
@@ -40,11 +43,12 @@ impl Settings {
         let limits =
             config.limits.tables().map_err(|(key, fault)| SettingsError::Limits(key, fault))?;
         let tls = Tls::load(&config.tls)?;
-        Ok(Settings { config, policy, limits, tls })
+        let findings = certificates::examine(&config.tls);
+        Ok(Settings { config, policy, limits, tls, findings })
     }
 }
 
-pub(super) fn policy(config: &Config) -> Result<Policy, SettingsError> {
+fn policy(config: &Config) -> Result<Policy, SettingsError> {
     let admins: Result<Vec<_>, _> = config.admins.iter().map(|name| Identity::new(name)).collect();
     Ok(Policy::new(admins.map_err(SettingsError::Admin)?))
 }
@@ -54,7 +58,6 @@ pub(super) fn fixed_differences(old: &Config, new: &Config) -> Vec<&'static str>
     let (a, b) = (&old.jobs, &new.jobs);
     [
         ("listen", old.listen == new.listen),
-        ("retention", old.retention == new.retention),
         ("jobs.state_dir", a.state_dir == b.state_dir),
         ("jobs.run_dir", a.run_dir == b.run_dir),
         ("jobs.shim", a.shim == b.shim),

@@ -9,8 +9,10 @@ use std::time::Duration;
 use crate::jobs::Supervisor;
 use crate::systemd::notify::{Notifier, one_line, watchdog_interval};
 
-/// How old the line may be where no watchdog asks more often.
-const FRESH: Duration = Duration::from_secs(10);
+/// A line stands at least this long: what starts a thousand jobs is not to keep systemd busy.
+const PACE: Duration = Duration::from_secs(1);
+/// However long nothing is said to have changed.
+const FRESH: Duration = Duration::from_secs(60);
 
 /// The broker as systemd sees it.
 #[derive(Debug)]
@@ -36,21 +38,24 @@ impl Status {
         self.notifier.ready(&self.words());
     }
 
-    /// Says that the jobs' thread turns, as long as it does; to be run there.
+    /// Says that the jobs' thread turns, as long as it does, and what the jobs are; to be run there.
     pub(super) async fn keep_telling(&self) {
-        let interval = watchdog_interval();
-        let mut tick = tokio::time::interval(interval.unwrap_or(FRESH).min(FRESH));
+        tokio::join!(live(&self.notifier), self.follow());
+    }
+
+    /// The line of `systemctl status`, whenever the number of jobs changes.
+    async fn follow(&self) {
+        let mut changes = self.supervisor.watch_count();
         let mut told = String::new();
         loop {
-            tick.tick().await;
-            if interval.is_some() {
-                self.notifier.watchdog();
-            }
+            changes.mark_unchanged();
             let words = self.words();
             if words != told {
                 self.notifier.status(&words);
                 told = words;
             }
+            tokio::time::sleep(PACE).await; // the line's own pace; what changes meanwhile is in the next
+            let _ = tokio::time::timeout(FRESH, changes.changed()).await;
         }
     }
 
@@ -66,12 +71,22 @@ impl Status {
 
     pub(super) fn stopping(&self) {
         let (live, _) = self.supervisor.count();
-        self.notifier.stopping(&format!("ending; {} without it", goes_on(live)));
+        self.notifier.stopping(&format!("stopping; {} without it", goes_on(live)));
     }
 
     fn words(&self) -> String {
         let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
         words(self.supervisor.count(), self.adopted, self.addr, fault.as_deref())
+    }
+}
+
+/// Says so half as often as the watchdog waits for it, if it does.
+async fn live(notifier: &Notifier) {
+    let Some(interval) = watchdog_interval() else { return };
+    let mut tick = tokio::time::interval(interval);
+    loop {
+        tick.tick().await;
+        notifier.watchdog();
     }
 }
 
@@ -89,18 +104,28 @@ fn words(
     addr: SocketAddr,
     fault: Option<&str>,
 ) -> String {
-    let mut words = match live {
-        1 => "1 job running".to_owned(),
+    let running = match live {
+        0 => "no job running".to_owned(),
+        1 => "1 job running".into(),
         many => format!("{many} jobs running"),
     };
-    if adopted > 0 {
-        words += &format!(", {adopted} adopted at start");
+    let over = match all.saturating_sub(live) {
+        0 => String::new(),
+        1 => ", 1 finished job kept".into(),
+        many => format!(", {many} finished jobs kept"),
+    };
+    let taken = match adopted {
+        0 => String::new(),
+        many => format!("; {many} running when this broker started were taken over"),
+    };
+    let words = format!("{running}{over}; listening on {addr}{taken}");
+    match fault {
+        None => words,
+        // In front: systemctl cuts a long line.
+        Some(fault) => {
+            format!("RELOAD FAILED, the former configuration stays in force: {fault}; {words}")
+        }
     }
-    words += &format!(", {} ended; listening on {addr}", all - live);
-    if let Some(fault) = fault {
-        words += &format!("; RELOAD FAILED, still with the former configuration: {fault}");
-    }
-    words
 }
 
 #[cfg(test)]
@@ -111,11 +136,16 @@ mod tests {
     fn an_operator_reads_what_matters_in_one_line() {
         let addr = SocketAddr::from(([127, 0, 0, 1], 7443));
         assert_eq!(
-            words((20, 23), 3, addr, None),
-            "20 jobs running, 3 adopted at start, 3 ended; listening on 127.0.0.1:7443"
+            words((20, 23), 18, addr, None),
+            "20 jobs running, 3 finished jobs kept; listening on 127.0.0.1:7443; \
+             18 running when this broker started were taken over"
         );
+        assert_eq!(words((0, 0), 0, addr, None), "no job running; listening on 127.0.0.1:7443");
         let faulty = words((1, 1), 0, addr, Some("config.toml: line 3"));
-        assert!(faulty.starts_with("1 job running, 0 ended"), "{faulty}");
-        assert!(faulty.ends_with("former configuration: config.toml: line 3"), "{faulty}");
+        assert_eq!(
+            faulty,
+            "RELOAD FAILED, the former configuration stays in force: config.toml: line 3; \
+             1 job running; listening on 127.0.0.1:7443"
+        );
     }
 }

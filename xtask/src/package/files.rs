@@ -28,17 +28,17 @@ const PLAIN: [(&str, &str); 11] = [
 pub(super) const CONFFILES: [&str; 2] =
     ["etc/job-broker/config.toml", "etc/needrestart/conf.d/job-broker.conf"];
 
+/// What is executed, below `/`.
+pub(super) const PROGRAMS: [&str; 4] =
+    ["usr/sbin/job-broker", "usr/bin/jobctl", "usr/bin/job-certs", "usr/lib/job-broker/job-shim"];
+
 /// Puts everything but the control files in its place below `root`.
 ///
 /// # Errors
 /// Files.
 pub(super) fn stage(root: &Path, programs: &Programs, manuals: &Path) -> Result<()> {
-    for (from, to) in [
-        (&programs.broker, "usr/sbin/job-broker"),
-        (&programs.jobctl, "usr/bin/jobctl"),
-        (&programs.certs, "usr/bin/job-certs"),
-        (&programs.shim, "usr/lib/job-broker/job-shim"),
-    ] {
+    let built = [&programs.broker, &programs.jobctl, &programs.certs, &programs.shim];
+    for (from, to) in built.into_iter().zip(PROGRAMS) {
         copy(from, &root.join(to), 0o755)?;
     }
     let packaging = workspace::root().join("packaging");
@@ -79,4 +79,32 @@ pub(super) fn files_below(directory: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// They name the unit, its program and where it belongs.
+    const PLAIN_WORDS: [&str; 4] = ["Description", "Documentation", "ExecStart", "WantedBy"];
+
+    #[test]
+    fn every_directive_of_a_unit_has_its_reason_above_it() {
+        let units = files_below(&workspace::root().join("packaging/systemd")).expect("units");
+        assert_eq!(units.len(), 4);
+        for unit in units {
+            let mut has_reason = false;
+            for line in fs::read_to_string(&unit).expect("it can be read").lines() {
+                match line.split_once('=') {
+                    _ if line.starts_with('#') => has_reason = true,
+                    Some((key, _)) => assert!(
+                        has_reason || PLAIN_WORDS.contains(&key),
+                        "{}: why {key}?",
+                        unit.display()
+                    ),
+                    None => has_reason = false,
+                }
+            }
+        }
+    }
 }

@@ -47,7 +47,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 /// # Errors
 /// As [`run`].
 pub(crate) fn make(profile: Profile, revision: u32, programs: &Programs) -> Result<PathBuf> {
-    packages::ensure(&[("dpkg-deb", "dpkg"), ("gzip", "gzip")], "to make a Debian package")?;
+    let needed = [("dpkg-deb", "dpkg"), ("gzip", "gzip"), ("strip", "binutils")];
+    packages::ensure(&needed, "to make a Debian package")?;
     let directory = workspace::target_dir()?.join("package");
     let root = directory.join("root");
     if root.exists() {
@@ -56,15 +57,25 @@ pub(crate) fn make(profile: Profile, revision: u32, programs: &Programs) -> Resu
     let manuals = directory.join("manuals");
     write_manuals(&manuals)?;
     files::stage(&root, programs, &manuals)?;
+    if profile == Profile::Dev {
+        strip(&root)?;
+    }
     let control = control::Control::new(revision, &root, &[&programs.broker, &programs.certs])?;
     control.write(&root)?;
     let path = directory.join(control.file_name());
     let mut build = Command::new("dpkg-deb");
-    // Development builds are large, and thrown away soon.
+    // Development builds are thrown away soon.
     let compression = if profile == Profile::Dev { ["-Zgzip", "-z1"] } else { ["-Zxz", "-z6"] };
     build.args(["--root-owner-group"]).args(compression).arg("--build").arg(&root).arg(&path);
     process::check(build.stdout(std::io::stderr()))?;
     Ok(path)
+}
+
+/// A release is built without what debuggers read; of a development build it is the larger half, which
+/// a machine of a test would unpack for half a minute.
+fn strip(root: &Path) -> Result<()> {
+    let programs = files::PROGRAMS.map(|place| root.join(place));
+    process::check(Command::new("strip").arg("--strip-debug").args(programs))
 }
 
 fn write_manuals(directory: &Path) -> Result<()> {

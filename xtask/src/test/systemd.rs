@@ -1,33 +1,70 @@
-//! The package, installed and upgraded in machines with systemd.
+//! The package, installed and upgraded in machines with systemd that go down and come again.
 
 use std::env::join_paths;
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use super::END_TO_END;
+use crate::process::quoted;
 use crate::programs::{self, Profile, Programs};
 use crate::vm::Suite;
 use crate::{package, process, workspace};
 
-/// Makes two versions of the package, which speak two versions of the shims' protocol, and runs the tests that change their machine in one with this
-/// suite.
+/// What a machine with systemd is given.
+pub(super) struct Ready<'a> {
+    /// The command, for each boot.
+    script: String,
+    /// For `JOB_PACKAGES`.
+    packages: OsString,
+    programs: &'a Programs,
+}
+
+/// Makes two versions of the package, which speak two versions of the shims' protocol, and builds the
+/// tests that change their machine.
 ///
 /// # Errors
-/// The build, the machine, or tests that fail.
-pub(super) fn run(suite: Suite, filter: &[String], programs: &Programs) -> Result<()> {
+/// The builds.
+pub(super) fn prepare<'a>(filter: &[String], programs: &'a Programs) -> Result<Ready<'a>> {
     let old = package::make(Profile::Dev, 1, programs)?;
     let new = package::make(Profile::Dev, 2, &programs.of_next_version()?)?;
+    let packages = join_paths([old, new]).context("a path with a colon")?;
     let mut build = workspace::cargo();
-    build.args(["test", "-p", END_TO_END, "--test", "systemd", "--no-run"]);
+    build.args(["test", "-p", END_TO_END, "--test", "systemd", "--test", "reboot", "--no-run"]);
     let mut tests = programs::executables(&mut build, "test")?;
-    let tests = tests.remove("systemd").context("there is no test \"systemd\"")?;
+    let mut take = |name| tests.remove(name).with_context(|| format!("there is no test {name:?}"));
+    let script = script(&take("systemd")?, &take("reboot")?, filter);
+    Ok(Ready { script, packages, programs })
+}
+
+/// Both in one machine, which saves a boot. The second ends with a machine that goes down, and goes
+/// on when that is up again.
+fn script(systemd: &Path, reboot: &Path, filter: &[String]) -> String {
+    let arguments: Vec<_> = filter.iter().map(|word| quoted(word)).collect();
+    let run = |test: &Path| {
+        let test = quoted(&test.to_string_lossy());
+        format!("{test} --ignored --test-threads=1 {}", arguments.join(" "))
+    };
+    let status = "/var/tmp/systemd-tests";
+    format!(
+        "[ -e {status} ] || {{ {}; echo $? >{status}; }}; {} && exit $(cat {status})",
+        run(systemd),
+        run(reboot)
+    )
+}
+
+/// Runs the tests in a machine with this suite.
+///
+/// # Errors
+/// The machine, or tests that fail.
+pub(super) fn run(suite: Suite, ready: &Ready<'_>) -> Result<()> {
     let own = std::env::current_exe().context("cannot find xtask's own program")?;
     let mut command = Command::new(own);
-    command.args(["vm", "--systemd", suite.name(), "--"]).arg(tests);
-    command.args(["--ignored", "--test-threads=1"]).args(filter);
-    let packages = join_paths([old, new]).context("a path with a colon")?;
-    command.envs(programs.environment()).env("JOB_PACKAGES", packages);
+    command.args(["vm", "--systemd", suite.name(), "--boots", "3", "--timeout", "15m"]);
+    command.args(["--", "sh", "-c", &ready.script]);
+    command.envs(ready.programs.environment()).env("JOB_PACKAGES", &ready.packages);
     match process::status(&mut command)?.code() {
         Some(0) => Ok(()),
         Some(125) => bail!("the VM failed"),

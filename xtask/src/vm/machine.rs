@@ -50,15 +50,29 @@ pub(crate) struct Machine<'a> {
 }
 
 impl Machine<'_> {
-    /// Boots, runs, and returns the command's exit status; 128+n if signal n stopped us.
+    /// Makes what [`Machine::boot`] boots from; once for all its boots.
     ///
     /// # Errors
-    /// A disk could not be made, or the machine broke down or ran out of time.
-    pub(crate) fn run(&self, timeout: Duration) -> Result<u8> {
+    /// A disk could not be made.
+    pub(crate) fn make_disks(&self) -> Result<()> {
+        if let Root::Host = &self.root {
+            make_ext4(&self.scratch(), SCRATCH, &["-O", "^has_journal"])?;
+        }
+        if let Some(Disk::New(size)) = &self.disk {
+            make_ext4(&self.new_disk(), *size, &[])?;
+        }
+        Ok(())
+    }
+
+    /// Boots, runs, and returns the command's exit status, 128+n if signal n stopped us; `None` if
+    /// the machine went down while its command ran.
+    ///
+    /// # Errors
+    /// The machine could not be started or ran out of time.
+    pub(crate) fn boot(&self, timeout: Duration) -> Result<Option<u8>> {
         self.write_scripts()?;
-        let arguments = self.arguments()?;
         let signals = Signals::block()?;
-        let child = self.spawn(&arguments)?;
+        let child = self.spawn(&self.arguments())?;
         match relay(child, &signals, timeout)? {
             End::Exited => self.status(),
             End::TimedOut => bail!(
@@ -68,7 +82,7 @@ impl Machine<'_> {
             ),
             End::Interrupted(signal) => {
                 eprintln!("xtask: {signal}: the VM was ended");
-                Ok(u8::try_from(128 + signal as i32).unwrap_or(u8::MAX))
+                Ok(Some(u8::try_from(128 + signal as i32).unwrap_or(u8::MAX)))
             }
             End::OutputClosed => bail!("nobody reads the output any more; the VM was ended"),
         }
@@ -91,7 +105,7 @@ impl Machine<'_> {
     }
 
     /// The kernel's command line.
-    fn arguments(&self) -> Result<Vec<String>> {
+    fn arguments(&self) -> Vec<String> {
         let run = self.dir.path().display();
         let mut arguments = vec![
             format!("mem={}", self.mem),
@@ -103,9 +117,7 @@ impl Machine<'_> {
         ];
         match &self.root {
             Root::Host => {
-                let scratch = self.dir.file("scratch.ext4");
-                make_ext4(&scratch, SCRATCH, &["-O", "^has_journal"])?;
-                arguments.push(format!("ubd0={}", scratch.display()));
+                arguments.push(format!("ubd0={}", self.scratch().display()));
                 arguments.push("root=/dev/root rootfstype=hostfs rootflags=/ ro".to_owned());
                 arguments.push(format!("init={run}/init.sh"));
             }
@@ -116,21 +128,20 @@ impl Machine<'_> {
                 arguments.push(format!("testbed={run}"));
             }
         }
-        if let Some(disk) = &self.disk {
-            arguments.push(format!("ubd1={}", self.disk_file(disk)?.display()));
+        match &self.disk {
+            Some(Disk::File(path)) => arguments.push(format!("ubd1={}", path.display())),
+            Some(Disk::New(_)) => arguments.push(format!("ubd1={}", self.new_disk().display())),
+            None => {}
         }
-        Ok(arguments.iter().flat_map(|words| words.split(' ')).map(str::to_owned).collect())
+        arguments.iter().flat_map(|words| words.split(' ')).map(str::to_owned).collect()
     }
 
-    fn disk_file(&self, disk: &Disk) -> Result<PathBuf> {
-        match disk {
-            Disk::File(path) => Ok(path.clone()),
-            Disk::New(size) => {
-                let path = self.dir.file("disk.ext4");
-                make_ext4(&path, *size, &[])?;
-                Ok(path)
-            }
-        }
+    fn scratch(&self) -> PathBuf {
+        self.dir.file("scratch.ext4")
+    }
+
+    fn new_disk(&self) -> PathBuf {
+        self.dir.file("disk.ext4")
     }
 
     fn spawn(&self, arguments: &[String]) -> Result<Child> {
@@ -171,15 +182,14 @@ impl Machine<'_> {
         self.dir.file("console.log")
     }
 
-    fn status(&self) -> Result<u8> {
-        match fs::read_to_string(self.dir.file("status")) {
-            Ok(text) => text.trim().parse().with_context(|| format!("bad exit status {text:?}")),
-            Err(_) => bail!("the VM broke down before its command ended{}", self.log_tail()),
-        }
+    fn status(&self) -> Result<Option<u8>> {
+        let Ok(text) = fs::read_to_string(self.dir.file("status")) else { return Ok(None) };
+        let status = text.trim().parse().with_context(|| format!("bad exit status {text:?}"))?;
+        Ok(Some(status))
     }
 
     /// The end of what the kernel said, for an error message.
-    fn log_tail(&self) -> String {
+    pub(crate) fn log_tail(&self) -> String {
         let log = fs::read(self.log()).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<_> = log.lines().collect();

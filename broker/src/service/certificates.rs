@@ -1,0 +1,217 @@
+//! What can be told about certificates before anybody connects: for `check-config`, and for the log
+//! at each start and reload.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
+
+use crate::config;
+use crate::serve::tls::Tls;
+
+/// A certificate that ends sooner than this is worth a warning: time for a person who is on holiday.
+const SOON_DAYS: i64 = 30;
+const DAY: i64 = 24 * 60 * 60;
+
+/// What was found, each in a sentence for an operator.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    /// Nobody could connect, or the broker could not start.
+    pub(super) faults: Vec<String>,
+    /// It works today.
+    pub(super) warnings: Vec<String>,
+}
+
+/// Looks at the files, all of them, now.
+pub(super) fn examine(files: &config::Tls) -> Findings {
+    examine_at(files, ASN1Time::now())
+}
+
+impl Findings {
+    /// For the log of a broker, which runs with a certificate that nobody accepts all the same: its
+    /// jobs need it.
+    pub(super) fn log(&self) {
+        self.faults.iter().for_each(|fault| tracing::error!("{fault}"));
+        self.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    }
+
+    fn fault(&mut self, key: &str, path: &Path, what: impl std::fmt::Display) {
+        self.faults.push(format!("{key}: {} {what}", path.display()));
+    }
+
+    fn warn(&mut self, key: &str, path: &Path, what: impl std::fmt::Display) {
+        self.warnings.push(format!("{key}: {} {what}", path.display()));
+    }
+}
+
+fn examine_at(files: &config::Tls, now: ASN1Time) -> Findings {
+    let mut found = Findings::default();
+    let server = server(&mut found, &files.cert, now);
+    let authorities = authorities(&mut found, &files.client_ca, now);
+    let key = key(&mut found, &files.key);
+    // Each is sound by itself; then whether they fit together.
+    if server
+        && authorities
+        && key
+        && let Err(e) = Tls::load(files)
+    {
+        found.faults.push(e.to_string());
+    }
+    found
+}
+
+/// Whether the file could be read.
+fn server(found: &mut Findings, path: &Path, now: ASN1Time) -> bool {
+    const KEY: &str = "tls.cert";
+    let Some(chain) = read(found, KEY, path) else { return false };
+    for (n, der) in chain.iter().enumerate() {
+        let Some(certificate) = parse(found, KEY, path, der) else { return false };
+        match age(&certificate, now) {
+            Age::Fine => {}
+            Age::Early(date) => found.fault(KEY, path, format!("is not valid before {date}")),
+            Age::Soon(date, left) => found.warn(KEY, path, expires(&date, left)),
+            Age::Over(date) => {
+                found.fault(KEY, path, format!("has expired on {date}; no client connects"));
+            }
+        }
+        if n == 0 {
+            leaf(found, path, &certificate);
+        }
+    }
+    true
+}
+
+/// What a client looks for in the broker's own certificate.
+fn leaf(found: &mut Findings, path: &Path, certificate: &X509Certificate<'_>) {
+    const KEY: &str = "tls.cert";
+    // Absent is no restriction: RFC 5280, 4.2.1.12.
+    let usage = certificate.extended_key_usage().ok().flatten();
+    if usage.is_some_and(|usage| !usage.value.server_auth && !usage.value.any) {
+        found.fault(KEY, path, "lacks the extended key usage serverAuth; no client connects");
+    }
+    if !matches!(certificate.subject_alternative_name(), Ok(Some(_))) {
+        found.fault(
+            KEY,
+            path,
+            "names no host (it has no subject alternative name); no client connects",
+        );
+    }
+}
+
+/// Whether the file could be read.
+fn authorities(found: &mut Findings, path: &Path, now: ASN1Time) -> bool {
+    const KEY: &str = "tls.client_ca";
+    let Some(all) = read(found, KEY, path) else { return false };
+    let (mut count, mut over) = (0, Vec::new());
+    for der in &all {
+        let Some(certificate) = parse(found, KEY, path, der) else { return false };
+        if !certificate.is_ca() {
+            let subject = certificate.subject().to_string();
+            found.warn(KEY, path, format!("holds {subject:?}, which is no CA certificate"));
+            continue;
+        }
+        count += 1;
+        match age(&certificate, now) {
+            Age::Fine => {}
+            Age::Early(date) | Age::Over(date) => over.push(date),
+            Age::Soon(date, left) => found.warn(KEY, path, expires(&date, left)),
+        }
+    }
+    if count == 0 {
+        found.fault(
+            KEY,
+            path,
+            "holds no CA certificate (basic constraints: CA); nobody can connect",
+        );
+    } else if over.len() == count {
+        found.fault(KEY, path, format!("is not valid today (its date: {})", over.join(", ")));
+    } else if !over.is_empty() {
+        // Beside a new one, while certificates of both are about.
+        found.warn(KEY, path, format!("holds one that is not valid today ({})", over.join(", ")));
+    }
+    true
+}
+
+/// Whether the file could be read.
+fn key(found: &mut Findings, path: &Path) -> bool {
+    const KEY: &str = "tls.key";
+    if let Err(e) = PrivateKeyDer::from_pem_file(path) {
+        found.fault(KEY, path, format!("cannot be used: {e}{HOW}"));
+        return false;
+    }
+    match fs::metadata(path).map(|file| file.permissions().mode() & 0o777) {
+        Ok(mode) if mode & 0o077 != 0 => {
+            let path_shown = path.display();
+            let advice = format!(
+                "is open to others than its owner (mode {mode:04o}): chmod 600 {path_shown}"
+            );
+            found.warn(KEY, path, advice);
+        }
+        _ => {}
+    }
+    true
+}
+
+const HOW: &str = "; \"job-certs init\" and \"job-certs issue\" make certificates";
+
+fn read(found: &mut Findings, key: &str, path: &Path) -> Option<Vec<CertificateDer<'static>>> {
+    let all: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<_, _>>);
+    match all {
+        Ok(all) if !all.is_empty() => return Some(all),
+        Ok(_) => found.fault(key, path, format!("holds no certificate{HOW}")),
+        Err(e) => found.fault(key, path, format!("cannot be used: {e}{HOW}")),
+    }
+    None
+}
+
+fn parse<'a>(
+    found: &mut Findings,
+    key: &str,
+    path: &Path,
+    der: &'a CertificateDer<'_>,
+) -> Option<X509Certificate<'a>> {
+    match X509Certificate::from_der(der) {
+        Ok((_, certificate)) => Some(certificate),
+        Err(e) => {
+            found.fault(key, path, format!("cannot be read as X.509: {e}"));
+            None
+        }
+    }
+}
+
+/// A certificate's dates, seen from a day; dates as people write them.
+#[derive(Debug, PartialEq, Eq)]
+enum Age {
+    Early(String),
+    Fine,
+    /// And the days that are left.
+    Soon(String, i64),
+    Over(String),
+}
+
+fn age(certificate: &X509Certificate<'_>, now: ASN1Time) -> Age {
+    let validity = certificate.validity();
+    let date = |time: ASN1Time| time.to_datetime().date().to_string();
+    let left = validity.not_after.timestamp() - now.timestamp();
+    if left < 0 {
+        Age::Over(date(validity.not_after))
+    } else if now.timestamp() < validity.not_before.timestamp() {
+        Age::Early(date(validity.not_before))
+    } else if left < SOON_DAYS * DAY {
+        Age::Soon(date(validity.not_after), left / DAY)
+    } else {
+        Age::Fine
+    }
+}
+
+fn expires(date: &str, left: i64) -> String {
+    match left {
+        0 => format!("expires on {date}, within a day"),
+        1 => format!("expires on {date}, in 1 day"),
+        left => format!("expires on {date}, in {left} days"),
+    }
+}

@@ -1,0 +1,192 @@
+//! What an operator is told about a configuration and its certificates: before the broker starts,
+//! when it starts, and when it reads them again.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use job_certs::{Authority, CA_VALIDITY, Issued, Leaf, SERVER_VALIDITY, ServerNames, days};
+use job_tests::{Env, Programs, until};
+use tempfile::TempDir;
+
+/// A configuration with certificates of its own; nothing of it runs.
+struct Site {
+    dir: TempDir,
+    authority: Authority,
+}
+
+/// What `job-broker check-config` has answered.
+struct Answer {
+    passes: bool,
+    said: String,
+}
+
+impl Site {
+    fn new() -> Site {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::create(&dir.path().join("pki"), "local", CA_VALIDITY).unwrap();
+        authority.issue_server(&names(), None, SERVER_VALIDITY).unwrap();
+        Site { dir, authority }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join("pki").join(name)
+    }
+
+    /// The broker's certificate is issued anew, as `change` wants it.
+    fn server(&self, change: impl FnOnce(&mut Leaf)) {
+        issue_server(&self.authority, &self.dir.path().join("pki"), change);
+    }
+
+    fn check(&self, more: &str) -> Answer {
+        let programs = Programs::find();
+        let (dir, shim) = (self.dir.path().display(), programs.shim.display());
+        let text = format!(
+            "[tls]\ncert = \"{dir}/pki/server.crt\"\nkey = \"{dir}/pki/server.key\"\n\
+             client_ca = \"{dir}/pki/ca.crt\"\n[jobs]\nshim = \"{shim}\"\nshim_user = \"64998\"\n\
+             {more}\n"
+        );
+        let file = self.dir.path().join("config.toml");
+        fs::write(&file, text).unwrap();
+        let mut check = Command::new(programs.broker);
+        let output = check.arg("check-config").arg("--config").arg(file).output().unwrap();
+        Answer { passes: output.status.success(), said: String::from_utf8(output.stderr).unwrap() }
+    }
+}
+
+impl Answer {
+    #[track_caller]
+    fn fails_with(&self, all: &[&str]) {
+        assert!(!self.passes, "it passes: {}", self.said);
+        for what in all {
+            assert!(self.said.contains(what), "{what:?} is not in:\n{}", self.said);
+        }
+        assert_eq!(self.said.lines().count(), all.len(), "nothing else:\n{}", self.said);
+    }
+
+    #[track_caller]
+    fn warns(&self, what: &str) {
+        assert!(self.passes, "{}", self.said);
+        let is_it = self.said.starts_with("job-broker: warning: ") && self.said.contains(what);
+        assert!(is_it && self.said.lines().count() == 1, "{}", self.said);
+    }
+}
+
+fn names() -> ServerNames {
+    ServerNames { dns: vec!["localhost".into()], ips: vec![[127, 0, 0, 1].into()] }
+}
+
+fn issue_server(authority: &Authority, dir: &Path, change: impl FnOnce(&mut Leaf)) {
+    let mut leaf = authority.server_leaf(&names(), SERVER_VALIDITY).unwrap();
+    change(&mut leaf);
+    for name in ["server.crt", "server.key"] {
+        fs::remove_file(dir.join(name)).unwrap();
+    }
+    authority.issue(&leaf, &dir.join("server")).unwrap();
+}
+
+/// The day as certificates' dates are shown: UTC, and later than now.
+fn date_in(validity: Duration) -> String {
+    let at = (SystemTime::now() + validity).duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let mut date = Command::new("date");
+    date.args(["-u", "+%F", "-d", &format!("@{}", at.as_secs())]);
+    String::from_utf8(date.output().unwrap().stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn a_sound_configuration_passes_in_silence() {
+    let answer = Site::new().check("");
+    assert!(answer.passes, "{}", answer.said);
+    assert_eq!(answer.said, "");
+}
+
+#[test]
+fn every_fault_is_said_and_not_the_first_alone() {
+    let site = Site::new();
+    let Issued { certificate, .. } = site.authority.issue_user("user-a", None, days(365)).unwrap();
+    fs::copy(certificate, site.file("ca.crt")).unwrap(); // a leaf in the place of an authority
+    site.server(|leaf| {
+        leaf.not_after = SystemTime::now() - days(2);
+        leaf.not_before = leaf.not_after - days(2);
+        leaf.usages = vec![job_certs::Usage::Client];
+        (leaf.dns, leaf.ips) = (Vec::new(), Vec::new());
+    });
+    site.check("run_as = [\"no-such-account\"]\npool = [9, 3]\n[retention]\ncount = 0").fails_with(
+        &[
+            "jobs.pool is (9, 3)",
+            "retention.count must be at least 1",
+            "server.crt has expired on ",
+            "server.crt lacks the extended key usage serverAuth",
+            "server.crt names no host",
+            "ca.crt holds no CA certificate",
+            "warning: tls.client_ca: ",
+            "jobs.run_as: ",
+        ],
+    );
+}
+
+#[test]
+fn a_certificate_that_is_not_valid_yet_is_a_fault() {
+    let site = Site::new();
+    site.server(|leaf| leaf.not_before = SystemTime::now() + days(2));
+    site.check("").fails_with(&["server.crt is not valid before 2"]);
+}
+
+#[test]
+fn a_key_of_another_certificate_is_a_fault() {
+    let site = Site::new();
+    let other = site.authority.issue_user("user-a", None, days(1)).unwrap();
+    fs::copy(other.key, site.file("server.key")).unwrap();
+    site.check("").fails_with(&["server.crt and its key cannot be used"]);
+}
+
+#[test]
+fn files_that_are_missing_are_all_named_with_what_makes_them() {
+    let site = Site::new();
+    for name in ["server.crt", "server.key", "ca.crt"] {
+        fs::remove_file(site.file(name)).unwrap();
+    }
+    let answer = site.check("");
+    answer.fails_with(&["tls.cert: ", "tls.key: ", "tls.client_ca: "]);
+    assert_eq!(answer.said.matches("job-certs init").count(), 3, "{}", answer.said);
+}
+
+#[test]
+fn a_key_that_others_can_read_is_a_warning() {
+    let site = Site::new();
+    fs::set_permissions(site.file("server.key"), Permissions::from_mode(0o640)).unwrap();
+    site.check("").warns("is open to others than its owner (mode 0640): chmod 600 /");
+}
+
+#[test]
+fn an_authority_that_has_expired_beside_a_valid_one_is_a_warning() {
+    let site = Site::new();
+    let soon = Authority::create(&site.dir.path().join("soon"), "local", days(9)).unwrap();
+    let both = fs::read_to_string(site.file("ca.crt")).unwrap()
+        + &fs::read_to_string(soon.certificate()).unwrap();
+    fs::write(site.file("ca.crt"), both).unwrap();
+    site.check("").warns("ca.crt expires on ");
+}
+
+#[test]
+fn a_certificate_that_expires_soon_is_a_warning_with_its_date_also_in_the_log() {
+    let (soon, less) = (days(10) + Duration::from_secs(60), days(3) + Duration::from_secs(60));
+    let site = Site::new();
+    site.server(|leaf| leaf.not_after = SystemTime::now() + soon);
+    site.check("").warns(&format!("server.crt expires on {}, in 10 days", date_in(soon)));
+
+    let mut env = Env::start();
+    assert!(!env.log().contains("expires"), "{}", env.log());
+    let until_in_10 = |leaf: &mut Leaf| leaf.not_after = SystemTime::now() + soon;
+    issue_server(env.pki(), &env.path("pki"), until_in_10);
+    env.restart_broker();
+    until("the start's warning", || env.log().contains("in 10 days").then_some(()));
+    let until_in_3 = |leaf: &mut Leaf| leaf.not_after = SystemTime::now() + less;
+    issue_server(env.pki(), &env.path("pki"), until_in_3);
+    env.reload_broker();
+    until("the reload's warning", || env.log().contains("in 3 days").then_some(()));
+}
