@@ -182,6 +182,10 @@ impl Broker {
 const STABLE: Duration = Duration::from_secs(5);
 
 const FIRST_DELAY: Duration = Duration::from_millis(50);
+/// A broker that is restarted is back in a moment, and whoever follows a job is to see that moment
+/// and no more: so the pauses stay short for a while.
+const SHORT_DELAY: Duration = Duration::from_millis(200);
+const A_WHILE: Duration = Duration::from_secs(5);
 const LONGEST_DELAY: Duration = Duration::from_secs(2);
 
 /// From a loss to the first success after it.
@@ -194,7 +198,7 @@ pub(crate) struct Outage {
 }
 
 impl Outage {
-    /// Waits before the next try: 50 ms, doubled up to 2 s.
+    /// Waits before the next try: 50 ms, doubled up to 200 ms, and after a while up to 2 s.
     async fn pause(&mut self, cause: &str) -> Result<()> {
         let left = self.patience.saturating_sub(self.since.elapsed());
         if left.is_zero() {
@@ -208,7 +212,7 @@ impl Outage {
             )));
         }
         tokio::time::sleep(self.delay.min(left)).await;
-        self.delay = (self.delay * 2).min(LONGEST_DELAY);
+        self.delay = longer(self.delay, self.since.elapsed());
         Ok(())
     }
 
@@ -233,6 +237,11 @@ impl Outage {
     }
 }
 
+/// The pause after one of this length, so long after the loss.
+fn longer(delay: Duration, since: Duration) -> Duration {
+    (delay * 2).min(if since < A_WHILE { SHORT_DELAY } else { LONGEST_DELAY })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,11 +262,18 @@ mod tests {
     }
 
     #[tokio::test(flavor = "current_thread")]
-    async fn the_pauses_grow_to_two_seconds_at_most() {
+    async fn the_pauses_grow_until_the_patience_ends() {
         let mut outage = outage(Duration::from_millis(60));
         assert!(outage.pause("reset").await.is_ok());
         assert_eq!(outage.delay, FIRST_DELAY * 2);
         assert!(outage.pause("reset").await.is_ok());
         assert!(outage.pause("reset").await.is_err());
+    }
+
+    #[test]
+    fn the_pauses_stay_short_for_a_while_and_then_grow_to_two_seconds() {
+        let after = |since| (0..10).fold(FIRST_DELAY, |delay, _| longer(delay, since));
+        assert_eq!(after(Duration::ZERO), SHORT_DELAY);
+        assert_eq!(after(A_WHILE), LONGEST_DELAY);
     }
 }

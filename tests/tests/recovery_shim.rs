@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use job_api::client::Client;
 use job_api::v1::job::State;
-use job_api::v1::{Cause, GetServerInfoRequest, Job, Source, StopJobRequest};
+use job_api::v1::{Cause, GetServerInfoRequest, Job, SignalJobRequest, Source, StopJobRequest};
 use job_tests::oracle;
 use job_tests::{Env, api, lives, scaled, until};
 use nix::sys::signal::{Signal, kill};
@@ -143,6 +143,28 @@ async fn a_stop_is_acknowledged_once_it_is_on_record_or_with_the_shim() {
         let ended = api::ended(&mut client, &job.id).await;
         assert_eq!((ended.cause(), ended.source()), (Cause::Stopped, Source::User), "{ended:?}");
     }
+    env.assert_clean();
+}
+
+/// Nor is a signal lost that was answered: it lies in the socket of a shim that sleeps, and the next
+/// broker waits behind it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_signal_that_was_answered_arrives_though_its_broker_dies_before_the_shim_hears_of_it() {
+    let mut env = Env::start();
+    let mut client = env.client("user-a").await;
+    let text = "trap 'echo got; exit 5' USR1; echo up; while :; do sleep 0.05; done";
+    let id = api::start(&mut client, api::script(text)).await.id;
+    until("it is up", || env.stdout_log(&id).contains("up").then_some(()));
+    let shim = env.cgroup().shim(&id).unwrap();
+    signal(shim, Signal::SIGSTOP);
+    let request = SignalJobRequest { id: id.clone(), signal: Signal::SIGUSR1 as i32 };
+    client.signal_job(request).await.unwrap();
+    env.restart_broker();
+    let mut client = env.client("user-a").await;
+    until_silent(&mut client, &id).await;
+    signal(shim, Signal::SIGCONT);
+    let output = api::output(&mut client, &id).await;
+    assert_eq!((output.stdout.as_slice(), output.job.exit_code), (&b"up\ngot\n"[..], Some(5)));
     env.assert_clean();
 }
 

@@ -257,6 +257,12 @@ impl Job {
         link.send(message)
     }
 
+    /// The same, and it is with the shim when this answers, whoever dies then.
+    pub(super) fn hand_over(&self, message: &ToShim) -> Result<(), Unreachable> {
+        let link = lock(&self.link).clone().ok_or(Unreachable)?;
+        link.send_whole(message)
+    }
+
     pub(super) fn set_link(&self, link: Option<Arc<Link>>) {
         *lock(&self.link) = link;
         self.watching.store(false, Ordering::Release);
@@ -319,6 +325,19 @@ impl Link {
             self.backlog.notify_one();
         }
         Ok(())
+    }
+
+    /// Into the socket, or not at all: a stream of unix(7) takes a message of this size as one.
+    fn send_whole(&self, message: &ToShim) -> Result<(), Unreachable> {
+        let mut outbox = lock(&self.outbox);
+        if !outbox.is_empty() {
+            return Err(Unreachable);
+        }
+        frame::write(message, &mut outbox);
+        self.flush_locked(&mut outbox).map_err(|_| Unreachable)?;
+        let is_sent = outbox.is_empty();
+        outbox.clear();
+        if is_sent { Ok(()) } else { Err(Unreachable) }
     }
 
     /// Sends what it can of the backlog; whether all of it is gone.

@@ -3,6 +3,8 @@
 //! in the job's directory before whoever asked for it is answered; the next broker goes on with it.
 //!
 //! It is not synced: a crash of the host ends the job, too. It goes when the end is on record.
+//!
+//! A signal has no record: it is in the socket of the shim, which hears it, before that is answered.
 
 use std::io;
 use std::path::Path;
@@ -10,14 +12,51 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use job_shim::crash::{self, Point};
-use job_shim::wire::Source;
+use job_shim::wire::{Signal, Source, ToShim};
 
 use super::core::{Core, Ground};
-use super::errors::StopError;
+use super::errors::{SignalError, StopError};
 use super::job::{Job, StopAsked};
 use super::state::Snapshot;
+use super::supervisor::Supervisor;
+use crate::authorize::{Authorized, Role};
 use crate::host;
 use crate::store::records::{self, FORMAT, StopRecord};
+
+impl Supervisor {
+    /// Asks all processes of the job to end, and kills them after the grace period (absent: the
+    /// job's own). Answers once that is on record; nothing is done to a job that has ended.
+    ///
+    /// # Errors
+    /// [`StopError`].
+    pub async fn stop(
+        &self,
+        job: &Authorized<Arc<Job>>,
+        grace: Option<Duration>,
+    ) -> Result<(), StopError> {
+        let (caller, job) = (job.caller(), Arc::clone(job.subject()));
+        let grace = grace.unwrap_or(job.record().spec.stop_timeout);
+        let by = caller.identity().to_string();
+        let asked = StopAsked { source: source(caller.role()), by, grace, at: Instant::now() };
+        self.core.stop_for_good(&job, asked).await
+    }
+
+    /// One signal to the process group of the main process.
+    ///
+    /// # Errors
+    /// [`SignalError`].
+    pub async fn signal(&self, job: &Authorized<Arc<Job>>, number: i32) -> Result<(), SignalError> {
+        let (caller, job) = (job.caller(), job.subject());
+        job.contacted().await;
+        let known = job.snapshot();
+        if known.state.is_over() || known.exited.is_some() {
+            return Err(SignalError::Over);
+        }
+        let (source, by) = (source(caller.role()), caller.identity().to_string());
+        tracing::info!(job = %job.id(), by, number, "signal");
+        Ok(job.hand_over(&ToShim::Signal(Signal { number, source, by }))?)
+    }
+}
 
 impl Core {
     /// Asks all processes of a job to end, and kills them after the grace period; whether its shim
@@ -76,6 +115,13 @@ impl Core {
         }
         let recorded = self.runtime.spawn_blocking(record).await.map_err(io::Error::other)?;
         recorded.or_else(|e| if is_over() { Ok(()) } else { Err(e) })
+    }
+}
+
+fn source(role: Role) -> Source {
+    match role {
+        Role::User => Source::User,
+        Role::Admin => Source::Admin,
     }
 }
 

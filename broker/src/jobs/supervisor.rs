@@ -2,18 +2,18 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use job_shim::wire::{InputAck, Signal, Source, ToShim};
+use job_shim::wire::InputAck;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::adopt;
 use super::core::{Core, Ground, NotKnown, Registered};
-use super::errors::{DeleteError, FindError, SignalError, StartError, StopError, SupervisorError};
+use super::errors::{DeleteError, FindError, StartError, SupervisorError};
 use super::filter::{Filter, Page};
 use super::input::{self, InputError};
-use super::job::{Job, StopAsked};
+use super::job::Job;
 use super::output::{OutputError, OutputReader, Range};
 use super::past;
 use super::retention::LiveOutput;
@@ -227,39 +227,6 @@ impl Supervisor {
         }
     }
 
-    /// Asks all processes of the job to end, and kills them after the grace period (absent: the
-    /// job's own). Answers once that is on record; nothing is done to a job that has ended.
-    ///
-    /// # Errors
-    /// [`StopError`].
-    pub async fn stop(
-        &self,
-        job: &Authorized<Arc<Job>>,
-        grace: Option<Duration>,
-    ) -> Result<(), StopError> {
-        let (caller, job) = (job.caller(), Arc::clone(job.subject()));
-        let grace = grace.unwrap_or(job.record().spec.stop_timeout);
-        let by = caller.identity().to_string();
-        let asked = StopAsked { source: source(caller.role()), by, grace, at: Instant::now() };
-        self.core.stop_for_good(&job, asked).await
-    }
-
-    /// One signal to the process group of the main process.
-    ///
-    /// # Errors
-    /// [`SignalError`].
-    pub async fn signal(&self, job: &Authorized<Arc<Job>>, number: i32) -> Result<(), SignalError> {
-        let (caller, job) = (job.caller(), job.subject());
-        job.contacted().await;
-        let known = job.snapshot();
-        if known.state.is_over() || known.exited.is_some() {
-            return Err(SignalError::Over);
-        }
-        let (source, by) = (source(caller.role()), caller.identity().to_string());
-        tracing::info!(job = %job.id(), by, number, "signal");
-        Ok(job.tell(&ToShim::Signal(Signal { number, source, by }))?)
-    }
-
     /// A reader of the job's output.
     ///
     /// # Errors
@@ -404,11 +371,4 @@ fn adopt_rest(ground: &Arc<Ground>) {
             });
         }
     });
-}
-
-fn source(role: Role) -> Source {
-    match role {
-        Role::User => Source::User,
-        Role::Admin => Source::Admin,
-    }
 }

@@ -18,8 +18,9 @@ use crate::site::{Ending, IDENTITIES, Site};
 
 const JOBS: usize = 20;
 const MILLISECONDS: u64 = 20;
-/// From one restart to the next: longer than any silence that would be taken.
-const SPAN: Duration = Duration::from_secs(2);
+/// From one restart to the next: for jobctl, losses that follow each other faster are one, and it
+/// tries less and less often.
+const SPAN: Duration = Duration::from_secs(6);
 /// The bytes of a line: nanoseconds since 1970, until the year 2286.
 const LINE: usize = 20;
 
