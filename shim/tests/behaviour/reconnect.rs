@@ -178,11 +178,12 @@ fn a_new_broker_learns_of_an_exit_that_it_missed() {
 fn what_an_earlier_broker_said_last_is_heard_before_a_later_one() {
     let Some(host) = Host::new() else { return };
     let mut shim = Shim::start(host, &script("echo up; exec sleep 60"));
-    shim.watch(|p| p.stdout == 3);
-    // Both wait when it wakes up: the earlier one's stop with its end, and the later one.
+    let mut later = shim.connect_silently();
+    shim.watch(|p| p.stdout == 3); // by its answer the later one is let in
+    // Both wait when it wakes up: the earlier one's stop with its end, and the later one's Hello.
     shim.kill(Signal::SIGSTOP);
     shim.stop(0);
-    let later = shim.connect(OURS);
+    later.send(&ToShim::Hello(OURS));
     drop(std::mem::replace(&mut shim.wire, later));
     shim.kill(Signal::SIGCONT);
     assert!(shim.hello().stopping);
