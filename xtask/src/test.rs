@@ -85,10 +85,11 @@ fn end_to_end(report: &mut Report, args: &Args, programs: &Programs) {
         report.skip("the package under systemd 252 and 257", "it could not be built");
         return;
     };
-    for (suite, version) in [(Suite::Bookworm, 252), (Suite::Trixie, 257)] {
-        report.step(&format!("the package under systemd {version}"), || {
-            systemd::run(suite, &package)
-        });
+    // Side by side: each machine has one processor.
+    let machines = [(Suite::Bookworm, 252), (Suite::Trixie, 257)]
+        .map(|(suite, version)| (systemd::start(suite, &package), version));
+    for (machine, version) in machines {
+        report.step(&format!("the package under systemd {version}"), || machine?.finish());
     }
 }
 

@@ -38,7 +38,8 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Say whether a broker could run with the configuration: exit status 0, or 1 and every fault
+    /// Say all that is wrong with the configuration and its certificates, and what expires soon: exit
+    /// status 0 if a broker can run with them and be reached, else 1
     CheckConfig,
     /// Say whether this program could take over all jobs that run, from beside the broker that has
     /// them: exit status 0, or 1 and those that it could not. Changes nothing

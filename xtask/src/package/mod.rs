@@ -50,11 +50,11 @@ pub(crate) fn make(profile: Profile, revision: u32, programs: &Programs) -> Resu
     let needed = [("dpkg-deb", "dpkg"), ("gzip", "gzip"), ("strip", "binutils")];
     packages::ensure(&needed, "to make a Debian package")?;
     let directory = workspace::target_dir()?.join("package");
-    let root = directory.join("root");
-    if root.exists() {
-        fs::remove_dir_all(&root).with_context(|| format!("cannot remove {}", root.display()))?;
-    }
-    let manuals = directory.join("manuals");
+    fs::create_dir_all(&directory)
+        .with_context(|| format!("cannot create {}", directory.display()))?;
+    // Of this run alone: a package for a test may be made while somebody makes a release.
+    let scratch = tempfile::tempdir_in(&directory).context("cannot make a directory")?;
+    let (root, manuals) = (scratch.path().join("root"), scratch.path().join("manuals"));
     write_manuals(&manuals)?;
     files::stage(&root, programs, &manuals)?;
     if profile == Profile::Dev {
@@ -62,12 +62,14 @@ pub(crate) fn make(profile: Profile, revision: u32, programs: &Programs) -> Resu
     }
     let control = control::Control::new(revision, &root, &[&programs.broker, &programs.certs])?;
     control.write(&root)?;
-    let path = directory.join(control.file_name());
+    let made = scratch.path().join(control.file_name());
     let mut build = Command::new("dpkg-deb");
     // Development builds are thrown away soon.
     let compression = if profile == Profile::Dev { ["-Zgzip", "-z1"] } else { ["-Zxz", "-z6"] };
-    build.args(["--root-owner-group"]).args(compression).arg("--build").arg(&root).arg(&path);
+    build.args(["--root-owner-group"]).args(compression).arg("--build").arg(&root).arg(&made);
     process::check(build.stdout(std::io::stderr()))?;
+    let path = directory.join(control.file_name());
+    fs::rename(&made, &path).with_context(|| format!("cannot rename to {}", path.display()))?;
     Ok(path)
 }
 
@@ -79,9 +81,6 @@ fn strip(root: &Path) -> Result<()> {
 }
 
 fn write_manuals(directory: &Path) -> Result<()> {
-    if directory.exists() {
-        fs::remove_dir_all(directory).context("cannot remove the former manuals")?;
-    }
     let mut write = workspace::cargo();
     write.args(["run", "--quiet", "-p", "job-manuals", "--"]).arg(directory);
     process::check(&mut write)
