@@ -41,8 +41,8 @@ enum Command {
     /// Say all that is wrong with the configuration and its certificates, and what expires soon: exit
     /// status 0 if a broker can run with them and be reached, else 1
     CheckConfig,
-    /// Say whether this program could take over all jobs that run, from beside the broker that has
-    /// them: exit status 0, or 1 and those that it could not. Changes nothing
+    /// Say whether this program could start and take over all jobs that run, from beside the broker
+    /// that has them: exit status 0, or 1 and those that it could not. Changes nothing
     Preflight,
     /// End all jobs in good order: stop signal, grace, records. For the end of the host, when no
     /// broker runs any more

@@ -6,17 +6,17 @@ use std::path::Path;
 use job_shim::codec::VERSION;
 
 use super::ServiceError;
-use super::settings::SettingsError;
-use crate::config::Config;
+use super::settings::Settings;
 use crate::id::JobId;
 use crate::jobs::preflight::{self, Prospect};
 
-/// Prints what would become of the jobs; an error if this broker could not take all of them over.
+/// Prints what would become of the jobs; an error if this broker could not start, or not take all of
+/// them over.
 pub(super) fn run(file: &Path) -> Result<(), ServiceError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(ServiceError::NotRoot);
     }
-    let config = Config::load(file).map_err(SettingsError::from)?;
+    let config = Settings::load(file)?.config;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let jobs = runtime.block_on(preflight::look(&config.jobs));
     let jobs = jobs.map_err(|e| ServiceError::Io(std::io::Error::other(e)))?;
