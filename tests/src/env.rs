@@ -1,146 +1,33 @@
 //! A real broker in a place of its own: PKI, state, sockets, cgroup and port are nobody else's, and
 //! all of it is gone at the end, also when a test fails.
 
+mod builder;
+mod place;
+
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use job_api::client::{self, Client, Credentials};
-use job_certs::{Authority, CA_VALIDITY, Issued, SERVER_VALIDITY, ServerNames, USER_VALIDITY};
+use job_certs::{Authority, Issued, USER_VALIDITY};
 use nix::sys::signal::Signal;
-use nix::sys::stat::Mode;
 use tempfile::TempDir;
 
 use crate::broker::{Broker, Log};
 use crate::cgroup::Cgroup;
+use crate::gate::Gate;
 use crate::jobctl::{Finished, Running};
-use crate::patience::{PATIENCE, lives, until};
+use crate::patience::{PATIENCE, until};
 use crate::programs::Programs;
-use crate::small_disk::{self, SmallDisk};
-
-/// What an environment is to be; see [`Env::builder`].
-#[derive(Debug, Default)]
-#[must_use = "nothing is started before `start`"]
-pub struct Builder {
-    users: Vec<String>,
-    admins: Vec<String>,
-    jobs: Vec<String>,
-    sections: String,
-    disk: Option<String>,
-    retention: Vec<String>,
-    programs: Option<Programs>,
-}
-
-impl Builder {
-    /// Somebody with a certificate. Others get theirs when they are first named.
-    pub fn user(mut self, name: &str) -> Builder {
-        self.users.push(name.into());
-        self
-    }
-
-    /// Somebody who sees and controls everybody's jobs.
-    pub fn admin(mut self, name: &str) -> Builder {
-        self.admins.push(name.into());
-        self
-    }
-
-    /// A line of the section `[jobs]` of the broker's configuration.
-    pub fn config(mut self, line: &str) -> Builder {
-        self.jobs.push(line.into());
-        self
-    }
-
-    /// More sections of the broker's configuration.
-    pub fn sections(mut self, text: &str) -> Builder {
-        self.sections += text;
-        self
-    }
-
-    /// The state directory on a small disk of its own, of a size as mount(8) takes it for a tmpfs.
-    pub fn state_disk(mut self, size: &str) -> Builder {
-        self.disk = Some(size.into());
-        self
-    }
-
-    /// A line of the section `[retention]` of the broker's configuration.
-    pub fn retention(mut self, line: &str) -> Builder {
-        self.retention.push(line.into());
-        self
-    }
-
-    /// Other programs than those that were built.
-    pub fn programs(mut self, programs: Programs) -> Builder {
-        self.programs = Some(programs);
-        self
-    }
-
-    /// Starts the broker; answers when it accepts connections.
-    ///
-    /// # Panics
-    /// When it does not, with what it said.
-    pub fn start(self) -> Env {
-        let mut env = self.prepare();
-        for _ in 0..100 {
-            // Below the range of ports that outgoing connections take at random: the broker's must
-            // still be free when it comes back.
-            env.port = next_port();
-            match env.try_start() {
-                Err(said) if said.contains("cannot listen") => {}
-                Err(said) => panic!("the broker did not start; it said:\n{said}"),
-                Ok(()) => return env,
-            }
-        }
-        panic!("no free port was found");
-    }
-
-    fn prepare(self) -> Env {
-        assert!(nix::unistd::geteuid().is_root(), "the end-to-end tests run as root: brokers do");
-        sweep();
-        let name = format!("{PREFIX}{}-{}", std::process::id(), next());
-        let dir = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir();
-        let dir = dir.expect("a directory");
-        open_to_jobs(dir.path(), 0o755);
-        let shared = dir.path().join("shared");
-        fs::create_dir(&shared).expect("a directory");
-        open_to_jobs(&shared, 0o777);
-        let programs = self.programs.unwrap_or_else(Programs::find);
-        let copied =
-            [(&programs.shim, "job-shim"), (&programs.oracle, "oracle"), (&programs.load, "load")];
-        // The target directory may be below one that jobs cannot enter.
-        copied.into_iter().for_each(|(from, to)| install(from, &dir.path().join(to)));
-        let disk = self.disk.map(|size| SmallDisk::mount(&dir.path().join("state"), &size));
-        let pki = Authority::create(&dir.path().join("pki"), "local", CA_VALIDITY);
-        let pki = pki.expect("a certificate authority");
-        let names = ServerNames { dns: vec!["localhost".into()], ips: vec![[127, 0, 0, 1].into()] };
-        pki.issue_server(&names, None, SERVER_VALIDITY).expect("a certificate");
-        let env = Env {
-            cgroup: Cgroup::named(&name),
-            users: Mutex::default(),
-            log: Log::default(),
-            broker: None,
-            port: 0,
-            crash: None,
-            admins: self.admins,
-            jobs: self.jobs,
-            sections: self.sections,
-            retention: self.retention,
-            programs,
-            pki,
-            _disk: disk,
-            dir,
-        };
-        env.admins.iter().chain(&self.users).for_each(|name| _ = env.identity(name));
-        env
-    }
-}
+use crate::small_disk::SmallDisk;
+pub use builder::Builder;
+use place::install;
+pub(crate) use place::open_to_jobs;
 
 /// A running environment.
 #[derive(Debug)]
@@ -226,12 +113,7 @@ impl Env {
 
     /// A new gate, at which a job can be made to wait.
     pub fn gate(&self) -> Gate {
-        let path = self.path(&format!("gate-{}", next()));
-        nix::unistd::mkfifo(&path, Mode::empty()).expect("a fifo");
-        open_to_jobs(&path, 0o666);
-        // For reading too: then neither side waits in open(2), see fifo(7).
-        let fifo = OpenOptions::new().read(true).write(true).open(&path).expect("it opens");
-        Gate { path, fifo }
+        Gate::new(self.path(&format!("gate-{}", place::next())))
     }
 
     /// The credentials of somebody, who is issued a certificate when first named.
@@ -493,65 +375,4 @@ impl Drop for Env {
             eprintln!("--- the broker's log ---\n{}---", self.lock_log());
         }
     }
-}
-
-/// A place at which jobs wait until the test lets them through: `read line <PATH`.
-#[derive(Debug)]
-pub struct Gate {
-    path: PathBuf,
-    fifo: File,
-}
-
-impl Gate {
-    /// What a shell does to wait here.
-    pub fn wait(&self) -> String {
-        format!("read line <{}", self.path.display())
-    }
-
-    /// Lets one through.
-    pub fn open(&self) {
-        (&self.fifo).write_all(b"go\n").expect("a fifo has room");
-    }
-}
-
-/// By rename, as dpkg does it: the file may be one that is being executed.
-fn install(from: &Path, to: &Path) {
-    let new = to.with_extension("new");
-    fs::copy(from, &new).and_then(|_| fs::rename(&new, to)).expect("it can be copied");
-}
-
-pub(crate) fn open_to_jobs(path: &Path, mode: u32) {
-    fs::set_permissions(path, Permissions::from_mode(mode)).expect("it is ours");
-}
-
-/// Of an environment's cgroup and directory; the test's process follows.
-const PREFIX: &str = "job-tests-";
-
-/// Removes what test processes have left that were killed, once in each process.
-fn sweep() {
-    static ONCE: Once = Once::new();
-    let is_left = |path: &Path| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse().ok());
-        pid.is_some_and(|pid| !lives(pid))
-    };
-    ONCE.call_once(|| {
-        Cgroup::all().iter().filter(|cgroup| is_left(cgroup.path())).for_each(Cgroup::end);
-        let entries = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
-        for path in entries.map(|entry| entry.path()).filter(|path| is_left(path)) {
-            small_disk::unmount(&path.join("state"));
-            let _ = fs::remove_dir_all(path); // another process may be faster
-        }
-    });
-}
-
-fn next() -> u32 {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    COUNT.fetch_add(1, Ordering::Relaxed)
-}
-
-/// From 20000 to 31999, from another place on in each process.
-fn next_port() -> u16 {
-    let step = std::process::id().wrapping_mul(37).wrapping_add(next() * 7);
-    20_000 + u16::try_from(step % 12_000).expect("it is less than 12000")
 }

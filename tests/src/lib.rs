@@ -13,6 +13,7 @@ pub mod api;
 mod broker;
 mod cgroup;
 mod env;
+mod gate;
 pub mod host;
 mod jobctl;
 pub mod ledger;
@@ -26,7 +27,8 @@ mod small_disk;
 
 pub use broker::{Broker, CRASH_AT};
 pub use cgroup::Cgroup;
-pub use env::{Builder, Env, Gate};
+pub use env::{Builder, Env};
+pub use gate::Gate;
 pub use jobctl::{Finished, Running};
 pub use patience::{PATIENCE, is_testbed, lives, scaled, until};
 pub use programs::{Programs, target_dir};

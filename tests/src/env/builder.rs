@@ -1,0 +1,129 @@
+//! What an environment is to be, and its first moments.
+
+use std::fs;
+use std::sync::Mutex;
+
+use job_certs::{Authority, CA_VALIDITY, SERVER_VALIDITY, ServerNames};
+
+use super::Env;
+use super::place::{self, install};
+use crate::broker::Log;
+use crate::cgroup::Cgroup;
+use crate::programs::Programs;
+use crate::small_disk::SmallDisk;
+
+/// What an environment is to be; see [`Env::builder`].
+#[derive(Debug, Default)]
+#[must_use = "nothing is started before `start`"]
+pub struct Builder {
+    users: Vec<String>,
+    admins: Vec<String>,
+    jobs: Vec<String>,
+    sections: String,
+    disk: Option<String>,
+    retention: Vec<String>,
+    programs: Option<Programs>,
+}
+
+impl Builder {
+    /// Somebody with a certificate. Others get theirs when they are first named.
+    pub fn user(mut self, name: &str) -> Builder {
+        self.users.push(name.into());
+        self
+    }
+
+    /// Somebody who sees and controls everybody's jobs.
+    pub fn admin(mut self, name: &str) -> Builder {
+        self.admins.push(name.into());
+        self
+    }
+
+    /// A line of the section `[jobs]` of the broker's configuration.
+    pub fn config(mut self, line: &str) -> Builder {
+        self.jobs.push(line.into());
+        self
+    }
+
+    /// More sections of the broker's configuration.
+    pub fn sections(mut self, text: &str) -> Builder {
+        self.sections += text;
+        self
+    }
+
+    /// The state directory on a small disk of its own, of a size as mount(8) takes it for a tmpfs.
+    pub fn state_disk(mut self, size: &str) -> Builder {
+        self.disk = Some(size.into());
+        self
+    }
+
+    /// A line of the section `[retention]` of the broker's configuration.
+    pub fn retention(mut self, line: &str) -> Builder {
+        self.retention.push(line.into());
+        self
+    }
+
+    /// Other programs than those that were built.
+    pub fn programs(mut self, programs: Programs) -> Builder {
+        self.programs = Some(programs);
+        self
+    }
+
+    /// Starts the broker; answers when it accepts connections.
+    ///
+    /// # Panics
+    /// When it does not, with what it said.
+    pub fn start(self) -> Env {
+        let mut env = self.prepare();
+        for _ in 0..100 {
+            // Below the range of ports that outgoing connections take at random: the broker's must
+            // still be free when it comes back.
+            env.port = place::next_port();
+            match env.try_start() {
+                Err(said) if said.contains("cannot listen") => {}
+                Err(said) => panic!("the broker did not start; it said:\n{said}"),
+                Ok(()) => return env,
+            }
+        }
+        panic!("no free port was found");
+    }
+
+    fn prepare(self) -> Env {
+        assert!(nix::unistd::geteuid().is_root(), "the end-to-end tests run as root: brokers do");
+        place::sweep();
+        let name = place::name();
+        let dir = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir();
+        let dir = dir.expect("a directory");
+        place::open_to_jobs(dir.path(), 0o755);
+        let shared = dir.path().join("shared");
+        fs::create_dir(&shared).expect("a directory");
+        place::open_to_jobs(&shared, 0o777);
+        let programs = self.programs.unwrap_or_else(Programs::find);
+        let copied =
+            [(&programs.shim, "job-shim"), (&programs.oracle, "oracle"), (&programs.load, "load")];
+        // The target directory may be below one that jobs cannot enter.
+        copied.into_iter().for_each(|(from, to)| install(from, &dir.path().join(to)));
+        let disk = self.disk.map(|size| SmallDisk::mount(&dir.path().join("state"), &size));
+        let pki = Authority::create(&dir.path().join("pki"), "local", CA_VALIDITY);
+        let pki = pki.expect("a certificate authority");
+        let names = ServerNames { dns: vec!["localhost".into()], ips: vec![[127, 0, 0, 1].into()] };
+        pki.issue_server(&names, None, SERVER_VALIDITY).expect("a certificate");
+        let env = Env {
+            cgroup: Cgroup::named(&name),
+            users: Mutex::default(),
+            log: Log::default(),
+            broker: None,
+            port: 0,
+            crash: None,
+            admins: self.admins,
+            jobs: self.jobs,
+            sections: self.sections,
+            retention: self.retention,
+            programs,
+            pki,
+            _disk: disk,
+            dir,
+        };
+        env.admins.iter().chain(&self.users).for_each(|name| _ = env.identity(name));
+        env
+    }
+}

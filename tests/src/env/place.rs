@@ -1,0 +1,60 @@
+//! Names, ports and files that are nobody else's, and what is left of those whose owner was killed.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Once;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::cgroup::Cgroup;
+use crate::patience::lives;
+use crate::small_disk;
+
+/// Of an environment's cgroup and directory; the test's process follows.
+const PREFIX: &str = "job-tests-";
+
+/// Removes what test processes have left that were killed, once in each process.
+pub(super) fn sweep() {
+    static ONCE: Once = Once::new();
+    let is_left = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse().ok());
+        pid.is_some_and(|pid| !lives(pid))
+    };
+    ONCE.call_once(|| {
+        Cgroup::all().iter().filter(|cgroup| is_left(cgroup.path())).for_each(Cgroup::end);
+        let entries = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
+        for path in entries.map(|entry| entry.path()).filter(|path| is_left(path)) {
+            small_disk::unmount(&path.join("state"));
+            let _ = fs::remove_dir_all(path); // another process may be faster
+        }
+    });
+}
+
+/// Of an environment's cgroup, and the beginning of its directory's.
+pub(super) fn name() -> String {
+    format!("{PREFIX}{}-{}", std::process::id(), next())
+}
+
+/// Another number each time, in this process.
+pub(super) fn next() -> u32 {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    COUNT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// From 20000 to 31999, from another place on in each process.
+pub(super) fn next_port() -> u16 {
+    let step = std::process::id().wrapping_mul(37).wrapping_add(next() * 7);
+    20_000 + u16::try_from(step % 12_000).expect("it is less than 12000")
+}
+
+/// By rename, as dpkg does it: the file may be one that is being executed.
+pub(super) fn install(from: &Path, to: &Path) {
+    let new = to.with_extension("new");
+    fs::copy(from, &new).and_then(|_| fs::rename(&new, to)).expect("it can be copied");
+}
+
+/// Whatever the umask has made of it.
+pub(crate) fn open_to_jobs(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).expect("it is ours");
+}
