@@ -28,6 +28,9 @@ pub(crate) struct Args {
     /// Leave out what needs a testbed VM
     #[arg(long)]
     native: bool,
+    /// The package under the newest systemd that Debian has, too
+    #[arg(long, conflicts_with = "native")]
+    newest: bool,
     /// Only tests whose name contains one of these
     filter: Vec<String>,
 }
@@ -85,11 +88,15 @@ fn end_to_end(report: &mut Report, args: &Args, programs: &Programs) {
         report.skip("the package under systemd 252 and 257", "it could not be built");
         return;
     };
+    let mut suites = vec![(Suite::Bookworm, "systemd 252"), (Suite::Trixie, "systemd 257")];
+    if args.newest {
+        suites.push((Suite::Forky, "Debian's newest systemd"));
+    }
     // Side by side: each machine has one processor.
-    let machines = [(Suite::Bookworm, 252), (Suite::Trixie, 257)]
-        .map(|(suite, version)| (systemd::start(suite, &package), version));
-    for (machine, version) in machines {
-        report.step(&format!("the package under systemd {version}"), || machine?.finish());
+    let machines: Vec<_> =
+        suites.into_iter().map(|(suite, name)| (systemd::start(suite, &package), name)).collect();
+    for (machine, name) in machines {
+        report.step(&format!("the package under {name}"), || machine?.finish());
     }
 }
 

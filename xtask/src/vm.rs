@@ -62,12 +62,14 @@ pub(crate) struct Args {
 }
 
 /// A Debian release.
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Suite {
     /// systemd 252
     Bookworm,
     /// systemd 257
     Trixie,
+    /// Debian's testing: the systemd of the day, 262 when this was written
+    Forky,
 }
 
 impl Suite {
@@ -75,6 +77,7 @@ impl Suite {
         match self {
             Self::Bookworm => "bookworm",
             Self::Trixie => "trixie",
+            Self::Forky => "forky",
         }
     }
 }
