@@ -3,8 +3,9 @@
 use std::env::join_paths;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -12,7 +13,7 @@ use super::END_TO_END;
 use crate::process::quoted;
 use crate::programs::{self, Profile, Programs};
 use crate::vm::Suite;
-use crate::{package, workspace};
+use crate::{package, process, workspace};
 
 /// What a machine with systemd is given.
 pub(super) struct Ready<'a> {
@@ -56,18 +57,19 @@ fn script(systemd: &Path, reboot: &Path, filter: &[String]) -> String {
     )
 }
 
-/// Tests that run in a machine with systemd.
-pub(super) struct Running {
-    machine: Child,
-    /// What they say: two of them at once are not for one terminal.
-    log: PathBuf,
+/// What the tests in a machine with systemd have said, and how they ended.
+pub(super) struct Finished {
+    said: Vec<u8>,
+    status: ExitStatus,
+    pub(super) took: Duration,
 }
 
-/// Boots a machine with this suite and runs the tests in it; does not wait for them.
+/// Runs the tests in a machine with this suite, beside others: what they say is kept for later.
 ///
 /// # Errors
 /// The machine's process or its log cannot be made.
-pub(super) fn start(suite: Suite, ready: &Ready<'_>) -> Result<Running> {
+pub(super) fn run(suite: Suite, ready: &Ready<'_>) -> Result<Finished> {
+    let begin = Instant::now();
     let own = std::env::current_exe().context("cannot find xtask's own program")?;
     let log = workspace::target_dir()?.join(format!("testbed-{}.log", suite.name()));
     let file = File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
@@ -75,22 +77,19 @@ pub(super) fn start(suite: Suite, ready: &Ready<'_>) -> Result<Running> {
     command.args(["vm", "--systemd", suite.name(), "--boots", "3", "--timeout", "15m"]);
     command.args(["--", "sh", "-c", &ready.script]);
     command.envs(ready.programs.environment()).env("JOB_PACKAGES", &ready.packages);
-    command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
-    let machine = command.spawn().context("cannot run xtask vm")?;
-    println!("what it says until it has ended: {}", log.display());
-    Ok(Running { machine, log })
+    command.stdout(file.try_clone()?).stderr(file);
+    let status = process::status(&mut command)?;
+    Ok(Finished { said: fs::read(&log).unwrap_or_default(), status, took: begin.elapsed() })
 }
 
-impl Running {
-    /// Waits for the tests, and passes on what they have said.
+impl Finished {
+    /// Passes on what was said.
     ///
     /// # Errors
-    /// The machine, or tests that fail.
-    pub(super) fn finish(mut self) -> Result<()> {
-        let status = self.machine.wait().context("cannot wait for xtask vm")?;
-        let said = fs::read(&self.log).unwrap_or_default();
-        print!("{}", String::from_utf8_lossy(&said));
-        match status.code() {
+    /// The machine, or tests that failed.
+    pub(super) fn judge(&self) -> Result<()> {
+        print!("{}", String::from_utf8_lossy(&self.said));
+        match self.status.code() {
             Some(0) => Ok(()),
             Some(125) => bail!("the VM failed"),
             _ => bail!("some tests failed"),
