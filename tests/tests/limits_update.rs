@@ -214,9 +214,9 @@ async fn an_update_that_comes_before_the_shim_is_reached_again_is_made() {
     env.restart_broker();
     let mut client = env.client("user-a").await;
     let request = UpdateJobRequest { time_limit: seconds(60.0), ..of(&id) };
-    let update = tokio::spawn(async move { api::update(&mut client, request).await });
-    // So that it comes first, which it need not.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut update = tokio::spawn(async move { api::update(&mut client, request).await });
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut update).await;
+    assert!(early.is_err(), "nobody has taken the limit yet: {early:?}");
     kill(shim, Signal::SIGCONT).unwrap();
     let job = update.await.unwrap().unwrap();
     assert_eq!(api::limit(&job, "time_limit").applied(), "60s");
