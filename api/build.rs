@@ -9,6 +9,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = protox::compile(["job/v1/job.proto"], ["../proto"])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("job.v1.bin"), files.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".").build_transport(false).compile_fds(files)?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .codec_path("crate::codec::ExactCodec")
+        .build_transport(false)
+        .compile_fds(files)?;
     Ok(())
 }

@@ -6,6 +6,7 @@
 //! name; [`signals`] their names and numbers.
 
 pub mod client;
+pub mod codec;
 pub mod names;
 pub mod refusal;
 pub mod signals;

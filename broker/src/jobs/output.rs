@@ -71,7 +71,7 @@ pub enum OutputError {
 /// Readers at this moment, of all jobs: the more there are, the smaller their pieces.
 static READERS: AtomicUsize = AtomicUsize::new(0);
 /// Bytes in the pieces of all readers together, about.
-const BUDGET: usize = 32 << 20;
+const BUDGET: usize = 16 << 20;
 /// Bytes of one piece: least and most. Measured: 256 KiB is as fast as it gets.
 const PIECE: (usize, usize) = (16 << 10, 256 << 10);
 /// Bytes looked at in one go when lines are counted backwards.

@@ -50,7 +50,7 @@ impl Server {
             .initial_stream_window_size(256 << 10)
             .initial_connection_window_size(1 << 20)
             // Output: what a slow reader may leave with us.
-            .max_send_buf_size(64 << 10)
+            .max_send_buf_size(16 << 10)
             .keep_alive_interval(KEEPALIVE.0)
             .keep_alive_timeout(KEEPALIVE.1);
         Server { tls, routes, http }
