@@ -4,10 +4,13 @@
 //!
 //! A broker is told by [`VARIABLE`] in its environment, a shim by that of its job:
 //! `JOB_CRASH_AT=<point>:<n>:<file>` is the n-th time that the point is reached, from 1; the file
-//! is made at once and has a byte in it once that has come.
+//! is made at once and has a byte in it once that has come. With [`HOLD`] in a broker's environment,
+//! `JOB_HOLD_AT`, the thread that comes there waits instead, until somebody removes the file.
 
 /// The name of the variable.
 pub const VARIABLE: &str = "JOB_CRASH_AT";
+/// The name of the other one.
+pub const HOLD: &str = "JOB_HOLD_AT";
 
 macro_rules! points {
     ($([$program:ident: $whose:literal] $($point:ident = $when:literal,)*)*) => {
@@ -38,6 +41,7 @@ points! {
         DraftWritten = "A record has been written under another name.",
         DraftSynced = "And its bytes are durable.",
         RecordRenamed = "And it has its name.",
+        JobRegistered = "A request has a job, which is in memory only.",
         StateCreated = "The job has a directory.",
         SpecWritten = "`spec.json` is there.",
         CgroupMade = "The job's cgroup is there.",
@@ -89,42 +93,58 @@ pub use armed::{arm, at};
 mod armed {
     use std::fs::File;
     use std::io::Write;
+    use std::path::{Path, PathBuf};
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU32, Ordering};
+    use std::thread;
+    use std::time::Duration;
 
     use nix::sys::signal::{Signal, raise};
 
-    use super::{Point, VARIABLE};
+    use super::{HOLD, Point, VARIABLE};
 
     struct Armed {
         point: String,
         left: AtomicU32,
         mark: File,
+        /// Waits while it is there, instead of dying.
+        hold: Option<PathBuf>,
     }
 
     static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
 
     /// Takes the variable's value from somewhere else than this process's environment.
     pub fn arm(value: &str) {
-        let _ = ARMED.set(parse(value)); // the first one counts
+        let _ = ARMED.set(parse(value, false)); // the first one counts
     }
 
-    /// Ends the process here if it is to.
+    /// Ends the process here, or waits, if it is to.
     pub fn at(point: Point) {
-        let from_environment = || parse(&std::env::var(VARIABLE).ok()?);
+        let variable = |name, holds| parse(&std::env::var(name).ok()?, holds);
+        let from_environment = || variable(VARIABLE, false).or_else(|| variable(HOLD, true));
         let Some(armed) = ARMED.get_or_init(from_environment) else { return };
         if armed.point == point.name() && armed.left.fetch_sub(1, Ordering::SeqCst) == 1 {
             let _ = (&armed.mark).write_all(b"!"); // the test misses it
-            let _ = raise(Signal::SIGKILL);
+            match &armed.hold {
+                None => _ = raise(Signal::SIGKILL),
+                Some(file) => wait_for_removal(file),
+            }
         }
     }
 
-    fn parse(value: &str) -> Option<Armed> {
+    fn wait_for_removal(file: &Path) {
+        while file.exists() {
+            thread::sleep(Duration::from_millis(1)); // between two looks
+        }
+    }
+
+    fn parse(value: &str, holds: bool) -> Option<Armed> {
         let mut parts = value.splitn(3, ':');
         let (point, left) = (parts.next()?.to_owned(), parts.next()?.parse().ok()?);
+        let path = PathBuf::from(parts.next()?);
         // What an earlier process has marked stays.
-        let mark = File::options().append(true).create(true).open(parts.next()?).ok()?;
-        Some(Armed { point, left: AtomicU32::new(left), mark })
+        let mark = File::options().append(true).create(true).open(&path).ok()?;
+        Some(Armed { point, left: AtomicU32::new(left), mark, hold: holds.then_some(path) })
     }
 }
 

@@ -14,6 +14,8 @@ use crate::patience::PATIENCE;
 
 /// See `job_shim::crash`; for a shim, a variable of its job.
 pub const CRASH_AT: &str = "JOB_CRASH_AT";
+/// The same: where a thread of the broker waits.
+pub const HOLD_AT: &str = "JOB_HOLD_AT";
 
 /// What brokers have written to standard error, all of one environment together.
 pub(crate) type Log = Arc<Mutex<String>>;
@@ -25,18 +27,18 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Starts one and answers when it accepts connections. `crash` is where it is to kill itself.
+    /// Starts one and answers when it accepts connections. `told` is one of the variables above.
     ///
     /// # Errors
     /// What it wrote, when it ended instead.
     pub(crate) fn start(
         program: &Path,
         config: &Path,
-        crash: Option<&str>,
+        told: Option<&(&'static str, String)>,
         log: &Log,
     ) -> Result<Broker, String> {
         let mut command = Command::new(program);
-        command.envs(crash.map(|at| (CRASH_AT, at)));
+        command.envs(told.map(|(name, at)| (name, at)));
         command.arg("--config").arg(config).stdin(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("job-broker can be executed");
         let stderr = child.stderr.take().expect("it is piped");

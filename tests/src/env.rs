@@ -18,7 +18,7 @@ use job_certs::{Authority, Issued, USER_VALIDITY};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::broker::{Broker, Log};
+use crate::broker::{Broker, CRASH_AT, HOLD_AT, Log};
 use crate::cgroup::Cgroup;
 use crate::gate::Gate;
 use crate::jobctl::{Finished, Running};
@@ -37,7 +37,7 @@ pub struct Env {
     users: Mutex<HashMap<String, Issued>>,
     log: Log,
     port: u16,
-    crash: Option<String>,
+    told: Option<(&'static str, String)>,
     admins: Vec<String>,
     jobs: Vec<String>,
     sections: String,
@@ -240,7 +240,12 @@ impl Env {
 
     /// Where brokers that are started from now on kill themselves, see `job_shim::crash`.
     pub fn crash_brokers(&mut self, at: Option<String>) {
-        self.crash = at;
+        self.told = at.map(|at| (CRASH_AT, at));
+    }
+
+    /// Where a thread of each broker that is started from now on waits, see `job_shim::crash`.
+    pub fn hold_brokers(&mut self, at: String) {
+        self.told = Some((HOLD_AT, at));
     }
 
     /// Whether the broker has died by itself.
@@ -331,7 +336,7 @@ impl Env {
         let path = self.path("broker.toml");
         fs::write(&path, self.config(self.port)).expect("the configuration can be written");
         self.broker =
-            Some(Broker::start(&self.programs.broker, &path, self.crash.as_deref(), &self.log)?);
+            Some(Broker::start(&self.programs.broker, &path, self.told.as_ref(), &self.log)?);
         Ok(())
     }
 

@@ -25,7 +25,7 @@ mod programs;
 pub mod refusal;
 mod small_disk;
 
-pub use broker::{Broker, CRASH_AT};
+pub use broker::{Broker, CRASH_AT, HOLD_AT};
 pub use cgroup::Cgroup;
 pub use env::{Builder, Env};
 pub use gate::Gate;

@@ -34,7 +34,7 @@ fn env() -> Env {
         .start()
 }
 
-/// `JOB_CRASH_AT`, and the file that tells whether it has come to that.
+/// What `JOB_CRASH_AT` or `JOB_HOLD_AT` is to be, and the file that tells whether it has come to that.
 fn crash(env: &Env, point: Point, times: u32) -> (String, PathBuf) {
     let mark = env.path("mark");
     let _ = fs::remove_file(&mark);
@@ -242,6 +242,37 @@ async fn settle(env: &mut Env, caller: &mut Persistent, name: &str, jobs: &[Stri
         assert_eq!(jobs.len(), 1, "{jobs:?}");
     }
     assert!(ledger::runs(env, &format!("{name}-never")).is_empty());
+}
+
+/// One that is asked of a job which is in memory only is answered when it is on record.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_stop_that_overtakes_its_jobs_start_outlives_the_broker() {
+    let mut env = env();
+    let (at, mark) = crash(&env, Point::JobRegistered, 1);
+    env.hold_brokers(at);
+    env.restart_broker();
+    let mut client = env.client("user-a").await;
+    let (mut starter, request) = (client.clone(), sleeper(&env, "overtaken"));
+    let start = tokio::spawn(async move { starter.start_job(request).await });
+    until("the start is held", || is_marked(&mark).then_some(()));
+    let jobs = client.list_jobs(ListJobsRequest::default()).await.unwrap().into_inner().jobs;
+    let [job] = jobs.as_slice() else { panic!("{jobs:?}") };
+    assert_eq!((job.state(), env.job_dir(&job.id).exists()), (State::Starting, false));
+
+    let (mut stopper, id) = (client.clone(), job.id.clone());
+    let stop = tokio::spawn(async move { api::stop(&mut stopper, &id, Duration::ZERO).await });
+    until("the stop is heard", || env.log().contains("stop asked").then_some(()));
+    assert!(!stop.is_finished(), "nothing would know of it but this broker");
+    fs::remove_file(&mark).unwrap();
+    stop.await.unwrap();
+    env.kill_broker();
+    start.abort();
+    env.crash_brokers(None);
+    env.start_broker();
+    let ended = api::ended(&mut env.client("user-a").await, &job.id).await;
+    let said = (ended.cause(), ended.ended_by.as_str());
+    assert_eq!(said, (Cause::Stopped, "user-a"), "{ended:?}");
+    leave(&mut env).await;
 }
 
 /// A shim that dies takes its job with it, and nothing else; after the end is on record, not even that.

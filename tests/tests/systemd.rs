@@ -285,7 +285,14 @@ async fn removal_ends_jobs_in_good_order_and_keeps_data_which_purging_removes() 
     let jobs = host.start_oracles(2).await;
     sh("dpkg --remove job-broker");
     assert!(!Path::new("/sys/fs/cgroup/jobs.slice/job-broker-jobs.scope").exists());
-    install(&packages().0);
+    // The configuration was kept, too: with a fault in it the package is installed, and says so.
+    let file = "/etc/job-broker/config.toml";
+    let sound = fs::read_to_string(file).unwrap();
+    fs::write(file, format!("{sound}\nx = y\n")).unwrap();
+    let (succeeded, said) = try_install(&packages().0);
+    fs::write(file, sound).unwrap();
+    assert!(succeeded && said.contains("x = y") && !said.contains("job-certs"), "{said}");
+    sh("systemctl start job-broker");
     let mut client = host.client().await;
     for id in jobs.ids() {
         let job = api::job(&mut client, id).await;

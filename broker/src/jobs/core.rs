@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use job_shim::crash::{self, Point};
 use tokio::net::UnixStream;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -243,6 +244,7 @@ impl Core {
     }
 
     fn launch(&self, job: &Arc<Job>, record: &SpecRecord) {
+        crash::at(Point::JobRegistered);
         tracing::info!(job = %job.id(), owner = %job.owner(), argv = ?record.spec.argv, "start");
         match self.ground.launcher.launch(&self.ground.state, record) {
             Ok(launched) => self.attend(job, launched),

@@ -113,7 +113,7 @@ impl Builder {
             log: Log::default(),
             broker: None,
             port: 0,
-            crash: None,
+            told: None,
             admins: self.admins,
             jobs: self.jobs,
             sections: self.sections,
