@@ -1,7 +1,7 @@
 //! Brokers come and go; input goes on.
 
 use job_shim::record::Outcome;
-use job_shim::wire::{BrokerHello, Cause, FromShim, InputAck, Probe, ToShim};
+use job_shim::wire::{BrokerHello, Cause, FromShim, InputAck, Probe, Source, Stop, ToShim};
 use nix::sys::signal::Signal;
 
 use crate::broker::{Shim, Wire, script};
@@ -177,16 +177,19 @@ fn a_new_broker_learns_of_an_exit_that_it_missed() {
 #[test]
 fn what_an_earlier_broker_said_last_is_heard_before_a_later_one() {
     let Some(host) = Host::new() else { return };
-    let mut shim = Shim::start(host, &script("echo up; exec sleep 60"));
+    let ignores = "trap '' TERM; echo up; while :; do sleep 60; done"; // and so is there for the later one
+    let mut shim = Shim::start(host, &script(ignores));
     let mut later = shim.connect_silently();
     shim.watch(|p| p.stdout == 3); // by its answer the later one is let in
     // Both wait when it wakes up: the earlier one's stop with its end, and the later one's Hello.
     shim.kill(Signal::SIGSTOP);
-    shim.stop(0);
+    shim.stop(600_000);
     later.send(&ToShim::Hello(OURS));
     drop(std::mem::replace(&mut shim.wire, later));
     shim.kill(Signal::SIGCONT);
     assert!(shim.hello().stopping);
+    let at_once = Stop { grace_ms: 0, source: Source::User, by: "bob".into() };
+    shim.wire.send(&ToShim::Stop(at_once));
     shim.ended();
     match shim.exit_file().outcome {
         Some(Outcome::Exited(exited)) => {
