@@ -12,7 +12,7 @@ use std::time::Instant;
 use job_shim::crash::{self, Point};
 
 use super::attend::{attend, settle};
-use super::core::{Ground, NotKnown};
+use super::ground::{Ground, NotKnown};
 use super::job::Job;
 use super::past;
 use super::quarantine;

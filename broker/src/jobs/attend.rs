@@ -10,9 +10,9 @@ use job_shim::frame;
 use job_shim::wire::{Failed, FromShim};
 
 use super::contact;
-use super::core::Ground;
 use super::failure::failure;
 use super::figures::{self, Figures};
+use super::ground::Ground;
 use super::job::{Job, Link};
 use super::past;
 use super::recover;

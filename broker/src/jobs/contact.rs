@@ -16,8 +16,8 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::core::Ground;
 use super::failure::failure;
+use super::ground::Ground;
 use super::job::{Job, Link};
 use super::recover::killed_by_us;
 use super::state::{Contact, Event, Snapshot};

@@ -1,19 +1,19 @@
-//! What all supervisors of one state directory share, and how a job comes to be and is made to end.
+//! How a job comes to be: whether it can, its place in the table, its launch.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 use job_shim::crash::{self, Point};
 use tokio::net::UnixStream;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::attend;
 use super::errors::{FindError, StartError};
 use super::failure::failure;
 use super::figures::Figures;
+use super::ground::Ground;
 use super::job::{Job, Link};
 use super::past;
 use super::retention::LiveOutput;
@@ -26,99 +26,13 @@ use crate::config;
 use crate::host;
 use crate::id::JobId;
 use crate::identity::Identity;
-use crate::launch::accounts::{self, AccountError, Lease, Pool};
+use crate::launch::accounts::{self, AccountError, Lease};
 use crate::launch::limits::{Found, Plan, Unenforceable};
-use crate::launch::{Launched, Launcher, places};
+use crate::launch::{Launched, places};
 use crate::limits::{LimitTables, Limits};
-use crate::store::StateDir;
-use crate::store::index::Index;
 use crate::store::records::{Account, FORMAT, SpecRecord};
 
-/// Enough that the disk has something to put together, and that some may wait for the kernel.
-const SETTLING: usize = 64;
-
-/// What attendants work with.
-#[derive(Debug)]
-pub(super) struct Ground {
-    pub(super) state: StateDir,
-    pub(super) launcher: Launcher,
-    pub(super) boot_id: host::BootId,
-    pub(super) pool: Arc<Pool>,
-    /// Whether the table has all jobs that are on disk, or never will.
-    pub(super) known: watch::Sender<Option<Result<(), NotKnown>>>,
-    /// A job has ended and is no burden but to the disk.
-    pub(super) ended: Notify,
-    /// Jobs have come to be, have ended or were removed.
-    pub(super) counted: watch::Sender<()>,
-    /// Jobs that are settled at a time. When the host was down, all that ran are settled at once:
-    /// with a thread for each, who connects meanwhile waits for seconds.
-    pub(super) settling: Semaphore,
-    /// Before `table`, where both are held.
-    index: Mutex<Option<Index>>,
-    table: Mutex<Table>,
-    /// Jobs that should be in quarantine and are where they were, with the reasons.
-    left: Mutex<BTreeMap<String, String>>,
-}
-
-/// The jobs of an earlier broker could not be read: what is not in memory may be on disk.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("the jobs on disk could not be read: {0}")]
-pub struct NotKnown(pub(super) String);
-
-impl Ground {
-    pub(super) fn new(
-        state: StateDir,
-        launcher: Launcher,
-        boot_id: host::BootId,
-        pool: Arc<Pool>,
-    ) -> Ground {
-        Ground {
-            state,
-            launcher,
-            boot_id,
-            pool,
-            known: watch::Sender::new(None),
-            ended: Notify::new(),
-            counted: watch::Sender::new(()),
-            settling: Semaphore::new(SETTLING),
-            index: Mutex::default(),
-            table: Mutex::default(),
-            left: Mutex::default(),
-        }
-    }
-
-    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Nothing until it has been read.
-    pub(super) fn index(&self) -> MutexGuard<'_, Option<Index>> {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn leave(&self, name: String, reason: String) {
-        self.left().insert(name, reason);
-    }
-
-    pub(super) fn take_back(&self, name: &str) {
-        self.left().remove(name);
-    }
-
-    pub(super) fn left(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Answers when the table has all jobs that are on disk.
-    ///
-    /// # Errors
-    /// [`NotKnown`].
-    pub(super) async fn all_known(&self) -> Result<(), NotKnown> {
-        let mut known = self.known.subscribe();
-        let known = known.wait_for(Option::is_some).await;
-        known.ok().and_then(|known| known.clone()).unwrap_or(Ok(()))
-    }
-}
-
+/// What a supervisor decides with.
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) ground: Arc<Ground>,

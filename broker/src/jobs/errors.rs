@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::core::NotKnown;
+use super::ground::NotKnown;
 use super::job::Unreachable;
 use super::retention::NoRoom;
 use super::state::Failure;

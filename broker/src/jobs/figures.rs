@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::core::Ground;
+use super::ground::Ground;
 use super::job::Job;
 use super::supervisor::Supervisor;
 use super::terms::Row;

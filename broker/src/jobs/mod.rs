@@ -8,6 +8,7 @@ mod errors;
 mod failure;
 mod figures;
 mod filter;
+mod ground;
 pub mod input;
 pub mod job;
 pub mod output;
@@ -26,12 +27,12 @@ mod table;
 pub mod terms;
 pub mod update;
 
-pub use core::NotKnown;
 pub use errors::{
     DeleteError, FindError, PauseError, SignalError, StartError, StopError, SupervisorError,
     UpdateError,
 };
 pub use figures::Figures;
 pub use filter::{Filter, Page};
+pub use ground::NotKnown;
 pub use retention::NoRoom;
 pub use supervisor::{Quarantined, Supervisor, Until};

@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::core::Ground;
+use super::ground::Ground;
 use super::job::Job;
 use super::quarantine;
 use super::state::{Contact, Snapshot, Totals};

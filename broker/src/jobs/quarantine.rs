@@ -13,7 +13,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use super::core::Ground;
+use super::ground::Ground;
 use crate::id::JobId;
 use crate::launch::accounts::Lease;
 use crate::launch::cgroup::Leaf;

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use job_api::units::show_size;
 use nix::sys::statvfs::{Statvfs, statvfs};
 
-use super::core::{Core, Ground};
+use super::core::Core;
+use super::ground::Ground;
 use super::past;
 use super::table::Table;
 use crate::config::{Floor, Retention};

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use job_shim::crash::{self, Point};
 use job_shim::wire::{Signal, Source, ToShim};
 
-use super::core::{Core, Ground};
+use super::core::Core;
 use super::errors::{SignalError, StopError};
+use super::ground::Ground;
 use super::job::{Job, StopAsked};
 use super::state::Snapshot;
 use super::supervisor::Supervisor;

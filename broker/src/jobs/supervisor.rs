@@ -9,9 +9,10 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::adopt;
-use super::core::{Core, Ground, NotKnown, Registered};
+use super::core::{Core, Registered};
 use super::errors::{DeleteError, FindError, StartError, SupervisorError};
 use super::filter::{Filter, Page};
+use super::ground::{Ground, NotKnown};
 use super::input::{self, InputError};
 use super::job::Job;
 use super::output::{OutputError, OutputReader, Range};

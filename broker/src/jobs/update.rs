@@ -9,8 +9,9 @@ use std::time::Duration;
 use job_shim::crash::{self, Point};
 use job_shim::wire::ToShim;
 
-use super::core::{Core, Ground};
+use super::core::Core;
 use super::errors::UpdateError;
+use super::ground::Ground;
 use super::job::{Job, Unreachable};
 use super::state::State;
 use super::supervisor::Supervisor;
