@@ -1,7 +1,6 @@
 //! Between the contract's messages and the supervisor's types.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
 
 use job_api::v1;
 use job_shim::index::Stream;
@@ -11,6 +10,7 @@ use tonic::Status;
 
 use super::limits::{self, Beside};
 use super::refuse;
+use super::time::{duration, nanoseconds, timestamp};
 use crate::host::{self, BootId};
 use crate::jobs::job::Job;
 use crate::jobs::output::Range;
@@ -55,32 +55,6 @@ pub(super) fn wish(spec: v1::JobSpec) -> Result<Wish, Status> {
         output_policy,
         stdin: spec.stdin,
     })
-}
-
-/// A duration from outside: not negative, and in the range that std has.
-pub(super) fn duration(
-    field: &str,
-    value: Option<prost_types::Duration>,
-) -> Result<Option<Duration>, Status> {
-    let convert = |value: prost_types::Duration| {
-        // Looked at before the conversion, which panics on the most negative ones.
-        let is_negative = value.seconds < 0 || value.nanos < 0;
-        let time = Some(value).filter(|_| !is_negative).and_then(|value| value.try_into().ok());
-        time.ok_or_else(|| refuse::field(field, "must not be negative".into()))
-    };
-    value.map(convert).transpose()
-}
-
-fn nanoseconds(field: &'static str, time: Option<Timestamp>) -> Result<Option<u64>, Status> {
-    let convert = |time: Timestamp| {
-        let seconds = u64::try_from(time.seconds).ok().and_then(|s| s.checked_mul(1_000_000_000));
-        let nanos = u64::try_from(time.nanos).ok();
-        seconds
-            .zip(nanos)
-            .and_then(|(s, n)| s.checked_add(n))
-            .ok_or_else(|| refuse::field(field, "must be between the years 1970 and 2554".into()))
-    };
-    time.map(convert).transpose()
 }
 
 pub(super) fn filter(request: v1::ListJobsRequest) -> Result<Filter, Status> {
@@ -128,11 +102,6 @@ pub(super) fn stream(stream: Stream) -> v1::OutputStream {
         Stream::Stdout => v1::OutputStream::Out,
         Stream::Stderr => v1::OutputStream::Err,
     }
-}
-
-pub(super) fn timestamp(ns: u64) -> Timestamp {
-    // Both fit: 2^64 nanoseconds are 585 years.
-    Timestamp { seconds: (ns / 1_000_000_000) as i64, nanos: (ns % 1_000_000_000) as i32 }
 }
 
 /// A job as the contract shows it.

@@ -5,15 +5,14 @@ use std::time::Duration;
 use job_api::v1;
 use tonic::Status;
 
-use super::convert::{duration, timestamp};
 use super::refuse;
+use super::time::{duration, timestamp};
 use crate::jobs::Figures;
 use crate::jobs::job::Job;
-use crate::jobs::terms::Row;
 use crate::jobs::update::Change;
 use crate::launch::tree::{CONTROLLERS, Tree};
 use crate::launch::usage::{self, Usage};
-use crate::limits::{DiskName, IoRule, Knob, Limits, MAX, Rlimit};
+use crate::limits::{DiskName, IoRule, Knob, Limits, MAX, Rlimit, Row};
 use crate::store::records::ChangeRecord;
 
 /// The times and the output are beside the message `Limits` in the contract, and among them here.

@@ -5,6 +5,7 @@ mod convert;
 mod limits;
 mod refuse;
 mod streams;
+mod time;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -161,7 +162,7 @@ impl JobService for Grpc {
             v1::wait_job_request::Until::End => Until::End,
             _ => Until::Exit,
         };
-        let within = convert::duration("timeout", request.timeout)?;
+        let within = time::duration("timeout", request.timeout)?;
         let mut closing = self.closing.clone();
         let done = tokio::select! {
             done = self.supervisor.wait(&job, until, within) => done,
@@ -177,7 +178,7 @@ impl JobService for Grpc {
         let caller = self.caller(&request)?;
         let request = request.get_ref();
         let job = self.job(&caller, &request.id).await?;
-        let grace = convert::duration("grace", request.grace)?;
+        let grace = time::duration("grace", request.grace)?;
         self.supervisor.stop(&job, grace).await.map_err(refuse::stop)?;
         Ok(Response::new(v1::StopJobResponse { job: self.show(&job) }))
     }

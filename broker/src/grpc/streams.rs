@@ -10,7 +10,7 @@ use job_shim::wire::InputAck;
 use tokio::sync::watch;
 use tonic::{Status, Streaming};
 
-use super::{convert, refuse};
+use super::{convert, refuse, time};
 use crate::authorize::Authorized;
 use crate::jobs::Supervisor;
 use crate::jobs::job::Job;
@@ -56,7 +56,7 @@ fn chunk(piece: Piece) -> v1::StreamOutputResponse {
         stream: convert::stream(piece.stream).into(),
         offset: piece.offset,
         data: piece.data.into(),
-        time: Some(convert::timestamp(piece.time_ns)),
+        time: Some(time::timestamp(piece.time_ns)),
     };
     v1::StreamOutputResponse { kind: Some(Kind::Chunk(chunk)) }
 }

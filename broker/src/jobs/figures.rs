@@ -7,11 +7,10 @@ use std::time::Duration;
 use super::ground::Ground;
 use super::job::Job;
 use super::supervisor::Supervisor;
-use super::terms::Row;
 use crate::authorize::Authorized;
 use crate::launch::limits::readings;
 use crate::launch::usage::Usage;
-use crate::limits::Knob;
+use crate::limits::{Knob, Row};
 use crate::store::records::{self, FinalRecord};
 
 /// The figures of a job.

@@ -3,12 +3,11 @@
 use std::fmt;
 
 use job_shim::wire;
-use serde::{Deserialize, Serialize};
 
 use super::spec::JobSpec;
 use crate::host;
 use crate::launch::limits::{Found, Plan, Reading, Unenforceable};
-use crate::limits::{ByDefault, Knob, LimitTables, Limits, MAX, Rlimit};
+use crate::limits::{ByDefault, Knob, LimitTables, Limits, MAX, Rlimit, Row};
 use crate::store::records::{ChangeRecord, SpecRecord};
 
 /// What a job may use, and since when.
@@ -24,24 +23,6 @@ pub struct Terms {
     pub changes: Vec<ChangeRecord>,
     /// What the shim says that it sees to; unknown until it has said so.
     pub told: Option<wire::Limits>,
-}
-
-/// One limit, in the kernel's own words, for whoever asks what a job may use.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Row {
-    /// `memory.max`, `io.max 8:0`, `rlimit nofile`, `time_limit`.
-    pub name: String,
-    /// Empty where nobody has asked.
-    pub requested: String,
-    /// As read back.
-    pub applied: Option<String>,
-    /// The tightest on the way up.
-    pub effective: Option<String>,
-    /// The cgroup above the job's that is tighter.
-    pub bound_by: String,
-    /// It was not the job that asked.
-    pub is_default: bool,
 }
 
 impl Terms {

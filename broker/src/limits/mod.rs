@@ -4,6 +4,7 @@
 mod io;
 mod knob;
 mod rlimit;
+mod row;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,6 +16,7 @@ pub use io::{DiskName, IoRule, Rate};
 pub use job_api::units::MAX;
 pub use knob::Knob;
 pub use rlimit::Rlimit;
+pub use row::Row;
 
 /// The period of `cpu.max` where nobody says another, in microseconds; the kernel's own default.
 pub const CPU_PERIOD: u64 = 100_000;

@@ -16,9 +16,9 @@ use crate::id::JobId;
 use crate::identity::Identity;
 use crate::jobs::spec::JobSpec;
 use crate::jobs::state::{Failure, State, Totals};
-use crate::jobs::terms::Row;
 use crate::launch::limits::Found;
 use crate::launch::usage::Usage;
+use crate::limits::Row;
 
 /// The major version of these records.
 pub const FORMAT: u32 = 1;
