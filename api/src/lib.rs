@@ -1,9 +1,9 @@
 //! The public contract of the job broker, for Rust.
 //!
-//! `v1` is generated from `proto/job/v1/job.proto`; [`client`] connects to a broker over mutual
-//! TLS 1.3, [`refusal`] finds out why one does not stay; [`units`] reads and writes the sizes,
-//! durations, rates and CPUs that people type; [`names`] holds the grammar of everything a user may
-//! name; [`signals`] their names and numbers.
+//! `v1` is generated from `proto/job/v1/job.proto`, its messages encoded by [`codec`]; [`client`]
+//! connects to a broker over mutual TLS 1.3, [`refusal`] finds out why one does not stay; [`units`]
+//! reads and writes the sizes, durations, rates and CPUs that people type; [`names`] holds the
+//! grammar of everything a user may name; [`signals`] their names and numbers.
 
 pub mod client;
 pub mod codec;

@@ -37,6 +37,7 @@ pub struct Env {
     users: Mutex<HashMap<String, Issued>>,
     log: Log,
     port: u16,
+    /// A variable of brokers: where they die, or wait.
     told: Option<(&'static str, String)>,
     admins: Vec<String>,
     jobs: Vec<String>,
