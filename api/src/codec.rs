@@ -63,3 +63,38 @@ impl<T: Message> Encoder for ExactEncoder<T> {
         BufferSettings::new(BUFFER, TOGETHER)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use std::pin::Pin;
+    use std::task::{Context, Poll, Waker};
+
+    use tonic::codec::EncodeBody;
+    use tonic::codegen::{Body, tokio_stream};
+
+    use super::*;
+    use crate::v1::{OutputChunk, StreamOutputResponse, stream_output_response::Kind};
+
+    #[test]
+    fn a_chunk_of_output_takes_a_buffer_of_its_size() {
+        let time = Some(prost_types::Timestamp { seconds: 1, nanos: 1 });
+        let chunk = OutputChunk { data: vec![7; 100_000].into(), time, ..Default::default() };
+        let message = StreamOutputResponse { kind: Some(Kind::Chunk(chunk)) };
+        let length = message.encoded_len() + 5; // with gRPC's prefix
+
+        let encoder = ExactCodec::<_, StreamOutputResponse>::default().encoder();
+        let messages = tokio_stream::once(Ok(message));
+        let mut body = Box::pin(EncodeBody::new_client(encoder, messages, None, None));
+        let mut context = Context::from_waker(Waker::noop());
+        let Poll::Ready(Some(Ok(frame))) = Pin::as_mut(&mut body).poll_frame(&mut context) else {
+            panic!("nothing is encoded")
+        };
+        let data = frame.into_data().unwrap();
+        drop(body); // nobody else has the buffer
+        let buffer = data.try_into_mut().unwrap();
+        assert_eq!(buffer.len(), length);
+        assert!(buffer.capacity() < length + BUFFER, "{} for {length}", buffer.capacity());
+    }
+}

@@ -303,5 +303,7 @@ async fn removal_ends_jobs_in_good_order_and_keeps_data_which_purging_removes() 
     for path in ["/var/lib/job-broker", "/etc/job-broker", "/run/job-broker"] {
         assert!(!Path::new(path).exists(), "{path}");
     }
+    let (succeeded, said) = try_install(&packages().0);
+    assert!(succeeded && said.contains("job-certs init --dir /etc/job-broker/pki"), "{said}");
     Host::ready().client().await;
 }

@@ -293,7 +293,7 @@ mod tests {
         assert_eq!(verdict(Floor::Share(0.0)), Ok(()));
         let all = found.blocks() * found.fragment_size();
         assert!(matches!(verdict(Floor::Bytes(all + 1)), Err(NoRoom::Space { .. })));
-        let said = verdict(Floor::Share(0.9999)).unwrap_err().to_string();
+        let said = verdict(Floor::Share(1.5)).unwrap_err().to_string();
         assert!(said.contains("retention.min_free") && said.contains("free"), "{said}");
     }
 }
