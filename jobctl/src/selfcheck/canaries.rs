@@ -8,6 +8,9 @@ use super::judges::{CPUS, MEMORY, NOFILE, OUTPUT, PIDS, WRITE_BPS};
 
 const SECOND: prost_types::Duration = prost_types::Duration { seconds: 1, nanos: 0 };
 
+/// Until a canary has come to its point, in milliseconds: for a host that has little time to give.
+const PATIENCE: u64 = 20_000;
+
 const PLAIN: Canary = Canary {
     name: "",
     script: "",
@@ -32,8 +35,8 @@ pub(crate) const CANARIES: &[Canary] = &[
         limits: |spec, _| {
             limited(spec, Limits { memory_max_bytes: Some(MEMORY), ..Limits::default() });
         },
-        beside: Some("exec sleep 60"),
-        course: &[Step::End(10_000)],
+        beside: Some("exec sleep 90"),
+        course: &[Step::End(PATIENCE)],
         checks: &[
             Check { name: "memory", asked: "64 MiB, then killed", judge: judges::memory },
             Check { name: "neighbour", asked: "runs on beside it", judge: judges::neighbour },
@@ -45,14 +48,14 @@ pub(crate) const CANARIES: &[Canary] = &[
         name: "pids",
         // Whoever cannot fork stays, as a sleep. At most 127 processes, where nothing stops it.
         script: "bomb() {\n\
-            trap 'exec sleep 60' EXIT\n\
+            trap 'exec sleep 90' EXIT\n\
             [ $1 -gt 0 ] || exit\n\
             bomb $(($1 - 1)) & bomb $(($1 - 1)) & wait\n\
             }\n\
             bomb 6 2>/dev/null",
         limits: |spec, _| limited(spec, Limits { pids_max: Some(PIDS), ..Limits::default() }),
         course: &[
-            Step::Until(judges::has_met_pids_max, 4_000),
+            Step::Until(judges::has_met_pids_max, PATIENCE),
             Step::Sleep(300),
             Step::Read,
             Step::Stop(500),
@@ -87,15 +90,15 @@ pub(crate) const CANARIES: &[Canary] = &[
         name: "cpu-time",
         script: "while :; do :; done",
         limits: |spec, _| spec.cpu_time_limit = Some(SECOND),
-        course: &[Step::End(15_000)],
+        course: &[Step::End(PATIENCE)],
         checks: &[Check { name: "cpu time", asked: "1 s of CPU time", judge: judges::cpu_time }],
         ..PLAIN
     },
     Canary {
         name: "time",
-        script: "exec sleep 60",
+        script: "exec sleep 90",
         limits: |spec, _| spec.time_limit = Some(SECOND),
-        course: &[Step::End(10_000)],
+        course: &[Step::End(PATIENCE)],
         checks: &[Check { name: "deadline", asked: "1 s", judge: judges::deadline }],
         ..PLAIN
     },
@@ -121,7 +124,7 @@ pub(crate) const CANARIES: &[Canary] = &[
             spec.output_limit_bytes = OUTPUT;
             spec.set_output_policy(OutputPolicy::Kill);
         },
-        course: &[Step::End(10_000)],
+        course: &[Step::End(PATIENCE)],
         checks: &[Check { name: "output", asked: "1 MiB, then ended", judge: judges::output }],
         ..PLAIN
     },
@@ -132,7 +135,7 @@ pub(crate) const CANARIES: &[Canary] = &[
             let nofile = Rlimit { name: "nofile".into(), soft: NOFILE, hard: NOFILE };
             limited(spec, Limits { rlimits: vec![nofile], ..Limits::default() });
         },
-        course: &[Step::End(5_000)],
+        course: &[Step::End(PATIENCE)],
         checks: &[Check { name: "ulimit", asked: "16 open files", judge: judges::nofile }],
         ..PLAIN
     },
@@ -156,11 +159,11 @@ pub(crate) const CANARIES: &[Canary] = &[
         name: "escape",
         // In sessions of their own, without a parent, deaf to the stop signal.
         script: "trap '' TERM\n\
-            setsid -f sh -c 'setsid -f sleep 60; exec sleep 60'\n\
-            setsid -f sleep 60\n\
-            echo ready; exec sleep 60",
+            setsid -f sh -c 'setsid -f sleep 90; exec sleep 90'\n\
+            setsid -f sleep 90\n\
+            echo ready; exec sleep 90",
         course: &[
-            Step::Until(judges::has_said_something, 4_000),
+            Step::Until(judges::has_said_something, PATIENCE),
             Step::Sleep(300),
             Step::Read,
             Step::Stop(500),
@@ -175,8 +178,8 @@ pub(crate) const CANARIES: &[Canary] = &[
     },
     Canary {
         name: "holder",
-        script: "sleep 60 & exit 0",
-        course: &[Step::Exit(3_000), Step::End(10_000)],
+        script: "sleep 90 & exit 0",
+        course: &[Step::Exit(PATIENCE), Step::End(PATIENCE)],
         checks: &[Check {
             name: "end",
             asked: "with a process that holds stdout",

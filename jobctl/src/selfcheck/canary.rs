@@ -104,16 +104,23 @@ impl Finding {
     pub(crate) fn unchecked(measured: impl Into<String>, reason: impl Into<String>) -> Finding {
         Finding { measured: measured.into(), verdict: Verdict::Unchecked(reason.into()) }
     }
+
+    /// Another look would tell the same.
+    pub(crate) fn is_settled(&self) -> bool {
+        matches!(self.verdict, Verdict::Enforced | Verdict::Refused(_))
+    }
 }
 
 pub(crate) struct Row {
     pub(crate) check: &'static str,
     pub(crate) asked: &'static str,
     pub(crate) finding: Finding,
+    /// The how manieth it was, from 1.
+    pub(crate) look: usize,
 }
 
 impl Canary {
-    pub(crate) fn judged(&self, outcome: &Result<Evidence, Unmeasured>) -> Vec<Row> {
+    pub(crate) fn judged(&self, outcome: &Result<Evidence, Unmeasured>, look: usize) -> Vec<Row> {
         let finding = |check: &Check| match outcome {
             Ok(evidence) => (check.judge)(evidence),
             Err(Unmeasured::Refused(reason)) => {
@@ -123,8 +130,12 @@ impl Canary {
             Err(Unmeasured::Lost(_)) => Finding::unchecked("", "the connection was lost"),
             Err(Unmeasured::Interrupted) => Finding::unchecked("", "interrupted"),
         };
-        let row =
-            |check: &Check| Row { check: check.name, asked: check.asked, finding: finding(check) };
+        let row = |check: &Check| Row {
+            check: check.name,
+            asked: check.asked,
+            finding: finding(check),
+            look,
+        };
         self.checks.iter().map(row).collect()
     }
 }

@@ -21,7 +21,7 @@ use crate::failure::{answered, is_transient, say};
 type Outcome<T> = std::result::Result<T, Unmeasured>;
 
 /// Every canary's deadline, so that none stays where we cannot stop it.
-const DEADLINE: prost_types::Duration = prost_types::Duration { seconds: 30, nanos: 0 };
+const DEADLINE: prost_types::Duration = prost_types::Duration { seconds: 60, nanos: 0 };
 /// Between two looks at a canary that is to come to a point.
 const LOOK: Duration = Duration::from_millis(100);
 /// From the kill to the removal.
@@ -52,6 +52,10 @@ impl Ground {
     pub(crate) fn how_to_remove(&self) -> String {
         let run = &self.run;
         format!("left; to remove the canaries: jobctl rm -f $(jobctl ps -aq -l selfcheck={run})")
+    }
+
+    pub(crate) fn is_interrupted(&self) -> bool {
+        *self.interrupted.borrow()
     }
 
     async fn interrupted(&self) {
@@ -174,7 +178,7 @@ pub(crate) async fn measure(ground: &Ground, canary: &Canary) -> Outcome<Evidenc
 }
 
 async fn observed(ground: &Ground, canary: &Canary, jobs: &mut Vec<String>) -> Outcome<Evidence> {
-    if *ground.interrupted.borrow() {
+    if ground.is_interrupted() {
         return Err(Unmeasured::Interrupted);
     }
     // Starts are not given up half-way: what came of them would stay.

@@ -25,6 +25,9 @@ use crate::selfcheck::course::Ground;
 use crate::text::escape;
 use crate::{show, sink};
 
+/// How often a canary is looked at.
+const LOOKS: usize = 3;
+
 /// `jobctl admin selfcheck`: the exit status.
 pub(crate) async fn selfcheck(global: &Global, command: Selfcheck) -> Result<i32> {
     if !command.directory.starts_with('/') {
@@ -36,7 +39,7 @@ pub(crate) async fn selfcheck(global: &Global, command: Selfcheck) -> Result<i32
     admins_only(&broker).await?;
     let mut signals = Signals::new()?;
     if !global.quiet {
-        say(&format!("checking {}; this takes up to 20 s", escape(&broker.addr)));
+        say(&format!("checking {}; this takes 15 s, longer on a busy host", escape(&broker.addr)));
     }
     let (interrupt, interrupted) = watch::channel(false);
     let ground = Rc::new(Ground::new(broker, command.directory.clone(), interrupted));
@@ -86,24 +89,39 @@ async fn all(ground: Rc<Ground>) -> Result<Vec<Row>> {
     let mut tasks = JoinSet::new();
     for (place, canary) in together {
         let ground = Rc::clone(&ground);
-        tasks.spawn_local(async move { (place, rows(&ground, canary).await) });
+        tasks.spawn_local(async move { look(&ground, canary, 1).await.map(|rows| (place, rows)) });
     }
-    let mut found = tasks.join_all().await;
+    let mut found = tasks.join_all().await.into_iter().collect::<Result<Vec<_>>>()?;
     for (place, canary) in alone {
-        found.push((place, rows(&ground, canary).await));
+        found.push((place, look(&ground, canary, 1).await?));
     }
     found.sort_by_key(|(place, _)| *place);
     let mut all = Vec::new();
-    for (_, rows) in found {
-        all.extend(rows?);
+    for (place, rows) in found {
+        all.extend(looked_at_again(&ground, &CANARIES[place], rows).await?);
     }
     Ok(all)
 }
 
-async fn rows(ground: &Ground, canary: &'static Canary) -> Result<Vec<Row>> {
+/// Until its checks are settled: what a busy host has held up passes, what is not enforced stays.
+async fn looked_at_again(
+    ground: &Ground,
+    canary: &'static Canary,
+    mut rows: Vec<Row>,
+) -> Result<Vec<Row>> {
+    for number in 2..=LOOKS {
+        if ground.is_interrupted() || rows.iter().all(|row| row.finding.is_settled()) {
+            break;
+        }
+        rows = look(ground, canary, number).await?;
+    }
+    Ok(rows)
+}
+
+async fn look(ground: &Ground, canary: &'static Canary, number: usize) -> Result<Vec<Row>> {
     match course::measure(ground, canary).await {
         Err(Unmeasured::Lost(failure)) => Err(*failure),
-        outcome => Ok(canary.judged(&outcome)),
+        outcome => Ok(canary.judged(&outcome, number)),
     }
 }
 

@@ -22,8 +22,9 @@ pub(crate) fn status(rows: &[Row]) -> i32 {
 }
 
 pub(crate) fn summary(rows: &[Row]) -> String {
-    let bad = bad(rows).count();
-    format!("{} of {} enforced", rows.len() - bad, rows.len())
+    let bad: Vec<_> = bad(rows).map(|row| row.check).collect();
+    let others = if bad.is_empty() { String::new() } else { format!("; not: {}", bad.join(", ")) };
+    format!("{} of {} enforced{others}", rows.len() - bad.len(), rows.len())
 }
 
 fn bad(rows: &[Row]) -> impl Iterator<Item = &Row> {
@@ -42,14 +43,15 @@ fn table(rows: &[Row], directory: &str) -> String {
             "" => "-",
             measured => measured,
         };
-        let verdict = in_words(&row.finding.verdict);
+        let verdict = in_words(&row.finding.verdict, row.look);
         table.row(vec![row.check.to_owned(), asked(row, directory), measured.to_owned(), verdict]);
     }
     table.shown(None)
 }
 
-fn in_words(verdict: &Verdict) -> String {
+fn in_words(verdict: &Verdict, look: usize) -> String {
     match verdict {
+        Verdict::Enforced if look > 1 => format!("enforced, seen at look {look}"),
         Verdict::Enforced => "enforced".to_owned(),
         Verdict::NotEnforced => "NOT ENFORCED".to_owned(),
         Verdict::Refused(reason) => format!("refused: {reason}"),
@@ -71,6 +73,7 @@ fn document(rows: &[Row], directory: &str) -> Value {
             "measured": row.finding.measured,
             "verdict": verdict,
             "reason": reason,
+            "looks": row.look,
         })
     };
     let checks: Vec<Value> = rows.iter().map(check).collect();
@@ -84,7 +87,7 @@ mod tests {
 
     fn row(check: &'static str, verdict: Verdict) -> Row {
         let finding = Finding { measured: "5.1 MB/s".into(), verdict };
-        Row { check, asked: "5 MB/s to DIR", finding }
+        Row { check, asked: "5 MB/s to DIR", finding, look: 1 }
     }
 
     fn rows() -> Vec<Row> {
@@ -96,7 +99,8 @@ mod tests {
     fn what_is_refused_is_not_enforced_here() {
         assert_eq!(status(&rows()), 1);
         assert_eq!(status(&rows()[..1]), 0);
-        assert_eq!(summary(&rows()), "1 of 2 enforced");
+        assert_eq!(summary(&rows()), "1 of 2 enforced; not: memory");
+        assert_eq!(summary(&rows()[..1]), "1 of 1 enforced");
     }
 
     #[test]
@@ -107,11 +111,20 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_seen_at_once_is_told() {
+        let late = Row { look: 2, ..row("io", Verdict::Enforced) };
+        assert_eq!(status(std::slice::from_ref(&late)), 0);
+        let text = shown(&[late], "/srv", None).expect("prints");
+        assert!(text.ends_with("enforced, seen at look 2\n"), "{text}");
+    }
+
+    #[test]
     fn a_document_has_words_for_programs() {
         let text = shown(&rows(), "/srv", Some(Format::Json)).expect("prints");
         let value: Value = serde_json::from_str(&text).expect("is JSON");
         assert_eq!(value["enforced"], false);
         assert_eq!(value["checks"][0]["verdict"], "enforced");
+        assert_eq!(value["checks"][0]["looks"], 1);
         assert_eq!(value["checks"][1]["verdict"], "refused");
         assert_eq!(value["checks"][1]["asked"], "5 MB/s to /srv");
         assert_eq!(shown(&rows(), "/", Some(Format::Name)).expect("prints"), "memory\n");
