@@ -57,7 +57,6 @@ async fn there_and_back(first: Programs, second: Programs) {
         client = env.client("user-a").await;
         let adopted = api::job(&mut client, &asked.id).await;
         assert_eq!(adopted.state(), State::Running, "{adopted:?}");
-        assert!(adopted.started_at.is_some(), "what the shim tells is understood: {adopted:?}");
         let update = UpdateJobRequest {
             id: asked.id.clone(),
             time_limit: Some(api::duration(Duration::from_secs(900))),
@@ -65,6 +64,7 @@ async fn there_and_back(first: Programs, second: Programs) {
         };
         let updated = api::update(&mut client, update).await.unwrap();
         assert_eq!(api::limit(&updated, "time_limit").applied(), "900s", "{updated:?}");
+        assert!(updated.started_at.is_some(), "what the shim tells is understood: {updated:?}");
         api::stop(&mut client, &asked.id, Duration::from_secs(30)).await;
         let stopped = api::ended(&mut client, &asked.id).await;
         assert_eq!((stopped.cause(), stopped.exit_code), (Cause::Stopped, Some(3)), "{stopped:?}");
