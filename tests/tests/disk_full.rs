@@ -98,11 +98,11 @@ async fn a_full_disk_does_not_lose_how_a_job_ended() {
         let record = fs::read(env.job_dir(&id).join("exit")).unwrap();
         assert!(record.iter().any(|byte| *byte != 0), "the exit record is there");
         fs::remove_file(filler).unwrap();
-        if broker {
-            env.restart_broker();
-        } else {
+        if !broker {
             env.start_broker();
         }
+        until("it is on record", || env.job_dir(&id).join("final.json").exists().then_some(()));
+        env.restart_broker();
         let mut client = env.client("user-a").await;
         let job = api::ended(&mut client, &id).await;
         let ended = (job.state(), job.cause(), job.exit_code);
@@ -139,5 +139,33 @@ async fn a_job_that_a_full_disk_blocks_is_stopped_and_meets_its_deadline() {
         let lines = output.stdout.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         oracle::verify('o', &output.stdout[..lines]).unwrap();
     }
+    env.assert_clean();
+}
+
+/// FAULTS 23, 24: nobody else could stop and remove what has filled it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn on_a_full_disk_a_broker_starts_and_jobs_are_stopped_and_removed() {
+    let mut env = start();
+    let gate = env.gate();
+    let mut client = env.client("user-a").await;
+    let writer = api::start(&mut client, writer(&env, &gate)).await.id;
+    let kept = api::start(&mut client, api::script("head -c 4M /dev/zero")).await.id;
+    api::ended(&mut client, &kept).await;
+    let filler = fill(&env);
+    gate.open();
+    api::becomes(&mut client, &writer, is_blocked).await;
+    env.kill_broker();
+    env.start_broker();
+
+    let mut client = env.client("user-a").await;
+    api::stop(&mut client, &writer, Duration::ZERO).await;
+    assert_eq!(api::exited(&mut client, &writer).await.signal, Some(9));
+    env.jobctl("user-a", &["rm", &kept]).expect(0);
+    assert!(!env.job_dir(&kept).exists());
+    // Which makes room for what the pipes of the other one still hold.
+    env.jobctl("user-a", &["wait", "--until", "end", "-q", &writer]).expect(137);
+    env.jobctl("user-a", &["rm", &writer]).expect(0);
+    fs::remove_file(filler).unwrap();
+    assert_eq!(env.jobctl("user-a", &["run", "--", "echo", "on"]).out(), "on\n");
     env.assert_clean();
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,18 +15,17 @@ use super::attend::{attend, settle};
 use super::ground::{Ground, NotKnown};
 use super::job::Job;
 use super::past;
+use super::process;
 use super::quarantine;
 use super::recover::{Facts, Verdict, decide};
 use super::state::{Contact, Event, Failure, Snapshot, State};
 use super::stop;
 use super::table::Table;
 use super::update;
-use crate::host;
 use crate::id::JobId;
 use crate::store::damage;
 use crate::store::index::{Index, Stamp, Summary};
 use crate::store::records::{self, FinalRecord, SpawnRecord, SpecRecord};
-use crate::sys;
 
 /// What became of one job.
 enum Taken {
@@ -43,7 +42,7 @@ enum Taken {
 pub(super) fn adopt_live(ground: &Arc<Ground>) -> io::Result<()> {
     for id in ground.launcher.tree().jobs()? {
         if !ground.state.job(id).exists() {
-            tracing::warn!(job = %id, "it has a cgroup and no directory; it is left alone");
+            remove_remnant(ground, id);
             continue;
         }
         match take_in(ground, id) {
@@ -53,6 +52,16 @@ pub(super) fn adopt_live(ground: &Arc<Ground>) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// A cgroup without a directory: of a job that was removed while its cgroup could not be.
+fn remove_remnant(ground: &Arc<Ground>, id: JobId) {
+    let mut shims = ground.launcher.tree().job(id).shims().into_iter();
+    if shims.all(|pid| matches!(process::living(pid), Ok(None))) {
+        sweep(ground, id);
+    } else {
+        tracing::warn!(job = %id, "it has a shim and no directory; it is left alone");
+    }
 }
 
 /// Takes over all others, and then has the whole table. Blocks; must be called within the runtime.
@@ -92,8 +101,8 @@ struct Rest {
 fn read_rest(ground: &Arc<Ground>) -> io::Result<Rest> {
     quarantine::recall(ground)?;
     let (ids, strangers) = ground.state.list()?;
-    for name in strangers {
-        ground.leave(name, "its name is no job id".into());
+    for (name, reason) in strangers {
+        ground.leave(name, reason);
     }
     let (index, mut over) = match ground.state.index() {
         Ok((index, over)) => (Some(index), over),
@@ -168,8 +177,7 @@ fn take_in(ground: &Arc<Ground>, id: JobId) -> Taken {
         if quarantine::is_damage(&e) {
             quarantine::set_aside(ground, id, &e, None);
         } else {
-            tracing::error!(job = %id, "left alone, since it cannot be read: {e}");
-            ground.leave(id.to_string(), e.to_string());
+            quarantine::leave_alone(ground, id, &e);
         }
         Taken::Nothing
     })
@@ -198,8 +206,8 @@ fn take_over(ground: &Arc<Ground>, id: JobId) -> io::Result<Taken> {
         }
         Verdict::Adopt => {
             let job = job(record, Snapshot { contact: Contact::Recovering, ..running() });
-            if is_changing {
-                update::finish(ground, &job)?;
+            if let Some(Err(e)) = is_changing.then(|| update::finish(ground, &job)) {
+                tracing::error!(job = %id, "a change of its limits cannot be put on record: {e}");
             }
             if ground.launcher.tree().job(id).is_frozen() {
                 job.apply(Event::Paused);
@@ -259,8 +267,7 @@ fn discard(ground: &Ground, id: JobId) -> io::Result<Taken> {
     }
 }
 
-/// What is on disk; and, if the shim lives, its pidfd. The pidfd first, then the start time: a
-/// stranger that has the pid now has another one, and is left alone.
+/// What is on disk; and, if the shim lives, its pidfd.
 fn facts(ground: &Ground, id: JobId, record: &SpecRecord) -> io::Result<(Facts, Option<OwnedFd>)> {
     let dir = ground.state.job(id);
     let finished = records::load::<FinalRecord>(&dir, records::FINAL)?;
@@ -270,13 +277,7 @@ fn facts(ground: &Ground, id: JobId, record: &SpecRecord) -> io::Result<(Facts, 
     let same_boot = *record.boot_id.as_bytes() == ground.boot_id;
     let spawned: Option<SpawnRecord> =
         if same_boot { records::load(&dir, records::SPAWN)? } else { None };
-    let pidfd = spawned.as_ref().and_then(|spawned| {
-        let pidfd = sys::pidfd_open(spawned.shim_pid).ok()?;
-        let start_time = host::start_time(spawned.shim_pid).ok()?;
-        // Ended and not reaped yet, by whoever has inherited it, is ended.
-        (start_time == spawned.shim_start_time && !sys::pidfd_has_ended(pidfd.as_fd()))
-            .then_some(pidfd)
-    });
+    let pidfd = spawned.as_ref().map_or(Ok(None), process::of)?;
     let exit = records::load_exit(&dir, record.boot_id.as_bytes())?;
     Ok((Facts { same_boot, shim_lives: pidfd.is_some(), spawned, exit, finished }, pidfd))
 }

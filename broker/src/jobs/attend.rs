@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use job_shim::crash::{self, Point};
 use job_shim::frame;
 use job_shim::wire::{Failed, FromShim};
+use tokio::time::sleep;
 
 use super::contact;
 use super::failure::failure;
@@ -15,13 +17,16 @@ use super::figures::{self, Figures};
 use super::ground::Ground;
 use super::job::{Job, Link};
 use super::past;
+use super::process;
 use super::recover;
 use super::state::{Snapshot, Totals};
 use crate::host;
 use crate::launch::LaunchError;
 use crate::store::records::{self, FORMAT, FinalRecord};
 use crate::store::repair;
-use crate::sys;
+
+/// Between two tries to put an end on record: first and longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// Listens to the shim until it has ended, over `first` or a connection of its own making, and
 /// settles the job. A shim that lives and does not answer is asked again and again; meanwhile its
@@ -37,41 +42,44 @@ pub(super) async fn attend(
     // Last words that are still in the socket when this ends are not missed: they are on disk.
     tokio::select! {
         () = contact::keep(&ground, &job, first) => {}
-        () = ended(&pidfd) => {}
+        () = process::ended(&pidfd) => {}
     }
     settle(ground, job).await;
 }
 
-/// Answers when the process has ended, and reaps it if it is ours.
-async fn ended(pidfd: &Arc<OwnedFd>) {
-    match sys::watch_readable(Arc::clone(pidfd)) {
-        Ok(fd) => drop(fd.readable().await),
-        Err(e) => tracing::error!("cannot wait for a shim: {e}"),
-    }
-    sys::pidfd_reap(pidfd.as_fd());
-}
-
 /// The shim has ended: learns the end from its records, writes `final.json`, and removes cgroup
-/// and socket. Whatever is left in `work` is killed: nobody would keep its output.
+/// and socket. Whatever is left in `work` is killed: nobody would keep its output. What the disk does
+/// not take or give is tried again, for as long as nobody has removed the job.
 pub(super) async fn settle(ground: Arc<Ground>, job: Arc<Job>) {
     job.set_link(None);
     job.set_pidfd(None);
-    let turns = Arc::clone(&ground);
-    let _turn = turns.settling.acquire().await; // never closed
-    let settling = Arc::clone(&job);
-    let done = tokio::task::spawn_blocking(move || {
-        let written = settle_now(&ground, &settling);
-        settling.set_settled();
-        written.map(|()| past::shelve(&ground, settling.id()))
-    });
-    match done.await {
-        Ok(Ok(())) => {}
-        Ok(Err(e)) => tracing::error!(job = %job.id(), "cannot write its final record: {e}"),
-        Err(e) => {
-            tracing::error!(job = %job.id(), "settling failed: {e}");
-            job.set_settled();
+    let mut pause = PAUSES.0;
+    while let Err(e) = try_to_settle(&ground, &job).await {
+        if job.is_settled() && !ground.state.job(job.id()).exists() {
+            return; // somebody has removed it
         }
+        if pause == PAUSES.0 {
+            tracing::error!(job = %job.id(), "its end cannot be put on record yet: {e}");
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(PAUSES.1);
     }
+}
+
+/// One try. What panics is not tried again.
+async fn try_to_settle(ground: &Arc<Ground>, job: &Arc<Job>) -> io::Result<()> {
+    let _turn = ground.settling.acquire().await; // never closed
+    let (own, settling) = (Arc::clone(ground), Arc::clone(job));
+    let done = tokio::task::spawn_blocking(move || {
+        settle_now(&own, &settling)?;
+        past::shelve(&own, settling.id());
+        Ok(())
+    });
+    done.await.unwrap_or_else(|panic| {
+        tracing::error!(job = %job.id(), "settling failed: {panic}");
+        job.set_settled();
+        Ok(())
+    })
 }
 
 fn settle_now(ground: &Ground, job: &Job) -> io::Result<()> {
@@ -82,7 +90,7 @@ fn settle_now(ground: &Ground, job: &Job) -> io::Result<()> {
     }
     crash::at(Point::WorkKilled);
     let known = match job.snapshot() {
-        known if known.state.is_over() => known,
+        known if known.state.is_over() => doubt(ground, job, known)?,
         known => learn_end(ground, job, &known)?,
     };
     crash::at(Point::EndLearned);
@@ -90,10 +98,27 @@ fn settle_now(ground: &Ground, job: &Job) -> io::Result<()> {
     let written = write_final(ground, job, &known, figures::now(ground, job));
     crash::at(Point::EndRecorded);
     job.restore(known);
-    written?;
-    report(job);
-    ground.launcher.clean(job.id());
-    Ok(())
+    if !job.is_settled() {
+        report(job);
+        ground.launcher.clean(job.id());
+        job.set_settled();
+    }
+    written
+}
+
+/// A shim tells the end before the disk has all of the output, and records it after: should that
+/// have failed, the output may be less than was told.
+fn doubt(ground: &Ground, job: &Job, mut known: Snapshot) -> io::Result<Snapshot> {
+    if known.exited.is_none() || known.incomplete {
+        return Ok(known);
+    }
+    let boot_id = job.record().boot_id;
+    let exit = records::load_exit(&ground.state.job(job.id()), boot_id.as_bytes())?;
+    if exit.ended.is_none() {
+        tracing::warn!(job = %job.id(), "its shim has not recorded that its output is on the disk");
+        known.incomplete = true;
+    }
+    Ok(known)
 }
 
 /// For whoever reads the journal: how it ended, and whose doing that was.

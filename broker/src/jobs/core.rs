@@ -189,7 +189,7 @@ impl Core {
         self.runtime.spawn(attend::attend(ground, job, shim.pidfd, first));
     }
 
-    fn give_up(&self, job: &Job, failure: Failure) {
+    fn give_up(&self, job: &Arc<Job>, failure: Failure) {
         tracing::info!(job = %job.id(), "start failed: {failure}");
         let mut known = job.snapshot();
         if let Err(impossible) = known.apply(Event::StartFailed(failure), host::now_ns()) {
@@ -201,7 +201,16 @@ impl Core {
         job.set_settled();
         match written {
             Ok(()) => past::shelve(&self.ground, job.id()),
-            Err(e) => tracing::error!(job = %job.id(), "cannot write its final record: {e}"),
+            // It never came as far as having a directory: it is nothing but an answer.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                tracing::warn!(job = %job.id(), "it is not kept: there is no place for its record");
+                self.table().forget(job.id());
+                self.ground.counted.send_replace(());
+            }
+            Err(_) => {
+                let (ground, job) = (Arc::clone(&self.ground), Arc::clone(job));
+                self.runtime.spawn(attend::settle(ground, job));
+            }
         }
     }
 

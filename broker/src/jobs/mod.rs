@@ -15,6 +15,7 @@ pub mod output;
 mod past;
 mod pause;
 pub mod preflight;
+mod process;
 mod quarantine;
 pub mod recover;
 mod retention;

@@ -86,6 +86,9 @@ pub(super) fn remove(ground: &Ground, id: JobId) -> io::Result<bool> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {} // it never came as far as having one
         removed => removed?,
     }
+    if ground.launcher.tree().job(id).exists() {
+        ground.launcher.clean(id); // could not be removed at its end
+    }
     tidy(ground);
     Ok(true)
 }

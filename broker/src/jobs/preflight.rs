@@ -10,8 +10,8 @@ use job_shim::wire::{Probe, ToShim};
 use tokio::time::timeout;
 
 use super::contact::{self, Greeted};
+use super::process;
 use crate::config;
-use crate::host;
 use crate::id::JobId;
 use crate::launch::tree;
 use crate::store;
@@ -45,14 +45,15 @@ pub async fn look(config: &config::Jobs) -> Result<Vec<(JobId, Prospect)>, tree:
 
 async fn prospect(config: &config::Jobs, id: JobId) -> Prospect {
     let dir = store::jobs_in(&config.state_dir).join(id.to_string());
-    let spawned = match read(&dir) {
-        Ok(Some(spawned)) if lives(&spawned) => spawned,
-        Ok(_) => return Prospect::Over,
+    let living = |spawned: SpawnRecord| Ok(process::of(&spawned)?.map(|_| spawned));
+    let spawned = match read(&dir).and_then(|spawned| spawned.map_or(Ok(None), living)) {
+        Ok(Some(spawned)) => spawned,
+        Ok(None) => return Prospect::Over,
         Err(e) => return Prospect::Foreign(e.to_string()),
     };
     match probe(&config.run_dir.join(id.to_string()), &spawned).await {
         Ok(version) => Prospect::Adopted(version),
-        Err(_) if !lives(&spawned) => Prospect::Over,
+        Err(_) if matches!(process::of(&spawned), Ok(None)) => Prospect::Over,
         Err(e) if is_foreign(&e) => Prospect::Foreign(format!("its shim: {e}")),
         Err(e) => Prospect::Followed(e.to_string()),
     }
@@ -63,10 +64,6 @@ fn read(dir: &Path) -> io::Result<Option<SpawnRecord>> {
     let Some(spec) = records::load::<SpecRecord>(dir, records::SPEC)? else { return Ok(None) };
     records::load_exit(dir, spec.boot_id.as_bytes())?;
     records::load(dir, records::SPAWN)
-}
-
-fn lives(spawned: &SpawnRecord) -> bool {
-    host::start_time(spawned.shim_pid).is_ok_and(|start| start == spawned.shim_start_time)
 }
 
 async fn probe(socket: &Path, spawned: &SpawnRecord) -> io::Result<u16> {

@@ -10,16 +10,16 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::ground::Ground;
+use super::process;
 use crate::id::JobId;
 use crate::launch::accounts::Lease;
 use crate::launch::cgroup::Leaf;
 use crate::store::damage;
 use crate::store::records::RequestRecord;
-use crate::sys;
 
 /// Whether a record is damaged, rather than that the disk could not be asked.
 pub(super) fn is_damage(e: &io::Error) -> bool {
@@ -34,6 +34,53 @@ pub(super) fn set_aside(
     fault: &io::Error,
     request: Option<RequestRecord>,
 ) {
+    let (fault, request) = noted(ground, id, fault, request);
+    let shims = match Shims::of(ground, id) {
+        Ok(shims) => shims,
+        Err(e) => {
+            let reason =
+                format!("{fault}; left in place, since its shim cannot be looked for: {e}");
+            return leave(ground, id, reason);
+        }
+    };
+    if shims.living.is_empty() {
+        return move_away(ground, id, &fault, request.as_ref());
+    }
+    leave(ground, id, still_runs(ground, id, &fault));
+    let ground = Arc::clone(ground);
+    tokio::spawn(async move {
+        shims.ended().await;
+        let moving = move || {
+            ground.take_back(&id.to_string());
+            move_away(&ground, id, &fault, request.as_ref());
+        };
+        let _ = tokio::task::spawn_blocking(moving).await; // a panic is told where it happens
+    });
+}
+
+/// The disk, or this program, cannot read it now; a later broker may. It stays where it is, and what
+/// is its own stays so meanwhile: its request, and its uid while it runs. Blocks; must be called
+/// within the runtime.
+pub(super) fn leave_alone(ground: &Arc<Ground>, id: JobId, fault: &io::Error) {
+    let (fault, _) = noted(ground, id, fault, None);
+    let fault = format!("{fault}; a restart of the broker tries again");
+    match Shims::of(ground, id) {
+        Ok(shims) if shims.living.is_empty() => leave(ground, id, fault),
+        Ok(shims) => {
+            leave(ground, id, still_runs(ground, id, &fault));
+            tokio::spawn(shims.ended());
+        }
+        Err(e) => leave(ground, id, format!("{fault}; its shim cannot be looked for: {e}")),
+    }
+}
+
+/// Its request stays made, as far as anybody can tell which that is.
+fn noted(
+    ground: &Ground,
+    id: JobId,
+    fault: &io::Error,
+    request: Option<RequestRecord>,
+) -> (String, Option<RequestRecord>) {
     let request = request.or_else(|| damage::request(&ground.state.job(id)));
     let fault = match &request {
         Some(request) => {
@@ -44,33 +91,46 @@ pub(super) fn set_aside(
             format!("{fault}; the id of its request is lost, so that request may be made again")
         }
     };
-    let cgroup = ground.launcher.tree().job(id);
-    let shims: Vec<_> = cgroup.shims().into_iter().filter_map(living).collect();
-    if shims.is_empty() {
-        return move_away(ground, id, &fault, request.as_ref());
-    }
-    let work = cgroup.leaf(Leaf::Work);
-    let reason = format!(
+    (fault, request)
+}
+
+fn leave(ground: &Ground, id: JobId, reason: String) {
+    tracing::error!(job = %id, "left in place: {reason}");
+    ground.leave(id.to_string(), reason);
+}
+
+fn still_runs(ground: &Ground, id: JobId, fault: &str) -> String {
+    let work = ground.launcher.tree().job(id).leaf(Leaf::Work);
+    format!(
         "{fault}; it still runs, so it is left in place until it has ended; to end it, write 1 to {}",
         work.join("cgroup.kill").display()
-    );
-    tracing::error!(job = %id, "in quarantine: {reason}");
-    ground.leave(id.to_string(), reason);
-    let leases: Vec<_> = shims.iter().filter_map(|(pid, _)| lease(ground, *pid)).collect();
-    let ground = Arc::clone(ground);
-    tokio::spawn(async move {
-        for (_, pidfd) in shims {
-            if let Err(e) = ended(pidfd).await {
-                return tracing::error!(job = %id, "cannot wait for its shim: {e}");
+    )
+}
+
+/// The shims in a job's cgroup, and what nobody else may have while they live.
+struct Shims {
+    living: Vec<Arc<OwnedFd>>,
+    leases: Vec<Lease>,
+}
+
+impl Shims {
+    fn of(ground: &Ground, id: JobId) -> io::Result<Shims> {
+        let mut shims = Shims { living: Vec::new(), leases: Vec::new() };
+        for pid in ground.launcher.tree().job(id).shims() {
+            if let Some(pidfd) = process::living(pid)? {
+                shims.living.push(Arc::new(pidfd));
+                shims.leases.extend(lease(ground, pid));
             }
         }
-        let moving = move || {
-            ground.take_back(&id.to_string());
-            move_away(&ground, id, &fault, request.as_ref());
-        };
-        let _ = tokio::task::spawn_blocking(moving).await; // a panic is told where it happens
-        drop(leases);
-    });
+        Ok(shims)
+    }
+
+    async fn ended(self) {
+        for pidfd in &self.living {
+            process::ended(pidfd).await;
+        }
+        drop(self.leases);
+    }
 }
 
 fn move_away(ground: &Ground, id: JobId, reason: &str, request: Option<&RequestRecord>) {
@@ -97,18 +157,9 @@ pub(super) fn recall(ground: &Ground) -> io::Result<()> {
     Ok(())
 }
 
-fn living(pid: u32) -> Option<(u32, OwnedFd)> {
-    let pidfd = sys::pidfd_open(pid).ok()?;
-    (!sys::pidfd_has_ended(pidfd.as_fd())).then_some((pid, pidfd))
-}
-
 /// The workload's uid, which is the effective uid of its shim: proc_pid_status(5).
 fn lease(ground: &Ground, pid: u32) -> Option<Lease> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
     ground.pool.adopt(uids.split_ascii_whitespace().nth(1)?.parse().ok()?)
-}
-
-async fn ended(pidfd: OwnedFd) -> io::Result<()> {
-    sys::watch_readable(Arc::new(pidfd))?.readable().await.map(drop)
 }

@@ -102,7 +102,11 @@ impl LiveOutput {
         if let Some((_, bytes)) = last.filter(|(at, _)| at.elapsed() < Self::FRESH) {
             return bytes;
         }
-        let live: Vec<_> = ground.table().live().map(|job| job.id()).collect();
+        // What is settled grows no more, and is among those that are over in a moment.
+        let live = |table: &Table| -> Vec<_> {
+            table.live().filter(|job| !job.is_settled()).map(|job| job.id()).collect()
+        };
+        let live = live(&ground.table());
         let bytes = live.into_iter().map(|id| log::kept(&ground.state.job(id))).sum();
         *last = Some((Instant::now(), bytes));
         bytes

@@ -73,11 +73,16 @@ impl StateDir {
         let lock = lock(root)?;
         let path = root.join("epoch");
         let epoch = read_epoch(&path).map_err(io("read", &path))? + 1;
-        replace_durably(root, "epoch", epoch.to_string().as_bytes()).map_err(io("write", &path))?;
+        match replace_durably(root, "epoch", epoch.to_string().as_bytes()) {
+            // Whoever opens it next has the same one, which shims take as well; and on a full disk
+            // nobody but a broker can stop and remove what has filled it.
+            Err(e) if is_full(&e) => tracing::warn!("cannot write {}: {e}", path.display()),
+            written => written.map_err(io("write", &path))?,
+        }
         Ok(StateDir { root: root.into(), epoch, _lock: lock })
     }
 
-    /// How often the directory has been opened.
+    /// How often the directory has been opened, but for those times when the disk was full.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
@@ -109,19 +114,25 @@ impl StateDir {
         remove_tree(&doomed)
     }
 
-    /// The ids of all jobs on disk, oldest first; names that are no ids beside them. Sweeps what
-    /// a crash left half removed.
+    /// The ids of all jobs on disk, oldest first; beside them the names of what is no job, with the
+    /// reasons. Sweeps what a crash left half removed.
     ///
     /// # Errors
     /// As readdir(3).
-    pub fn list(&self) -> io::Result<(Vec<JobId>, Vec<String>)> {
-        let (mut ids, mut strangers) = (Vec::new(), Vec::new());
+    pub fn list(&self) -> io::Result<(Vec<JobId>, BTreeMap<String, String>)> {
+        let (mut ids, mut strangers) = (Vec::new(), BTreeMap::new());
         for entry in fs::read_dir(self.jobs())? {
             let name = entry?.file_name().to_string_lossy().into_owned();
             match name.parse() {
                 Ok(id) => ids.push(id),
-                Err(_) if name.starts_with(REMOVED) => remove_tree(&self.jobs().join(name))?,
-                Err(_) => strangers.push(name),
+                Err(_) if name.starts_with(REMOVED) => {
+                    match remove_tree(&self.jobs().join(&name)) {
+                        Ok(()) => {}
+                        Err(e) if e.kind() == io::ErrorKind::NotFound => {} // by a removal of now
+                        Err(e) => _ = strangers.insert(name, format!("it cannot be removed: {e}")),
+                    }
+                }
+                Err(_) => _ = strangers.insert(name, "its name is no job id".into()),
             }
         }
         ids.sort_unstable();
@@ -231,7 +242,7 @@ fn lock(root: &Path) -> Result<Flock<File>, OpenError> {
 /// A shim that was being cloned when its broker was killed has a copy of the descriptor until it
 /// has come to its execve(2).
 fn lock_of_the_dead(root: &Path) -> Result<Result<Flock<File>, String>, OpenError> {
-    let until = Instant::now() + Duration::from_secs(1);
+    let until = Instant::now() + Duration::from_secs(10);
     loop {
         let lock = try_lock(root)?;
         if lock.is_ok() || Instant::now() > until {
@@ -249,8 +260,12 @@ fn try_lock(root: &Path) -> Result<Result<Flock<File>, String>, OpenError> {
     let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
     match Flock::lock(options.open(&path).map_err(io)?, FlockArg::LockExclusiveNonblock) {
         Ok(mut lock) => {
-            lock.set_len(0).map_err(io)?;
-            lock.write_all(std::process::id().to_string().as_bytes()).map_err(io)?;
+            let pid = std::process::id().to_string();
+            // Over the former one: on a full disk there is no other room for it.
+            match lock.write_all(pid.as_bytes()).and_then(|()| lock.set_len(pid.len() as u64)) {
+                Err(e) if is_full(&e) => tracing::warn!("cannot write {}: {e}", path.display()),
+                written => written.map_err(io)?,
+            }
             Ok(Ok(lock))
         }
         Err((mut file, Errno::EWOULDBLOCK)) => {
@@ -269,6 +284,10 @@ fn ends_now(holder: &str) -> bool {
     let Ok(pidfd) = sys::pidfd_open(pid) else { return true };
     let mut ended = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
     poll(&mut ended, 1000u16).is_ok_and(|count| count > 0)
+}
+
+fn is_full(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn read_epoch(path: &Path) -> io::Result<u64> {
@@ -315,8 +334,11 @@ mod tests {
         state.create_job(kept).unwrap();
         fs::create_dir(dir.path().join("jobs/.removed-x")).unwrap();
         fs::create_dir(dir.path().join("jobs/notes")).unwrap();
-        assert_eq!(state.list().unwrap(), (vec![kept], vec!["notes".to_owned()]));
+        fs::write(dir.path().join("jobs/.removed-y"), "").unwrap();
+        let (jobs, strangers) = state.list().unwrap();
+        assert_eq!(jobs, [kept]);
         assert!(!dir.path().join("jobs/.removed-x").exists());
+        assert_eq!(strangers.keys().collect::<Vec<_>>(), [".removed-y", "notes"]);
     }
 
     #[test]

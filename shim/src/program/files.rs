@@ -59,18 +59,19 @@ pub(crate) struct ExitRecord {
 }
 
 impl ExitRecord {
-    /// Makes it, full of zeros.
+    /// Makes it, full of zeros. Not written zeros, where the file system can: one that copies on
+    /// write promises room for the first write, and that has to be the record.
     ///
     /// # Errors
     /// `OpenState`.
     pub(crate) fn create(state: impl AsFd, boot_id: [u8; 16]) -> Result<ExitRecord, Failure> {
         let file = create(state, FILE_NAME)?;
         match posix_fallocate(&file, 0, FILE_LENGTH as libc::off_t) {
-            // Not every file system can; the zeros that follow take the blocks there.
-            Err(Errno::EOPNOTSUPP) => {}
+            Err(Errno::EOPNOTSUPP) => {
+                file.write_all_at(&[0; FILE_LENGTH], 0).at(Step::OpenState)?;
+            }
             result => result.at(Step::OpenState)?,
         }
-        file.write_all_at(&[0; FILE_LENGTH], 0).at(Step::OpenState)?;
         Ok(ExitRecord { file, boot_id })
     }
 
