@@ -228,6 +228,22 @@ async fn shim_and_broker_killed_together_leave_a_lost_job_and_nothing_else() {
     env.assert_clean();
 }
 
+/// Not through the broker, which would have refused.
+#[test]
+fn a_running_job_whose_directory_somebody_has_removed_ends_for_all_who_wait_and_is_gone() {
+    let env = Env::start();
+    let runner = env.spawn_jobctl("user-a", &["run", "--", "sh", "-c", "echo up; sleep 1000"]);
+    runner.wait_for_stdout("up");
+    let id = env.cgroup().jobs().remove(0);
+    fs::remove_dir_all(env.job_dir(&id)).unwrap();
+    signal(env.cgroup().shim(&id).unwrap(), Signal::SIGKILL);
+    runner.finish().expect(255);
+    until("it is gone", || {
+        env.jobctl("user-a", &["ps", "-a", "-q"]).out().is_empty().then_some(())
+    });
+    env.assert_clean();
+}
+
 /// FAULTS 11
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_stranger_that_has_the_recorded_pid_is_not_touched() {

@@ -56,7 +56,8 @@ pub(super) async fn settle(ground: Arc<Ground>, job: Arc<Job>) {
     let mut pause = PAUSES.0;
     while let Err(e) = try_to_settle(&ground, &job).await {
         if job.is_settled() && !ground.state.job(job.id()).exists() {
-            return; // somebody has removed it
+            ground.table().forget(job.id()); // somebody has removed it
+            return;
         }
         if pause == PAUSES.0 {
             tracing::error!(job = %job.id(), "its end cannot be put on record yet: {e}");
@@ -145,7 +146,10 @@ fn learn_end(ground: &Ground, job: &Job, known: &Snapshot) -> io::Result<Snapsho
     let exit = records::load_exit(&dir, record.boot_id.as_bytes())?;
     let totals = match &exit.ended {
         Some(ended) => Totals::from(ended.progress),
-        None => repair::repair(&dir)?,
+        None => match repair::repair(&dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Totals::default(), // somebody has removed it
+            repaired => repaired?,
+        },
     };
     job.set_progress(totals.into());
     let describe = |failed: Failed| failure(&LaunchError::Shim(failed), record);
