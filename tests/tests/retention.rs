@@ -322,6 +322,42 @@ fn a_record_that_is_damaged_meanwhile_is_found_when_it_is_asked_for() {
     );
 }
 
+/// Not damaged: the disk cannot read it, or a later version has written it. Nobody else's list breaks.
+#[test]
+fn a_record_that_cannot_be_read_now_is_missing_from_lists_and_nothing_else_is() {
+    let env = Env::builder().admin("admin").start();
+    let [one, two, three] = [1, 2, 3].map(|n| run(&env, "user-a", &format!("echo {n}")));
+    let last = |id: &str| env.job_dir(id).join("final.json");
+    let aside = env.path("final.json");
+    fs::rename(last(&one), &aside).unwrap();
+    fs::create_dir(last(&one)).unwrap(); // read(2) fails with EISDIR
+    let whole = fs::read(last(&two)).unwrap();
+    fs::write(last(&two), r#"{"format":2}"#).unwrap();
+
+    for user in ["user-a", "admin", "user-a"] {
+        assert_eq!(ids(&env, user), [three.clone()].into(), "the rest is listed for {user}");
+    }
+    let told = quarantined(&env);
+    assert_eq!(told.len(), 2, "{told:?}");
+    for (id, reason) in [(&one, "final.json: Is a directory"), (&two, "final.json: of format 2")] {
+        assert!(told.iter().any(|(left, why)| left == id && why.contains(reason)), "{told:?}");
+        let asked = env.jobctl("user-a", &["status", id]);
+        assert!(asked.expect(1).err().contains(reason), "{}", asked.err());
+        let stranger = env.jobctl("user-b", &["status", id]).expect(1).err();
+        assert!(!stranger.contains(reason), "{stranger}");
+        let said =
+            env.log().lines().filter(|line| line.contains(id) && line.contains(reason)).count();
+        assert_eq!(said, 1, "the log says it once: {}", env.log());
+    }
+    assert_eq!(directories(&env).len(), 3, "they stay where they are");
+
+    fs::remove_dir(last(&one)).unwrap();
+    fs::rename(&aside, last(&one)).unwrap();
+    fs::write(last(&two), whole).unwrap();
+    assert_eq!(ids(&env, "user-a"), [one, two, three].into());
+    assert_eq!(quarantined(&env), [], "what can be read again is told of no more");
+}
+
 /// FAULTS 22, with the index gone as well.
 #[test]
 fn without_an_index_damaged_records_are_found_all_the_same() {

@@ -35,6 +35,15 @@ pub(super) enum Entry {
     Over(JobId),
 }
 
+impl Entry {
+    pub(super) fn id(&self) -> JobId {
+        match self {
+            Entry::Live(job) => job.id(),
+            Entry::Over(id) => *id,
+        }
+    }
+}
+
 /// Whether a request was made before.
 #[derive(Debug)]
 pub(super) enum Known {
@@ -317,11 +326,7 @@ mod tests {
     }
 
     fn ids(entries: &[Entry]) -> Vec<JobId> {
-        let id = |entry: &Entry| match entry {
-            Entry::Live(job) => job.id(),
-            Entry::Over(id) => *id,
-        };
-        entries.iter().map(id).collect()
+        entries.iter().map(Entry::id).collect()
     }
 
     #[test]
@@ -329,7 +334,7 @@ mod tests {
         let all = [summary("a", 1), summary("b", 2), summary("a", 3), summary("a", 4)];
         let table = table(&all);
         let page = |after, owner: Option<&Identity>, filter: &Filter| {
-            let (entries, next) = table.page(Page { after, size: 2 }, owner, filter);
+            let (entries, next) = table.page(Page { after, size: 2, bytes: 0 }, owner, filter);
             (ids(&entries), next)
         };
         let any = Filter::default();
