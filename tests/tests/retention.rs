@@ -38,8 +38,13 @@ fn directories(env: &Env) -> BTreeSet<String> {
 
 /// Runs a job to its end, as far as its last record.
 fn run(env: &Env, user: &str, text: &str) -> String {
+    run_to(env, user, text, 0)
+}
+
+/// The same of one that exits with this.
+fn run_to(env: &Env, user: &str, text: &str, code: i32) -> String {
     let id = env.jobctl(user, &["start", "--", "sh", "-c", text]).id();
-    env.jobctl(user, &["-q", "wait", "--until", "end", &id]).expect(0);
+    env.jobctl(user, &["-q", "wait", "--until", "end", &id]).expect(code);
     until("its last record", || env.job_dir(&id).join("final.json").exists().then_some(()));
     id
 }
@@ -206,6 +211,44 @@ fn output_and_owners_have_limits_of_their_own() {
     until("one of each", || (directories(&env).len() == 2).then_some(()));
     assert_eq!(ids(&env, "user-a"), [ended[2].clone()].into());
     assert_eq!(ids(&env, "user-b"), [others].into());
+}
+
+/// It was started before all others, and is the last to end: how it ended is seen by whoever waits.
+#[test]
+fn a_long_job_is_not_removed_at_its_end_for_having_been_started_first() {
+    let env = Env::builder().retention("count_per_owner = 3").start();
+    let gate = env.gate();
+    let text = format!("{}; echo out; exit 7", gate.wait());
+    let long = env.jobctl("user-a", &["start", "--", "sh", "-c", &text]).id();
+    let short: Vec<_> = (0..3).map(|_| run(&env, "user-a", "exit 0")).collect();
+    assert_eq!(directories(&env).len(), 4, "a running job is not counted");
+    gate.open();
+    let left: BTreeSet<_> = [&long, &short[1], &short[2]].map(Clone::clone).into();
+    until("the one that ended first is gone", || (directories(&env) == left).then_some(()));
+    env.jobctl("user-a", &["wait", &long]).expect(7);
+    assert_eq!(env.jobctl("user-a", &["logs", &long]).out(), "out\n");
+}
+
+#[test]
+fn the_job_that_ended_last_stays_however_much_it_has_written() {
+    let mut env = Env::builder().retention("bytes = 100").start();
+    let text = "head -c 10000 /dev/zero; exit 3";
+    let one = run_to(&env, "user-a", text, 3);
+    let two = run_to(&env, "user-a", text, 3);
+    until("the first is gone", || (directories(&env) == [two.clone()].into()).then_some(()));
+    assert!(
+        env.log().contains(&format!("removed job={one} rule=retention.bytes")),
+        "{}",
+        env.log()
+    );
+    env.jobctl("user-a", &["wait", &two]).expect(3);
+    assert_eq!(env.jobctl("user-a", &["logs", &two]).stdout.len(), 10_000);
+    // Where nothing could be started beside it, it goes after all.
+    env.set_retention(&["bytes = 100", "max_output = 5000"]);
+    env.restart_broker();
+    env.jobctl("user-a", &["wait", &two]).expect(3);
+    let three = run(&env, "user-b", "exit 0");
+    assert_eq!(directories(&env), [three].into());
 }
 
 #[test]
