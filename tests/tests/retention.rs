@@ -333,7 +333,12 @@ async fn past_the_quota_of_output_nothing_is_started_until_some_is_removed() {
     };
     assert_eq!(reason(&refused), "OUTPUT_QUOTA");
     let numbers = refused.get_details_error_info().unwrap().metadata;
-    assert_eq!((numbers["kept"].as_str(), numbers["max"].as_str()), ("20000", "15000"));
+    let files = ["stdout.log", "stderr.log", "output.idx"];
+    let files = [&ended, &running].map(|id| files.map(|name| env.job_dir(id).join(name)));
+    let lengths = files.iter().flatten().map(|file| fs::metadata(file).unwrap().len());
+    let kept = lengths.sum::<u64>();
+    assert!(kept > 20_000, "each read has its entry in the index");
+    assert_eq!((&numbers["kept"], &*numbers["max"]), (&kept.to_string(), "15000"));
     env.jobctl("user-a", &["rm", &ended]).expect(0);
     api::start(&mut client, api::spec(&["true"])).await;
 }
