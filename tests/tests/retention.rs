@@ -236,11 +236,8 @@ fn the_job_that_ended_last_stays_however_much_it_has_written() {
     let one = run_to(&env, "user-a", text, 3);
     let two = run_to(&env, "user-a", text, 3);
     until("the first is gone", || (directories(&env) == [two.clone()].into()).then_some(()));
-    assert!(
-        env.log().contains(&format!("removed job={one} rule=retention.bytes")),
-        "{}",
-        env.log()
-    );
+    let said = format!("removed job={one} rule=retention.bytes");
+    until("the log to tell of it", || env.log().contains(&said).then_some(()));
     env.jobctl("user-a", &["wait", &two]).expect(3);
     assert_eq!(env.jobctl("user-a", &["logs", &two]).stdout.len(), 10_000);
     // Where nothing could be started beside it, it goes after all.
@@ -393,9 +390,10 @@ fn a_record_that_cannot_be_read_now_is_missing_from_lists_and_nothing_else_is() 
         assert!(asked.expect(1).err().contains(reason), "{}", asked.err());
         let stranger = env.jobctl("user-b", &["status", id]).expect(1).err();
         assert!(!stranger.contains(reason), "{stranger}");
-        let said =
-            env.log().lines().filter(|line| line.contains(id) && line.contains(reason)).count();
-        assert_eq!(said, 1, "the log says it once: {}", env.log());
+        let says = |line: &&str| line.contains(id.as_str()) && line.contains(reason);
+        let said = || env.log().lines().filter(says).count();
+        until("the log to tell of it", || (said() > 0).then_some(()));
+        assert_eq!(said(), 1, "once: {}", env.log());
     }
     assert_eq!(directories(&env).len(), 3, "they stay where they are");
 
