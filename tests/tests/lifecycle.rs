@@ -203,6 +203,51 @@ async fn the_list_has_pages_filters_and_the_newest_first() {
     assert!(client.list_jobs(running).await.unwrap().into_inner().jobs.is_empty());
 }
 
+/// Each has arguments of almost 1 MiB, the most that there may be; together they are more than any client takes
+/// in one message.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn jobs_with_long_arguments_are_listed_in_pages_that_every_client_takes() {
+    let env = Env::builder().admin("admin").start();
+    // What clients of gRPC take unless they are told to take more.
+    let mut client = env.client("user-a").await.max_decoding_message_size(4 << 20);
+    let long = "x".repeat(125_000); // execve(2) takes 128 KiB each
+    let mut spec = api::spec(&["true"]);
+    spec.argv.extend(std::iter::repeat_n(long, 8));
+    spec.labels.insert("size".into(), "large".into());
+    let mut ids = Vec::new();
+    for _ in 0..10 {
+        let id = api::start(&mut client, spec.clone()).await.id;
+        api::ended(&mut client, &id).await;
+        ids.push(id);
+    }
+    ids.reverse();
+    let (mut listed, mut pages) = (Vec::new(), 0);
+    let mut request = ListJobsRequest { page_size: 1000, ..Default::default() };
+    loop {
+        let page = client.list_jobs(request.clone()).await.unwrap().into_inner();
+        assert!(!page.jobs.is_empty());
+        (pages, request.page_token) = (pages + 1, page.next_page_token.clone());
+        listed.extend(page.jobs.into_iter().map(|job| job.id));
+        if request.page_token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(listed, ids);
+    assert!(pages >= 3, "{pages} pages for 10 MB");
+
+    let shown = |user: &str, args: &[&str]| -> Vec<String> {
+        let out = env.jobctl(user, &[&["ps", "-a", "-q"], args].concat()).expect(0).out();
+        out.lines().map(str::to_owned).collect()
+    };
+    assert_eq!(shown("user-a", &[]), ids);
+    assert_eq!(shown("admin", &["-l", "size=large"]), ids);
+    assert_eq!(shown("user-a", &["--limit", "7"]), ids[..7]);
+    let rm: Vec<&str> = ["rm", "-f"].into_iter().chain(ids[..5].iter().map(|id| &**id)).collect();
+    env.jobctl("user-a", &rm).expect(0);
+    env.jobctl("user-a", &["prune", "--older-than", "0s"]).expect(0);
+    assert_eq!(shown("admin", &[]), [""; 0]);
+}
+
 #[test]
 fn the_environment_is_built_from_nothing() {
     let env = Env::start();

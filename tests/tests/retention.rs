@@ -38,8 +38,13 @@ fn directories(env: &Env) -> BTreeSet<String> {
 
 /// Runs a job to its end, as far as its last record.
 fn run(env: &Env, user: &str, text: &str) -> String {
+    run_to(env, user, text, 0)
+}
+
+/// The same of one that exits with this.
+fn run_to(env: &Env, user: &str, text: &str, code: i32) -> String {
     let id = env.jobctl(user, &["start", "--", "sh", "-c", text]).id();
-    env.jobctl(user, &["-q", "wait", "--until", "end", &id]).expect(0);
+    env.jobctl(user, &["-q", "wait", "--until", "end", &id]).expect(code);
     until("its last record", || env.job_dir(&id).join("final.json").exists().then_some(()));
     id
 }
@@ -208,6 +213,41 @@ fn output_and_owners_have_limits_of_their_own() {
     assert_eq!(ids(&env, "user-b"), [others].into());
 }
 
+/// It was started before all others, and is the last to end: how it ended is seen by whoever waits.
+#[test]
+fn a_long_job_is_not_removed_at_its_end_for_having_been_started_first() {
+    let env = Env::builder().retention("count_per_owner = 3").start();
+    let gate = env.gate();
+    let text = format!("{}; echo out; exit 7", gate.wait());
+    let long = env.jobctl("user-a", &["start", "--", "sh", "-c", &text]).id();
+    let short: Vec<_> = (0..3).map(|_| run(&env, "user-a", "exit 0")).collect();
+    assert_eq!(directories(&env).len(), 4, "a running job is not counted");
+    gate.open();
+    let left: BTreeSet<_> = [&long, &short[1], &short[2]].map(Clone::clone).into();
+    until("the one that ended first is gone", || (directories(&env) == left).then_some(()));
+    env.jobctl("user-a", &["wait", &long]).expect(7);
+    assert_eq!(env.jobctl("user-a", &["logs", &long]).out(), "out\n");
+}
+
+#[test]
+fn the_job_that_ended_last_stays_however_much_it_has_written() {
+    let mut env = Env::builder().retention("bytes = 100").start();
+    let text = "head -c 10000 /dev/zero; exit 3";
+    let one = run_to(&env, "user-a", text, 3);
+    let two = run_to(&env, "user-a", text, 3);
+    until("the first is gone", || (directories(&env) == [two.clone()].into()).then_some(()));
+    let said = format!("removed job={one} rule=retention.bytes");
+    until("the log to tell of it", || env.log().contains(&said).then_some(()));
+    env.jobctl("user-a", &["wait", &two]).expect(3);
+    assert_eq!(env.jobctl("user-a", &["logs", &two]).stdout.len(), 10_000);
+    // Where nothing could be started beside it, it goes after all.
+    env.set_retention(&["bytes = 100", "max_output = 5000"]);
+    env.restart_broker();
+    env.jobctl("user-a", &["wait", &two]).expect(3);
+    let three = run(&env, "user-b", "exit 0");
+    assert_eq!(directories(&env), [three].into());
+}
+
 #[test]
 fn a_removal_that_a_crash_cut_short_is_finished_by_the_next_broker() {
     let mut env = Env::start();
@@ -290,7 +330,12 @@ async fn past_the_quota_of_output_nothing_is_started_until_some_is_removed() {
     };
     assert_eq!(reason(&refused), "OUTPUT_QUOTA");
     let numbers = refused.get_details_error_info().unwrap().metadata;
-    assert_eq!((numbers["kept"].as_str(), numbers["max"].as_str()), ("20000", "15000"));
+    let files = ["stdout.log", "stderr.log", "output.idx"];
+    let files = [&ended, &running].map(|id| files.map(|name| env.job_dir(id).join(name)));
+    let lengths = files.iter().flatten().map(|file| fs::metadata(file).unwrap().len());
+    let kept = lengths.sum::<u64>();
+    assert!(kept > 20_000, "each read has its entry in the index");
+    assert_eq!((&numbers["kept"], &*numbers["max"]), (&kept.to_string(), "15000"));
     env.jobctl("user-a", &["rm", &ended]).expect(0);
     api::start(&mut client, api::spec(&["true"])).await;
 }
@@ -320,6 +365,43 @@ fn a_record_that_is_damaged_meanwhile_is_found_when_it_is_asked_for() {
         fs::read(env.path("state/quarantine").join(&one).join("stdout.log")).unwrap(),
         b"one\n"
     );
+}
+
+/// Not damaged: the disk cannot read it, or a later version has written it. Nobody else's list breaks.
+#[test]
+fn a_record_that_cannot_be_read_now_is_missing_from_lists_and_nothing_else_is() {
+    let env = Env::builder().admin("admin").start();
+    let [one, two, three] = [1, 2, 3].map(|n| run(&env, "user-a", &format!("echo {n}")));
+    let last = |id: &str| env.job_dir(id).join("final.json");
+    let aside = env.path("final.json");
+    fs::rename(last(&one), &aside).unwrap();
+    fs::create_dir(last(&one)).unwrap(); // read(2) fails with EISDIR
+    let whole = fs::read(last(&two)).unwrap();
+    fs::write(last(&two), r#"{"format":2}"#).unwrap();
+
+    for user in ["user-a", "admin", "user-a"] {
+        assert_eq!(ids(&env, user), [three.clone()].into(), "the rest is listed for {user}");
+    }
+    let told = quarantined(&env);
+    assert_eq!(told.len(), 2, "{told:?}");
+    for (id, reason) in [(&one, "final.json: Is a directory"), (&two, "final.json: of format 2")] {
+        assert!(told.iter().any(|(left, why)| left == id && why.contains(reason)), "{told:?}");
+        let asked = env.jobctl("user-a", &["status", id]);
+        assert!(asked.expect(1).err().contains(reason), "{}", asked.err());
+        let stranger = env.jobctl("user-b", &["status", id]).expect(1).err();
+        assert!(!stranger.contains(reason), "{stranger}");
+        let says = |line: &&str| line.contains(id.as_str()) && line.contains(reason);
+        let said = || env.log().lines().filter(says).count();
+        until("the log to tell of it", || (said() > 0).then_some(()));
+        assert_eq!(said(), 1, "once: {}", env.log());
+    }
+    assert_eq!(directories(&env).len(), 3, "they stay where they are");
+
+    fs::remove_dir(last(&one)).unwrap();
+    fs::rename(&aside, last(&one)).unwrap();
+    fs::write(last(&two), whole).unwrap();
+    assert_eq!(ids(&env, "user-a"), [one, two, three].into());
+    assert_eq!(quarantined(&env), [], "what can be read again is told of no more");
 }
 
 /// FAULTS 22, with the index gone as well.

@@ -14,11 +14,11 @@ pub struct Retention {
     /// A job that ended longer ago is removed.
     #[serde(deserialize_with = "duration")]
     pub age: Option<Duration>,
-    /// So many jobs that are over are kept.
+    /// So many jobs that are over are kept, those that ended last.
     pub count: Option<u64>,
     /// Of each owner.
     pub count_per_owner: Option<u64>,
-    /// So many bytes of their output.
+    /// So many bytes of their output, index included; and the job that ended last.
     #[serde(deserialize_with = "size")]
     pub bytes: Option<u64>,
     /// Nothing is started while all jobs together, running ones too, keep more output than this.

@@ -12,6 +12,7 @@ use std::time::SystemTime;
 
 use job_api::v1;
 use job_api::v1::job_service_server::{JobService, JobServiceServer};
+use prost::Message as _;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -19,7 +20,7 @@ use crate::authorize::{Authorized, Caller, Policy, Role};
 use crate::host;
 use crate::identity::{IdentityError, Peer};
 use crate::jobs::job::Job;
-use crate::jobs::{Page, Supervisor, Until};
+use crate::jobs::{Listed, Page, Supervisor, Until};
 
 /// What a connection's TLS handshake found out, put into each of its requests.
 pub(crate) type PeerResult = Arc<Result<Peer, IdentityError>>;
@@ -28,6 +29,9 @@ pub(crate) type PeerResult = Arc<Result<Peer, IdentityError>>;
 const MAX_REQUEST: usize = 2 << 20;
 /// Most jobs of one page, and what a page has by default.
 const PAGE: (usize, usize) = (1000, 100);
+/// Most bytes of one page, without usage. A job's arguments alone may have 1 MiB; clients of gRPC take
+/// messages of 4 MiB unless they are told to take more.
+const PAGE_BYTES: usize = 3 << 20;
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -134,11 +138,17 @@ impl JobService for Grpc {
         };
         let with_usage = request.with_usage;
         let filter = convert::filter(request)?;
-        let page = Page { after, size };
-        let listed = self.supervisor.list(&caller, &filter, page).await;
-        let (jobs, next) = listed.map_err(refuse::find)?;
-        jobs.iter().for_each(|job| self.supervisor.refresh(job));
-        let mut messages: Vec<_> = jobs.iter().map(|job| convert::job(job)).collect();
+        let page = Page { after, size, bytes: PAGE_BYTES };
+        let supervisor = self.supervisor.clone();
+        let show = move |job: &Job| {
+            supervisor.refresh(job);
+            let message = convert::job(job);
+            let length = message.encoded_len();
+            (message, length)
+        };
+        let listed = self.supervisor.list(&caller, &filter, page, show).await;
+        let Listed { jobs, next } = listed.map_err(refuse::find)?;
+        let (jobs, mut messages): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
         if with_usage {
             let usages = self.supervisor.usages(&jobs).await;
             for ((message, job), usage) in messages.iter_mut().zip(&jobs).zip(usages) {

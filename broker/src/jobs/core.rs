@@ -225,26 +225,16 @@ impl Core {
     }
 
     /// An entry of the table as a job: from memory, or from its files. `None` for one that has been
-    /// removed, and for one that cannot be read.
+    /// removed, and for one that is damaged.
     pub(super) async fn load(&self, entry: Entry) -> Result<Option<Arc<Job>>, FindError> {
-        if let Entry::Live(job) = entry {
-            return Ok(Some(job));
-        }
-        Ok(self.load_all(vec![entry]).await?.pop())
-    }
-
-    /// The same for many.
-    pub(super) async fn load_all(&self, entries: Vec<Entry>) -> Result<Vec<Arc<Job>>, FindError> {
         let ground = Arc::clone(&self.ground);
-        let load = move || {
-            let jobs = entries.into_iter().map(|entry| match entry {
-                Entry::Live(job) => Ok(Some(job)),
-                Entry::Over(id) => past::load(&ground, id),
-            });
-            jobs.filter_map(Result::transpose).collect::<io::Result<Vec<_>>>()
-        };
-        let loaded = tokio::task::spawn_blocking(load).await;
-        Ok(loaded.map_err(io::Error::other)??)
+        match entry {
+            Entry::Live(job) => Ok(Some(job)),
+            Entry::Over(id) => {
+                let loaded = tokio::task::spawn_blocking(move || past::load(&ground, id)).await;
+                Ok(loaded.map_err(io::Error::other)??)
+            }
+        }
     }
 
     /// The job of a request that is known, or a new one in the table.

@@ -4,6 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use job_shim::index;
+
 use super::ground::Ground;
 use super::job::Job;
 use super::supervisor::Supervisor;
@@ -54,7 +56,9 @@ impl Supervisor {
 fn is_at_its_output_limit(job: &Job) -> bool {
     let (known, limit) = (job.progress(), job.terms().limits.knob(Knob::Output));
     !job.snapshot().state.is_over()
-        && limit.is_some_and(|limit| known.stdout + known.stderr >= limit)
+        && limit.is_some_and(|limit| {
+            known.stdout + known.stderr >= limit || index::is_full(known.entries, limit)
+        })
 }
 
 fn read(ground: &Ground, job: &Job) -> Figures {

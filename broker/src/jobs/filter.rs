@@ -29,6 +29,8 @@ pub struct Page {
     pub after: Option<JobId>,
     /// At most so many.
     pub size: usize,
+    /// At most so many bytes of what is shown, unless the first job alone has more.
+    pub bytes: usize,
 }
 
 impl Filter {

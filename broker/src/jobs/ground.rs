@@ -34,7 +34,7 @@ pub(super) struct Ground {
     /// Before `table`, where both are held.
     index: Mutex<Option<Index>>,
     table: Mutex<Table>,
-    /// Jobs that should be in quarantine and are where they were, with the reasons.
+    /// Jobs that cannot be read and are where they were, with the reasons.
     left: Mutex<BTreeMap<String, String>>,
 }
 
@@ -74,8 +74,9 @@ impl Ground {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn leave(&self, name: String, reason: String) {
-        self.left().insert(name, reason);
+    /// Whether that is new.
+    pub(super) fn leave(&self, name: String, reason: String) -> bool {
+        self.left().insert(name, reason.clone()) != Some(reason)
     }
 
     pub(super) fn take_back(&self, name: &str) {

@@ -11,6 +11,7 @@ mod filter;
 mod ground;
 pub mod input;
 pub mod job;
+mod list;
 pub mod output;
 mod past;
 mod pause;
@@ -35,5 +36,6 @@ pub use errors::{
 pub use figures::Figures;
 pub use filter::{Filter, Page};
 pub use ground::NotKnown;
+pub use list::Listed;
 pub use retention::NoRoom;
 pub use supervisor::{Quarantined, Supervisor, Until};

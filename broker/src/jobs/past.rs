@@ -52,25 +52,32 @@ pub(super) fn summary(spec: &SpecRecord, last: &FinalRecord, stamp: Stamp) -> Su
     Summary::new(spec, last, snapshot(last.clone()).may_be_asked_again(), stamp)
 }
 
-/// The job as it was at its end. One that cannot be read goes into quarantine and is none. Blocks.
+/// The job as it was at its end. One that is damaged goes into quarantine and is none; one that cannot
+/// be read now stays where it is, and operators are told. Blocks.
 ///
 /// # Errors
-/// The disk's.
+/// The disk's; `Unsupported` for records of a later format.
 pub(super) fn load(ground: &Arc<Ground>, id: JobId) -> io::Result<Option<Arc<Job>>> {
-    match read(ground, id) {
-        Ok(Some((spec, last))) => Ok(Some(restore(spec, last))),
-        Ok(None) => {
-            ground.table().forget(id); // somebody has removed its directory
-            Ok(None)
+    let read = read(ground, id);
+    match read {
+        Err(e) if !quarantine::is_damage(&e) => {
+            if ground.leave(id.to_string(), e.to_string()) {
+                tracing::error!(job = %id, "left alone, and out of lists, since it cannot be read: {e}");
+            }
+            return Err(e);
         }
-        Err(e) if quarantine::is_damage(&e) => {
+        _ => ground.take_back(&id.to_string()),
+    }
+    match read {
+        Ok(Some((spec, last))) => return Ok(Some(restore(spec, last))),
+        Ok(None) => {} // somebody has removed its directory
+        Err(e) => {
             let request = ground.table().request_of(id);
             quarantine::set_aside(ground, id, &e, request);
-            ground.table().forget(id);
-            Ok(None)
         }
-        Err(e) => Err(e),
     }
+    ground.table().forget(id);
+    Ok(None)
 }
 
 /// Removes a job that is over, with its output; whether it was there. Blocks.
@@ -82,6 +89,7 @@ pub(super) fn remove(ground: &Ground, id: JobId) -> io::Result<bool> {
         return Ok(false);
     }
     ground.counted.send_replace(());
+    ground.take_back(&id.to_string());
     match ground.state.remove_job(id) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {} // it never came as far as having one
         removed => removed?,

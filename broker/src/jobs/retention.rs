@@ -47,6 +47,14 @@ impl fmt::Display for Rule {
     }
 }
 
+/// What becomes of the job that ended last where it alone keeps more than `retention.bytes`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Last {
+    Stays,
+    /// Since nothing could be started beside it.
+    Goes,
+}
+
 /// Why nothing is started now.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoRoom {
@@ -78,8 +86,8 @@ pub enum NoRoom {
     },
     /// `max_output`.
     #[error(
-        "all jobs together keep {} of output, and retention.max_output is {}; remove finished \
-         jobs (jobctl prune)", show_size(*kept), show_size(*max)
+        "all jobs together keep {} of output and of its index, and retention.max_output is {}; \
+         remove finished jobs (jobctl prune)", show_size(*kept), show_size(*max)
     )]
     Output {
         /// Bytes.
@@ -89,12 +97,12 @@ pub enum NoRoom {
     },
 }
 
-/// Bytes of output of the jobs that live, measured at most once in a while.
+/// Bytes that the jobs that live keep, measured at most once in a while.
 #[derive(Debug, Default)]
 pub(super) struct LiveOutput(Mutex<Option<(Instant, u64)>>);
 
 impl LiveOutput {
-    /// Two stat(2) for each live job are 4 ms with 1,000 of them: not for each of their starts.
+    /// A few stat(2) for each live job are 4 ms and more with 1,000 of them: not for each start.
     const FRESH: Duration = Duration::from_secs(1);
 
     fn bytes(&self, ground: &Ground) -> u64 {
@@ -136,11 +144,11 @@ impl Core {
     /// One round of removals; how many there were.
     async fn round(self: &Arc<Core>) -> usize {
         let core = Arc::clone(self);
-        self.runtime.spawn_blocking(move || core.round_now()).await.unwrap_or(0)
+        self.runtime.spawn_blocking(move || core.round_now(Last::Stays)).await.unwrap_or(0)
     }
 
-    fn round_now(&self) -> usize {
-        let excess = excess(&self.ground.table(), &self.retention(), host::now_ns(), ROUND);
+    fn round_now(&self, last: Last) -> usize {
+        let excess = excess(&self.ground.table(), &self.retention(), last, host::now_ns(), ROUND);
         for (id, rule) in &excess {
             match past::remove(&self.ground, *id) {
                 Ok(true) => tracing::info!(job = %id, %rule, "removed"),
@@ -168,8 +176,10 @@ impl Core {
         let judged = self.runtime.spawn_blocking(move || {
             let judge = || core.space().and_then(|()| core.output());
             let mut verdict = judge();
-            while verdict.is_err() && core.round_now() > 0 {
-                verdict = judge();
+            for last in [Last::Stays, Last::Goes] {
+                while verdict.is_err() && core.round_now(last) > 0 {
+                    verdict = judge();
+                }
             }
             verdict
         });
@@ -217,19 +227,28 @@ fn enough(found: &Statvfs, floor: Floor, path: PathBuf) -> Result<(), NoRoom> {
     Ok(())
 }
 
-/// The jobs that a rule removes, at most `most`; those that ended first, first.
-fn excess(table: &Table, rules: &Retention, now_ns: u64, most: usize) -> Vec<(JobId, Rule)> {
+/// The jobs that rules remove, at most `most`; those that ended first, first. Of the rules that ask
+/// how much there is, none takes the job that ended last: somebody may be waiting for its end.
+/// [`Last::Goes`] is for `bytes` alone; the counts are at least 1.
+fn excess(
+    table: &Table,
+    rules: &Retention,
+    last: Last,
+    now_ns: u64,
+    most: usize,
+) -> Vec<(JobId, Rule)> {
     let age = rules.age.and_then(|age| u64::try_from(age.as_nanos()).ok());
     let born = age.and_then(|age| now_ns.checked_sub(age)).unwrap_or(0);
     let limit = |rule: Option<u64>| rule.unwrap_or(u64::MAX);
     let (mut count, mut kept) = (table.over().len() as u64, table.kept());
     let mut all = Vec::new();
     for job in table.by_end().take(most) {
+        let is_last = count == 1;
         let rule = if job.ended_ns < born {
             Rule::Age
         } else if count > limit(rules.count) {
             Rule::Count
-        } else if kept > limit(rules.bytes) {
+        } else if kept > limit(rules.bytes) && !(is_last && last == Last::Stays) {
             Rule::Bytes
         } else {
             break;
@@ -240,10 +259,9 @@ fn excess(table: &Table, rules: &Retention, now_ns: u64, most: usize) -> Vec<(Jo
     if let Some(own) = rules.count_per_owner {
         let own = usize::try_from(own).unwrap_or(usize::MAX);
         let gone: BTreeSet<JobId> = all.iter().map(|(id, _)| *id).collect();
-        let surplus = |ids: &BTreeSet<JobId>| ids.len().saturating_sub(own);
-        let surplus = table.owners().flat_map(|ids| ids.iter().take(surplus(ids)));
+        let surplus = table.owners().flat_map(|(count, ids)| ids.take(count.saturating_sub(own)));
         let more = surplus.filter(|id| !gone.contains(id)).take(most - all.len());
-        all.extend(more.map(|id| (*id, Rule::CountPerOwner)));
+        all.extend(more.map(|id| (id, Rule::CountPerOwner)));
     }
     all
 }
@@ -263,11 +281,14 @@ mod tests {
         [("a", 100), ("b", 200), ("a", 300), ("a", 400)].map(|(o, t)| summary(o, t)).into()
     }
 
-    fn removed(rules: &Retention) -> Vec<usize> {
-        let jobs = four();
+    fn removed_of(jobs: &[Summary], rules: &Retention, last: Last) -> Vec<usize> {
         let at = |id| jobs.iter().position(|job| job.id == id);
-        let excess = excess(&table(&jobs), rules, 1000, 64);
+        let excess = excess(&table(jobs), rules, last, 1000, 64);
         excess.into_iter().filter_map(|(id, _)| at(id)).collect()
+    }
+
+    fn removed(rules: &Retention) -> Vec<usize> {
+        removed_of(&four(), rules, Last::Stays)
     }
 
     #[test]
@@ -284,9 +305,30 @@ mod tests {
     }
 
     #[test]
+    fn a_long_job_that_was_started_first_and_ends_last_stays() {
+        let jobs = [("a", 900), ("a", 100), ("b", 950), ("a", 300), ("a", 200)];
+        let jobs = jobs.map(|(owner, ended)| summary(owner, ended));
+        let removed = |rules| removed_of(&jobs, &rules, Last::Stays);
+        let none = Retention::default();
+        assert_eq!(removed(Retention { count_per_owner: Some(2), ..none.clone() }), [1, 4]);
+        assert_eq!(removed(Retention { count_per_owner: Some(1), ..none.clone() }), [1, 4, 3]);
+        assert_eq!(removed(Retention { count: Some(2), ..none.clone() }), [1, 4, 3]);
+        assert_eq!(removed(Retention { bytes: Some(20), ..none }), [1, 4, 3]);
+    }
+
+    #[test]
+    fn the_job_that_ended_last_goes_for_its_output_only_when_nothing_else_could_start() {
+        let rules = Retention { bytes: Some(5), ..Retention::default() };
+        assert_eq!(removed_of(&four(), &rules, Last::Stays), [0, 1, 2]);
+        assert_eq!(removed_of(&four(), &rules, Last::Goes), [0, 1, 2, 3]);
+        let rules = Retention { age: Some(Duration::from_nanos(1)), ..rules };
+        assert_eq!(removed_of(&four(), &rules, Last::Stays), [0, 1, 2, 3], "its time has come");
+    }
+
+    #[test]
     fn a_round_is_bounded() {
         let rules = Retention { count: Some(1), ..Retention::default() };
-        assert_eq!(excess(&table(&four()), &rules, 1000, 2).len(), 2);
+        assert_eq!(excess(&table(&four()), &rules, Last::Stays, 1000, 2).len(), 2);
     }
 
     #[test]

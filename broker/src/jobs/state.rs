@@ -240,6 +240,14 @@ pub struct Totals {
     pub dropped: u64,
 }
 
+impl Totals {
+    /// Bytes on the disk: of output, and of its index.
+    pub fn kept(&self) -> u64 {
+        let index = job_shim::index::length(self.entries);
+        self.stdout.saturating_add(self.stderr).saturating_add(index)
+    }
+}
+
 impl From<Progress> for Totals {
     fn from(p: Progress) -> Self {
         Totals { stdout: p.stdout, stderr: p.stderr, entries: p.entries, dropped: p.dropped }

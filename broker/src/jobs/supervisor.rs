@@ -11,7 +11,6 @@ use tokio::sync::watch;
 use super::adopt;
 use super::core::{Core, Registered};
 use super::errors::{DeleteError, FindError, StartError, SupervisorError};
-use super::filter::{Filter, Page};
 use super::ground::{Ground, NotKnown};
 use super::input::{self, InputError};
 use super::job::Job;
@@ -22,7 +21,7 @@ use super::scope;
 use super::spec::{Defaults, JobSpec, Refusal, Wish};
 use super::state::Snapshot;
 use super::table::Known;
-use crate::authorize::{Authorized, Caller, Role};
+use crate::authorize::{Authorized, Caller};
 use crate::config;
 use crate::host;
 use crate::id::JobId;
@@ -182,22 +181,6 @@ impl Supervisor {
         };
         let job = self.core.load(entry).await?;
         Ok(job.and_then(|job| caller.touch(&job.owner().clone(), job).ok()))
-    }
-
-    /// A page of the jobs that exist for the caller, newest first.
-    ///
-    /// # Errors
-    /// [`FindError`].
-    pub async fn list(
-        &self,
-        caller: &Caller,
-        filter: &Filter,
-        page: Page,
-    ) -> Result<(Vec<Arc<Job>>, Option<JobId>), FindError> {
-        self.core.ground.all_known().await?;
-        let owner = (caller.role() != Role::Admin).then(|| caller.identity());
-        let (entries, next) = self.core.table().page(page, owner, filter);
-        Ok((self.core.load_all(entries).await?, next))
     }
 
     /// Answers when the job has come that far, or at the timeout; whether it has.

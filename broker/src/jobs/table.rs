@@ -16,8 +16,7 @@ pub(super) struct Table {
     /// Also those that are over and whose last record is not on disk.
     live: BTreeMap<JobId, Arc<Job>>,
     over: BTreeMap<JobId, Summary>,
-    /// Of those that are over.
-    by_owner: HashMap<Identity, BTreeSet<JobId>>,
+    by_owner: HashMap<Identity, Own>,
     /// Of those that are over, by the time of their end.
     by_end: BTreeSet<(u64, JobId)>,
     /// Bytes of output that those keep that are over.
@@ -27,12 +26,28 @@ pub(super) struct Table {
     aside: HashMap<(Identity, Box<str>), JobId>,
 }
 
+/// Those of one owner that are over.
+#[derive(Debug, Default)]
+struct Own {
+    ids: BTreeSet<JobId>,
+    by_end: BTreeSet<(u64, JobId)>,
+}
+
 /// A job as the table has it.
 #[derive(Debug, Clone)]
 pub(super) enum Entry {
     Live(Arc<Job>),
     /// To be read from its files.
     Over(JobId),
+}
+
+impl Entry {
+    pub(super) fn id(&self) -> JobId {
+        match self {
+            Entry::Live(job) => job.id(),
+            Entry::Over(id) => *id,
+        }
+    }
 }
 
 /// Whether a request was made before.
@@ -91,7 +106,9 @@ impl Table {
             job.owner = owner.clone(); // one name in memory for all jobs of an owner
         }
         self.kept += job.kept;
-        self.by_owner.entry(job.owner.clone()).or_default().insert(job.id);
+        let own = self.by_owner.entry(job.owner.clone()).or_default();
+        own.ids.insert(job.id);
+        own.by_end.insert((job.ended_ns, job.id));
         if let Some(asked) = &job.request {
             self.claim(&job.owner, &asked.id, job.id, asked.again);
         }
@@ -129,8 +146,9 @@ impl Table {
         self.kept -= job.kept;
         self.by_end.remove(&(job.ended_ns, id));
         if let Some(own) = self.by_owner.get_mut(&job.owner) {
-            own.remove(&id);
-            if own.is_empty() {
+            own.ids.remove(&id);
+            own.by_end.remove(&(job.ended_ns, id));
+            if own.ids.is_empty() {
                 self.by_owner.remove(&job.owner);
             }
         }
@@ -255,10 +273,10 @@ impl Table {
             (None, Some(Err(_))) => None, // nobody has such a name
             (None, None) => return Box::new(before(&self.over, after)),
         };
-        let own = own.into_iter().flat_map(move |ids| {
+        let own = own.into_iter().flat_map(move |own| {
             match after {
-                Some(id) => ids.range(..id),
-                None => ids.range(..),
+                Some(id) => own.ids.range(..id),
+                None => own.ids.range(..),
             }
             .rev()
         });
@@ -289,9 +307,9 @@ impl Table {
         self.by_end.iter().filter_map(|(_, id)| self.over.get(id))
     }
 
-    /// The jobs of each owner that are over, the oldest first.
-    pub(super) fn owners(&self) -> impl Iterator<Item = &BTreeSet<JobId>> {
-        self.by_owner.values()
+    /// The same of each owner: how many, and which.
+    pub(super) fn owners(&self) -> impl Iterator<Item = (usize, impl Iterator<Item = JobId>)> {
+        self.by_owner.values().map(|own| (own.ids.len(), own.by_end.iter().map(|(_, id)| *id)))
     }
 }
 
@@ -317,11 +335,7 @@ mod tests {
     }
 
     fn ids(entries: &[Entry]) -> Vec<JobId> {
-        let id = |entry: &Entry| match entry {
-            Entry::Live(job) => job.id(),
-            Entry::Over(id) => *id,
-        };
-        entries.iter().map(id).collect()
+        entries.iter().map(Entry::id).collect()
     }
 
     #[test]
@@ -329,7 +343,7 @@ mod tests {
         let all = [summary("a", 1), summary("b", 2), summary("a", 3), summary("a", 4)];
         let table = table(&all);
         let page = |after, owner: Option<&Identity>, filter: &Filter| {
-            let (entries, next) = table.page(Page { after, size: 2 }, owner, filter);
+            let (entries, next) = table.page(Page { after, size: 2, bytes: 0 }, owner, filter);
             (ids(&entries), next)
         };
         let any = Filter::default();

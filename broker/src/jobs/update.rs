@@ -32,6 +32,9 @@ pub struct Change {
     pub force: bool,
 }
 
+/// Changes that are kept of a job. They are told with it, in lists as well, and a caller could make as many
+/// as no client takes in one message.
+const HISTORY: usize = 1000;
 /// How long a shim has to take its new limits.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -150,7 +153,7 @@ impl Core {
             return Err(error.into());
         }
         crash::at(Point::ChangeMade);
-        for change in &new.changes[old.changes.len()..] {
+        for change in new.changes_since(old) {
             let ChangeRecord { by, name, from, to, .. } = change;
             tracing::info!(job = %job.id(), by, name, from, to, "limit changed");
         }
@@ -201,6 +204,14 @@ impl Terms {
                 self.changes.push(ChangeRecord { time_ns, by, name, from, to });
             }
         }
+        let surplus = self.changes.len().saturating_sub(HISTORY);
+        self.changes.drain(..surplus);
+    }
+
+    fn changes_since(&self, old: &Terms) -> &[ChangeRecord] {
+        let last = old.changes.last();
+        let known = last.and_then(|last| self.changes.iter().rposition(|change| change == last));
+        &self.changes[known.map_or(0, |at| at + 1)..]
     }
 }
 
@@ -212,4 +223,26 @@ pub(super) fn finish(ground: &Ground, job: &Job) -> io::Result<()> {
     }
     let record = job.terms().recorded(job.record());
     records::save_durably(&ground.state.job(job.id()), records::SPEC, &record)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_changes_the_last_thousand_are_kept() {
+        let mut terms = Terms::default();
+        for value in 1..=1200 {
+            let old = terms.clone();
+            terms.limits.set(Knob::PidsMax, Some(value));
+            terms.limits.set(Knob::Output, Some(value));
+            terms.note_changes(&old, "ann");
+            let noted: Vec<_> = terms.changes_since(&old).iter().map(|c| c.to.as_str()).collect();
+            assert_eq!(noted, [value.to_string(), value.to_string()]);
+        }
+        assert_eq!(terms.changes.len(), 1000);
+        let ends = [&terms.changes[0], &terms.changes[999]];
+        assert_eq!(ends.map(|change| change.to.as_str()), ["701", "1200"]);
+        assert_eq!(terms.changes_since(&terms), []);
+    }
 }

@@ -42,7 +42,7 @@ pub struct Summary {
     pub state: State,
     /// Nanoseconds since 1970.
     pub ended_ns: u64,
-    /// Bytes of output that are kept.
+    /// Bytes of output that are kept, with their index.
     pub kept: u64,
     /// If it was started with a request id.
     #[serde(default)]
@@ -97,7 +97,7 @@ impl Summary {
             labels: labels.map(|(k, v)| (k.as_str().into(), v.as_str().into())).collect(),
             state: last.state,
             ended_ns: last.ended_ns,
-            kept: last.totals.stdout + last.totals.stderr,
+            kept: last.totals.kept(),
             request: (!spec.request_id.is_empty()).then(|| Box::new(asked)),
             stamp,
         }

@@ -156,10 +156,12 @@ pub fn entries(dir: &Path) -> u64 {
     std::fs::metadata(dir.join(INDEX_NAME)).map_or(0, |index| index.len() / ENTRY as u64)
 }
 
-/// Bytes of output that a job keeps now; files that are not there keep nothing.
+/// Bytes of output that a job keeps now, with its index, which a job of small writes makes larger than
+/// its output; files that are not there keep nothing.
 pub fn kept(dir: &Path) -> u64 {
-    let length = |s: Stream| dir.join(s.file_name()).metadata().map_or(0, |file| file.len());
-    Stream::BOTH.map(length).iter().sum()
+    let [out, err] = Stream::BOTH.map(Stream::file_name);
+    let length = |name| dir.join(name).metadata().map_or(0, |file| file.len());
+    [out, err, INDEX_NAME].map(length).iter().sum()
 }
 
 fn torn(at: u64) -> io::Error {

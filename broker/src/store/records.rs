@@ -221,12 +221,12 @@ pub const FINAL: &str = "final.json";
 ///
 /// # Errors
 /// `InvalidData` when it does not parse, with file and place; `Unsupported` for a record of a later
-/// [`FORMAT`]; else as read(2).
+/// [`FORMAT`]; else as read(2), with the file.
 pub fn load<T: DeserializeOwned>(dir: &Path, name: &str) -> io::Result<Option<T>> {
     let bytes = match fs::read(dir.join(name)) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e),
+        Err(e) => return Err(io::Error::new(e.kind(), format!("{name}: {e}"))),
     };
     serde_json::from_slice(&bytes).map(Some).map_err(|e| {
         if let Ok(Head { format }) = serde_json::from_slice(&bytes)

@@ -156,6 +156,7 @@ impl Job {
         }
         if ready.has(Slot::Alarm) {
             self.alarm.rang();
+            self.output.rested(since_boot());
             if self.output.needs_buffer() {
                 self.output.due(since_boot(), self.buffers.output());
             }

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use job_shim::index::{ENTRY, Entry, Stream};
+use job_shim::index::{self, Entry, Stream};
 use job_shim::launch::{Launch, OutputPolicy};
 use job_shim::wire::{Blocked, Progress};
 
@@ -20,6 +20,14 @@ use crate::sys;
 pub(crate) const BUFFER: usize = 256 * 1024;
 /// Until the disk is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// An index that outweighs its output by this is a job's that writes little at a time and often. Then
+/// it is read less often.
+const OUTWEIGHS: u64 = 1 << 20;
+/// Between reads of such a job. In that time nobody fills a pipe of 1 MiB by small writes.
+const GATHER: Duration = Duration::from_millis(10);
+/// As much in one read is worth its entry: a page, 128 entries.
+const WORTH: usize = 4096;
 
 /// The job wrote more than it may, and the policy is to kill it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +50,8 @@ pub(crate) struct Output {
     last_time_ns: u64,
     unkept: Option<Piece>,
     retry_at: Option<Duration>,
+    /// Small writes come together until then.
+    read_at: Option<Duration>,
     /// Once nobody is left to write: how much of each pipe is still to be read.
     left: Option<[usize; 2]>,
 }
@@ -58,6 +68,7 @@ impl Output {
             last_time_ns: 0,
             unkept: None,
             retry_at: None,
+            read_at: None,
             left: None,
         }
     }
@@ -74,15 +85,24 @@ impl Output {
     pub(crate) fn limit(&mut self, limit: Option<u64>) -> Result<(), OverLimit> {
         self.limit = limit.unwrap_or(u64::MAX);
         let kept = self.progress.stdout + self.progress.stderr;
-        if kept < self.limit {
+        if self.room() > 0 {
             self.progress.blocked = self.progress.blocked.filter(|b| *b != Blocked::Limit);
         }
         if kept > self.limit { self.over_limit() } else { Ok(()) }
     }
 
-    /// When the disk is to be tried again.
+    /// When the disk is to be tried again, or the pipes are to be read again.
     pub(crate) fn next(&self) -> Option<Duration> {
-        self.retry_at
+        [self.retry_at, self.read_at].into_iter().flatten().min()
+    }
+
+    /// What the limit leaves, in bytes.
+    fn room(&self) -> u64 {
+        let Progress { stdout, stderr, entries, .. } = self.progress;
+        if index::is_full(entries, self.limit) {
+            return 0;
+        }
+        self.limit.saturating_sub(stdout + stderr)
     }
 
     /// Whether the buffer holds what nothing else holds.
@@ -92,7 +112,8 @@ impl Output {
 
     /// Waits for the pipes, unless something hinders.
     pub(crate) fn register(&self, interest: &mut Interest) {
-        if self.unkept.is_some() || self.progress.blocked == Some(Blocked::Limit) {
+        let is_blocked = self.unkept.is_some() || self.progress.blocked == Some(Blocked::Limit);
+        if is_blocked || self.read_at.is_some() {
             return;
         }
         for (pipe, slot) in self.pipes.iter().zip([Slot::Stdout, Slot::Stderr]) {
@@ -113,6 +134,11 @@ impl Output {
             }
         }
         Ok(())
+    }
+
+    /// Waits for the pipes again, if it is time.
+    pub(crate) fn rested(&mut self, now: Duration) {
+        self.read_at = self.read_at.filter(|at| *at > now);
     }
 
     /// Tries the disk again, if it is time.
@@ -155,11 +181,10 @@ impl Output {
 
     fn read(&mut self, stream: Stream, buffer: &mut [u8]) -> Result<(), OverLimit> {
         let slot = stream.index();
+        let room = usize::try_from(self.room()).unwrap_or(usize::MAX);
         let Some(pipe) = self.pipes[slot].as_mut().filter(|_| self.unkept.is_none()) else {
             return Ok(());
         };
-        let room = self.limit - (self.progress.stdout + self.progress.stderr).min(self.limit);
-        let room = usize::try_from(room).unwrap_or(usize::MAX);
         let mut most = buffer.len().min(self.left.map_or(usize::MAX, |left| left[slot]));
         if self.policy == OutputPolicy::Block {
             if room == 0 {
@@ -234,6 +259,9 @@ impl Output {
                 self.progress.blocked = None;
                 self.retry_at = None;
                 self.last_time_ns = entry.time_ns;
+                if piece.length < WORTH && self.index_outweighs() {
+                    self.read_at = Some(super::alarm::since_boot() + GATHER);
+                }
             }
             Err(error) => {
                 self.progress.blocked = Some(Blocked::Disk(errno(&error) as i32));
@@ -241,6 +269,11 @@ impl Output {
                 self.unkept = Some(piece);
             }
         }
+    }
+
+    fn index_outweighs(&self) -> bool {
+        let Progress { stdout, stderr, entries, .. } = self.progress;
+        index::length(entries) > stdout + stderr + OUTWEIGHS
     }
 
     fn write(&self, piece: &mut Piece, buffer: &[u8]) -> std::io::Result<Entry> {
@@ -259,7 +292,114 @@ impl Output {
         *end += piece.length as u64;
         let time_ns = wall_clock_ns().max(self.last_time_ns);
         let entry = Entry { time_ns, ends, stream: piece.stream };
-        self.logs.index.write_all_at(&entry.to_bytes(), self.progress.entries * ENTRY as u64)?;
+        self.logs.index.write_all_at(&entry.to_bytes(), index::length(self.progress.entries))?;
         Ok(entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    use job_shim::index::ENTRY;
+    use job_shim::wire::Limits;
+
+    /// Output that has come so far, with the pipe of its standard output.
+    struct Far {
+        output: Output,
+        writer: std::io::PipeWriter,
+        dir: tempfile::TempDir,
+        buffer: Vec<u8>,
+    }
+
+    impl Far {
+        fn new(policy: OutputPolicy, limit: u64, stdout: u64, entries: u64) -> Far {
+            let dir = tempfile::tempdir().unwrap();
+            let logs = Logs::create(File::open(dir.path()).unwrap()).ok().unwrap();
+            let (reader, writer) = std::io::pipe().unwrap();
+            let pipes = [reader, std::io::pipe().unwrap().0];
+            let pipes = pipes.map(|pipe| File::from(std::os::fd::OwnedFd::from(pipe)));
+            let limits = Limits { output: Some(limit), ..Limits::default() };
+            let mut output = Output::new(&launch(policy, limits), pipes, logs);
+            output.progress = Progress { stdout, entries, ..Progress::default() };
+            Far { output, writer, dir, buffer: vec![0; BUFFER] }
+        }
+
+        /// The job writes so much, and it is read.
+        fn write(&mut self, length: usize) -> Result<(), OverLimit> {
+            self.writer.write_all(&vec![b'x'; length]).unwrap();
+            self.output.read(Stream::Stdout, &mut self.buffer)
+        }
+
+        /// Bytes of stdout, bytes of the index, bytes that are not kept.
+        fn kept(&self) -> (u64, u64, u64) {
+            let index = self.dir.path().join("output.idx").metadata().unwrap().len();
+            (self.output.progress.stdout, index, self.output.progress.dropped)
+        }
+    }
+
+    fn launch(output_policy: OutputPolicy, limits: Limits) -> Launch {
+        Launch {
+            job: [1; 16],
+            nonce: [2; 16],
+            boot_id: [3; 16],
+            argv: vec![],
+            env: vec![],
+            working_directory: vec![],
+            uid: 1,
+            gid: 1,
+            groups: vec![],
+            shim_uid: 2,
+            shim_gid: 2,
+            stdin: false,
+            limits,
+            rlimits: vec![],
+            stop_signal: 15,
+            stop_timeout_ms: 0,
+            leftover_grace_ms: 0,
+            output_policy,
+        }
+    }
+
+    const MIB: u64 = 1 << 20;
+    /// Entries of a MiB of index.
+    const ENTRIES: u64 = MIB / ENTRY as u64;
+
+    #[test]
+    fn a_full_index_is_the_output_limit_whatever_the_policy() {
+        let far = |policy| Far::new(policy, MIB, 5, 16 * ENTRIES - 1);
+        let mut discards = far(OutputPolicy::Discard);
+        assert_eq!((discards.write(1), discards.kept()), (Ok(()), (6, 16 * MIB, 0)));
+        assert_eq!((discards.write(3), discards.kept()), (Ok(()), (6, 16 * MIB, 3)));
+        // Another limit has room for another entry, in which as much is kept as that allows.
+        assert_eq!(discards.output.limit(Some(20 * MIB)), Ok(()));
+        assert_eq!((discards.write(2), discards.kept()), (Ok(()), (8, 16 * MIB + 32, 3)));
+
+        let mut kills = far(OutputPolicy::Kill);
+        assert_eq!((kills.write(1), kills.write(1)), (Ok(()), Err(OverLimit)));
+
+        let mut blocks = far(OutputPolicy::Block);
+        assert_eq!((blocks.write(1), blocks.write(1)), (Ok(()), Ok(())));
+        assert_eq!(blocks.output.progress.blocked, Some(Blocked::Limit));
+        assert_eq!(blocks.kept(), (6, 16 * MIB, 0), "what it blocks with is still in the pipe");
+        assert_eq!(blocks.output.limit(Some(20 * MIB)), Ok(()));
+        assert_eq!(blocks.output.progress.blocked, None);
+    }
+
+    #[test]
+    fn small_writes_come_together_once_the_index_outweighs_the_output() {
+        let mut far = Far::new(OutputPolicy::Discard, u64::MAX, 5000, ENTRIES);
+        far.write(31).unwrap();
+        assert_eq!(far.output.next(), None, "its index does not outweigh its output by that much");
+        let mut far = Far::new(OutputPolicy::Discard, u64::MAX, 0, ENTRIES);
+        far.write(31).unwrap();
+        let at = far.output.next().expect("it is read later");
+        far.output.rested(at - GATHER / 2);
+        assert_eq!(far.output.next(), Some(at));
+        far.output.rested(at);
+        assert_eq!(far.output.next(), None);
+        far.write(WORTH).unwrap();
+        assert_eq!(far.output.next(), None, "who writes much at a time need not wait");
     }
 }

@@ -47,6 +47,21 @@ fn much_output_on_both_streams_arrives_whole() {
     assert_eq!(entries.last().unwrap().ends, [progress.stdout, progress.stderr]);
 }
 
+/// However fast the shim is: a single byte for each read would be 32 MB of index.
+#[test]
+fn a_job_that_writes_single_bytes_has_an_index_not_much_larger_than_its_output() {
+    let Some(host) = Host::new() else { return };
+    let bytes = 1_000_000;
+    let text = format!("exec dd if=/dev/zero bs=1 count={bytes} status=none");
+    let mut shim = Shim::start(host, &script(&text));
+    let progress = shim.ended().progress;
+    assert_eq!((progress.stdout, progress.dropped), (bytes, 0));
+    let index = shim.file("output.idx").len() as u64;
+    // 1 MiB more than the output is when it begins to read less often, 1 MiB for a slow machine.
+    assert!(index < bytes + (2 << 20), "{index} bytes of index");
+    assert_eq!(shim.entries().last().unwrap().ends, [bytes, 0]);
+}
+
 #[test]
 fn without_a_question_there_is_no_answer() {
     let Some(host) = Host::new() else { return };

@@ -1,0 +1,104 @@
+//! A page of a list. Jobs that are over are read one after the other, until the page is full: what
+//! a list costs is bounded by the page, whatever its jobs were asked with.
+
+use std::io;
+use std::sync::Arc;
+
+use super::errors::FindError;
+use super::filter::{Filter, Page};
+use super::ground::Ground;
+use super::job::Job;
+use super::past;
+use super::supervisor::Supervisor;
+use super::table::Entry;
+use crate::authorize::{Caller, Role};
+use crate::id::JobId;
+
+/// A page.
+#[derive(Debug)]
+pub struct Listed<T> {
+    /// Newest first, each with what is shown of it.
+    pub jobs: Vec<(Arc<Job>, T)>,
+    /// If there are more: those that are older than this one.
+    pub next: Option<JobId>,
+}
+
+impl Supervisor {
+    /// A page of the jobs that exist for the caller, newest first. Those whose records cannot be read
+    /// now are not in it. `show` gives what is shown of a job, and its length in bytes.
+    ///
+    /// # Errors
+    /// [`FindError`].
+    pub async fn list<T: Send + 'static>(
+        &self,
+        caller: &Caller,
+        filter: &Filter,
+        page: Page,
+        show: impl Fn(&Job) -> (T, usize) + Send + 'static,
+    ) -> Result<Listed<T>, FindError> {
+        self.core.ground.all_known().await?;
+        let owner = (caller.role() != Role::Admin).then(|| caller.identity());
+        let (entries, next) = self.core.table().page(page, owner, filter);
+        let ground = Arc::clone(&self.core.ground);
+        let read = move || {
+            let jobs = entries.into_iter().map(|entry| (entry.id(), read(&ground, entry)));
+            let (jobs, last) = fill(page.bytes, jobs, |job| show(job));
+            Listed { jobs, next: last.or(next) }
+        };
+        Ok(tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?)
+    }
+}
+
+/// One that cannot be read now keeps nobody from seeing the others.
+fn read(ground: &Arc<Ground>, entry: Entry) -> Option<Arc<Job>> {
+    match entry {
+        Entry::Live(job) => Some(job),
+        Entry::Over(id) => past::load(ground, id).ok().flatten(), // which has told of it
+    }
+}
+
+/// As many as fit, one at least; and the last that was looked at before one that did not.
+fn fill<J, T>(
+    bytes: usize,
+    jobs: impl Iterator<Item = (JobId, Option<J>)>,
+    show: impl Fn(&J) -> (T, usize),
+) -> (Vec<(J, T)>, Option<JobId>) {
+    let (mut page, mut left, mut last) = (Vec::new(), bytes, None);
+    for (id, job) in jobs {
+        if let Some(job) = job {
+            let (shown, length) = show(&job);
+            if length > left && !page.is_empty() {
+                return (page, last);
+            }
+            left = left.saturating_sub(length);
+            page.push((job, shown));
+        }
+        last = Some(id);
+    }
+    (page, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[test]
+    fn a_page_ends_where_it_is_full_and_no_more_is_read_than_it_takes_to_know() {
+        let ids: Vec<_> = (0..6).map(|_| JobId::fresh()).collect();
+        let lengths = [Some(4), None, Some(6), Some(1), Some(99), Some(1)];
+        let read = Cell::new(0);
+        let page = |from: usize| {
+            read.set(0);
+            let jobs = ids.iter().copied().zip(lengths).skip(from);
+            let jobs = jobs.inspect(|_| read.set(read.get() + 1));
+            let (page, last) = fill(10, jobs, |length| ((), *length));
+            let lengths: Vec<_> = page.into_iter().map(|(length, ())| length).collect();
+            (lengths, last, read.get())
+        };
+        assert_eq!(page(0), (vec![4, 6], Some(ids[2]), 4));
+        assert_eq!(page(3), (vec![1], Some(ids[3]), 2));
+        assert_eq!(page(4), (vec![99], Some(ids[4]), 2), "one at least");
+        assert_eq!(page(5), (vec![1], None, 1));
+    }
+}
