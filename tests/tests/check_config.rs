@@ -199,9 +199,11 @@ fn lines_have_priorities_for_the_journal_only_where_standard_error_is_the_journa
 fn an_exit_status_is_the_same_where_nobody_reads_why() {
     let site = Site::new();
     let full = || File::options().write(true).open("/dev/full").unwrap();
-    for (arguments, more, status) in
-        [(&["check-config"][..], "", 0), (&["check-config"], "pool = [9, 3]", 1), (&[], "x = y", 78)]
-    {
+    for (arguments, more, status) in [
+        (&["check-config"][..], "", 0),
+        (&["check-config"], "pool = [9, 3]", 1),
+        (&[], "x = y", 78),
+    ] {
         let mut command = site.command(more);
         let ended = command.args(arguments).stdout(full()).stderr(full()).status().unwrap();
         assert_eq!(ended.code(), Some(status), "{arguments:?} {more}");

@@ -202,8 +202,9 @@ fn or_nobody(
 ) -> Result<Option<String>, AccountError> {
     match found {
         Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => Ok(None),
-        found => found
-            .map_err(|e| AccountError::Lookup { name: number.to_string(), source: e.into() }),
+        found => {
+            found.map_err(|e| AccountError::Lookup { name: number.to_string(), source: e.into() })
+        }
     }
 }
 
