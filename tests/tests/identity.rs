@@ -275,7 +275,11 @@ fn a_job_of_the_pool_has_a_uid_of_its_own() {
 #[test]
 fn the_uid_of_a_job_that_has_ended_is_not_the_next_ones() {
     let env = Env::start();
-    let uid = || env.jobctl("user-a", &["run", "--user", "pool", "--", "id", "-u"]).out();
+    let uid = || {
+        let ran = env.jobctl("user-a", &["run", "--user", "pool", "--", "id", "-u"]);
+        env.assert_clean(); // or it would have the uid still
+        ran.out()
+    };
     assert_ne!(uid(), uid());
 }
 
