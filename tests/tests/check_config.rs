@@ -3,8 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -43,6 +43,12 @@ impl Site {
     }
 
     fn check(&self, more: &str) -> Answer {
+        let output = self.command(more).arg("check-config").output().unwrap();
+        Answer { passes: output.status.success(), said: String::from_utf8(output.stderr).unwrap() }
+    }
+
+    /// `job-broker` with this configuration.
+    fn command(&self, more: &str) -> Command {
         let programs = Programs::find();
         let (dir, shim) = (self.dir.path().display(), programs.shim.display());
         let text = format!(
@@ -52,9 +58,9 @@ impl Site {
         );
         let file = self.dir.path().join("config.toml");
         fs::write(&file, text).unwrap();
-        let mut check = Command::new(programs.broker);
-        let output = check.arg("check-config").arg("--config").arg(file).output().unwrap();
-        Answer { passes: output.status.success(), said: String::from_utf8(output.stderr).unwrap() }
+        let mut command = Command::new(programs.broker);
+        command.arg("--config").arg(file);
+        command
     }
 }
 
@@ -170,6 +176,38 @@ fn an_authority_that_has_expired_beside_a_valid_one_is_a_warning() {
         + &fs::read_to_string(soon.certificate()).unwrap();
     fs::write(site.file("ca.crt"), both).unwrap();
     site.check("").warns("ca.crt expires on ");
+}
+
+/// What a service starts inherits the variable, whatever became of its standard error.
+#[test]
+fn lines_have_priorities_for_the_journal_only_where_standard_error_is_the_journal() {
+    let site = Site::new();
+    fs::remove_file(site.file("server.key")).unwrap();
+    let [journal, other] = ["journal", "other"].map(|name| site.dir.path().join(name));
+    let found = File::create(&journal).unwrap().metadata().unwrap();
+    let named = format!("{}:{}", found.dev(), found.ino());
+    for (file, beginning) in [(journal, "<3>tls.key: "), (other, "job-broker: tls.key: ")] {
+        let mut command = site.command("");
+        command.arg("check-config").env("JOURNAL_STREAM", &named);
+        command.stderr(File::create(&file).unwrap()).status().unwrap();
+        let said = fs::read_to_string(file).unwrap();
+        assert!(said.starts_with(beginning), "{said}");
+    }
+}
+
+#[test]
+fn an_exit_status_is_the_same_where_nobody_reads_why() {
+    let site = Site::new();
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    for (arguments, more, status) in [
+        (&["check-config"][..], "", 0),
+        (&["check-config"], "pool = [9, 3]", 1),
+        (&[], "x = y", 78),
+    ] {
+        let mut command = site.command(more);
+        let ended = command.args(arguments).stdout(full()).stderr(full()).status().unwrap();
+        assert_eq!(ended.code(), Some(status), "{arguments:?} {more}");
+    }
 }
 
 #[test]

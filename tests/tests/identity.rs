@@ -271,6 +271,18 @@ fn a_job_of_the_pool_has_a_uid_of_its_own() {
     assert_eq!(told, uids);
 }
 
+/// What it has left in /tmp is its uid's.
+#[test]
+fn the_uid_of_a_job_that_has_ended_is_not_the_next_ones() {
+    let env = Env::start();
+    let uid = || {
+        let ran = env.jobctl("user-a", &["run", "--user", "pool", "--", "id", "-u"]);
+        env.assert_clean(); // or it would have the uid still
+        ran.out()
+    };
+    assert_ne!(uid(), uid());
+}
+
 /// Tries everything that a job must not be able to do, and prints what worked.
 const ATTACK: &str = r#"
 worked() { echo "worked: $*"; }

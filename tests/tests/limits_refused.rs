@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
+
 use job_api::client::Client;
 use job_api::v1::job::State;
 use job_api::v1::{
@@ -254,6 +257,41 @@ async fn what_has_no_disk_can_have_no_limit_of_one() {
     assert_precondition(&status, &words("/proc"));
     let status = refused(&mut client, io_max("/no/such", "", Some(5_000_000))).await;
     assert_precondition(&status, &words("/no/such"));
+    assert_nothing_runs(&env, &mut client).await;
+}
+
+/// Else the answers would tell what is in root's directories.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_path_that_the_jobs_user_may_not_look_at_is_refused_alike_whether_it_is_there_or_not() {
+    let env = Env::start();
+    let mut client = env.client("user-a").await;
+    let hidden = env.path("hidden");
+    DirBuilder::new().mode(0o700).create(&hidden).unwrap();
+    fs::create_dir(hidden.join("there")).unwrap();
+    // Of a path, and of the disk of the working directory in both ways there are.
+    let asked: [fn(&str) -> JobSpec; 3] = [
+        |path| JobSpec { limits: Some(io_max(path, "", Some(5_000_000))), ..api::spec(&["true"]) },
+        |path| JobSpec {
+            working_directory: path.into(),
+            limits: Some(io_max("", "", Some(5_000_000))),
+            ..api::spec(&["true"])
+        },
+        |path| JobSpec {
+            working_directory: path.into(),
+            limits: Some(NUMBERS[7].1(50)),
+            ..api::spec(&["true"])
+        },
+    ];
+    for ask in asked {
+        let mut said = Vec::new();
+        for name in ["there", "absent"] {
+            let path = hidden.join(name).display().to_string();
+            let status = api::try_start(&mut client, ask(&path)).await.unwrap_err();
+            assert_precondition(&status, &[&path, "Permission denied"]);
+            said.push(status.message().replace(&path, "PATH"));
+        }
+        assert_eq!(said[0], said[1]);
+    }
     assert_nothing_runs(&env, &mut client).await;
 }
 

@@ -134,6 +134,7 @@ async fn a_version_that_could_not_take_over_is_installed_and_the_former_broker_g
             let (succeeded, said) = try_install(&new);
             assert!(!succeeded && said.contains(words), "{said}");
             assert!(said.contains("dpkg --configure job-broker"), "{said}");
+            assert!(said.contains("a crash of the running broker"), "{said}");
             assert_eq!(host.property("MainPID"), broker);
         })
         .await;
@@ -147,6 +148,30 @@ async fn a_version_that_could_not_take_over_is_installed_and_the_former_broker_g
         .await;
     }
     life.end().await;
+}
+
+/// Operators link and mask units in the place where a removal of the package leaves its own mask.
+#[tokio::test]
+#[ignore = "changes the machine"]
+async fn an_upgrade_is_one_whatever_an_operator_has_made_of_the_unit() {
+    let (old, new) = packages();
+    let host = Host::ready();
+    let link = Path::new("/etc/systemd/system/job-broker.service");
+    sh("mkdir -p /opt/own && cp /usr/lib/systemd/system/job-broker.service /opt/own && \
+        systemctl link /opt/own/job-broker.service && systemctl restart job-broker");
+    let broker = host.property("MainPID");
+    install(&new);
+    assert_ne!(host.property("MainPID"), broker, "the broker was restarted");
+    assert_eq!(fs::read_link(link).unwrap(), Path::new("/opt/own/job-broker.service"));
+
+    sh("rm /etc/systemd/system/job-broker.service && systemctl daemon-reload && \
+        systemctl stop job-broker && systemctl mask job-broker");
+    let (succeeded, said) = try_install(&old);
+    assert!(succeeded && !said.contains("job-broker is installed"), "{said}");
+    assert_eq!(host.property("ActiveState"), "inactive");
+    assert_eq!(fs::read_link(link).unwrap(), Path::new("/dev/null"));
+    sh("systemctl unmask job-broker");
+    Host::ready().client().await;
 }
 
 /// What the unit gives the broker is there, and is the broker's alone.
@@ -184,17 +209,40 @@ async fn the_broker_has_what_its_unit_says_and_its_jobs_inherit_none_of_it() {
     assert_eq!(all.unwrap().trim(), "max", "the scope has no limit of its own");
 }
 
+/// In the way that the unit and the README give, with a broker and a job that run.
 #[tokio::test]
 #[ignore = "changes the machine"]
 async fn a_socket_of_systemds_takes_connections_while_no_broker_runs() {
     let host = Host::ready();
-    sh("systemctl stop job-broker && systemctl start job-broker.socket");
+    let jobs = host.start_oracles(1).await;
+    let unit = fs::read_to_string("/usr/lib/systemd/system/job-broker.socket").unwrap();
+    let way = unit.lines().find_map(|line| line.strip_prefix("#   ")).unwrap();
+    assert!(include_str!("../../README.md").contains(way), "{way}");
+    sh(way);
+    assert_eq!(sh("systemctl is-enabled job-broker.socket"), "enabled");
+    host.assert_running(&jobs).await;
+    sh("systemctl stop job-broker");
     assert_eq!(host.property("ActiveState"), "inactive");
-    let jobs = host.start_oracles(1).await; // which starts the broker
+    host.assert_intact(&jobs).await; // which starts the broker
     assert_eq!(host.property("ActiveState"), "active");
-    host.assert_intact(&jobs).await;
-    sh("systemctl stop job-broker.socket job-broker");
+    sh("systemctl disable --now job-broker.socket && systemctl stop job-broker");
     Host::ready().client().await;
+}
+
+/// As needrestart reads it: after an upgrade that was refused, the swap would be made by a restart.
+#[tokio::test]
+#[ignore = "changes the machine"]
+async fn needrestart_restarts_neither_broker_nor_jobs_by_itself() {
+    Host::ready();
+    let evaluate = r#"our %nrconf; do "/etc/needrestart/conf.d/job-broker.conf"; die $@ if $@;
+        foreach my $unit (@ARGV) {
+            my @says = map { $nrconf{override_rc}{$_} } grep { $unit =~ /$_/ } keys %{$nrconf{override_rc}};
+            print "$unit @says\n";
+        }"#;
+    let units = ["job-broker.service", "job-broker-drain.service", "job-broker-jobs.scope"];
+    let said = Command::new("perl").args(["-we", evaluate]).args(units).output().unwrap();
+    let left_alone: String = units.iter().map(|unit| format!("{unit} 0\n")).collect();
+    assert_eq!(String::from_utf8_lossy(&said.stdout), left_alone, "{said:?}");
 }
 
 /// FAULTS 20
@@ -275,6 +323,47 @@ async fn without_certificates_the_service_says_what_to_run_and_does_not_try_agai
     sh("mv /etc/job-broker/away /etc/job-broker/pki");
     assert!(status.contains("job-certs init"), "{status}");
     assert_eq!(state, "failed");
+    Host::ready().client().await;
+}
+
+#[tokio::test]
+#[ignore = "changes the machine"]
+async fn a_removal_that_is_broken_off_in_the_middle_of_the_drain_leaves_a_broker_that_runs() {
+    let host = Host::ready();
+    let mut client = host.client().await;
+    let mut spec = api::script("trap '' TERM; echo deaf; while :; do sleep 1; done");
+    spec.stop_timeout = Some(api::duration(Duration::from_secs(15)));
+    let deaf = api::start(&mut client, spec).await.id;
+    host.until_written(std::slice::from_ref(&deaf));
+    let mut removal = Command::new("dpkg").args(["--remove", "job-broker"]).spawn().unwrap();
+    until("the drain has begun", || {
+        let state = sh("systemctl show --value -p ActiveState job-broker-drain");
+        (state == "deactivating").then_some(())
+    });
+    let prerm = Command::new("pgrep").args(["-f", "info/job-broker.prerm"]).output().unwrap();
+    sh(&format!("kill {}", String::from_utf8(prerm.stdout).unwrap().trim()));
+    assert!(!removal.wait().unwrap().success());
+
+    assert_eq!(host.property("ActiveState"), "active");
+    assert_eq!(sh("systemctl is-active job-broker-drain"), "active");
+    let job = api::ended(&mut host.client().await, &deaf).await;
+    assert!(was_ended_by_the_system(&job), "{job:?}");
+}
+
+#[tokio::test]
+#[ignore = "changes the machine"]
+async fn a_state_directory_on_a_file_system_of_its_own_is_purged_of_all_that_is_in_it() {
+    Host::ready();
+    sh("systemctl stop job-broker");
+    sh("mount -t tmpfs tmpfs /var/lib/job-broker && systemctl start job-broker && \
+        mkdir /var/lib/job-broker/below && mount -t tmpfs tmpfs /var/lib/job-broker/below && \
+        touch /var/lib/job-broker/below/somebodys");
+    sh("dpkg --purge job-broker");
+    let left = sh("cd /var/lib/job-broker && find . -mindepth 1");
+    sh("umount /var/lib/job-broker/below /var/lib/job-broker && rm -rf /var/lib/job-broker");
+    assert_eq!(left, "./below\n./below/somebodys");
+    assert!(!Path::new("/etc/job-broker").exists());
+    assert_eq!(sh("dpkg -l | grep job-broker || true"), "", "dpkg has done with it");
     Host::ready().client().await;
 }
 

@@ -103,20 +103,21 @@ impl Core {
 
     /// Off the threads that serve: a name service may take its time.
     async fn account(&self, run_as: &str) -> Result<(Account, Option<Lease>), AccountError> {
-        if run_as == "pool" {
-            let lease = self.ground.pool.lease()?;
-            return Ok((lease.account(), Some(lease)));
-        }
         if run_as == "nobody" {
             return Ok((self.nobody.clone(), None)); // the usual case need not ask anybody
         }
-        let (name, shim_uid) = (run_as.to_owned(), self.ground.launcher.shim_uid());
-        let lookup = self.runtime.spawn_blocking(move || accounts::resolve(&name, shim_uid));
-        let account = lookup.await.unwrap_or_else(|panic| {
+        let (name, ground) = (run_as.to_owned(), Arc::clone(&self.ground));
+        let lookup = self.runtime.spawn_blocking(move || {
+            if name == "pool" {
+                let lease = ground.pool.lease()?;
+                return Ok((lease.account(), Some(lease)));
+            }
+            Ok((accounts::resolve(&name, ground.launcher.shim_uid())?, None))
+        });
+        lookup.await.unwrap_or_else(|panic| {
             let source = io::Error::other(panic);
             Err(AccountError::Lookup { name: run_as.into(), source })
-        })?;
-        Ok((account, None))
+        })
     }
 
     fn record(

@@ -71,7 +71,7 @@ impl Supervisor {
         let boot_id = host::boot_id().map_err(SupervisorError::Host)?;
         let state = StateDir::open(&config.state_dir)?;
         let launcher = Launcher::open(&config, boot_id)?;
-        let pool = Pool::new(config.pool);
+        let pool = Pool::new(config.pool, launcher.shim_uid());
         let ground = Arc::new(Ground::new(state, launcher, boot_id, pool));
         let nobody =
             accounts::resolve("nobody", ground.launcher.shim_uid()).map_err(SetupError::from)?;

@@ -3,9 +3,11 @@
 use std::collections::HashSet;
 use std::ffi::CString;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+use uuid::Uuid;
 
 use crate::store::records::Account;
 
@@ -21,8 +23,8 @@ pub enum AccountError {
     /// Never.
     #[error("account {0:?} has uid 0 or that of the shims; no job runs as that")]
     Forbidden(String),
-    /// Every uid of the pool has a job.
-    #[error("all {0} uids of the pool are in use")]
+    /// Every uid of the pool has a job, or belongs to somebody.
+    #[error("all {0} uids of the pool are in use, or belong to accounts or groups of this host")]
     PoolEmpty(u32),
     /// The name service failed.
     #[error("cannot look up account {name:?}: {source}")]
@@ -35,11 +37,27 @@ pub enum AccountError {
 }
 
 /// The uids of a pool and which of them have a live job.
+///
+/// They are lent in turn, since files of a job outlive it: the one that gets its uid next can change
+/// them, and with 10,000 uids that is 9,999 jobs later. A restart forgets whose turn it is; so the
+/// first is a random one, and not always the same.
 #[derive(Debug)]
 pub struct Pool {
     first: u32,
     last: u32,
-    used: Mutex<HashSet<u32>>,
+    turns: Mutex<Turns>,
+    find_owner: FindOwner,
+}
+
+/// The account that has this uid, or the group that has this gid, if there is one.
+type FindOwner = fn(u32) -> Result<Option<String>, AccountError>;
+
+#[derive(Debug)]
+struct Turns {
+    next: u32,
+    used: HashSet<u32>,
+    /// Those that turned out to be somebody's: lent to nobody, also when the account has gone.
+    foreign: HashSet<u32>,
 }
 
 /// A uid of the pool, given back when this is dropped: when nothing of its job is left.
@@ -50,22 +68,55 @@ pub struct Lease {
 }
 
 impl Pool {
-    /// From `first` to `last`, both included.
-    pub fn new((first, last): (u32, u32)) -> Arc<Pool> {
-        Arc::new(Pool { first, last, used: Mutex::default() })
+    /// From `first` to `last`, both included; never that of the shims.
+    pub fn new((first, last): (u32, u32), shim_uid: u32) -> Arc<Pool> {
+        let size = u128::from(last.saturating_sub(first)) + 1;
+        let place = u32::try_from(Uuid::new_v4().as_u128() % size).unwrap_or_default();
+        Pool::from_place((first, last), first + place, HashSet::from([shim_uid]), owner)
     }
 
-    /// The lowest free uid.
+    fn from_place(
+        (first, last): (u32, u32),
+        next: u32,
+        foreign: HashSet<u32>,
+        find_owner: FindOwner,
+    ) -> Arc<Pool> {
+        let turns = Mutex::new(Turns { next, used: HashSet::new(), foreign });
+        Arc::new(Pool { first, last, turns, find_owner })
+    }
+
+    /// The next free uid that is neither an account's of this host nor, as gid, a group's. Blocks: a
+    /// name service may take its time.
+    ///
+    /// It is asked for each job, and not once at the start: accounts are made while a broker runs, and
+    /// those of a directory service are on no list. Where the C library is a static one, files are
+    /// all it knows, as with every other account.
     ///
     /// # Errors
-    /// `PoolEmpty`.
+    /// `PoolEmpty`; `Lookup`, since a uid of which this is not known may be anybody's.
     pub fn lease(self: &Arc<Pool>) -> Result<Lease, AccountError> {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let uid = (self.first..=self.last)
-            .find(|uid| !used.contains(uid))
+        loop {
+            let lease = self.next_free()?; // taken before somebody is asked, without the lock
+            let uid = lease.uid;
+            let Some(owner) = (self.find_owner)(uid)? else { return Ok(lease) };
+            tracing::warn!("no job gets {uid} of jobs.pool: it is that of {owner}");
+            self.turns().foreign.insert(uid);
+        }
+    }
+
+    fn next_free(self: &Arc<Pool>) -> Result<Lease, AccountError> {
+        let mut turns = self.turns();
+        let uid = (turns.next..=self.last)
+            .chain(self.first..turns.next)
+            .find(|uid| !turns.used.contains(uid) && !turns.foreign.contains(uid))
             .ok_or(AccountError::PoolEmpty(self.last - self.first + 1))?;
-        used.insert(uid);
+        turns.used.insert(uid);
+        turns.next = if uid == self.last { self.first } else { uid + 1 };
         Ok(Lease { pool: Arc::clone(self), uid })
+    }
+
+    fn turns(&self) -> MutexGuard<'_, Turns> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The uid of a job that an earlier broker gave it; `None` for one outside the pool.
@@ -73,7 +124,7 @@ impl Pool {
         if !(self.first..=self.last).contains(&uid) {
             return None;
         }
-        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(uid);
+        self.turns().used.insert(uid);
         Some(Lease { pool: Arc::clone(self), uid })
     }
 }
@@ -88,7 +139,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.pool.used.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.uid);
+        self.pool.turns().used.remove(&self.uid);
     }
 }
 
@@ -135,6 +186,28 @@ fn lookup(name: &str) -> Result<Option<User>, AccountError> {
     User::from_name(name).map_err(|e| AccountError::Lookup { name: name.into(), source: e.into() })
 }
 
+fn owner(number: u32) -> Result<Option<String>, AccountError> {
+    let user = User::from_uid(Uid::from_raw(number)).map(|user| user.map(|user| user.name));
+    if let Some(name) = or_nobody(user, number)? {
+        return Ok(Some(format!("the account {name}")));
+    }
+    let group = Group::from_gid(Gid::from_raw(number)).map(|group| group.map(|group| group.name));
+    Ok(or_nobody(group, number)?.map(|name| format!("the group {name}")))
+}
+
+/// Some name services say with an error that there is nobody: getpwuid(3) has the list.
+fn or_nobody(
+    found: nix::Result<Option<String>>,
+    number: u32,
+) -> Result<Option<String>, AccountError> {
+    match found {
+        Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => Ok(None),
+        found => {
+            found.map_err(|e| AccountError::Lookup { name: number.to_string(), source: e.into() })
+        }
+    }
+}
+
 fn groups(name: &str, gid: Gid) -> Result<Vec<u32>, AccountError> {
     let fault = |source| AccountError::Lookup { name: name.into(), source };
     let c_name = CString::new(name).map_err(|e| fault(e.into()))?;
@@ -157,21 +230,67 @@ fn nobody() -> Account {
 mod tests {
     use super::*;
 
+    fn pool(uids: (u32, u32)) -> Arc<Pool> {
+        Pool::from_place(uids, uids.0, HashSet::new(), |_| Ok(None))
+    }
+
+    fn uid(pool: &Arc<Pool>) -> u32 {
+        pool.lease().unwrap().account().uid
+    }
+
     #[test]
     fn a_uid_of_the_pool_has_one_job_at_a_time() {
-        let pool = Pool::new((100, 101));
+        let pool = pool((100, 101));
         let (a, b) = (pool.lease().unwrap(), pool.lease().unwrap());
         assert_eq!((a.account().uid, b.account().uid), (100, 101));
         assert!(matches!(pool.lease(), Err(AccountError::PoolEmpty(2))));
         drop(a);
-        assert_eq!(pool.lease().unwrap().account().uid, 100);
+        assert_eq!(uid(&pool), 100);
+    }
+
+    #[test]
+    fn a_uid_that_is_given_back_has_its_turn_after_all_others() {
+        let pool = pool((100, 103));
+        let _lives = pool.adopt(102).unwrap();
+        let given: Vec<_> = (0..6).map(|_| uid(&pool)).collect();
+        assert_eq!(given, [100, 101, 103, 100, 101, 103]);
+    }
+
+    #[test]
+    fn brokers_do_not_all_begin_with_the_same_uid() {
+        let begin = |_| Pool::new((70_000, 79_999), 1).turns().next;
+        let begins: HashSet<u32> = (0..20).map(begin).collect();
+        assert!(begins.len() > 1);
+        assert!(begins.iter().all(|uid| (70_000..=79_999).contains(uid)), "{begins:?}");
+        assert_eq!(Pool::new((7, 7), 1).turns().next, 7);
+        assert!(Pool::new((1, u32::MAX), 1).turns().next > 0);
+    }
+
+    #[test]
+    fn the_uid_of_an_account_is_nobodys_of_the_pool() {
+        let find = |uid| Ok((uid == 101).then(|| "somebody".to_owned()));
+        let pool = Pool::from_place((100, 102), 100, HashSet::from([100]), find);
+        assert_eq!([uid(&pool), uid(&pool)], [102, 102]);
+        let root = Pool::from_place((0, 0), 0, HashSet::new(), owner);
+        assert!(matches!(root.lease(), Err(AccountError::PoolEmpty(1))));
+    }
+
+    #[test]
+    fn a_uid_is_not_lent_while_nobody_can_say_whose_it_is() {
+        let fails = |uid: u32| {
+            Err(AccountError::Lookup { name: uid.to_string(), source: Errno::EIO.into() })
+        };
+        let pool = Pool::from_place((100, 100), 100, HashSet::new(), fails);
+        for _ in 0..2 {
+            assert!(matches!(pool.lease(), Err(AccountError::Lookup { .. })));
+        }
     }
 
     #[test]
     fn the_uid_of_an_adopted_job_is_taken() {
-        let pool = Pool::new((100, 101));
+        let pool = pool((100, 101));
         let _adopted = pool.adopt(100).unwrap();
-        assert_eq!(pool.lease().unwrap().account().uid, 101);
+        assert_eq!(uid(&pool), 101);
         assert!(pool.adopt(99).is_none());
     }
 

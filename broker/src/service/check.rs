@@ -1,6 +1,7 @@
 //! `job-broker check-config`: everything that can be found without running, each in a sentence.
 
 use std::fs;
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
@@ -31,14 +32,11 @@ pub(super) fn run(file: &Path) -> ExitCode {
 }
 
 fn report(file: &Path, found: &Findings) -> ExitCode {
-    for fault in &found.faults {
-        eprintln!("{}{fault}", journal::error());
-    }
-    for warning in &found.warnings {
-        eprintln!("{}{warning}", journal::warning());
-    }
+    found.faults.iter().for_each(journal::error);
+    found.warnings.iter().for_each(journal::warning);
     if found.faults.is_empty() {
-        println!("{}: a broker can run with it", file.display());
+        // The exit status is the answer, whoever may read this.
+        let _ = writeln!(io::stdout(), "{}: a broker can run with it", file.display());
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

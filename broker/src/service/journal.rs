@@ -2,8 +2,11 @@
 //! the number is the priority of syslog(3), see sd-daemon(3). So `journalctl -p warning` finds what
 //! matters.
 
-use std::fmt;
+use std::fmt::{self, Display};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
 
+use nix::sys::stat::fstat;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
@@ -12,19 +15,31 @@ use tracing_subscriber::registry::LookupSpan;
 const ERROR: &str = "<3>";
 const WARNING: &str = "<4>";
 
-/// Whether standard error is the journal: systemd.exec(5).
+/// Whether standard error is the journal. That the variable is there does not say so: it is inherited
+/// by whatever a service starts, and means the file that it names, systemd.exec(5).
 pub(super) fn is_reader() -> bool {
-    std::env::var_os("JOURNAL_STREAM").is_some()
+    std::env::var("JOURNAL_STREAM").is_ok_and(|named| is_named(io::stderr(), &named))
 }
 
-/// How a line begins that is not logged but said: by a command, which may run under systemd, too.
-pub(super) fn error() -> &'static str {
-    if is_reader() { ERROR } else { "job-broker: " }
+/// Whether this is the file that has that `DEVICE:INODE`, both in decimal.
+fn is_named(file: impl AsFd, named: &str) -> bool {
+    fstat(file).is_ok_and(|found| named == format!("{}:{}", found.st_dev, found.st_ino))
+}
+
+/// What is not logged but said: by a command, which may run under systemd, too.
+pub(super) fn error(what: impl Display) {
+    say(if is_reader() { ERROR } else { "job-broker: " }, what);
 }
 
 /// The same for what is no error.
-pub(super) fn warning() -> &'static str {
-    if is_reader() { WARNING } else { "job-broker: warning: " }
+pub(super) fn warning(what: impl Display) {
+    say(if is_reader() { WARNING } else { "job-broker: warning: " }, what);
+}
+
+/// Where standard error takes nothing (a journal that has gone, a full disk), nobody hears it.
+/// `eprintln!` would panic, and the exit status, which is the answer, be another.
+fn say(beginning: &str, what: impl Display) {
+    let _ = writeln!(io::stderr(), "{beginning}{what}");
 }
 
 /// The form of a line.
@@ -58,7 +73,7 @@ fn priority(level: Level) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{self, Write};
+    use std::os::unix::fs::MetadataExt;
     use std::sync::{Arc, Mutex};
 
     use super::*;
@@ -88,5 +103,15 @@ mod tests {
         });
         let said = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         assert_eq!(said, "<4>its shim does not answer job=7\n<6>ready\n");
+    }
+
+    #[test]
+    fn the_journal_is_known_by_its_device_and_inode() {
+        let [journal, other] = [(); 2].map(|()| tempfile::tempfile().unwrap());
+        let found = journal.metadata().unwrap();
+        let named = format!("{}:{}", found.dev(), found.ino());
+        assert!(is_named(&journal, &named));
+        assert!(!is_named(&other, &named));
+        assert!(!is_named(&journal, ""));
     }
 }

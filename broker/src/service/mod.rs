@@ -91,6 +91,9 @@ pub fn run() -> ExitCode {
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        // A line that cannot be written is lost. Else tracing says so with eprintln!, which panics
+        // where that cannot be written either (a journal that has gone, a full disk).
+        .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal());
     if journal::is_reader() {
         log.with_ansi(false).event_format(Journal).init();
@@ -106,7 +109,7 @@ pub fn run() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{}{}", journal::error(), one_line(&error));
+            journal::error(one_line(&error));
             match error {
                 ServiceError::Settings(_) => ExitCode::from(BAD_CONFIG),
                 _ => ExitCode::FAILURE,

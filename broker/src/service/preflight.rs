@@ -1,11 +1,13 @@
 //! `job-broker preflight`: whether this program could take the place of the broker that runs.
 
 use std::collections::BTreeSet;
+use std::io::{self, Write};
 use std::path::Path;
 
 use job_shim::codec::VERSION;
 
 use super::ServiceError;
+use super::journal;
 use super::settings::Settings;
 use crate::id::JobId;
 use crate::jobs::preflight::{self, Prospect};
@@ -19,10 +21,15 @@ pub(super) fn run(file: &Path) -> Result<(), ServiceError> {
     let config = Settings::load(file)?.config;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let jobs = runtime.block_on(preflight::look(&config.jobs));
-    let jobs = jobs.map_err(|e| ServiceError::Io(std::io::Error::other(e)))?;
+    let jobs = jobs.map_err(|e| ServiceError::Io(io::Error::other(e)))?;
     match count(&jobs) {
         (all, 0) => {
-            println!("{all} jobs run; this job-broker can take over all of them{}", spoken(&jobs));
+            let spoken = spoken(&jobs);
+            // The exit status is the answer, whoever may read this.
+            let _ = writeln!(
+                io::stdout(),
+                "{all} jobs run; this job-broker can take over all of them{spoken}"
+            );
             Ok(())
         }
         (all, foreign) => Err(ServiceError::Foreign { all, foreign }),
@@ -36,13 +43,13 @@ fn count(jobs: &[(JobId, Prospect)]) -> (usize, usize) {
         all += usize::from(*prospect != Prospect::Over);
         match prospect {
             Prospect::Over | Prospect::Adopted(_) => {}
-            Prospect::Followed(why) => eprintln!(
-                "job-broker: job {id}: its shim cannot be reached, as little as by any other broker \
-                 now: {why}; its files would be followed"
-            ),
+            Prospect::Followed(why) => journal::warning(format_args!(
+                "job {id}: its shim cannot be reached, as little as by any other broker now: {why}; \
+                 its files would be followed"
+            )),
             Prospect::Foreign(why) => {
                 foreign += 1;
-                eprintln!("job-broker: job {id}: {why}");
+                journal::error(format_args!("job {id}: {why}"));
             }
         }
     }

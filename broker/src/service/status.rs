@@ -50,12 +50,12 @@ impl Status {
         loop {
             changes.mark_unchanged();
             let words = self.words();
-            if words != told {
-                self.notifier.status(&words);
-                told = words;
-            }
+            let is_heard = words == told || self.notifier.status(&words);
             tokio::time::sleep(PACE).await; // the line's own pace; what changes meanwhile is in the next
-            let _ = tokio::time::timeout(FRESH, changes.changed()).await;
+            if is_heard {
+                told = words;
+                let _ = tokio::time::timeout(FRESH, changes.changed()).await;
+            }
         }
     }
 
@@ -86,7 +86,9 @@ async fn live(notifier: &Notifier) {
     let mut tick = tokio::time::interval(interval);
     loop {
         tick.tick().await;
-        notifier.watchdog();
+        while !notifier.watchdog() {
+            tokio::time::sleep(PACE).await; // systemd is behind; nobody can be asked when it is not
+        }
     }
 }
 
