@@ -373,9 +373,7 @@ impl Env {
 impl Drop for Env {
     fn drop(&mut self) {
         // The broker first, so that it sees nothing of what happens to its jobs.
-        if let Some(broker) = self.broker.take() {
-            broker.end();
-        }
+        drop(self.broker.take());
         self.cgroup.end();
         if thread::panicking() {
             eprintln!("--- the broker's log ---\n{}---", self.lock_log());
