@@ -149,7 +149,7 @@ pub async fn updated(client: &mut Client, request: UpdateJobRequest) -> Job {
 /// # Panics
 /// When there is no such job, or it does not run.
 pub async fn end_in(client: &mut Client, id: &str, time: Duration) -> Duration {
-    let limit = wall_time(&usage(client, id).await) + time;
+    let limit = usage_and_time(client, id).await.1 + time;
     let time_limit = Some(duration(limit));
     updated(client, UpdateJobRequest { id: id.into(), time_limit, ..Default::default() }).await;
     limit
@@ -181,13 +181,15 @@ pub async fn usage(client: &mut Client, id: &str) -> Usage {
     job(client, id).await.usage.expect("a job has its usage")
 }
 
-/// For how long a job's program has run, or did.
+/// The same, and for how long its program has run: once its shim has told the broker since when.
 ///
 /// # Panics
-/// When it has never run.
-pub fn wall_time(usage: &Usage) -> Duration {
-    let time = usage.wall_time.expect("it has been started");
-    time.try_into().expect("it is not negative")
+/// When it does not.
+pub async fn usage_and_time(client: &mut Client, id: &str) -> (Usage, Duration) {
+    let time = |job: &Job| job.usage.as_ref().and_then(|usage| usage.wall_time);
+    let job = becomes(client, id, |job| time(job).is_some()).await;
+    let time = time(&job).and_then(|time| time.try_into().ok()).expect("it is not negative");
+    (job.usage.expect("a job has its usage"), time)
 }
 
 /// From the start of a job's program to its end, in seconds.

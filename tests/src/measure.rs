@@ -52,9 +52,9 @@ pub async fn cpus(client: &mut Client, env: &Env, id: &str, window: Duration) ->
     let began = Instant::now();
     // CPU time, and when it was that.
     let mut read = async || {
-        let usage = api::usage(client, id).await;
+        let (usage, told_at) = api::usage_and_time(client, id).await;
         let told = usage.cpu_usage_usec.expect("cpu.stat is everywhere") as f64;
-        let told_at = api::wall_time(&usage).as_secs_f64() * 1e6;
+        let told_at = told_at.as_secs_f64() * 1e6;
         let read_at = began.elapsed().as_secs_f64() * 1e6;
         [(told, told_at), (cpu_usec(env, id) as f64, read_at)]
     };

@@ -12,7 +12,7 @@ use job_api::v1::job::State;
 use job_api::v1::{Cause, DeleteJobRequest, Job, JobSpec};
 use job_tests::{Env, api, oracle, trials, until};
 
-/// Almost twice of what the two pipes hold, 1 MiB each: a job that nobody drains has to wait.
+/// Almost twice what the two pipes hold, 1 MiB each: a job that nobody drains has to wait.
 const LINES: u64 = 30_000;
 
 /// A state directory that is soon full.

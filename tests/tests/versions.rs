@@ -44,8 +44,9 @@ async fn there_and_back(first: Programs, second: Programs) {
     let ended_meanwhile = api::start(&mut client, api::script("sleep 0.3; exit 5")).await.id;
     for programs in [second, first] {
         writers.push(api::start(&mut client, oracle_spec(&env, lines)).await.id);
-        let asked =
-            api::start(&mut client, api::script("trap 'exit 3' TERM; sleep 60 & wait")).await;
+        let text = "trap 'exit 3' TERM; echo up; sleep 60 & wait";
+        let asked = api::start(&mut client, api::script(text)).await;
+        until("the trap is set", || env.stdout_log(&asked.id).contains("up").then_some(()));
         let killed = api::start(&mut client, api::script("trap '' TERM; sleep 60")).await.id;
         let follower = env.spawn_jobctl("user-a", &["logs", "-q", "-f", &writers[0]]);
         follower.wait_for_bytes(1);
