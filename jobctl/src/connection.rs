@@ -263,10 +263,12 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn the_pauses_grow_until_the_patience_ends() {
-        let mut outage = outage(Duration::from_millis(60));
+        let mut outage = outage(Duration::from_secs(3600));
         assert!(outage.pause("reset").await.is_ok());
         assert_eq!(outage.delay, FIRST_DELAY * 2);
         assert!(outage.pause("reset").await.is_ok());
+        assert_eq!(outage.delay, FIRST_DELAY * 4);
+        outage.patience = Duration::ZERO;
         assert!(outage.pause("reset").await.is_err());
     }
 

@@ -10,9 +10,9 @@ use job_api::v1::{
     StartJobRequest, StopJobRequest, StreamOutputRequest, UpdateJobRequest, Usage, WaitJobRequest,
 };
 use tokio::time::timeout;
-use tonic::Status;
+use tonic::{Code, Status};
 
-use crate::patience::PATIENCE;
+use crate::patience::{PATIENCE, eventually};
 
 /// A job's output, and the job as the trailer shows it.
 #[derive(Debug, Default)]
@@ -131,6 +131,30 @@ pub async fn update(client: &mut Client, request: UpdateJobRequest) -> Result<Jo
     Ok(answer.job.expect("an answer has a job"))
 }
 
+/// The same of a broker that may not have reached the job's shim yet, or whose shim is slow: as long
+/// as it says so, it is asked again. For what may be said twice.
+///
+/// # Panics
+/// When the broker refuses.
+pub async fn updated(client: &mut Client, request: UpdateJobRequest) -> Job {
+    let ask = async || match update(client, request.clone()).await {
+        Err(status) if status.code() == Code::Unavailable => None,
+        answer => Some(answer.expect("the job takes its new limits")),
+    };
+    eventually("the job's shim is reached", ask).await
+}
+
+/// Gives a running job a deadline so long from now, and answers with its new time limit.
+///
+/// # Panics
+/// When there is no such job, or it does not run.
+pub async fn end_in(client: &mut Client, id: &str, time: Duration) -> Duration {
+    let limit = usage_and_time(client, id).await.1 + time;
+    let time_limit = Some(duration(limit));
+    updated(client, UpdateJobRequest { id: id.into(), time_limit, ..Default::default() }).await;
+    limit
+}
+
 /// Pauses a job.
 ///
 /// # Errors
@@ -155,6 +179,17 @@ pub async fn resume(client: &mut Client, id: &str) -> Result<Job, Status> {
 /// When there is no such job, or its usage is not told.
 pub async fn usage(client: &mut Client, id: &str) -> Usage {
     job(client, id).await.usage.expect("a job has its usage")
+}
+
+/// The same, and for how long its program has run: once its shim has told the broker since when.
+///
+/// # Panics
+/// When it does not.
+pub async fn usage_and_time(client: &mut Client, id: &str) -> (Usage, Duration) {
+    let time = |job: &Job| job.usage.as_ref().and_then(|usage| usage.wall_time);
+    let job = becomes(client, id, |job| time(job).is_some()).await;
+    let time = time(&job).and_then(|time| time.try_into().ok()).expect("it is not negative");
+    (job.usage.expect("a job has its usage"), time)
 }
 
 /// From the start of a job's program to its end, in seconds.
@@ -182,7 +217,7 @@ pub fn limit<'a>(job: &'a Job, name: &str) -> &'a Limit {
 /// All output of a job, to its end.
 ///
 /// # Panics
-/// When the stream breaks, leaves a gap, or lasts longer than [`PATIENCE`].
+/// When the stream breaks, leaves a gap, or does not go on for [`PATIENCE`].
 pub async fn output(client: &mut Client, id: &str) -> Output {
     let request = StreamOutputRequest { id: id.into(), follow: true, ..Default::default() };
     read(client, request).await
@@ -191,12 +226,9 @@ pub async fn output(client: &mut Client, id: &str) -> Output {
 /// The part of a job's output that is asked for.
 ///
 /// # Panics
-/// When the stream breaks, leaves a gap, or lasts longer than [`PATIENCE`].
+/// When the stream breaks, leaves a gap, or does not go on for [`PATIENCE`].
 pub async fn read(client: &mut Client, request: StreamOutputRequest) -> Output {
-    timeout(PATIENCE, try_read(client, request))
-        .await
-        .expect("a stream ends with its job")
-        .expect("the stream does not break")
+    try_read(client, request).await.expect("the stream does not break")
 }
 
 /// The part of a job's output that is asked for.
@@ -205,12 +237,15 @@ pub async fn read(client: &mut Client, request: StreamOutputRequest) -> Output {
 /// The broker's.
 ///
 /// # Panics
-/// On a gap between chunks, and when the stream ends without its trailer.
+/// On a gap between chunks, when the stream ends without its trailer, and when nothing of it comes
+/// for [`PATIENCE`].
 pub async fn try_read(client: &mut Client, request: StreamOutputRequest) -> Result<Output, Status> {
-    let mut stream = client.stream_output(request).await?.into_inner();
+    let late = "a stream goes on, or ends with its job";
+    let answer = timeout(PATIENCE, client.stream_output(request)).await.expect(late);
+    let mut stream = answer?.into_inner();
     let mut output = Output::default();
     let mut next = [None, None];
-    while let Some(message) = stream.message().await? {
+    while let Some(message) = timeout(PATIENCE, stream.message()).await.expect(late)? {
         match message.kind.expect("a message has a kind") {
             Kind::Chunk(chunk) => {
                 let is_err = chunk.stream() == OutputStream::Err;

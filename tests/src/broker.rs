@@ -10,7 +10,7 @@ use std::thread;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::patience::PATIENCE;
+use crate::patience::{PATIENCE, until};
 
 /// See `job_shim::crash`; for a shim, a variable of its job.
 pub const CRASH_AT: &str = "JOB_CRASH_AT";
@@ -76,17 +76,21 @@ impl Broker {
     }
 
     /// Waits for its end.
+    ///
+    /// # Panics
+    /// After [`PATIENCE`]; it is killed then.
     pub fn wait(mut self) -> ExitStatus {
-        self.child.wait().expect("the broker is our child")
+        until("the broker ends", || self.child.try_wait().expect("the broker is our child"))
     }
 
     /// Whether it is gone; if so, it has been waited for.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("the broker is our child").is_some()
     }
+}
 
-    /// kill -9, whatever its state, and its end.
-    pub(crate) fn end(mut self) {
+impl Drop for Broker {
+    fn drop(&mut self) {
         let _ = self.child.kill(); // it may have ended
         let _ = self.child.wait();
     }

@@ -37,6 +37,8 @@ pub struct Env {
     users: Mutex<HashMap<String, Issued>>,
     log: Log,
     port: u16,
+    /// How many brokers were started, also in vain.
+    starts: u64,
     /// A variable of brokers: where they die, or wait.
     told: Option<(&'static str, String)>,
     admins: Vec<String>,
@@ -64,6 +66,11 @@ impl Env {
     /// `127.0.0.1:PORT`, the same after each restart.
     pub fn addr(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// How many brokers it has had, those included that found their port taken.
+    pub fn starts(&self) -> u64 {
+        self.starts
     }
 
     /// The authority that signed everybody's certificates.
@@ -336,6 +343,7 @@ impl Env {
     fn try_start(&mut self) -> Result<(), String> {
         let path = self.path("broker.toml");
         fs::write(&path, self.config(self.port)).expect("the configuration can be written");
+        self.starts += 1;
         self.broker =
             Some(Broker::start(&self.programs.broker, &path, self.told.as_ref(), &self.log)?);
         Ok(())
@@ -373,9 +381,7 @@ impl Env {
 impl Drop for Env {
     fn drop(&mut self) {
         // The broker first, so that it sees nothing of what happens to its jobs.
-        if let Some(broker) = self.broker.take() {
-            broker.end();
-        }
+        drop(self.broker.take());
         self.cgroup.end();
         if thread::panicking() {
             eprintln!("--- the broker's log ---\n{}---", self.lock_log());

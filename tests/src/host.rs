@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::thread;
 
 use tempfile::TempDir;
@@ -36,7 +37,20 @@ pub enum Need {
 /// # Panics
 /// Where nothing may be left out.
 pub fn has(needs: &[Need]) -> bool {
-    let Some(why) = needs.iter().find_map(|need| need.missing()) else { return true };
+    has_unless(needs.iter().find_map(|need| need.missing()))
+}
+
+/// The same for a program that a test needs. It is to answer to `option` without doing anything.
+///
+/// # Panics
+/// Where nothing may be left out.
+pub fn has_program(name: &str, option: &str) -> bool {
+    let ran = Command::new(name).arg(option).stdin(Stdio::null()).output();
+    has_unless(ran.err().map(|error| format!("{name} cannot be run: {error}")))
+}
+
+fn has_unless(missing: Option<String>) -> bool {
+    let Some(why) = missing else { return true };
     assert!(std::env::var_os(LEAVE_NOTHING_OUT).is_none(), "this host must have all: {why}");
     leave_out(&why);
     false

@@ -143,9 +143,18 @@ impl Running {
     ///
     /// # Panics
     /// After [`PATIENCE`]; it is killed then.
-    pub fn finish(mut self) -> Finished {
+    pub fn finish(self) -> Finished {
+        self.finish_within(PATIENCE)
+    }
+
+    /// The same for what may take longer.
+    ///
+    /// # Panics
+    /// After that time; it is killed then.
+    pub fn finish_within(mut self, patience: Duration) -> Finished {
         drop(self.child.stdin.take());
-        let ended = self.stdout.wait_for_end() && self.stderr.wait_for_end();
+        let streams = [&self.stdout, &self.stderr];
+        let ended = streams.into_iter().all(|stream| stream.wait_for_end(patience));
         if !ended {
             let _ = self.child.kill();
         }
@@ -153,7 +162,7 @@ impl Running {
         let took = self.began.elapsed();
         let (stdout, stderr) = (self.stdout.take(), self.stderr.take());
         let said = String::from_utf8_lossy(&stderr);
-        assert!(ended, "it had not ended after {PATIENCE:?}; stderr: {said}");
+        assert!(ended, "it had not ended after {patience:?}; stderr: {said}");
         Finished { status, stdout, stderr, took }
     }
 }
@@ -200,20 +209,20 @@ impl Captured {
 
     /// Whether `has` came true before the end of the pipe and of [`PATIENCE`].
     fn wait(&self, has: impl Fn(&[u8]) -> bool) -> bool {
-        let seen = self.wait_while(|seen| !seen.ended && !has(&seen.bytes));
+        let seen = self.wait_while(PATIENCE, |seen| !seen.ended && !has(&seen.bytes));
         seen.is_some_and(|bytes| has(&bytes))
     }
 
-    fn wait_for_end(&self) -> bool {
-        self.wait_while(|seen| !seen.ended).is_some()
+    fn wait_for_end(&self, patience: Duration) -> bool {
+        self.wait_while(patience, |seen| !seen.ended).is_some()
     }
 
-    fn wait_while(&self, waits: impl Fn(&Seen) -> bool) -> Option<Vec<u8>> {
+    fn wait_while(&self, patience: Duration, waits: impl Fn(&Seen) -> bool) -> Option<Vec<u8>> {
         let seen = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (seen, timeout) = self
             .shared
             .1
-            .wait_timeout_while(seen, PATIENCE, |seen| waits(seen))
+            .wait_timeout_while(seen, patience, |seen| waits(seen))
             .unwrap_or_else(PoisonError::into_inner);
         (!timeout.timed_out()).then(|| seen.bytes.clone())
     }

@@ -120,7 +120,11 @@ impl Persistent {
     }
 
     /// The job once nothing of it is left.
+    ///
+    /// # Panics
+    /// After [`PATIENCE`], with the job as it is then.
     pub async fn ended(&mut self, env: &mut Env, id: &str) -> Job {
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let get = async |client: &mut Client| {
                 client.get_job(job_api::v1::GetJobRequest { id: id.into() }).await
@@ -130,6 +134,7 @@ impl Persistent {
             if matches!(job.state(), State::Finished | State::Lost) {
                 return job;
             }
+            assert!(Instant::now() < deadline, "it had not ended after {PATIENCE:?}: {job:?}");
             tokio::time::sleep(Duration::from_millis(10)).await; // between two looks
         }
     }

@@ -30,5 +30,5 @@ pub use cgroup::Cgroup;
 pub use env::{Builder, Env};
 pub use gate::Gate;
 pub use jobctl::{Finished, Running};
-pub use patience::{PATIENCE, is_testbed, lives, scaled, until};
+pub use patience::{PATIENCE, eventually, is_testbed, lives, scaled, trials, until};
 pub use programs::{Programs, target_dir};

@@ -9,10 +9,10 @@ use std::thread::sleep;
 use std::time::SystemTime;
 
 use job_api::client::{self, Client, Credentials};
-use job_api::v1::JobSpec;
 use job_api::v1::job::State;
+use job_api::v1::{Job, JobSpec};
 
-use crate::patience::{PATIENCE, is_testbed, until};
+use crate::patience::{PATIENCE, eventually, is_testbed, until};
 use crate::{Programs, api, oracle};
 
 const PKI: &str = "/etc/job-broker/pki";
@@ -91,15 +91,16 @@ impl Host {
         host
     }
 
-    /// A connection as an admin.
+    /// A connection as an admin, to a broker that may be on its way.
     ///
     /// # Panics
-    /// When the broker does not answer.
+    /// When it does not answer for [`PATIENCE`].
     pub async fn client(&self) -> Client {
         let read = |name: &str| fs::read(Path::new(PKI).join(name)).expect("it was issued");
         let credentials =
             Credentials { ca: read("ca.crt"), cert: read("admin.crt"), key: read("admin.key") };
-        client::connect("127.0.0.1:7443", &credentials).await.expect("the broker answers")
+        let connect = async || client::connect("127.0.0.1:7443", &credentials).await.ok();
+        eventually("the broker answers", connect).await
     }
 
     /// Starts so many jobs that write; a second run of one would show.
@@ -144,9 +145,10 @@ impl Host {
         until("the service runs", || (self.property("ActiveState") == "active").then_some(()));
         let mut client = self.client().await;
         for id in &jobs.ids {
-            let job = api::becomes(&mut client, id, |job| !job.recovering).await;
-            // A shim that cannot be reached is a warning: the job goes on without.
-            assert!(job.state() == State::Running && job.warnings.is_empty(), "{job:?}");
+            // A shim that does not answer in time is a warning, until it does.
+            let is_in_its_hands = |job: &Job| !job.recovering && job.warnings.is_empty();
+            let job = api::becomes(&mut client, id, is_in_its_hands).await;
+            assert_eq!(job.state(), State::Running, "{job:?}");
         }
     }
 

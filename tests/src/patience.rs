@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 /// Longer than anything takes that works, on a slow and busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
+/// How often that is tried at most which a host that stands still for a moment spoils.
+const TRIALS: usize = 5;
+
 /// Whether this is the testbed VM, where one slow processor does everything.
 pub fn is_testbed() -> bool {
     std::env::var_os("JOB_TESTBED").is_some()
@@ -30,6 +33,33 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {what}");
         thread::sleep(Duration::from_millis(5)); // between two looks
     }
+}
+
+/// The same for what somebody is asked for.
+///
+/// # Panics
+/// As [`until`].
+pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = ask().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await; // between two questions
+    }
+}
+
+/// Tries something that takes its time until that is right, five times at most, and answers with the
+/// last try, for the caller to judge. A slow host spoils a try or two, a wrong program all of them.
+pub async fn trials<T>(mut trial: impl AsyncFnMut() -> T, is_right: impl Fn(&T) -> bool) -> T {
+    for _ in 1..TRIALS {
+        let found = trial().await;
+        if is_right(&found) {
+            return found;
+        }
+    }
+    trial().await
 }
 
 /// Whether a process runs. One that has ended and waits to be reaped by its parent does not.

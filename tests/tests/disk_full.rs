@@ -7,12 +7,13 @@ use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use job_api::client::Client;
 use job_api::v1::job::State;
-use job_api::v1::{Cause, Job, JobSpec};
-use job_tests::{Env, api, oracle, until};
+use job_api::v1::{Cause, DeleteJobRequest, Job, JobSpec};
+use job_tests::{Env, api, oracle, trials, until};
 
-/// More than the two pipes hold, 1 MiB each: a job that nobody drains has to wait.
-const LINES: u64 = 60_000;
+/// Almost twice what the two pipes hold, 1 MiB each: a job that nobody drains has to wait.
+const LINES: u64 = 30_000;
 
 /// A state directory that is soon full.
 fn start() -> Env {
@@ -72,6 +73,7 @@ async fn a_full_disk_blocks_the_job_the_status_says_so_and_it_resumes_intact() {
         let job = output.job;
         assert_eq!((job.exit_code, job.dropped_bytes, job.incomplete), (Some(7), 0, false));
         assert!(!is_blocked(&job), "{:?}", job.warnings);
+        client.delete_job(DeleteJobRequest { id }).await.unwrap(); // there is little room
     }
     env.assert_clean();
 }
@@ -112,21 +114,44 @@ async fn a_full_disk_does_not_lose_how_a_job_ended() {
     env.assert_clean();
 }
 
+/// A job that writes without end, once the disk blocks it, and what fills that. `None` if its deadline
+/// came first.
+async fn block(env: &Env, client: &mut Client, deadline: Option<u64>) -> Option<(String, PathBuf)> {
+    let gate = env.gate();
+    // More than pipes hold: it cannot end by itself.
+    let endless = format!("{}; exec {} lines 1000000", gate.wait(), env.oracle());
+    let mut spec = api::script(&endless);
+    spec.time_limit = deadline.map(|seconds| api::duration(Duration::from_secs(seconds)));
+    let id = api::start(client, spec).await.id;
+    let filler = fill(env);
+    gate.open();
+    let is_ending = |job: &Job| matches!(job.state(), State::Stopping | State::Finished);
+    let job = api::becomes(client, &id, |job| is_blocked(job) || is_ending(job)).await;
+    if is_blocked(&job) {
+        return Some((id, filler));
+    }
+    assert!(deadline.is_some(), "{job:?}");
+    fs::remove_file(filler).unwrap();
+    api::ended(client, &id).await;
+    None
+}
+
 /// FAULTS 23
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_job_that_a_full_disk_blocks_is_stopped_and_meets_its_deadline() {
     let env = start();
     let mut client = env.client("user-a").await;
     for deadline in [false, true] {
-        let gate = env.gate();
-        // More than pipes hold: it cannot end by itself.
-        let endless = format!("{}; exec {} lines 1000000", gate.wait(), env.oracle());
-        let mut spec = api::script(&endless);
-        spec.time_limit = deadline.then(|| api::duration(Duration::from_secs(2)));
-        let id = api::start(&mut client, spec).await.id;
-        let filler = fill(&env);
-        gate.open();
-        api::becomes(&mut client, &id, is_blocked).await;
+        let (id, filler) = if deadline {
+            let mut seconds = 1;
+            let once_in_time = async || {
+                seconds *= 2; // not every host is as fast
+                block(&env, &mut client, Some(seconds)).await
+            };
+            trials(once_in_time, Option::is_some).await.unwrap()
+        } else {
+            block(&env, &mut client, None).await.unwrap()
+        };
         if !deadline {
             api::stop(&mut client, &id, Duration::from_millis(100)).await;
         }
@@ -137,7 +162,7 @@ async fn a_job_that_a_full_disk_blocks_is_stopped_and_meets_its_deadline() {
         // What was read before the end is whole as far as it goes.
         let output = api::output(&mut client, &id).await;
         let lines = output.stdout.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        oracle::verify('o', &output.stdout[..lines]).unwrap();
+        assert!(oracle::verify('o', &output.stdout[..lines]).unwrap() > 0);
     }
     env.assert_clean();
 }

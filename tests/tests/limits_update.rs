@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use job_api::v1::job::State;
 use job_api::v1::{Cause, IoMax, Job, Limits, UpdateJobRequest};
 use job_tests::host::{self, Need};
-use job_tests::measure::{self, assert_near};
+use job_tests::measure;
 use job_tests::refusal::{assert_precondition, violation};
-use job_tests::{Env, api, until};
+use job_tests::{Env, api, trials, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tonic::Code;
@@ -44,13 +44,13 @@ async fn an_update_changes_the_rate_of_a_job_that_burns_and_outlives_the_broker(
     let id = env.jobctl("user-a", &["start", "--cpus", "0.2", "--", "sh", "-c", BURN]).id();
     let mut client = env.client("user-a").await;
     let window = Duration::from_millis(2500);
-    assert_near(&measure::cpus(&mut client, &env, &id, window).await, 0.2, 0.1);
+    measure::assert_cpus((&mut client, &env), &id, window, 0.2).await;
     env.jobctl("user-a", &["update", &id, "--cpus", "0.6"]).expect(0);
-    assert_near(&measure::cpus(&mut client, &env, &id, window).await, 0.6, 0.1);
+    measure::assert_cpus((&mut client, &env), &id, window, 0.6).await;
 
     env.restart_broker();
     let mut client = env.client("user-a").await;
-    assert_near(&measure::cpus(&mut client, &env, &id, window).await, 0.6, 0.1);
+    measure::assert_cpus((&mut client, &env), &id, window, 0.6).await;
     let job = api::job(&mut client, &id).await;
     assert_eq!(changes(&job), [["cpu.max", "20000 100000", "60000 100000"]]);
     assert_eq!(job.changes[0].by, "user-a");
@@ -114,15 +114,25 @@ async fn a_deadline_that_is_put_off_is_outlived() {
     let env = Env::start();
     let gate = env.gate();
     let text = format!("{}; echo outlived", gate.wait());
-    let id = env.jobctl("user-a", &["start", "--time", "2s", "--", "sh", "-c", &text]).id();
-    let began = Instant::now();
-    env.jobctl("user-a", &["update", &id, "--time", "+10m"]).expect(0);
+    let put_off = |seconds: u64| {
+        let (began, time) = (Instant::now(), format!("{seconds}s"));
+        let id = env.jobctl("user-a", &["start", "--time", &time, "--", "sh", "-c", &text]).id();
+        let updated = env.jobctl("user-a", &["update", &id, "--time", "+10m"]);
+        // On a slow host it may come too late.
+        if updated.code() != 0 && began.elapsed() >= Duration::from_secs(seconds) {
+            return None;
+        }
+        updated.expect(0);
+        Some((id, seconds, Instant::now()))
+    };
+    let (id, seconds, since) = [2, 4, 8, 16].into_iter().find_map(put_off).unwrap();
     let mut client = env.client("user-a").await;
     let job = api::job(&mut client, &id).await;
-    assert_eq!(api::limit(&job, "time_limit").applied(), "602s");
-    assert_eq!(changes(&job), [["time_limit", "2s", "602s"]]);
-    let rest = Duration::from_millis(2300).saturating_sub(began.elapsed());
-    tokio::time::sleep(rest).await; // until the old deadline is over
+    let [old, new] = [seconds, seconds + 600].map(|seconds| format!("{seconds}s"));
+    assert_eq!(api::limit(&job, "time_limit").applied(), new);
+    assert_eq!(changes(&job), [["time_limit", &old, &new]]);
+    let over = Duration::from_secs(seconds) + Duration::from_millis(300);
+    tokio::time::sleep(over.saturating_sub(since.elapsed())).await; // the old deadline
     gate.open();
     let output = api::output(&mut client, &id).await;
     assert_eq!((output.stdout.as_slice(), output.job.exit_code), (&b"outlived\n"[..], Some(0)));
@@ -139,7 +149,7 @@ async fn a_deadline_that_is_brought_forward_ends_the_job() {
     api::update(&mut client, earlier).await.unwrap();
     let job = api::ended(&mut client, &id).await;
     assert_eq!((job.cause(), job.ended_by_limit.as_str()), (Cause::TimedOut, "time_limit"));
-    assert!((1.0..5.0).contains(&api::lasted(&job)), "{job:?}");
+    assert!((0.99..30.0).contains(&api::lasted(&job)), "{job:?}");
 
     // One that is over already is over now.
     let id = api::start(&mut client, spec).await.id;
@@ -210,16 +220,24 @@ async fn an_update_that_comes_before_the_shim_is_reached_again_is_made() {
     let mut client = env.client("user-a").await;
     let id = api::start(&mut client, api::spec(&["sleep", "1000"])).await.id;
     let shim = Pid::from_raw(env.cgroup().shim(&id).unwrap());
-    kill(shim, Signal::SIGSTOP).unwrap();
-    env.restart_broker();
-    let mut client = env.client("user-a").await;
-    let request = UpdateJobRequest { time_limit: seconds(60.0), ..of(&id) };
-    let mut update = tokio::spawn(async move { api::update(&mut client, request).await });
-    let early = tokio::time::timeout(Duration::from_millis(100), &mut update).await;
+    let update_early = async || {
+        kill(shim, Signal::SIGSTOP).unwrap();
+        let began = Instant::now();
+        env.restart_broker();
+        let mut client = env.client("user-a").await;
+        let request = UpdateJobRequest { time_limit: seconds(60.0), ..of(&id) };
+        let mut update = tokio::spawn(async move { api::update(&mut client, request).await });
+        let early = tokio::time::timeout(Duration::from_millis(100), &mut update).await;
+        let waited = began.elapsed();
+        kill(shim, Signal::SIGCONT).unwrap();
+        let late = if early.is_err() { Some(update.await.unwrap()) } else { None };
+        (waited, early, late)
+    };
+    // After two seconds a shim counts as silent, and the broker does not wait for it any more.
+    let is_early = |(waited, ..): &(Duration, _, _)| *waited < Duration::from_secs(2);
+    let (_, early, late) = trials(update_early, is_early).await;
     assert!(early.is_err(), "nobody has taken the limit yet: {early:?}");
-    kill(shim, Signal::SIGCONT).unwrap();
-    let job = update.await.unwrap().unwrap();
-    assert_eq!(api::limit(&job, "time_limit").applied(), "60s");
+    assert_eq!(api::limit(&late.unwrap().unwrap(), "time_limit").applied(), "60s");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -8,21 +8,20 @@ use std::time::Duration;
 
 use job_api::client::Client;
 use job_api::v1::job::State;
-use job_api::v1::{Cause, JobSpec, ListJobsRequest};
+use job_api::v1::{Cause, ListJobsRequest, UpdateJobRequest};
 use job_tests::refusal::assert_precondition;
-use job_tests::{Env, api, until};
+use job_tests::{Env, api, measure, until};
 
 /// A job of two processes, each of which lets a file grow: without the shim, which may have output
 /// to read when the job stands still.
-async fn counting(env: &Env, client: &mut Client, spec: JobSpec) -> (String, [PathBuf; 2]) {
+async fn counting(env: &Env, client: &mut Client) -> (String, [PathBuf; 2]) {
     let files = ["one", "two"].map(|name| env.shared().join(name));
     let [one, two] = files.each_ref().map(|path| {
         let _ = fs::remove_file(path); // of an earlier one
         format!("while :; do echo >>{}; sleep 0.005; done", path.display())
     });
     let text = format!("trap 'echo bye; exit 3' TERM; ({one}) & {two}");
-    let argv = ["sh", "-c", &text].map(str::to_owned).to_vec();
-    let id = api::start(client, JobSpec { argv, ..spec }).await.id;
+    let id = api::start(client, api::script(&text)).await.id;
     until("both count", || files.iter().all(|path| path.exists()).then_some(()));
     (id, files)
 }
@@ -51,7 +50,7 @@ fn frozen(env: &Env, id: &str) -> bool {
 async fn a_paused_job_stands_still_until_it_is_resumed() {
     let env = Env::start();
     let mut client = env.client("user-a").await;
-    let (id, files) = counting(&env, &mut client, JobSpec::default()).await;
+    let (id, files) = counting(&env, &mut client).await;
     for _ in 0..2 {
         let job = api::pause(&mut client, &id).await.unwrap();
         assert_eq!(job.state(), State::Paused);
@@ -79,7 +78,7 @@ async fn a_paused_job_stands_still_until_it_is_resumed() {
 async fn a_paused_job_stays_so_under_the_next_broker() {
     let mut env = Env::start();
     let mut client = env.client("user-a").await;
-    let (id, files) = counting(&env, &mut client, JobSpec::default()).await;
+    let (id, files) = counting(&env, &mut client).await;
     env.jobctl("user-a", &["pause", &id]).expect(0);
     env.restart_broker();
     let mut client = env.client("user-a").await;
@@ -100,7 +99,7 @@ async fn a_stop_asks_a_paused_job_too() {
     let mut env = Env::start();
     for restart in [false, true] {
         let mut client = env.client("user-a").await;
-        let (id, _) = counting(&env, &mut client, JobSpec::default()).await;
+        let (id, _) = counting(&env, &mut client).await;
         api::pause(&mut client, &id).await.unwrap();
         if restart {
             env.restart_broker();
@@ -134,11 +133,10 @@ async fn a_paused_job_that_does_not_obey_is_killed() {
 async fn a_deadline_goes_on_while_the_job_is_paused() {
     let mut env = Env::start();
     for broker in [true, false] {
-        let time_limit = Some(api::duration(Duration::from_millis(1500)));
         let mut client = env.client("user-a").await;
-        let spec = JobSpec { time_limit, ..JobSpec::default() };
-        let (id, _) = counting(&env, &mut client, spec).await;
+        let (id, _) = counting(&env, &mut client).await;
         api::pause(&mut client, &id).await.unwrap();
+        api::end_in(&mut client, &id, Duration::from_millis(1500)).await;
         if !broker {
             env.kill_broker();
             until("it has ended", || env.cgroup().shim(&id).is_none().then_some(()));
@@ -156,13 +154,16 @@ async fn a_deadline_goes_on_while_the_job_is_paused() {
 async fn a_paused_job_uses_no_cpu_time() {
     let env = Env::start();
     let mut client = env.client("user-a").await;
-    let mut spec = api::script("while :; do :; done");
-    spec.cpu_time_limit = Some(api::duration(Duration::from_millis(700)));
-    let id = api::start(&mut client, spec).await.id;
+    let id = api::start(&mut client, api::script("while :; do :; done")).await.id;
     api::pause(&mut client, &id).await.unwrap();
-    let before = job_tests::measure::cpu_usec(&env, &id);
-    tokio::time::sleep(Duration::from_secs(1)).await; // longer than the limit
-    assert_eq!(job_tests::measure::cpu_usec(&env, &id), before);
+    let before = measure::cpu_usec(&env, &id);
+    let left = Duration::from_micros(before) + Duration::from_millis(700);
+    let cpu_time_limit = Some(api::duration(left));
+    let request = UpdateJobRequest { id: id.clone(), cpu_time_limit, ..Default::default() };
+    api::updated(&mut client, request).await;
+    tokio::time::sleep(Duration::from_secs(1)).await; // longer than what is left
+    let used = measure::cpu_usec(&env, &id) - before;
+    assert!(used < 1000, "{used} us: the kernel's own work at most");
     assert_eq!(api::job(&mut client, &id).await.state(), State::Paused);
     api::resume(&mut client, &id).await.unwrap();
     let job = api::ended(&mut client, &id).await;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use job_api::v1::job::State;
 use job_api::v1::{Cause, GetServerInfoRequest, JobSpec, ListJobsRequest, StartJobRequest};
 use job_tests::oracle;
-use job_tests::{Env, Running, api, scaled, until};
+use job_tests::{Env, Running, api, scaled, trials, until};
 use nix::sys::signal::Signal;
 
 /// The oracle as a job that shows a second run, and exits with 7.
@@ -102,7 +102,8 @@ async fn fifty_restarts_under_load_lose_and_double_nothing() {
     assert!(oracle::verify('o', &stored.stdout).unwrap() > RESTARTS);
     assert!(oracle::verify('e', &stored.stderr).unwrap() > RESTARTS);
     let info = client.get_server_info(GetServerInfoRequest {}).await.unwrap().into_inner();
-    assert_eq!(info.epoch, RESTARTS + 1);
+    assert!(info.epoch > RESTARTS, "{info:?}");
+    assert_eq!(info.epoch, env.starts());
     env.assert_clean();
 }
 
@@ -193,19 +194,26 @@ async fn what_is_past_the_declared_cap_is_counted_while_the_broker_is_down() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_deadline_holds_while_the_broker_is_down() {
     let mut env = Env::start();
-    let mut client = env.client("user-a").await;
-    let mut spec = api::script("trap '' TERM; while :; do sleep 0.05; done");
-    spec.time_limit = Some(api::duration(Duration::from_secs(1)));
+    let mut spec = api::script("trap '' TERM; echo up; while :; do sleep 0.05; done");
     spec.stop_timeout = Some(api::duration(Duration::from_millis(500)));
-    let id = api::start(&mut client, spec).await.id;
-    env.kill_broker();
-    wait_for_end_of(&env, &id);
-    env.start_broker();
-    let job = api::ended(&mut env.client("user-a").await, &id).await;
-    assert_eq!((job.cause(), job.signal), (Cause::TimedOut, Some(9)));
-    let lasted = api::lasted(&job);
-    assert!((1.49..4.0).contains(&lasted), "it lasted {lasted} s");
-    assert_eq!(env.jobctl("user-a", &["wait", &id]).code(), 124);
+    // For how long it lasts beyond its deadline.
+    let overrun = async || {
+        let mut client = env.client("user-a").await;
+        let id = api::start(&mut client, spec.clone()).await.id;
+        until("it is up", || env.stdout_log(&id).contains("up").then_some(()));
+        let limit = api::end_in(&mut client, &id, Duration::from_secs(1)).await;
+        env.kill_broker();
+        wait_for_end_of(&env, &id);
+        env.start_broker();
+        let job = api::ended(&mut env.client("user-a").await, &id).await;
+        assert_eq!((job.cause(), job.signal), (Cause::TimedOut, Some(9)));
+        assert_eq!(env.jobctl("user-a", &["wait", &id]).code(), 124);
+        let overrun = api::lasted(&job) - limit.as_secs_f64();
+        assert!(overrun >= 0.49, "its grace was {overrun} s");
+        overrun
+    };
+    let overrun = trials(overrun, |overrun| *overrun < 3.0).await;
+    assert!(overrun < 3.0, "{overrun} s");
     env.assert_clean();
 }
 

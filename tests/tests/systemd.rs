@@ -91,8 +91,13 @@ fn hang(host: &Host) {
     sh("mkdir -p /run/systemd/system/job-broker.service.d && \
         printf '[Service]\\nWatchdogSec=2s\\n' >/run/systemd/system/job-broker.service.d/t.conf && \
         systemctl daemon-reload && systemctl restart job-broker");
-    let pid = host.property("MainPID");
-    sh(&format!("kill -STOP {pid}"));
+    // On a slow host the watchdog may have killed the one that is named, and there is none.
+    let pid = until("a broker hangs", || {
+        let pid = host.property("MainPID");
+        let mut stop = Command::new("kill");
+        let hangs = pid != "0" && stop.args(["-STOP", &pid]).status().unwrap().success();
+        hangs.then_some(pid)
+    });
     host.broker_after(&pid);
     sh("rm -r /run/systemd/system/job-broker.service.d && systemctl daemon-reload && \
         systemctl restart job-broker");

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -124,10 +125,10 @@ async fn pressure_is_told_where_the_kernel_knows_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_the_kernel_does_not_tell_is_null_and_not_zero() {
+    let mut env = Env::start();
     if !host::lacks(Need::Memory) {
         return;
     }
-    let mut env = Env::start();
     let usage = end_of(&mut env, true, "true", JobSpec::default()).await.usage.unwrap();
     assert!(usage.cpu_usage_usec.is_some(), "{usage:?}");
     let unknown = Usage {
@@ -149,13 +150,38 @@ async fn what_the_kernel_does_not_tell_is_null_and_not_zero() {
     }
 }
 
+/// How long it takes to read what the kernel says of these jobs, and no more than that.
+fn read_of(env: &Env, ids: &[String]) -> Duration {
+    let began = Instant::now();
+    for id in ids {
+        for file in [
+            "cpu.pressure",
+            "io.pressure",
+            "io.stat",
+            "memory.current",
+            "memory.events",
+            "memory.peak",
+            "memory.pressure",
+            "memory.swap.current",
+            "work/cpu.stat",
+            "work/pids.current",
+            "work/pids.events",
+            "work/pids.peak",
+        ] {
+            let _ = fs::read(env.cgroup().job(id).join(file)); // not every kernel has all of them
+        }
+    }
+    began.elapsed()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_usage_of_a_thousand_idle_jobs_is_told_at_once() {
     let env = Env::start();
     let mut client = env.client("user-a").await;
     let jobs = scaled(1000, 50);
+    let mut ids = Vec::new();
     for _ in 0..jobs {
-        api::start(&mut client, api::spec(&["sleep", "1000"])).await;
+        ids.push(api::start(&mut client, api::spec(&["sleep", "1000"])).await.id);
     }
     let states = vec![State::Running.into()];
     let request =
@@ -164,16 +190,18 @@ async fn the_usage_of_a_thousand_idle_jobs_is_told_at_once() {
     for _ in 0..3 {
         let began = Instant::now();
         let listed = client.list_jobs(request.clone()).await.unwrap().into_inner().jobs;
-        times.push(began.elapsed());
+        times.push((began.elapsed(), read_of(&env, &ids)));
         assert_eq!(listed.len(), jobs);
         let is_told = |job: &Job| job.usage.as_ref().is_some_and(|u| u.cpu_usage_usec.is_some());
         assert!(listed.iter().all(is_told));
     }
-    host::tell(&format!("{jobs} idle jobs were listed with their usage in {times:?}"));
-    // Ours are debug builds, and each read costs the VM's kernel thirty times as much. A release
-    // build is to take 100 ms for a thousand.
-    let most = scaled(Duration::from_millis(500), Duration::from_millis(1500));
-    assert!(times.iter().min().unwrap() < &most, "{times:?}");
+    let told = format!("{jobs} idle jobs were listed with their usage, and read, in {times:?}");
+    host::tell(&told);
+    // What a read costs is the kernel's business: the VM's takes thirty times as long. Ours are debug
+    // builds; a release build is to take 100 ms for a thousand.
+    let is_at_once =
+        |(listed, read): &(Duration, Duration)| *listed < 3 * *read + Duration::from_millis(100);
+    assert!(times.iter().any(is_at_once), "{times:?}");
     let without = ListJobsRequest { with_usage: false, ..request };
     let listed = client.list_jobs(without).await.unwrap().into_inner().jobs;
     assert!(listed.iter().all(|job| job.usage.is_none()), "nobody asked");

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use job_api::v1::job::State;
 use job_api::v1::{Cause, JobSpec, UpdateJobRequest};
-use job_tests::{Env, Programs, api, oracle, scaled};
+use job_tests::{Env, Programs, api, oracle, scaled, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tonic::Code;
@@ -44,8 +44,9 @@ async fn there_and_back(first: Programs, second: Programs) {
     let ended_meanwhile = api::start(&mut client, api::script("sleep 0.3; exit 5")).await.id;
     for programs in [second, first] {
         writers.push(api::start(&mut client, oracle_spec(&env, lines)).await.id);
-        let asked =
-            api::start(&mut client, api::script("trap 'exit 3' TERM; sleep 60 & wait")).await;
+        let text = "trap 'exit 3' TERM; echo up; sleep 60 & wait";
+        let asked = api::start(&mut client, api::script(text)).await;
+        until("the trap is set", || env.stdout_log(&asked.id).contains("up").then_some(()));
         let killed = api::start(&mut client, api::script("trap '' TERM; sleep 60")).await.id;
         let follower = env.spawn_jobctl("user-a", &["logs", "-q", "-f", &writers[0]]);
         follower.wait_for_bytes(1);
@@ -62,7 +63,7 @@ async fn there_and_back(first: Programs, second: Programs) {
             time_limit: Some(api::duration(Duration::from_secs(900))),
             ..Default::default()
         };
-        let updated = api::update(&mut client, update).await.unwrap();
+        let updated = api::updated(&mut client, update).await;
         assert_eq!(api::limit(&updated, "time_limit").applied(), "900s", "{updated:?}");
         assert!(updated.started_at.is_some(), "what the shim tells is understood: {updated:?}");
         api::stop(&mut client, &asked.id, Duration::from_secs(30)).await;
@@ -123,6 +124,14 @@ fn said(output: &Output) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(text).unwrap())
 }
 
+/// What preflight says where all shims answer in time, which they do.
+fn preflight(env: &Env, programs: &Programs) -> (Option<i32>, String) {
+    until("all shims answer in time", || {
+        let (code, text) = said(&env.preflight(programs));
+        (!text.contains("cannot be reached")).then_some((code, text))
+    })
+}
+
 #[tokio::test]
 async fn preflight_asks_every_shim_beside_the_broker_and_changes_nothing() {
     let env = Env::start();
@@ -143,7 +152,7 @@ async fn preflight_asks_every_shim_beside_the_broker_and_changes_nothing() {
     });
     let connections = sockets(env.broker().pid());
     for (programs, words) in [(this_version(), "of them\n"), (next_version(), "some of them 1")] {
-        let (code, text) = said(&env.preflight(&programs));
+        let (code, text) = preflight(&env, &programs);
         assert_eq!(code, Some(0), "{text}");
         assert!(text.starts_with("2 jobs run") && text.contains(words), "{text}");
     }
@@ -204,7 +213,6 @@ async fn preflight_fails_for_a_shim_that_speaks_another_language() {
     api::ended(&mut client, &id).await;
 }
 
-/// Field 22 of proc_pid_stat(5), of this process.
 /// The inodes of a process's sockets: other numbers are other connections (proc_pid_fd(5)).
 fn sockets(pid: i32) -> BTreeSet<PathBuf> {
     let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
@@ -212,6 +220,7 @@ fn sockets(pid: i32) -> BTreeSet<PathBuf> {
     targets.filter(|target| target.to_string_lossy().starts_with("socket:")).collect()
 }
 
+/// Field 22 of proc_pid_stat(5), of this process.
 fn start_time() -> u64 {
     let stat = fs::read_to_string("/proc/self/stat").unwrap();
     let (_, rest) = stat.rsplit_once(") ").unwrap();

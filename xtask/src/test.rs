@@ -126,7 +126,7 @@ fn in_the_vm(filter: &[String], programs: &Programs) -> Result<()> {
     let own = std::env::current_exe().context("cannot find xtask's own program")?;
     let mut command = Command::new(own);
     let script = format!("{WITH_DISK}{}", run_each(&tests, filter));
-    command.args(["vm", "--disk", "256M", "--", "sh", "-c", &script]);
+    command.args(["vm", "--disk", "256M", "--timeout", "2h", "--", "sh", "-c", &script]);
     match process::status(command.envs(programs.environment()))?.code() {
         Some(0) => Ok(()),
         Some(125) => bail!("the VM failed"),

@@ -20,8 +20,9 @@ pub(crate) const NAME: &str = "job-broker-jobs.scope";
 const SLICE: &str = "jobs.slice";
 /// Stops all jobs in good order when the host goes down; see packaging/systemd.
 const DRAIN: &str = "job-broker-drain.service";
-/// How long a start waits for a scope that is just leaving or just coming.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a start waits at most for a scope that is just leaving or just coming, which takes systemd
+/// a moment, and longer on a busy host.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whether systemd has such a scope, and jobs may be in it. Blocks; where nobody can be asked, there
 /// may be one.

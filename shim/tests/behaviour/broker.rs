@@ -28,7 +28,7 @@ use crate::host::Host;
 pub(crate) const NOBODY: u32 = 65534;
 pub(crate) const SHIM: u32 = 61_180;
 /// Longer than anything here takes; a test that hangs fails.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A job that runs a shell script as nobody.
 pub(crate) fn script(text: &str) -> Launch {

@@ -1,9 +1,10 @@
 //! How jobs end.
 
 use std::fs::File;
+use std::time::Instant;
 
 use job_shim::record::Outcome;
-use job_shim::wire::{Cause, Source, ToShim};
+use job_shim::wire::{Cause, Limits, Source, ToShim};
 
 use crate::broker::{Shim, script};
 use crate::host::Host;
@@ -11,10 +12,13 @@ use crate::host::Host;
 #[test]
 fn a_deadline_passes_without_a_broker() {
     let Some(host) = Host::new() else { return };
-    let mut launch = script("trap '' TERM; while :; do sleep 60; done");
-    launch.limits.time_ms = Some(200);
+    let mut launch = script("trap '' TERM; echo up; while :; do sleep 60; done");
     launch.stop_timeout_ms = 100;
+    let began = Instant::now();
     let mut shim = Shim::start(host, &launch);
+    shim.watch(|p| p.stdout == 3);
+    let soon = began.elapsed().as_millis() as u64 + 200;
+    shim.limit(Limits { time_ms: Some(soon), ..Limits::default() });
     shim.wire.hang_up();
     let file = shim.exit_file();
     let Some(Outcome::Exited(exited)) = file.outcome else { panic!("{file:?}") };

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::broker::PATIENCE;
+
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// Where a job lives.
@@ -76,7 +78,7 @@ impl Host {
 
     /// Waits until that number is at least this.
     pub(crate) fn await_number(&self, file: &str, key: &str, least: u64) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + PATIENCE;
         while self.number(file, key) < least {
             assert!(Instant::now() < deadline, "{file}: {key} stays below {least}");
             std::thread::sleep(Duration::from_millis(1)); // not all of these files can be polled

@@ -101,12 +101,16 @@ fn the_shim_is_not_killed_for_memory_where_root_may_say_so() {
 #[test]
 fn the_shim_does_not_end_with_the_service() {
     let Some(host) = Host::new() else { return };
-    let mut shim = Shim::start(host, &script("echo a; read x; echo b"));
+    let mut launch = script("echo a; read x; echo b");
+    launch.stdin = true;
+    let mut shim = Shim::start(host, &launch);
+    shim.watch(|p: &Progress| p.stdout == 2);
     let pid = i32::try_from(shim.process.id()).unwrap();
     for signal in ["HUP", "INT", "TERM", "PIPE"] {
         let mut kill = std::process::Command::new("kill");
         assert!(kill.args(["-s", signal, &pid.to_string()]).status().unwrap().success());
     }
+    shim.input(0, b"\n", false);
     shim.ended();
     assert_eq!(shim.stdout(), "a\nb\n");
 }

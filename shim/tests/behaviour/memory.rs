@@ -1,7 +1,8 @@
 //! Jobs that the kernel kills for lack of memory. They need the memory controller of cgroup v2.
 
-use job_shim::wire::{Cause, Source};
-use nix::sys::signal::Signal;
+use job_shim::wire::{Cause, Source, ToShim};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::broker::{Shim, script};
 use crate::host::Host;
@@ -32,10 +33,16 @@ fn a_job_that_the_kernel_kills_for_memory_is_out_of_memory() {
 
 #[test]
 fn a_stop_after_the_kernels_kill_does_not_hide_it() {
-    let Some(mut shim) = greedy() else { return };
-    shim.input(0, b"\n", false);
-    shim.ack();
+    let Some(host) = Host::new().and_then(|host| host.memory("32M")) else { return };
+    let text = format!("trap '{TAKES_TOO_MUCH}' USR1; echo up; while :; do sleep 60 & wait; done");
+    let mut shim = Shim::spawn(host, &script(&text));
+    shim.hello();
+    shim.wire.send(&ToShim::Go);
+    let main = Pid::from_raw(shim.started().pid.try_into().unwrap());
+    shim.watch(|p| p.stdout == 3);
+    // First the shim, so that it does not leave with the job.
     shim.kill(Signal::SIGSTOP);
+    kill(main, Signal::SIGUSR1).unwrap();
     shim.host.await_number("memory.events", "oom_kill", 1);
     shim.stop(0);
     shim.signal(libc::SIGKILL);

@@ -2,7 +2,7 @@
 
 use job_shim::index::Stream;
 use job_shim::launch::{Launch, OutputPolicy};
-use job_shim::wire::{Blocked, Cause, Ended, Progress, Source};
+use job_shim::wire::{Blocked, Cause, Ended, Limits, Progress, Source};
 
 use crate::broker::{Shim, script};
 use crate::host::Host;
@@ -135,10 +135,9 @@ fn a_full_disk_blocks_the_job_until_there_is_room() {
 fn a_full_disk_cannot_lose_how_the_job_ended() {
     let Some(mut host) = Host::new() else { return };
     host.disk("512k");
-    let mut launch = script("exec yes");
-    launch.limits.time_ms = Some(500);
-    let mut shim = Shim::start(host, &launch);
+    let mut shim = Shim::start(host, &script("exec yes"));
     shim.watch(|p| p.blocked.is_some());
+    shim.limit(Limits { time_ms: Some(1), ..Limits::default() });
     let exited = shim.exited();
     assert_eq!(exited.cause, Cause::TimedOut);
     let bytes = shim.file("exit");

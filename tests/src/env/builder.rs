@@ -113,6 +113,7 @@ impl Builder {
             log: Log::default(),
             broker: None,
             port: 0,
+            starts: 0,
             told: None,
             admins: self.admins,
             jobs: self.jobs,

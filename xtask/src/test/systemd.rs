@@ -74,7 +74,7 @@ pub(super) fn run(suite: Suite, ready: &Ready<'_>) -> Result<Finished> {
     let log = workspace::target_dir()?.join(format!("testbed-{}.log", suite.name()));
     let file = File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
     let mut command = Command::new(own);
-    command.args(["vm", "--systemd", suite.name(), "--boots", "3", "--timeout", "15m"]);
+    command.args(["vm", "--systemd", suite.name(), "--boots", "3", "--timeout", "1h"]);
     command.args(["--", "sh", "-c", &ready.script]);
     command.envs(ready.programs.environment()).env("JOB_PACKAGES", &ready.packages);
     command.stdout(file.try_clone()?).stderr(file);
