@@ -11,6 +11,7 @@ use job_api::v1::{
 };
 use tokio::time::timeout;
 use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 
 use crate::patience::{PATIENCE, eventually};
 
@@ -53,6 +54,24 @@ pub async fn try_start(client: &mut Client, spec: JobSpec) -> Result<Job, Status
     let request = StartJobRequest { spec: Some(spec), request_id: String::new() };
     let answer = client.start_job(request).await?.into_inner();
     Ok(answer.job.expect("an answer has a job"))
+}
+
+/// The same as the request of this id.
+///
+/// # Errors
+/// The refusal.
+///
+/// # Panics
+/// When the answer has no job.
+pub async fn try_request(client: &mut Client, spec: JobSpec, id: &str) -> Result<Job, Status> {
+    let request = StartJobRequest { spec: Some(spec), request_id: id.into() };
+    let answer = client.start_job(request).await?.into_inner();
+    Ok(answer.job.expect("an answer has a job"))
+}
+
+/// The word for programs in a refusal; empty where there is none.
+pub fn reason(status: &Status) -> String {
+    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
 }
 
 /// Starts a job that has to start.

@@ -16,6 +16,7 @@ mod env;
 mod gate;
 pub mod host;
 mod jobctl;
+pub mod kept;
 pub mod ledger;
 pub mod machine;
 pub mod measure;

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use job_api::client::Client;
 use job_api::v1::job::State;
-use job_api::v1::{Cause, GetServerInfoRequest, Job, SignalJobRequest, Source, StopJobRequest};
+use job_api::v1::{Cause, Job, SignalJobRequest, Source, StopJobRequest};
 use job_tests::oracle;
-use job_tests::{Env, api, eventually, lives, scaled, trials, until};
+use job_tests::{Env, api, lives, scaled, trials, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -385,39 +385,4 @@ fn last_entry_damaged(index: &std::path::Path) {
     let at = bytes.len() - 10;
     bytes[at] ^= 0x40;
     fs::write(index, bytes).unwrap();
-}
-
-/// FAULTS 22
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_job_with_a_corrupt_spec_is_quarantined_and_the_rest_is_served() {
-    let mut env = Env::builder().admin("admin").start();
-    let mut client = env.client("user-a").await;
-    let corrupt = api::start(&mut client, api::spec(&["echo", "one"])).await.id;
-    let fine = api::start(&mut client, api::spec(&["echo", "two"])).await.id;
-    api::ended(&mut client, &corrupt).await;
-    api::ended(&mut client, &fine).await;
-    env.stop_broker();
-    let path = env.job_dir(&corrupt).join("spec.json");
-    let damaged = fs::read_to_string(&path).unwrap().replacen("{", "{{", 1);
-    fs::write(&path, &damaged).unwrap();
-    env.start_broker();
-
-    let mut admin = env.client("admin").await;
-    let quarantine = async || {
-        let info = admin.get_server_info(GetServerInfoRequest {}).await.unwrap().into_inner();
-        (!info.quarantined.is_empty()).then_some(info)
-    };
-    // Of a job that is over it is found out beside the serving.
-    let info = eventually("a job is quarantined", quarantine).await;
-    assert_eq!(info.quarantined.len(), 1);
-    assert_eq!(info.quarantined[0].id, corrupt);
-    assert!(info.quarantined[0].reason.contains("spec.json"), "{:?}", info.quarantined);
-    let mut client = env.client("user-a").await;
-    let info = client.get_server_info(GetServerInfoRequest {}).await.unwrap().into_inner();
-    assert!(info.quarantined.is_empty(), "others' jobs are admins' business");
-    assert_eq!(api::output(&mut client, &fine).await.stdout, b"two\n");
-    assert_eq!(env.jobctl("user-a", &["run", "--", "echo", "three"]).out(), "three\n");
-    let aside = env.path("state/quarantine").join(&corrupt);
-    assert_eq!(fs::read_to_string(aside.join("spec.json")).unwrap(), damaged, "it is as it was");
-    assert_eq!(fs::read(aside.join("stdout.log")).unwrap(), b"one\n");
 }

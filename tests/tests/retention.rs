@@ -1,5 +1,5 @@
 //! Jobs that are over: kept as they were whatever becomes of the broker's memory and index, removed
-//! by rule, out of the way when they cannot be read; and nothing is started on a full disk.
+//! by rule; and nothing is started on a full disk.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -9,59 +9,16 @@ use std::thread;
 use std::time::Duration;
 
 use job_api::client::Client;
-use job_api::v1::{Job, JobSpec, ListJobsRequest, StartJobRequest};
+use job_api::v1::{Job, ListJobsRequest};
+use job_tests::kept::{directories, ids, run, run_to};
 use job_tests::{Env, api, scaled, until};
 use serde_json::Value;
-use tonic::{Code, Status};
+use tonic::Code;
 use tonic_types::StatusExt;
 
 /// Of everybody's jobs, running ones too.
 async fn list(client: &mut Client, request: ListJobsRequest) -> Vec<Job> {
     client.list_jobs(request).await.unwrap().into_inner().jobs
-}
-
-async fn try_request(client: &mut Client, spec: JobSpec, id: &str) -> Result<Job, Status> {
-    let request = StartJobRequest { spec: Some(spec), request_id: id.into() };
-    Ok(client.start_job(request).await?.into_inner().job.unwrap())
-}
-
-/// The ids of a user's jobs.
-fn ids(env: &Env, user: &str) -> BTreeSet<String> {
-    let out = env.jobctl(user, &["ps", "-a", "-q"]);
-    out.expect(0).out().split_whitespace().map(str::to_owned).collect()
-}
-
-fn directories(env: &Env) -> BTreeSet<String> {
-    let entries = fs::read_dir(env.path("state/jobs")).unwrap();
-    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-}
-
-/// Runs a job to its end, as far as its last record.
-fn run(env: &Env, user: &str, text: &str) -> String {
-    run_to(env, user, text, 0)
-}
-
-/// The same of one that exits with this.
-fn run_to(env: &Env, user: &str, text: &str, code: i32) -> String {
-    let id = env.jobctl(user, &["start", "--", "sh", "-c", text]).id();
-    env.jobctl(user, &["-q", "wait", "--until", "end", &id]).expect(code);
-    until("its last record", || env.job_dir(&id).join("final.json").exists().then_some(()));
-    id
-}
-
-fn quarantined(env: &Env) -> Vec<(String, String)> {
-    let info = env.jobctl("admin", &["info", "-o", "json"]).json();
-    let all = info["quarantined"].as_array().cloned().unwrap_or_default();
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
-    all.iter().map(|job| (text(&job["id"]), text(&job["reason"]))).collect()
-}
-
-fn until_quarantined(env: &Env, count: usize) -> Vec<(String, String)> {
-    until("quarantine", || Some(quarantined(env)).filter(|all| all.len() == count))
-}
-
-fn reason(status: &Status) -> String {
-    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
 }
 
 /// Everything that the contract tells of jobs that are over.
@@ -84,8 +41,8 @@ async fn a_job_looks_the_same_from_memory_from_the_index_and_from_its_files() {
     spec.name = "exits".into();
     spec.labels = [("team".to_owned(), "blue".to_owned())].into();
     spec.env = [("TOKEN".to_owned(), "secret".to_owned())].into();
-    let exits = try_request(&mut client, spec.clone(), "first").await.unwrap().id;
-    try_request(&mut client, api::spec(&["/no/such/program"]), "second").await.unwrap_err();
+    let exits = api::try_request(&mut client, spec.clone(), "first").await.unwrap().id;
+    api::try_request(&mut client, api::spec(&["/no/such/program"]), "second").await.unwrap_err();
     let sleeps = api::start(&mut client, api::spec(&["sleep", "1000"])).await.id;
     env.jobctl("user-a", &["stop", &sleeps]).expect(0);
     api::ended(&mut client, &exits).await;
@@ -112,15 +69,16 @@ async fn a_job_looks_the_same_from_memory_from_the_index_and_from_its_files() {
         env.start_broker();
         assert_eq!(told(&env).await, before);
         let mut client = env.client("user-a").await;
-        let again = try_request(&mut client, spec.clone(), "first").await.unwrap();
+        let again = api::try_request(&mut client, spec.clone(), "first").await.unwrap();
         assert_eq!(again.id, exits, "it does not run twice");
-        let other = try_request(&mut client, api::spec(&["true"]), "first").await.unwrap_err();
+        let other = api::try_request(&mut client, api::spec(&["true"]), "first").await.unwrap_err();
         assert_eq!(
-            (other.code(), reason(&other)),
+            (other.code(), api::reason(&other)),
             (Code::AlreadyExists, "REQUEST_ID_REUSED".into())
         );
-        let failed = try_request(&mut client, api::spec(&["/no/such/program"]), "second").await;
-        assert_eq!(reason(&failed.unwrap_err()), "START_FAILED");
+        let failed =
+            api::try_request(&mut client, api::spec(&["/no/such/program"]), "second").await;
+        assert_eq!(api::reason(&failed.unwrap_err()), "START_FAILED");
     }
     assert_eq!(fs::read_to_string(&index).unwrap().lines().filter(|l| l.contains('{')).count(), 3);
 }
@@ -292,18 +250,21 @@ async fn a_broker_killed_while_it_removes_leaves_whole_jobs_or_none() {
 async fn nothing_is_started_below_the_watermark_and_a_repetition_is_answered() {
     let mut env = Env::start();
     let mut client = env.client("user-a").await;
-    let first = try_request(&mut client, api::spec(&["true"]), "r").await.unwrap();
+    let first = api::try_request(&mut client, api::spec(&["true"]), "r").await.unwrap();
     api::ended(&mut client, &first.id).await;
     env.set_retention(&["min_free = \"1000000T\""]); // no disk is as large
     env.restart_broker();
     let mut client = env.client("user-a").await;
     let refused = api::try_start(&mut client, api::spec(&["true"])).await.unwrap_err();
-    assert_eq!((refused.code(), reason(&refused)), (Code::ResourceExhausted, "DISK_SPACE".into()));
+    assert_eq!(
+        (refused.code(), api::reason(&refused)),
+        (Code::ResourceExhausted, "DISK_SPACE".into())
+    );
     let numbers = refused.get_details_error_info().unwrap().metadata;
     let [free, needed] = ["free", "needed"].map(|key| numbers[key].parse::<u64>().unwrap());
     assert!(free < needed, "{numbers:?}");
     assert_eq!(directories(&env).len(), 1, "nothing of it was made");
-    let again = try_request(&mut client, api::spec(&["true"]), "r").await.unwrap();
+    let again = api::try_request(&mut client, api::spec(&["true"]), "r").await.unwrap();
     assert_eq!(again.id, first.id);
     let refused = env.jobctl("user-a", &["start", "--", "true"]);
     assert!(refused.expect(125).err().contains("retention.min_free"), "{}", refused.err());
@@ -328,7 +289,7 @@ async fn past_the_quota_of_output_nothing_is_started_until_some_is_removed() {
             Err(refused) => break refused,
         }
     };
-    assert_eq!(reason(&refused), "OUTPUT_QUOTA");
+    assert_eq!(api::reason(&refused), "OUTPUT_QUOTA");
     let numbers = refused.get_details_error_info().unwrap().metadata;
     let files = ["stdout.log", "stderr.log", "output.idx"];
     let files = [&ended, &running].map(|id| files.map(|name| env.job_dir(id).join(name)));
@@ -349,191 +310,4 @@ async fn what_the_rules_would_remove_does_not_stand_in_the_way_of_a_start() {
         let job = api::start(&mut client, spec).await;
         api::ended(&mut client, &job.id).await;
     }
-}
-
-/// FAULTS 22, of a record that breaks while the broker runs.
-#[test]
-fn a_record_that_is_damaged_meanwhile_is_found_when_it_is_asked_for() {
-    let env = Env::builder().admin("admin").start();
-    let (one, two) = (run(&env, "user-a", "echo one"), run(&env, "user-a", "echo two"));
-    fs::write(env.job_dir(&one).join("final.json"), "{").unwrap();
-    assert_eq!(ids(&env, "user-a"), [two].into(), "the rest is listed");
-    let quarantined = until_quarantined(&env, 1);
-    assert_eq!(quarantined[0].0, one);
-    assert!(quarantined[0].1.contains("final.json"), "{quarantined:?}");
-    assert_eq!(
-        fs::read(env.path("state/quarantine").join(&one).join("stdout.log")).unwrap(),
-        b"one\n"
-    );
-}
-
-/// Not damaged: the disk cannot read it, or a later version has written it. Nobody else's list breaks.
-#[test]
-fn a_record_that_cannot_be_read_now_is_missing_from_lists_and_nothing_else_is() {
-    let env = Env::builder().admin("admin").start();
-    let [one, two, three] = [1, 2, 3].map(|n| run(&env, "user-a", &format!("echo {n}")));
-    let last = |id: &str| env.job_dir(id).join("final.json");
-    let aside = env.path("final.json");
-    fs::rename(last(&one), &aside).unwrap();
-    fs::create_dir(last(&one)).unwrap(); // read(2) fails with EISDIR
-    let whole = fs::read(last(&two)).unwrap();
-    fs::write(last(&two), r#"{"format":2}"#).unwrap();
-
-    for user in ["user-a", "admin", "user-a"] {
-        assert_eq!(ids(&env, user), [three.clone()].into(), "the rest is listed for {user}");
-    }
-    let told = quarantined(&env);
-    assert_eq!(told.len(), 2, "{told:?}");
-    for (id, reason) in [(&one, "final.json: Is a directory"), (&two, "final.json: of format 2")] {
-        assert!(told.iter().any(|(left, why)| left == id && why.contains(reason)), "{told:?}");
-        let asked = env.jobctl("user-a", &["status", id]);
-        assert!(asked.expect(1).err().contains(reason), "{}", asked.err());
-        let stranger = env.jobctl("user-b", &["status", id]).expect(1).err();
-        assert!(!stranger.contains(reason), "{stranger}");
-        let says = |line: &&str| line.contains(id.as_str()) && line.contains(reason);
-        let said = || env.log().lines().filter(says).count();
-        until("the log to tell of it", || (said() > 0).then_some(()));
-        assert_eq!(said(), 1, "once: {}", env.log());
-    }
-    assert_eq!(directories(&env).len(), 3, "they stay where they are");
-
-    fs::remove_dir(last(&one)).unwrap();
-    fs::rename(&aside, last(&one)).unwrap();
-    fs::write(last(&two), whole).unwrap();
-    assert_eq!(ids(&env, "user-a"), [one, two, three].into());
-    assert_eq!(quarantined(&env), [], "what can be read again is told of no more");
-}
-
-/// FAULTS 22, with the index gone as well.
-#[test]
-fn without_an_index_damaged_records_are_found_all_the_same() {
-    let mut env = Env::builder().admin("admin").start();
-    let jobs: Vec<_> = (0..3).map(|_| run(&env, "user-a", "echo x")).collect();
-    env.kill_broker();
-    fs::remove_file(env.path("state/finished.idx")).unwrap();
-    fs::write(env.job_dir(&jobs[0]).join("spec.json"), "").unwrap();
-    fs::remove_file(env.job_dir(&jobs[1]).join("spec.json")).unwrap();
-    env.start_broker();
-    let quarantined = until_quarantined(&env, 2);
-    assert!(quarantined.iter().all(|(id, _)| jobs[..2].contains(id)), "{quarantined:?}");
-    assert_eq!(ids(&env, "user-a"), [jobs[2].clone()].into());
-    // And stays found.
-    env.restart_broker();
-    assert_eq!(until_quarantined(&env, 2), quarantined);
-}
-
-/// FAULTS 22, of a job that runs.
-#[test]
-fn a_running_job_with_a_corrupt_spec_runs_on_and_is_moved_away_when_it_has_ended() {
-    let mut env = Env::builder().admin("admin").start();
-    let gate = env.gate();
-    let text = format!("echo up; {}; echo done", gate.wait());
-    let id = env.jobctl("user-a", &["start", "--user", "pool", "--", "sh", "-c", &text]).id();
-    env.kill_broker();
-    fs::write(env.job_dir(&id).join("spec.json"), "{").unwrap();
-    env.start_broker();
-    let quarantined = until_quarantined(&env, 1);
-    assert_eq!(quarantined[0].0, id);
-    assert!(quarantined[0].1.contains("still runs"), "{quarantined:?}");
-    assert!(!env.cgroup().work(&id).is_empty() && env.cgroup().shim(&id).is_some());
-    env.jobctl("user-a", &["status", &id]).expect(1);
-    // Its uid is nobody else's.
-    let own = uid(env.cgroup().work(&id)[0]);
-    let other = env.jobctl("user-a", &["start", "--user", "pool", "--", "sleep", "1000"]).id();
-    assert_ne!(uid(env.cgroup().work(&other)[0]), own);
-    env.jobctl("user-a", &["rm", "--force", &other]).expect(0);
-
-    gate.open();
-    let aside = env.path("state/quarantine").join(&id);
-    until("it is moved", || aside.exists().then_some(()));
-    assert_eq!(fs::read(aside.join("stdout.log")).unwrap(), b"up\ndone\n");
-    let quarantined = until_quarantined(&env, 1);
-    assert!(!quarantined[0].1.contains("still runs"), "{quarantined:?}");
-    env.assert_clean();
-}
-
-/// What a crash of the host leaves of a start that had not come to GO: nobody was told of such a job.
-#[test]
-fn a_start_that_a_crash_cut_short_is_swept_without_a_word() {
-    let mut env = Env::builder().admin("admin").start();
-    let whole = run(&env, "user-a", "echo whole");
-    let spec = fs::read(env.job_dir(&whole).join("spec.json")).unwrap();
-    env.kill_broker();
-    type Files<'a> = &'a [(&'a str, &'a [u8])];
-    let torn: [(&str, Files<'_>); 5] = [
-        ("1", &[]),
-        ("2", &[(".spec.json.new", &spec[..20])]),
-        ("3", &[("spec.json", b"")]),
-        ("4", &[("spec.json", &spec[..200]), ("spawn.json", b""), ("stdout.log", b"")]),
-        ("5", &[("spec.json", &[0; 400]), ("exit", &[0; 512]), ("output.idx", b"")]),
-    ];
-    for (n, files) in torn {
-        let dir = env.job_dir(&format!("01900000-0000-7000-8000-00000000000{n}"));
-        fs::create_dir(&dir).unwrap();
-        files.iter().for_each(|(name, bytes)| fs::write(dir.join(name), bytes).unwrap());
-    }
-    env.start_broker();
-    assert_eq!(ids(&env, "user-a"), [whole.clone()].into());
-    assert_eq!(directories(&env), [whole].into());
-    assert_eq!(quarantined(&env), []);
-    assert!(!env.log().contains("ERROR"), "{}", env.log());
-}
-
-/// A request is run once at most, though nobody can read what became of it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_request_whose_job_is_in_quarantine_is_refused_and_not_run_again() {
-    let mut env = Env::builder().admin("admin").start();
-    let text = format!("echo $JOB_ID >> {}/runs", env.shared().display());
-    let again = async |env: &Env, id: &str| {
-        try_request(&mut env.client("user-a").await, api::script(&text), id).await
-    };
-    let ids = ["in spec.json", "in spawn.json", "in the index", "in none"];
-    let mut jobs = Vec::new();
-    for id in ids {
-        let job = again(&env, id).await.unwrap();
-        jobs.push(api::ended(&mut env.client("user-a").await, &job.id).await.id);
-    }
-    env.kill_broker();
-    let spoil = |n: usize, name: &str, text: &str| {
-        fs::write(env.job_dir(&jobs[n]).join(name), text).unwrap();
-    };
-    spoil(0, "final.json", "{");
-    spoil(1, "spec.json", "?");
-    for n in [2, 3] {
-        spoil(n, "spec.json", "?");
-        spoil(n, "spawn.json", "?");
-    }
-    let index = env.path("state/finished.idx");
-    let lines = fs::read_to_string(&index).unwrap();
-    let known: Vec<_> = lines.lines().filter(|line| line.contains(&jobs[2])).collect();
-    fs::write(&index, known.join("\n") + "\n").unwrap();
-
-    env.start_broker();
-    let quarantined = until_quarantined(&env, 4);
-    for (id, reason) in &quarantined {
-        assert_eq!(reason.contains("may be made again"), *id == jobs[3], "{reason}");
-    }
-    for _ in 0..2 {
-        for (id, job) in ids.iter().zip(&jobs).take(3) {
-            let status = again(&env, id).await.unwrap_err();
-            assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
-            assert_eq!(reason(&status), "REQUEST_QUARANTINED");
-            assert!(status.message().contains(job), "{status:?}");
-        }
-        env.restart_broker();
-    }
-    // Somebody else's is another one, and so is what an operator has seen to.
-    let other = try_request(&mut env.client("user-b").await, api::script(&text), ids[0]).await;
-    other.unwrap();
-    fs::remove_dir_all(env.path("state/quarantine").join(&jobs[0])).unwrap();
-    again(&env, ids[0]).await.unwrap();
-    // Nobody can know: the reason says so.
-    again(&env, ids[3]).await.unwrap();
-    let runs = || fs::read_to_string(env.shared().join("runs")).unwrap().lines().count();
-    until("all have run", || (runs() == 7).then_some(()));
-}
-
-fn uid(pid: i32) -> String {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    status.lines().find(|line| line.starts_with("Uid:")).unwrap().to_owned()
 }
