@@ -6,6 +6,11 @@
 //! `cargo test -p job-tests` runs them here, `cargo xtask test` here and in the testbed VM, where
 //! `JOB_TESTBED` is set and loads are smaller ([`scaled`]). What a host must have for a test, the
 //! test asks for ([`host`]).
+//!
+//! A host may stand still for a second at any point. So what must come in some order is brought into
+//! it: by a [`Gate`], by a word of the job's, by a limit that an update sets then ([`api::end_in`]).
+//! What is measured has further windows ([`measure::windows`]), and what has a bound on its time
+//! [`trials`]: a wrong program fails in all of them.
 
 #![allow(clippy::expect_used, reason = "a panic is how a test fails")]
 

@@ -38,14 +38,14 @@ async fn a_job_with_a_fifth_of_a_processor_burns_a_fifth_of_a_processor() {
     let mut client = env.client("user-a").await;
     let window = Duration::from_secs(5);
     measure::assert_cpus((&mut client, &env), &id, window, 0.2).await;
-    // A period in which the host holds the job up does not: in the end they are the exception.
+    // Periods in which the host holds the job up are the exception, in the end.
     let is_held_up = |job: &Job| {
         let usage = job.usage.as_ref().unwrap();
         let (periods, held_up) = (usage.cpu_nr_periods.unwrap(), usage.cpu_nr_throttled.unwrap());
-        periods >= 45 && held_up * 10 >= periods * 8
+        let is_long = usage.cpu_throttled_usec.unwrap() > 3_000_000;
+        periods >= 45 && held_up * 10 >= periods * 8 && is_long
     };
-    let usage = api::becomes(&mut client, &id, is_held_up).await.usage.unwrap();
-    assert!(usage.cpu_throttled_usec.unwrap() > 3_000_000, "{usage:?}");
+    api::becomes(&mut client, &id, is_held_up).await;
 }
 
 /// How long the quota of a hundredth holds a job up for what it has had beyond it: until its next
