@@ -9,7 +9,7 @@ use job_api::v1::{Cause, IoMax, Job, Limits, UpdateJobRequest};
 use job_tests::host::{self, Need};
 use job_tests::measure;
 use job_tests::refusal::{assert_precondition, violation};
-use job_tests::{Env, api, trials, until};
+use job_tests::{Env, api, eventually, trials, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tonic::Code;
@@ -238,6 +238,33 @@ async fn an_update_that_comes_before_the_shim_is_reached_again_is_made() {
     let (_, early, late) = trials(update_early, is_early).await;
     assert!(early.is_err(), "nobody has taken the limit yet: {early:?}");
     assert_eq!(api::limit(&late.unwrap().unwrap(), "time_limit").applied(), "60s");
+}
+
+/// A shim whose job ends by the very change may have left before its answer is read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_update_whose_job_ends_before_its_shim_has_answered_is_made() {
+    let env = Env::start();
+    let mut client = env.client("user-a").await;
+    let kill_meanwhile = async || {
+        let id = api::start(&mut client, api::spec(&["sleep", "1000"])).await.id;
+        let shim = Pid::from_raw(env.cgroup().shim(&id).unwrap());
+        kill(shim, Signal::SIGSTOP).unwrap();
+        let began = Instant::now();
+        let (mut own, request) =
+            (client.clone(), UpdateJobRequest { time_limit: seconds(60.0), ..of(&id) });
+        let update = tokio::spawn(async move { api::update(&mut own, request).await });
+        // It is seen once the kernel has been told, and then the shim is.
+        let is_seen = async || (!api::job(&mut client, &id).await.changes.is_empty()).then_some(());
+        eventually("the change is seen", is_seen).await;
+        kill(shim, Signal::SIGKILL).unwrap();
+        let ended = api::ended(&mut client, &id).await;
+        (began.elapsed(), ended, update.await.unwrap())
+    };
+    // After two seconds the broker does not wait for the shim any more.
+    let is_early = |(took, ..): &(Duration, _, _)| *took < Duration::from_secs(2);
+    let (_, ended, updated) = trials(kill_meanwhile, is_early).await;
+    assert_eq!(changes(&updated.unwrap()), [["time_limit", "", "60s"]]);
+    assert_eq!(changes(&ended), [["time_limit", "", "60s"]]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use job_shim::crash::{self, Point};
 use job_shim::wire::ToShim;
+use tokio::time::sleep;
 
 use super::core::Core;
 use super::errors::UpdateError;
@@ -145,12 +146,15 @@ impl Core {
         job.change_terms(|terms| *terms = Terms { told: terms.told, ..new.clone() });
         if let Err(error) = after.replace(&before, tree, &cgroup) {
             let undone = before.replace(&after, tree, &cgroup);
-            if let Err(e) = undone {
+            let is_over = job.snapshot().state.is_over(); // and its cgroup gone
+            if let Err(e) = undone
+                && !is_over
+            {
                 tracing::error!(job = %job.id(), "its limits cannot be set back: {e}");
             }
             job.change_terms(|terms| *terms = Terms { told: terms.told, ..old.clone() });
             self.record_terms(job, old, false)?;
-            return Err(error.into());
+            return Err(if is_over { UpdateError::Over } else { error.into() });
         }
         crash::at(Point::ChangeMade);
         for change in new.changes_since(old) {
@@ -168,18 +172,18 @@ impl Core {
     }
 
     /// The shim takes what is its own; should it go away in this moment, it is told when it is
-    /// reached again.
+    /// reached again. A job that ends meanwhile, perhaps by this very change, needs to be told no more.
     async fn tell(&self, job: &Job, new: &Terms) -> Result<(), UpdateError> {
         let limits = new.for_shim();
-        let mut terms = job.watch_terms();
+        let (mut terms, mut snapshot) = (job.watch_terms(), job.watch_snapshot());
         if terms.borrow().told == Some(limits) {
             return Ok(());
         }
-        job.tell(&ToShim::Limits(limits))?;
-        let taken = terms.wait_for(|terms| terms.told == Some(limits));
-        match tokio::time::timeout(PATIENCE, taken).await {
-            Ok(Ok(_)) => Ok(()),
-            _ => Err(Unreachable.into()),
+        let _ = job.tell(&ToShim::Limits(limits));
+        tokio::select! {
+            _ = terms.wait_for(|terms| terms.told == Some(limits)) => Ok(()),
+            _ = snapshot.wait_for(|known| known.state.is_over()) => Ok(()),
+            () = sleep(PATIENCE) => Err(Unreachable.into()),
         }
     }
 }
