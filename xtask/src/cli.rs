@@ -40,6 +40,9 @@ enum Command {
     Package(package::Args),
     /// Formatting, lints, unit tests, end-to-end tests here and in the testbed VMs, the package
     Test(test::Args),
+    /// What `test` has run here and in the testbed VM
+    #[command(hide = true)]
+    TestLook(test::looks::Args),
     /// Kill broker and shims at random moments under load, for a long time
     Soak(soak::Args),
     /// Run a command as root in a throw-away VM with full cgroup v2, and exit as it did
@@ -61,6 +64,7 @@ pub(crate) fn dispatch() -> ExitCode {
         Command::Build(args) => programs::run(&args),
         Command::Package(args) => package::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::TestLook(args) => test::looks::run(&args),
         Command::Soak(args) => soak::run(&args),
         // Like `docker run`: 125 is the VM's own failure, everything else is the command's status.
         Command::Vm(args) => return vm::run(&args).unwrap_or_else(|e| fail(&e, 125)),

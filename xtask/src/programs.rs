@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::env::consts::ARCH;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -96,7 +96,7 @@ pub(crate) fn build(profile: Profile) -> Result<Programs> {
             Some(linked_statically("jobctl", "release")?)
         }
     };
-    let mut built = executables(&mut command, "bin")?;
+    let mut built = bins(&mut command)?;
     let mut take = |name| built.remove(name).with_context(|| format!("cargo built no {name}"));
     Ok(Programs {
         broker: take("job-broker")?,
@@ -118,7 +118,7 @@ pub(crate) fn build_next() -> Result<()> {
     command.args(["build", "--bins", "-p", "job-broker", "-p", "job-certs", "-p", "jobctl"]);
     command.args(["-p", "job-shim", "--features"]);
     command.arg("job-broker/next-version,job-shim/next-version");
-    let built = executables(&mut command, "bin")?;
+    let built = bins(&mut command)?;
     let directory = next_dir()?;
     fs::create_dir_all(&directory)
         .with_context(|| format!("cannot create {}", directory.display()))?;
@@ -176,9 +176,7 @@ fn build_for(package: &str, profile: &str, target: &str, flags: &str) -> Result<
     command.arg("--config").arg(format!("target.{target}.rustflags={flags}"));
     // These would override the flags above, and a dynamic program would go unnoticed.
     command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
-    executables(&mut command, "bin")?
-        .remove(package)
-        .with_context(|| format!("cargo built no {package}"))
+    bins(&mut command)?.remove(package).with_context(|| format!("cargo built no {package}"))
 }
 
 fn has_target(target: &str) -> bool {
@@ -197,9 +195,35 @@ fn add_target(target: &str) -> bool {
     process::check(rustup.stdout(std::io::stderr())).is_ok() && has_target(target)
 }
 
-/// Runs a cargo command that builds, and returns the executables of the wanted kind ("bin", or
-/// "test" for test executables of any target) by the name of their target.
-pub(crate) fn executables(command: &mut Command, kind: &str) -> Result<HashMap<String, PathBuf>> {
+/// What cargo has built and can be run.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Executable {
+    /// The directory of its package.
+    pub(crate) package: PathBuf,
+    pub(crate) path: PathBuf,
+    /// That of its target.
+    pub(crate) name: String,
+    is_test: bool,
+}
+
+/// Runs a cargo command that builds tests, and returns their executables, package by package.
+///
+/// # Errors
+/// Cargo's.
+pub(crate) fn tests(command: &mut Command) -> Result<Vec<Executable>> {
+    let mut tests = executables(command)?;
+    tests.retain(|executable| executable.is_test);
+    tests.sort();
+    Ok(tests)
+}
+
+/// The same for programs, by name.
+fn bins(command: &mut Command) -> Result<HashMap<String, PathBuf>> {
+    let built = executables(command)?.into_iter().filter(|executable| !executable.is_test);
+    Ok(built.map(|executable| (executable.name, executable.path)).collect())
+}
+
+fn executables(command: &mut Command) -> Result<Vec<Executable>> {
     command.arg("--message-format=json-render-diagnostics");
     let output = command
         .stdin(Stdio::null())
@@ -209,23 +233,21 @@ pub(crate) fn executables(command: &mut Command, kind: &str) -> Result<HashMap<S
     if !output.status.success() {
         bail!("{} ended with {}", process::shown(command), output.status);
     }
-    let mut found = HashMap::new();
+    let mut found = Vec::new();
     for line in output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let message: Value = serde_json::from_slice(line).context("cargo: bad JSON message")?;
-        found.extend(executable(&message, kind));
+        found.extend(executable(&message));
     }
     Ok(found)
 }
 
-fn executable(message: &Value, kind: &str) -> Option<(String, PathBuf)> {
-    let path = message["executable"].as_str()?;
-    let is_test = message["profile"]["test"].as_bool()?;
-    let is_wanted = match kind {
-        "test" => is_test,
-        _ => !is_test && message["target"]["kind"].as_array()?.iter().any(|k| k == kind),
-    };
-    let name = message["target"]["name"].as_str()?;
-    is_wanted.then(|| (name.to_owned(), path.into()))
+fn executable(message: &Value) -> Option<Executable> {
+    Some(Executable {
+        path: message["executable"].as_str()?.into(),
+        name: message["target"]["name"].as_str()?.to_owned(),
+        package: Path::new(message["manifest_path"].as_str()?).parent()?.into(),
+        is_test: message["profile"]["test"].as_bool()?,
+    })
 }
 
 #[cfg(test)]
@@ -235,21 +257,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn programs_and_test_executables_are_told_apart() {
-        let message = |test: bool| {
-            json!({"reason": "compiler-artifact", "executable": "/t/x", "profile": {"test": test},
-                   "target": {"kind": ["bin"], "name": "x"}})
-        };
-        let found = Some(("x".to_owned(), PathBuf::from("/t/x")));
-        assert_eq!(executable(&message(false), "bin"), found);
-        assert_eq!(executable(&message(true), "bin"), None);
-        assert_eq!(executable(&message(true), "test"), found);
-        assert_eq!(executable(&message(false), "test"), None);
+    fn an_executable_has_its_package_and_is_a_test_or_not() {
+        for is_test in [true, false] {
+            let message = json!({
+                "reason": "compiler-artifact", "executable": "/t/x", "manifest_path": "/w/p/Cargo.toml",
+                "profile": {"test": is_test}, "target": {"kind": ["bin"], "name": "x"},
+            });
+            let [path, package] = ["/t/x", "/w/p"].map(PathBuf::from);
+            let found = Executable { name: "x".to_owned(), path, package, is_test };
+            assert_eq!(executable(&message), Some(found));
+        }
     }
 
     #[test]
     fn artifacts_without_an_executable_are_passed_over() {
         let message = json!({"reason": "compiler-artifact", "executable": null});
-        assert_eq!(executable(&message, "bin"), None);
+        assert_eq!(executable(&message), None);
     }
 }

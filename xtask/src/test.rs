@@ -1,16 +1,15 @@
 //! `cargo xtask test`: everything that must hold before a change goes in.
 
+pub(crate) mod looks;
 mod systemd;
 
-use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use crate::programs::{self, Profile, Programs};
+use crate::programs::{self, Executable, Profile, Programs};
 use crate::vm::Suite;
 use crate::{process, workspace};
 
@@ -46,7 +45,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     dependencies(&mut report);
     let next = report.step("build of the next version", programs::build_next);
     let programs = report.step("build of the programs", || programs::build(Profile::Dev));
-    report.step("unit tests", || unit_tests(&args.filter));
+    report.tests("unit tests", || unit_tests(&args.filter));
     match programs.filter(|_| next.is_some()) {
         Some(programs) => end_to_end(&mut report, args, &programs),
         None => report.skip("end-to-end tests", "the programs could not be built"),
@@ -66,17 +65,35 @@ fn dependencies(report: &mut Report) {
     }
 }
 
-fn unit_tests(filter: &[String]) -> Result<()> {
-    let mut command = workspace::cargo();
-    command.args(["test", "--workspace", "--exclude", END_TO_END, "--"]).args(filter);
-    process::check(&mut command)
+fn unit_tests(only: &[String]) -> Result<Vec<String>> {
+    let mut build = workspace::cargo();
+    build.args(["test", "--workspace", "--exclude", END_TO_END, "--no-run"]);
+    let tests = programs::tests(&mut build)?;
+    let mut unsteady = Vec::new();
+    let mut failed = None;
+    for tests in tests.chunk_by(|one, other| one.package == other.package) {
+        match looks::judge(own_program()?.args(looks::words(tests, only))) {
+            Ok(more) => unsteady.extend(more),
+            Err(error) => failed = Some(error),
+        }
+    }
+    failed.map_or(Ok(unsteady), Err)
+}
+
+fn own_program() -> Result<Command> {
+    Ok(Command::new(std::env::current_exe().context("cannot find xtask's own program")?))
 }
 
 fn end_to_end(report: &mut Report, args: &Args, programs: &Programs) {
-    report.step("end-to-end tests on this machine", || {
-        let mut command = workspace::cargo();
-        command.args(["test", "-p", END_TO_END, "--no-fail-fast", "--"]).args(&args.filter);
-        process::check(command.envs(programs.environment()))
+    let Some(tests) = report.step("build of the end-to-end tests", || {
+        let mut build = workspace::cargo();
+        programs::tests(build.args(["test", "-p", END_TO_END, "--no-run"]))
+    }) else {
+        return;
+    };
+    report.tests("end-to-end tests on this machine", || {
+        let words = looks::words(&tests, &args.filter);
+        looks::judge(own_program()?.args(words).envs(programs.environment()))
     });
     if args.native {
         report.skip("end-to-end tests in the VM", "--native");
@@ -95,7 +112,7 @@ fn end_to_end(report: &mut Report, args: &Args, programs: &Programs) {
     };
     let machines = thread::scope(|scope| {
         let machines = scope.spawn(with_systemd);
-        report.step("end-to-end tests in the VM", || in_the_vm(&args.filter, programs));
+        report.tests("end-to-end tests in the VM", || in_the_vm(tests, &args.filter, programs));
         machines.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
     for (name, finished) in machines {
@@ -105,7 +122,7 @@ fn end_to_end(report: &mut Report, args: &Args, programs: &Programs) {
             Some(Err(e)) => _ = report.step(&name, || -> Result<()> { Err(e) }),
             Some(Ok(tests)) => {
                 let name = format!("{name}, {} s beside the VM", tests.took.as_secs());
-                report.step(&name, || tests.judge());
+                report.tests(&name, || tests.judge());
             }
         }
     }
@@ -113,37 +130,19 @@ fn end_to_end(report: &mut Report, args: &Args, programs: &Programs) {
 
 /// The same test executables, inside a machine with all controllers, as a process of its own: it
 /// takes the signals that are meant for it.
-fn in_the_vm(filter: &[String], programs: &Programs) -> Result<()> {
-    let mut build = workspace::cargo();
-    build.args(["test", "-p", END_TO_END, "--no-run"]);
-    let mut tests = programs::executables(&mut build, "test")?;
-    tests.remove("model"); // which is arithmetic, the same everywhere
-    let mut tests: Vec<PathBuf> = tests.into_values().collect();
-    tests.sort();
-    if tests.is_empty() {
-        bail!("{END_TO_END} has no test executables");
-    }
+fn in_the_vm(
+    mut tests: Vec<Executable>,
+    only: &[String],
+    programs: &Programs,
+) -> Result<Vec<String>> {
+    tests.retain(|test| test.name != "model"); // which is arithmetic, the same everywhere
     let own = std::env::current_exe().context("cannot find xtask's own program")?;
+    let words = std::iter::once(own.to_string_lossy().into_owned());
+    let words = words.chain(looks::words(&tests, only)).map(|word| process::quoted(&word));
+    let script = format!("{WITH_DISK}exec {}", words.collect::<Vec<_>>().join(" "));
     let mut command = Command::new(own);
-    let script = format!("{WITH_DISK}{}", run_each(&tests, filter));
     command.args(["vm", "--disk", "256M", "--timeout", "2h", "--", "sh", "-c", &script]);
-    match process::status(command.envs(programs.environment()))?.code() {
-        Some(0) => Ok(()),
-        Some(125) => bail!("the VM failed"),
-        _ => bail!("some tests failed"),
-    }
-}
-
-/// A script that runs all executables in the directory where cargo would run them.
-fn run_each(tests: &[PathBuf], filter: &[String]) -> String {
-    let filter: String = filter.iter().map(|word| format!(" {}", process::quoted(word))).collect();
-    let mut script = "cd tests; export CARGO_MANIFEST_DIR=$PWD; status=0\n".to_owned();
-    for test in tests {
-        let test = process::quoted(&test.to_string_lossy());
-        // Infallible: a String grows.
-        let _ = writeln!(script, "echo Running {test}; {test}{filter} || status=1");
-    }
-    script + "exit $status"
+    looks::judge(command.envs(programs.environment()))
 }
 
 /// What became of each step.
@@ -174,6 +173,12 @@ impl Report {
         }
     }
 
+    /// A step that answers with what is to be said of unsteady tests.
+    fn tests(&mut self, name: &str, run: impl FnOnce() -> Result<Vec<String>>) {
+        let unsteady = self.step(name, run).unwrap_or_default();
+        self.lines.extend(unsteady.into_iter().map(|words| format!("UNSTEADY {words}")));
+    }
+
     fn skip(&mut self, name: &str, why: &str) {
         println!("\n=== {name}: left out: {why}");
         self.lines.push(format!("left out {name}: {why}"));
@@ -194,22 +199,9 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use anyhow::bail;
 
-    #[test]
-    fn one_failing_executable_fails_the_run_and_the_others_still_run() {
-        let directory = tempfile::tempdir().expect("a directory");
-        std::fs::create_dir(directory.path().join("tests")).expect("tests");
-        let script = run_each(&["/bin/false".into(), "/bin/echo".into()], &["a b".into()]);
-        let output = Command::new("sh")
-            .args(["-c", &script])
-            .current_dir(directory.path())
-            .output()
-            .expect("sh runs");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert_eq!(text, "Running /bin/false\nRunning /bin/echo\na b\n");
-        assert_eq!(output.status.code(), Some(1));
-    }
+    use super::*;
 
     #[test]
     fn a_failed_step_fails_the_report_and_does_not_stop_it() {

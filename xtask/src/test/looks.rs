@@ -1,0 +1,206 @@
+//! Test executables, run one after the other; what failed beside others is looked at once more, alone.
+//!
+//! A machine that tests is shared with others and stands still for seconds at times. A test that it has
+//! made fail does not reject a change, and it is not forgotten either: the summary of the run calls it
+//! unsteady. Whoever reads that finds what it said above: most such tests expect too much of a clock,
+//! and some have found a race in the program.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process;
+use crate::programs::Executable;
+
+/// So many of one executable may fail by the machine's doing.
+const FEW: usize = 3;
+/// What begins the line that tells of an unsteady test.
+const UNSTEADY: &str = "=== unsteady: ";
+
+/// The arguments of `cargo xtask test-look`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The package whose tests they are
+    #[arg(long)]
+    package: PathBuf,
+    /// Only tests whose name contains one of these
+    #[arg(long)]
+    only: Vec<String>,
+    executables: Vec<PathBuf>,
+}
+
+/// Runs all executables in their package's directory, as cargo does. Exits 1 when a test has failed
+/// twice, or in a way that names no test.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let mut all_passed = true;
+    for executable in &args.executables {
+        println!("\nRunning {}", executable.display());
+        all_passed &= passes(executable, &args.package, &args.only)?;
+    }
+    Ok(if all_passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The words that have xtask run these, which are of one package.
+pub(super) fn words(executables: &[Executable], only: &[String]) -> Vec<String> {
+    let mut words = vec!["test-look".to_owned()];
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    words.extend(executables.first().map(|first| format!("--package={}", text(&first.package))));
+    words.extend(only.iter().map(|word| format!("--only={word}")));
+    words.extend(executables.iter().map(|executable| text(&executable.path)));
+    words
+}
+
+/// Runs a command that runs those words, here or in a VM, and answers with what it says of unsteady tests.
+///
+/// # Errors
+/// Tests have failed, or the VM.
+pub(super) fn judge(command: &mut Command) -> Result<Vec<String>> {
+    let mut unsteady = Vec::new();
+    let see = |line: &str| unsteady.extend(line.strip_prefix(UNSTEADY).map(str::to_owned));
+    match lines(command, see)?.code() {
+        Some(0) => Ok(unsteady),
+        Some(125) => bail!("the VM failed"),
+        _ => bail!("some tests failed"),
+    }
+}
+
+fn passes(executable: &Path, package: &Path, only: &[String]) -> Result<bool> {
+    let tests = || {
+        let mut command = Command::new(executable);
+        command.current_dir(package).env("CARGO_MANIFEST_DIR", package);
+        command
+    };
+    let mut said = String::new();
+    let status = lines(tests().args(only), |line| _ = writeln!(said, "{line}"))?;
+    if status.success() {
+        return Ok(true);
+    }
+    let failed = failures(&said);
+    if failed.is_empty() || failed.len() > FEW {
+        return Ok(false);
+    }
+    let mut all_passed = true;
+    for name in failed {
+        println!("=== once more, alone: {name}");
+        let status = lines(tests().args(["--exact", name]), |_| ())?;
+        if status.success() {
+            println!("{UNSTEADY}{name} failed beside others, and passed alone");
+        }
+        all_passed &= status.success();
+    }
+    Ok(all_passed)
+}
+
+/// The names in the list that libtest ends its report with.
+fn failures(said: &str) -> Vec<&str> {
+    let Some((_, list)) = said.rsplit_once("\nfailures:\n") else { return Vec::new() };
+    list.lines().map_while(|line| line.strip_prefix("    ")).collect()
+}
+
+/// Runs to the end, and passes on what is written to stdout, having shown each line to `see`. A
+/// process that is left over and still has the pipe is not waited for.
+fn lines(command: &mut Command, mut see: impl FnMut(&str)) -> Result<ExitStatus> {
+    const LAST_WORDS: Duration = Duration::from_secs(2);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run {}", process::shown(command)))?;
+    let stdout = child.stdout.take().context("stdout is not piped")?;
+    let (send, receive) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
+            if send.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                return;
+            }
+        }
+    });
+    loop {
+        match receive.recv_timeout(LAST_WORDS) {
+            Ok(line) => {
+                println!("{line}");
+                see(&line);
+            }
+            Err(RecvTimeoutError::Timeout) if child.try_wait()?.is_none() => {}
+            Err(_) => return Ok(child.wait()?),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::Instant;
+
+    use super::*;
+
+    /// An executable that is one test, `is_steady`, with this script.
+    fn test_executable(directory: &Path, script: &str) -> PathBuf {
+        let path = directory.join("tests");
+        let report = r#"said() { printf 'test is_steady ... %s\n\nfailures:\n' "$1"; }"#;
+        fs::write(&path, format!("#!/bin/sh\n{report}\n{script}\n")).expect("a script");
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("its mode");
+        path
+    }
+
+    fn looked_at(script: &str) -> bool {
+        let directory = tempfile::tempdir().expect("a directory");
+        let executable = test_executable(directory.path(), script);
+        passes(&executable, directory.path(), &["is".to_owned()]).expect("it runs")
+    }
+
+    #[test]
+    fn a_test_that_fails_twice_has_failed() {
+        assert!(!looked_at("said FAILED; printf '    is_steady\n\n'; exit 101"));
+    }
+
+    #[test]
+    fn a_test_that_fails_beside_others_and_passes_alone_is_unsteady() {
+        let script = r#"[ "$*" = "--exact is_steady" ] && exit 0
+            [ "$*" = is ] && said FAILED; printf '    is_steady\n\n'; exit 101"#;
+        assert!(looked_at(script));
+    }
+
+    #[test]
+    fn a_failure_that_names_no_test_is_one() {
+        assert!(!looked_at("[ $# = 2 ] && exit 0; kill -9 $$"));
+    }
+
+    #[test]
+    fn many_failures_are_not_looked_at_again() {
+        let names = "printf '    %s\\n' a b c d; echo";
+        assert!(!looked_at(&format!("[ $# = 2 ] && exit 0; said FAILED; {names}; exit 101")));
+    }
+
+    #[test]
+    fn the_last_list_of_failures_counts() {
+        let said = "x\n\nfailures:\n\n---- a::b stdout ----\nfailures: none\n\nfailures:\n    a::b\n    c\n\ntest result: FAILED.\n";
+        assert_eq!(failures(said), ["a::b", "c"]);
+        assert_eq!(failures("test result: ok.\n"), [""; 0]);
+    }
+
+    #[test]
+    fn unsteady_tests_are_heard_of_and_leftovers_are_not_waited_for() {
+        let begin = Instant::now();
+        let script = "echo '=== unsteady: a::b'; echo on; sleep 60 2>/dev/null &";
+        let unsteady = judge(Command::new("sh").args(["-c", script])).expect("it succeeds");
+        assert_eq!(unsteady, ["a::b"]);
+        assert!(begin.elapsed() < Duration::from_secs(50));
+    }
+
+    #[test]
+    fn a_vm_that_fails_is_told_from_tests_that_fail() {
+        for (status, words) in [(1, "some tests failed"), (125, "the VM failed")] {
+            let script = format!("echo '=== unsteady: a'; exit {status}");
+            let error = judge(Command::new("sh").args(["-c", &script])).expect_err("it failed");
+            assert_eq!(error.to_string(), words);
+        }
+    }
+}
