@@ -149,7 +149,8 @@ impl Job {
         interest.wait(-1)
     }
 
-    /// The exec comes first and the exit after the orders, so that what is told is told in order.
+    /// The exec comes first and the exit after the orders, so that what is told is told in order;
+    /// that the exec is seen whenever something is that follows from it is [`Slot`]'s doing.
     fn turn(&mut self, ready: &Ready, exit: &ExitRecord) -> Result<(), NeverRan> {
         if ready.has(Slot::Fault) {
             self.exec_done(exit)?;

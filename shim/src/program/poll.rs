@@ -26,18 +26,21 @@ pub(crate) enum Slot {
 const SLOTS: usize = 9 + STRANGERS;
 
 impl Slot {
+    /// poll(2) looks at one after the other, and time passes in between: what follows from another
+    /// thing is looked at before that. A main process that has ended, and all output, come after the
+    /// exec; so whoever sees one of them sees what became of the exec as well, and can tell it first.
     fn index(self) -> usize {
         match self {
             Slot::Alarm => 0,
-            Slot::Fault => 1,
-            Slot::Main => 2,
-            Slot::Cgroup => 3,
-            Slot::Stdout => 4,
-            Slot::Stderr => 5,
-            Slot::Stdin => 6,
-            Slot::Broker => 7,
-            Slot::Listener => 8,
-            Slot::Stranger(n) => 9 + n,
+            Slot::Main => 1,
+            Slot::Cgroup => 2,
+            Slot::Stdout => 3,
+            Slot::Stderr => 4,
+            Slot::Stdin => 5,
+            Slot::Broker => 6,
+            Slot::Listener => 7,
+            Slot::Stranger(n) => 8 + n,
+            Slot::Fault => SLOTS - 1,
         }
     }
 }
@@ -83,5 +86,22 @@ impl Ready {
         self.has(Slot::Broker)
             || self.has(Slot::Listener)
             || (0..STRANGERS).any(|n| self.has(Slot::Stranger(n)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_became_of_the_exec_is_looked_at_after_all_that_follows_from_it() {
+        let mut others = vec![Slot::Alarm, Slot::Main, Slot::Cgroup, Slot::Stdout, Slot::Stderr];
+        others.extend([Slot::Stdin, Slot::Broker, Slot::Listener]);
+        others.extend((0..STRANGERS).map(Slot::Stranger));
+        let mut places: Vec<_> = others.iter().map(|slot| slot.index()).collect();
+        assert!(places.iter().all(|place| *place < Slot::Fault.index()), "{places:?}");
+        places.sort_unstable();
+        places.dedup();
+        assert_eq!((places.len() + 1, Slot::Fault.index() + 1), (SLOTS, SLOTS), "one each");
     }
 }
