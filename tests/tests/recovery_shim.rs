@@ -3,17 +3,21 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use job_api::client::Client;
 use job_api::v1::job::State;
 use job_api::v1::{Cause, Job, SignalJobRequest, Source, StopJobRequest};
+use job_shim::frame;
+use job_shim::wire::{BrokerHello, ToShim};
 use job_tests::oracle;
 use job_tests::{Env, api, lives, scaled, trials, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use uuid::Uuid;
 
 fn signal(pid: i32, signal: Signal) {
     kill(Pid::from_raw(pid), signal).unwrap();
@@ -55,6 +59,49 @@ async fn a_job_whose_shim_is_killed_is_lost_without_survivors() {
     api::stop(&mut client, &other.id, Duration::ZERO).await;
     api::ended(&mut client, &other.id).await;
     env.assert_clean();
+}
+
+/// It is in no file: what the shim has told of it counts, when that is silent and when it is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_a_job_has_dropped_is_not_forgotten_with_its_shim() {
+    let mut env = Env::start();
+    let mut client = env.client("user-a").await;
+    let mut spec = api::script(&format!("{} random 5000 9; sleep 1000", env.oracle()));
+    spec.output_limit_bytes = 1000;
+    let mut ids = Vec::new();
+    for is_silent in [false, true] {
+        let id = api::start(&mut client, spec.clone()).await.id;
+        api::becomes(&mut client, &id, |job| job.dropped_bytes == 4000).await;
+        let stranger = is_silent.then(|| take_broker_s_place(&env, &id));
+        if is_silent {
+            until_silent(&mut client, &id).await;
+            assert_eq!(api::job(&mut client, &id).await.dropped_bytes, 4000);
+        }
+        signal(env.cgroup().shim(&id).unwrap(), Signal::SIGKILL);
+        let job = api::ended(&mut client, &id).await;
+        assert_eq!((job.stdout_bytes, job.dropped_bytes), (1000, 4000), "{job:?}");
+        drop(stranger);
+        ids.push(id);
+    }
+    env.restart_broker();
+    let mut client = env.client("user-a").await;
+    for id in &ids {
+        assert_eq!(api::job(&mut client, id).await.dropped_bytes, 4000, "on record");
+    }
+    env.assert_clean();
+}
+
+/// The shim hears a later broker and takes no word from this one any more.
+fn take_broker_s_place(env: &Env, id: &str) -> UnixStream {
+    let spawned = fs::read(env.job_dir(id).join("spawn.json")).unwrap();
+    let spawned: serde_json::Value = serde_json::from_slice(&spawned).unwrap();
+    let nonce = *spawned["nonce"].as_str().unwrap().parse::<Uuid>().unwrap().as_bytes();
+    let mut words = Vec::new();
+    frame::write(&ToShim::Hello(BrokerHello { nonce, epoch: u64::MAX }), &mut words);
+    let mut shim = UnixStream::connect(env.path("run").join(id)).unwrap();
+    shim.write_all(&words).unwrap();
+    shim.read_exact(&mut [0]).expect("it answers");
+    shim
 }
 
 /// FAULTS 9

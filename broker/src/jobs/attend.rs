@@ -144,13 +144,14 @@ fn report(job: &Job) {
 fn learn_end(ground: &Ground, job: &Job, known: &Snapshot) -> io::Result<Snapshot> {
     let (dir, record) = (ground.state.job(job.id()), job.record());
     let exit = records::load_exit(&dir, record.boot_id.as_bytes())?;
-    let totals = match &exit.ended {
+    let mut totals = match &exit.ended {
         Some(ended) => Totals::from(ended.progress),
         None => match repair::repair(&dir) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Totals::default(), // somebody has removed it
             repaired => repaired?,
         },
     };
+    totals.dropped = totals.dropped.max(job.progress().dropped); // no file says it, the shim has
     job.set_progress(totals.into());
     let describe = |failed: Failed| failure(&LaunchError::Shim(failed), record);
     let asked = job.stop_asked();

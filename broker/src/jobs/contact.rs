@@ -256,7 +256,7 @@ async fn follow_files(dir: &Path, job: &Job) -> io::Result<Infallible> {
     inotify.add_watch(&dir.join(log::INDEX_NAME), AddWatchFlags::IN_MODIFY)?;
     let readable = sys::watch_readable(Arc::new(inotify.as_fd().try_clone_to_owned()?))?;
     loop {
-        job.set_progress(log::measure(dir)?);
+        job.raise_progress(log::measure(dir)?); // what was dropped, and why it waits, they do not say
         let mut grown = readable.readable().await?;
         let _ = grown.try_io(|_| Ok(inotify.read_events()?)); // how much does not matter
     }

@@ -12,6 +12,7 @@ use crate::jobs::state::Totals;
 
 /// Truncates `output.idx` to its last valid entry and gives the bytes of the logs that it does
 /// not cover an entry of their own: no byte of a log is ever lost. Only for a job without a shim.
+/// What was dropped is in none of the files, and 0 here.
 ///
 /// # Errors
 /// As open(2), read(2) and write(2).
