@@ -7,7 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use job_api::v1::job::State;
-use job_api::v1::{Cause, GetServerInfoRequest, JobSpec, ListJobsRequest, StartJobRequest};
+use job_api::v1::{
+    Cause, GetServerInfoRequest, Job, JobSpec, ListJobsRequest, Source, StartJobRequest,
+};
 use job_tests::oracle;
 use job_tests::{Env, Running, api, scaled, trials, until};
 use nix::sys::signal::Signal;
@@ -214,6 +216,30 @@ async fn a_deadline_holds_while_the_broker_is_down() {
     };
     let overrun = trials(overrun, |overrun| *overrun < 3.0).await;
     assert!(overrun < 3.0, "{overrun} s");
+    env.assert_clean();
+}
+
+/// A SIGKILL from nowhere is the broker's own where it had to carry a stop out itself, and no other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_exit_that_was_told_stands_though_somebody_stops_what_is_left_and_the_broker_restarts() {
+    let mut env = Env::builder().config("leftover_grace_seconds = 3600.0").start();
+    let mut client = env.client("user-a").await;
+    let text = "(trap '' TERM; echo up; exec sleep 1000) & kill -9 $$";
+    let id = api::start(&mut client, api::script(text)).await.id;
+    until("what is left of it is up", || env.stdout_log(&id).contains("up").then_some(()));
+    let told = |job: &Job| (job.cause(), job.source(), job.signal, job.ended_by.clone());
+    let first = told(&api::exited(&mut client, &id).await);
+    assert_eq!(first, (Cause::Signaled, Source::System, Some(9), String::new()));
+
+    api::stop(&mut client, &id, Duration::from_secs(600)).await;
+    env.restart_broker();
+    let mut client = env.client("user-a").await;
+    let job = api::exited(&mut client, &id).await;
+    assert_eq!((told(&job), job.state()), (first.clone(), State::Stopping));
+    api::stop(&mut client, &id, Duration::ZERO).await;
+    assert_eq!(told(&api::ended(&mut client, &id).await), first);
+    env.restart_broker();
+    assert_eq!(told(&api::job(&mut env.client("user-a").await, &id).await), first);
     env.assert_clean();
 }
 

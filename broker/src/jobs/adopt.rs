@@ -212,7 +212,7 @@ fn take_over(ground: &Arc<Ground>, id: JobId) -> io::Result<Taken> {
                 job.apply(Event::Paused);
             }
             if let Some(asked) = stop::recall(&dir)? {
-                let grace = asked.grace;
+                let grace = asked.left();
                 job.ask_stop(asked);
                 // Its attendant tells it, and in time, unless it is silent.
                 tokio::spawn(stop::enforce(Arc::clone(ground), Arc::clone(&job), grace, true));

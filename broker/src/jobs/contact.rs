@@ -230,7 +230,8 @@ fn tell_what_it_missed(job: &Job) {
 /// A kill of ours is one from nowhere in the eyes of the shim: it is shown once it is on record whose
 /// it was, when the shim has left.
 fn main_ended(job: &Job, exited: Exited) {
-    if killed_by_us(job.stop_asked().as_ref(), &exited).is_none() {
+    let asked = job.stop_asked().map(|asked| asked.stopper());
+    if killed_by_us(asked.as_ref(), &exited).is_none() {
         job.apply(Event::Exited(exited));
     }
 }

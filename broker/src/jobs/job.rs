@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use job_shim::frame;
 use job_shim::wire::{InputAck, Progress, Source, Stop, ToShim, Watch};
@@ -13,6 +13,7 @@ use nix::sys::socket::{MsgFlags, send};
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, watch};
 
+use super::recover::Stopper;
 use super::state::{Contact, Event, Snapshot};
 use super::terms::Terms;
 use crate::host;
@@ -52,16 +53,19 @@ pub struct StopAsked {
     pub source: Source,
     /// By name.
     pub by: String,
-    /// From then until the kill.
-    pub grace: Duration,
-    /// When.
-    pub at: Instant,
+    /// The end of the grace period, since the host was started.
+    pub kill_at: Duration,
 }
 
 impl StopAsked {
+    /// Now.
+    pub(super) fn new(source: Source, by: String, grace: Duration) -> StopAsked {
+        StopAsked { source, by, kill_at: host::since_boot().saturating_add(grace) }
+    }
+
     /// What is left of the grace period.
     pub(super) fn left(&self) -> Duration {
-        self.grace.saturating_sub(self.at.elapsed())
+        self.kill_at.saturating_sub(host::since_boot())
     }
 
     /// For a shim that hears of it now: it has what is left of the grace period.
@@ -71,10 +75,19 @@ impl StopAsked {
     }
 
     /// As the shim has it: whoever comes later is not the reason, and gives no more time.
-    fn join(&mut self, later: StopAsked) {
-        if later.left() < self.left() {
-            (self.grace, self.at) = (later.grace, later.at);
-        }
+    fn join(&mut self, later: &StopAsked) {
+        self.kill_at = self.kill_at.min(later.kill_at);
+    }
+
+    /// For a comparison with what shims record, whose times are those of the wall. Computed now, since
+    /// that clock may have been set between the stop and now.
+    pub(super) fn stopper(&self) -> Stopper {
+        let now_ns = host::now_ns();
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let (since_boot, kill_at) = (nanos(host::since_boot()), nanos(self.kill_at));
+        let booted_ns = now_ns.saturating_sub(since_boot);
+        let kills_from_ns = booted_ns.saturating_add(kill_at);
+        Stopper { source: self.source, by: self.by.clone(), kills_from_ns }
     }
 }
 
@@ -284,7 +297,7 @@ impl Job {
     /// Remembers the first who asked for a stop, and the shortest time that anybody gave.
     pub(super) fn ask_stop(&self, asked: StopAsked) {
         match &mut *lock(&self.stop) {
-            Some(first) => first.join(asked),
+            Some(first) => first.join(&asked),
             none => *none = Some(asked),
         }
         self.apply(Event::StopAsked);

@@ -5,7 +5,6 @@
 use job_shim::record::{ExitFile, Outcome};
 use job_shim::wire::{Cause, Exited, Failed, Source, Started};
 
-use super::job::StopAsked;
 use super::state::{Event, Failure, Impossible, Snapshot};
 use crate::store::records::{FinalRecord, SpawnRecord};
 
@@ -39,6 +38,17 @@ pub enum Verdict {
     LostWithHost,
 }
 
+/// Who wanted a job stopped, and when the broker may have carried that out itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stopper {
+    /// In which role.
+    pub source: Source,
+    /// By name.
+    pub by: String,
+    /// Not before this, the end of the grace period: nanoseconds since 1970.
+    pub kills_from_ns: u64,
+}
+
 /// The table of recovery.
 pub fn decide(facts: Facts) -> Verdict {
     if let Some(finished) = facts.finished {
@@ -57,15 +67,15 @@ pub fn decide(facts: Facts) -> Verdict {
 /// What becomes of a job that is not over and has no shim any more, by that one's records: its
 /// end, or `lost`. What has been told of an exit stands.
 ///
-/// `asked`: who wanted it stopped, should the broker have done that itself. `describe` puts a failed start into words; `created_ns` is the job's beginning where nobody
-/// told when it started.
+/// `asked`: who wanted it stopped, should the broker have done that itself. `describe` puts a failed
+/// start into words; `created_ns` is the job's beginning where nobody told when it started.
 ///
 /// # Errors
 /// [`Impossible`]: the records contradict what is known.
 pub fn settle(
     known: &Snapshot,
     exit: ExitFile,
-    asked: Option<&StopAsked>,
+    asked: Option<&Stopper>,
     describe: impl FnOnce(Failed) -> Failure,
     created_ns: u64,
     now_ns: u64,
@@ -78,7 +88,7 @@ pub fn settle(
             Some(Outcome::Exited(killed_by_us(asked, &exited).unwrap_or(exited)))
         }
         Some(failed) => Some(failed),
-        None => killed_by_us(asked, &from_nowhere(now_ns)).map(Outcome::Exited),
+        None => asked.map(|asked| Outcome::Exited(stopped(asked, &from_nowhere(now_ns)))),
     };
     match told.or_else(recorded) {
         Some(Outcome::Exited(exited)) => {
@@ -105,16 +115,20 @@ pub fn settle(
 }
 
 /// A stop that the broker had to carry out itself, since the shim did not answer: the shim, if it
-/// lives, knows of a SIGKILL from nowhere.
-pub(super) fn killed_by_us(asked: Option<&StopAsked>, recorded: &Exited) -> Option<Exited> {
+/// lives, knows of a SIGKILL from nowhere. One that somebody has sent, or that came before the grace
+/// period was over, is another's, and may have been told long ago.
+pub(super) fn killed_by_us(asked: Option<&Stopper>, recorded: &Exited) -> Option<Exited> {
     let asked = asked?;
-    let from_nowhere = recorded.cause == Cause::Signaled && recorded.wait_status == libc::SIGKILL;
-    from_nowhere.then(|| Exited {
-        cause: Cause::Stopped,
-        source: asked.source,
-        by: asked.by.clone(),
-        ..recorded.clone()
-    })
+    let killed = recorded.cause == Cause::Signaled && recorded.wait_status == libc::SIGKILL;
+    let from_nowhere = killed && recorded.source == Source::System && recorded.by.is_empty();
+    let is_ours = from_nowhere && recorded.time_ns >= asked.kills_from_ns;
+    is_ours.then(|| stopped(asked, recorded))
+}
+
+/// The same end, as the stop that it is.
+fn stopped(asked: &Stopper, recorded: &Exited) -> Exited {
+    let (source, by) = (asked.source, asked.by.clone());
+    Exited { cause: Cause::Stopped, source, by, ..recorded.clone() }
 }
 
 /// What a shim would have recorded that had the time.
@@ -129,7 +143,6 @@ mod tests {
     use crate::jobs::state::{State, Totals};
     use crate::launch::usage::Usage;
     use job_shim::wire::Step;
-    use std::time::{Duration, Instant};
     use uuid::Uuid;
 
     fn spawned() -> Option<SpawnRecord> {
@@ -161,14 +174,14 @@ mod tests {
     }
 
     fn exited(cause: Cause, wait_status: i32) -> Exited {
-        Exited { wait_status, cause, source: Source::None, by: String::new(), time_ns: 3 }
+        Exited { wait_status, cause, source: Source::System, by: String::new(), time_ns: 3 }
     }
 
     fn recorded(exited: Exited) -> ExitFile {
         ExitFile { outcome: Some(Outcome::Exited(exited)), ended: None }
     }
 
-    fn settled(known: &Snapshot, exit: ExitFile, asked: Option<&StopAsked>) -> Snapshot {
+    fn settled(known: &Snapshot, exit: ExitFile, asked: Option<&Stopper>) -> Snapshot {
         let describe = |failed: Failed| Failure {
             step: failed.step.name().into(),
             errno: failed.errno,
@@ -177,9 +190,8 @@ mod tests {
         settle(known, exit, asked, describe, 1, 9).unwrap()
     }
 
-    fn asked() -> StopAsked {
-        let (grace, at) = (Duration::ZERO, Instant::now());
-        StopAsked { source: Source::User, by: "user-a".into(), grace, at }
+    fn asked() -> Stopper {
+        Stopper { source: Source::User, by: "user-a".into(), kills_from_ns: 3 }
     }
 
     #[test]
@@ -205,6 +217,28 @@ mod tests {
         assert_eq!(killed.exited.unwrap().cause, Cause::Stopped);
         let by_itself = settled(&known, recorded(exited(Cause::Exited, 0)), Some(&asked()));
         assert_eq!(by_itself.exited.unwrap().cause, Cause::Exited);
+    }
+
+    #[test]
+    fn a_kill_that_was_another_s_is_no_stop_of_ours() {
+        let ours = exited(Cause::Signaled, libc::SIGKILL);
+        let stopped = killed_by_us(Some(&asked()), &ours).unwrap();
+        assert_eq!((stopped.cause, stopped.source), (Cause::Stopped, Source::User));
+        assert_eq!((stopped.by.as_str(), stopped.time_ns), ("user-a", 3));
+        for other in [
+            Exited { source: Source::User, by: "user-b".into(), ..ours.clone() },
+            Exited { source: Source::Admin, ..ours.clone() },
+            Exited { by: "user-b".into(), ..ours.clone() },
+            Exited { time_ns: 2, ..ours.clone() }, // it still had its grace
+            exited(Cause::OutOfMemory, libc::SIGKILL),
+            exited(Cause::Signaled, libc::SIGTERM),
+        ] {
+            assert_eq!(killed_by_us(Some(&asked()), &other), None, "{other:?}");
+            let known = Snapshot { state: State::Stopping, ..Snapshot::starting() };
+            let end = settled(&known, recorded(other.clone()), Some(&asked()));
+            assert_eq!(end.exited, Some(other));
+        }
+        assert_eq!(killed_by_us(None, &ours), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use job_shim::wire::Source;
 use tokio::task::spawn_blocking;
@@ -72,8 +72,7 @@ impl Core {
         for job in &live {
             let own = job.record().spec.stop_timeout;
             let grace = own.min(at_most.unwrap_or(own));
-            let (source, by, at) = (Source::System, by.to_owned(), Instant::now());
-            self.stop(job, StopAsked { source, by, grace, at });
+            self.stop(job, StopAsked::new(Source::System, by.to_owned(), grace));
         }
     }
 }

@@ -9,7 +9,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use job_shim::crash::{self, Point};
 use job_shim::wire::{Signal, Source, ToShim};
@@ -21,7 +21,6 @@ use super::job::{Job, StopAsked};
 use super::state::Snapshot;
 use super::supervisor::Supervisor;
 use crate::authorize::{Authorized, Role};
-use crate::host;
 use crate::store::records::{self, FORMAT, StopRecord};
 
 impl Supervisor {
@@ -38,7 +37,7 @@ impl Supervisor {
         let (caller, job) = (job.caller(), Arc::clone(job.subject()));
         let grace = grace.unwrap_or(job.record().spec.stop_timeout);
         let by = caller.identity().to_string();
-        let asked = StopAsked { source: source(caller.role()), by, grace, at: Instant::now() };
+        let asked = StopAsked::new(source(caller.role()), by, grace);
         self.core.stop_for_good(&job, asked).await
     }
 
@@ -67,7 +66,7 @@ impl Core {
             return true;
         }
         tracing::info!(job = %job.id(), by = asked.by, "stop asked");
-        let grace = asked.grace;
+        let grace = asked.left();
         job.ask_stop(asked.clone());
         let told = job.tell(&asked.message()).is_ok(); // one that is unreachable now is told when it is not
         self.runtime.spawn(enforce(Arc::clone(&self.ground), Arc::clone(job), grace, told));
@@ -148,7 +147,7 @@ pub(super) async fn enforce(ground: Arc<Ground>, job: Arc<Job>, grace: Duration,
     }
 }
 
-/// What an earlier broker was asked, with what is left of the grace period. One that cannot be read
+/// What an earlier broker was asked. One that cannot be read
 /// is none: a job is not kept from everybody for it.
 ///
 /// # Errors
@@ -161,22 +160,19 @@ pub(super) fn recall(dir: &Path) -> io::Result<Option<StopAsked>> {
         }
         record => record?,
     };
-    let since_boot = host::since_boot();
     Ok(record.map(|StopRecord { source, by, kill_at_ms, .. }| StopAsked {
         source: Source::from_number(source).unwrap_or(Source::System),
         by,
-        grace: Duration::from_millis(kill_at_ms).saturating_sub(since_boot),
-        at: Instant::now(),
+        kill_at: Duration::from_millis(kill_at_ms),
     }))
 }
 
 fn write(dir: &Path, asked: &StopAsked) -> io::Result<()> {
-    let kill_at = host::since_boot().saturating_add(asked.left());
     let record = StopRecord {
         format: FORMAT,
         source: asked.source as u8,
         by: asked.by.clone(),
-        kill_at_ms: u64::try_from(kill_at.as_millis()).unwrap_or(u64::MAX),
+        kill_at_ms: u64::try_from(asked.kill_at.as_millis()).unwrap_or(u64::MAX),
     };
     records::save(dir, records::STOP, &record).map(drop)
 }
@@ -186,7 +182,7 @@ mod tests {
     use super::*;
 
     fn asked(grace: Duration) -> StopAsked {
-        StopAsked { source: Source::Admin, by: "root".into(), grace, at: Instant::now() }
+        StopAsked::new(Source::Admin, "root".into(), grace)
     }
 
     #[test]
@@ -194,13 +190,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(recall(dir.path()).unwrap(), None);
         write(dir.path(), &asked(Duration::from_secs(60))).unwrap();
-        let StopAsked { source, by, grace, .. } = recall(dir.path()).unwrap().unwrap();
-        assert_eq!((source, by.as_str()), (Source::Admin, "root"));
-        assert!((50..=60).contains(&grace.as_secs()), "{grace:?}");
-        write(dir.path(), &asked(Duration::ZERO)).unwrap();
-        assert_eq!(recall(dir.path()).unwrap().unwrap().grace, Duration::ZERO);
+        let recalled = recall(dir.path()).unwrap().unwrap();
+        assert_eq!((recalled.source, recalled.by.as_str()), (Source::Admin, "root"));
+        assert!((50..=60).contains(&recalled.left().as_secs()), "{recalled:?}");
+        let no_time = asked(Duration::ZERO);
+        write(dir.path(), &no_time).unwrap();
+        let recalled = recall(dir.path()).unwrap().unwrap();
+        assert_eq!(recalled.left(), Duration::ZERO);
+        // When that was is not forgotten: what has died before was not killed for it.
+        assert_eq!(recalled.kill_at.as_millis(), no_time.kill_at.as_millis());
         write(dir.path(), &asked(Duration::MAX)).unwrap();
-        assert!(recall(dir.path()).unwrap().unwrap().grace > Duration::from_secs(1 << 40));
+        assert!(recall(dir.path()).unwrap().unwrap().left() > Duration::from_secs(1 << 40));
     }
 
     #[test]

@@ -1,10 +1,7 @@
 //! What a broker knows of a job, and what the shim's records say: the real types of the programs, in
 //! a form that can be counted. Everything that is decided about them is decided by the real functions.
 
-use std::time::{Duration, Instant};
-
-use job_broker::jobs::job::StopAsked;
-use job_broker::jobs::recover;
+use job_broker::jobs::recover::{self, Stopper};
 use job_broker::jobs::state::{Contact, Event, Failure, Snapshot, State, Totals};
 use job_broker::launch::usage::Usage;
 use job_broker::store::records::{FORMAT, FinalRecord, SpawnRecord};
@@ -115,9 +112,9 @@ impl Known {
 
     /// `recover::settle`
     pub(crate) fn settle(self, exit: ExitFile, stop_asked: bool) -> Result<Known, String> {
-        let (grace, at) = (Duration::ZERO, Instant::now());
-        let asked = StopAsked { source: Source::User, by: String::new(), grace, at };
-        let asked = stop_asked.then_some(&asked);
+        // Without a grace period: as with all other times here, there is but one moment.
+        let stopper = Stopper { source: Source::User, by: String::new(), kills_from_ns: 1 };
+        let asked = stop_asked.then_some(&stopper);
         let describe = |failed: Failed| failure(why(failed.step.name()));
         recover::settle(&self.snapshot(), exit, asked, describe, 1, 1)
             .map(|snapshot| Known::of(&snapshot))
