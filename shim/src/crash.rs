@@ -63,6 +63,7 @@ points! {
         ChangeMade = "The kernel has taken it.",
         ChangeTold = "The shim has taken it.",
         ChangeDone = "And `spec.json` says so; nobody else has been told.",
+        FreezeDue = "A job is to stand still, or to go on, and the kernel has not been told.",
         StopRecorded = "A stop is in `stop.json`, and nobody has been answered.",
         TakenOver = "A job of an earlier broker has been judged.",
         RemovalBegun = "A deleted job has lost its name.",

@@ -12,8 +12,8 @@ use std::time::Duration;
 use job_api::client::Client;
 use job_api::v1::job::State;
 use job_api::v1::{
-    Cause, DeleteJobRequest, GetServerInfoRequest, JobSpec, ListJobsRequest, StartJobRequest,
-    StopJobRequest, UpdateJobRequest,
+    Cause, DeleteJobRequest, GetServerInfoRequest, JobSpec, ListJobsRequest, PauseJobRequest,
+    ResumeJobRequest, StartJobRequest, StopJobRequest, UpdateJobRequest,
 };
 use job_shim::crash::Point;
 use job_tests::ledger::{self, Persistent};
@@ -61,8 +61,8 @@ fn missing(name: &str) -> StartJobRequest {
     ledger::named(name, spec)
 }
 
-/// A life of three jobs with everything that leaves something behind: start, run, end, update, stop,
-/// a start that fails, delete. All of it as if nothing had happened, whatever the broker does.
+/// A life of three jobs with everything that leaves something behind: start, run, end, update, pause,
+/// resume, stop, a start that fails, delete. All of it as if nothing had happened, whatever the broker does.
 async fn live(env: &mut Env, name: &str) {
     let caller = &mut Persistent::new(env, "user-a").await;
     let (a, b, c) = (format!("{name}-a"), format!("{name}-b"), format!("{name}-c"));
@@ -82,6 +82,14 @@ async fn live(env: &mut Env, name: &str) {
     let updated = caller.call(env, change).await.unwrap().into_inner().job.unwrap();
     assert_eq!(updated.state(), State::Running);
     until("it runs", || (!ledger::runs(env, &b).is_empty()).then_some(()));
+    let pause = PauseJobRequest { id: sleeper.clone() };
+    let pause = async |client: &mut Client| client.pause_job(pause.clone()).await;
+    let paused = caller.call(env, pause).await.unwrap().into_inner().job.unwrap();
+    assert_eq!(paused.state(), State::Paused);
+    let resume = ResumeJobRequest { id: sleeper.clone() };
+    let resume = async |client: &mut Client| client.resume_job(resume.clone()).await;
+    let resumed = caller.call(env, resume).await.unwrap().into_inner().job.unwrap();
+    assert_eq!(resumed.state(), State::Running);
     let grace = Some(api::duration(Duration::from_secs(5)));
     let stop = StopJobRequest { id: sleeper.clone(), grace };
     let stop = async |client: &mut Client| client.stop_job(stop.clone()).await;

@@ -3,14 +3,17 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use job_api::client::Client;
 use job_api::v1::job::State;
 use job_api::v1::{Cause, ListJobsRequest, UpdateJobRequest};
+use job_shim::crash::Point;
 use job_tests::refusal::assert_precondition;
 use job_tests::{Env, api, measure, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// A job of two processes, each of which lets a file grow: without the shim, which may have output
 /// to read when the job stands still.
@@ -71,6 +74,119 @@ async fn a_paused_job_stands_still_until_it_is_resumed() {
     }
     api::stop(&mut client, &id, Duration::ZERO).await;
     api::ended(&mut client, &id).await;
+    env.assert_clean();
+}
+
+/// Another broker, which waits when it is to freeze or to thaw a job for the first time: it has come
+/// to that when there is something in the file, and goes on when that is gone.
+fn hold(env: &mut Env) -> PathBuf {
+    let mark = env.path("mark");
+    env.hold_brokers(format!("{}:1:{}", Point::FreezeDue.name(), mark.display()));
+    env.restart_broker();
+    mark
+}
+
+fn wait_until_it_holds(mark: &Path) {
+    let is_marked = || fs::metadata(mark).is_ok_and(|file| file.len() > 0);
+    until("the broker holds", || is_marked().then_some(()));
+}
+
+fn signal_shim(env: &Env, id: &str, signal: Signal) {
+    kill(Pid::from_raw(env.cgroup().shim(id).unwrap()), signal).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_a_caller_has_asked_for_who_hangs_up_is_done_and_shown() {
+    let mut env = Env::start();
+    let (id, files) = counting(&env, &mut env.client("user-a").await).await;
+    let (running, paused) = (State::Running, State::Paused);
+    for (pauses, before, after) in [(true, running, paused), (false, paused, running)] {
+        let mark = hold(&mut env);
+        let mut client = env.client("user-a").await;
+        let (mut caller, job) = (client.clone(), id.clone());
+        let call = tokio::spawn(async move {
+            if pauses {
+                api::pause(&mut caller, &job).await
+            } else {
+                api::resume(&mut caller, &job).await
+            }
+        });
+        wait_until_it_holds(&mark);
+        call.abort();
+        call.await.unwrap_err();
+        // Over the same connection, so that the broker has heard that nobody waits any more.
+        assert_eq!(api::job(&mut client, &id).await.state(), before);
+        fs::remove_file(&mark).unwrap();
+        api::becomes(&mut client, &id, |job| job.state() == after).await;
+        if pauses {
+            assert_stands_still(&files).await;
+        } else {
+            wait_until_it_counts(&files);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_pause_that_the_end_of_its_job_overtakes_is_refused_for_that() {
+    let mut env = Env::start();
+    let (id, _) = counting(&env, &mut env.client("user-a").await).await;
+    let mark = hold(&mut env);
+    let mut client = env.client("user-a").await;
+    let (mut caller, job) = (client.clone(), id.clone());
+    let pause = tokio::spawn(async move { api::pause(&mut caller, &job).await });
+    wait_until_it_holds(&mark);
+    api::stop(&mut client, &id, Duration::ZERO).await;
+    api::ended(&mut client, &id).await;
+    fs::remove_file(&mark).unwrap();
+    assert_precondition(&pause.await.unwrap().unwrap_err(), &["finished"]);
+    env.assert_clean();
+}
+
+/// The shim has asked it to end, and let it go on for that. A broker that cannot hear of it freezes it
+/// again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_job_that_its_deadline_ends_does_not_stand_still_for_a_pause_that_came_too_late() {
+    let mut env = Env::start();
+    let gate = env.gate();
+    let on_term = format!("echo asked; {}; echo bye; exit 3", gate.wait());
+    let text = format!("trap '{on_term}' TERM; echo up; while :; do sleep 0.05; done");
+    let mut spec = api::script(&text);
+    spec.stop_timeout = Some(api::duration(Duration::from_secs(1000)));
+    let mut client = env.client("user-a").await;
+    let id = api::start(&mut client, spec).await.id;
+    until("it is up", || env.stdout_log(&id).contains("up").then_some(()));
+    api::end_in(&mut client, &id, Duration::from_millis(500)).await;
+    env.kill_broker();
+    until("it is asked to end", || env.stdout_log(&id).contains("asked").then_some(()));
+    signal_shim(&env, &id, Signal::SIGSTOP);
+    env.start_broker();
+    let mut client = env.client("user-a").await;
+    let job = api::pause(&mut client, &id).await.unwrap();
+    assert_eq!((job.state(), frozen(&env, &id)), (State::Paused, true));
+    signal_shim(&env, &id, Signal::SIGCONT);
+    api::becomes(&mut client, &id, |job| job.state() == State::Stopping).await;
+    until("it goes on", || (!frozen(&env, &id)).then_some(()));
+    gate.open();
+    let job = api::ended(&mut client, &id).await;
+    assert_eq!((job.cause(), job.exit_code), (Cause::TimedOut, Some(3)), "{job:?}");
+    env.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_paused_job_that_is_being_stopped_can_be_let_go_on_while_its_shim_sleeps() {
+    let env = Env::start();
+    let mut client = env.client("user-a").await;
+    let (id, files) = counting(&env, &mut client).await;
+    api::pause(&mut client, &id).await.unwrap();
+    signal_shim(&env, &id, Signal::SIGSTOP);
+    api::stop(&mut client, &id, Duration::from_secs(1000)).await;
+    assert!(frozen(&env, &id), "nobody has asked it yet");
+    let job = api::resume(&mut client, &id).await.unwrap();
+    assert_eq!((job.state(), frozen(&env, &id)), (State::Stopping, false));
+    wait_until_it_counts(&files);
+    signal_shim(&env, &id, Signal::SIGCONT);
+    let job = api::ended(&mut client, &id).await;
+    assert_eq!((job.cause(), job.exit_code), (Cause::Stopped, Some(3)), "{job:?}");
     env.assert_clean();
 }
 

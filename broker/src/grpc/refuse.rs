@@ -144,7 +144,7 @@ pub(super) fn pause(error: PauseError) -> Status {
     match error {
         PauseError::NotRunning(_) => Status::failed_precondition(error.to_string()),
         // Not UNAVAILABLE: trying again at once would stop the job for another 5 s.
-        PauseError::Freeze(_) => Status::aborted(error.to_string()),
+        PauseError::Freeze(_) | PauseError::Thaw(_) => Status::aborted(error.to_string()),
     }
 }
 

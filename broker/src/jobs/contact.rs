@@ -20,7 +20,7 @@ use super::failure::failure;
 use super::ground::Ground;
 use super::job::{Job, Link};
 use super::recover::killed_by_us;
-use super::state::{Contact, Event, Snapshot};
+use super::state::{Contact, Event, Snapshot, State};
 use crate::host;
 use crate::launch::LaunchError;
 use crate::store::log;
@@ -54,7 +54,7 @@ pub(super) async fn keep(
                 job.set_link(Some(Arc::clone(&link)));
                 job.set_contact(Contact::Good);
                 tell_what_it_missed(job);
-                listen(job, &link, reader).await;
+                listen(ground, job, &link, reader).await;
                 job.set_link(None);
                 lost_at = Instant::now();
                 if job.snapshot().state.is_over() {
@@ -92,7 +92,7 @@ async fn connect(ground: &Ground, job: &Job) -> io::Result<(Arc<Link>, frame::Re
     let Greeted { link, reader, hello } =
         greet(&ground.launcher.socket(job.id()), &spawned, &word).await?;
     tracing::debug!(job = %job.id(), version = reader.version(), "connected to its shim");
-    catch_up(job, &hello);
+    catch_up(ground, job, &hello);
     Ok((link, reader))
 }
 
@@ -141,12 +141,12 @@ pub(super) async fn greet(
 }
 
 /// Until the connection closes; a surprise closes it. The job itself goes on in either case.
-async fn listen(job: &Job, link: &Link, mut reader: frame::Reader<FromShim>) {
+async fn listen(ground: &Ground, job: &Job, link: &Link, mut reader: frame::Reader<FromShim>) {
     let mut bytes = [0; 512];
     loop {
         loop {
             match reader.next_message() {
-                Ok(Some(message)) => take(job, message),
+                Ok(Some(message)) => take(ground, job, message),
                 Ok(None) => break,
                 Err(garbled) => {
                     tracing::error!(job = %job.id(), "its shim is left to itself: {garbled}");
@@ -188,13 +188,19 @@ async fn receive(link: &Link, bytes: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-fn take(job: &Job, message: FromShim) {
+fn take(ground: &Ground, job: &Job, message: FromShim) {
     match message {
-        FromShim::Hello(hello) => catch_up(job, &hello),
+        FromShim::Hello(hello) => catch_up(ground, job, &hello),
         FromShim::Started(started) => job.apply(Event::Started(started)),
         FromShim::Progress(progress) => job.set_progress(progress),
         FromShim::InputAck(ack) => job.set_input(ack),
-        FromShim::Exited(exited) => main_ended(job, exited),
+        FromShim::Exited(exited) => {
+            let stood_still = job.snapshot().state == State::Paused;
+            main_ended(job, exited);
+            if stood_still {
+                let_go(ground, job);
+            }
+        }
         FromShim::Ended(ended) if job.snapshot().exited.is_none() => {
             job.set_progress(ended.progress);
         }
@@ -202,7 +208,10 @@ fn take(job: &Job, message: FromShim) {
             job.set_progress(ended.progress);
             job.apply(Event::Ended { time_ns: host::now_ns(), incomplete: false });
         }
-        FromShim::Stopping => job.apply(Event::StopAsked),
+        FromShim::Stopping => {
+            job.apply(Event::StopAsked);
+            let_go(ground, job);
+        }
         FromShim::Limits(limits) => job.change_terms(|terms| terms.told = Some(limits)),
         FromShim::Failed(failed) => {
             let known = job.snapshot();
@@ -237,7 +246,7 @@ fn main_ended(job: &Job, exited: Exited) {
 }
 
 /// All that an adopted shim tells of the time without a broker.
-fn catch_up(job: &Job, hello: &ShimHello) {
+fn catch_up(ground: &Ground, job: &Job, hello: &ShimHello) {
     job.set_progress(hello.progress);
     job.set_input(hello.input);
     job.change_terms(|terms| terms.told = Some(hello.limits));
@@ -249,6 +258,24 @@ fn catch_up(job: &Job, hello: &ShimHello) {
     } else if hello.stopping {
         job.apply(Event::StopAsked);
     }
+    if hello.stopping || hello.exited.is_some() {
+        let_go(ground, job);
+    }
+}
+
+/// Its end has begun, for which its shim has let it go on, once: a pause that knew nothing of that,
+/// of this broker or of one before, may have frozen it again since.
+fn let_go(ground: &Ground, job: &Job) {
+    let (id, cgroup) = (job.id(), ground.launcher.tree().job(job.id()));
+    tokio::task::spawn_blocking(move || match cgroup.is_frozen() {
+        false => {} // one that is gone, too
+        true => match cgroup.freeze(false) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                tracing::error!(job = %id, "it ends, and cannot be let go on for that: {e}");
+            }
+            _ => tracing::info!(job = %id, "it ends, and goes on for that"),
+        },
+    });
 }
 
 /// While the shim is silent: its output is seen as its files grow. Ends with an error only.

@@ -175,6 +175,9 @@ pub enum PauseError {
     #[error("the job is {0}, and only one that runs can be paused")]
     NotRunning(&'static str),
     /// Its processes did not come to a stand.
-    #[error("not all processes of the job could be frozen within 5 s, and all go on: {0}")]
+    #[error("not all processes of the job could be frozen, and all go on: {0}")]
     Freeze(io::Error),
+    /// They still stand.
+    #[error("the processes of the job could not be let go on; try again: {0}")]
+    Thaw(io::Error),
 }

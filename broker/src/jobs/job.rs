@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{Notify, watch};
 
 use super::recover::Stopper;
-use super::state::{Contact, Event, Snapshot};
+use super::state::{Contact, Event, Impossible, Snapshot};
 use super::terms::Terms;
 use crate::host;
 use crate::id::JobId;
@@ -178,15 +178,23 @@ impl Job {
 
     /// Takes an event in; one that cannot be is the shim's fault and goes to the journal.
     pub(super) fn apply(&self, event: Event) {
+        if let Err(impossible) = self.try_apply(event) {
+            tracing::error!(job = %self.id(), "{impossible}");
+        }
+    }
+
+    /// The same for an event that another may have overtaken.
+    ///
+    /// # Errors
+    /// [`Impossible`]; nothing has changed.
+    pub(super) fn try_apply(&self, event: Event) -> Result<(), Impossible> {
         let mut verdict = Ok(());
         self.snapshot.send_if_modified(|snapshot| {
             let before = snapshot.clone();
             verdict = snapshot.apply(event, host::now_ns());
             *snapshot != before
         });
-        if let Err(impossible) = verdict {
-            tracing::error!(job = %self.id(), "{impossible}");
-        }
+        verdict
     }
 
     pub(super) fn set_contact(&self, contact: Contact) {

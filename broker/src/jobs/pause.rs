@@ -1,15 +1,23 @@
-//! Pausing a job and letting it go on: `cgroup.freeze`, written here and nowhere else but in a shim
-//! that asks a paused job to end. Whether a job is paused is the kernel's to know, so it survives
-//! the broker.
+//! Pausing a job and letting it go on: `cgroup.freeze`, written here and nowhere else but where a
+//! paused job is to end: in its shim, and in `contact.rs`. Whether a job is paused is the kernel's to
+//! know, so it survives the broker.
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
+use job_shim::crash::{self, Point};
+use tokio::time::timeout;
+
+use super::core::Core;
 use super::errors::PauseError;
 use super::job::Job;
 use super::state::{Event, State};
 use super::supervisor::Supervisor;
 use crate::authorize::Authorized;
+
+/// How long a shim has to say why it has let a job go on that was about to stand still.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Supervisor {
     /// Freezes all processes of a job that runs. Answers when they stand still.
@@ -17,45 +25,81 @@ impl Supervisor {
     /// # Errors
     /// [`PauseError`].
     pub async fn pause(&self, job: &Authorized<Arc<Job>>) -> Result<(), PauseError> {
-        let (by, job) = (job.caller().identity(), job.subject());
-        let _turn = job.change_turn.lock().await;
+        let (core, by) = (Arc::clone(&self.core), job.caller().identity().to_string());
+        let job = Arc::clone(job.subject());
+        // Detached, as the other: a caller that hangs up does not leave a job that stands still and is
+        // said to run.
+        let pause = self.core.runtime.spawn(async move {
+            let _turn = job.change_turn.lock().await;
+            core.pause(&job, &by).await
+        });
+        pause.await.unwrap_or_else(|panic| Err(PauseError::Freeze(io::Error::other(panic))))
+    }
+
+    /// Lets a paused job go on, also one that is being stopped; any other is left alone.
+    ///
+    /// # Errors
+    /// [`PauseError`].
+    pub async fn resume(&self, job: &Authorized<Arc<Job>>) -> Result<(), PauseError> {
+        let (core, by) = (Arc::clone(&self.core), job.caller().identity().to_string());
+        let job = Arc::clone(job.subject());
+        let resume = self.core.runtime.spawn(async move {
+            let _turn = job.change_turn.lock().await;
+            core.resume(&job, &by).await
+        });
+        resume.await.unwrap_or_else(|panic| Err(PauseError::Thaw(io::Error::other(panic))))
+    }
+}
+
+impl Core {
+    async fn pause(&self, job: &Job, by: &str) -> Result<(), PauseError> {
+        job.contacted().await; // its shim may have begun to stop it while no broker was there
         match job.snapshot().state {
             State::Paused => return Ok(()),
             State::Running => {}
             other => return Err(PauseError::NotRunning(other.name())),
         }
-        tracing::info!(job = %job.id(), %by, "pause");
-        self.freeze(job, true).await.map_err(PauseError::Freeze)?;
-        if job.snapshot().state != State::Running {
-            // Asked to stop meanwhile: it must be able to.
-            self.freeze(job, false).await.map_err(PauseError::Freeze)?;
-            return Err(PauseError::NotRunning(job.snapshot().state.name()));
-        }
-        job.apply(Event::Paused);
-        Ok(())
-    }
-
-    /// Lets a paused job go on; any other is left alone.
-    ///
-    /// # Errors
-    /// [`PauseError`].
-    pub async fn resume(&self, job: &Authorized<Arc<Job>>) -> Result<(), PauseError> {
-        let (by, job) = (job.caller().identity(), job.subject());
-        let _turn = job.change_turn.lock().await;
-        if job.snapshot().state != State::Paused {
+        tracing::info!(job = %job.id(), by, "pause");
+        let frozen = self.freeze(job, true).await;
+        if frozen.is_ok() && job.try_apply(Event::Paused).is_ok() {
             return Ok(());
         }
-        tracing::info!(job = %job.id(), %by, "resume");
-        self.freeze(job, false).await.map_err(PauseError::Freeze)?;
-        if job.snapshot().state == State::Paused {
-            job.apply(Event::Resumed);
+        // Asked to stop meanwhile: it must be able to.
+        if let Err(e) = self.freeze(job, false).await {
+            tracing::error!(job = %job.id(), "its pause cannot be taken back: {e}");
         }
+        if frozen.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::Interrupted) {
+            let mut snapshot = job.watch_snapshot();
+            let told = snapshot.wait_for(|known| known.state != State::Running);
+            let _ = timeout(PATIENCE, told).await; // else it was somebody else
+        }
+        match (frozen, job.snapshot().state) {
+            (Err(e), State::Running) => Err(PauseError::Freeze(e)),
+            (_, other) => Err(PauseError::NotRunning(other.name())),
+        }
+    }
+
+    async fn resume(&self, job: &Job, by: &str) -> Result<(), PauseError> {
+        // One that is being stopped may stand still, too, while its shim cannot be told.
+        if !matches!(job.snapshot().state, State::Paused | State::Stopping) {
+            return Ok(());
+        }
+        tracing::info!(job = %job.id(), by, "resume");
+        self.freeze(job, false).await.map_err(PauseError::Thaw)?;
+        let _ = job.try_apply(Event::Resumed); // unless it is being stopped
         Ok(())
     }
 
+    /// A cgroup that is gone has nothing that could go on.
     async fn freeze(&self, job: &Job, freeze: bool) -> io::Result<()> {
-        let cgroup = self.cgroup().job(job.id());
-        let frozen = tokio::task::spawn_blocking(move || cgroup.freeze(freeze)).await;
-        frozen.map_err(io::Error::other)?
+        let cgroup = self.ground.launcher.tree().job(job.id());
+        let write = move || {
+            crash::at(Point::FreezeDue);
+            match cgroup.freeze(freeze) {
+                Err(e) if !freeze && e.kind() == io::ErrorKind::NotFound => Ok(()),
+                done => done,
+            }
+        };
+        self.runtime.spawn_blocking(write).await.map_err(io::Error::other)?
     }
 }

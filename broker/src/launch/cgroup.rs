@@ -139,8 +139,9 @@ impl JobCgroup {
     /// when all of them stand still. Blocks.
     ///
     /// # Errors
-    /// `TimedOut` after 5 s (a process in uninterruptible sleep): it goes on as a whole, then. Else
-    /// as write(2).
+    /// `TimedOut` after 5 s (a process in uninterruptible sleep): it goes on as a whole, then.
+    /// `Interrupted` when somebody else has let it go on before all of it stood still: its shim, which
+    /// has asked it to end. Else as write(2).
     pub fn freeze(&self, freeze: bool) -> io::Result<()> {
         let work = self.leaf(Leaf::Work);
         let mut events = File::open(work.join("cgroup.events"))?;
@@ -148,9 +149,14 @@ impl JobCgroup {
         fs::write(&file, if freeze { "1" } else { "0" })?;
         let until = Instant::now() + Duration::from_secs(5);
         while freeze && !says(&mut events, "frozen 1")? && says(&mut events, "populated 1")? {
+            if !self.is_frozen() {
+                let fault = "somebody let them go on";
+                return Err(io::Error::new(io::ErrorKind::Interrupted, fault));
+            }
             if Instant::now() > until {
                 fs::write(&file, "0")?;
-                return Err(io::ErrorKind::TimedOut.into());
+                let fault = "some did not stand still within 5 s";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, fault));
             }
             // The kernel tells when a value changes; what changed before the poll is read again.
             poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)], 50u16)?;
@@ -186,5 +192,22 @@ fn says(events: &mut File, line: &str) -> io::Result<bool> {
     match events.read_to_string(&mut text) {
         Err(e) if e.raw_os_error() == Some(libc::ENODEV) => Ok(false),
         read => read.map(|_| text.lines().any(|own| own == line)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_freeze_that_somebody_takes_back_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let cgroup = JobCgroup::new(dir.path().to_owned());
+        let work = cgroup.leaf(Leaf::Work);
+        fs::create_dir(&work).unwrap();
+        fs::write(work.join("cgroup.events"), "populated 1\nfrozen 0\n").unwrap();
+        // It keeps nothing of what is written.
+        std::os::unix::fs::symlink("/dev/null", work.join("cgroup.freeze")).unwrap();
+        assert_eq!(cgroup.freeze(true).unwrap_err().kind(), io::ErrorKind::Interrupted);
     }
 }
