@@ -89,7 +89,8 @@ async fn try_to_settle(ground: &Arc<Ground>, job: &Arc<Job>) -> io::Result<()> {
 fn settle_now(ground: &Arc<Ground>, job: &Job) -> io::Result<()> {
     crash::at(Point::ShimGone);
     let cgroup = ground.launcher.tree().job(job.id());
-    if let Err(e) = cgroup.kill_work() {
+    let killed = cgroup.kill_work();
+    if let Err(e) = &killed {
         tracing::error!(job = %job.id(), "processes of it cannot be killed: {e}");
     }
     crash::at(Point::WorkKilled);
@@ -99,7 +100,12 @@ fn settle_now(ground: &Arc<Ground>, job: &Job) -> io::Result<()> {
     };
     crash::at(Point::EndLearned);
     // On record before anybody sees it: what the next broker reads is what this one has told.
-    let written = write_final(ground, job, &known, figures::now(ground, job));
+    let mut figures = figures::now(ground, job);
+    if killed.is_ok() {
+        // The kernel counts those that are dead, too, until their parent, perhaps init, has reaped them.
+        figures.usage.pids_current = figures.usage.pids_current.map(|_| 0);
+    }
+    let written = write_final(ground, job, &known, figures);
     crash::at(Point::EndRecorded);
     job.restore(known);
     if !job.is_settled() {
