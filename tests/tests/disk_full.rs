@@ -92,6 +92,8 @@ async fn a_full_disk_does_not_lose_how_a_job_ended() {
         if broker {
             gate.open();
             assert_eq!(api::exited(&mut client, &id).await.exit_code, Some(7));
+            let is_tried = || env.log().contains("cannot be put on record yet").then_some(());
+            until("its end does not fit", is_tried);
         } else {
             env.kill_broker();
             gate.open();
@@ -109,6 +111,8 @@ async fn a_full_disk_does_not_lose_how_a_job_ended() {
         let job = api::ended(&mut client, &id).await;
         let ended = (job.state(), job.cause(), job.exit_code);
         assert_eq!(ended, (State::Finished, Cause::Exited, Some(7)));
+        let usage = job.usage.unwrap();
+        assert!(usage.cpu_usage_usec.is_some(), "nor what it has used: {usage:?}");
         assert_eq!(api::output(&mut client, &id).await.stdout, b"up\n");
     }
     env.assert_clean();
