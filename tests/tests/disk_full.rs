@@ -187,6 +187,8 @@ async fn on_a_full_disk_a_broker_starts_and_jobs_are_stopped_and_removed() {
     env.start_broker();
 
     let mut client = env.client("user-a").await;
+    // A stop that could neither be told nor recorded would be refused.
+    api::becomes(&mut client, &writer, |job| !job.recovering).await;
     api::stop(&mut client, &writer, Duration::ZERO).await;
     assert_eq!(api::exited(&mut client, &writer).await.signal, Some(9));
     env.jobctl("user-a", &["rm", &kept]).expect(0);
