@@ -95,9 +95,9 @@ fn issue_server(authority: &Authority, dir: &Path, change: impl FnOnce(&mut Leaf
     authority.issue(&leaf, &dir.join("server")).unwrap();
 }
 
-/// The day as certificates' dates are shown: UTC, and later than now.
-fn date_in(validity: Duration) -> String {
-    let at = (SystemTime::now() + validity).duration_since(SystemTime::UNIX_EPOCH).unwrap();
+/// The day as certificates' dates are shown: in UTC.
+fn date_of(time: SystemTime) -> String {
+    let at = time.duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let mut date = Command::new("date");
     date.args(["-u", "+%F", "-d", &format!("@{}", at.as_secs())]);
     String::from_utf8(date.output().unwrap().stdout).unwrap().trim().to_owned()
@@ -212,10 +212,12 @@ fn an_exit_status_is_the_same_where_nobody_reads_why() {
 
 #[test]
 fn a_certificate_that_expires_soon_is_a_warning_with_its_date_also_in_the_log() {
-    let (soon, less) = (days(10) + Duration::from_secs(60), days(3) + Duration::from_secs(60));
+    const AN_HOUR: Duration = Duration::from_secs(3600); // more than the test takes
+    let (soon, less) = (days(10) + AN_HOUR, days(3) + AN_HOUR);
     let site = Site::new();
-    site.server(|leaf| leaf.not_after = SystemTime::now() + soon);
-    site.check("").warns(&format!("server.crt expires on {}, in 10 days", date_in(soon)));
+    let not_after = SystemTime::now() + soon;
+    site.server(|leaf| leaf.not_after = not_after);
+    site.check("").warns(&format!("server.crt expires on {}, in 10 days", date_of(not_after)));
 
     let mut env = Env::start();
     assert!(!env.log().contains("expires"), "{}", env.log());

@@ -17,7 +17,7 @@ use job_api::v1::{
 };
 use job_shim::crash::Point;
 use job_tests::ledger::{self, Persistent};
-use job_tests::{CRASH_AT, Env, Programs, api, scaled, until};
+use job_tests::{CRASH_AT, Env, Gate, PATIENCE, Programs, api, scaled, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tonic::Code;
@@ -50,9 +50,24 @@ fn oracle(env: &Env, name: &str) -> StartJobRequest {
 }
 
 fn sleeper(env: &Env, name: &str) -> StartJobRequest {
-    let mut request = ledger::request(env, name, "exec sleep 1000");
+    long(env, name, "exec sleep 1000")
+}
+
+fn long(env: &Env, name: &str, script: &str) -> StartJobRequest {
+    let mut request = ledger::request(env, name, script);
     let spec = request.spec.as_mut().unwrap();
     spec.time_limit = Some(api::duration(Duration::from_secs(500)));
+    request
+}
+
+/// One that is not over before the gate lets it through, once it is asked to end.
+fn reluctant(env: &Env, name: &str, gate: &Gate) -> StartJobRequest {
+    // The shell would write there what has become of its sleep, and all output is the oracle's.
+    let mut request = long(env, name, "while :; do sleep 1; done 2>/dev/null");
+    let end = format!(r#"trap "" TERM; {}; kill -KILL $$"#, gate.wait());
+    // In front of all: the line that tells of a run tells that it is in force, too.
+    let text = &mut request.spec.as_mut().unwrap().argv[2];
+    *text = format!("trap '{end}' TERM; {text}");
     request
 }
 
@@ -71,7 +86,8 @@ async fn live(env: &mut Env, name: &str) {
     let job = caller.start(env, &request).await.unwrap();
     caller.ended(env, &job.id).await;
 
-    let request = sleeper(env, &b);
+    let gate = env.gate();
+    let request = reluctant(env, &b, &gate);
     let sleeper = caller.start(env, &request).await.unwrap().id;
     let update = UpdateJobRequest {
         id: sleeper.clone(),
@@ -90,10 +106,11 @@ async fn live(env: &mut Env, name: &str) {
     let resume = async |client: &mut Client| client.resume_job(resume.clone()).await;
     let resumed = caller.call(env, resume).await.unwrap().into_inner().job.unwrap();
     assert_eq!(resumed.state(), State::Running);
-    let grace = Some(api::duration(Duration::from_secs(5)));
+    let grace = Some(api::duration(PATIENCE));
     let stop = StopJobRequest { id: sleeper.clone(), grace };
     let stop = async |client: &mut Client| client.stop_job(stop.clone()).await;
     caller.call(env, stop).await.unwrap();
+    gate.open();
 
     let refused = caller.start(env, &missing(&c)).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");

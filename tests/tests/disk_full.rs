@@ -92,6 +92,8 @@ async fn a_full_disk_does_not_lose_how_a_job_ended() {
         if broker {
             gate.open();
             assert_eq!(api::exited(&mut client, &id).await.exit_code, Some(7));
+            let is_tried = || env.log().contains("cannot be put on record yet").then_some(());
+            until("its end does not fit", is_tried);
         } else {
             env.kill_broker();
             gate.open();
@@ -109,6 +111,8 @@ async fn a_full_disk_does_not_lose_how_a_job_ended() {
         let job = api::ended(&mut client, &id).await;
         let ended = (job.state(), job.cause(), job.exit_code);
         assert_eq!(ended, (State::Finished, Cause::Exited, Some(7)));
+        let usage = job.usage.unwrap();
+        assert!(usage.cpu_usage_usec.is_some(), "nor what it has used: {usage:?}");
         assert_eq!(api::output(&mut client, &id).await.stdout, b"up\n");
     }
     env.assert_clean();
@@ -183,6 +187,8 @@ async fn on_a_full_disk_a_broker_starts_and_jobs_are_stopped_and_removed() {
     env.start_broker();
 
     let mut client = env.client("user-a").await;
+    // A stop that could neither be told nor recorded would be refused.
+    api::becomes(&mut client, &writer, |job| !job.recovering).await;
     api::stop(&mut client, &writer, Duration::ZERO).await;
     assert_eq!(api::exited(&mut client, &writer).await.signal, Some(9));
     env.jobctl("user-a", &["rm", &kept]).expect(0);

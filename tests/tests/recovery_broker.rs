@@ -117,7 +117,8 @@ fn jobs_write_on_while_the_broker_is_stopped_and_clients_resume() {
     let seconds = std::env::var("JOB_TESTS_STOPPED_SECONDS").map_or(3, |s| s.parse().unwrap());
     let gate = env.gate();
     let text = format!("echo before; {}; {} lines 5000", gate.wait(), env.oracle());
-    let running = env.spawn_jobctl("user-a", &["run", "--", "sh", "-c", &text]);
+    // Quiet: standard error is the job's alone.
+    let running = env.spawn_jobctl("user-a", &["run", "-q", "--", "sh", "-c", &text]);
     running.wait_for_stdout("before\n");
     let id = env.jobctl("user-a", &["ps", "-q"]).id();
     env.broker().signal(Signal::SIGSTOP);

@@ -388,9 +388,11 @@ async fn a_torn_index_costs_no_byte_of_the_log() {
         let mut client = env.client("user-a").await;
         let text = format!("{} lines 50; sleep 1000", env.oracle());
         let id = api::start(&mut client, api::script(&text)).await.id;
-        let line = oracle::line('e', 49);
-        let log = env.job_dir(&id).join("stderr.log");
-        until("all is written", || fs::read_to_string(&log).ok()?.ends_with(&line).then_some(()));
+        for (log, stream) in [("stdout.log", 'o'), ("stderr.log", 'e')] {
+            let (log, line) = (env.job_dir(&id).join(log), oracle::line(stream, 49));
+            let is_written = || fs::read_to_string(&log).ok()?.ends_with(&line).then_some(());
+            until("all is written", is_written);
+        }
         let index = env.job_dir(&id).join("output.idx");
         let entries = || fs::metadata(&index).unwrap().len() / 32;
         let whole = until("the index is written", || (entries() > 1).then(entries));

@@ -305,8 +305,10 @@ async fn a_reload_takes_what_is_sound_and_keeps_what_is_not() {
     });
     fs::write(file, sound.replace("#pids = 512", "pids = 77")).unwrap();
     sh("systemctl reload job-broker");
+    // Not the words between the two, while it reads.
     until("the status says so", || {
-        (!host.property("StatusText").contains("RELOAD FAILED")).then_some(())
+        let status = host.property("StatusText");
+        (status.contains("listening on") && !status.contains("RELOAD FAILED")).then_some(())
     });
     let mut client = host.client().await;
     let id = api::start(&mut client, api::script("sleep 60")).await.id;

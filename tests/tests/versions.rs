@@ -44,10 +44,10 @@ async fn there_and_back(first: Programs, second: Programs) {
     let ended_meanwhile = api::start(&mut client, api::script("sleep 0.3; exit 5")).await.id;
     for programs in [second, first] {
         writers.push(api::start(&mut client, oracle_spec(&env, lines)).await.id);
-        let text = "trap 'exit 3' TERM; echo up; sleep 60 & wait";
+        let text = "trap 'exit 3' TERM; echo up; sleep 1000 & wait";
         let asked = api::start(&mut client, api::script(text)).await;
         until("the trap is set", || env.stdout_log(&asked.id).contains("up").then_some(()));
-        let killed = api::start(&mut client, api::script("trap '' TERM; sleep 60")).await.id;
+        let killed = api::start(&mut client, api::script("trap '' TERM; sleep 1000")).await.id;
         let follower = env.spawn_jobctl("user-a", &["logs", "-q", "-f", &writers[0]]);
         follower.wait_for_bytes(1);
 
@@ -193,13 +193,14 @@ async fn preflight_fails_for_a_shim_that_speaks_another_language() {
     let socket = env.path("run").join(&id);
     fs::remove_file(&socket).unwrap();
     let listener = UnixListener::bind(&socket).unwrap();
-    let foreigner = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let _ = stream.read(&mut [0; 64]);
-        let _ = stream.write_all(b"JOB2............");
+    // It answers for as long as the test's process lives: one answer may come too late.
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 64]);
+            let _ = stream.write_all(b"JOB2............");
+        }
     });
-    let (code, text) = said(&env.preflight(&this_version()));
-    foreigner.join().unwrap();
+    let (code, text) = preflight(&env, &this_version());
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains(&format!("job {id}: its shim: ")), "{text}");
     assert!(text.contains("speaks JOB2") && text.contains("1 of 1 running jobs"), "{text}");

@@ -162,6 +162,7 @@ pub(super) fn signal(error: SignalError) -> Status {
 pub(super) fn output(error: OutputError) -> Status {
     match error {
         OutputError::PastTheEnd { .. } => Status::out_of_range(error.to_string()),
+        OutputError::Removed => Status::not_found(error.to_string()),
         OutputError::Io(_) => Status::internal(error.to_string()),
     }
 }

@@ -14,6 +14,7 @@ use job_shim::crash::{self, Point};
 use super::attend::{attend, settle};
 use super::ground::{Ground, NotKnown};
 use super::job::Job;
+use super::leftovers;
 use super::past;
 use super::process;
 use super::quarantine;
@@ -58,7 +59,7 @@ pub(super) fn adopt_live(ground: &Arc<Ground>) -> io::Result<()> {
 fn remove_remnant(ground: &Arc<Ground>, id: JobId) {
     let mut shims = ground.launcher.tree().job(id).shims().into_iter();
     if shims.all(|pid| matches!(process::living(pid), Ok(None))) {
-        sweep(ground, id);
+        sweep(ground, id, None);
     } else {
         tracing::warn!(job = %id, "it has a shim and no directory; it is left alone");
     }
@@ -200,7 +201,7 @@ fn take_over(ground: &Arc<Ground>, id: JobId) -> io::Result<Taken> {
     let job = |record, snapshot| Job::new(record, snapshot, lease);
     let job = match verdict {
         Verdict::Over(last) => {
-            sweep(ground, id);
+            sweep(ground, id, Some(record.account.uid));
             return Ok(Taken::Over(past::summary(&record, &last, stamp)));
         }
         Verdict::Adopt => {
@@ -281,11 +282,12 @@ fn facts(ground: &Ground, id: JobId, record: &SpecRecord) -> io::Result<(Facts, 
     Ok((Facts { same_boot, shim_lives: pidfd.is_some(), spawned, exit, finished }, pidfd))
 }
 
-/// What a crash between the last record and the end may have left of a job's cgroup.
-fn sweep(ground: &Arc<Ground>, id: JobId) {
+/// What a crash between the last record and the end may have left of a job's cgroup, or an end that
+/// could not remove it.
+fn sweep(ground: &Arc<Ground>, id: JobId, uid: Option<u32>) {
     if ground.launcher.tree().job(id).exists() {
-        let ground = Arc::clone(ground);
-        tokio::task::spawn_blocking(move || ground.launcher.clean(id));
+        let (ground, lease) = (Arc::clone(ground), uid.and_then(|uid| ground.pool.adopt(uid)));
+        tokio::task::spawn_blocking(move || leftovers::clear(&ground, id, lease));
     }
 }
 

@@ -16,6 +16,7 @@ use super::failure::failure;
 use super::figures::{self, Figures};
 use super::ground::Ground;
 use super::job::{Job, Link};
+use super::leftovers;
 use super::past;
 use super::process;
 use super::recover;
@@ -47,7 +48,7 @@ pub(super) async fn attend(
     settle(ground, job).await;
 }
 
-/// The shim has ended: learns the end from its records, writes `final.json`, and removes cgroup
+/// The shim has ended: learns the end from its records, writes `final.json`, and then removes cgroup
 /// and socket. Whatever is left in `work` is killed: nobody would keep its output. What the disk does
 /// not take or give is tried again, for as long as nobody has removed the job.
 pub(super) async fn settle(ground: Arc<Ground>, job: Arc<Job>) {
@@ -57,6 +58,8 @@ pub(super) async fn settle(ground: Arc<Ground>, job: Arc<Job>) {
     while let Err(e) = try_to_settle(&ground, &job).await {
         if job.is_settled() && !ground.state.job(job.id()).exists() {
             ground.table().forget(job.id()); // somebody has removed it
+            let clear = move || leftovers::clear(&ground, job.id(), job.take_lease());
+            let _ = tokio::task::spawn_blocking(clear).await; // a panic is told where it happens
             return;
         }
         if pause == PAUSES.0 {
@@ -83,10 +86,11 @@ async fn try_to_settle(ground: &Arc<Ground>, job: &Arc<Job>) -> io::Result<()> {
     })
 }
 
-fn settle_now(ground: &Ground, job: &Job) -> io::Result<()> {
+fn settle_now(ground: &Arc<Ground>, job: &Job) -> io::Result<()> {
     crash::at(Point::ShimGone);
     let cgroup = ground.launcher.tree().job(job.id());
-    if let Err(e) = cgroup.kill_work() {
+    let killed = cgroup.kill_work();
+    if let Err(e) = &killed {
         tracing::error!(job = %job.id(), "processes of it cannot be killed: {e}");
     }
     crash::at(Point::WorkKilled);
@@ -96,14 +100,21 @@ fn settle_now(ground: &Ground, job: &Job) -> io::Result<()> {
     };
     crash::at(Point::EndLearned);
     // On record before anybody sees it: what the next broker reads is what this one has told.
-    let written = write_final(ground, job, &known, figures::now(ground, job));
+    let mut figures = figures::now(ground, job);
+    if killed.is_ok() {
+        // The kernel counts those that are dead, too, until their parent, perhaps init, has reaped them.
+        figures.usage.pids_current = figures.usage.pids_current.map(|_| 0);
+    }
+    let written = write_final(ground, job, &known, figures);
     crash::at(Point::EndRecorded);
     job.restore(known);
     if !job.is_settled() {
         report(job);
-        ground.launcher.clean(job.id());
-        job.set_settled();
     }
+    if written.is_ok() {
+        leftovers::clear(ground, job.id(), job.take_lease()); // not before: it knows what was used
+    }
+    job.set_settled();
     written
 }
 

@@ -199,6 +199,7 @@ impl Core {
         // On record before it is told: a request that was refused is not run by the next broker.
         let written = attend::write_final(&self.ground, job, &known, self.ended_at_start(job));
         job.restore(known);
+        drop(job.take_lease());
         job.set_settled();
         match written {
             Ok(()) => past::shelve(&self.ground, job.id()),
@@ -238,6 +239,14 @@ impl Core {
         }
     }
 
+    /// Answers when it is known whether the job of this name has ended while no broker was there.
+    pub(super) async fn name_told(&self, caller: &Caller, name: &str) {
+        let holder = self.table().live_name(caller.identity(), name);
+        if let Some(holder) = holder {
+            holder.contacted().await;
+        }
+    }
+
     /// The job of a request that is known, or a new one in the table.
     pub(super) fn register(
         &self,
@@ -262,7 +271,7 @@ impl Core {
             }
         }
         if let Some(job) = table.live_name(owner, &spec.name) {
-            return Err(StartError::NameTaken { name: spec.name, job });
+            return Err(StartError::NameTaken { name: spec.name, job: job.id() });
         }
         let record = self.record(owner, request_id, &digest, spec, (account, found));
         let mut public = record.clone();

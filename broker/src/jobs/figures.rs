@@ -10,6 +10,7 @@ use super::ground::Ground;
 use super::job::Job;
 use super::supervisor::Supervisor;
 use crate::authorize::Authorized;
+use crate::launch::cgroup::Leaf;
 use crate::launch::limits::readings;
 use crate::launch::usage::Usage;
 use crate::limits::{Knob, Row};
@@ -62,10 +63,29 @@ fn is_at_its_output_limit(job: &Job) -> bool {
 }
 
 fn read(ground: &Ground, job: &Job) -> Figures {
-    match last(ground, job) {
-        Some(last) => Figures { usage: last.usage, limits: last.limits },
-        None => now(ground, job),
+    let last = |last: FinalRecord| Figures { usage: last.usage, limits: last.limits };
+    kernel_or_record(ground, job, || now(ground, job), last)
+}
+
+fn usage(ground: &Ground, job: &Job) -> Usage {
+    let tree = ground.launcher.tree();
+    kernel_or_record(ground, job, || tree.job(job.id()).usage(tree), |last| last.usage)
+}
+
+/// From the kernel, unless the job's cgroup is gone, or goes while it is read: then its last record is
+/// on disk.
+fn kernel_or_record<T>(
+    ground: &Ground,
+    job: &Job,
+    kernel: impl FnOnce() -> T,
+    of: impl Fn(FinalRecord) -> T,
+) -> T {
+    if let Some(last) = job.is_settled().then(|| last(ground, job)).flatten() {
+        return of(last);
     }
+    let now = kernel();
+    let was_there = ground.launcher.tree().job(job.id()).leaf(Leaf::Work).exists(); // it goes first
+    if was_there { now } else { last(ground, job).map_or(now, of) }
 }
 
 /// Straight from the kernel.
@@ -76,20 +96,7 @@ pub(super) fn now(ground: &Ground, job: &Job) -> Figures {
     Figures { usage: cgroup.usage(tree), limits: job.terms().rows(readings) }
 }
 
-fn usage(ground: &Ground, job: &Job) -> Usage {
-    match last(ground, job) {
-        Some(last) => last.usage,
-        None => {
-            let tree = ground.launcher.tree();
-            tree.job(job.id()).usage(tree)
-        }
-    }
-}
-
 fn last(ground: &Ground, job: &Job) -> Option<FinalRecord> {
-    if !job.is_settled() {
-        return None;
-    }
     let record: io::Result<Option<FinalRecord>> =
         records::load(&ground.state.job(job.id()), records::FINAL);
     record.unwrap_or_else(|e| {

@@ -73,7 +73,7 @@ pub(super) async fn write(
 async fn send(job: &Job, offset: u64, piece: &[u8], end: bool) -> Result<InputAck, InputError> {
     let (mut acks, mut snapshot) = (job.watch_input(), job.watch_snapshot());
     let goal = offset + piece.len() as u64;
-    job.tell(&ToShim::Input(Input { offset, data: piece.to_vec(), end }))?;
+    let told = job.tell(&ToShim::Input(Input { offset, data: piece.to_vec(), end }));
     loop {
         let ack = *acks.borrow_and_update();
         let known = snapshot.borrow_and_update().clone();
@@ -83,8 +83,11 @@ async fn send(job: &Job, offset: u64, piece: &[u8], end: bool) -> Result<InputAc
         if ack.closed || (ack.accepted >= goal && !end) {
             return Ok(ack);
         }
-        if !job.is_reachable() {
-            return Err(Unreachable.into());
+        if told.is_err() || !job.is_reachable() {
+            if !job.is_over_after_all().await {
+                return Err(Unreachable.into());
+            }
+            continue;
         }
         tokio::select! {
             _ = acks.changed() => {}

@@ -31,7 +31,7 @@ pub struct Job {
     snapshot: watch::Sender<Snapshot>,
     progress: watch::Sender<Progress>,
     input: watch::Sender<InputAck>,
-    /// Nothing is left of it but its files, and `final.json` is among them.
+    /// Nothing of it runs, and its end is on record, as far as the disk takes that.
     settled: watch::Sender<bool>,
     link: Mutex<Option<Arc<Link>>>,
     pidfd: Mutex<Option<Arc<OwnedFd>>>,
@@ -246,9 +246,23 @@ impl Job {
         self.input.send_replace(ack);
     }
 
+    /// For whoever sees to it that nothing runs as that uid any more.
+    pub(super) fn take_lease(&self) -> Option<Lease> {
+        lock(&self.lease).take()
+    }
+
     pub(super) fn set_settled(&self) {
-        drop(lock(&self.lease).take());
         self.settled.send_replace(true);
+    }
+
+    /// Whether it is over, for whoever could not reach its shim: that may have left a moment ago, and the
+    /// end is being put on record. Two seconds at most.
+    pub(super) async fn is_over_after_all(&self) -> bool {
+        let mut snapshot = self.watch_snapshot();
+        let known =
+            snapshot.wait_for(|known| known.state.is_over() || known.contact == Contact::Silent);
+        let known = tokio::time::timeout(ENDING, known).await;
+        matches!(known, Ok(Ok(known)) if known.state.is_over())
     }
 
     /// Asks the shim to tell when there is more output than is known. One question is open at a
@@ -316,6 +330,8 @@ impl Job {
     }
 }
 
+/// From a shim's leaving to its end on record, on a disk that is well.
+const ENDING: Duration = Duration::from_secs(2);
 /// A shim that is well answers within a millisecond.
 const ANSWER: Duration = Duration::from_millis(200);
 

@@ -11,6 +11,7 @@ mod filter;
 mod ground;
 pub mod input;
 pub mod job;
+mod leftovers;
 mod list;
 pub mod output;
 mod past;

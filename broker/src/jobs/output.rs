@@ -63,6 +63,9 @@ pub enum OutputError {
         /// As it is.
         length: u64,
     },
+    /// By somebody who was faster.
+    #[error("the job has been removed, with its output")]
+    Removed,
     /// The disk, or an index that is damaged.
     #[error("cannot read the job's output: {0}")]
     Io(#[from] io::Error),
@@ -113,8 +116,9 @@ impl OutputReader {
             has_given: false,
             job,
         };
+        let is_over = reader.is_over(); // first: what is over has said its last length before
         let known = *reader.progress.borrow_and_update();
-        if reader.is_over() {
+        if is_over {
             check_offsets(range.offsets, known)?;
         }
         reader.seek(range, known)?;

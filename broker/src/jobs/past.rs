@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::ground::Ground;
 use super::job::Job;
+use super::leftovers;
 use super::quarantine;
 use super::state::{Contact, Snapshot, Totals};
 use crate::id::JobId;
@@ -80,11 +81,12 @@ pub(super) fn load(ground: &Arc<Ground>, id: JobId) -> io::Result<Option<Arc<Job
     Ok(None)
 }
 
-/// Removes a job that is over, with its output; whether it was there. Blocks.
+/// Removes a job that is over, with its output; whether it was there. Blocks; must be called within the
+/// runtime.
 ///
 /// # Errors
 /// As rename(2) and unlink(2); the rest goes with the next start.
-pub(super) fn remove(ground: &Ground, id: JobId) -> io::Result<bool> {
+pub(super) fn remove(ground: &Arc<Ground>, id: JobId) -> io::Result<bool> {
     if !ground.table().forget(id) {
         return Ok(false);
     }
@@ -95,7 +97,7 @@ pub(super) fn remove(ground: &Ground, id: JobId) -> io::Result<bool> {
         removed => removed?,
     }
     if ground.launcher.tree().job(id).exists() {
-        ground.launcher.clean(id); // could not be removed at its end
+        leftovers::clear(ground, id, None); // its end was not on record
     }
     tidy(ground);
     Ok(true)

@@ -14,6 +14,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::ground::Ground;
+use super::leftovers;
 use super::process;
 use crate::id::JobId;
 use crate::launch::accounts::Lease;
@@ -133,9 +134,9 @@ impl Shims {
     }
 }
 
-fn move_away(ground: &Ground, id: JobId, reason: &str, request: Option<&RequestRecord>) {
+fn move_away(ground: &Arc<Ground>, id: JobId, reason: &str, request: Option<&RequestRecord>) {
     if ground.launcher.tree().job(id).exists() {
-        ground.launcher.clean(id);
+        leftovers::clear(ground, id, None);
     }
     match ground.state.quarantine(id, reason, request) {
         Ok(()) => tracing::error!(job = %id, "moved into quarantine: {reason}"),

@@ -13,11 +13,12 @@ use std::time::Duration;
 
 use job_shim::crash::{self, Point};
 use job_shim::wire::{Signal, Source, ToShim};
+use tokio::time::sleep;
 
 use super::core::Core;
 use super::errors::{SignalError, StopError};
 use super::ground::Ground;
-use super::job::{Job, StopAsked};
+use super::job::{Job, StopAsked, Unreachable};
 use super::state::Snapshot;
 use super::supervisor::Supervisor;
 use crate::authorize::{Authorized, Role};
@@ -54,7 +55,10 @@ impl Supervisor {
         }
         let (source, by) = (source(caller.role()), caller.identity().to_string());
         tracing::info!(job = %job.id(), by, number, "signal");
-        Ok(job.hand_over(&ToShim::Signal(Signal { number, source, by }))?)
+        match job.hand_over(&ToShim::Signal(Signal { number, source, by })) {
+            Err(Unreachable) if job.is_over_after_all().await => Err(SignalError::Over),
+            handed_over => Ok(handed_over?),
+        }
     }
 }
 
@@ -135,15 +139,31 @@ pub(super) async fn enforce(ground: Arc<Ground>, job: Arc<Job>, grace: Duration,
         return;
     }
     tracing::warn!(job = %job.id(), "its shim did not stop it; killing its cgroup");
-    let id = job.id();
-    let kill = move || ground.launcher.tree().job(id).kill_work();
-    if let Ok(Err(e)) = tokio::task::spawn_blocking(kill).await {
-        tracing::error!(job = %id, "processes of it cannot be killed: {e}");
-    }
+    kill(&ground, &job).await;
     let mut snapshot = job.watch_snapshot();
     let over = snapshot.wait_for(|known| known.state.is_over());
     if tokio::time::timeout(SLACK, over).await.is_err() {
         job.kill_shim(); // it cannot tell how the job ended; its attendant settles it
+    }
+}
+
+/// Answers when nothing of the workload is left: a process in uninterruptible sleep dies when it wakes
+/// up, and as long as it sleeps there is no end that its shim could tell.
+async fn kill(ground: &Arc<Ground>, job: &Job) {
+    const PAUSE: Duration = Duration::from_secs(1);
+    let cgroup = ground.launcher.tree().job(job.id());
+    let mut is_known = false;
+    loop {
+        let own = cgroup.clone();
+        match tokio::task::spawn_blocking(move || own.kill_work()).await {
+            Ok(Err(e)) if !is_known => {
+                tracing::error!(job = %job.id(), "processes of it cannot be killed yet: {e}");
+                is_known = true;
+            }
+            Ok(Err(_)) => {}
+            Ok(Ok(())) | Err(_) => return, // a panic is told where it happens
+        }
+        sleep(PAUSE).await;
     }
 }
 

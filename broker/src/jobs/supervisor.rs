@@ -137,6 +137,7 @@ impl Supervisor {
                 Known::New => {
                     self.core.room().await?;
                     let ready = self.core.ready(&spec).await?;
+                    self.core.name_told(&caller, &spec.name).await;
                     self.core.register(&caller, spec.clone(), ready, request_id)?
                 }
             };
@@ -221,10 +222,17 @@ impl Supervisor {
         range: Range,
     ) -> Result<OutputReader, OutputError> {
         let job = Arc::clone(job.subject());
+        let _ = job.watch_snapshot().wait_for(Snapshot::is_past_start).await; // there are no files before
         self.refresh(&job);
         let dir = self.core.ground.state.job(job.id());
         let from_start = range.is_from_start();
-        let open = move || OutputReader::open(job, LogFiles::open(&dir)?, &range);
+        let open = move || {
+            let files = LogFiles::open(&dir)?;
+            if files.are_missing() && job.progress().entries > 0 {
+                return Err(OutputError::Removed);
+            }
+            OutputReader::open(job, files, &range)
+        };
         if from_start {
             return open();
         }
@@ -261,6 +269,7 @@ impl Supervisor {
     /// [`DeleteError`].
     pub async fn delete(&self, job: &Authorized<Arc<Job>>) -> Result<(), DeleteError> {
         let (caller, job) = (job.caller(), job.subject());
+        job.contacted().await; // one that ended while no broker was there is not known to have yet
         if !job.snapshot().state.is_over() {
             return Err(DeleteError::Running);
         }

@@ -213,7 +213,7 @@ impl Table {
     }
 
     /// The live job of this owner that has the name.
-    pub(super) fn live_name(&self, owner: &Identity, name: &str) -> Option<JobId> {
+    pub(super) fn live_name(&self, owner: &Identity, name: &str) -> Option<Arc<Job>> {
         if name.is_empty() {
             return None;
         }
@@ -222,7 +222,7 @@ impl Table {
                 && job.owner() == owner
                 && !job.snapshot().state.is_over()
         };
-        self.live.values().find(taken).map(|job| job.id())
+        self.live.values().find(taken).cloned()
     }
 
     /// A page of the jobs, of one owner or of all, and, if there are more, where the next page

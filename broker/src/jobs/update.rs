@@ -36,7 +36,7 @@ pub struct Change {
 /// Changes that are kept of a job. They are told with it, in lists as well, and a caller could make as many
 /// as no client takes in one message.
 const HISTORY: usize = 1000;
-/// How long a shim has to take its new limits.
+/// How long a shim has to take its new limits before its caller is answered without that.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Supervisor {
@@ -81,7 +81,8 @@ impl Core {
         new.found = self.find_disks(&new.limits, spec, account).await?;
         new.note_changes(&old, by);
         if old.for_shim() != new.for_shim() && !job.is_reachable() {
-            return Err(Unreachable.into());
+            let is_over = job.is_over_after_all().await;
+            return Err(if is_over { UpdateError::Over } else { Unreachable.into() });
         }
         let (core, changing, terms) = (Arc::clone(self), Arc::clone(job), new.clone());
         let applied = move || core.apply(&changing, &changing.terms(), &terms, change.force);
@@ -89,13 +90,18 @@ impl Core {
             .spawn_blocking(applied)
             .await
             .map_err(|panic| UpdateError::Record(io::Error::other(panic)))??;
-        self.tell(job, &new).await?;
+        if !has_taken(job, &new).await {
+            return Ok(()); // it is on record as a change that is being made
+        }
         crash::at(Point::ChangeTold);
         let (core, changed) = (Arc::clone(self), Arc::clone(job));
         let done = move || {
             let recorded = core.record_terms(&changed, &new, false);
             crash::at(Point::ChangeDone);
-            recorded
+            match recorded {
+                Err(UpdateError::Over) => Ok(()), // and removed, since
+                recorded => recorded,
+            }
         };
         self.runtime
             .spawn_blocking(done)
@@ -167,24 +173,28 @@ impl Core {
     fn record_terms(&self, job: &Job, terms: &Terms, is_changing: bool) -> Result<(), UpdateError> {
         let mut record = terms.recorded(job.record());
         record.is_changing = is_changing;
-        records::save_durably(&self.ground.state.job(job.id()), records::SPEC, &record)
-            .map_err(UpdateError::Record)
+        let saved = records::save_durably(&self.ground.state.job(job.id()), records::SPEC, &record);
+        saved.map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound if job.snapshot().state.is_over() => UpdateError::Over, // and removed
+            _ => UpdateError::Record(e),
+        })
     }
+}
 
-    /// The shim takes what is its own; should it go away in this moment, it is told when it is
-    /// reached again. A job that ends meanwhile, perhaps by this very change, needs to be told no more.
-    async fn tell(&self, job: &Job, new: &Terms) -> Result<(), UpdateError> {
-        let limits = new.for_shim();
-        let (mut terms, mut snapshot) = (job.watch_terms(), job.watch_snapshot());
-        if terms.borrow().told == Some(limits) {
-            return Ok(());
-        }
-        let _ = job.tell(&ToShim::Limits(limits));
-        tokio::select! {
-            _ = terms.wait_for(|terms| terms.told == Some(limits)) => Ok(()),
-            _ = snapshot.wait_for(|known| known.state.is_over()) => Ok(()),
-            () = sleep(PATIENCE) => Err(Unreachable.into()),
-        }
+/// Whether the shim has taken what is its own. One that is stopped takes it when it goes on, and one
+/// whose connection is lost in this moment when it is reached again. A job that ends meanwhile, perhaps
+/// by this very change, need not be told any more.
+async fn has_taken(job: &Job, new: &Terms) -> bool {
+    let limits = new.for_shim();
+    let (mut terms, mut snapshot) = (job.watch_terms(), job.watch_snapshot());
+    if terms.borrow().told == Some(limits) {
+        return true;
+    }
+    let _ = job.tell(&ToShim::Limits(limits));
+    tokio::select! {
+        _ = terms.wait_for(|terms| terms.told == Some(limits)) => true,
+        _ = snapshot.wait_for(|known| known.state.is_over()) => true,
+        () = sleep(PATIENCE) => false,
     }
 }
 

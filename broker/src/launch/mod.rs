@@ -120,23 +120,26 @@ impl Launcher {
             }
         });
         if result.is_err() {
-            self.clean(job.id);
+            if let Err(e) = self.clean(job.id) {
+                tracing::warn!(job = %job.id, "cannot remove its cgroup, a later start will: {e}");
+            }
             crash::at(Point::StartFailed);
         }
         result
     }
 
     /// Ends and removes what is left of a job outside its directory. Blocks.
-    pub fn clean(&self, id: JobId) {
+    ///
+    /// # Errors
+    /// Something is left; see [`cgroup::JobCgroup::kill_work`] and [`cgroup::JobCgroup::remove`].
+    pub fn clean(&self, id: JobId) -> io::Result<()> {
         // Before the cgroup, whose presence tells a later broker that something is left.
         let _ = fs::remove_file(self.socket(id)); // absent is as good
         crash::at(Point::SocketRemoved);
         let cgroup = self.tree.job(id);
-        let result = cgroup.kill_work().and_then(|()| cgroup.remove());
-        if let Err(e) = result {
-            tracing::warn!(job = %id, "cannot remove its cgroup, a later start will: {e}");
-        }
+        cgroup.kill_work().and_then(|()| cgroup.remove())?;
         crash::at(Point::CgroupRemoved);
+        Ok(())
     }
 
     /// The cgroup with its limits, and a shim in it.

@@ -31,7 +31,7 @@ pub(super) struct Server {
 type Stream = TlsStream<tokio::net::TcpStream>;
 
 /// From accept(2) to the end of the handshake.
-const HANDSHAKE: Duration = Duration::from_secs(5);
+const HANDSHAKE: Duration = Duration::from_secs(15);
 /// From the news that the broker ends to the end of the connection.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// A client that is gone is noticed after interval + timeout.

@@ -45,6 +45,11 @@ impl LogFiles {
         })
     }
 
+    /// Whether there is none of them.
+    pub fn are_missing(&self) -> bool {
+        self.index.is_none() && self.logs.iter().all(Option::is_none)
+    }
+
     /// Entry number `at`; the caller knows that it exists.
     ///
     /// # Errors

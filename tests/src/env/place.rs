@@ -3,6 +3,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -48,10 +49,15 @@ pub(super) fn next_port() -> u16 {
     20_000 + u16::try_from(step % 12_000).expect("it is less than 12000")
 }
 
-/// By rename, as dpkg does it: the file may be one that is being executed.
+/// By rename, as dpkg does it: the file may be one that is being executed. And by a process of its
+/// own: what another thread starts while this one writes has the file open for writing for a moment,
+/// and it could not be executed (ETXTBSY in execve(2)).
 pub(super) fn install(from: &Path, to: &Path) {
     let new = to.with_extension("new");
-    fs::copy(from, &new).and_then(|_| fs::rename(&new, to)).expect("it can be copied");
+    let copied = Command::new("cp").arg(from).arg(&new).status().expect("there is a cp");
+    assert!(copied.success(), "{} cannot be copied", from.display());
+    let mode = fs::metadata(from).expect("it was copied").permissions();
+    fs::set_permissions(&new, mode).and_then(|()| fs::rename(&new, to)).expect("it is ours");
 }
 
 /// Whatever the umask has made of it.

@@ -135,8 +135,7 @@ fn lines(command: &mut Command, mut see: impl FnMut(&str)) -> Result<ExitStatus>
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt;
+    use std::io::Write as _;
     use std::time::Instant;
 
     use super::*;
@@ -145,8 +144,15 @@ mod tests {
     fn test_executable(directory: &Path, script: &str) -> PathBuf {
         let path = directory.join("tests");
         let report = r#"said() { printf 'test is_steady ... %s\n\nfailures:\n' "$1"; }"#;
-        fs::write(&path, format!("#!/bin/sh\n{report}\n{script}\n")).expect("a script");
-        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("its mode");
+        // Not by this process: what another thread starts meanwhile has the file open for writing for a
+        // moment, and it could not be executed (ETXTBSY in execve(2)).
+        let mut writer = Command::new("sh");
+        writer.args(["-c", r#"cat >"$0" && chmod 755 "$0""#]).arg(&path).stdin(Stdio::piped());
+        let mut writer = writer.spawn().expect("a shell");
+        let mut text = writer.stdin.take().expect("it is piped");
+        write!(text, "#!/bin/sh\n{report}\n{script}\n").expect("it is read");
+        drop(text);
+        assert!(writer.wait().expect("it ends").success());
         path
     }
 
