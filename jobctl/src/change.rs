@@ -1,6 +1,7 @@
 //! What changes jobs that go on: `pause`, `resume`, `update`.
 
 use job_api::client::Client;
+use job_api::v1::job::State;
 use job_api::v1::{
     GetJobRequest, Job, LimitChange, Limits, PauseJobRequest, ResumeJobRequest, UpdateJobRequest,
 };
@@ -104,9 +105,22 @@ fn changes(before: &Job, after: &Job) -> String {
     let new = after.changes.iter().filter(|change| !before.changes.contains(change));
     new.map(|change| {
         let (from, to) = (words(change, &change.from), words(change, &change.to));
-        format!("{}: {from} -> {to}\n", escape(&change.name))
+        let later = if is_pending(after, change) {
+            " (recorded; the job's shim does not answer, and takes it when it does)"
+        } else {
+            ""
+        };
+        format!("{}: {from} -> {to}{later}\n", escape(&change.name))
     })
     .collect()
+}
+
+/// Whether it is one of the limits that the job's shim sees to, and that has not taken it.
+fn is_pending(job: &Job, change: &LimitChange) -> bool {
+    let limit = job.limits.iter().find(|limit| limit.name == change.name);
+    let is_live = matches!(job.state(), State::Running | State::Paused | State::Stopping);
+    let by_shim = ["time_limit", "cpu_time_limit", "output_limit"].contains(&change.name.as_str());
+    is_live && by_shim && limit.is_some_and(|limit| limit.applied.as_ref() != Some(&change.to))
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use job_api::v1::JobSpec;
 use job_api::v1::job::State;
+use job_api::v1::{Cause, JobSpec};
 use job_tests::host::{self, Need};
 use job_tests::{Env, Gate, api, eventually, until};
 use nix::sys::signal::{Signal, kill};
@@ -49,6 +49,30 @@ fn asleep(env: &Env, id: &str) -> Vec<i32> {
         let work = env.cgroup().work(id);
         work.iter().any(sleeps).then_some(work)
     })
+}
+
+/// A host that goes down does not wait for a disk that does not answer, and the jobs are on record.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_drain_ends_and_records_what_cannot_be_killed() {
+    if !host::has(&[Need::Disk]) || !host::has_program("fsfreeze", "--version") {
+        return;
+    }
+    let mut env = Env::start();
+    let (disk, gate) = (host::disk(), env.gate());
+    let text = format!("echo up; {}; echo x >{}", gate.wait(), disk.path().join("f").display());
+    let id = api::start(&mut env.client("user-a").await, api::script(&text)).await.id;
+    let frozen = Frozen::new(disk.path());
+    gate.open();
+    asleep(&env, &id);
+    env.stop_broker();
+    let drained = env.drain(Duration::from_secs(1));
+    assert!(drained.status.success(), "{}", String::from_utf8_lossy(&drained.stderr));
+    assert!(env.job_dir(&id).join("final.json").exists());
+    drop(frozen);
+    env.start_broker();
+    let job = api::job(&mut env.client("user-a").await, &id).await;
+    assert_eq!((job.state(), job.cause()), (State::Finished, Cause::Stopped), "{job:?}");
+    env.assert_clean();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     dependencies(&mut report);
     let next = report.step("build of the next version", programs::build_next);
     let programs = report.step("build of the programs", || programs::build(Profile::Dev));
-    report.tests("unit tests", || unit_tests(&args.filter));
+    report.tests("unit tests", |unsteady| unit_tests(&args.filter, unsteady));
     match programs.filter(|_| next.is_some()) {
         Some(programs) => end_to_end(&mut report, args, &programs),
         None => report.skip("end-to-end tests", "the programs could not be built"),
@@ -65,19 +65,16 @@ fn dependencies(report: &mut Report) {
     }
 }
 
-fn unit_tests(only: &[String]) -> Result<Vec<String>> {
+fn unit_tests(only: &[String], unsteady: &mut Vec<String>) -> Result<()> {
     let mut build = workspace::cargo();
     build.args(["test", "--workspace", "--exclude", END_TO_END, "--no-run"]);
     let tests = programs::tests(&mut build)?;
-    let mut unsteady = Vec::new();
-    let mut failed = None;
+    let mut judged = Ok(());
     for tests in tests.chunk_by(|one, other| one.package == other.package) {
-        match looks::judge(own_program()?.args(looks::words(tests, only))) {
-            Ok(more) => unsteady.extend(more),
-            Err(error) => failed = Some(error),
-        }
+        let run = looks::judge(own_program()?.args(looks::words(tests, only)), unsteady);
+        judged = judged.and(run);
     }
-    failed.map_or(Ok(unsteady), Err)
+    judged
 }
 
 fn own_program() -> Result<Command> {
@@ -91,9 +88,9 @@ fn end_to_end(report: &mut Report, args: &Args, programs: &Programs) {
     }) else {
         return;
     };
-    report.tests("end-to-end tests on this machine", || {
+    report.tests("end-to-end tests on this machine", |unsteady| {
         let words = looks::words(&tests, &args.filter);
-        looks::judge(own_program()?.args(words).envs(programs.environment()))
+        looks::judge(own_program()?.args(words).envs(programs.environment()), unsteady)
     });
     if args.native {
         report.skip("end-to-end tests in the VM", "--native");
@@ -112,7 +109,9 @@ fn end_to_end(report: &mut Report, args: &Args, programs: &Programs) {
     };
     let machines = thread::scope(|scope| {
         let machines = scope.spawn(with_systemd);
-        report.tests("end-to-end tests in the VM", || in_the_vm(tests, &args.filter, programs));
+        report.tests("end-to-end tests in the VM", |unsteady| {
+            in_the_vm(tests, &args.filter, programs, unsteady)
+        });
         machines.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
     for (name, finished) in machines {
@@ -122,7 +121,7 @@ fn end_to_end(report: &mut Report, args: &Args, programs: &Programs) {
             Some(Err(e)) => _ = report.step(&name, || -> Result<()> { Err(e) }),
             Some(Ok(tests)) => {
                 let name = format!("{name}, {} s beside the VM", tests.took.as_secs());
-                report.tests(&name, || tests.judge());
+                report.tests(&name, |unsteady| tests.judge(unsteady));
             }
         }
     }
@@ -134,15 +133,15 @@ fn in_the_vm(
     mut tests: Vec<Executable>,
     only: &[String],
     programs: &Programs,
-) -> Result<Vec<String>> {
+    unsteady: &mut Vec<String>,
+) -> Result<()> {
     tests.retain(|test| test.name != "model"); // which is arithmetic, the same everywhere
-    let own = std::env::current_exe().context("cannot find xtask's own program")?;
-    let words = std::iter::once(own.to_string_lossy().into_owned());
+    let mut command = own_program()?;
+    let words = std::iter::once(command.get_program().to_string_lossy().into_owned());
     let words = words.chain(looks::words(&tests, only)).map(|word| process::quoted(&word));
     let script = format!("{WITH_DISK}exec {}", words.collect::<Vec<_>>().join(" "));
-    let mut command = Command::new(own);
     command.args(["vm", "--disk", "256M", "--timeout", "2h", "--", "sh", "-c", &script]);
-    looks::judge(command.envs(programs.environment()))
+    looks::judge(command.envs(programs.environment()), unsteady)
 }
 
 /// What became of each step.
@@ -173,9 +172,10 @@ impl Report {
         }
     }
 
-    /// A step that answers with what is to be said of unsteady tests.
-    fn tests(&mut self, name: &str, run: impl FnOnce() -> Result<Vec<String>>) {
-        let unsteady = self.step(name, run).unwrap_or_default();
+    /// A step that also tells what is to be said of unsteady tests.
+    fn tests(&mut self, name: &str, run: impl FnOnce(&mut Vec<String>) -> Result<()>) {
+        let mut unsteady = Vec::new();
+        self.step(name, || run(&mut unsteady));
         self.lines.extend(unsteady.into_iter().map(|words| format!("UNSTEADY {words}")));
     }
 

@@ -143,7 +143,7 @@ pub(super) fn update(error: UpdateError) -> Status {
 pub(super) fn pause(error: PauseError) -> Status {
     match error {
         PauseError::NotRunning(_) => Status::failed_precondition(error.to_string()),
-        // Not UNAVAILABLE: trying again at once would stop the job for another 5 s.
+        // Not UNAVAILABLE, which clients try again at once: that would stop the job for another 5 s.
         PauseError::Freeze(_) | PauseError::Thaw(_) => Status::aborted(error.to_string()),
     }
 }

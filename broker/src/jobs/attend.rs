@@ -165,7 +165,8 @@ fn learn_end(ground: &Ground, job: &Job, known: &Snapshot) -> io::Result<Snapsho
     totals.dropped = totals.dropped.max(job.progress().dropped); // no file says it, the shim has
     job.set_progress(totals.into());
     let describe = |failed: Failed| failure(&LaunchError::Shim(failed), record);
-    let asked = job.stop_asked().map(|asked| asked.stopper());
+    let is_of_this_boot = *record.boot_id.as_bytes() == ground.boot_id;
+    let asked = job.stop_asked().map(|asked| asked.stopper(is_of_this_boot));
     recover::settle(known, exit, asked.as_ref(), describe, record.created_ns, host::now_ns())
         .map_err(io::Error::other)
 }

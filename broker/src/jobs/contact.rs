@@ -239,7 +239,7 @@ fn tell_what_it_missed(job: &Job) {
 /// A kill of ours is one from nowhere in the eyes of the shim: it is shown once it is on record whose
 /// it was, when the shim has left.
 fn main_ended(job: &Job, exited: Exited) {
-    let asked = job.stop_asked().map(|asked| asked.stopper());
+    let asked = job.stop_asked().map(|asked| asked.stopper(true));
     if killed_by_us(asked.as_ref(), &exited).is_none() {
         job.apply(Event::Exited(exited));
     }

@@ -15,6 +15,7 @@ use super::failure::failure;
 use super::figures::Figures;
 use super::ground::Ground;
 use super::job::{Job, Link};
+use super::leftovers;
 use super::past;
 use super::retention::LiveOutput;
 use super::spec::JobSpec;
@@ -199,7 +200,7 @@ impl Core {
         // On record before it is told: a request that was refused is not run by the next broker.
         let written = attend::write_final(&self.ground, job, &known, self.ended_at_start(job));
         job.restore(known);
-        drop(job.take_lease());
+        self.clear(job);
         job.set_settled();
         match written {
             Ok(()) => past::shelve(&self.ground, job.id()),
@@ -213,6 +214,15 @@ impl Core {
                 let (ground, job) = (Arc::clone(&self.ground), Arc::clone(job));
                 self.runtime.spawn(attend::settle(ground, job));
             }
+        }
+    }
+
+    /// What the launch could not remove, as a child that hangs in its exec; the usual start has left
+    /// nothing.
+    fn clear(&self, job: &Arc<Job>) {
+        let (ground, id, lease) = (Arc::clone(&self.ground), job.id(), job.take_lease());
+        if ground.launcher.tree().job(id).exists() {
+            self.runtime.spawn_blocking(move || leftovers::clear(&ground, id, lease));
         }
     }
 

@@ -31,7 +31,8 @@ pub struct Job {
     snapshot: watch::Sender<Snapshot>,
     progress: watch::Sender<Progress>,
     input: watch::Sender<InputAck>,
-    /// Nothing of it runs, and its end is on record, as far as the disk takes that.
+    /// Its end is on record and nothing is left of it, as far as the disk takes the one and the kernel
+    /// gives the other: see `leftovers`.
     settled: watch::Sender<bool>,
     link: Mutex<Option<Arc<Link>>>,
     pidfd: Mutex<Option<Arc<OwnedFd>>>,
@@ -43,6 +44,8 @@ pub struct Job {
     pub(super) input_turn: tokio::sync::Mutex<()>,
     /// One change at a time of limits, or between paused and running.
     pub(super) change_turn: tokio::sync::Mutex<()>,
+    /// One at a time kills what its shim did not.
+    pub(super) kill_turn: tokio::sync::Mutex<()>,
     lease: Mutex<Option<Lease>>,
 }
 
@@ -80,13 +83,14 @@ impl StopAsked {
     }
 
     /// For a comparison with what shims record, whose times are those of the wall. Computed now, since
-    /// that clock may have been set between the stop and now.
-    pub(super) fn stopper(&self) -> Stopper {
+    /// that clock may have been set between the stop and now. Of the times of an earlier boot nothing
+    /// is known: then every such kill counts as one of this stop.
+    pub(super) fn stopper(&self, is_of_this_boot: bool) -> Stopper {
         let now_ns = host::now_ns();
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let (since_boot, kill_at) = (nanos(host::since_boot()), nanos(self.kill_at));
         let booted_ns = now_ns.saturating_sub(since_boot);
-        let kills_from_ns = booted_ns.saturating_add(kill_at);
+        let kills_from_ns = if is_of_this_boot { booted_ns.saturating_add(kill_at) } else { 0 };
         Stopper { source: self.source, by: self.by.clone(), kills_from_ns }
     }
 }
@@ -112,6 +116,7 @@ impl Job {
             watching: AtomicBool::new(false),
             input_turn: tokio::sync::Mutex::default(),
             change_turn: tokio::sync::Mutex::default(),
+            kill_turn: tokio::sync::Mutex::default(),
             lease: Mutex::new(lease),
         })
     }
@@ -231,11 +236,13 @@ impl Job {
     }
 
     /// Answers when it is known whether the shim of an earlier broker answers: who asks for something
-    /// right after a restart need not ask again. Two seconds at most.
+    /// right after a restart need not ask again. That takes two seconds at most; that a job has ended
+    /// without a broker is known once it is on record, for which nobody waits longer than this.
     pub(super) async fn contacted(&self) {
         let is_known =
             |known: &Snapshot| known.contact != Contact::Recovering || known.state.is_over();
-        let _ = self.watch_snapshot().wait_for(is_known).await; // the sender is this job's own
+        let mut snapshot = self.watch_snapshot();
+        let _ = tokio::time::timeout(CONTACT, snapshot.wait_for(is_known)).await;
     }
 
     pub(super) fn is_reachable(&self) -> bool {
@@ -330,6 +337,8 @@ impl Job {
     }
 }
 
+/// For an end that an earlier broker has left to be put on record, beside those of all other jobs.
+const CONTACT: Duration = Duration::from_secs(15);
 /// From a shim's leaving to its end on record, on a disk that is well.
 const ENDING: Duration = Duration::from_secs(2);
 /// A shim that is well answers within a millisecond.

@@ -97,7 +97,7 @@ pub(super) fn remove(ground: &Arc<Ground>, id: JobId) -> io::Result<bool> {
         removed => removed?,
     }
     if ground.launcher.tree().job(id).exists() {
-        leftovers::clear(ground, id, None); // its end was not on record
+        leftovers::clear(ground, id, None); // its end was not on record, or something sleeps in it
     }
     tidy(ground);
     Ok(true)

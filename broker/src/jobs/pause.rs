@@ -27,7 +27,7 @@ impl Supervisor {
     pub async fn pause(&self, job: &Authorized<Arc<Job>>) -> Result<(), PauseError> {
         let (core, by) = (Arc::clone(&self.core), job.caller().identity().to_string());
         let job = Arc::clone(job.subject());
-        // Detached, as the other: a caller that hangs up does not leave a job that stands still and is
+        // Detached, as resume() is: a caller that hangs up does not leave a job that stands still and is
         // said to run.
         let pause = self.core.runtime.spawn(async move {
             let _turn = job.change_turn.lock().await;
@@ -64,7 +64,7 @@ impl Core {
         if frozen.is_ok() && job.try_apply(Event::Paused).is_ok() {
             return Ok(());
         }
-        // Asked to stop meanwhile: it must be able to.
+        // It may have been asked to stop meanwhile, and must be able to.
         if let Err(e) = self.freeze(job, false).await {
             tracing::error!(job = %job.id(), "its pause cannot be taken back: {e}");
         }

@@ -45,15 +45,15 @@ pub(super) fn set_aside(
         }
     };
     if shims.living.is_empty() {
-        return move_away(ground, id, &fault, request.as_ref());
+        return move_away(ground, id, None, (&fault, request.as_ref()));
     }
     leave(ground, id, still_runs(ground, id, &fault));
     let ground = Arc::clone(ground);
     tokio::spawn(async move {
-        shims.ended().await;
+        let lease = shims.ended().await;
         let moving = move || {
             ground.take_back(&id.to_string());
-            move_away(&ground, id, &fault, request.as_ref());
+            move_away(&ground, id, lease, (&fault, request.as_ref()));
         };
         let _ = tokio::task::spawn_blocking(moving).await; // a panic is told where it happens
     });
@@ -69,7 +69,7 @@ pub(super) fn leave_alone(ground: &Arc<Ground>, id: JobId, fault: &io::Error) {
         Ok(shims) if shims.living.is_empty() => leave(ground, id, fault),
         Ok(shims) => {
             leave(ground, id, still_runs(ground, id, &fault));
-            tokio::spawn(shims.ended());
+            tokio::spawn(async { drop(shims.ended().await) });
         }
         Err(e) => leave(ground, id, format!("{fault}; its shim cannot be looked for: {e}")),
     }
@@ -111,32 +111,37 @@ fn still_runs(ground: &Ground, id: JobId, fault: &str) -> String {
 /// The shims in a job's cgroup, and what nobody else may have while they live.
 struct Shims {
     living: Vec<Arc<OwnedFd>>,
-    leases: Vec<Lease>,
+    lease: Option<Lease>,
 }
 
 impl Shims {
     fn of(ground: &Ground, id: JobId) -> io::Result<Shims> {
-        let mut shims = Shims { living: Vec::new(), leases: Vec::new() };
+        let mut shims = Shims { living: Vec::new(), lease: None };
         for pid in ground.launcher.tree().job(id).shims() {
             if let Some(pidfd) = process::living(pid)? {
                 shims.living.push(Arc::new(pidfd));
-                shims.leases.extend(lease(ground, pid));
+                shims.lease = shims.lease.or(lease(ground, pid));
             }
         }
         Ok(shims)
     }
 
-    async fn ended(self) {
+    async fn ended(self) -> Option<Lease> {
         for pidfd in &self.living {
             process::ended(pidfd).await;
         }
-        drop(self.leases);
+        self.lease
     }
 }
 
-fn move_away(ground: &Arc<Ground>, id: JobId, reason: &str, request: Option<&RequestRecord>) {
+fn move_away(
+    ground: &Arc<Ground>,
+    id: JobId,
+    lease: Option<Lease>,
+    (reason, request): (&str, Option<&RequestRecord>),
+) {
     if ground.launcher.tree().job(id).exists() {
-        leftovers::clear(ground, id, None);
+        leftovers::clear(ground, id, lease);
     }
     match ground.state.quarantine(id, reason, request) {
         Ok(()) => tracing::error!(job = %id, "moved into quarantine: {reason}"),

@@ -7,12 +7,16 @@ use std::time::Duration;
 
 use job_shim::wire::Source;
 use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout_at};
 
 use super::core::Core;
 use super::job::{Job, StopAsked};
 use super::supervisor::Supervisor;
 use crate::sys;
 use crate::systemd::scope::{Fate, NAME};
+
+/// After the grace period: for a broker to kill in a silent shim's place, and for the disk.
+const SLACK: Duration = Duration::from_secs(15);
 
 /// Waits for the end of each keeper, for ever. A keeper that was killed is replaced. When the scope
 /// is being stopped, its jobs are told by us as well: so that what ignores systemd's SIGTERM is ended
@@ -87,9 +91,22 @@ impl Supervisor {
             job.contacted().await;
         }
         self.core.stop_all(by, Some(at_most));
+        let last = Instant::now() + at_most + SLACK;
+        let mut late = Vec::new();
         for job in live {
-            // Fails when the job is gone altogether, which is an end.
-            let _ = job.watch_settled().wait_for(|settled| *settled).await;
+            if timeout_at(last, settled(&job)).await.is_err() {
+                tracing::warn!(job = %job.id(), "not all of it can be killed; its shim is not waited for");
+                job.kill_shim();
+                late.push(job);
+            }
+        }
+        for job in late {
+            settled(&job).await;
         }
     }
+}
+
+/// Fails when the job is gone altogether, which is an end.
+async fn settled(job: &Job) {
+    let _ = job.watch_settled().wait_for(|settled| *settled).await;
 }

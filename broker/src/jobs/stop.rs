@@ -151,6 +151,7 @@ pub(super) async fn enforce(ground: Arc<Ground>, job: Arc<Job>, grace: Duration,
 /// up, and as long as it sleeps there is no end that its shim could tell.
 async fn kill(ground: &Arc<Ground>, job: &Job) {
     const PAUSE: Duration = Duration::from_secs(1);
+    let _turn = job.kill_turn.lock().await; // each try has a thread for itself: one, however often it is stopped
     let cgroup = ground.launcher.tree().job(job.id());
     let mut is_known = false;
     loop {
@@ -167,8 +168,8 @@ async fn kill(ground: &Arc<Ground>, job: &Job) {
     }
 }
 
-/// What an earlier broker was asked. One that cannot be read
-/// is none: a job is not kept from everybody for it.
+/// What an earlier broker was asked. One that cannot be read is none: a job is not kept from everybody
+/// for it.
 ///
 /// # Errors
 /// As read(2).

@@ -19,7 +19,7 @@ use super::past;
 use super::retention::LiveOutput;
 use super::scope;
 use super::spec::{Defaults, JobSpec, Refusal, Wish};
-use super::state::Snapshot;
+use super::state::{Snapshot, State};
 use super::table::Known;
 use crate::authorize::{Authorized, Caller};
 use crate::config;
@@ -51,7 +51,7 @@ pub struct Quarantined {
 pub enum Until {
     /// The exit status is known.
     Exit,
-    /// Nothing is left of it and its output is whole.
+    /// Its output is whole and nothing is left of it, but for what the kernel cannot kill yet.
     End,
 }
 
@@ -136,8 +136,8 @@ impl Supervisor {
                 }
                 Known::New => {
                     self.core.room().await?;
-                    let ready = self.core.ready(&spec).await?;
                     self.core.name_told(&caller, &spec.name).await;
+                    let ready = self.core.ready(&spec).await?;
                     self.core.register(&caller, spec.clone(), ready, request_id)?
                 }
             };
@@ -200,7 +200,7 @@ impl Supervisor {
                 })
                 .await;
             if until == Until::End {
-                let _ = settled.wait_for(|settled| *settled).await; // its cgroup is gone, too
+                let _ = settled.wait_for(|settled| *settled).await; // and nothing is left, if that can be
             }
         };
         match within {
@@ -222,7 +222,8 @@ impl Supervisor {
         range: Range,
     ) -> Result<OutputReader, OutputError> {
         let job = Arc::clone(job.subject());
-        let _ = job.watch_snapshot().wait_for(Snapshot::is_past_start).await; // there are no files before
+        // There are no files before.
+        let _ = job.watch_snapshot().wait_for(|known| known.state != State::Starting).await;
         self.refresh(&job);
         let dir = self.core.ground.state.job(job.id());
         let from_start = range.is_from_start();

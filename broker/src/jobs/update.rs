@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use job_shim::crash::{self, Point};
 use job_shim::wire::ToShim;
-use tokio::time::sleep;
 
 use super::core::Core;
 use super::errors::UpdateError;
@@ -90,23 +89,43 @@ impl Core {
             .spawn_blocking(applied)
             .await
             .map_err(|panic| UpdateError::Record(io::Error::other(panic)))??;
-        if !has_taken(job, &new).await {
-            return Ok(()); // it is on record as a change that is being made
+        if old.for_shim() != new.for_shim() {
+            let _ = job.tell(&ToShim::Limits(new.for_shim())); // else when it is reached again
+        }
+        if tokio::time::timeout(PATIENCE, taken(job)).await.is_err() {
+            // It is on record as a change that is being made: whoever asked need not wait for the rest.
+            self.runtime.spawn(Arc::clone(self).finish_late(Arc::clone(job)));
+            return Ok(());
         }
         crash::at(Point::ChangeTold);
+        let recorded = self.record_made(job).await;
+        crash::at(Point::ChangeDone);
+        recorded
+    }
+
+    async fn finish_late(self: Arc<Core>, job: Arc<Job>) {
+        taken(&job).await;
+        let _turn = job.change_turn.lock().await;
+        if !has_taken(&job.terms()) {
+            return; // there is a later change, with somebody who waits for that
+        }
+        if let Err(e) = self.record_made(&job).await {
+            tracing::error!(job = %job.id(), "that its shim has taken a change is not on record: {e}");
+        }
+    }
+
+    /// Puts on record that the change is made. Of a job that is over, what counts is on record already.
+    async fn record_made(self: &Arc<Core>, job: &Arc<Job>) -> Result<(), UpdateError> {
+        if job.snapshot().state.is_over() {
+            return Ok(());
+        }
         let (core, changed) = (Arc::clone(self), Arc::clone(job));
-        let done = move || {
-            let recorded = core.record_terms(&changed, &new, false);
-            crash::at(Point::ChangeDone);
-            match recorded {
-                Err(UpdateError::Over) => Ok(()), // and removed, since
-                recorded => recorded,
-            }
-        };
-        self.runtime
-            .spawn_blocking(done)
-            .await
-            .map_err(|panic| UpdateError::Record(io::Error::other(panic)))?
+        let record = move || core.record_terms(&changed, &changed.terms(), false);
+        let recorded = self.runtime.spawn_blocking(record).await;
+        match recorded.map_err(|panic| UpdateError::Record(io::Error::other(panic)))? {
+            Err(UpdateError::Over) => Ok(()), // and removed, since
+            recorded => recorded,
+        }
     }
 
     /// The limits after the change, if they are allowed.
@@ -181,21 +200,19 @@ impl Core {
     }
 }
 
-/// Whether the shim has taken what is its own. One that is stopped takes it when it goes on, and one
+/// Answers when the shim has taken what is its own. One that is stopped takes it when it goes on, and one
 /// whose connection is lost in this moment when it is reached again. A job that ends meanwhile, perhaps
 /// by this very change, need not be told any more.
-async fn has_taken(job: &Job, new: &Terms) -> bool {
-    let limits = new.for_shim();
+async fn taken(job: &Job) {
     let (mut terms, mut snapshot) = (job.watch_terms(), job.watch_snapshot());
-    if terms.borrow().told == Some(limits) {
-        return true;
-    }
-    let _ = job.tell(&ToShim::Limits(limits));
     tokio::select! {
-        _ = terms.wait_for(|terms| terms.told == Some(limits)) => true,
-        _ = snapshot.wait_for(|known| known.state.is_over()) => true,
-        () = sleep(PATIENCE) => false,
+        _ = terms.wait_for(has_taken) => {}
+        _ = snapshot.wait_for(|known| known.state.is_over()) => {}
     }
+}
+
+fn has_taken(terms: &Terms) -> bool {
+    terms.told == Some(terms.for_shim())
 }
 
 impl Terms {

@@ -1,6 +1,6 @@
 //! Whom a job runs as: names to numbers, and the pool of uids.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -55,7 +55,8 @@ type FindOwner = fn(u32) -> Result<Option<String>, AccountError>;
 #[derive(Debug)]
 struct Turns {
     next: u32,
-    used: HashSet<u32>,
+    /// With how many have it: of what an earlier broker has left, that may be more than one.
+    used: HashMap<u32, u32>,
     /// Those that turned out to be somebody's: lent to nobody, also when the account has gone.
     foreign: HashSet<u32>,
 }
@@ -81,7 +82,7 @@ impl Pool {
         foreign: HashSet<u32>,
         find_owner: FindOwner,
     ) -> Arc<Pool> {
-        let turns = Mutex::new(Turns { next, used: HashSet::new(), foreign });
+        let turns = Mutex::new(Turns { next, used: HashMap::new(), foreign });
         Arc::new(Pool { first, last, turns, find_owner })
     }
 
@@ -108,9 +109,9 @@ impl Pool {
         let mut turns = self.turns();
         let uid = (turns.next..=self.last)
             .chain(self.first..turns.next)
-            .find(|uid| !turns.used.contains(uid) && !turns.foreign.contains(uid))
+            .find(|uid| !turns.used.contains_key(uid) && !turns.foreign.contains(uid))
             .ok_or(AccountError::PoolEmpty(self.last - self.first + 1))?;
-        turns.used.insert(uid);
+        turns.used.insert(uid, 1);
         turns.next = if uid == self.last { self.first } else { uid + 1 };
         Ok(Lease { pool: Arc::clone(self), uid })
     }
@@ -124,7 +125,7 @@ impl Pool {
         if !(self.first..=self.last).contains(&uid) {
             return None;
         }
-        self.turns().used.insert(uid);
+        *self.turns().used.entry(uid).or_default() += 1;
         Some(Lease { pool: Arc::clone(self), uid })
     }
 }
@@ -139,7 +140,13 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.pool.turns().used.remove(&self.uid);
+        let mut turns = self.pool.turns();
+        if let Some(users) = turns.used.get_mut(&self.uid) {
+            *users -= 1;
+            if *users == 0 {
+                turns.used.remove(&self.uid);
+            }
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -56,15 +56,14 @@ pub(super) fn words(executables: &[Executable], only: &[String]) -> Vec<String> 
     words
 }
 
-/// Runs a command that runs those words, here or in a VM, and answers with what it says of unsteady tests.
+/// Runs a command that runs those words, here or in a VM, and adds what it says of unsteady tests.
 ///
 /// # Errors
 /// Tests have failed, or the VM.
-pub(super) fn judge(command: &mut Command) -> Result<Vec<String>> {
-    let mut unsteady = Vec::new();
+pub(super) fn judge(command: &mut Command, unsteady: &mut Vec<String>) -> Result<()> {
     let see = |line: &str| unsteady.extend(line.strip_prefix(UNSTEADY).map(str::to_owned));
     match lines(command, see)?.code() {
-        Some(0) => Ok(unsteady),
+        Some(0) => Ok(()),
         Some(125) => bail!("the VM failed"),
         _ => bail!("some tests failed"),
     }
@@ -88,11 +87,14 @@ fn passes(executable: &Path, package: &Path, only: &[String]) -> Result<bool> {
     let mut all_passed = true;
     for name in failed {
         println!("=== once more, alone: {name}");
-        let status = lines(tests().args(["--exact", name]), |_| ())?;
-        if status.success() {
+        let mut has_run = false; // a name that is not found passes, too
+        let status =
+            lines(tests().args(["--exact", name]), |line| has_run |= line == "running 1 test")?;
+        let passed = has_run && status.success();
+        if passed {
             println!("{UNSTEADY}{name} failed beside others, and passed alone");
         }
-        all_passed &= status.success();
+        all_passed &= passed;
     }
     Ok(all_passed)
 }
@@ -121,22 +123,26 @@ fn lines(command: &mut Command, mut see: impl FnMut(&str)) -> Result<ExitStatus>
             }
         }
     });
-    loop {
+    let mut last = None;
+    while last.is_none_or(|last| Instant::now() < last) {
         match receive.recv_timeout(LAST_WORDS) {
             Ok(line) => {
                 println!("{line}");
                 see(&line);
             }
-            Err(RecvTimeoutError::Timeout) if child.try_wait()?.is_none() => {}
-            Err(_) => return Ok(child.wait()?),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        if last.is_none() && child.try_wait()?.is_some() {
+            last = Some(Instant::now() + LAST_WORDS);
         }
     }
+    Ok(child.wait()?)
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
-    use std::time::Instant;
 
     use super::*;
 
@@ -169,9 +175,16 @@ mod tests {
 
     #[test]
     fn a_test_that_fails_beside_others_and_passes_alone_is_unsteady() {
-        let script = r#"[ "$*" = "--exact is_steady" ] && exit 0
+        let script = r#"[ "$*" = "--exact is_steady" ] && { echo running 1 test; exit 0; }
             [ "$*" = is ] && said FAILED; printf '    is_steady\n\n'; exit 101"#;
         assert!(looked_at(script));
+    }
+
+    #[test]
+    fn a_test_that_is_not_found_again_has_failed() {
+        let script = r#"[ "$*" = "--exact is_steady" ] && { echo running 0 tests; exit 0; }
+            said FAILED; printf '    is_steady\n\n'; exit 101"#;
+        assert!(!looked_at(script));
     }
 
     #[test]
@@ -196,7 +209,8 @@ mod tests {
     fn unsteady_tests_are_heard_of_and_leftovers_are_not_waited_for() {
         let begin = Instant::now();
         let script = "echo '=== unsteady: a::b'; echo on; sleep 60 2>/dev/null &";
-        let unsteady = judge(Command::new("sh").args(["-c", script])).expect("it succeeds");
+        let mut unsteady = Vec::new();
+        judge(Command::new("sh").args(["-c", script]), &mut unsteady).expect("it succeeds");
         assert_eq!(unsteady, ["a::b"]);
         assert!(begin.elapsed() < Duration::from_secs(50));
     }
@@ -205,8 +219,9 @@ mod tests {
     fn a_vm_that_fails_is_told_from_tests_that_fail() {
         for (status, words) in [(1, "some tests failed"), (125, "the VM failed")] {
             let script = format!("echo '=== unsteady: a'; exit {status}");
-            let error = judge(Command::new("sh").args(["-c", &script])).expect_err("it failed");
-            assert_eq!(error.to_string(), words);
+            let (mut command, mut unsteady) = (Command::new("sh"), Vec::new());
+            let error = judge(command.args(["-c", &script]), &mut unsteady).expect_err("it failed");
+            assert_eq!((error.to_string().as_str(), unsteady), (words, vec!["a".to_owned()]));
         }
     }
 }

@@ -5,12 +5,12 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, ExitStatus};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::END_TO_END;
+use super::{END_TO_END, own_program};
 use crate::process::quoted;
 use crate::programs::{self, Profile, Programs};
 use crate::vm::Suite;
@@ -82,7 +82,8 @@ pub(super) fn run(suite: Suite, ready: &Ready<'_>) -> Result<Finished> {
     let mut file =
         File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
     let mut status = in_a_machine(suite, ready, &file)?;
-    let is_second = !status.success();
+    // The machine's own failures, and signals, have no second look.
+    let is_second = !matches!(status.code(), None | Some(0 | 125 | 128..));
     if is_second {
         writeln!(file, "\n=== once more, in a new machine")?;
         status = in_a_machine(suite, ready, &file)?;
@@ -92,8 +93,7 @@ pub(super) fn run(suite: Suite, ready: &Ready<'_>) -> Result<Finished> {
 }
 
 fn in_a_machine(suite: Suite, ready: &Ready<'_>, log: &File) -> Result<ExitStatus> {
-    let own = std::env::current_exe().context("cannot find xtask's own program")?;
-    let mut command = Command::new(own);
+    let mut command = own_program()?;
     command.args(["vm", "--systemd", suite.name(), "--boots", "3", "--timeout", "1h"]);
     command.args(["--", "sh", "-c", &ready.script]);
     command.envs(ready.programs.environment()).env("JOB_PACKAGES", &ready.packages);
@@ -102,17 +102,18 @@ fn in_a_machine(suite: Suite, ready: &Ready<'_>, log: &File) -> Result<ExitStatu
 }
 
 impl Finished {
-    /// Passes on what was said, and answers with what is to be said of unsteady tests.
+    /// Passes on what was said, and adds what is to be said of unsteady tests.
     ///
     /// # Errors
     /// The machine, or tests that failed.
-    pub(super) fn judge(&self) -> Result<Vec<String>> {
+    pub(super) fn judge(&self, unsteady: &mut Vec<String>) -> Result<()> {
         print!("{}", String::from_utf8_lossy(&self.said));
         match self.status.code() {
-            Some(0) if self.is_second => {
-                Ok(vec!["one of these failed, and passed in a new machine".into()])
+            Some(0) => {
+                let passed = "some of the package's tests failed, and all passed in a new machine";
+                unsteady.extend(self.is_second.then(|| passed.to_owned()));
+                Ok(())
             }
-            Some(0) => Ok(Vec::new()),
             Some(125) => bail!("the VM failed"),
             _ => bail!("some tests failed"),
         }
