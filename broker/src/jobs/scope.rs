@@ -95,7 +95,7 @@ impl Supervisor {
         let mut late = Vec::new();
         for job in live {
             if timeout_at(last, settled(&job)).await.is_err() {
-                tracing::warn!(job = %job.id(), "not all of it can be killed; its shim is not waited for");
+                tracing::warn!(job = %job.id(), "it has not ended in time; its shim is not waited for");
                 job.kill_shim();
                 late.push(job);
             }
