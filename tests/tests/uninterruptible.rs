@@ -18,6 +18,15 @@ use tonic::Code;
 /// Longer than the broker gives the shim of a job whose processes are all gone.
 const SHIMS_WORD: Duration = Duration::from_secs(4);
 
+/// Of a disk that others write on as well, a test keeps its hands.
+fn can_freeze() -> bool {
+    if !job_tests::is_testbed() {
+        host::leave_out("only the testbed's disk is nobody else's");
+        return false;
+    }
+    host::has(&[Need::Disk]) && host::has_program("fsfreeze", "--version")
+}
+
 /// A file system on which nobody can write, until this is dropped.
 struct Frozen(PathBuf);
 
@@ -54,7 +63,7 @@ fn asleep(env: &Env, id: &str) -> Vec<i32> {
 /// A host that goes down does not wait for a disk that does not answer, and the jobs are on record.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_drain_ends_and_records_what_cannot_be_killed() {
-    if !host::has(&[Need::Disk]) || !host::has_program("fsfreeze", "--version") {
+    if !can_freeze() {
         return;
     }
     let mut env = Env::start();
@@ -77,7 +86,7 @@ async fn a_drain_ends_and_records_what_cannot_be_killed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_cannot_be_killed_yet_keeps_its_job_its_shim_and_its_uid_until_it_can_be() {
-    if !host::has(&[Need::Disk]) || !host::has_program("fsfreeze", "--version") {
+    if !can_freeze() {
         return;
     }
     let env = Env::builder().config("pool = [70000, 70000]").start();
