@@ -18,7 +18,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::failure::failure;
 use super::ground::Ground;
-use super::job::{Job, Link};
+use super::job::Job;
+use super::link::Link;
 use super::recover::killed_by_us;
 use super::state::{Contact, Event, Snapshot, State};
 use crate::host;

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::ground::NotKnown;
-use super::job::Unreachable;
+use super::link::Unreachable;
 use super::retention::NoRoom;
 use super::state::Failure;
 use crate::id::JobId;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use job_shim::wire::{INPUT_PIECE, Input, InputAck, ToShim};
 
-use super::job::{Job, Unreachable};
+use super::job::Job;
+use super::link::Unreachable;
 
 /// Why input was not taken.
 #[derive(Debug, thiserror::Error)]

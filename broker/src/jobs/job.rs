@@ -1,19 +1,15 @@
 //! One job in memory: what was asked, what is known, and the line to its shim.
 
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use job_shim::frame;
-use job_shim::wire::{InputAck, Progress, Source, Stop, ToShim, Watch};
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, send};
-use tokio::net::UnixStream;
-use tokio::sync::{Notify, watch};
+use job_shim::wire::{InputAck, Progress, ToShim, Watch};
+use tokio::sync::watch;
 
-use super::recover::Stopper;
+use super::asked::StopAsked;
+use super::link::{Link, Unreachable};
 use super::state::{Contact, Event, Impossible, Snapshot};
 use super::terms::Terms;
 use crate::host;
@@ -48,57 +44,6 @@ pub struct Job {
     pub(super) kill_turn: tokio::sync::Mutex<()>,
     lease: Mutex<Option<Lease>>,
 }
-
-/// Who asked a job to stop, should the broker have to tell in the shim's place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StopAsked {
-    /// In which role.
-    pub source: Source,
-    /// By name.
-    pub by: String,
-    /// The end of the grace period, since the host was started.
-    pub kill_at: Duration,
-}
-
-impl StopAsked {
-    /// Now.
-    pub(super) fn new(source: Source, by: String, grace: Duration) -> StopAsked {
-        StopAsked { source, by, kill_at: host::since_boot().saturating_add(grace) }
-    }
-
-    /// What is left of the grace period.
-    pub(super) fn left(&self) -> Duration {
-        self.kill_at.saturating_sub(host::since_boot())
-    }
-
-    /// For a shim that hears of it now: it has what is left of the grace period.
-    pub(super) fn message(&self) -> ToShim {
-        let grace_ms = u64::try_from(self.left().as_millis()).unwrap_or(u64::MAX);
-        ToShim::Stop(Stop { grace_ms, source: self.source, by: self.by.clone() })
-    }
-
-    /// As the shim has it: whoever comes later is not the reason, and gives no more time.
-    fn join(&mut self, later: &StopAsked) {
-        self.kill_at = self.kill_at.min(later.kill_at);
-    }
-
-    /// For a comparison with what shims record, whose times are those of the wall. Computed now, since
-    /// that clock may have been set between the stop and now. Of the times of an earlier boot nothing
-    /// is known: then every such kill counts as one of this stop.
-    pub(super) fn stopper(&self, is_of_this_boot: bool) -> Stopper {
-        let now_ns = host::now_ns();
-        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let (since_boot, kill_at) = (nanos(host::since_boot()), nanos(self.kill_at));
-        let booted_ns = now_ns.saturating_sub(since_boot);
-        let kills_from_ns = if is_of_this_boot { booted_ns.saturating_add(kill_at) } else { 0 };
-        Stopper { source: self.source, by: self.by.clone(), kills_from_ns }
-    }
-}
-
-/// The job's shim cannot be told anything now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the job's shim cannot be reached now")]
-pub struct Unreachable;
 
 impl Job {
     pub(super) fn new(record: SpecRecord, snapshot: Snapshot, lease: Option<Lease>) -> Arc<Job> {
@@ -343,72 +288,6 @@ const CONTACT: Duration = Duration::from_secs(15);
 const ENDING: Duration = Duration::from_secs(2);
 /// A shim that is well answers within a millisecond.
 const ANSWER: Duration = Duration::from_millis(200);
-
-/// The connection to a shim: anybody may send, its attendant alone receives.
-#[derive(Debug)]
-pub(super) struct Link {
-    pub(super) stream: UnixStream,
-    outbox: Mutex<Vec<u8>>,
-    pub(super) backlog: Notify,
-}
-
-/// Unsent bytes that a stopped shim may leave with us before it counts as unreachable.
-const OUTBOX: usize = 256 * 1024;
-
-impl Link {
-    pub(super) fn new(stream: UnixStream) -> Arc<Link> {
-        Arc::new(Link { stream, outbox: Mutex::default(), backlog: Notify::new() })
-    }
-
-    pub(super) fn send(&self, message: &ToShim) -> Result<(), Unreachable> {
-        let mut outbox = lock(&self.outbox);
-        if outbox.len() > OUTBOX {
-            return Err(Unreachable);
-        }
-        frame::write(message, &mut outbox);
-        self.flush_locked(&mut outbox).map_err(|_| Unreachable)?;
-        if !outbox.is_empty() {
-            self.backlog.notify_one();
-        }
-        Ok(())
-    }
-
-    /// Into the socket, or not at all: a stream of unix(7) takes a message of this size as one.
-    fn send_whole(&self, message: &ToShim) -> Result<(), Unreachable> {
-        let mut outbox = lock(&self.outbox);
-        if !outbox.is_empty() {
-            return Err(Unreachable);
-        }
-        frame::write(message, &mut outbox);
-        self.flush_locked(&mut outbox).map_err(|_| Unreachable)?;
-        let is_sent = outbox.is_empty();
-        outbox.clear();
-        if is_sent { Ok(()) } else { Err(Unreachable) }
-    }
-
-    /// Sends what it can of the backlog; whether all of it is gone.
-    pub(super) fn flush(&self) -> io::Result<bool> {
-        let mut outbox = lock(&self.outbox);
-        self.flush_locked(&mut outbox)?;
-        Ok(outbox.is_empty())
-    }
-
-    fn flush_locked(&self, outbox: &mut Vec<u8>) -> io::Result<()> {
-        while !outbox.is_empty() {
-            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-            match send(self.stream.as_raw_fd(), outbox, flags) {
-                Ok(sent) => drop(outbox.drain(..sent)),
-                Err(Errno::EAGAIN) => break,
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-        if outbox.is_empty() {
-            *outbox = Vec::new(); // a thousand idle jobs keep nothing
-        }
-        Ok(())
-    }
-}
 
 /// A panic elsewhere must not take a job away from everybody else.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

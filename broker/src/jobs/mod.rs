@@ -1,6 +1,7 @@
 //! Jobs, without the network: [`Supervisor`] starts, stops, waits for, lists and follows them.
 
 mod adopt;
+mod asked;
 mod attend;
 mod contact;
 mod core;
@@ -12,6 +13,7 @@ mod ground;
 pub mod input;
 pub mod job;
 mod leftovers;
+mod link;
 mod list;
 pub mod output;
 mod past;

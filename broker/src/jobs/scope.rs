@@ -9,8 +9,9 @@ use job_shim::wire::Source;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
+use super::asked::StopAsked;
 use super::core::Core;
-use super::job::{Job, StopAsked};
+use super::job::Job;
 use super::supervisor::Supervisor;
 use crate::sys;
 use crate::systemd::scope::{Fate, NAME};

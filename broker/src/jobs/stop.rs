@@ -15,10 +15,12 @@ use job_shim::crash::{self, Point};
 use job_shim::wire::{Signal, Source, ToShim};
 use tokio::time::sleep;
 
+use super::asked::StopAsked;
 use super::core::Core;
 use super::errors::{SignalError, StopError};
 use super::ground::Ground;
-use super::job::{Job, StopAsked, Unreachable};
+use super::job::Job;
+use super::link::Unreachable;
 use super::state::Snapshot;
 use super::supervisor::Supervisor;
 use crate::authorize::{Authorized, Role};

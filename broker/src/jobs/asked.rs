@@ -1,0 +1,54 @@
+//! A stop that somebody has asked for, and until when its job has time.
+
+use std::time::Duration;
+
+use job_shim::wire::{Source, Stop, ToShim};
+
+use super::recover::Stopper;
+use crate::host;
+
+/// Who asked a job to stop, should the broker have to tell in the shim's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct StopAsked {
+    /// In which role.
+    pub(super) source: Source,
+    /// By name.
+    pub(super) by: String,
+    /// The end of the grace period, since the host was started.
+    pub(super) kill_at: Duration,
+}
+
+impl StopAsked {
+    /// Now.
+    pub(super) fn new(source: Source, by: String, grace: Duration) -> StopAsked {
+        StopAsked { source, by, kill_at: host::since_boot().saturating_add(grace) }
+    }
+
+    /// What is left of the grace period.
+    pub(super) fn left(&self) -> Duration {
+        self.kill_at.saturating_sub(host::since_boot())
+    }
+
+    /// For a shim that hears of it now: it has what is left of the grace period.
+    pub(super) fn message(&self) -> ToShim {
+        let grace_ms = u64::try_from(self.left().as_millis()).unwrap_or(u64::MAX);
+        ToShim::Stop(Stop { grace_ms, source: self.source, by: self.by.clone() })
+    }
+
+    /// As the shim has it: whoever comes later is not the reason, and gives no more time.
+    pub(super) fn join(&mut self, later: &StopAsked) {
+        self.kill_at = self.kill_at.min(later.kill_at);
+    }
+
+    /// For a comparison with what shims record, whose times are those of the wall. Computed now, since
+    /// that clock may have been set between the stop and now. Of the times of an earlier boot nothing
+    /// is known: then every such kill counts as one of this stop.
+    pub(super) fn stopper(&self, is_of_this_boot: bool) -> Stopper {
+        let now_ns = host::now_ns();
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let (since_boot, kill_at) = (nanos(host::since_boot()), nanos(self.kill_at));
+        let booted_ns = now_ns.saturating_sub(since_boot);
+        let kills_from_ns = if is_of_this_boot { booted_ns.saturating_add(kill_at) } else { 0 };
+        Stopper { source: self.source, by: self.by.clone(), kills_from_ns }
+    }
+}
