@@ -170,17 +170,18 @@ impl Core {
         crash::at(Point::ChangeRecorded);
         // Before the kernel is told: it may kill the job, and the last record shows the new limit.
         job.change_terms(|terms| *terms = Terms { told: terms.told, ..new.clone() });
-        if let Err(error) = after.replace(&before, tree, &cgroup) {
+        let made = after.replace(&before, tree, &cgroup);
+        // A job that is over has no cgroup any more; perhaps it has ended by this very change.
+        if let Err(error) = made
+            && !job.snapshot().state.is_over()
+        {
             let undone = before.replace(&after, tree, &cgroup);
-            let is_over = job.snapshot().state.is_over(); // and its cgroup gone
-            if let Err(e) = undone
-                && !is_over
-            {
+            if let Err(e) = undone {
                 tracing::error!(job = %job.id(), "its limits cannot be set back: {e}");
             }
             job.change_terms(|terms| *terms = Terms { told: terms.told, ..old.clone() });
             self.record_terms(job, old, false)?;
-            return Err(if is_over { UpdateError::Over } else { error.into() });
+            return Err(error.into());
         }
         crash::at(Point::ChangeMade);
         for change in new.changes_since(old) {
