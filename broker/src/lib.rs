@@ -9,6 +9,7 @@
 
 pub mod authorize;
 pub mod config;
+mod descriptors;
 mod grpc;
 mod host;
 mod id;
@@ -16,6 +17,7 @@ pub mod identity;
 pub mod jobs;
 pub mod launch;
 pub mod limits;
+mod quota;
 mod serve;
 mod service;
 pub mod store;
