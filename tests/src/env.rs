@@ -176,8 +176,13 @@ impl Env {
 
     /// `jobctl` as somebody, to be completed: nothing else of the caller's environment.
     pub fn command(&self, user: &str) -> Command {
+        self.client_command(user, &self.programs.jobctl)
+    }
+
+    /// The same for another program that is a client, see [`crate::attack`].
+    pub(crate) fn client_command(&self, user: &str, program: &Path) -> Command {
         let issued = self.identity(user);
-        let mut command = Command::new(&self.programs.jobctl);
+        let mut command = Command::new(program);
         command
             .env_clear()
             .env("XDG_CONFIG_HOME", self.path("config"))

@@ -17,6 +17,7 @@
 #![allow(clippy::expect_used, reason = "a panic is how a test fails")]
 
 pub mod api;
+pub mod attack;
 mod broker;
 mod cgroup;
 mod env;

@@ -17,6 +17,10 @@ pub struct Programs {
     pub oracle: PathBuf,
     /// The workload of tests of limits, see its own help.
     pub load: PathBuf,
+    /// What makes attacks, see [`crate::attack`].
+    pub attacker: PathBuf,
+    /// Who is not to notice them.
+    pub bystander: PathBuf,
 }
 
 impl Programs {
@@ -62,6 +66,8 @@ impl Programs {
             // Built with this very test, beside its directory `deps`.
             oracle: program("JOB_ORACLE_BIN", &own_dir().join("oracle")),
             load: program("JOB_LOAD_BIN", &own_dir().join("load")),
+            attacker: program("JOB_ATTACKER_BIN", &own_dir().join("attacker")),
+            bystander: program("JOB_BYSTANDER_BIN", &own_dir().join("bystander")),
         }
     }
 }

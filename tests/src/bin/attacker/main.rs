@@ -1,0 +1,23 @@
+//! Makes one attack on a broker: `attacker NAME [KEY=VALUE]...`, see `job_tests::attack`. It is
+//! bounded, ends with the test that started it, and its last line is what it saw, as JSON. One file
+//! for each room that is attacked.
+
+#![allow(clippy::expect_used, reason = "an attack that cannot be made is a failed test")]
+
+mod requests;
+
+use job_tests::attack::{Args, Peer, end_with_parent};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    end_with_parent();
+    let mut words = std::env::args().skip(1);
+    let name = words.next().expect("usage: attacker NAME [KEY=VALUE]...");
+    let (peer, args) = (Peer::of_environment(), Args::parse(words));
+    let seen = match name.as_str() {
+        "refusals" => requests::refusals(&peer, &args).await,
+        "states" => requests::states(&peer, &args).await,
+        _ => panic!("there is no attack {name}"),
+    };
+    println!("{seen}");
+}

@@ -1,0 +1,7 @@
+//! Attacks on a broker: each is made by a process of its own while a well-behaved client of another
+//! identity is measured, see `job_tests::attack`. One file for each room that is attacked; the short
+//! form of each runs here, the long one in `cargo xtask soak --attacks`.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod nothing;
