@@ -3,10 +3,12 @@
 //! `v1` is generated from `proto/job/v1/job.proto`, its messages encoded by [`codec`]; [`client`]
 //! connects to a broker over mutual TLS 1.3, [`refusal`] finds out why one does not stay; [`units`]
 //! reads and writes the sizes, durations, rates and CPUs that people type; [`names`] holds the
-//! grammar of everything a user may name; [`signals`] their names and numbers.
+//! grammar of everything a user may name; [`echo`] bounds what a message repeats of its input;
+//! [`signals`] their names and numbers.
 
 pub mod client;
 pub mod codec;
+pub mod echo;
 pub mod names;
 pub mod refusal;
 pub mod signals;

@@ -1,5 +1,7 @@
 //! The grammar of what users may name; pure functions, the same on both ends.
 
+use crate::echo::echo;
+
 /// What is wrong with a name, as a sentence without its subject: "must not be empty".
 pub type Fault = String;
 
@@ -31,13 +33,13 @@ pub fn check_name(name: &str) -> Result<(), Fault> {
 /// A sentence that says what is wrong.
 pub fn check_env(name: &str, value: &str) -> Result<(), Fault> {
     if name.is_empty() || name.contains(['=', '\0']) {
-        return Err(format!("name {name:?} must not be empty and has no '=' and no NUL"));
+        return Err(format!("name {} must not be empty and has no '=' and no NUL", echo(name)));
     }
     if name.starts_with("LD_") {
-        return Err(format!("name {name:?} is refused: LD_* changes what programs load"));
+        return Err(format!("name {} is refused: LD_* changes what programs load", echo(name)));
     }
     if value.contains('\0') {
-        return Err(format!("value of {name:?} has a NUL byte"));
+        return Err(format!("value of {} has a NUL byte", echo(name)));
     }
     Ok(())
 }

@@ -3,12 +3,16 @@
 use std::fmt;
 use std::str::FromStr;
 
+use job_api::echo::echo;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// A UUID of version 7 (RFC 9562): ids sort by the time of their making.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct JobId(Uuid);
+
+/// Bytes of an id's text.
+const LENGTH: usize = 36;
 
 impl JobId {
     /// A new one, later than all before.
@@ -18,7 +22,7 @@ impl JobId {
 
     /// Whether its text begins like this. Nothing is allocated: a list asks 100,000 times.
     pub fn starts_with(&self, prefix: &str) -> bool {
-        let mut text = [0; 36];
+        let mut text = [0; LENGTH];
         self.0.as_hyphenated().encode_lower(&mut text).starts_with(prefix)
     }
 
@@ -39,8 +43,13 @@ impl FromStr for JobId {
 
     /// Only the form that [`fmt::Display`] writes, so that an id has one spelling.
     fn from_str(text: &str) -> Result<JobId, String> {
-        let fault =
-            || format!("{text:?} is not a job id (36 characters, lower case, UUID version 7)");
+        let fault = || {
+            let text = echo(text);
+            format!("{text} is not a job id (36 characters, lower case, UUID version 7)")
+        };
+        if text.len() != LENGTH {
+            return Err(fault());
+        }
         let uuid = Uuid::try_parse(text).map_err(|_| fault())?;
         let id = JobId(uuid);
         if id.to_string() == text { Ok(id) } else { Err(fault()) }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use job_api::echo::echo;
 use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
@@ -18,7 +19,8 @@ impl Identity {
     /// # Errors
     /// Unless it is 1 to 63 letters, digits, `_`, `.` or `-`, a letter or digit first.
     pub fn new(name: &str) -> Result<Identity, String> {
-        job_api::names::check_name(name).map_err(|fault| format!("identity {name:?} {fault}"))?;
+        job_api::names::check_name(name)
+            .map_err(|fault| format!("identity {} {fault}", echo(name)))?;
         Ok(Identity(name.into()))
     }
 
@@ -72,7 +74,7 @@ pub enum IdentityError {
     #[error("the client certificate has neither a SAN URI job://{0}/<name> nor a common name")]
     Nobody(String),
     /// A URI of another trust domain, or of another form.
-    #[error("SAN URI {uri:?} is not of the form job://{trust_domain}/<name>")]
+    #[error("SAN URI {} is not of the form job://{trust_domain}/<name>", echo(uri))]
     Foreign {
         /// As in the certificate.
         uri: String,

@@ -12,6 +12,7 @@ import grpc
 from google.protobuf import descriptor_pool, duration_pb2, message_factory
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
@@ -158,6 +159,24 @@ def errors_carry_details():
     assert (info.metadata["step"], info.metadata["errno"]) == ("exec", "2")
 
 
+def a_refusal_fits_into_the_metadata_that_a_client_takes_by_default():
+    labels = {f"a bad key {n}": "" for n in range(60)}
+    code, details = refused(lambda: start("true", labels=labels))
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert details["BadRequest"].field_violations[0].field == "spec.labels"
+    code, details = refused(lambda: start("true", env={f"{n}=": "" for n in range(5000)}))
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert len(details["BadRequest"].field_violations) <= 17
+    code, details = refused(lambda: JOBS.GetJob(pb.GetJobRequest(id="\x1b" * 2_000_000), timeout=CALL))
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert details["BadRequest"].field_violations[0].field == "id"
+    # The services beside the contract repeat what they do not know.
+    stub = reflection_pb2_grpc.ServerReflectionStub(CHANNEL)
+    question = reflection_pb2.ServerReflectionRequest(file_by_filename="\x1b" * 10_000)
+    code, _ = refused(lambda: list(stub.ServerReflectionInfo(iter([question]), timeout=CALL)))
+    assert code == grpc.StatusCode.NOT_FOUND, code
+
+
 def jobs_of_others_do_not_exist():
     theirs = start("sleep", "1000", stub=OTHER)
     code, details = refused(lambda: JOBS.GetJob(pb.GetJobRequest(id=theirs.id), timeout=CALL))
@@ -223,6 +242,7 @@ def main():
         an_ended_job_is_deleted,
         the_same_request_is_one_job,
         errors_carry_details,
+        a_refusal_fits_into_the_metadata_that_a_client_takes_by_default,
         jobs_of_others_do_not_exist,
         input_is_written_by_offset_and_acknowledged,
         health_is_serving,

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use job_api::client::Client;
 use job_api::v1::{
-    Cause, GetJobRequest, JobSpec, ListJobsRequest, SignalJobRequest, StartJobRequest,
-    StopJobRequest, StreamOutputRequest, WaitJobRequest, WriteInputRequest,
+    Cause, DeleteJobRequest, GetJobRequest, IoMax, JobSpec, Limits, ListJobsRequest,
+    PauseJobRequest, ResumeJobRequest, Rlimit, SignalJobRequest, StartJobRequest, StopJobRequest,
+    StreamOutputRequest, UpdateJobRequest, WaitJobRequest, WriteInputRequest,
 };
 use job_tests::refusal::violation;
 use job_tests::{Env, api};
@@ -262,4 +263,92 @@ async fn pages_and_signals_out_of_range_are_invalid() {
         let request = SignalJobRequest { id: id.clone(), signal };
         assert_eq!(violation(&client.signal_job(request).await.unwrap_err()).0, "signal");
     }
+}
+
+/// Bytes of a status on the wire, its names included.
+fn wire(status: &Status) -> usize {
+    let headers = status.clone().into_http::<()>().into_parts().0.headers;
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+}
+
+/// Every text that a start takes, with this in its place.
+fn specs_with(text: &str) -> Vec<(&'static str, JobSpec)> {
+    let own = || text.to_owned();
+    let with = |change: &dyn Fn(&mut JobSpec)| {
+        let mut spec = api::spec(&["true"]);
+        change(&mut spec);
+        spec
+    };
+    let io = |rule: IoMax| Some(Limits { io_max: vec![rule], ..Limits::default() });
+    let rate = || IoMax { rbps: Some(1 << 20), ..IoMax::default() };
+    let rlimit = || Rlimit { name: own(), soft: 1, hard: 1 };
+    vec![
+        ("spec.env", with(&|s| s.env = [(format!("{text}="), "x".into())].into())),
+        ("spec.working_directory", with(&|s| s.working_directory = own())),
+        ("spec.run_as", with(&|s| s.run_as = own())),
+        ("spec.name", with(&|s| s.name = own())),
+        ("spec.labels", with(&|s| s.labels = [(own(), "x".into())].into())),
+        ("spec.limits.io_max", with(&|s| s.limits = io(IoMax { path: own(), ..rate() }))),
+        ("spec.limits.io_max", with(&|s| s.limits = io(IoMax { device: own(), ..rate() }))),
+        (
+            "spec.limits.rlimits",
+            with(&|s| s.limits = Some(Limits { rlimits: vec![rlimit()], ..Limits::default() })),
+        ),
+    ]
+}
+
+async fn ids_refused(client: &mut Client, id: &str) -> Vec<Status> {
+    let id = || id.to_owned();
+    let answers = [
+        client.get_job(GetJobRequest { id: id() }).await.map(drop),
+        client.wait_job(WaitJobRequest { id: id(), ..Default::default() }).await.map(drop),
+        client.stop_job(StopJobRequest { id: id(), ..Default::default() }).await.map(drop),
+        client.signal_job(SignalJobRequest { id: id(), signal: 1 }).await.map(drop),
+        client.update_job(UpdateJobRequest { id: id(), ..Default::default() }).await.map(drop),
+        client.pause_job(PauseJobRequest { id: id() }).await.map(drop),
+        client.resume_job(ResumeJobRequest { id: id() }).await.map(drop),
+        client.delete_job(DeleteJobRequest { id: id() }).await.map(drop),
+        client
+            .stream_output(StreamOutputRequest { id: id(), ..Default::default() })
+            .await
+            .map(drop),
+        client
+            .write_input(iter(vec![WriteInputRequest { id: id(), ..Default::default() }]))
+            .await
+            .map(drop),
+    ];
+    answers.into_iter().map(Result::unwrap_err).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_refusal_repeats_no_more_than_a_line_of_its_input_in_any_field_of_any_call() {
+    let env = Env::start();
+    let mut client = env.client("user-a").await;
+    for text in ["\x1b", "ä", "x "].map(|piece| piece.repeat(60_000)) {
+        let mut refused: Vec<(&str, Status)> = Vec::new();
+        for (field, spec) in specs_with(&text) {
+            refused.push((field, api::try_start(&mut client, spec).await.unwrap_err()));
+        }
+        let ids = ids_refused(&mut client, &text).await;
+        refused.extend(ids.into_iter().map(|status| ("id", status)));
+        let request = StartJobRequest { request_id: text.clone(), ..Default::default() };
+        refused.push(("request_id", client.start_job(request).await.unwrap_err()));
+        let list = ListJobsRequest { page_token: text.clone(), ..Default::default() };
+        refused.push(("page_token", client.list_jobs(list).await.unwrap_err()));
+        for (field, status) in refused {
+            assert_eq!(violation(&status).0, field);
+            assert!(wire(&status) < 4096, "{field}: {} bytes", wire(&status));
+            assert!(status.message().len() < 600, "{field}: {}", status.message());
+        }
+        // What is no fault of form is repeated by the step that fails.
+        let spec = api::spec(&[&text]);
+        let status = api::try_start(&mut client, spec).await.unwrap_err();
+        assert!(wire(&status) < 4096, "{} bytes: {status}", wire(&status));
+    }
+    let labels = (0..32).map(|n| (format!("a key {n}"), String::new())).collect();
+    let status = refused(&mut client, |spec| spec.labels = labels).await;
+    let told = status.get_details_bad_request().unwrap().field_violations;
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(told.len() <= 17, "{told:?}");
+    assert!(told.last().unwrap().description.contains("more faults"), "{told:?}");
 }

@@ -93,6 +93,6 @@ fn pythons_grpcio_drives_every_call_over_mutual_tls() {
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{out}\n{err}");
     println!("{out}");
-    assert!(out.contains("12 of 12 passed"), "{out}");
+    assert!(out.contains("13 of 13 passed"), "{out}");
     env.assert_clean();
 }

@@ -14,7 +14,7 @@ use super::time::{duration, nanoseconds, timestamp};
 use crate::host::{self, BootId};
 use crate::jobs::job::Job;
 use crate::jobs::output::Range;
-use crate::jobs::spec::{JobSpec, OutputPolicy, Wish};
+use crate::jobs::spec::{JobSpec, MAX_LABELS, OutputPolicy, Wish};
 use crate::jobs::state::{Contact, Snapshot, State};
 use crate::jobs::{Filter, Supervisor};
 use crate::launch::tree::CONTROLLERS;
@@ -24,14 +24,28 @@ use crate::limits::{Knob, Limits};
 const MAX_REQUEST_ID: usize = 128;
 
 pub(super) fn check_request_id(id: &str) -> Result<(), Status> {
-    if id.len() <= MAX_REQUEST_ID {
+    check_length("request_id", id, MAX_REQUEST_ID)
+}
+
+/// Before anything parses, compares or repeats it.
+fn check_length(field: &str, text: &str, most: usize) -> Result<(), Status> {
+    if text.len() <= most {
         return Ok(());
     }
-    let fault = format!("has {} bytes; at most {MAX_REQUEST_ID} are allowed", id.len());
-    Err(refuse::field("request_id", fault))
+    let fault = format!("has {} bytes; at most {most} are allowed", text.len());
+    Err(refuse::field(field, fault))
+}
+
+fn check_labels(field: &str, labels: &HashMap<String, String>) -> Result<(), Status> {
+    let (count, (most, _)) = (labels.len(), MAX_LABELS);
+    if count <= most {
+        return Ok(());
+    }
+    Err(refuse::field(field, format!("are {count}; at most {most} are allowed")))
 }
 
 pub(super) fn wish(spec: v1::JobSpec) -> Result<Wish, Status> {
+    check_labels("spec.labels", &spec.labels)?;
     let output_policy = match spec.output_policy() {
         v1::OutputPolicy::Unspecified | v1::OutputPolicy::Discard => OutputPolicy::Discard,
         v1::OutputPolicy::Block => OutputPolicy::Block,

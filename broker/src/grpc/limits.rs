@@ -12,7 +12,7 @@ use crate::jobs::job::Job;
 use crate::jobs::update::Change;
 use crate::launch::tree::{CONTROLLERS, Tree};
 use crate::launch::usage::{self, Usage};
-use crate::limits::{DiskName, IoRule, Knob, Limits, MAX, Rlimit, Row};
+use crate::limits::{DiskName, IoRule, Knob, Limits, MAX, MAX_IO_RULES, Rlimit, Row};
 use crate::store::records::ChangeRecord;
 
 /// The times and the output are beside the message `Limits` in the contract, and among them here.
@@ -44,13 +44,19 @@ pub(super) fn limits(
     all.set(Knob::CpuTime, cpu_time.map(|time| whole(time.as_micros())));
     all.set(Knob::Output, Some(beside.output).filter(|bytes| *bytes != 0));
     let field = |name: &str, fault| refuse::field(&format!("{path}limits.{name}"), fault);
+    // Before they are looked at: a change puts each in its place among the others.
+    let count = message.io_max.len();
+    if count > MAX_IO_RULES {
+        let fault = format!("has {count} entries; at most {MAX_IO_RULES} are allowed");
+        return Err(field("io_max", fault));
+    }
     let io = message.io_max.into_iter().map(io_rule).collect::<Result<_, _>>();
     all.io = io.map_err(|fault| field("io_max", fault))?;
     for rlimit in message.rlimits {
         let fault = |fault| field("rlimits", fault);
         let name = Rlimit::parse(&rlimit.name).map_err(fault)?;
         if all.rlimits.insert(name, (rlimit.soft, rlimit.hard)).is_some() {
-            return Err(fault(format!("has {} twice", rlimit.name)));
+            return Err(fault(format!("has {} twice", name.name())));
         }
     }
     Ok(all)

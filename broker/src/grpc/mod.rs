@@ -1,7 +1,9 @@
 //! The contract, over the supervisor: each call decodes, authorizes, acts and encodes. Nothing
 //! but this room names a prost type or a `tonic::Status`.
 
+mod bounded;
 mod convert;
+mod guard;
 mod limits;
 mod refuse;
 mod streams;
@@ -10,6 +12,7 @@ mod time;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+pub(crate) use guard::guard;
 use job_api::v1;
 use job_api::v1::job_service_server::{JobService, JobServiceServer};
 use prost::Message as _;
@@ -60,8 +63,8 @@ impl Grpc {
     fn peer<T>(&self, request: &Request<T>) -> Result<Peer, Status> {
         match request.extensions().get::<PeerResult>().map(Arc::as_ref) {
             Some(Ok(peer)) => Ok(peer.clone()),
-            Some(Err(error)) => Err(Status::unauthenticated(error.to_string())),
-            None => Err(Status::unauthenticated("no client certificate")),
+            Some(Err(error)) => Err(refuse::nobody(Some(error))),
+            None => Err(refuse::nobody(None)),
         }
     }
 
@@ -73,7 +76,7 @@ impl Grpc {
     async fn job(&self, caller: &Caller, id: &str) -> Result<Authorized<Arc<Job>>, Status> {
         let parsed = id.parse().map_err(|fault| refuse::field("id", fault))?;
         let found = self.supervisor.find(caller, parsed).await.map_err(refuse::find)?;
-        found.ok_or_else(|| refuse::no_such_job(id))
+        found.ok_or_else(|| refuse::no_such_job(parsed))
     }
 
     fn show(&self, job: &Authorized<Arc<Job>>) -> Option<v1::Job> {
@@ -231,7 +234,7 @@ impl JobService for Grpc {
     ) -> Result<Response<Self::WriteInputStream>, Status> {
         let caller = self.caller(&request)?;
         let mut pieces = request.into_inner();
-        let first = pieces.message().await?;
+        let first = pieces.message().await.map_err(|e| refuse::broken_stream(&e))?;
         let first = first.ok_or_else(|| refuse::field("id", "no message came".into()))?;
         let job = self.job(&caller, &first.id).await?;
         let supervisor = self.supervisor.clone();
@@ -286,7 +289,7 @@ impl JobService for Grpc {
         request: Request<v1::GetServerInfoRequest>,
     ) -> Result<Response<v1::GetServerInfoResponse>, Status> {
         let caller = self.caller(&request)?;
-        let boot_id = host::boot_id().map_err(|e| Status::internal(e.to_string()))?;
+        let boot_id = host::boot_id().map_err(|e| refuse::host(&e))?;
         let started_at = self.started_at.into();
         let mut info = convert::server_info(&self.supervisor, boot_id, started_at);
         if caller.role() == Role::Admin {

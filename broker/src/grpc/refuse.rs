@@ -1,12 +1,11 @@
 //! Every no that a caller can get, with its status and its details. Denied, invalid, not found and
-//! internal map to one code each.
+//! internal map to one code each. `bounded` makes the statuses.
 
-use std::collections::HashMap;
-
-use job_api::ERROR_DOMAIN;
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
+use super::bounded::{self, status, with_reason};
+use crate::id::JobId;
+use crate::identity::IdentityError;
 use crate::jobs::input::InputError;
 use crate::jobs::output::OutputError;
 use crate::jobs::spec::Refusal;
@@ -15,91 +14,85 @@ use crate::jobs::{
 };
 use crate::launch::accounts::AccountError;
 use crate::launch::limits::Unenforceable;
-use crate::limits::Violation;
+use crate::limits::{Violation, Violations};
 
 /// One field that is not as it must be.
 pub(super) fn field(field: &str, fault: String) -> Status {
-    fields(vec![FieldViolation::new(field, fault)])
+    bounded::invalid([(field.to_owned(), fault)], 0)
 }
 
-fn fields(violations: Vec<FieldViolation>) -> Status {
-    let text: Vec<_> =
-        violations.iter().map(|v| format!("{}: {}", v.field, v.description)).collect();
-    let details = ErrorDetails::with_bad_request(violations);
-    Status::with_error_details(Code::InvalidArgument, text.join("; "), details)
+/// A certificate that names nobody, or none at all.
+pub(super) fn nobody(error: Option<&IdentityError>) -> Status {
+    match error {
+        Some(error) => status(Code::Unauthenticated, error),
+        None => status(Code::Unauthenticated, "no client certificate"),
+    }
 }
 
-fn with_reason(
-    code: Code,
-    reason: &str,
-    message: String,
-    metadata: HashMap<String, String>,
-) -> Status {
-    let details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata);
-    Status::with_error_details(code, message, details)
+/// The host does not tell what it should.
+pub(super) fn host(error: &std::io::Error) -> Status {
+    status(Code::Internal, error)
+}
+
+/// What tonic says of a request that does not go on.
+pub(super) fn broken_stream(error: &Status) -> Status {
+    status(error.code(), error.message())
 }
 
 /// The same for a job that is not there and for somebody else's.
-pub(super) fn no_such_job(id: &str) -> Status {
-    let details = ErrorDetails::with_resource_info("job", id, "", "");
-    Status::with_error_details(Code::NotFound, format!("there is no job {id}"), details)
+pub(super) fn no_such_job(id: JobId) -> Status {
+    let message = format_args!("there is no job {id}");
+    bounded::of_resource(Code::NotFound, "job", id.to_string(), message)
 }
 
 /// Clients go on with the next broker from where they are.
 pub(super) fn closing() -> Status {
-    Status::unavailable("the broker is being stopped or restarted; jobs go on, connect again")
+    let message = "the broker is being stopped or restarted; jobs go on, connect again";
+    status(Code::Unavailable, message)
 }
 
 pub(super) fn wish(refusal: Refusal) -> Status {
     match refusal {
         Refusal::Invalid(violations) => violated("spec.", violations),
         // As a message that is larger than the broker takes.
-        Refusal::TooLarge(fault) => Status::out_of_range(fault),
+        Refusal::TooLarge(fault) => status(Code::OutOfRange, fault),
     }
 }
 
 /// Fields of a message that lies at `path`.
-fn violated(path: &str, violations: Vec<Violation>) -> Status {
-    let violation = |v: Violation| FieldViolation::new(format!("{path}{}", v.field), v.fault);
-    fields(violations.into_iter().map(violation).collect())
+fn violated(path: &str, violations: Violations) -> Status {
+    let violation = |v: Violation| (format!("{path}{}", v.field), v.fault);
+    bounded::invalid(violations.first.into_iter().map(violation), violations.more)
 }
 
 fn unenforceable(error: &Unenforceable) -> Status {
-    let metadata = [
-        ("limit".to_owned(), error.limit.to_owned()),
-        ("controller".to_owned(), error.controller.to_owned()),
-    ];
-    let message = error.to_string();
-    with_reason(Code::FailedPrecondition, "LIMIT_UNENFORCEABLE", message, metadata.into())
+    let metadata = [("limit", error.limit.to_owned()), ("controller", error.controller.to_owned())];
+    with_reason(Code::FailedPrecondition, "LIMIT_UNENFORCEABLE", error, metadata)
 }
 
 pub(super) fn start(error: StartError) -> Status {
     let message = error.to_string();
-    let job = |job: crate::id::JobId| ("job".to_owned(), job.to_string());
+    let job = |job: JobId| ("job", job.to_string());
     match error {
         StartError::RequestReused { job: id, .. } => {
-            with_reason(Code::AlreadyExists, "REQUEST_ID_REUSED", message, [job(id)].into())
+            with_reason(Code::AlreadyExists, "REQUEST_ID_REUSED", message, [job(id)])
         }
         StartError::RequestAside { job: id, .. } => {
-            let metadata = [job(id)].into();
-            with_reason(Code::FailedPrecondition, "REQUEST_QUARANTINED", message, metadata)
+            with_reason(Code::FailedPrecondition, "REQUEST_QUARANTINED", message, [job(id)])
         }
         StartError::NameTaken { job: id, .. } => {
-            with_reason(Code::AlreadyExists, "NAME_TAKEN", message, [job(id)].into())
+            with_reason(Code::AlreadyExists, "NAME_TAKEN", message, [job(id)])
         }
-        StartError::Account(AccountError::PoolEmpty(_)) => Status::resource_exhausted(message),
-        StartError::Account(AccountError::Lookup { .. }) => Status::unavailable(message),
-        StartError::Account(_) => Status::failed_precondition(message),
+        StartError::Account(AccountError::PoolEmpty(_)) => status(Code::ResourceExhausted, message),
+        StartError::Account(AccountError::Lookup { .. }) => status(Code::Unavailable, message),
+        StartError::Account(_) => status(Code::FailedPrecondition, message),
         StartError::Unenforceable(error) => unenforceable(&error),
         StartError::NoRoom(error) => no_room(&error),
         StartError::Find(error) => find(error),
         StartError::Failed { job: id, failure } => {
-            let metadata = [
-                job(id),
-                ("step".into(), failure.step.clone()),
-                ("errno".into(), failure.errno.to_string()),
-            ];
-            with_reason(Code::FailedPrecondition, "START_FAILED", failure.message, metadata.into())
+            let errno = failure.errno.to_string();
+            let metadata = [job(id), ("step", failure.step), ("errno", errno)];
+            with_reason(Code::FailedPrecondition, "START_FAILED", failure.message, metadata)
         }
     }
 }
@@ -113,14 +106,14 @@ fn no_room(error: &NoRoom) -> Status {
         }
         NoRoom::Output { kept, max } => ("OUTPUT_QUOTA", [("kept", kept), ("max", max)]),
     };
-    let metadata = numbers.map(|(name, number)| (name.to_owned(), number.to_string()));
-    with_reason(Code::ResourceExhausted, reason, error.to_string(), metadata.into())
+    let metadata = numbers.map(|(name, number)| (name, number.to_string()));
+    with_reason(Code::ResourceExhausted, reason, error, metadata)
 }
 
 pub(super) fn find(error: FindError) -> Status {
     match error {
-        FindError::NotKnown(_) => Status::unavailable(error.to_string()),
-        FindError::Io(_) => Status::internal(error.to_string()),
+        FindError::NotKnown(_) => status(Code::Unavailable, error),
+        FindError::Io(_) => status(Code::Internal, error),
     }
 }
 
@@ -130,54 +123,53 @@ pub(super) fn update(error: UpdateError) -> Status {
         UpdateError::Invalid(violations) => violated("", violations),
         UpdateError::Unenforceable(error) => unenforceable(&error),
         UpdateError::MemoryInUse { used, asked } => {
-            let metadata =
-                [("used".to_owned(), used.to_string()), ("asked".to_owned(), asked.to_string())];
-            with_reason(Code::FailedPrecondition, "MEMORY_IN_USE", message, metadata.into())
+            let metadata = [("used", used.to_string()), ("asked", asked.to_string())];
+            with_reason(Code::FailedPrecondition, "MEMORY_IN_USE", message, metadata)
         }
-        UpdateError::Over | UpdateError::Limit(_) => Status::failed_precondition(message),
-        UpdateError::Starting | UpdateError::Unreachable(_) => Status::unavailable(message),
-        UpdateError::Record(_) => Status::internal(message),
+        UpdateError::Over | UpdateError::Limit(_) => status(Code::FailedPrecondition, message),
+        UpdateError::Starting | UpdateError::Unreachable(_) => status(Code::Unavailable, message),
+        UpdateError::Record(_) => status(Code::Internal, message),
     }
 }
 
 pub(super) fn pause(error: PauseError) -> Status {
     match error {
-        PauseError::NotRunning(_) => Status::failed_precondition(error.to_string()),
+        PauseError::NotRunning(_) => status(Code::FailedPrecondition, error),
         // Not UNAVAILABLE, which clients try again at once: that would stop the job for another 5 s.
-        PauseError::Freeze(_) | PauseError::Thaw(_) => Status::aborted(error.to_string()),
+        PauseError::Freeze(_) | PauseError::Thaw(_) => status(Code::Aborted, error),
     }
 }
 
 pub(super) fn stop(error: StopError) -> Status {
-    Status::internal(error.to_string())
+    status(Code::Internal, error)
 }
 
 pub(super) fn signal(error: SignalError) -> Status {
     match error {
-        SignalError::Over => Status::failed_precondition(error.to_string()),
-        SignalError::Unreachable(_) => Status::unavailable(error.to_string()),
+        SignalError::Over => status(Code::FailedPrecondition, error),
+        SignalError::Unreachable(_) => status(Code::Unavailable, error),
     }
 }
 
 pub(super) fn output(error: OutputError) -> Status {
     match error {
-        OutputError::PastTheEnd { .. } => Status::out_of_range(error.to_string()),
-        OutputError::Removed => Status::not_found(error.to_string()),
-        OutputError::Io(_) => Status::internal(error.to_string()),
+        OutputError::PastTheEnd { .. } => status(Code::OutOfRange, error),
+        OutputError::Removed => status(Code::NotFound, error),
+        OutputError::Io(_) => status(Code::Internal, error),
     }
 }
 
 pub(super) fn input(error: InputError) -> Status {
     match error {
-        InputError::NoStdin => Status::failed_precondition(error.to_string()),
-        InputError::Gap { .. } => Status::out_of_range(error.to_string()),
-        InputError::Unreachable(_) => Status::unavailable(error.to_string()),
+        InputError::NoStdin => status(Code::FailedPrecondition, error),
+        InputError::Gap { .. } => status(Code::OutOfRange, error),
+        InputError::Unreachable(_) => status(Code::Unavailable, error),
     }
 }
 
 pub(super) fn delete(error: DeleteError) -> Status {
     match error {
-        DeleteError::Running => Status::failed_precondition(error.to_string()),
-        DeleteError::Io(_) => Status::internal(error.to_string()),
+        DeleteError::Running => status(Code::FailedPrecondition, error),
+        DeleteError::Io(_) => status(Code::Internal, error),
     }
 }

@@ -105,7 +105,7 @@ impl Writing {
     async fn next(&mut self) -> Result<Option<InputAck>, Status> {
         let message = match self.first.take() {
             Some(first) => first,
-            None => match self.pieces.message().await? {
+            None => match self.pieces.message().await.map_err(|e| refuse::broken_stream(&e))? {
                 Some(message) => message,
                 None => return Ok(None),
             },

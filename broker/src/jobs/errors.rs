@@ -10,7 +10,7 @@ use crate::id::JobId;
 use crate::launch::SetupError;
 use crate::launch::accounts::AccountError;
 use crate::launch::limits::{LimitError, Unenforceable};
-use crate::limits::Violation;
+use crate::limits::Violations;
 use crate::store::OpenError;
 use crate::store::records;
 
@@ -142,7 +142,7 @@ pub enum UpdateError {
     Starting,
     /// Fields that break a rule.
     #[error("invalid limits")]
-    Invalid(Vec<Violation>),
+    Invalid(Violations),
     /// This host cannot.
     #[error(transparent)]
     Unenforceable(#[from] Unenforceable),

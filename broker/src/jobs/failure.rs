@@ -1,5 +1,6 @@
 //! A start that failed, in words.
 
+use job_api::echo::echo;
 use job_shim::wire::{Failed, Step};
 use nix::errno::Errno;
 
@@ -19,10 +20,10 @@ pub(super) fn failure(error: &LaunchError, record: &SpecRecord) -> Failure {
 fn explain(failed: Failed, record: &SpecRecord) -> String {
     let (spec, why) = (&record.spec, Errno::from_raw(failed.errno).desc());
     match failed.step {
-        Step::Exec => format!("cannot execute {:?}: {why}", spec.argv[0]),
+        Step::Exec => format!("cannot execute {}: {why}", echo(&spec.argv[0])),
         Step::Chdir => {
-            let (directory, account) = (&spec.working_directory, &record.account.name);
-            format!("cannot enter {directory:?} as {account}: {why}")
+            let (directory, account) = (echo(&spec.working_directory), &record.account.name);
+            format!("cannot enter {directory} as {account}: {why}")
         }
         // It does not understand its launch.
         Step::ReadLaunch if failed.errno == libc::EBADMSG => {

@@ -4,15 +4,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use job_api::echo::echo;
 use job_api::names::{check_env, check_name};
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{ByDefault, LimitTables, Limits, MAX_DURATION, Violation};
+use crate::limits::{ByDefault, LimitTables, Limits, MAX_DURATION, Violation, Violations};
 
 /// Longest single argument or environment string: the kernel's MAX_ARG_STRLEN, execve(2).
 pub const MAX_STRING: usize = 128 * 1024 - 1;
 /// Most bytes of arguments and environment together.
 pub const MAX_STRINGS: usize = 1024 * 1024;
+/// Longest path, without its NUL: PATH_MAX of limits.h.
+pub const MAX_PATH: usize = 4095;
 /// Most labels, and bytes of one label's value.
 pub const MAX_LABELS: (usize, usize) = (32, 256);
 
@@ -70,8 +73,8 @@ pub struct Defaults {
 /// Why a wish is no job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// Fields that break a rule, all of them.
-    Invalid(Vec<Violation>),
+    /// Fields that break a rule.
+    Invalid(Violations),
     /// More bytes of arguments and environment than a job may have.
     TooLarge(String),
 }
@@ -103,6 +106,7 @@ impl JobSpec {
     /// # Errors
     /// [`Refusal`]; of broken rules, all at once.
     pub fn check(wish: Wish, defaults: &Defaults) -> Result<JobSpec, Refusal> {
+        check_strings(&wish.argv, &wish.env)?; // first: what follows looks at every byte
         let mut faults = Faults::default();
         faults.argv(&wish.argv);
         for (name, value) in &wish.env {
@@ -110,7 +114,10 @@ impl JobSpec {
         }
         faults.rule("working_directory", check_directory(&wish.working_directory));
         if !wish.name.is_empty() {
-            faults.rule("name", check_name(&wish.name).map_err(|f| format!("{:?} {f}", wish.name)));
+            faults.rule(
+                "name",
+                check_name(&wish.name).map_err(|f| format!("{} {f}", echo(&wish.name))),
+            );
         }
         faults.labels(&wish.labels);
         faults.rule("stop_timeout", check_duration(wish.stop_timeout));
@@ -120,13 +127,11 @@ impl JobSpec {
         }
         let run_as = if wish.run_as.is_empty() { defaults.run_as[0].clone() } else { wish.run_as };
         if !defaults.run_as.contains(&run_as) {
-            let allowed = defaults.run_as.join(", ");
-            faults
-                .rule("run_as", Err(format!("{run_as:?} is not allowed here; allowed: {allowed}")));
+            let (asked, allowed) = (echo(&run_as), defaults.run_as.join(", "));
+            faults.rule("run_as", Err(format!("{asked} is not allowed here; allowed: {allowed}")));
         }
         let limits = faults.limits(&wish.limits, &defaults.limits);
         faults.none()?;
-        check_strings(&wish.argv, &wish.env)?;
         Ok(JobSpec {
             argv: wish.argv,
             env: wish.env,
@@ -145,12 +150,12 @@ impl JobSpec {
 }
 
 #[derive(Default)]
-struct Faults(Vec<Violation>);
+struct Faults(Violations);
 
 impl Faults {
     fn rule(&mut self, field: &'static str, verdict: Result<(), String>) {
         if let Err(fault) = verdict {
-            self.0.push(Violation { field, fault });
+            self.0.add(Violation { field, fault });
         }
     }
 
@@ -172,11 +177,11 @@ impl Faults {
             self.rule("labels", Err(format!("are {}; at most {most} are allowed", labels.len())));
         }
         for (key, value) in labels {
-            self.rule("labels", check_name(key).map_err(|f| format!("key {key:?} {f}")));
+            self.rule("labels", check_name(key).map_err(|f| format!("key {} {f}", echo(key))));
             if value.len() > longest {
                 self.rule(
                     "labels",
-                    Err(format!("value of {key:?} is longer than {longest} bytes")),
+                    Err(format!("value of {} is longer than {longest} bytes", echo(key))),
                 );
             }
         }
@@ -195,13 +200,16 @@ impl Faults {
 }
 
 fn check_directory(path: &str) -> Result<(), String> {
+    if path.len() > MAX_PATH {
+        return Err(format!("has {} bytes; at most {MAX_PATH} are allowed", path.len()));
+    }
     if path.contains('\0') {
         return Err("has a NUL byte".into());
     }
     if path.is_empty() || path.starts_with('/') {
         return Ok(());
     }
-    Err(format!("{path:?} is not an absolute path"))
+    Err(format!("{} is not an absolute path", echo(path)))
 }
 
 fn check_duration(time: Option<Duration>) -> Result<(), String> {
@@ -277,7 +285,7 @@ mod tests {
 
     fn broken_field(change: impl FnOnce(&mut Wish)) -> &'static str {
         match check(change) {
-            Err(Refusal::Invalid(violations)) => violations[0].field,
+            Err(Refusal::Invalid(violations)) => violations.first[0].field,
             other => panic!("not refused for a field: {other:?}"),
         }
     }

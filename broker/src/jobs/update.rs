@@ -19,7 +19,7 @@ use super::supervisor::Supervisor;
 use super::terms::Terms;
 use crate::authorize::Authorized;
 use crate::host;
-use crate::limits::{Knob, Limits, Violation};
+use crate::limits::{Knob, Limits, Violation, Violations};
 use crate::store::records::{self, ChangeRecord};
 
 /// What somebody wants changed.
@@ -132,8 +132,8 @@ impl Core {
     /// The limits after the change, if they are allowed.
     fn changed(&self, old: &Limits, change: &Change) -> Result<Limits, UpdateError> {
         let mut asked = change.limits.clone();
-        let mut faults = Vec::new();
-        let mut fault = |field, text: &str| faults.push(Violation { field, fault: text.into() });
+        let mut faults = Violations::default();
+        let mut fault = |field, text: &str| faults.add(Violation { field, fault: text.into() });
         if let Some(extension) = change.extension {
             let extension = u64::try_from(extension.as_millis()).unwrap_or(u64::MAX);
             match old.knob(Knob::Time) {

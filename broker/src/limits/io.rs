@@ -1,8 +1,10 @@
 //! Rates on disks, `io.max`.
 
+use job_api::echo::echo;
 use serde::{Deserialize, Serialize};
 
 use super::MAX;
+use crate::jobs::spec::MAX_PATH;
 
 /// Of 0 the kernel says ERANGE, of 1 EINVAL.
 const LEAST_RATE: u64 = 2;
@@ -75,11 +77,17 @@ impl IoRule {
             return Err("has an entry without a rate (rbps, wbps, riops, wiops)".into());
         }
         match &self.disk {
+            DiskName::Path(path) if path.len() > MAX_PATH => {
+                let length = path.len();
+                return Err(format!(
+                    "has a path of {length} bytes; at most {MAX_PATH} are allowed"
+                ));
+            }
             DiskName::Path(path) if !path.starts_with('/') || path.contains('\0') => {
-                return Err(format!("{path:?} is not an absolute path"));
+                return Err(format!("{} is not an absolute path", echo(path)));
             }
             DiskName::Device(device) if !is_device(device) => {
-                return Err(format!("{device:?} is not MAJOR:MINOR, as in 8:0"));
+                return Err(format!("{} is not MAJOR:MINOR, as in 8:0", echo(device)));
             }
             _ => {}
         }

@@ -1,5 +1,6 @@
 //! Limits of each process, getrlimit(2).
 
+use job_api::echo::echo;
 use serde::{Deserialize, Serialize};
 
 /// A limit of each process, getrlimit(2).
@@ -60,7 +61,7 @@ impl Rlimit {
     pub fn parse(name: &str) -> Result<Rlimit, String> {
         let all = || Rlimit::ALL.map(Rlimit::name).join(", ");
         let found = Rlimit::ALL.into_iter().find(|limit| limit.name() == name);
-        found.ok_or_else(|| format!("{name:?} is none of {}", all()))
+        found.ok_or_else(|| format!("{} is none of {}", echo(name), all()))
     }
 
     /// The most that the kernel takes: `fs.nr_open` for descriptors is at least this.

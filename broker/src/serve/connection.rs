@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::TryFutureExt;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -17,7 +18,7 @@ use tonic::service::Routes;
 use tower::ServiceExt;
 
 use super::tls::Tls;
-use crate::grpc::PeerResult;
+use crate::grpc::{self, PeerResult};
 use crate::identity;
 
 /// What all connections share.
@@ -93,7 +94,7 @@ impl Server {
         let routes = self.routes.clone();
         let service = tower::service_fn(move |mut request: hyper::Request<_>| {
             request.extensions_mut().insert(Arc::clone(&peer));
-            routes.clone().oneshot(request)
+            routes.clone().oneshot(request).map_ok(grpc::guard)
         });
         let connection =
             self.http.serve_connection(TokioIo::new(tls), TowerToHyperService::new(service));

@@ -110,6 +110,9 @@ async fn reload(reloader: &Reloader, status: &Status) {
     status.reloaded(outcome.as_ref().err().map(|e| e as &dyn std::error::Error));
 }
 
+/// Most bytes of a question about health or the contract: the name of something. tonic takes 4 MiB.
+const BESIDE: usize = 16 << 10;
+
 /// The contract, and beside it the standard services for health and reflection.
 async fn routes(
     supervisor: Supervisor,
@@ -126,10 +129,11 @@ async fn routes(
     };
     let v1 = reflection(tonic_reflection::server::Builder::configure()).build_v1();
     let v1alpha = reflection(tonic_reflection::server::Builder::configure()).build_v1alpha();
+    let (v1, v1alpha) = (v1.map_err(io::Error::other)?, v1alpha.map_err(io::Error::other)?);
     Ok(Routes::new(service)
-        .add_service(health)
-        .add_service(v1.map_err(io::Error::other)?)
-        .add_service(v1alpha.map_err(io::Error::other)?)
+        .add_service(health.max_decoding_message_size(BESIDE))
+        .add_service(v1.max_decoding_message_size(BESIDE))
+        .add_service(v1alpha.max_decoding_message_size(BESIDE))
         .prepare())
 }
 

@@ -1,0 +1,189 @@
+//! Makes every `tonic::Status` of the broker, none larger than [`WIRE`] once it is encoded: clients take
+//! 8 KiB of metadata by default, and whoever sends 2 MB must not be sent nine times as much. Elsewhere
+//! the constructors of `Status` are banned (`broker/clippy.toml`).
+
+#![allow(clippy::disallowed_methods, reason = "the one place that makes them")]
+
+use std::fmt::{self, Display, Write as _};
+
+use job_api::ERROR_DOMAIN;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+
+/// Most bytes of a status as headers, their names included.
+pub(super) const WIRE: usize = 4096;
+/// Of those, the message's, percent-encoded.
+const MESSAGE: usize = 640;
+/// Bytes of all violations. The details are base64 and repeat the message: those 640, these, and their
+/// framing become 3,100.
+const VIOLATIONS: usize = 1480;
+/// Violations of one status; how many more there are is told.
+const MOST_VIOLATIONS: usize = 16;
+/// Bytes of one violation's description.
+const DESCRIPTION: usize = 400;
+/// Bytes of a value in the metadata, and of the name of a resource.
+const WORD: usize = 200;
+/// Bytes of the name of a field.
+const FIELD: usize = 64;
+/// Tags and lengths of a violation.
+const FRAMING: usize = 10;
+
+/// A status without details.
+pub(super) fn status(code: Code, message: impl Display) -> Status {
+    Status::new(code, cut_encoded(message))
+}
+
+/// INVALID_ARGUMENT for these fields, and for `more` that are not told.
+pub(super) fn invalid(
+    violations: impl IntoIterator<Item = (String, String)>,
+    mut more: usize,
+) -> Status {
+    let (mut kept, mut left, mut omitted) = (Vec::new(), VIOLATIONS, None);
+    for (field, description) in violations {
+        let violation = FieldViolation::new(cut(field, FIELD), cut(description, DESCRIPTION));
+        let length = violation.field.len() + violation.description.len() + FRAMING;
+        if omitted.is_some() || kept.len() == MOST_VIOLATIONS || length > left {
+            omitted = omitted.or(Some(violation.field));
+            more += 1;
+            continue;
+        }
+        left -= length;
+        kept.push(violation);
+    }
+    if more > 0 {
+        let last = || kept.last().map(|violation| violation.field.clone());
+        let field = omitted.or_else(last).unwrap_or_default();
+        kept.push(FieldViolation::new(field, format!("and {more} more faults, not listed here")));
+    }
+    let message = cut_encoded(Listed(&kept));
+    Status::with_error_details(Code::InvalidArgument, message, ErrorDetails::with_bad_request(kept))
+}
+
+/// With an ErrorInfo: a word for programs, and few short values, no more than four.
+pub(super) fn with_reason<const N: usize>(
+    code: Code,
+    reason: &'static str,
+    message: impl Display,
+    metadata: [(&'static str, String); N],
+) -> Status {
+    const { assert!(N <= 4, "what fits beside the message") };
+    let metadata = metadata.map(|(name, value)| (name.to_owned(), cut(value, WORD)));
+    let details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata);
+    Status::with_error_details(code, cut_encoded(message), details)
+}
+
+/// With a ResourceInfo.
+pub(super) fn of_resource(code: Code, kind: &str, name: String, message: impl Display) -> Status {
+    let details = ErrorDetails::with_resource_info(kind, cut(name, WORD), "", "");
+    Status::with_error_details(code, cut_encoded(message), details)
+}
+
+/// `spec.name: must not be empty; spec.argv: ...`
+struct Listed<'a>(&'a [FieldViolation]);
+
+impl Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, violation) in self.0.iter().enumerate() {
+            let between = if at == 0 { "" } else { "; " };
+            write!(f, "{between}{}: {}", violation.field, violation.description)?;
+        }
+        Ok(())
+    }
+}
+
+fn cut(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        let mut end = most - '…'.len_utf8();
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
+/// A message of at most [`MESSAGE`] bytes on the wire. What does not fit is not even formatted.
+fn cut_encoded(message: impl Display) -> String {
+    let mut cut = Cut { text: String::new(), left: MESSAGE - encoded('…') };
+    if write!(cut, "{message}").is_err() {
+        cut.text.push('…');
+    }
+    cut.text
+}
+
+struct Cut {
+    text: String,
+    left: usize,
+}
+
+impl fmt::Write for Cut {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            self.left = self.left.checked_sub(encoded(c)).ok_or(fmt::Error)?;
+            self.text.push(c);
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of a character in `grpc-message`, which is percent-encoded; tonic escapes less than this.
+fn encoded(c: char) -> usize {
+    if c.is_ascii_alphanumeric() { 1 } else { 3 * c.len_utf8() }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Bytes of a status on the wire, with the 32 that HTTP/2 counts for each header (RFC 9113, 6.5.2).
+    pub(in crate::grpc) fn wire(status: &Status) -> usize {
+        let headers = status.clone().into_http::<()>().into_parts().0.headers;
+        headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
+    }
+
+    const HOSTILE: [&str; 4] = ["\x1b", "ä", "x", "\""];
+
+    #[test]
+    fn no_status_is_larger_than_a_client_takes_whatever_is_in_it() {
+        for piece in HOSTILE {
+            for length in [0, 1, 199, 200, 201, 100_000] {
+                let long = piece.repeat(length);
+                let all = [
+                    status(Code::Internal, &long),
+                    invalid((0..100).map(|_| (long.clone(), long.clone())), 7),
+                    invalid([(long.clone(), String::new())], 0),
+                    with_reason(
+                        Code::Aborted,
+                        "R",
+                        &long,
+                        ["a", "b", "c", "d"].map(|name| (name, long.clone())),
+                    ),
+                    of_resource(Code::NotFound, "job", long.clone(), &long),
+                ];
+                for status in all {
+                    let wire = wire(&status);
+                    assert!(wire < WIRE, "{wire} bytes: {piece:?} {length} {:?}", status.code());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sixteen_violations_are_told_and_the_number_of_the_rest() {
+        let fault = |n: usize| ("spec.labels".to_owned(), format!("key \"a {n}\" has ' '"));
+        let status = invalid((0..60).map(fault), 3);
+        let told = status.get_details_bad_request().unwrap().field_violations;
+        assert_eq!(told.len(), 17);
+        assert_eq!(told[15].description, "key \"a 15\" has ' '");
+        assert_eq!(told[16].description, "and 47 more faults, not listed here");
+        assert_eq!(told[16].field, "spec.labels");
+    }
+
+    #[test]
+    fn what_fits_is_not_touched() {
+        assert_eq!(status(Code::Internal, "cannot read ä").message(), "cannot read ä");
+        let one = invalid([("id".into(), "must be set".into())], 0);
+        assert_eq!(one.message(), "id: must be set");
+    }
+}
