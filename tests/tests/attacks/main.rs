@@ -5,3 +5,4 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod nothing;
+mod requests;

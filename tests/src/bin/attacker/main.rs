@@ -16,6 +16,7 @@ async fn main() {
     let (peer, args) = (Peer::of_environment(), Args::parse(words));
     let seen = match name.as_str() {
         "refusals" => requests::refusals(&peer, &args).await,
+        "jobs" => requests::jobs(&peer, &args).await,
         "states" => requests::states(&peer, &args).await,
         _ => panic!("there is no attack {name}"),
     };

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use h2::client::Builder;
+use job_api::v1::job::State;
 use job_api::v1::{GetJobRequest, JobSpec, ListJobsRequest, StartJobRequest, StreamOutputRequest};
+use job_tests::api;
 use job_tests::attack::{Args, Peer, raw};
 use serde_json::{Value, json};
 
@@ -31,9 +33,18 @@ pub(crate) async fn refusals(peer: &Peer, args: &Args) -> Value {
     at_once(peer, args.number("calls"), &requests).await
 }
 
-/// `calls` of ListJobs with `states` states.
+/// Starts `jobs` jobs that end at once: what other attacks make use of.
+pub(crate) async fn jobs(peer: &Peer, args: &Args) -> Value {
+    let mut client = peer.client().await.expect("a connection");
+    for _ in 0..args.number("jobs") {
+        api::start(&mut client, api::spec(&["true"])).await;
+    }
+    Value::Null
+}
+
+/// `calls` of ListJobs with `states` states, none of them that of a job that ended by itself.
 pub(crate) async fn states(peer: &Peer, args: &Args) -> Value {
-    let states = (0..args.number("states")).map(|_| 2).collect();
+    let states = vec![State::Lost.into(); args.number("states")];
     let request = ListJobsRequest { states, ..Default::default() };
     at_once(peer, args.number("calls"), &[("ListJobs", raw::envelope(&request))]).await
 }

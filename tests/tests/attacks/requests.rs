@@ -1,0 +1,22 @@
+//! Requests that are small for who sends them and were large for who answers.
+
+use job_tests::Env;
+use job_tests::attack::{self, Attack, Attacker, form};
+
+/// Of all that a status says, as HTTP/2 counts it: clients take 8 KiB by default.
+const STATUS: u64 = 4096;
+
+#[test]
+fn refusals_do_not_repeat_the_input() {
+    let env = Env::start();
+    // The requests themselves are 200 MB, as long as so many may be in flight.
+    let attack = Attack::new("item 1, row 36: refusals of texts of 2 MB").peak_mib(280);
+    let calls = form(100, 1_000);
+    let verdict = attack::measure(&env, &attack, || {
+        let calls = format!("calls={calls}");
+        Attacker::start(&env, "mallory", "refusals", &[&calls, "bytes=2000000"]).finish()
+    });
+    assert_eq!(verdict.seen["broken"], 0, "{}", verdict.seen);
+    assert!(verdict.seen["largest_metadata"].as_u64().unwrap() < STATUS, "{}", verdict.seen);
+    verdict.assert();
+}
