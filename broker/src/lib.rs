@@ -15,6 +15,7 @@ mod host;
 mod id;
 pub mod identity;
 pub mod jobs;
+mod journal;
 pub mod launch;
 pub mod limits;
 mod quota;

@@ -23,6 +23,7 @@ use super::process;
 use super::recover;
 use super::state::{Snapshot, Totals};
 use crate::host;
+use crate::journal::AUDIT;
 use crate::launch::LaunchError;
 use crate::store::records::{self, FORMAT, FinalRecord};
 use crate::store::repair;
@@ -143,12 +144,14 @@ fn report(job: &Job) {
             let exit_code = libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status));
             let signal = libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status));
             let (cause, by) = (exited.cause, Some(&exited.by).filter(|by| !by.is_empty()));
-            tracing::info!(job = %id, %owner, ?cause, exit_code, signal, by, "ended");
+            tracing::info!(target: AUDIT, job = %id, %owner, ?cause, exit_code, signal, by, "ended");
         }
         (None, Some(failure)) => {
-            tracing::info!(job = %id, %owner, state = ?known.state, "ended: {failure}");
+            tracing::info!(target: AUDIT, job = %id, %owner, state = ?known.state, "ended: {failure}");
         }
-        (None, None) => tracing::info!(job = %id, %owner, state = ?known.state, "ended"),
+        (None, None) => {
+            tracing::info!(target: AUDIT, job = %id, %owner, state = ?known.state, "ended")
+        }
     }
 }
 

@@ -28,6 +28,7 @@ use crate::config;
 use crate::host;
 use crate::id::JobId;
 use crate::identity::Identity;
+use crate::journal::{AUDIT, Argv};
 use crate::launch::accounts::{self, AccountError, Lease};
 use crate::launch::limits::{Found, Plan, Unenforceable};
 use crate::launch::{Launched, places};
@@ -162,7 +163,8 @@ impl Core {
 
     fn launch(&self, job: &Arc<Job>, record: &SpecRecord) {
         crash::at(Point::JobRegistered);
-        tracing::info!(job = %job.id(), owner = %job.owner(), argv = ?record.spec.argv, "start");
+        let argv = Argv(&record.spec.argv);
+        tracing::info!(target: AUDIT, job = %job.id(), owner = %job.owner(), %argv, "start");
         match self.ground.launcher.launch(&self.ground.state, record) {
             Ok(launched) => self.attend(job, launched),
             Err(error) => self.give_up(job, failure(&error, record)),
@@ -193,7 +195,7 @@ impl Core {
     }
 
     fn give_up(&self, job: &Arc<Job>, failure: Failure) {
-        tracing::info!(job = %job.id(), "start failed: {failure}");
+        tracing::info!(target: AUDIT, job = %job.id(), "start failed: {failure}");
         let mut known = job.snapshot();
         if let Err(impossible) = known.apply(Event::StartFailed(failure), host::now_ns()) {
             tracing::error!(job = %job.id(), "{impossible}");

@@ -15,6 +15,7 @@ use super::job::Job;
 use super::state::{Event, State};
 use super::supervisor::Supervisor;
 use crate::authorize::Authorized;
+use crate::journal::AUDIT;
 
 /// How long a shim has to say why it has let a job go on that was about to stand still.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -59,7 +60,7 @@ impl Core {
             State::Running => {}
             other => return Err(PauseError::NotRunning(other.name())),
         }
-        tracing::info!(job = %job.id(), by, "pause");
+        tracing::info!(target: AUDIT, job = %job.id(), by, "pause");
         let frozen = self.freeze(job, true).await;
         if frozen.is_ok() && job.try_apply(Event::Paused).is_ok() {
             return Ok(());
@@ -84,7 +85,7 @@ impl Core {
         if !matches!(job.snapshot().state, State::Paused | State::Stopping) {
             return Ok(());
         }
-        tracing::info!(job = %job.id(), by, "resume");
+        tracing::info!(target: AUDIT, job = %job.id(), by, "resume");
         self.freeze(job, false).await.map_err(PauseError::Thaw)?;
         let _ = job.try_apply(Event::Resumed); // unless it is being stopped
         Ok(())

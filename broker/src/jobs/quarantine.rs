@@ -17,6 +17,7 @@ use super::ground::Ground;
 use super::leftovers;
 use super::process;
 use crate::id::JobId;
+use crate::journal::AUDIT;
 use crate::launch::accounts::Lease;
 use crate::launch::cgroup::Leaf;
 use crate::store::damage;
@@ -144,7 +145,7 @@ fn move_away(
         leftovers::clear(ground, id, lease);
     }
     match ground.state.quarantine(id, reason, request) {
-        Ok(()) => tracing::error!(job = %id, "moved into quarantine: {reason}"),
+        Ok(()) => tracing::error!(target: AUDIT, job = %id, "moved into quarantine: {reason}"),
         Err(e) => {
             tracing::error!(job = %id, "cannot be moved into quarantine ({e}): {reason}");
             ground.leave(id.to_string(), format!("{reason}; it cannot be moved away: {e}"));

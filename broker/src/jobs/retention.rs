@@ -18,6 +18,7 @@ use super::table::Table;
 use crate::config::{Floor, Retention};
 use crate::host;
 use crate::id::JobId;
+use crate::journal::AUDIT;
 use crate::store::log;
 
 /// Jobs that are removed in one go, on a thread that may block.
@@ -151,7 +152,7 @@ impl Core {
         let excess = excess(&self.ground.table(), &self.retention(), last, host::now_ns(), ROUND);
         for (id, rule) in &excess {
             match past::remove(&self.ground, *id) {
-                Ok(true) => tracing::info!(job = %id, %rule, "removed"),
+                Ok(true) => tracing::info!(target: AUDIT, job = %id, %rule, "removed"),
                 Ok(false) => {}
                 Err(e) => tracing::error!(job = %id, %rule, "cannot be removed: {e}"),
             }

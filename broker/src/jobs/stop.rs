@@ -24,6 +24,7 @@ use super::link::Unreachable;
 use super::state::Snapshot;
 use super::supervisor::Supervisor;
 use crate::authorize::{Authorized, Role};
+use crate::journal::AUDIT;
 use crate::store::records::{self, FORMAT, StopRecord};
 
 impl Supervisor {
@@ -56,7 +57,7 @@ impl Supervisor {
             return Err(SignalError::Over);
         }
         let (source, by) = (source(caller.role()), caller.identity().to_string());
-        tracing::info!(job = %job.id(), by, number, "signal");
+        tracing::info!(target: AUDIT, job = %job.id(), by, number, "signal");
         match job.hand_over(&ToShim::Signal(Signal { number, source, by })) {
             Err(Unreachable) if job.is_over_after_all().await => Err(SignalError::Over),
             handed_over => Ok(handed_over?),
@@ -71,7 +72,7 @@ impl Core {
         if job.snapshot().state.is_over() {
             return true;
         }
-        tracing::info!(job = %job.id(), by = asked.by, "stop asked");
+        tracing::info!(target: AUDIT, job = %job.id(), by = asked.by, "stop asked");
         let grace = asked.left();
         job.ask_stop(asked.clone());
         let told = job.tell(&asked.message()).is_ok(); // one that is unreachable now is told when it is not

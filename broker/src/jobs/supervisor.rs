@@ -25,6 +25,7 @@ use crate::authorize::{Authorized, Caller};
 use crate::config;
 use crate::host;
 use crate::id::JobId;
+use crate::journal::AUDIT;
 use crate::launch::accounts::{self, Pool};
 use crate::launch::{Launcher, SetupError};
 use crate::limits::LimitTables;
@@ -275,7 +276,7 @@ impl Supervisor {
             return Err(DeleteError::Running);
         }
         let by = caller.identity();
-        tracing::info!(job = %job.id(), owner = %job.owner(), %by, "delete");
+        tracing::info!(target: AUDIT, job = %job.id(), owner = %job.owner(), %by, "delete");
         // The last record is being written: a moment, and not longer than the disk takes.
         let _ = job.watch_settled().wait_for(|settled| *settled).await;
         let (ground, id) = (Arc::clone(&self.core.ground), job.id());

@@ -19,6 +19,7 @@ use super::supervisor::Supervisor;
 use super::terms::Terms;
 use crate::authorize::Authorized;
 use crate::host;
+use crate::journal::AUDIT;
 use crate::limits::{Knob, Limits, Violation, Violations};
 use crate::store::records::{self, ChangeRecord};
 
@@ -186,7 +187,7 @@ impl Core {
         crash::at(Point::ChangeMade);
         for change in new.changes_since(old) {
             let ChangeRecord { by, name, from, to, .. } = change;
-            tracing::info!(job = %job.id(), by, name, from, to, "limit changed");
+            tracing::info!(target: AUDIT, job = %job.id(), by, name, from, to, "limit changed");
         }
         Ok(())
     }

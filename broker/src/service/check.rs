@@ -7,9 +7,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::certificates::{self, Findings};
-use super::journal;
 use crate::config::{self, Config};
 use crate::identity::Identity;
+use crate::journal;
 use crate::launch::accounts;
 
 /// Prints what was found on standard error, and the result. 0: a broker could run with it, and be

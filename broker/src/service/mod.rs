@@ -3,24 +3,22 @@
 mod certificates;
 mod check;
 mod drain;
-mod journal;
 mod preflight;
 mod reload;
 mod serving;
 mod settings;
 mod status;
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
 use crate::jobs::SupervisorError;
+use crate::journal::{self, Journal};
 use crate::systemd::notify::one_line;
-use journal::Journal;
 use settings::SettingsError;
 
 /// Runs commands for remote users who are not trusted with a shell. Runs as root, usually as a
@@ -87,19 +85,14 @@ pub fn command() -> clap::Command {
 /// configuration or certificates are at fault, 2 for a wrong command line.
 pub fn run() -> ExitCode {
     let Arguments { config, command } = Arguments::parse();
-    let filter = EnvFilter::try_from_env("JOB_BROKER_LOG").unwrap_or_else(|_| "info".into());
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        // A line that cannot be written is lost. Else tracing says so with eprintln!, which panics
-        // where that cannot be written either (a journal that has gone, a full disk).
-        .log_internal_errors(false)
-        .with_ansi(io::stderr().is_terminal());
-    if journal::is_reader() {
-        log.with_ansi(false).event_format(Journal).init();
-    } else {
-        log.init();
-    }
+    crate::sys::keep_freed_memory(); // while there is no other thread
+    let log = match Journal::start() {
+        Ok(log) => log,
+        Err(e) => {
+            journal::error(format_args!("cannot write a log: {e}"));
+            return ExitCode::FAILURE;
+        }
+    };
     let ended = match command {
         Some(Command::CheckConfig) => return check::run(&config),
         Some(Command::Preflight) => preflight::run(&config),
@@ -109,7 +102,7 @@ pub fn run() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            journal::error(one_line(&error));
+            log.last_word(one_line(&error));
             match error {
                 ServiceError::Settings(_) => ExitCode::from(BAD_CONFIG),
                 _ => ExitCode::FAILURE,

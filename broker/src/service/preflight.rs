@@ -7,10 +7,10 @@ use std::path::Path;
 use job_shim::codec::VERSION;
 
 use super::ServiceError;
-use super::journal;
 use super::settings::Settings;
 use crate::id::JobId;
 use crate::jobs::preflight::{self, Prospect};
+use crate::journal;
 
 /// Prints what would become of the jobs; an error if this broker could not start, or not take all of
 /// them over.

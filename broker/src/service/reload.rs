@@ -8,6 +8,7 @@ use super::settings::{Settings, SettingsError, fixed_differences};
 use crate::authorize::Policy;
 use crate::config::Config;
 use crate::jobs::Supervisor;
+use crate::journal::AUDIT;
 use crate::serve::tls::Tls;
 
 /// What can change while the broker runs, and those who are told.
@@ -53,7 +54,7 @@ impl Reloader {
         self.supervisor.set_retention(config.retention);
         self.policy.send_replace(policy);
         self.tls.send_replace(tls);
-        tracing::info!(admins = config.admins.len(), "reloaded");
+        tracing::info!(target: AUDIT, admins = config.admins.len(), "reloaded");
         Ok(())
     }
 }

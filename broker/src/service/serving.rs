@@ -17,6 +17,7 @@ use super::settings::Settings;
 use super::status::Status;
 use crate::authorize::Policy;
 use crate::jobs::Supervisor;
+use crate::journal::AUDIT;
 use crate::systemd::notify::{Notifier, one_line};
 use crate::systemd::sockets;
 use crate::{grpc, serve};
@@ -39,7 +40,6 @@ fn start(file: PathBuf, notifier: Notifier) -> Result<(), ServiceError> {
     let passed = sockets::listener().map_err(ServiceError::Passed)?;
     raise_descriptor_limit();
     warn_of_missing_capability();
-    crate::sys::keep_freed_memory();
     // One thread for the jobs; connections have their own, see `serve`.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(serve_until_signal(file, settings, passed, notifier));
@@ -70,7 +70,7 @@ async fn serve_until_signal(
     let serving = serve::serve(listener, reloader.tls.subscribe(), routes, closing);
     let mut serving = std::pin::pin!(serving);
     let mut telling = std::pin::pin!(status.keep_telling());
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), %addr, "ready");
+    tracing::info!(target: AUDIT, version = env!("CARGO_PKG_VERSION"), %addr, "ready");
     status.ready();
     let name = loop {
         tokio::select! {
@@ -81,7 +81,7 @@ async fn serve_until_signal(
             _ = interrupt.recv() => break "SIGINT",
         }
     };
-    tracing::info!("{name}: ending; jobs go on");
+    tracing::info!(target: AUDIT, "{name}: ending; jobs go on");
     status.stopping();
     close.send_replace(true);
     serving.await?;

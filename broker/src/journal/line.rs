@@ -1,0 +1,153 @@
+//! One line of the log, whoever chose its words: short, and without a character that its reader, be it
+//! the journal or a terminal, would take for more than text.
+
+use std::fmt::{self, Debug, Display, Write};
+
+use aws_lc_rs::digest::{Context, SHA256};
+use tracing::field::{Field, Visit};
+
+/// The longest line, with its newline: far below the 48 KiB at which journald splits one, and reads
+/// `<N>` at the beginning of the rest as a priority.
+pub(super) const LONGEST: usize = 1024;
+/// The most of a message, and of the value of a field, so that one of them leaves room for the others.
+const LONGEST_VALUE: usize = 512;
+/// How much of the arguments a start shows; with length and digest they are a value.
+const LONGEST_ARGV: usize = 384;
+/// Takes the place of the rest.
+const CUT: &str = "…";
+
+/// Control characters (C0, DEL, C1), what else ends a line, and what turns the direction of the text.
+fn is_dangerous(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Text as it is escaped and cut: takes `room` bytes, and fails for more, so that nobody goes on to
+/// format what is not shown.
+pub(super) struct Escaped<'a> {
+    text: &'a mut String,
+    room: usize,
+}
+
+impl<'a> Escaped<'a> {
+    /// At the end of `text`, `room` bytes at most.
+    pub(super) fn new(text: &'a mut String, room: usize) -> Escaped<'a> {
+        Escaped { text, room: room.saturating_sub(CUT.len()) }
+    }
+
+    fn push(&mut self, piece: &str) -> fmt::Result {
+        if piece.len() > self.room {
+            self.room = 0;
+            self.text.push_str(CUT);
+            return Err(fmt::Error);
+        }
+        self.room -= piece.len();
+        self.text.push_str(piece);
+        Ok(())
+    }
+}
+
+impl Write for Escaped<'_> {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        s.chars().try_for_each(|c| self.write_char(c))
+    }
+
+    fn write_char(&mut self, c: char) -> fmt::Result {
+        if is_dangerous(c) {
+            return self.push(&c.escape_default().to_string());
+        }
+        self.push(c.encode_utf8(&mut [0; 4]))
+    }
+}
+
+/// Message and fields of an event, `message field=value`.
+#[derive(Default)]
+pub(super) struct Words {
+    message: String,
+    fields: String,
+}
+
+impl Words {
+    /// At most `room` bytes of them.
+    pub(super) fn into_text(self, room: usize) -> String {
+        let mut text = self.message;
+        let left = room.saturating_sub(text.len());
+        let _ = Escaped::new(&mut text, left).write_str(&self.fields); // an error says that it is cut
+        text
+    }
+}
+
+impl Visit for Words {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        let text = if field.name() == "message" {
+            &mut self.message
+        } else {
+            let _ = write!(self.fields, " {}=", field.name());
+            &mut self.fields
+        };
+        let _ = write!(Escaped::new(text, LONGEST_VALUE), "{value:?}"); // an error says that it is cut
+    }
+}
+
+/// The arguments of a job for the log: all of them if they are short, else their beginning, how many
+/// bytes they are, each with the NUL that ends it, and the SHA-256 of these bytes, which is that of
+/// `/proc/PID/cmdline`.
+pub(crate) struct Argv<'a>(pub(crate) &'a [String]);
+
+impl Display for Argv<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = String::new();
+        let is_cut = write!(Escaped::new(&mut shown, LONGEST_ARGV), "{:?}", self.0).is_err();
+        f.write_str(&shown)?;
+        if !is_cut {
+            return Ok(());
+        }
+        let mut digest = Context::new(&SHA256);
+        for argument in self.0 {
+            digest.update(argument.as_bytes());
+            digest.update(&[0]);
+        }
+        let length: usize = self.0.iter().map(|argument| argument.len() + 1).sum();
+        write!(f, " ({length} bytes, sha256 ")?;
+        digest.finish().as_ref().iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        f.write_char(')')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn escaped(text: &str, room: usize) -> String {
+        let mut out = String::new();
+        let _ = Escaped::new(&mut out, room).write_str(text);
+        out
+    }
+
+    #[test]
+    fn what_would_end_a_line_or_turn_it_is_escaped_and_the_rest_is_not() {
+        assert_eq!(escaped("a\n<0>b\r\u{1b}[2J\u{9b}\u{2028}\u{202e}", 100), {
+            r"a\n<0>b\r\u{1b}[2J\u{9b}\u{2028}\u{202e}"
+        });
+        assert_eq!(escaped("grün \"x\" \\n", 100), "grün \"x\" \\n");
+    }
+
+    #[test]
+    fn what_is_longer_is_cut_between_characters_and_marked() {
+        assert_eq!(escaped("ääää", 8), "ää…");
+        assert_eq!(escaped("a\n\n\n", 8), r"a\n\n…");
+        assert!(escaped(&"\u{1b}".repeat(2 << 20), 512).len() <= 512);
+    }
+
+    #[test]
+    fn short_arguments_are_shown_whole_and_long_ones_with_length_and_digest() {
+        let argv = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
+        assert_eq!(Argv(&argv(&["echo", "a\n<0>b"])).to_string(), r#"["echo", "a\n<0>b"]"#);
+        let long = Argv(&argv(&["echo", &"\n".repeat(500_000)])).to_string();
+        // printf 'echo\0' and 500,000 newlines and a NUL, through sha256sum
+        let digest = "7bd640e2b881728e0dce9691e0feca28b97d03722dd6b58618927a3f6c38d767";
+        assert!(long.starts_with(r#"["echo", "\n\n"#), "{long}");
+        assert!(long.ends_with(&format!("… (500006 bytes, sha256 {digest})")), "{long}");
+        assert!(long.len() <= LONGEST_VALUE, "{}", long.len());
+    }
+}

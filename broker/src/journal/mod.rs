@@ -1,0 +1,238 @@
+//! The log: what is said with `tracing` becomes short, harmless lines on standard error, in the form of
+//! systemd's journal where that reads them. Nobody waits for it, and nobody can flood it: see [`queue`]
+//! and [`flow`].
+
+mod flow;
+mod line;
+mod queue;
+
+use std::fmt::{Display, Write as _};
+use std::io::{self, Write as _};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::stat::fstat;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+pub(crate) use line::Argv;
+use line::{Escaped, LONGEST, Words};
+use queue::{Purpose, Queue};
+
+/// The target of events that say who has done what: with a job, or with the broker. They are neither
+/// bounded in their number nor left out for others.
+pub(crate) const AUDIT: &str = "job_broker::audit";
+
+/// How long the end of the program waits for whoever reads its log.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// The form of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// `<4>words field=value`, where the number is the priority of syslog(3), see sd-daemon(3): so
+    /// `journalctl -p warning` finds what matters. Time and program the journal has by itself.
+    Journal,
+    /// With time, level and module in front.
+    Plain,
+}
+
+impl Form {
+    /// Of the standard error of this process. That the variable is there does not say that it is the
+    /// journal: it is inherited by whatever a service starts, and means the file that it names,
+    /// systemd.exec(5).
+    fn of_stderr() -> Form {
+        let named = std::env::var("JOURNAL_STREAM");
+        match named.is_ok_and(|named| is_named(io::stderr(), &named)) {
+            true => Form::Journal,
+            false => Form::Plain,
+        }
+    }
+
+    /// The whole line, with its newline; `text` is escaped and is cut once more where it has to be.
+    fn line(self, level: Level, target: &str, text: &str) -> String {
+        let mut line = String::with_capacity(text.len().min(LONGEST) + 64);
+        // Writing to a string fails for nothing.
+        let _ = match self {
+            Form::Journal => line.write_str(priority(level)),
+            Form::Plain => SystemTime
+                .format_time(&mut Writer::new(&mut line))
+                .and_then(|()| write!(line, " {level:>5} {target}: ")),
+        };
+        let room = LONGEST - 1 - line.len().min(LONGEST - 1);
+        let _ = Escaped::new(&mut line, room).write_str(text); // an error says that it is cut
+        line.push('\n');
+        line
+    }
+}
+
+fn priority(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "<3>",
+        Level::WARN => "<4>",
+        Level::INFO => "<6>",
+        _ => "<7>",
+    }
+}
+
+/// Whether this is the file that has that `DEVICE:INODE`, both in decimal.
+fn is_named(file: impl AsFd, named: &str) -> bool {
+    fstat(file).is_ok_and(|found| named == format!("{}:{}", found.st_dev, found.st_ino))
+}
+
+/// What is not logged but said: by a command, which may run under systemd, too.
+pub(crate) fn error(what: impl Display) {
+    say(error_line(Form::of_stderr(), &what));
+}
+
+/// The same for what is no error.
+pub(crate) fn warning(what: impl Display) {
+    say(match Form::of_stderr() {
+        Form::Journal => Form::Journal.line(Level::WARN, "", &what.to_string()),
+        Form::Plain => format!("job-broker: warning: {what}\n"),
+    });
+}
+
+fn error_line(form: Form, what: &impl Display) -> String {
+    match form {
+        Form::Journal => form.line(Level::ERROR, "", &what.to_string()),
+        Form::Plain => format!("job-broker: {what}\n"),
+    }
+}
+
+/// Where standard error takes nothing (a journal that has gone, a full disk), nobody hears it.
+/// `eprintln!` would panic, and the exit status, which is the answer, be another.
+fn say(line: String) {
+    let _ = io::stderr().write_all(line.as_bytes());
+}
+
+/// The log of this process, from now on. Dropped, it waits a moment until all is written.
+pub(crate) struct Journal {
+    form: Form,
+    queue: Arc<Queue>,
+}
+
+impl Journal {
+    /// Takes over what is said with `tracing`, as far as `$JOB_BROKER_LOG` lets it, and what a panic
+    /// says, for which nobody waits either.
+    ///
+    /// # Errors
+    /// There is no thread for it.
+    pub(crate) fn start() -> io::Result<Journal> {
+        let form = Form::of_stderr();
+        let queue = Queue::start(form, io::stderr())?;
+        let filter = EnvFilter::try_from_env("JOB_BROKER_LOG").unwrap_or_else(|_| "info".into());
+        let lines = Lines { form, queue: Arc::clone(&queue) };
+        tracing_subscriber::registry().with(filter).with(lines).init();
+        let panicked = Arc::clone(&queue);
+        std::panic::set_hook(Box::new(move |panic| {
+            let line = form.line(Level::ERROR, module_path!(), &panic.to_string());
+            panicked.push(Purpose::Audit, line);
+        }));
+        Ok(Journal { form, queue })
+    }
+
+    /// Why the program ends.
+    pub(crate) fn last_word(&self, error: impl Display) {
+        self.queue.push(Purpose::Audit, error_line(self.form, &error));
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.queue.flush(LAST_WORDS);
+    }
+}
+
+/// Makes lines of events.
+struct Lines {
+    form: Form,
+    queue: Arc<Queue>,
+}
+
+impl<S: Subscriber> Layer<S> for Lines {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let metadata = event.metadata();
+        let mut words = Words::default();
+        event.record(&mut words);
+        let text = words.into_text(LONGEST);
+        if metadata.target() == AUDIT {
+            let line = self.form.line(*metadata.level(), metadata.target(), &text);
+            self.queue.push(Purpose::Audit, line);
+        } else {
+            self.queue.report(metadata.name(), *metadata.level(), metadata.target(), &text);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{PipeReader, Read};
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    /// What is written of what `say` says.
+    fn written(form: Form, say: impl FnOnce()) -> String {
+        let (mut reader, writer): (PipeReader, _) = io::pipe().unwrap();
+        let copy = writer.try_clone().unwrap();
+        let queue = Queue::start(form, copy).unwrap();
+        let lines = Lines { form, queue: Arc::clone(&queue) };
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), say);
+        queue.flush(Duration::from_secs(60));
+        let mut said = vec![0; 64 * 1024];
+        let length = reader.read(&mut said).unwrap();
+        String::from_utf8(said[..length].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_line_is_its_priority_its_words_and_its_fields() {
+        let said = written(Form::Journal, || {
+            tracing::warn!(job = 7, name = "a b", "its shim does not answer");
+            tracing::info!("ready");
+        });
+        assert_eq!(said, "<4>its shim does not answer job=7 name=\"a b\"\n<6>ready\n");
+    }
+
+    #[test]
+    fn elsewhere_it_begins_with_time_level_and_module() {
+        let said = written(Form::Plain, || tracing::info!(addr = %"[::1]:1", "ready"));
+        let (time, rest) = said.split_once(' ').unwrap();
+        assert!(time.ends_with('Z') && time.contains('T'), "{said}");
+        assert_eq!(rest, " INFO job_broker::journal::tests: ready addr=[::1]:1\n");
+    }
+
+    #[test]
+    fn whatever_somebody_chose_is_one_short_line_without_a_priority_of_its_own() {
+        let chosen = "\n<0>kernel panic\r\u{1b}[2J\u{2028}".repeat(50_000);
+        let argv = vec!["echo".to_owned(), chosen.clone()];
+        for form in [Form::Journal, Form::Plain] {
+            let said = written(form, || {
+                tracing::info!(target: AUDIT, owner = %"somebody", argv = %Argv(&argv), "start");
+                tracing::error!(%chosen, job = 7, "it fails: {chosen}");
+                tracing::error!(chosen, "as a string");
+            });
+            assert_eq!(said.lines().count(), 3, "{said}");
+            for line in said.split_inclusive('\n') {
+                assert!(line.len() <= LONGEST, "{} {line}", line.len());
+                assert!(!line.trim_end_matches('\n').contains(char::is_control), "{line}");
+                assert!(!line.starts_with("<0>"), "{line}");
+            }
+            assert!(said.contains("1200006 bytes, sha256 "), "{said}");
+        }
+    }
+
+    #[test]
+    fn the_journal_is_known_by_its_device_and_inode() {
+        let [journal, other] = [(); 2].map(|()| tempfile::tempfile().unwrap());
+        let found = journal.metadata().unwrap();
+        let named = format!("{}:{}", found.dev(), found.ino());
+        assert!(is_named(&journal, &named));
+        assert!(!is_named(&other, &named));
+        assert!(!is_named(&journal, ""));
+    }
+}

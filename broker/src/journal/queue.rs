@@ -1,0 +1,358 @@
+//! Lines on their way to standard error. Nobody waits here: there is a thread that writes, and room for
+//! so many bytes; what finds no room is left out, and a line in its place says how many are.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tracing::Level;
+
+use super::Form;
+use super::flow::Flow;
+
+/// What a line is kept for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// What the broker meets with. 256 KiB of these may wait, some 1,500 lines.
+    Report,
+    /// Who has done what: no rate bounds these lines, and 4 MiB of them may wait, some 20,000. They
+    /// are left out after that: a log that is never read must not stop the jobs or eat the memory.
+    Audit,
+}
+
+/// Lines of one purpose.
+#[derive(Debug)]
+struct Lane {
+    room: usize,
+    waiting: usize,
+    left_out: u64,
+}
+
+impl Lane {
+    fn new(room: usize) -> Lane {
+        Lane { room, waiting: 0, left_out: 0 }
+    }
+
+    /// Once it was full, half of it has to be written first: else lines and notices took turns.
+    fn takes(&self, length: usize) -> bool {
+        match self.left_out {
+            0 => self.waiting + length <= self.room,
+            _ => self.waiting <= self.room / 2,
+        }
+    }
+}
+
+enum Entry {
+    Line(String),
+    /// In the place of so many lines.
+    Gap(u64),
+}
+
+struct State {
+    entries: VecDeque<(Purpose, Entry)>,
+    reports: Lane,
+    audit: Lane,
+    flow: Flow,
+    /// The thread holds an entry.
+    is_writing: bool,
+    /// The last line could not be written.
+    has_failed: bool,
+    /// What is counted is told now: the program ends.
+    is_closing: bool,
+}
+
+impl State {
+    fn lane(&mut self, purpose: Purpose) -> &mut Lane {
+        match purpose {
+            Purpose::Report => &mut self.reports,
+            Purpose::Audit => &mut self.audit,
+        }
+    }
+
+    fn push(&mut self, purpose: Purpose, line: String) {
+        let lane = self.lane(purpose);
+        if !lane.takes(line.len()) {
+            lane.left_out += 1;
+            return;
+        }
+        lane.waiting += line.len();
+        self.push_gap(purpose);
+        self.entries.push_back((purpose, Entry::Line(line)));
+    }
+
+    fn push_gap(&mut self, purpose: Purpose) {
+        let count = std::mem::take(&mut self.lane(purpose).left_out);
+        if count > 0 {
+            self.entries.push_back((purpose, Entry::Gap(count)));
+        }
+    }
+
+    /// Says what was left out, where nothing else will.
+    fn tell(&mut self, form: Form) {
+        let now = (!self.is_closing).then(Instant::now);
+        for (level, text) in self.flow.tell(now) {
+            self.push(Purpose::Report, form.line(level, module_path!(), &text));
+        }
+        // To a log that takes nothing it is said together with the next line.
+        if self.entries.is_empty() && !self.has_failed {
+            self.push_gap(Purpose::Report);
+            self.push_gap(Purpose::Audit);
+        }
+    }
+}
+
+/// Shared by all who say something and the thread that writes.
+pub(super) struct Queue {
+    form: Form,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Queue {
+    /// With the thread that writes it to `file`, as long as the program runs.
+    ///
+    /// # Errors
+    /// As pthread_create(3).
+    pub(super) fn start(form: Form, file: impl AsFd + Send + 'static) -> io::Result<Arc<Queue>> {
+        let state = State {
+            entries: VecDeque::new(),
+            reports: Lane::new(256 * 1024),
+            audit: Lane::new(4 * 1024 * 1024),
+            flow: Flow::default(),
+            is_writing: false,
+            has_failed: false,
+            is_closing: false,
+        };
+        let (state, changed) = (Mutex::new(state), Condvar::new());
+        let queue = Arc::new(Queue { form, state, changed });
+        let shared = Arc::clone(&queue);
+        let write = move || {
+            loop {
+                shared.write_one(&file);
+            }
+        };
+        thread::Builder::new().name("log".into()).spawn(write)?;
+        Ok(queue)
+    }
+
+    /// One more line, if there is room; never waits.
+    pub(super) fn push(&self, purpose: Purpose, line: String) {
+        self.state().push(purpose, line);
+        self.changed.notify_all();
+    }
+
+    /// The same for a report from that place in the code, if this is not too many of them.
+    pub(super) fn report(&self, place: &'static str, level: Level, target: &str, text: &str) {
+        // Whoever asks for more than INFO asks for all of it.
+        let is_bounded = level <= Level::INFO;
+        let mut state = self.state();
+        if !is_bounded || state.flow.takes(place, level, text, Instant::now()) {
+            state.push(Purpose::Report, self.form.line(level, target, text));
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Waits until all is written, `patience` at most.
+    pub(super) fn flush(&self, patience: Duration) {
+        let mut state = self.state();
+        state.is_closing = true;
+        self.changed.notify_all();
+        let is_busy = |state: &mut State| {
+            state.is_writing || !state.entries.is_empty() || state.flow.due().is_some()
+        };
+        let waited = self.changed.wait_timeout_while(state, patience, is_busy);
+        drop(waited); // what is not written by now is lost
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_one(&self, file: &impl AsFd) {
+        let (purpose, entry) = self.next();
+        let text = match &entry {
+            Entry::Line(line) => line.as_str(),
+            Entry::Gap(count) => &self.gap(purpose, *count),
+        };
+        let written = write_whole(file, text.as_bytes());
+        let mut state = self.state();
+        let lane = state.lane(purpose);
+        let count = match &entry {
+            Entry::Line(line) => {
+                lane.waiting -= line.len();
+                1
+            }
+            Entry::Gap(count) => *count,
+        };
+        if written.is_err() {
+            lane.left_out += count;
+        }
+        state.has_failed = written.is_err();
+        state.is_writing = false;
+        if state.entries.is_empty() {
+            state.tell(self.form);
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Waits for an entry, or for the time to tell what was left out.
+    fn next(&self) -> (Purpose, Entry) {
+        let mut state = self.state();
+        loop {
+            if let Some(entry) = state.entries.pop_front() {
+                state.is_writing = true;
+                return entry;
+            }
+            let due = state.flow.due();
+            let left = due.map(|due| due.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero() || state.is_closing) {
+                state.tell(self.form);
+                continue;
+            }
+            let waited = match left {
+                None => self.changed.wait(state).map_err(PoisonError::into_inner),
+                Some(left) => match self.changed.wait_timeout(state, left) {
+                    Ok((state, _)) => Ok(state),
+                    Err(poisoned) => Err(poisoned.into_inner().0),
+                },
+            };
+            state = waited.unwrap_or_else(|state| state);
+        }
+    }
+
+    fn gap(&self, purpose: Purpose, count: u64) -> String {
+        let (level, of) = match purpose {
+            Purpose::Report => (Level::WARN, ""),
+            Purpose::Audit => (Level::ERROR, " of who has done what"),
+        };
+        let text = format!("{count} lines{of} left out here: nobody took them in time");
+        self.form.line(level, module_path!(), &text)
+    }
+}
+
+/// Waits as long as it takes: standard error may not block, as a terminal that somebody else has set so.
+fn write_whole(file: &impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match nix::unistd::write(file, bytes).map_err(io::Error::from) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
+                let _ = poll(&mut fds, PollTimeout::NONE); // what is wrong, the next write says
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{BufRead, BufReader, PipeReader, Write};
+
+    use super::*;
+
+    const LATER: Duration = Duration::from_secs(60);
+
+    fn queue() -> (Arc<Queue>, BufReader<PipeReader>) {
+        let (reader, writer) = io::pipe().unwrap();
+        (Queue::start(Form::Journal, writer).unwrap(), BufReader::new(reader))
+    }
+
+    fn line(reader: &mut impl BufRead) -> String {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        line
+    }
+
+    #[test]
+    fn nobody_waits_for_a_log_that_nobody_reads_and_it_says_what_is_missing() {
+        let (queue, mut reader) = queue();
+        let text = |i: u32| format!("{i:0>1000}");
+        for i in 0..1000 {
+            queue.push(Purpose::Report, text(i) + "\n"); // four times what pipe and queue take
+        }
+        for i in 1000..1010 {
+            queue.push(Purpose::Audit, text(i) + "\n");
+        }
+        let mut reports = 0;
+        let first_audit = loop {
+            match line(&mut reader) {
+                said if said == text(reports) + "\n" => reports += 1,
+                said => break said,
+            }
+        };
+        assert!((256..400).contains(&reports), "{reports}");
+        assert_eq!(first_audit, text(1000) + "\n", "it had room");
+        (1001..1010).for_each(|i| assert_eq!(line(&mut reader), text(i) + "\n"));
+        let missing = 1000 - reports;
+        let notice = format!("<4>{missing} lines left out here: nobody took them in time\n");
+        assert_eq!(line(&mut reader), notice);
+        queue.push(Purpose::Report, "again\n".into());
+        assert_eq!(line(&mut reader), "again\n");
+    }
+
+    #[test]
+    fn who_has_done_what_is_left_out_only_when_there_is_very_much_of_it() {
+        let (queue, mut reader) = queue();
+        for _ in 0..6000 {
+            queue.push(Purpose::Audit, "x".repeat(999) + "\n");
+        }
+        let mut kept = 0;
+        let notice = loop {
+            match line(&mut reader) {
+                said if said.starts_with('x') => kept += 1,
+                said => break said,
+            }
+        };
+        assert!((4194..4400).contains(&kept), "{kept}");
+        let expected = format!("<3>{} lines of who has done what left out here", 6000 - kept);
+        assert!(notice.starts_with(&expected), "{notice}");
+    }
+
+    #[test]
+    fn the_end_of_the_program_waits_for_its_last_words_and_not_for_ever() {
+        let (queue, mut reader) = queue();
+        for _ in 0..3 {
+            queue.report("here", Level::INFO, "", "the same");
+        }
+        queue.push(Purpose::Audit, "the end\n".into());
+        queue.flush(LATER);
+        let said = [(); 3].map(|()| line(&mut reader));
+        let count = "<6>2 more of this kind left out, the last: the same\n";
+        assert_eq!(said, ["<6>the same\n", "the end\n", count]);
+        (0..200).for_each(|_| queue.push(Purpose::Report, "x".repeat(999) + "\n"));
+        queue.flush(Duration::from_millis(1)); // the pipe takes 64 KiB, and nobody reads
+    }
+
+    #[test]
+    fn a_file_that_takes_nothing_is_tried_with_each_line_and_told_what_it_missed() {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let queue = Queue::start(Form::Journal, full).unwrap();
+        for _ in 0..10 {
+            queue.push(Purpose::Report, "lost\n".into());
+            queue.flush(LATER);
+        }
+        assert_eq!(queue.state().reports.left_out, 10);
+        assert_eq!(queue.state().reports.waiting, 0);
+    }
+
+    #[test]
+    fn a_line_comes_whole_through_a_pipe_that_does_not_block() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        use nix::fcntl::{FcntlArg, OFlag, fcntl};
+        fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+        while writer.write(&[b'x'; 4096]).is_ok() {}
+        let queue = Queue::start(Form::Journal, writer).unwrap();
+        queue.push(Purpose::Report, "whole\n".into());
+        assert!(line(&mut BufReader::new(reader)).ends_with("xwhole\n"));
+    }
+}
