@@ -251,6 +251,28 @@ async fn input_with_a_gap_is_out_of_range_and_without_stdin_a_failed_preconditio
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_value_of_an_enum_that_the_broker_does_not_know_is_invalid() {
+    let env = Env::start();
+    let mut client = env.client("user-a").await;
+    let id = api::start(&mut client, api::spec(&["true"])).await.id;
+    for unknown in [77, -1, i32::MAX] {
+        let status = refused(&mut client, |spec| spec.output_policy = unknown).await;
+        assert_eq!(violation(&status).0, "spec.output_policy");
+        for states in [vec![unknown], vec![1, unknown]] {
+            let list = ListJobsRequest { states, ..Default::default() };
+            assert_eq!(violation(&client.list_jobs(list).await.unwrap_err()).0, "states");
+        }
+        let wait = WaitJobRequest { id: id.clone(), until: unknown, ..Default::default() };
+        assert_eq!(violation(&client.wait_job(wait).await.unwrap_err()).0, "until");
+        let read = StreamOutputRequest { id: id.clone(), stream: unknown, ..Default::default() };
+        assert_eq!(violation(&api::try_read(&mut client, read).await.unwrap_err()).0, "stream");
+    }
+    let all = (1..=6).collect();
+    let list = ListJobsRequest { states: all, ..Default::default() };
+    assert_eq!(client.list_jobs(list).await.unwrap().into_inner().jobs.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn pages_and_signals_out_of_range_are_invalid() {
     let env = Env::start();
     let mut client = env.client("user-a").await;
@@ -258,6 +280,16 @@ async fn pages_and_signals_out_of_range_are_invalid() {
     assert_eq!(violation(&client.list_jobs(list).await.unwrap_err()).0, "page_size");
     let list = ListJobsRequest { page_token: "x".into(), ..Default::default() };
     assert_eq!(violation(&client.list_jobs(list).await.unwrap_err()).0, "page_token");
+    let long = "x".repeat(64);
+    let lists = [
+        ("owner", ListJobsRequest { owner: long.clone(), ..Default::default() }),
+        ("selector", ListJobsRequest { selector: long.clone(), ..Default::default() }),
+        ("labels", ListJobsRequest { labels: [(long, "".into())].into(), ..Default::default() }),
+        ("states", ListJobsRequest { states: vec![2; 500_000], ..Default::default() }),
+    ];
+    for (field, list) in lists {
+        assert_eq!(violation(&client.list_jobs(list).await.unwrap_err()).0, field);
+    }
     let id = api::start(&mut client, api::spec(&["sleep", "1000"])).await.id;
     for signal in [0, -1, 65] {
         let request = SignalJobRequest { id: id.clone(), signal };

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use job_api::names::MAX_NAME;
 use job_api::v1;
 use job_shim::index::Stream;
 use job_shim::wire::{Blocked, Cause, Exited, Source};
@@ -16,12 +17,14 @@ use crate::jobs::job::Job;
 use crate::jobs::output::Range;
 use crate::jobs::spec::{JobSpec, MAX_LABELS, OutputPolicy, Wish};
 use crate::jobs::state::{Contact, Snapshot, State};
-use crate::jobs::{Filter, Supervisor};
+use crate::jobs::{Filter, States, Supervisor, Until};
 use crate::launch::tree::CONTROLLERS;
 use crate::limits::{Knob, Limits};
 
 /// Bytes of a request id.
 const MAX_REQUEST_ID: usize = 128;
+/// Entries of `states`, some of them more than once.
+const MAX_STATES: usize = 64;
 
 pub(super) fn check_request_id(id: &str) -> Result<(), Status> {
     check_length("request_id", id, MAX_REQUEST_ID)
@@ -44,9 +47,15 @@ fn check_labels(field: &str, labels: &HashMap<String, String>) -> Result<(), Sta
     Err(refuse::field(field, format!("are {count}; at most {most} are allowed")))
 }
 
+/// One of the values that this broker knows: what a newer client means by another one cannot be guessed.
+fn known<E: TryFrom<i32>>(field: &str, number: i32) -> Result<E, Status> {
+    let fault = || format!("is {number}, which this broker does not know");
+    E::try_from(number).map_err(|_| refuse::field(field, fault()))
+}
+
 pub(super) fn wish(spec: v1::JobSpec) -> Result<Wish, Status> {
     check_labels("spec.labels", &spec.labels)?;
-    let output_policy = match spec.output_policy() {
+    let output_policy = match known("spec.output_policy", spec.output_policy)? {
         v1::OutputPolicy::Unspecified | v1::OutputPolicy::Discard => OutputPolicy::Discard,
         v1::OutputPolicy::Block => OutputPolicy::Block,
         v1::OutputPolicy::Kill => OutputPolicy::Kill,
@@ -72,9 +81,16 @@ pub(super) fn wish(spec: v1::JobSpec) -> Result<Wish, Status> {
 }
 
 pub(super) fn filter(request: v1::ListJobsRequest) -> Result<Filter, Status> {
+    check_length("owner", &request.owner, MAX_NAME)?;
+    check_length("selector", &request.selector, MAX_NAME)?;
+    check_labels("labels", &request.labels)?;
+    for (key, value) in &request.labels {
+        check_length("labels", key, MAX_NAME)?;
+        check_length("labels", value, MAX_LABELS.1)?;
+    }
     let some = |text: String| (!text.is_empty()).then_some(text);
     Ok(Filter {
-        states: request.states().map(state_from).collect::<Result<_, _>>()?,
+        states: states(&request.states)?,
         ended_before_ns: nanoseconds("ended_before", request.ended_before)?,
         owner: some(request.owner),
         labels: request.labels.into_iter().collect(),
@@ -82,8 +98,17 @@ pub(super) fn filter(request: v1::ListJobsRequest) -> Result<Filter, Status> {
     })
 }
 
-fn state_from(state: v1::job::State) -> Result<State, Status> {
-    Ok(match state {
+/// As numbers: prost's iterator leaves out those that it does not know, and nothing would be left to filter by.
+fn states(numbers: &[i32]) -> Result<States, Status> {
+    if numbers.len() > MAX_STATES {
+        let fault = format!("has {} entries; at most {MAX_STATES} are allowed", numbers.len());
+        return Err(refuse::field("states", fault));
+    }
+    numbers.iter().map(|number| state_from(*number)).collect()
+}
+
+fn state_from(number: i32) -> Result<State, Status> {
+    Ok(match known("states", number)? {
         v1::job::State::Starting => State::Starting,
         v1::job::State::Running => State::Running,
         v1::job::State::Paused => State::Paused,
@@ -96,9 +121,16 @@ fn state_from(state: v1::job::State) -> Result<State, Status> {
     })
 }
 
+pub(super) fn until(request: &v1::WaitJobRequest) -> Result<Until, Status> {
+    Ok(match known("until", request.until)? {
+        v1::wait_job_request::Until::End => Until::End,
+        v1::wait_job_request::Until::Exit | v1::wait_job_request::Until::Unspecified => Until::Exit,
+    })
+}
+
 pub(super) fn range(request: &v1::StreamOutputRequest) -> Result<Range, Status> {
     Ok(Range {
-        stream: match request.stream() {
+        stream: match known("stream", request.stream)? {
             v1::OutputStream::Unspecified => None,
             v1::OutputStream::Out => Some(Stream::Stdout),
             v1::OutputStream::Err => Some(Stream::Stderr),

@@ -23,7 +23,7 @@ use crate::authorize::{Authorized, Caller, Policy, Role};
 use crate::host;
 use crate::identity::{IdentityError, Peer};
 use crate::jobs::job::Job;
-use crate::jobs::{Listed, Page, Supervisor, Until};
+use crate::jobs::{Listed, Page, Supervisor};
 
 /// What a connection's TLS handshake found out, put into each of its requests.
 pub(crate) type PeerResult = Arc<Result<Peer, IdentityError>>;
@@ -171,10 +171,7 @@ impl JobService for Grpc {
         let caller = self.caller(&request)?;
         let request = request.get_ref();
         let job = self.job(&caller, &request.id).await?;
-        let until = match request.until() {
-            v1::wait_job_request::Until::End => Until::End,
-            _ => Until::Exit,
-        };
+        let until = convert::until(request)?;
         let within = time::duration("timeout", request.timeout)?;
         let mut closing = self.closing.clone();
         let done = tokio::select! {

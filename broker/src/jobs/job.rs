@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::asked::StopAsked;
 use super::link::{Link, Unreachable};
-use super::state::{Contact, Event, Impossible, Snapshot};
+use super::state::{Contact, Event, Impossible, Snapshot, State};
 use super::terms::Terms;
 use crate::host;
 use crate::id::JobId;
@@ -97,6 +97,12 @@ impl Job {
     /// What is known now.
     pub fn snapshot(&self) -> Snapshot {
         self.snapshot.borrow().clone()
+    }
+
+    /// Of that, what lists ask every job; nothing is copied for it.
+    pub(super) fn state_and_end(&self) -> (State, Option<u64>) {
+        let known = self.snapshot.borrow();
+        (known.state, known.ended_ns)
     }
 
     /// To wait for what will be known.

@@ -4,6 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
+use super::core::Core;
 use super::errors::FindError;
 use super::filter::{Filter, Page};
 use super::ground::Ground;
@@ -13,6 +14,7 @@ use super::supervisor::Supervisor;
 use super::table::Entry;
 use crate::authorize::{Caller, Role};
 use crate::id::JobId;
+use crate::identity::Identity;
 
 /// A page.
 #[derive(Debug)]
@@ -38,7 +40,7 @@ impl Supervisor {
     ) -> Result<Listed<T>, FindError> {
         self.core.ground.all_known().await?;
         let owner = (caller.role() != Role::Admin).then(|| caller.identity());
-        let (entries, next) = self.core.table().page(page, owner, filter);
+        let (entries, next) = self.core.page(page, owner, filter).await;
         let ground = Arc::clone(&self.core.ground);
         let read = move || {
             let jobs = entries.into_iter().map(|entry| (entry.id(), read(&ground, entry)));
@@ -46,6 +48,33 @@ impl Supervisor {
             Listed { jobs, next: last.or(next) }
         };
         Ok(tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?)
+    }
+}
+
+impl Core {
+    /// The jobs of a page and, if there are more, where the next one begins. Everybody else has a turn
+    /// with the table, and with this thread, after each slice.
+    async fn page(
+        &self,
+        page: Page,
+        owner: Option<&Identity>,
+        filter: &Filter,
+    ) -> (Vec<Entry>, Option<JobId>) {
+        let (mut entries, mut after) = (Vec::new(), page.after);
+        loop {
+            // One more than is shown: it tells whether there is a next page.
+            let missing = page.size + 1 - entries.len();
+            let slice = self.table().slice(after, missing, owner, filter);
+            entries.extend(slice.entries);
+            if entries.len() > page.size {
+                entries.truncate(page.size);
+                let last = entries.last().map(Entry::id);
+                return (entries, last);
+            }
+            let Some(next) = slice.next else { return (entries, None) };
+            after = Some(next);
+            tokio::task::yield_now().await;
+        }
     }
 }
 

@@ -37,7 +37,7 @@ pub use errors::{
     UpdateError,
 };
 pub use figures::Figures;
-pub use filter::{Filter, Page};
+pub use filter::{Filter, Page, States};
 pub use ground::NotKnown;
 pub use list::Listed;
 pub use retention::NoRoom;

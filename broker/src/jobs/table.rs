@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::filter::{Filter, Page};
+use super::filter::Filter;
 use super::job::Job;
 use crate::id::JobId;
 use crate::identity::Identity;
@@ -48,6 +48,17 @@ impl Entry {
             Entry::Over(id) => *id,
         }
     }
+}
+
+/// Jobs that are looked at while nobody else can; a fraction of a millisecond.
+const SLICE: usize = 1024;
+
+/// A part of a list, newest first.
+#[derive(Debug)]
+pub(super) struct Slice {
+    pub(super) entries: Vec<Entry>,
+    /// Where to go on; there is nothing more without.
+    pub(super) next: Option<JobId>,
 }
 
 /// Whether a request was made before.
@@ -220,41 +231,45 @@ impl Table {
         let taken = |job: &&Arc<Job>| {
             job.record().spec.name == name
                 && job.owner() == owner
-                && !job.snapshot().state.is_over()
+                && !job.state_and_end().0.is_over()
         };
         self.live.values().find(taken).cloned()
     }
 
-    /// A page of the jobs, of one owner or of all, and, if there are more, where the next page
-    /// begins.
-    pub(super) fn page(
+    /// Jobs, of one owner or of all, that are older than `after`: at most `most`, and of no more than
+    /// [`SLICE`] jobs that are looked at, since others wait for the table meanwhile.
+    pub(super) fn slice(
         &self,
-        page: Page,
+        after: Option<JobId>,
+        most: usize,
         owner: Option<&Identity>,
         filter: &Filter,
-    ) -> (Vec<Entry>, Option<JobId>) {
-        let is_own = |job: &&Arc<Job>| owner.is_none_or(|owner| job.owner() == owner);
-        let live = before(&self.live, page.after).filter(is_own);
-        let mut live = live.filter(|job| filter.admits_job(job)).peekable();
-        let over = self.over_before(page.after, owner, filter);
-        let mut over = over.filter(|job| filter.admits_summary(job)).peekable();
-        let (mut entries, mut last) = (Vec::new(), None);
-        loop {
-            let next = match (live.peek(), over.peek()) {
-                (None, None) => return (entries, None),
+    ) -> Slice {
+        let is_own = |job: &Arc<Job>| owner.is_none_or(|owner| job.owner() == owner);
+        let mut live = before(&self.live, after).peekable();
+        let mut over = self.over_before(after, owner, filter).peekable();
+        let (mut entries, mut last) = (Vec::new(), after);
+        for _ in 0..SLICE {
+            match (live.peek(), over.peek()) {
+                (None, None) => return Slice { entries, next: None },
                 (Some(job), over) if over.is_none_or(|other| other.id < job.id()) => {
-                    live.next().map(|job| (job.id(), Entry::Live(Arc::clone(job))))
+                    last = Some(job.id());
+                    let wanted = is_own(job) && filter.admits_job(job);
+                    entries.extend(wanted.then(|| Entry::Live(Arc::clone(job))));
+                    live.next();
                 }
-                _ => over.next().map(|job| (job.id, Entry::Over(job.id))),
-            };
-            if entries.len() == page.size {
-                return (entries, last);
+                (_, None) => {} // which the arm before has taken
+                (_, Some(job)) => {
+                    last = Some(job.id);
+                    entries.extend(filter.admits_summary(job).then_some(Entry::Over(job.id)));
+                    over.next();
+                }
             }
-            entries.extend(next.map(|(id, entry)| {
-                last = Some(id);
-                entry
-            }));
+            if entries.len() == most {
+                break;
+            }
         }
+        Slice { entries, next: last }
     }
 
     /// Those that are over, the newest first; as few as the filter lets us look at.
@@ -264,7 +279,7 @@ impl Table {
         owner: Option<&Identity>,
         filter: &Filter,
     ) -> Box<dyn Iterator<Item = &'a Summary> + 'a> {
-        if !filter.states.is_empty() && !filter.states.iter().any(|state| state.is_over()) {
+        if !filter.admits_over() {
             return Box::new(std::iter::empty());
         }
         let wanted = filter.owner.as_ref().map(|name| Identity::new(name));
@@ -285,7 +300,7 @@ impl Table {
 
     /// Live jobs and all jobs.
     pub(super) fn count(&self) -> (usize, usize) {
-        let live = self.live.values().filter(|job| !job.snapshot().state.is_over()).count();
+        let live = self.live.values().filter(|job| !job.state_and_end().0.is_over()).count();
         (live, self.live.len() + self.over.len())
     }
 
@@ -326,6 +341,7 @@ fn before<T>(all: &BTreeMap<JobId, T>, after: Option<JobId>) -> impl Iterator<It
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jobs::filter::States;
     use crate::jobs::state::State;
     use crate::store::index::Asked;
     use crate::store::index::tests::summary;
@@ -343,25 +359,40 @@ mod tests {
         let all = [summary("a", 1), summary("b", 2), summary("a", 3), summary("a", 4)];
         let table = table(&all);
         let page = |after, owner: Option<&Identity>, filter: &Filter| {
-            let (entries, next) = table.page(Page { after, size: 2, bytes: 0 }, owner, filter);
-            (ids(&entries), next)
+            let slice = table.slice(after, 2, owner, filter);
+            (ids(&slice.entries), slice.next)
         };
         let any = Filter::default();
         assert_eq!(page(None, None, &any), (vec![all[3].id, all[2].id], Some(all[2].id)));
-        assert_eq!(page(Some(all[2].id), None, &any), (vec![all[1].id, all[0].id], None));
+        assert_eq!(
+            page(Some(all[2].id), None, &any),
+            (vec![all[1].id, all[0].id], Some(all[0].id))
+        );
+        assert_eq!(page(Some(all[0].id), None, &any), (vec![], None));
         let owner = Some(&all[0].owner);
         assert_eq!(page(Some(all[2].id), owner, &any), (vec![all[0].id], None));
         let of = |owner: &str| Filter { owner: Some(owner.into()), ..Filter::default() };
         assert_eq!(page(None, None, &of("b")), (vec![all[1].id], None));
         assert_eq!(page(None, owner, &of("b")), (vec![], None), "not somebody else's");
         assert_eq!(page(None, None, &of("no name")), (vec![], None));
-        let live = Filter { states: vec![State::Running], ..Filter::default() };
+        let live = Filter { states: States::default().and(State::Running), ..Filter::default() };
         assert_eq!(page(None, None, &live), (vec![], None));
         let old = Filter { ended_before_ns: Some(2), ..Filter::default() };
         assert_eq!(page(None, None, &old), (vec![all[0].id], None));
         let selector = Some(all[1].id.to_string());
         let selected = Filter { selector, ..Filter::default() };
         assert_eq!(page(None, None, &selected), (vec![all[1].id], None));
+    }
+
+    #[test]
+    fn a_list_looks_at_so_many_jobs_and_lets_others_have_the_table() {
+        let all: Vec<_> = (0..SLICE as u64 + 500).map(|n| summary("a", n)).collect();
+        let table = table(&all);
+        let first = Filter { ended_before_ns: Some(1), ..Filter::default() };
+        let slice = table.slice(None, 100, None, &first);
+        assert_eq!((slice.entries.len(), slice.next), (0, Some(all[500].id)));
+        let slice = table.slice(slice.next, 100, None, &first);
+        assert_eq!((ids(&slice.entries), slice.next), (vec![all[0].id], None));
     }
 
     #[test]

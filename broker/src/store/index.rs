@@ -35,7 +35,7 @@ pub struct Summary {
     /// For people.
     #[serde(default)]
     pub name: Box<str>,
-    /// For programs, by key.
+    /// For programs, sorted by key.
     #[serde(default)]
     pub labels: Box<[(Box<str>, Box<str>)]>,
     /// `finished` or `lost`.
@@ -105,7 +105,8 @@ impl Summary {
 
     /// The value of a label.
     pub fn label(&self, key: &str) -> Option<&str> {
-        self.labels.iter().find(|(own, _)| **own == *key).map(|(_, value)| value.as_ref())
+        let at = self.labels.binary_search_by(|(own, _)| own.as_ref().cmp(key)).ok()?;
+        self.labels.get(at).map(|(_, value)| value.as_ref())
     }
 }
 
