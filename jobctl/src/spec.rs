@@ -1,6 +1,6 @@
 //! The options of `run` and `start`, made into what the broker takes.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -49,8 +49,8 @@ pub(crate) fn on_the_wire(duration: Duration) -> Result<prost_types::Duration> {
 fn environment(
     options: &JobOptions,
     own: impl Fn(&str) -> Option<String>,
-) -> Result<HashMap<String, String>> {
-    let mut env = HashMap::new();
+) -> Result<BTreeMap<String, String>> {
+    let mut env = BTreeMap::new();
     for path in &options.env_file {
         let text = std::fs::read_to_string(path).map_err(|error| {
             Failure::usage(format!("cannot read --env-file {}: {error}", path.display()))

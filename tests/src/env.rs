@@ -251,6 +251,16 @@ impl Env {
         self.retention = lines.iter().map(|line| (*line).to_owned()).collect();
     }
 
+    /// What the sections after `[jobs]` say from the next broker, or the next reload, on.
+    pub fn set_sections(&mut self, text: &str) {
+        self.sections = text.into();
+    }
+
+    /// What `[jobs]` says beside what each test needs, from the next broker on.
+    pub fn set_config(&mut self, lines: &[&str]) {
+        self.jobs = lines.iter().map(|line| (*line).to_owned()).collect();
+    }
+
     /// Where brokers that are started from now on kill themselves, see `job_shim::crash`.
     pub fn crash_brokers(&mut self, at: Option<String>) {
         self.told = at.map(|at| (CRASH_AT, at));

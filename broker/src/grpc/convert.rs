@@ -1,11 +1,10 @@
 //! Between the contract's messages and the supervisor's types.
 
-use std::collections::{BTreeMap, HashMap};
-
 use job_api::names::MAX_NAME;
 use job_api::v1;
 use job_shim::index::Stream;
 use job_shim::wire::{Blocked, Cause, Exited, Source};
+use prost::Message as _;
 use prost_types::Timestamp;
 use tonic::Status;
 
@@ -17,7 +16,7 @@ use crate::jobs::job::Job;
 use crate::jobs::output::Range;
 use crate::jobs::spec::{JobSpec, MAX_LABELS, OutputPolicy, Wish};
 use crate::jobs::state::{Contact, Snapshot, State};
-use crate::jobs::{Filter, States, Supervisor, Until};
+use crate::jobs::{Filter, Request, States, Supervisor, Until};
 use crate::launch::tree::CONTROLLERS;
 use crate::limits::{Knob, Limits};
 
@@ -26,8 +25,11 @@ const MAX_REQUEST_ID: usize = 128;
 /// Entries of `states`, some of them more than once.
 const MAX_STATES: usize = 64;
 
-pub(super) fn check_request_id(id: &str) -> Result<(), Status> {
-    check_length("request_id", id, MAX_REQUEST_ID)
+/// What tells a repetition. prost has dropped what a newer client says that this broker does not know, and
+/// writes all else in the order of the fields and of the maps' keys.
+pub(super) fn request(id: String, spec: &v1::JobSpec) -> Result<Request, Status> {
+    check_length("request_id", &id, MAX_REQUEST_ID)?;
+    Ok(Request::new(id, || spec.encode_to_vec()))
 }
 
 /// Before anything parses, compares or repeats it.
@@ -39,8 +41,8 @@ fn check_length(field: &str, text: &str, most: usize) -> Result<(), Status> {
     Err(refuse::field(field, fault))
 }
 
-fn check_labels(field: &str, labels: &HashMap<String, String>) -> Result<(), Status> {
-    let (count, (most, _)) = (labels.len(), MAX_LABELS);
+fn check_labels(field: &str, count: usize) -> Result<(), Status> {
+    let (most, _) = MAX_LABELS;
     if count <= most {
         return Ok(());
     }
@@ -54,7 +56,7 @@ fn known<E: TryFrom<i32>>(field: &str, number: i32) -> Result<E, Status> {
 }
 
 pub(super) fn wish(spec: v1::JobSpec) -> Result<Wish, Status> {
-    check_labels("spec.labels", &spec.labels)?;
+    check_labels("spec.labels", spec.labels.len())?;
     let output_policy = match known("spec.output_policy", spec.output_policy)? {
         v1::OutputPolicy::Unspecified | v1::OutputPolicy::Discard => OutputPolicy::Discard,
         v1::OutputPolicy::Block => OutputPolicy::Block,
@@ -68,11 +70,11 @@ pub(super) fn wish(spec: v1::JobSpec) -> Result<Wish, Status> {
     Ok(Wish {
         limits: limits::limits("spec.", spec.limits.unwrap_or_default(), beside)?,
         argv: spec.argv,
-        env: spec.env.into_iter().collect(),
+        env: spec.env,
         working_directory: spec.working_directory,
         run_as: spec.run_as,
         name: spec.name,
-        labels: spec.labels.into_iter().collect(),
+        labels: spec.labels,
         stop_signal: spec.stop_signal,
         stop_timeout: duration("spec.stop_timeout", spec.stop_timeout)?,
         output_policy,
@@ -83,7 +85,7 @@ pub(super) fn wish(spec: v1::JobSpec) -> Result<Wish, Status> {
 pub(super) fn filter(request: v1::ListJobsRequest) -> Result<Filter, Status> {
     check_length("owner", &request.owner, MAX_NAME)?;
     check_length("selector", &request.selector, MAX_NAME)?;
-    check_labels("labels", &request.labels)?;
+    check_labels("labels", request.labels.len())?;
     for (key, value) in &request.labels {
         check_length("labels", key, MAX_NAME)?;
         check_length("labels", value, MAX_LABELS.1)?;
@@ -271,14 +273,13 @@ fn source(source: Source) -> v1::Source {
 }
 
 fn spec(spec: &JobSpec, limits: &Limits) -> v1::JobSpec {
-    let map = |map: &BTreeMap<String, String>| map.clone().into_iter().collect::<HashMap<_, _>>();
     v1::JobSpec {
         argv: spec.argv.clone(),
-        env: map(&spec.env),
+        env: spec.env.clone(),
         working_directory: spec.working_directory.clone(),
         run_as: spec.run_as.clone(),
         name: spec.name.clone(),
-        labels: map(&spec.labels),
+        labels: spec.labels.clone(),
         time_limit: limits::shown_time(limits, Knob::Time),
         cpu_time_limit: limits::shown_time(limits, Knob::CpuTime),
         limits: Some(limits::shown(limits)),
@@ -326,4 +327,24 @@ pub(super) fn server_info(
 pub(super) fn quarantined(supervisor: &Supervisor) -> Vec<v1::Quarantined> {
     let show = |q: crate::jobs::Quarantined| v1::Quarantined { id: q.id, reason: q.reason };
     supervisor.quarantined().into_iter().map(show).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_request_has_one_digest_in_whatever_order_its_maps_came() {
+        let [one, two] = [("A", "1"), ("B", "2")].map(|(k, v)| {
+            let env = [(k.to_owned(), v.to_owned())].into();
+            v1::JobSpec { env, ..v1::JobSpec::default() }.encode_to_vec()
+        });
+        let unknown = [0xfa, 0x3f, 0x01, b'x']; // field 1023, of a newer client
+        let digest =
+            |bytes: &[u8]| request("r".into(), &v1::JobSpec::decode(bytes).unwrap()).unwrap();
+        let first = digest(&[&one[..], &two].concat());
+        assert_eq!(first, digest(&[&two[..], &one].concat()));
+        assert_eq!(first, digest(&[&two[..], &unknown, &one].concat()));
+        assert_ne!(first, digest(&one));
+    }
 }

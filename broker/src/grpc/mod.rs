@@ -100,15 +100,20 @@ impl JobService for Grpc {
         request: Request<v1::StartJobRequest>,
     ) -> Result<Response<v1::StartJobResponse>, Status> {
         let caller = self.caller(&request)?;
-        let request = request.into_inner();
-        convert::check_request_id(&request.request_id)?;
-        let wish = convert::wish(request.spec.unwrap_or_default())?;
-        let spec = self.supervisor.check(wish).map_err(refuse::wish)?;
-        let job = self
-            .supervisor
-            .start(caller.start(spec), &request.request_id)
-            .await
-            .map_err(refuse::start)?;
+        let v1::StartJobRequest { spec, request_id } = request.into_inner();
+        let spec = spec.unwrap_or_default();
+        let request = convert::request(request_id, &spec)?;
+        // Before any check: what a repetition asks for may be refused by now, and was done.
+        let repeated = self.supervisor.repeated(&caller, &request).await.map_err(refuse::start)?;
+        let job = match repeated {
+            Some(job) => job,
+            None => {
+                let wish = convert::wish(spec)?;
+                let spec = self.supervisor.check(wish).map_err(refuse::wish)?;
+                let started = self.supervisor.start(caller.start(spec), &request).await;
+                started.map_err(refuse::start)?
+            }
+        };
         Ok(Response::new(v1::StartJobResponse { job: Some(convert::job(&job)) }))
     }
 

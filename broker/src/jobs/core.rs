@@ -18,6 +18,7 @@ use super::job::Job;
 use super::leftovers;
 use super::link::Link;
 use super::past;
+use super::request::{Request, older_digest};
 use super::retention::LiveOutput;
 use super::spec::JobSpec;
 use super::state::{Event, Failure, Snapshot};
@@ -57,7 +58,8 @@ pub(super) struct Ready {
 
 /// What became of a request.
 pub(super) enum Registered {
-    Known(Entry),
+    /// Its spec is given back.
+    Known(Box<JobSpec>),
     New(Arc<Job>, Box<SpecRecord>),
 }
 
@@ -126,8 +128,7 @@ impl Core {
     fn record(
         &self,
         owner: &Identity,
-        request_id: &str,
-        digest: &str,
+        request: &Request,
         spec: JobSpec,
         (account, found): (Account, Found),
     ) -> SpecRecord {
@@ -135,8 +136,8 @@ impl Core {
             format: FORMAT,
             id: JobId::fresh(),
             owner: owner.clone(),
-            request_id: request_id.into(),
-            request_digest: digest.into(),
+            request_id: request.id.clone(),
+            request_digest: request.digest.clone(),
             created_ns: host::now_ns(),
             boot_id: Uuid::from_bytes(self.ground.boot_id),
             spec,
@@ -234,9 +235,48 @@ impl Core {
         Figures { limits: job.terms().rows(None), ..Figures::default() }
     }
 
-    /// What is known of a request.
-    pub(super) fn known(&self, caller: &Caller, spec: &JobSpec, request_id: &str) -> Known {
-        self.table().request(caller.identity(), request_id, &digest(spec))
+    /// The job of a request that was made before, once it is past its start. Older records say what the
+    /// checked spec was: they are compared with `spec`, and none is found without.
+    pub(super) async fn repeated(
+        &self,
+        caller: &Caller,
+        request: &Request,
+        spec: Option<&JobSpec>,
+    ) -> Result<Option<Arc<Job>>, StartError> {
+        let request_id = || request.id.clone();
+        loop {
+            let known = self.table().request(caller.identity(), request);
+            let entry = match known {
+                Known::New => return Ok(None),
+                Known::Same(entry) => entry,
+                Known::Older(entry, digest) => match spec {
+                    None => return Ok(None),
+                    Some(spec) if *older_digest(spec) == *digest => entry,
+                    Some(_) => {
+                        let (request_id, job) = (request_id(), entry.id());
+                        return Err(StartError::RequestReused { request_id, job });
+                    }
+                },
+                Known::Other(job) => {
+                    return Err(StartError::RequestReused { request_id: request_id(), job });
+                }
+                Known::Aside(job) if !self.ground.state.is_aside(job) => {
+                    self.table().forget_aside(job); // an operator has seen to it
+                    continue;
+                }
+                Known::Aside(job) => {
+                    return Err(StartError::RequestAside { request_id: request_id(), job });
+                }
+            };
+            // Else it was removed in this moment.
+            let Some(job) = self.load(entry).await? else { continue };
+            match started(&job).await {
+                // An earlier broker's, found out just now: it never ran, so this one may.
+                Err(_) if job.may_be_asked_again() => {}
+                Err(error) => return Err(error),
+                Ok(()) => return Ok(Some(job)),
+            }
+        }
     }
 
     /// An entry of the table as a job: from memory, or from its files. `None` for one that has been
@@ -260,33 +300,23 @@ impl Core {
         }
     }
 
-    /// The job of a request that is known, or a new one in the table.
+    /// A new job in the table, unless its request is known by now.
     pub(super) fn register(
         &self,
         caller: &Caller,
         spec: JobSpec,
         Ready { account, lease, found }: Ready,
-        request_id: &str,
+        request: &Request,
     ) -> Result<Registered, StartError> {
-        let digest = digest(&spec);
         let mut table = self.table();
         let owner = caller.identity();
-        match table.request(owner, request_id, &digest) {
-            Known::New => {}
-            Known::Same(entry) => return Ok(Registered::Known(entry)),
-            Known::Other(job) => {
-                let request_id = request_id.into();
-                return Err(StartError::RequestReused { request_id, job });
-            }
-            Known::Aside(job) => {
-                let request_id = request_id.into();
-                return Err(StartError::RequestAside { request_id, job });
-            }
+        if !matches!(table.request(owner, request), Known::New) {
+            return Ok(Registered::Known(Box::new(spec)));
         }
         if let Some(job) = table.live_name(owner, &spec.name) {
             return Err(StartError::NameTaken { name: spec.name, job: job.id() });
         }
-        let record = self.record(owner, request_id, &digest, spec, (account, found));
+        let record = self.record(owner, request, spec, (account, found));
         let mut public = record.clone();
         public.spec.env.values_mut().for_each(String::clear); // the shim gets them, memory keeps none
         let job = Job::new(public, Snapshot::starting(), lease);
@@ -296,11 +326,15 @@ impl Core {
     }
 }
 
-/// SHA-256 over all of the request, values of the environment included, which the spec's own
-/// JSON leaves out.
-fn digest(spec: &JobSpec) -> String {
-    let request = serde_json::json!([spec, spec.env]);
-    let digest =
-        aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, request.to_string().as_bytes());
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+/// Waits until a job is past its start.
+///
+/// # Errors
+/// That its program never ran.
+pub(super) async fn started(job: &Job) -> Result<(), StartError> {
+    let mut snapshot = job.watch_snapshot();
+    let known = snapshot.wait_for(Snapshot::is_past_start).await;
+    match known.ok().and_then(|known| known.start_failure()) {
+        Some(failure) => Err(StartError::Failed { job: job.id(), failure }),
+        None => Ok(()),
+    }
 }

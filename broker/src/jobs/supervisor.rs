@@ -9,18 +9,18 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::adopt;
-use super::core::{Core, Registered};
+use super::core::{Core, Registered, started};
 use super::errors::{DeleteError, FindError, StartError, SupervisorError};
 use super::ground::{Ground, NotKnown};
 use super::input::{self, InputError};
 use super::job::Job;
 use super::output::{OutputError, OutputReader, Range};
 use super::past;
+use super::request::Request;
 use super::retention::LiveOutput;
 use super::scope;
 use super::spec::{Defaults, JobSpec, Refusal, Wish};
-use super::state::{Snapshot, State};
-use super::table::Known;
+use super::state::State;
 use crate::authorize::{Authorized, Caller};
 use crate::config;
 use crate::host;
@@ -107,6 +107,24 @@ impl Supervisor {
         JobSpec::check(wish, &defaults)
     }
 
+    /// The job of a request that was made before, once its program runs. `None` for a new one, and for one
+    /// whose job is of a broker that recorded no more than the checked spec: [`Supervisor::start`]
+    /// compares that.
+    ///
+    /// # Errors
+    /// [`StartError`]: the id is another request's, or the first call failed.
+    pub async fn repeated(
+        &self,
+        caller: &Caller,
+        request: &Request,
+    ) -> Result<Option<Arc<Job>>, StartError> {
+        if request.id.is_empty() {
+            return Ok(None);
+        }
+        self.core.ground.all_known().await?;
+        self.core.repeated(caller, request, None).await
+    }
+
     /// Runs a job, and answers when its program runs. With a request id (not empty) the call may
     /// be repeated: one job, the same answer.
     ///
@@ -115,51 +133,28 @@ impl Supervisor {
     pub async fn start(
         &self,
         wish: Authorized<JobSpec>,
-        request_id: &str,
+        request: &Request,
     ) -> Result<Arc<Job>, StartError> {
-        let (caller, spec) = wish.into_parts();
+        let (caller, mut spec) = wish.into_parts();
         // Whether it is a repetition, which names and which uids are free: all jobs have a say.
         self.core.ground.all_known().await?;
         loop {
             // First: a repeated call needs nothing that a new job would, such as a uid of the pool, or
             // room on the disk.
-            let registered = match self.core.known(&caller, &spec, request_id) {
-                Known::Same(entry) => Registered::Known(entry),
-                Known::Other(job) => {
-                    return Err(StartError::RequestReused { request_id: request_id.into(), job });
-                }
-                Known::Aside(job) if !self.core.ground.state.is_aside(job) => {
-                    self.core.table().forget_aside(job); // an operator has seen to it
-                    continue;
-                }
-                Known::Aside(job) => {
-                    return Err(StartError::RequestAside { request_id: request_id.into(), job });
-                }
-                Known::New => {
-                    self.core.room().await?;
-                    self.core.name_told(&caller, &spec.name).await;
-                    let ready = self.core.ready(&spec).await?;
-                    self.core.register(&caller, spec.clone(), ready, request_id)?
-                }
-            };
-            let (job, is_new) = match registered {
-                Registered::Known(entry) => match self.core.load(entry).await? {
-                    Some(job) => (job, false),
-                    None => continue, // it was removed in this moment
-                },
+            if let Some(job) = self.core.repeated(&caller, request, Some(&spec)).await? {
+                return Ok(job);
+            }
+            self.core.room().await?;
+            self.core.name_told(&caller, &spec.name).await;
+            let ready = self.core.ready(&spec).await?;
+            match self.core.register(&caller, spec, ready, request)? {
+                Registered::Known(own) => spec = *own, // another call of the same request was faster
                 Registered::New(job, record) => {
                     // Detached: a caller that hangs up does not leave half a job.
                     self.core.bring_up(&job, record);
-                    (job, true)
+                    started(&job).await?;
+                    return Ok(job);
                 }
-            };
-            let mut snapshot = job.watch_snapshot();
-            let known = snapshot.wait_for(Snapshot::is_past_start).await;
-            match known.ok().and_then(|known| known.start_failure()) {
-                // An earlier broker's, found out just now: it never ran, so this one may.
-                Some(_) if !is_new && job.may_be_asked_again() => {}
-                Some(failure) => return Err(StartError::Failed { job: job.id(), failure }),
-                None => return Ok(job),
             }
         }
     }

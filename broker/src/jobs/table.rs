@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::filter::Filter;
 use super::job::Job;
+use super::request::{Request, is_older};
 use crate::id::JobId;
 use crate::identity::Identity;
 use crate::store::index::Summary;
@@ -66,6 +67,8 @@ pub(super) struct Slice {
 pub(super) enum Known {
     New,
     Same(Entry),
+    /// Its record has a digest of the checked spec, this one.
+    Older(Entry, Box<str>),
     Other(JobId),
     /// By a job that cannot be read.
     Aside(JobId),
@@ -197,11 +200,11 @@ impl Table {
         self.live.contains_key(&id) || self.over.contains_key(&id)
     }
 
-    pub(super) fn request(&self, owner: &Identity, request_id: &str, digest: &str) -> Known {
-        if request_id.is_empty() {
+    pub(super) fn request(&self, owner: &Identity, asked: &Request) -> Known {
+        if asked.id.is_empty() {
             return Known::New;
         }
-        let request = (owner.clone(), request_id.into());
+        let request = (owner.clone(), asked.id.as_str().into());
         let aside = || self.aside.get(&request).map_or(Known::New, |id| Known::Aside(*id));
         let Some(id) = self.requests.get(&request) else {
             return aside();
@@ -218,7 +221,8 @@ impl Table {
         };
         match known {
             None | Some((_, true, _)) => aside(),
-            Some((entry, _, own)) if own == digest => Known::Same(entry),
+            Some((entry, _, own)) if own == asked.digest => Known::Same(entry),
+            Some((entry, _, own)) if is_older(own) => Known::Older(entry, own.into()),
             Some(_) => Known::Other(*id),
         }
     }
@@ -350,6 +354,10 @@ mod tests {
         Table::of(all.iter().map(|job| (job.id, job.clone())).collect())
     }
 
+    fn sent(id: &str, digest: &str) -> Request {
+        Request { id: id.into(), digest: digest.into() }
+    }
+
     fn ids(entries: &[Entry]) -> Vec<JobId> {
         entries.iter().map(Entry::id).collect()
     }
@@ -397,26 +405,42 @@ mod tests {
 
     #[test]
     fn nothing_is_left_of_a_forgotten_job() {
-        let asked = Asked { id: "r".into(), digest: "d".into(), again: false };
+        let asked = Asked { id: "r".into(), digest: "2:d".into(), again: false };
         let job = Summary { request: Some(Box::new(asked)), ..summary("a", 1) };
         let mut table = table(std::slice::from_ref(&job));
-        assert!(matches!(table.request(&job.owner, "r", "d"), Known::Same(Entry::Over(_))));
-        assert!(matches!(table.request(&job.owner, "r", "e"), Known::Other(_)));
+        assert!(matches!(
+            table.request(&job.owner, &sent("r", "2:d")),
+            Known::Same(Entry::Over(_))
+        ));
+        assert!(matches!(table.request(&job.owner, &sent("r", "2:e")), Known::Other(_)));
         assert!(table.forget(job.id) && !table.forget(job.id));
-        assert!(matches!(table.request(&job.owner, "r", "d"), Known::New));
+        assert!(matches!(table.request(&job.owner, &sent("r", "2:d")), Known::New));
         assert_eq!((table.kept(), table.by_end().count(), table.owners().count()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_digest_of_an_older_broker_is_given_back_to_be_compared_with_its_like() {
+        let asked_then = Asked { id: "r".into(), digest: "older".into(), again: false };
+        let job = Summary { request: Some(Box::new(asked_then)), ..summary("a", 1) };
+        let table = table(std::slice::from_ref(&job));
+        match table.request(&job.owner, &sent("r", "2:d")) {
+            Known::Older(Entry::Over(id), digest) => {
+                assert_eq!((id, digest.as_ref()), (job.id, "older"));
+            }
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
     fn a_request_is_of_the_job_that_ran_whichever_is_seen_first() {
         let with = |again| {
-            let asked = Asked { id: "r".into(), digest: "d".into(), again };
+            let asked = Asked { id: "r".into(), digest: "2:d".into(), again };
             Summary { request: Some(Box::new(asked)), ..summary("a", 1) }
         };
         let (first, second) = (with(true), with(false));
         let mut table = table(std::slice::from_ref(&second));
         table.retire(first);
-        match table.request(&second.owner, "r", "d") {
+        match table.request(&second.owner, &sent("r", "2:d")) {
             Known::Same(Entry::Over(id)) => assert_eq!(id, second.id),
             other => panic!("{other:?}"),
         }
@@ -424,7 +448,7 @@ mod tests {
 
     #[test]
     fn the_request_of_a_job_that_cannot_be_read_stays_made() {
-        let asked = Asked { id: "r".into(), digest: "d".into(), again: false };
+        let asked = Asked { id: "r".into(), digest: "2:d".into(), again: false };
         let job = Summary { request: Some(Box::new(asked)), ..summary("a", 1) };
         let mut before = table(std::slice::from_ref(&job));
         let request = before.request_of(job.id).unwrap();
@@ -432,10 +456,12 @@ mod tests {
         before.set_aside(request, job.id);
         let mut table = Table::default();
         table.absorb(before);
-        assert!(matches!(table.request(&job.owner, "r", "d"), Known::Aside(id) if id == job.id));
-        assert!(matches!(table.request(&job.owner, "s", "d"), Known::New));
+        assert!(
+            matches!(table.request(&job.owner, &sent("r", "2:d")), Known::Aside(id) if id == job.id)
+        );
+        assert!(matches!(table.request(&job.owner, &sent("s", "2:d")), Known::New));
         table.forget_aside(job.id);
-        assert!(matches!(table.request(&job.owner, "r", "d"), Known::New));
+        assert!(matches!(table.request(&job.owner, &sent("r", "2:d")), Known::New));
     }
 
     #[test]

@@ -34,7 +34,8 @@ pub struct SpecRecord {
     pub owner: Identity,
     /// Chosen by the caller; empty if not.
     pub request_id: String,
-    /// SHA-256 of the request, hex: tells a repetition from another request with the same id.
+    /// Tells a repetition from another request with the same id: `2:` and SHA-256 in hex of the request as it
+    /// came; without `2:` of the checked spec, as earlier brokers wrote it. Empty without a request id.
     pub request_digest: String,
     /// Nanoseconds since 1970.
     pub created_ns: u64,

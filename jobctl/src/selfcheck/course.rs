@@ -1,6 +1,6 @@
 //! One canary over the API: start, watch, stop, remove.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use job_api::v1::stream_output_response::Kind;
@@ -83,7 +83,7 @@ impl Ground {
         JobSpec {
             argv: argv.map(String::from).to_vec(),
             name: format!("selfcheck-{name}-{}", self.run),
-            labels: HashMap::from([("selfcheck".to_owned(), self.run.clone())]),
+            labels: BTreeMap::from([("selfcheck".to_owned(), self.run.clone())]),
             working_directory: "/".into(),
             time_limit: Some(DEADLINE),
             ..JobSpec::default()
@@ -256,6 +256,8 @@ async fn until(ground: &Ground, id: &str, is_so: fn(&Job) -> bool, ms: u64) -> O
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
     use job_api::ERROR_DOMAIN;
     use tonic_types::ErrorDetails;
