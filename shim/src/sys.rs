@@ -116,6 +116,29 @@ pub(crate) fn kill(target: i32, signal: i32) -> Result<()> {
     Errno::result(unsafe { libc::kill(target, signal) }).map(drop)
 }
 
+/// A descriptor of a process, pidfd_open(2); close-on-exec.
+///
+/// # Errors
+/// ESRCH when there is no such process; EMFILE.
+pub(crate) fn pidfd_open(pid: i32) -> Result<OwnedFd> {
+    // SAFETY: touches no memory.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Sends a signal to exactly the process of a pidfd, pidfd_send_signal(2), as kill(2) would.
+///
+/// # Errors
+/// ESRCH when it has been reaped; EPERM, EINVAL.
+pub(crate) fn pidfd_signal(pidfd: &OwnedFd, signal: i32) -> Result<()> {
+    let info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null siginfo means that of kill(2).
+    let sent =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0) };
+    Errno::result(sent).map(drop)
+}
+
 /// keyctl(2): a new, empty session keyring, so that the broker's cannot be looked into.
 ///
 /// # Errors

@@ -261,7 +261,7 @@ fn is_no_job(ground: &Ground, id: JobId) -> io::Result<bool> {
 
 fn discard(ground: &Ground, id: JobId) -> io::Result<Taken> {
     tracing::info!(job = %id, "a crash cut its start short before anything ran; it is no job");
-    match ground.state.remove_job(id) {
+    match ground.state.remove_jobs(&[id]).pop().unwrap_or(Ok(())) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(Taken::Nothing),
     }

@@ -26,7 +26,7 @@ use crate::host;
 use crate::journal::AUDIT;
 use crate::launch::LaunchError;
 use crate::store::records::{self, FORMAT, FinalRecord};
-use crate::store::repair;
+use crate::store::{self, repair};
 
 /// Between two tries to put an end on record: first and longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -186,7 +186,7 @@ pub(super) fn write_final(
     if known.started.is_none() && known.exited.is_none() {
         // It may not have come to GO, before which its spec is synced: an end without a beginning would
         // be all that a crash of the host leaves.
-        match records::make_durable(&dir, records::SPEC) {
+        match store::make_durable(&dir, records::SPEC) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {} // there was no room for it, perhaps
         }

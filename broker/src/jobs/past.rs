@@ -81,26 +81,36 @@ pub(super) fn load(ground: &Arc<Ground>, id: JobId) -> io::Result<Option<Arc<Job
     Ok(None)
 }
 
-/// Removes a job that is over, with its output; whether it was there. Blocks; must be called within the
-/// runtime.
+/// Removes jobs that are over, with their output; whether each was there. They are gone for good when this
+/// answers. Blocks; must be called within the runtime.
 ///
 /// # Errors
-/// As rename(2) and unlink(2); the rest goes with the next start.
-pub(super) fn remove(ground: &Arc<Ground>, id: JobId) -> io::Result<bool> {
-    if !ground.table().forget(id) {
-        return Ok(false);
+/// As [`StateDir::remove_jobs`](crate::store::StateDir::remove_jobs); the rest goes with the next start.
+pub(super) fn remove(ground: &Arc<Ground>, ids: &[JobId]) -> Vec<(JobId, io::Result<bool>)> {
+    let known: Vec<_> = ids.iter().map(|id| ground.table().forget(*id)).collect();
+    let is_known = |(id, known): (&JobId, &bool)| known.then_some(*id);
+    let doomed: Vec<_> = ids.iter().zip(&known).filter_map(is_known).collect();
+    if !doomed.is_empty() {
+        ground.counted.send_replace(());
     }
-    ground.counted.send_replace(());
-    ground.take_back(&id.to_string());
-    match ground.state.remove_job(id) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {} // it never came as far as having one
-        removed => removed?,
-    }
-    if ground.launcher.tree().job(id).exists() {
-        leftovers::clear(ground, id, None); // its end was not on record, or something sleeps in it
+    let mut removed = ground.state.remove_jobs(&doomed).into_iter();
+    for id in doomed {
+        ground.take_back(&id.to_string());
+        if ground.launcher.tree().job(id).exists() {
+            leftovers::clear(ground, id, None); // its end was not on record, or something sleeps in it
+        }
     }
     tidy(ground);
-    Ok(true)
+    let answer = |known| match known {
+        false => Ok(false),
+        true => match removed.next() {
+            // It never came as far as having a directory.
+            Some(Err(e)) if e.kind() == io::ErrorKind::NotFound => Ok(true),
+            Some(Err(e)) => Err(e),
+            Some(Ok(())) | None => Ok(true),
+        },
+    };
+    ids.iter().copied().zip(known.into_iter().map(answer)).collect()
 }
 
 /// Makes the index anew when most of it is about jobs that are gone.

@@ -150,8 +150,10 @@ impl Core {
 
     fn round_now(&self, last: Last) -> usize {
         let excess = excess(&self.ground.table(), &self.retention(), last, host::now_ns(), ROUND);
-        for (id, rule) in &excess {
-            match past::remove(&self.ground, *id) {
+        let ids: Vec<_> = excess.iter().map(|(id, _)| *id).collect();
+        let removed = past::remove(&self.ground, &ids);
+        for ((id, removed), (_, rule)) in removed.into_iter().zip(&excess) {
+            match removed {
                 Ok(true) => tracing::info!(target: AUDIT, job = %id, %rule, "removed"),
                 Ok(false) => {}
                 Err(e) => tracing::error!(job = %id, %rule, "cannot be removed: {e}"),

@@ -275,8 +275,10 @@ impl Supervisor {
         // The last record is being written: a moment, and not longer than the disk takes.
         let _ = job.watch_settled().wait_for(|settled| *settled).await;
         let (ground, id) = (Arc::clone(&self.core.ground), job.id());
-        let removed = tokio::task::spawn_blocking(move || past::remove(&ground, id)).await;
-        removed.map_err(io::Error::other)??; // if it was there no more, somebody else was faster
+        let removed = tokio::task::spawn_blocking(move || past::remove(&ground, &[id])).await;
+        for (_, removed) in removed.map_err(io::Error::other)? {
+            removed?; // if it was there no more, somebody else was faster
+        }
         Ok(())
     }
 

@@ -22,7 +22,6 @@ mod refusal;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::io;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -74,13 +73,14 @@ pub enum Weigher {
     Bfq,
 }
 
-/// The disk of a file or directory, or of the file system in which it lies. The path of a block
-/// device means that device and no other.
+/// The disk of a file or directory, or of the file system in which it lies. That of a block device is
+/// that device and no other. `path` is its name for words alone: whoever gave it may have put something
+/// else there by now, so it is not looked up.
 ///
 /// # Errors
 /// [`NoDisk`].
-pub fn of_path(host: &impl Host, path: &Path) -> Result<Disks, NoDisk> {
-    resolve(host, path, OVERLAYS)
+pub fn of_place(host: &impl Host, path: &Path, found: &Stat) -> Result<Disks, NoDisk> {
+    resolve(host, path, found, OVERLAYS)
 }
 
 /// The device with this number, written `MAJOR:MINOR`, and no other.
@@ -110,11 +110,10 @@ pub fn weighs(host: &impl Host, disks: &Disks, io_cost_qos: &str) -> Option<Weig
     schedulers.split_whitespace().any(|word| word == "[bfq]").then_some(Weigher::Bfq)
 }
 
-fn resolve(host: &impl Host, path: &Path, overlays: u32) -> Result<Disks, NoDisk> {
+fn resolve(host: &impl Host, path: &Path, found: &Stat, overlays: u32) -> Result<Disks, NoDisk> {
     if !path.is_absolute() {
         return Err(NoDisk::Relative(path.into()));
     }
-    let found = host.stat(path).map_err(|source| NoDisk::stat(path, source))?;
     if let Some(number) = found.block {
         return named(host, number);
     }
@@ -178,11 +177,7 @@ fn overlay(
         return Err(NoDisk::HiddenLayer { path, layer });
     }
     let resolved = match host.stat(&layer) {
-        Ok(found) if found.device != mount.device => resolve(host, &layer, overlays - 1),
-        // For root it is there: the caller looks with the eyes of the job's user.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            Err(NoDisk::stat(&layer, error))
-        }
+        Ok(found) if found.device != mount.device => resolve(host, &layer, &found, overlays - 1),
         _ => return Err(NoDisk::HiddenLayer { path, layer }),
     };
     resolved.map_err(|source| NoDisk::Layer { path, layer, source: Box::new(source) })

@@ -32,8 +32,8 @@ use crate::host::{self, BootId};
 use crate::id::JobId;
 use crate::jobs::spec;
 use crate::jobs::terms::Terms;
-use crate::store::StateDir;
 use crate::store::records::{self, FORMAT, RequestRecord, SpawnRecord, SpecRecord};
+use crate::store::{self, StateDir};
 use crate::sys;
 use cgroup::JobCgroup;
 pub use errors::{LaunchError, SetupError};
@@ -171,7 +171,7 @@ impl Launcher {
             .map_err(|source| LaunchError::WriteSpawn { path: dir.join(records::SPAWN), source })?;
         crash::at(Point::SpawnWritten);
         // After this not even a crash of the host makes a repeated request run twice.
-        records::make_durable(dir, records::SPEC)
+        store::make_durable(dir, records::SPEC)
             .map_err(|source| LaunchError::WriteSpec { path: dir.join(records::SPEC), source })?;
         crash::at(Point::SpecDurable);
         shim.go()?;

@@ -23,7 +23,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::id::JobId;
 use crate::sys;
-pub use durable::{replace, replace_durably};
+pub use durable::{make_durable, replace, replace_durably};
 use records::RequestRecord;
 
 /// An opened state directory. One broker holds it at a time.
@@ -102,16 +102,28 @@ impl StateDir {
         Ok(path)
     }
 
-    /// Removes a job and its output. The directory is renamed first: a crash on the way leaves
-    /// something that is no job, and is swept at the next start.
+    /// Removes jobs and their output; one answer for each. The directories are renamed first, and one
+    /// sync makes that durable for all of them: a crash on the way leaves something that is no job, and
+    /// is swept at the next start, and what was removed does not come back after a power cut.
     ///
     /// # Errors
-    /// As rename(2) and unlink(2).
-    pub fn remove_job(&self, id: JobId) -> io::Result<()> {
-        let doomed = self.jobs().join(format!("{REMOVED}{id}"));
-        fs::rename(self.job(id), &doomed)?;
+    /// As rename(2), fsync(2) and unlink(2). After that of fsync(2) a job may come back.
+    pub fn remove_jobs(&self, ids: &[JobId]) -> Vec<io::Result<()>> {
+        let doomed = |id: &JobId| self.jobs().join(format!("{REMOVED}{id}"));
+        let rename = |id: &JobId| fs::rename(self.job(*id), doomed(id));
+        let renamed: Vec<_> = ids.iter().map(rename).collect();
         crash::at(Point::RemovalBegun);
-        remove_tree(&doomed)
+        let is_any = renamed.iter().any(Result::is_ok);
+        let synced = if is_any { durable::sync_directory(&self.jobs()) } else { Ok(()) };
+        let unlink = |(id, renamed): (&JobId, io::Result<()>)| {
+            renamed?;
+            remove_tree(&doomed(id))?;
+            match &synced {
+                Ok(()) => Ok(()),
+                Err(e) => Err(io::Error::new(e.kind(), e.to_string())),
+            }
+        };
+        ids.iter().zip(renamed).map(unlink).collect()
     }
 
     /// The ids of all jobs on disk, oldest first; beside them the names of what is no job, with the
@@ -339,6 +351,20 @@ mod tests {
         assert_eq!(jobs, [kept]);
         assert!(!dir.path().join("jobs/.removed-x").exists());
         assert_eq!(strangers.keys().collect::<Vec<_>>(), [".removed-y", "notes"]);
+    }
+
+    #[test]
+    fn of_jobs_that_are_removed_together_each_has_its_own_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let [first, absent, second] = [(); 3].map(|()| JobId::fresh());
+        for id in [first, second] {
+            fs::write(state.create_job(id).unwrap().join("stdout.log"), "x").unwrap();
+        }
+        let removed = state.remove_jobs(&[first, absent, second]);
+        let kinds: Vec<_> = removed.into_iter().map(|r| r.map_err(|e| e.kind())).collect();
+        assert_eq!(kinds, [Ok(()), Err(io::ErrorKind::NotFound), Ok(())]);
+        assert_eq!(fs::read_dir(state.jobs()).unwrap().count(), 0);
     }
 
     #[test]

@@ -263,16 +263,6 @@ pub fn save_durably<T: Serialize>(dir: &Path, name: &str, value: &T) -> io::Resu
     super::replace_durably(dir, name, &serde_json::to_vec(value)?)
 }
 
-/// Has a record on the disk that [`save`] has written. One fdatasync(2) is enough for the two names that
-/// lead to it as well: ext4, xfs and btrfs commit the metadata that came before with it. A sync for
-/// each directory would cost 0.15 ms of every start.
-///
-/// # Errors
-/// As open(2) and fsync(2).
-pub fn make_durable(dir: &Path, name: &str) -> io::Result<()> {
-    fs::File::open(dir.join(name))?.sync_data()
-}
-
 /// Reads the shim's `exit`; an absent file says nothing.
 ///
 /// # Errors

@@ -91,18 +91,44 @@ impl Cgroup {
     /// One signal to each process that is in it now, and SIGCONT after it: a stopped process does
     /// not act on a signal before it goes on.
     pub(crate) fn signal_all(&mut self, signal: i32) {
-        let mut text = [0; 512];
-        let mut pid = 0_i32;
+        signal_each(|| self.pids(), signal);
+    }
+
+    /// Those of the processes that are in it now; none once it is removed (ENODEV).
+    fn pids(&mut self) -> Vec<i32> {
+        let (mut pids, mut text, mut pid) = (Vec::new(), [0; 512], 0_i32);
         if self.procs.rewind().is_err() {
-            return;
+            return pids;
         }
         while let Ok(length @ 1..) = self.procs.read(&mut text) {
             for byte in &text[..length] {
                 match byte {
                     b'0'..=b'9' => pid = pid.wrapping_mul(10).wrapping_add(i32::from(byte - b'0')),
-                    _ => signal_one(std::mem::take(&mut pid), signal),
+                    _ => pids.push(std::mem::take(&mut pid)),
                 }
             }
+        }
+        pids.retain(|pid| *pid > 0); // 0 is a process of another pid namespace
+        pids
+    }
+}
+
+/// How many pidfds are open at once.
+const BATCH: usize = 64;
+
+/// Signals the processes of a list, and none that has come by one of their numbers since: a number is
+/// that of the pidfd's process until this is reaped, so if it is on the list after the pidfd was opened,
+/// that process is meant, or it is gone and takes no signal.
+fn signal_each(mut list: impl FnMut() -> Vec<i32>, signal: i32) {
+    for pids in list().chunks(BATCH) {
+        let open = |pid: &i32| Some((*pid, sys::pidfd_open(*pid).ok()?));
+        let opened: Vec<_> = pids.iter().filter_map(open).collect();
+        let mut listed = list();
+        listed.sort_unstable();
+        for (_, pidfd) in opened.iter().filter(|(pid, _)| listed.binary_search(pid).is_ok()) {
+            // ESRCH: it has ended meanwhile.
+            let _ = sys::pidfd_signal(pidfd, signal);
+            let _ = sys::pidfd_signal(pidfd, libc::SIGCONT);
         }
     }
 }
@@ -116,11 +142,39 @@ fn number(file: &File, key: &str) -> Option<u64> {
     lines.filter_map(|line| line.split_once(' ')).find(|(name, _)| *name == key)?.1.parse().ok()
 }
 
-fn signal_one(pid: i32, signal: i32) {
-    // 0 is a process of another pid namespace, and for kill(2) the shim's own group.
-    if pid > 0 {
-        // ESRCH: it has ended meanwhile.
-        let _ = sys::kill(pid, signal);
-        let _ = sys::kill(pid, libc::SIGCONT);
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    fn sleeper() -> Child {
+        Command::new("sleep").arg("600").spawn().unwrap()
+    }
+
+    fn pid(child: &Child) -> i32 {
+        i32::try_from(child.id()).unwrap()
+    }
+
+    #[test]
+    fn a_stranger_that_has_come_by_the_number_of_a_process_of_the_job_gets_no_signal() {
+        let (mut own, mut stranger) = (sleeper(), sleeper());
+        let (first, second) = (vec![pid(&own), pid(&stranger)], vec![pid(&own)]);
+        let mut lists = [first, second].into_iter();
+        signal_each(|| lists.next().unwrap(), libc::SIGTERM);
+        assert_eq!(own.wait().unwrap().signal(), Some(libc::SIGTERM));
+        stranger.kill().unwrap();
+        assert_eq!(stranger.wait().unwrap().signal(), Some(libc::SIGKILL));
+    }
+
+    #[test]
+    fn all_processes_get_the_signal_however_many_there_are() {
+        let mut all: Vec<_> = (0..3 * BATCH / 2).map(|_| sleeper()).collect();
+        let pids: Vec<_> = all.iter().map(pid).collect();
+        signal_each(|| pids.clone(), libc::SIGTERM);
+        for child in &mut all {
+            assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGTERM));
+        }
     }
 }

@@ -152,11 +152,9 @@ impl Steps<'_> {
             Do::SaveSpawn => self.on(b, n, "writes spawn.json [records::save]", |job| {
                 job.disk.spawn = File::Cached;
             }),
-            Do::MakeSpecDurable => {
-                self.on(b, n, "syncs spec.json [records::make_durable]", |job| {
-                    job.disk.spec = File::Durable;
-                })
-            }
+            Do::MakeSpecDurable => self.on(b, n, "syncs spec.json [store::make_durable]", |job| {
+                job.disk.spec = File::Durable;
+            }),
             Do::Go => self.on(b, n, "says GO [Shim::go]", |job| {
                 job.go = job.shim_lives();
                 job.go_said = true;

@@ -14,7 +14,7 @@ pub(crate) enum Do {
     Spawn,
     /// `records::save` of `spawn.json`
     SaveSpawn,
-    /// `records::make_durable`
+    /// `store::make_durable`
     MakeSpecDurable,
     /// `Shim::go`
     Go,

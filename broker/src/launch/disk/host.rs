@@ -1,6 +1,6 @@
 //! What of a host decides which disk a path is on.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -11,7 +11,7 @@ use nix::sys::statfs::{FUSE_SUPER_MAGIC, fstatfs};
 
 use super::Number;
 
-/// What a path leads to, symbolic links followed.
+/// What an open file is, whatever its name leads to by now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
     /// `st_dev`, stat(2).
@@ -27,9 +27,31 @@ pub struct Stat {
     pub is_fuse: bool,
 }
 
+impl Stat {
+    /// Of a file that is opened, at least with O_PATH.
+    ///
+    /// # Errors
+    /// As fstat(2) and fstatfs(2), and where `/proc` is not mounted.
+    pub fn of(file: &File) -> io::Result<Stat> {
+        let found = file.metadata()?;
+        let number = |device| {
+            let part = |part: u64| u32::try_from(part).unwrap_or(u32::MAX);
+            Number { major: part(major(device)), minor: part(minor(device)) }
+        };
+        let device = number(found.dev());
+        Ok(Stat {
+            device,
+            block: found.file_type().is_block_device().then(|| number(found.rdev())),
+            mount: mount(file.as_raw_fd())?,
+            // Only of a local device, where the answer cannot wait for a network.
+            is_fuse: device.major != 0 && fstatfs(file)?.filesystem_type() == FUSE_SUPER_MAGIC,
+        })
+    }
+}
+
 /// A view of a host; tests have recorded ones.
 pub trait Host {
-    /// What a path leads to.
+    /// What a path of the mount table leads to, symbolic links followed; never one that a user has given.
     ///
     /// # Errors
     /// As stat(2).
@@ -88,20 +110,7 @@ pub struct Live;
 impl Host for Live {
     fn stat(&self, path: &Path) -> io::Result<Stat> {
         // O_PATH opens nothing: no device wakes up, no FIFO blocks.
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?;
-        let found = file.metadata()?;
-        let number = |device| {
-            let part = |part: u64| u32::try_from(part).unwrap_or(u32::MAX);
-            Number { major: part(major(device)), minor: part(minor(device)) }
-        };
-        let device = number(found.dev());
-        Ok(Stat {
-            device,
-            block: found.file_type().is_block_device().then(|| number(found.rdev())),
-            mount: mount(file.as_raw_fd())?,
-            // Only of a local device, where the answer cannot wait for a network.
-            is_fuse: device.major != 0 && fstatfs(&file)?.filesystem_type() == FUSE_SUPER_MAGIC,
-        })
+        Stat::of(&OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?)
     }
 
     fn mountinfo(&self) -> io::Result<String> {

@@ -1,7 +1,7 @@
 //! Why a path has no disk that could be limited, in words for whoever gave it.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::{Device, Number};
 
@@ -11,17 +11,6 @@ pub enum NoDisk {
     /// It would mean another file for each reader.
     #[error("{} is not an absolute path: begin it with a slash", .0.display())]
     Relative(PathBuf),
-    /// Nothing there.
-    #[error("{} does not exist on this host", .0.display())]
-    Absent(PathBuf),
-    /// stat(2) failed otherwise.
-    #[error("cannot look at {path}: {source}")]
-    Stat {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
     /// Not `MAJOR:MINOR`.
     #[error("{0:?} is not a device number: write MAJOR:MINOR, e.g. 8:0 (lsblk lists them)")]
     NotANumber(String),
@@ -101,15 +90,6 @@ pub enum NoDisk {
         /// Its id.
         mount: u64,
     },
-}
-
-impl NoDisk {
-    pub(super) fn stat(path: &Path, source: io::Error) -> NoDisk {
-        match source.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => NoDisk::Absent(path.into()),
-            _ => NoDisk::Stat { path: path.into(), source },
-        }
-    }
 }
 
 fn of_kind(kind: &str) -> &'static str {

@@ -81,7 +81,7 @@ impl Recorded {
 
     /// `8:0 sda, ...`, or the refusal.
     fn disks(&self, path: &str) -> String {
-        shown(of_path(self, Path::new(path)))
+        shown(at(self, path))
     }
 }
 
@@ -97,6 +97,11 @@ impl Host for Recorded {
     fn sysfs(&self) -> PathBuf {
         self.sysfs.path().into()
     }
+}
+
+fn at(host: &impl Host, path: &str) -> Result<Disks, NoDisk> {
+    let path = Path::new(path);
+    of_place(host, path, &host.stat(path).expect("it is there"))
 }
 
 fn shown(disks: Result<Disks, NoDisk>) -> String {
@@ -390,8 +395,8 @@ fn what_is_not_there_or_no_number_is_refused() {
     for text in ["8", "8:", ":0", "8:0 ", "+8:0", "8:0:0", "sda", "4294967296:0", "../../etc:0"] {
         assert!(shown(of_number(&host, text)).contains("not a device number"), "{text}");
     }
-    assert_eq!(host.disks("/absent"), "/absent does not exist on this host");
-    assert!(host.disks("data").contains("not an absolute path"));
+    let found = host.stat(Path::new("/data")).unwrap();
+    assert!(shown(of_place(&host, Path::new("data"), &found)).contains("not an absolute path"));
 }
 
 #[test]
@@ -403,7 +408,7 @@ fn a_mount_that_is_in_no_table_is_refused() {
 #[test]
 fn weights_divide_where_io_cost_or_bfq_is_on() {
     let host = Recorded::host(SCSI);
-    let weigher = |path: &str, qos| weighs(&host, &of_path(&host, Path::new(path)).unwrap(), qos);
+    let weigher = |path: &str, qos| weighs(&host, &at(&host, path).unwrap(), qos);
     assert_eq!(weigher("/home", ""), Some(Weigher::Bfq));
     assert_eq!(weigher("/data", ""), None);
     let qos = "8:16 enable=1 ctrl=auto rpct=0.00 rlat=250000 wpct=0.00 wlat=250000 min=1.00 max=10000.00\n\
@@ -414,12 +419,11 @@ fn weights_divide_where_io_cost_or_bfq_is_on() {
 
 #[test]
 fn this_host_can_be_looked_at() {
-    let at = |path: &str| of_path(&Live, Path::new(path));
-    assert!(matches!(at("/proc/self"), Err(NoDisk::FileSystem { kind, .. }) if kind == "proc"));
-    assert!(matches!(at("/absent"), Err(NoDisk::Absent(_))));
-    assert!(matches!(at("/dev/null/x"), Err(NoDisk::Absent(_))));
+    let proc = at(&Live, "/proc/self");
+    assert!(matches!(proc, Err(NoDisk::FileSystem { kind, .. }) if kind == "proc"));
+    assert_eq!(Live.stat(Path::new("/absent")).unwrap_err().kind(), io::ErrorKind::NotFound);
     // What it says about a disk, the kernel says too.
-    if let Ok(disks) = at(env!("CARGO_MANIFEST_DIR")) {
+    if let Ok(disks) = at(&Live, env!("CARGO_MANIFEST_DIR")) {
         assert_eq!(shown(of_number(&Live, &disks.devices[0].to_string())), {
             let first = &disks.devices[0];
             format!("{first} {}", first.name)

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::disk::{self, Weigher};
+use super::super::disk::{self, Stat, Weigher};
 use super::super::tree::Tree;
 use super::Unenforceable;
 use super::file::{BFQ_WEIGHT, IO_MAX, IO_WEIGHT};
@@ -24,30 +24,38 @@ pub struct Found {
 }
 
 impl Found {
-    /// Looks for the disks of these limits. Paths are looked up as the calling thread's file
-    /// system user.
+    /// Looks for the disks of these limits. What is at a path that somebody has given, `place` says.
     ///
     /// # Errors
     /// [`Unenforceable`].
-    pub fn find(limits: &Limits, tree: &Tree, directory: &str) -> Result<Found, Unenforceable> {
+    pub fn find<'a>(
+        limits: &'a Limits,
+        tree: &Tree,
+        directory: &'a str,
+        mut place: impl FnMut(&'a str) -> Result<Stat, String>,
+    ) -> Result<Found, Unenforceable> {
         let mut found = Found::default();
         let host = disk::Live;
-        let working = || disk::of_path(&host, Path::new(directory));
+        let mut of_path = |path: &'a str| {
+            disk::of_place(&host, Path::new(path), &place(path)?).map_err(|e| e.to_string())
+        };
         for rule in &limits.io {
             IO_MAX.check(tree)?;
             let disks = match &rule.disk {
-                DiskName::WorkingDirectory => working(),
-                DiskName::Path(path) => disk::of_path(&host, Path::new(path)),
-                DiskName::Device(number) => disk::of_number(&host, number),
+                DiskName::WorkingDirectory => of_path(directory),
+                DiskName::Path(path) => of_path(path),
+                DiskName::Device(number) => {
+                    disk::of_number(&host, number).map_err(|e| e.to_string())
+                }
             };
-            let disks = disks.map_err(|e| IO_MAX.unenforceable(e.to_string()))?;
+            let disks = disks.map_err(|reason| IO_MAX.unenforceable(reason))?;
             found.devices.push(disks.devices.iter().map(ToString::to_string).collect());
         }
         if let Some(weight) = limits.knob(Knob::IoWeight) {
             if tree.missing("io").is_some() || !tree.has_file(BFQ_WEIGHT.name) {
                 IO_WEIGHT.check(tree)?;
             }
-            let disks = working().map_err(|e| IO_WEIGHT.unenforceable(e.to_string()))?;
+            let disks = of_path(directory).map_err(|reason| IO_WEIGHT.unenforceable(reason))?;
             found.weigher = disk::weighs(&host, &disks, &tree.io_cost_qos());
             found.check_weigher(weight, &disks.devices)?;
         }
