@@ -43,7 +43,7 @@ enum Command {
     /// What `test` has run here and in the testbed VM
     #[command(hide = true)]
     TestLook(test::looks::Args),
-    /// Kill broker and shims at random moments under load, for a long time
+    /// Kill broker and shims at random moments under load, for a long time; or make all attacks
     Soak(soak::Args),
     /// Run a command as root in a throw-away VM with full cgroup v2, and exit as it did
     Vm(vm::Args),

@@ -3,7 +3,7 @@
 //! [`run`] reads the command line (`cli`) and hands over to the file that is named after the command.
 //! What several commands need stands beside them: `workspace` (where things are), `process` (running
 //! other programs), `root` (running them as root), `interrupt` (ending them on Ctrl-C), `packages`
-//! (Debian packages), `programs` (building ours), `site` (a broker with all that belongs to it).
+//! (Debian packages), `programs` (building ours), `table` (Markdown), `site` (a broker with all that belongs to it).
 
 mod bench;
 mod cli;
@@ -19,6 +19,7 @@ mod root;
 mod site;
 mod size;
 mod soak;
+mod table;
 mod test;
 mod up;
 mod vm;

@@ -106,6 +106,19 @@ pub(crate) fn build(profile: Profile) -> Result<Programs> {
     })
 }
 
+/// The release build in the place of these programs, if somebody has made one: it takes minutes, and
+/// is not always wanted anew.
+///
+/// # Errors
+/// No target directory.
+pub(crate) fn already_released(built: &Programs) -> Result<Option<Programs>> {
+    let release = workspace::target_dir()?.join("release");
+    let [broker, certs] = ["job-broker", "job-certs"].map(|name| release.join(name));
+    let (jobctl, shim) = (built.jobctl.clone(), built.shim.clone());
+    let is_there = broker.is_file() && certs.is_file();
+    Ok(is_there.then_some(Programs { broker, jobctl, certs, shim }))
+}
+
 /// Broker and shim of the version after this one, as `job_shim::codec` rehearses it, for the tests of
 /// upgrades and downgrades. To be built before the others: cargo puts its programs where those of
 /// this version belong, so they are taken away from there.

@@ -1,9 +1,9 @@
 //! Results: a row each, as a Markdown table and as JSON.
 
-use std::fmt::Write as _;
-
 use anyhow::Result;
 use serde::Serialize;
+
+use crate::table;
 
 /// One result.
 #[derive(Serialize)]
@@ -80,22 +80,8 @@ pub(crate) fn json(rows: &[Row]) -> Result<String> {
 /// Markdown, with columns that line up when it is read as it is.
 pub(crate) fn table(rows: &[Row]) -> String {
     let heads = ["what", "value", "reference", "ratio", "target", "met"].map(str::to_owned);
-    let cells: Vec<[String; 6]> = std::iter::once(heads).chain(rows.iter().map(cells)).collect();
-    let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max();
-    let widths: [usize; 6] = std::array::from_fn(|column| width(column).unwrap_or(0));
-    let mut text = String::new();
-    for (at, row) in cells.iter().enumerate() {
-        for (cell, width) in row.iter().zip(widths) {
-            // Infallible: a String grows.
-            let _ = write!(text, "| {cell:width$} ");
-        }
-        text.push_str("|\n");
-        if at == 0 {
-            text.push_str(&widths.map(|width| format!("|{}", "-".repeat(width + 2))).concat());
-            text.push_str("|\n");
-        }
-    }
-    text
+    let cells: Vec<_> = std::iter::once(heads).chain(rows.iter().map(cells)).collect();
+    table::markdown(&cells)
 }
 
 fn cells(row: &Row) -> [String; 6] {

@@ -1,5 +1,9 @@
-//! `cargo xtask soak`: kill -9 of broker and shims at random moments, for as long as one likes.
+//! `cargo xtask soak`: kill -9 of broker and shims at random moments, for as long as one likes; or
+//! all attacks in their long form.
 
+mod attacks;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -19,11 +23,25 @@ pub(crate) struct Args {
     /// Begin with this seed, as a failed run has printed it
     #[arg(long)]
     seed: Option<u64>,
+    /// Attacks instead, those whose test's name contains this, and what each cost other clients
+    #[arg(long, value_name = "NAME", num_args = 0..=1, conflicts_with_all = ["minutes", "kills", "seed"])]
+    attacks: Option<Option<String>>,
+    /// Write the table of the attacks to this file as well
+    #[arg(long, value_name = "FILE", requires = "attacks")]
+    json: Option<PathBuf>,
+}
+
+/// Runs the one or the other.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    match &args.attacks {
+        Some(only) => attacks::run(args, only.as_deref()),
+        None => kills(args),
+    }
 }
 
 /// Builds the programs and runs `tests/tests/random_kills.rs`; ends at the first thing that is wrong,
 /// else with a line of what was done and checked.
-pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+fn kills(args: &Args) -> Result<ExitCode> {
     let programs = programs::build(Profile::Dev)?;
     let mut command = workspace::cargo();
     command.args(["test", "-p", "job-tests", "--test", "random_kills", "--", "--nocapture"]);
