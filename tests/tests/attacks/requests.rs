@@ -20,3 +20,16 @@ fn refusals_do_not_repeat_the_input() {
     assert!(verdict.seen["largest_metadata"].as_u64().unwrap() < STATUS, "{}", verdict.seen);
     verdict.assert();
 }
+
+#[test]
+fn a_list_of_half_a_million_states_holds_up_nobody() {
+    let env = Env::start();
+    let attack = Attack::new("item 2, row 36: ListJobs with 500,000 states");
+    let (jobs, calls) = form(("jobs=300", "calls=20"), ("jobs=3000", "calls=40"));
+    Attacker::start(&env, "mallory", "jobs", &[jobs]).finish();
+    let verdict = attack::measure(&env, &attack, || {
+        Attacker::start(&env, "mallory", "states", &[calls, "states=500000"]).finish()
+    });
+    assert_eq!(verdict.seen["broken"], 0, "{}", verdict.seen);
+    verdict.assert();
+}
