@@ -1,7 +1,6 @@
 //! How much of something may be in use at a time: by one key (an identity, an address, a job) and by
 //! all of them together. What is taken is a [`Permit`], and given back when that is dropped, so
 //! nothing can leak. It counts and refuses; who may do what is not decided here.
-#![allow(dead_code)] // until the first user lands
 
 use std::collections::HashMap;
 use std::fmt;
@@ -96,6 +95,7 @@ impl<K: Eq + Hash> Drop for Permit<K> {
 
 impl Exceeded {
     /// Which of the two bounds it is.
+    #[allow(dead_code)] // until somebody tells them apart
     pub(crate) fn bound(self) -> Bound {
         self.bound
     }

@@ -26,17 +26,34 @@ pub(crate) fn read_cached(file: RawFd, into: &mut Vec<u8>, offset: u64) -> io::R
     let spare = into.spare_capacity_mut();
     let iov = libc::iovec { iov_base: spare.as_mut_ptr().cast(), iov_len: spare.len() };
     // SAFETY: the iovec describes the vector's own spare memory, which the kernel only writes.
-    let result = check(unsafe {
-        libc::preadv2(file, &iov, 1, offset as libc::off_t, libc::RWF_NOWAIT) as libc::c_long
-    });
-    let read = match result {
-        Ok(read) => read as usize,
-        Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EOPNOTSUPP)) => 0,
-        Err(e) => return Err(e),
-    };
+    let read = unsafe { read_nowait(file, iov, offset) }?;
     // SAFETY: the kernel has initialised the first `read` bytes of the spare memory.
     unsafe { into.set_len(into.len() + read) };
     Ok(read)
+}
+
+/// The same from the beginning of `into`.
+///
+/// # Errors
+/// As [`read_cached`].
+pub(crate) fn read_cached_into(file: RawFd, into: &mut [u8], offset: u64) -> io::Result<usize> {
+    let iov = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
+    // SAFETY: the iovec describes the slice, which is borrowed for writing.
+    unsafe { read_nowait(file, iov, offset) }
+}
+
+/// # Safety
+/// `into` describes memory that may be written until this returns.
+unsafe fn read_nowait(file: RawFd, into: libc::iovec, offset: u64) -> io::Result<usize> {
+    // SAFETY: the caller vouches for the memory; the kernel checks descriptor and offset.
+    let result = check(unsafe {
+        libc::preadv2(file, &into, 1, offset as libc::off_t, libc::RWF_NOWAIT) as libc::c_long
+    });
+    match result {
+        Ok(read) => Ok(read as usize),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EOPNOTSUPP)) => Ok(0),
+        Err(e) => Err(e),
+    }
 }
 
 /// A descriptor of a process, pidfd_open(2); readable once it has ended.

@@ -118,13 +118,9 @@ impl Failure {
 
     /// What TLS refuses for good; `None` for any other cause.
     pub(crate) fn of_tls(addr: &str, cause: &str) -> Option<Self> {
-        Some(Failure::refused_by_tls(addr, tls::in_words(cause)?))
-    }
-
-    /// Whatever it was that TLS has refused.
-    pub(crate) fn refused_by_tls(addr: &str, said: tls::Said) -> Self {
+        let said = tls::in_words(cause)?;
         let what = format!("cannot connect to {addr}: {}", said.what);
-        Failure::unreachable(what).hint(said.hint)
+        Some(Failure::unreachable(what).hint(said.hint))
     }
 
     /// No connection at the first attempt.

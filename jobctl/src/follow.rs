@@ -5,7 +5,7 @@ use std::time::Instant;
 use job_api::v1::stream_output_response::Kind;
 use job_api::v1::{Job, OutputChunk, OutputStream, StreamOutputRequest, StreamOutputResponse};
 use prost_types::Timestamp;
-use tonic::Streaming;
+use tonic::{Code, Status, Streaming};
 
 use crate::connection::{Broker, Outage};
 use crate::failure::{Failure, Result, call_cause, is_transient};
@@ -75,9 +75,16 @@ impl Follower {
                 self.stream = Some(answer.into_inner());
                 Ok(())
             }
-            Err(status) if is_transient(&status) => self.cut(&call_cause(&status)).await,
+            Err(status) if self.may_pass(&status) => self.cut(&call_cause(&status)).await,
             Err(status) => Err(self.broker.failure("cannot read the output", &status).await),
         }
+    }
+
+    /// Whether another try may help. A stream that was cut counts until the broker has noticed, so the
+    /// one that continues it may find no place yet.
+    fn may_pass(&self, status: &Status) -> bool {
+        let continues = self.outage.is_some();
+        is_transient(status) || (continues && status.code() == Code::ResourceExhausted)
     }
 
     /// The stream is gone: answers when it can be opened anew.

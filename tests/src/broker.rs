@@ -32,12 +32,11 @@ impl Broker {
     /// # Errors
     /// What it wrote, when it ended instead.
     pub(crate) fn start(
-        program: &Path,
+        mut command: Command,
         config: &Path,
         told: Option<&(&'static str, String)>,
         log: &Log,
     ) -> Result<Broker, String> {
-        let mut command = Command::new(program);
         command.envs(told.map(|(name, at)| (name, at)));
         command.arg("--config").arg(config).stdin(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("job-broker can be executed");

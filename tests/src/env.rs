@@ -45,6 +45,7 @@ pub struct Env {
     jobs: Vec<String>,
     sections: String,
     retention: Vec<String>,
+    descriptors: Option<u64>,
     programs: Programs,
     pki: Authority,
     _disk: Option<SmallDisk>,
@@ -360,8 +361,16 @@ impl Env {
         fs::write(&path, self.config(self.port)).expect("the configuration can be written");
         self.starts += 1;
         self.broker =
-            Some(Broker::start(&self.programs.broker, &path, self.told.as_ref(), &self.log)?);
+            Some(Broker::start(self.broker_command(), &path, self.told.as_ref(), &self.log)?);
         Ok(())
+    }
+
+    fn broker_command(&self) -> Command {
+        let broker = &self.programs.broker;
+        let Some(most) = self.descriptors else { return Command::new(broker) };
+        let mut limited = Command::new("prlimit"); // becomes the broker, and keeps its pid
+        limited.arg(format!("--nofile={most}:{most}")).arg(broker);
+        limited
     }
 
     fn config(&self, port: u16) -> String {

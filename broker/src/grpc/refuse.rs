@@ -113,6 +113,7 @@ fn no_room(error: &NoRoom) -> Status {
 pub(super) fn find(error: FindError) -> Status {
     match error {
         FindError::NotKnown(_) => status(Code::Unavailable, error),
+        FindError::Io(error) if is_shortage(&error) => shortage(&error),
         FindError::Io(_) => status(Code::Internal, error),
     }
 }
@@ -155,8 +156,24 @@ pub(super) fn output(error: OutputError) -> Status {
     match error {
         OutputError::PastTheEnd { .. } => status(Code::OutOfRange, error),
         OutputError::Removed => status(Code::NotFound, error),
+        OutputError::TooManyStreams(_) => {
+            with_reason(Code::ResourceExhausted, "OUTPUT_STREAMS", error, [])
+        }
+        OutputError::Io(error) if is_shortage(&error) => shortage(&error),
         OutputError::Io(_) => status(Code::Internal, error),
     }
+}
+
+/// What goes by when others give descriptors or memory back; nothing is wrong with what was asked.
+fn is_shortage(error: &std::io::Error) -> bool {
+    let shortages = [libc::EMFILE, libc::ENFILE, libc::ENOMEM];
+    error.raw_os_error().is_some_and(|errno| shortages.contains(&errno))
+}
+
+/// Clients try again.
+fn shortage(error: &std::io::Error) -> Status {
+    let message = format_args!("the broker is short of what this takes ({error}): try again");
+    status(Code::Unavailable, message)
 }
 
 pub(super) fn input(error: InputError) -> Status {

@@ -207,8 +207,7 @@ fn take(ground: &Ground, job: &Job, message: FromShim) {
         }
         FromShim::Ended(ended) => {
             job.set_progress(ended.progress);
-            let incomplete = ended.is_incomplete();
-            job.apply(Event::Ended { time_ns: host::now_ns(), incomplete });
+            job.apply(Event::Ended { time_ns: host::now_ns(), incomplete: false });
         }
         FromShim::Stopping => {
             job.apply(Event::StopAsked);

@@ -17,6 +17,7 @@ use super::ground::Ground;
 use super::job::Job;
 use super::leftovers;
 use super::link::Link;
+use super::output::Readers;
 use super::past;
 use super::request::{Request, older_digest};
 use super::retention::LiveOutput;
@@ -44,6 +45,7 @@ pub(super) struct Core {
     pub(super) limits: watch::Sender<Arc<LimitTables>>,
     pub(super) retention: watch::Sender<Arc<config::Retention>>,
     pub(super) live_output: LiveOutput,
+    pub(super) readers: Arc<Readers>,
     pub(super) nobody: Account,
     /// Where attendants live, whoever calls.
     pub(super) runtime: Handle,

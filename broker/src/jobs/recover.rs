@@ -3,7 +3,7 @@
 //! never run again. The model in `tests/tests/model` runs on these functions.
 
 use job_shim::record::{ExitFile, Outcome};
-use job_shim::wire::{Cause, Ended, Exited, Failed, Source, Started};
+use job_shim::wire::{Cause, Exited, Failed, Source, Started};
 
 use super::state::{Event, Failure, Impossible, Snapshot};
 use crate::store::records::{FinalRecord, SpawnRecord};
@@ -81,8 +81,7 @@ pub fn settle(
     now_ns: u64,
 ) -> Result<Snapshot, Impossible> {
     let mut known = known.clone();
-    known.ran = exit.ran.or(known.ran);
-    let incomplete = exit.ended.as_ref().is_none_or(Ended::is_incomplete);
+    let incomplete = exit.ended.is_none();
     let told = known.exited.clone().map(Outcome::Exited);
     let recorded = || match exit.outcome {
         Some(Outcome::Exited(exited)) => {
@@ -153,7 +152,7 @@ mod tests {
 
     fn exit() -> ExitFile {
         let failed = Failed { step: Step::Exec, errno: 2 };
-        ExitFile { outcome: Some(Outcome::Failed(failed)), ..ExitFile::default() }
+        ExitFile { outcome: Some(Outcome::Failed(failed)), ended: None }
     }
 
     #[test]
@@ -179,7 +178,7 @@ mod tests {
     }
 
     fn recorded(exited: Exited) -> ExitFile {
-        ExitFile { outcome: Some(Outcome::Exited(exited)), ..ExitFile::default() }
+        ExitFile { outcome: Some(Outcome::Exited(exited)), ended: None }
     }
 
     fn settled(known: &Snapshot, exit: ExitFile, asked: Option<&Stopper>) -> Snapshot {
@@ -258,7 +257,6 @@ mod tests {
             exit: None,
             failure: None,
             ended_ns: 1,
-            ran_ns: None,
             totals: Totals::default(),
             incomplete: false,
             usage: Usage::default(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use job_shim::wire::InputAck;
+use nix::sys::resource::{Resource, getrlimit};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -14,7 +15,7 @@ use super::errors::{DeleteError, FindError, StartError, SupervisorError};
 use super::ground::{Ground, NotKnown};
 use super::input::{self, InputError};
 use super::job::Job;
-use super::output::{OutputError, OutputReader, Range};
+use super::output::{OutputError, OutputReader, Range, Readers};
 use super::past;
 use super::request::Request;
 use super::retention::LiveOutput;
@@ -23,6 +24,7 @@ use super::spec::{Defaults, JobSpec, Refusal, Wish};
 use super::state::State;
 use crate::authorize::{Authorized, Caller};
 use crate::config;
+use crate::descriptors::Shares;
 use crate::host;
 use crate::id::JobId;
 use crate::journal::AUDIT;
@@ -30,7 +32,7 @@ use crate::launch::accounts::{self, Pool};
 use crate::launch::{Launcher, SetupError};
 use crate::limits::LimitTables;
 use crate::store::StateDir;
-use crate::store::log::{self, LogFiles};
+use crate::store::log;
 
 /// Holds a state directory and the jobs in it. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
@@ -78,12 +80,14 @@ impl Supervisor {
             accounts::resolve("nobody", ground.launcher.shim_uid()).map_err(SetupError::from)?;
         adopt::adopt_live(&ground).map_err(SupervisorError::Adopt)?;
         adopt_rest(&ground);
+        let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
         let core = Core {
             ground,
             config,
             limits: watch::Sender::new(Arc::new(limits)),
             retention: watch::Sender::new(Arc::new(retention)),
             live_output: LiveOutput::default(),
+            readers: Readers::new(Shares::of(descriptors)),
             nobody,
             runtime: Handle::current(),
         };
@@ -217,24 +221,12 @@ impl Supervisor {
         job: &Authorized<Arc<Job>>,
         range: Range,
     ) -> Result<OutputReader, OutputError> {
-        let job = Arc::clone(job.subject());
+        let (caller, job) = (job.caller(), Arc::clone(job.subject()));
         // There are no files before.
         let _ = job.watch_snapshot().wait_for(|known| known.state != State::Starting).await;
         self.refresh(&job);
         let dir = self.core.ground.state.job(job.id());
-        let from_start = range.is_from_start();
-        let open = move || {
-            let files = LogFiles::open(&dir)?;
-            if files.are_missing() && job.progress().entries > 0 {
-                return Err(OutputError::Removed);
-            }
-            OutputReader::open(job, files, &range)
-        };
-        if from_start {
-            return open();
-        }
-        // Looking for a place may read much of the log, and wait for the disk.
-        tokio::task::spawn_blocking(open).await.map_err(io::Error::other)?
+        OutputReader::open(&self.core.readers, caller, job, dir, range).await
     }
 
     /// What of the job's standard input has been accepted.

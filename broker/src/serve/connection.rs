@@ -17,7 +17,7 @@ use tokio_rustls::server::TlsStream;
 use tonic::service::Routes;
 use tower::ServiceExt;
 
-use super::tls::{self, Tls};
+use super::tls::Tls;
 use crate::grpc::{self, PeerResult};
 use crate::identity;
 
@@ -66,7 +66,7 @@ impl Server {
     ) {
         let (tls, peer) = match self.handshake(tcp).await {
             Ok(shaken) => shaken,
-            Err(e) => return tracing::info!(%from, "handshake failed: {}", tls::in_words(&e)),
+            Err(e) => return tracing::info!(%from, "handshake failed: {e}"),
         };
         match peer.as_ref() {
             Ok(peer) => tracing::info!(%from, identity = %peer.identity, "connected"),

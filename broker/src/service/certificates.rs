@@ -71,7 +71,7 @@ fn server(found: &mut Findings, path: &Path, now: ASN1Time) -> bool {
         let Some(certificate) = parse(found, KEY, path, der) else { return false };
         match age(&certificate, now) {
             Age::Fine => {}
-            Age::Early(date) => found.fault(KEY, path, early(&date, now)),
+            Age::Early(date) => found.fault(KEY, path, format!("is not valid before {date}")),
             Age::Soon(date, left) => found.warn(KEY, path, expires(&date, left)),
             Age::Over(date) => {
                 found.fault(KEY, path, format!("has expired on {date}; no client connects"));
@@ -116,8 +116,7 @@ fn authorities(found: &mut Findings, path: &Path, now: ASN1Time) -> bool {
         count += 1;
         match age(&certificate, now) {
             Age::Fine => {}
-            Age::Early(date) => over.push(early(&date, now)),
-            Age::Over(date) => over.push(format!("has expired on {date}")),
+            Age::Early(date) | Age::Over(date) => over.push(date),
             Age::Soon(date, left) => found.warn(KEY, path, expires(&date, left)),
         }
     }
@@ -128,10 +127,10 @@ fn authorities(found: &mut Findings, path: &Path, now: ASN1Time) -> bool {
             "holds no CA certificate (basic constraints: CA); nobody can connect",
         );
     } else if over.len() == count {
-        found.fault(KEY, path, format!("is not valid today: it {}", over.join("; another ")));
+        found.fault(KEY, path, format!("is not valid today (its date: {})", over.join(", ")));
     } else if !over.is_empty() {
         // Beside a new one, while certificates of both are about.
-        found.warn(KEY, path, format!("holds one that {}", over.join(", and one that ")));
+        found.warn(KEY, path, format!("holds one that is not valid today ({})", over.join(", ")));
     }
     true
 }
@@ -207,11 +206,6 @@ fn age(certificate: &X509Certificate<'_>, now: ASN1Time) -> Age {
     } else {
         Age::Fine
     }
-}
-
-fn early(date: &str, now: ASN1Time) -> String {
-    let today = now.to_datetime().date();
-    format!("is not valid before {date}, and this host's clock says {today}")
 }
 
 fn expires(date: &str, left: i64) -> String {

@@ -17,7 +17,6 @@ mod output;
 mod pipes;
 mod poll;
 mod privileges;
-mod reserve;
 mod rlimits;
 
 use std::os::fd::{AsFd, OwnedFd};

@@ -23,6 +23,7 @@ pub struct Builder {
     disk: Option<String>,
     retention: Vec<String>,
     programs: Option<Programs>,
+    descriptors: Option<u64>,
 }
 
 impl Builder {
@@ -65,6 +66,12 @@ impl Builder {
     /// Other programs than those that were built.
     pub fn programs(mut self, programs: Programs) -> Builder {
         self.programs = Some(programs);
+        self
+    }
+
+    /// How many descriptors brokers may have, RLIMIT_NOFILE.
+    pub fn descriptors(mut self, most: u64) -> Builder {
+        self.descriptors = Some(most);
         self
     }
 
@@ -119,6 +126,7 @@ impl Builder {
             jobs: self.jobs,
             sections: self.sections,
             retention: self.retention,
+            descriptors: self.descriptors,
             programs,
             pki,
             _disk: disk,

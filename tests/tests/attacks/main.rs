@@ -5,4 +5,5 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod nothing;
+mod output;
 mod requests;

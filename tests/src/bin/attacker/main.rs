@@ -4,6 +4,7 @@
 
 #![allow(clippy::expect_used, reason = "an attack that cannot be made is a failed test")]
 
+mod output;
 mod requests;
 
 use job_tests::attack::{Args, Peer, end_with_parent};
@@ -15,6 +16,10 @@ async fn main() {
     let name = words.next().expect("usage: attacker NAME [KEY=VALUE]...");
     let (peer, args) = (Peer::of_environment(), Args::parse(words));
     let seen = match name.as_str() {
+        "readers" => output::readers(&peer, &args).await,
+        "stalled" => output::stalled(&peer, &args).await,
+        "searches" => output::searches(&peer, &args).await,
+        "tails" => output::tails(&peer, &args).await,
         "refusals" => requests::refusals(&peer, &args).await,
         "jobs" => requests::jobs(&peer, &args).await,
         "states" => requests::states(&peer, &args).await,

@@ -1,0 +1,206 @@
+//! All who read output at this moment, and what they may use together: places, descriptors, memory and
+//! turns at the disk. What one of them costs is written down here.
+
+use std::collections::HashMap;
+use std::num::NonZero;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
+
+use super::open_logs::OpenLogs;
+use super::turns::{OwnTurns, Turns};
+use crate::authorize::{Caller, Role};
+use crate::descriptors::Shares;
+use crate::identity::Identity;
+use crate::quota::{Exceeded, Permit, Quota};
+
+/// Open streams of output: of one identity, of all, and places more that only admins can have.
+///
+/// What they cost. A stream that has nothing to send: 10 KiB, its state in HTTP/2 and here. One whose
+/// client does not read has beside that less than 16 KiB in HTTP/2's buffer (`max_send_buf_size`) and one
+/// frame, of less than 8 KiB of small messages (`job_api::codec`) and one piece. Pieces have 8 KiB at
+/// least, whatever is in use, and more only within the budgets below. That makes 42 KiB, and 50 KiB with
+/// what the allocator rounds up: measured, 1,000 such streams of one identity are 57 MiB (`tests/attacks`).
+/// So those of one identity take 58 MiB at most, and all together 4352 x 50 KiB + 32 MiB = 245 MiB.
+const STREAMS: (u64, u64, u64) = (1024, 4096, 256);
+/// Bytes of a piece: least and most. Measured: 256 KiB is as fast as it gets.
+const PIECE: (u64, u64) = (8 << 10, 256 << 10);
+/// Bytes of pieces on their way to clients: of one identity, of all. A piece takes half of what is left
+/// at most, so that what clients leave standing makes later pieces smaller and never stops them.
+const BUDGET: (u64, u64) = (8 << 20, 32 << 20);
+/// Reads that wait for the disk, each on a thread: in all, of one identity.
+const DISK_READS: (usize, usize) = (16, 4);
+/// Jobs whose logs are open at a time, if there are descriptors for so many: more are not faster.
+const OPEN_LOGS: u64 = 1024;
+
+/// What all readers share.
+#[derive(Debug)]
+pub(in crate::jobs) struct Readers {
+    streams: Arc<Quota<Identity>>,
+    reserve: Arc<Quota<Identity>>,
+    pub(super) logs: Arc<OpenLogs>,
+    disk: Turns,
+    searches: Turns,
+    held: AtomicU64,
+    by_identity: Mutex<HashMap<Identity, Weak<Own>>>,
+}
+
+/// What the readers of one identity share.
+#[derive(Debug)]
+pub(super) struct Own {
+    /// Reads that wait for the disk.
+    pub(super) disk: OwnTurns,
+    /// Searches that read much, and so use a processor.
+    pub(super) searches: OwnTurns,
+    held: AtomicU64,
+}
+
+/// A reader's place among them, with what it has on its way to its client.
+#[derive(Debug)]
+pub(super) struct Place {
+    readers: Arc<Readers>,
+    own: Arc<Own>,
+    held: u64,
+    _stream: Permit<Identity>,
+}
+
+impl Readers {
+    /// For a process of so many descriptors.
+    pub(in crate::jobs) fn new(shares: Shares) -> Arc<Readers> {
+        let (each, in_all, reserve) = STREAMS;
+        let logs = usize::try_from(shares.open_logs.min(OPEN_LOGS)).unwrap_or(1);
+        // Half of the processors are for those who do not search.
+        let searches = thread::available_parallelism().map_or(1, NonZero::get).div_ceil(2);
+        Arc::new(Readers {
+            streams: Quota::new("open streams of output", each, in_all),
+            reserve: Quota::new("open streams of output", reserve, reserve),
+            logs: OpenLogs::new(logs),
+            disk: Turns::new(DISK_READS.0, DISK_READS.1),
+            searches: Turns::new(searches, 1),
+            held: AtomicU64::new(0),
+            by_identity: Mutex::default(),
+        })
+    }
+
+    /// A place for one more reader.
+    ///
+    /// # Errors
+    /// [`Exceeded`].
+    pub(super) fn admit(self: &Arc<Self>, caller: &Caller) -> Result<Place, Exceeded> {
+        let identity = caller.identity();
+        let stream = self.streams.take(identity, 1).or_else(|exceeded| match caller.role() {
+            Role::Admin => self.reserve.take(identity, 1).map_err(|_| exceeded),
+            Role::User => Err(exceeded),
+        })?;
+        let own = self.own(identity);
+        Ok(Place { readers: Arc::clone(self), own, held: 0, _stream: stream })
+    }
+
+    fn own(&self, identity: &Identity) -> Arc<Own> {
+        let mut by_identity = self.by_identity.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = by_identity.get(identity).and_then(Weak::upgrade) {
+            return own;
+        }
+        by_identity.retain(|_, own| own.strong_count() > 0); // identities come and go
+        let (disk, searches) = (self.disk.own(), self.searches.own());
+        let own = Arc::new(Own { disk, searches, held: AtomicU64::new(0) });
+        by_identity.insert(identity.clone(), Arc::downgrade(&own));
+        own
+    }
+}
+
+impl Place {
+    pub(super) fn own(&self) -> &Own {
+        &self.own
+    }
+
+    /// What it had on its way is with the client, or in the buffer that every stream has.
+    pub(super) fn release(&mut self) {
+        self.own.held.fetch_sub(self.held, Ordering::Relaxed);
+        self.readers.held.fetch_sub(self.held, Ordering::Relaxed);
+        self.held = 0;
+    }
+
+    /// Most bytes of the next piece.
+    pub(super) fn most(&self) -> u64 {
+        let left =
+            |budget: u64, held: &AtomicU64| budget.saturating_sub(held.load(Ordering::Relaxed));
+        let left = left(BUDGET.0, &self.own.held).min(left(BUDGET.1, &self.readers.held));
+        (left / 2).clamp(PIECE.0, PIECE.1)
+    }
+
+    /// So many bytes are on their way.
+    pub(super) fn hold(&mut self, bytes: u64) {
+        self.own.held.fetch_add(bytes, Ordering::Relaxed);
+        self.readers.held.fetch_add(bytes, Ordering::Relaxed);
+        self.held += bytes;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authorize::Policy;
+
+    fn caller(name: &str) -> Caller {
+        let id = |name| Identity::new(name).unwrap();
+        Policy::new([id("admin")]).caller(id(name))
+    }
+
+    fn places(readers: &Arc<Readers>, name: &str) -> Vec<Place> {
+        std::iter::from_fn(|| readers.admit(&caller(name)).ok()).collect()
+    }
+
+    #[test]
+    fn nobody_takes_all_places_and_admins_have_some_of_their_own() {
+        let readers = Readers::new(Shares::of(1024));
+        let users: Vec<_> = (0..6).map(|n| places(&readers, &format!("user-{n}"))).collect();
+        let counts: Vec<_> = users.iter().map(Vec::len).collect();
+        assert_eq!(counts, [1024, 1024, 1024, 1024, 0, 0]);
+        assert!(readers.admit(&caller("user-5")).is_err());
+        assert_eq!(places(&readers, "admin").len(), 256);
+        drop(users);
+        assert_eq!(places(&readers, "user-5").len(), 1024);
+        assert!(readers.own(&Identity::new("x").unwrap()).held.load(Ordering::Relaxed) == 0);
+        assert_eq!(readers.by_identity.lock().unwrap().len(), 1, "who has left is forgotten");
+    }
+
+    /// What is standing is within the budgets, but for the least piece of each.
+    #[test]
+    fn pieces_that_nobody_reads_stay_within_the_budgets() {
+        let readers = Readers::new(Shares::of(1024));
+        let mut users = Vec::new();
+        for n in 0..4 {
+            let mut places = places(&readers, &format!("user-{n}"));
+            for place in &mut places {
+                place.hold(place.most());
+            }
+            let held = places[0].own.held.load(Ordering::Relaxed);
+            assert!(held <= BUDGET.0 + 1024 * PIECE.0, "{held}");
+            users.push(places);
+            // And one more, who reads, has pieces of a fair size.
+            assert!(readers.admit(&caller("admin")).unwrap().most() >= PIECE.0);
+        }
+        let held = readers.held.load(Ordering::Relaxed);
+        assert!(held <= BUDGET.1 + 4096 * PIECE.0, "{held}");
+        drop(users);
+        assert_eq!(readers.held.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn one_identity_that_does_not_read_leaves_others_large_pieces() {
+        let readers = Readers::new(Shares::of(1024));
+        let mut places = places(&readers, "user-0");
+        for place in &mut places {
+            place.hold(place.most());
+        }
+        assert_eq!(places[0].most(), PIECE.0);
+        assert_eq!(readers.admit(&caller("user-1")).unwrap().most(), PIECE.1);
+    }
+}

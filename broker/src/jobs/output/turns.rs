@@ -1,0 +1,115 @@
+//! Turns at work that takes a thread: so many at a time in all, and of one identity fewer, so that
+//! whoever asks for a thousand such things waits for their own and for nobody else's.
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Everybody's turns at one kind of work.
+#[derive(Debug)]
+pub(super) struct Turns {
+    in_all: Arc<Semaphore>,
+    each: usize,
+}
+
+/// One identity's.
+#[derive(Debug)]
+pub(super) struct OwnTurns {
+    own: Arc<Semaphore>,
+    in_all: Arc<Semaphore>,
+}
+
+impl Turns {
+    /// `in_all` at a time, `each` of one identity.
+    pub(super) fn new(in_all: usize, each: usize) -> Turns {
+        Turns { in_all: Arc::new(Semaphore::new(in_all)), each }
+    }
+
+    /// For one more identity.
+    pub(super) fn own(&self) -> OwnTurns {
+        OwnTurns { own: Arc::new(Semaphore::new(self.each)), in_all: Arc::clone(&self.in_all) }
+    }
+}
+
+/// A turn: it has come.
+#[derive(Debug)]
+pub(super) struct Turn {
+    _own: OwnedSemaphorePermit,
+    _common: OwnedSemaphorePermit,
+}
+
+impl OwnTurns {
+    /// Waits for a turn: first come, first served.
+    ///
+    /// # Errors
+    /// None; the semaphores are never closed.
+    pub(super) async fn turn(&self) -> io::Result<Turn> {
+        // The own one first: whoever waits for it takes none of the common ones meanwhile.
+        let own = Arc::clone(&self.own).acquire_owned().await.map_err(io::Error::other)?;
+        let common = Arc::clone(&self.in_all).acquire_owned().await.map_err(io::Error::other)?;
+        Ok(Turn { _own: own, _common: common })
+    }
+}
+
+impl Turn {
+    /// Does a piece of work, which has to be short, on a thread that may block. Should nobody wait for
+    /// it any more, the turn ends with it all the same, and nothing comes after.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub(super) async fn run<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let work = move || {
+            let _turn = self;
+            work()
+        };
+        tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_identity_with_a_thousand_tasks_does_not_keep_another_waiting() {
+        let turns = Turns::new(2, 1);
+        let (greedy, other) = (Arc::new(turns.own()), turns.own());
+        let held = greedy.turn().await.unwrap();
+        let greedy = || {
+            tokio::spawn({
+                let greedy = Arc::clone(&greedy);
+                async move { greedy.turn().await.unwrap().run(|| Ok(())).await.unwrap() }
+            })
+        };
+        let many: Vec<_> = (0..1000).map(|_| greedy()).collect();
+        tokio::task::yield_now().await; // all of them are asking
+        assert_eq!(other.turn().await.unwrap().run(|| Ok(7)).await.unwrap(), 7);
+        drop(held);
+        for task in many {
+            task.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_stops_waiting_has_no_turn_and_work_that_nobody_waits_for_ends_its_own() {
+        let turns = Turns::new(1, 1);
+        let own = turns.own();
+        let (gate, closed) = std::sync::mpsc::channel::<()>();
+        let work = own.turn().await.unwrap().run(move || Ok(closed.recv().is_err()));
+        let mut work = Box::pin(work);
+        assert!(work.as_mut().now_or_never().is_none());
+        let mut second = Box::pin(own.turn());
+        assert!(second.as_mut().now_or_never().is_none());
+        drop((work, second)); // the call is gone
+        let mut third = Box::pin(own.turn());
+        assert!(third.as_mut().now_or_never().is_none(), "it is being done");
+        drop(gate);
+        assert!(third.await.is_ok());
+    }
+}
