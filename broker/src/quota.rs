@@ -61,6 +61,11 @@ impl<K: Eq + Hash + Clone> Quota<K> {
     /// # Errors
     /// [`Exceeded`]: nothing has been taken.
     pub(crate) fn take(self: &Arc<Self>, key: &K, amount: u64) -> Result<Permit<K>, Exceeded> {
+        self.add(key, amount)?;
+        Ok(Permit { quota: Arc::clone(self), key: key.clone(), amount })
+    }
+
+    fn add(&self, key: &K, amount: u64) -> Result<(), Exceeded> {
         let mut in_use = self.lock();
         let exceeded = |bound, limit| Exceeded { what: self.what, bound, limit };
         let own = in_use.by_key.get(key).copied().unwrap_or(0);
@@ -69,7 +74,22 @@ impl<K: Eq + Hash + Clone> Quota<K> {
         let all = in_use.in_all.checked_add(amount).filter(|all| *all <= self.in_all);
         in_use.in_all = all.ok_or(exceeded(Bound::InAll, self.in_all))?;
         in_use.by_key.insert(key.clone(), own);
-        Ok(Permit { quota: Arc::clone(self), key: key.clone(), amount })
+        Ok(())
+    }
+}
+
+impl<K: Eq + Hash + Clone> Permit<K> {
+    /// Makes it one for `amount`.
+    ///
+    /// # Errors
+    /// [`Exceeded`]: it is as before. Never when it becomes smaller.
+    pub(crate) fn resize(&mut self, amount: u64) -> Result<(), Exceeded> {
+        match amount.checked_sub(self.amount) {
+            Some(more) => self.quota.add(&self.key, more)?,
+            None => self.quota.give_back(&self.key, self.amount - amount),
+        }
+        self.amount = amount;
+        Ok(())
     }
 }
 
@@ -80,16 +100,22 @@ impl<K> Quota<K> {
     }
 }
 
-impl<K: Eq + Hash> Drop for Permit<K> {
-    fn drop(&mut self) {
-        let mut in_use = self.quota.lock();
-        in_use.in_all = in_use.in_all.saturating_sub(self.amount);
-        let Some(own) = in_use.by_key.get_mut(&self.key) else { return };
-        *own = own.saturating_sub(self.amount);
+impl<K: Eq + Hash> Quota<K> {
+    fn give_back(&self, key: &K, amount: u64) {
+        let mut in_use = self.lock();
+        in_use.in_all = in_use.in_all.saturating_sub(amount);
+        let Some(own) = in_use.by_key.get_mut(key) else { return };
+        *own = own.saturating_sub(amount);
         // No entry is kept for a key that has nothing: keys come and go.
         if *own == 0 {
-            in_use.by_key.remove(&self.key);
+            in_use.by_key.remove(key);
         }
+    }
+}
+
+impl<K: Eq + Hash> Drop for Permit<K> {
+    fn drop(&mut self) {
+        self.quota.give_back(&self.key, self.amount);
     }
 }
 
@@ -136,6 +162,20 @@ mod tests {
         assert!(quota.take(&1, 11).is_err());
         assert!(quota.take(&1, u64::MAX).is_err());
         drop(quota.take(&1, 10).unwrap());
+        assert!(quota.lock().by_key.is_empty());
+        assert_eq!(quota.lock().in_all, 0);
+    }
+
+    #[test]
+    fn a_permit_grows_as_far_as_there_is_more_and_shrinks_always() {
+        let quota = Quota::new("bytes", 10, 15);
+        let mut held = quota.take(&"a", 0).unwrap();
+        held.resize(10).unwrap();
+        assert_eq!(held.resize(11).unwrap_err().bound(), Bound::Key);
+        let other = quota.take(&"b", 5).unwrap();
+        held.resize(2).unwrap();
+        assert!(quota.take(&"b", 5).is_ok());
+        drop((held, other));
         assert!(quota.lock().by_key.is_empty());
         assert_eq!(quota.lock().in_all, 0);
     }

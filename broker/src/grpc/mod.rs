@@ -3,6 +3,7 @@
 
 mod bounded;
 mod convert;
+pub(crate) mod door;
 mod guard;
 mod limits;
 mod refuse;
@@ -29,7 +30,7 @@ use crate::jobs::{Listed, Page, Supervisor};
 pub(crate) type PeerResult = Arc<Result<Peer, IdentityError>>;
 
 /// Most bytes of one request: the largest start, or the largest piece of input, with room.
-const MAX_REQUEST: usize = 2 << 20;
+pub(crate) const MAX_REQUEST: usize = 2 << 20;
 /// Most jobs of one page, and what a page has by default.
 const PAGE: (usize, usize) = (1000, 100);
 /// Most bytes of one page, without usage. A job's arguments alone may have 1 MiB; clients of gRPC take

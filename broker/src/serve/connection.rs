@@ -1,24 +1,30 @@
 //! One connection: handshake, who it is, HTTP/2 until it ends or the broker does.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::TryFutureExt;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http2;
+use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tonic::Status;
+use tonic::body::Body;
 use tonic::service::Routes;
-use tower::ServiceExt;
 
+use super::budget::{Budget, HEADERS, STREAMS};
+use super::calls::Calls;
+use super::preface::Prefaced;
 use super::tls::Tls;
-use crate::grpc::{self, PeerResult};
+use crate::grpc::{PeerResult, door};
 use crate::identity;
 
 /// What all connections share.
@@ -26,15 +32,18 @@ pub(super) struct Server {
     /// As of the last reload; connections keep what they began with.
     tls: watch::Receiver<Tls>,
     routes: Routes,
+    budget: Budget,
     http: http2::Builder<TokioExecutor>,
 }
 
-type Stream = TlsStream<tokio::net::TcpStream>;
+type Stream = Prefaced<TlsStream<tokio::net::TcpStream>>;
 
-/// From accept(2) to the end of the handshake.
+/// From accept(2) to the end of the handshake, and HTTP/2's beginning.
 const HANDSHAKE: Duration = Duration::from_secs(15);
 /// From the news that the broker ends to the end of the connection.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// For a client that is not served, from the handshake: to ask, and to hear why.
+const REFUSAL: Duration = Duration::from_secs(5);
 /// A client that is gone is noticed after interval + timeout.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
@@ -42,10 +51,10 @@ impl Server {
     pub(super) fn new(tls: watch::Receiver<Tls>, routes: Routes) -> Server {
         let mut http = http2::Builder::new(TokioExecutor::new());
         http.timer(TokioTimer::new())
-            .max_concurrent_streams(1024)
+            .max_concurrent_streams(STREAMS)
             .max_pending_accept_reset_streams(64)
             .max_local_error_reset_streams(256)
-            .max_header_list_size(16 << 10)
+            .max_header_list_size(HEADERS)
             .max_frame_size(1 << 20)
             // Standard input: a job that does not read holds back so much of it, not more.
             .initial_stream_window_size(256 << 10)
@@ -54,7 +63,7 @@ impl Server {
             .max_send_buf_size(16 << 10)
             .keep_alive_interval(KEEPALIVE.0)
             .keep_alive_timeout(KEEPALIVE.1);
-        Server { tls, routes, http }
+        Server { tls, routes, budget: Budget::new(), http }
     }
 
     /// One connection, from handshake to end. The journal tells who came, from where, or why not.
@@ -68,11 +77,20 @@ impl Server {
             Ok(shaken) => shaken,
             Err(e) => return tracing::info!(%from, "handshake failed: {e}"),
         };
-        match peer.as_ref() {
-            Ok(peer) => tracing::info!(%from, identity = %peer.identity, "connected"),
-            Err(e) => tracing::warn!(%from, "no call will be answered: {e}"),
-        }
-        if let Err(e) = self.answer(tls, peer, closing).await {
+        let ended = match peer.as_ref() {
+            Ok(known) => {
+                tracing::info!(%from, identity = %known.identity, "connected");
+                let account = self.budget.account(known.identity.clone());
+                let calls = Calls::new(self.routes.clone(), Arc::clone(&peer), account);
+                self.answer(tls, service_fn(move |request| calls.clone().call(request)), closing)
+                    .await
+            }
+            Err(e) => {
+                tracing::warn!(%from, "no call will be answered: {e}");
+                self.refuse(tls, door::nobody(e)).await
+            }
+        };
+        if let Err(e) = ended {
             tracing::debug!(%from, "connection ended: {e}");
         }
     }
@@ -80,24 +98,26 @@ impl Server {
     async fn handshake(&self, tcp: TcpStream) -> io::Result<(Stream, PeerResult)> {
         let tcp = tokio::net::TcpStream::from_std(tcp)?;
         let Tls { config, trust_domain } = self.tls.borrow().clone();
-        let tls = timeout(HANDSHAKE, TlsAcceptor::from(config).accept(tcp)).await??;
-        let peer = peer(&tls, &trust_domain)?;
-        Ok((tls, peer))
+        let shake = async {
+            let tls = TlsAcceptor::from(config).accept(tcp).await?;
+            let peer = peer(&tls, &trust_domain)?;
+            Ok((Prefaced::wait(tls).await?, peer))
+        };
+        timeout(HANDSHAKE, shake).await?
     }
 
-    async fn answer(
+    async fn answer<S>(
         &self,
-        tls: Stream,
-        peer: PeerResult,
+        stream: Stream,
+        service: S,
         mut closing: watch::Receiver<bool>,
-    ) -> io::Result<()> {
-        let routes = self.routes.clone();
-        let service = tower::service_fn(move |mut request: hyper::Request<_>| {
-            request.extensions_mut().insert(Arc::clone(&peer));
-            routes.clone().oneshot(request).map_ok(grpc::guard)
-        });
-        let connection =
-            self.http.serve_connection(TokioIo::new(tls), TowerToHyperService::new(service));
+    ) -> io::Result<()>
+    where
+        S: HttpService<Incoming, ResBody = Body>,
+        S::Future: Send + 'static,
+        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let connection = self.http.serve_connection(TokioIo::new(stream), service);
         let mut connection = pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => return ended.map_err(io::Error::other),
@@ -110,9 +130,21 @@ impl Server {
             Err(late) => Err(late.into()),
         }
     }
+
+    /// Answers every call with this status, whatever it is, for a moment.
+    async fn refuse(&self, stream: Stream, status: Status) -> io::Result<()> {
+        let service = service_fn(move |_: Request<Incoming>| {
+            std::future::ready(Ok::<_, Infallible>(status.clone().into_http::<Body>()))
+        });
+        let connection = self.http.serve_connection(TokioIo::new(stream), service);
+        match timeout(REFUSAL, connection).await {
+            Ok(ended) => ended.map_err(io::Error::other),
+            Err(over) => Err(over.into()),
+        }
+    }
 }
 
-fn peer(tls: &Stream, trust_domain: &str) -> io::Result<PeerResult> {
+fn peer(tls: &TlsStream<tokio::net::TcpStream>, trust_domain: &str) -> io::Result<PeerResult> {
     let (_, session) = tls.get_ref();
     if session.alpn_protocol() != Some(b"h2") {
         return Err(io::Error::other("the client did not ask for h2 (ALPN)"));

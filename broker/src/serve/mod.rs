@@ -2,7 +2,11 @@
 //! own server has no handshake timeout, no limit of streams, and a hot loop on EMFILE.
 
 mod accept;
+mod budget;
+mod calls;
 mod connection;
+mod messages;
+mod preface;
 pub(crate) mod tls;
 
 use std::io;

@@ -1,7 +1,7 @@
 //! gRPC on HTTP/2 by hand: what a client library would not send, and what it would not show.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use h2::client::SendRequest;
+use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, Method, Request};
 use prost::Message;
 
@@ -49,6 +49,14 @@ pub async fn call(
     let mut send = send.clone().ready().await?;
     let (response, mut body) = send.send_request(request(method), false)?;
     body.send_data(envelope, true)?;
+    answer(response).await
+}
+
+/// Reads all of the answer to a call.
+///
+/// # Errors
+/// HTTP/2's: the stream or the connection was reset.
+pub async fn answer(response: ResponseFuture) -> Result<Answer, h2::Error> {
     let (head, mut body) = response.await?.into_parts();
     let mut bytes = 0;
     while let Some(data) = body.data().await {

@@ -6,6 +6,7 @@
 
 mod output;
 mod requests;
+mod transport;
 
 use job_tests::attack::{Args, Peer, end_with_parent};
 
@@ -23,6 +24,9 @@ async fn main() {
         "refusals" => requests::refusals(&peer, &args).await,
         "jobs" => requests::jobs(&peer, &args).await,
         "states" => requests::states(&peer, &args).await,
+        "half_messages" => transport::half_messages(&peer, &args).await,
+        "unread_answers" => transport::unread_answers(&peer, &args).await,
+        "odd_messages" => transport::odd_messages(&peer, &args).await,
         _ => panic!("there is no attack {name}"),
     };
     println!("{seen}");

@@ -1,0 +1,43 @@
+//! Refusals of calls that reach no handler: of whom, or how, they come.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+
+use super::bounded::status;
+use super::{MAX_REQUEST, refuse};
+use crate::identity::IdentityError;
+
+/// A certificate that names nobody.
+pub(crate) fn nobody(error: &IdentityError) -> Status {
+    refuse::nobody(Some(error))
+}
+
+/// A bound of its own, or of all.
+pub(crate) fn too_much(bound: impl Display) -> Status {
+    status(Code::ResourceExhausted, format_args!("{bound}; try again when something of it is over"))
+}
+
+/// By its announcement. As tonic says it.
+pub(crate) fn too_large(length: usize) -> Status {
+    let message =
+        format_args!("the message has {length} bytes; at most {MAX_REQUEST} bytes are allowed");
+    status(Code::OutOfRange, message)
+}
+
+/// A message that was begun.
+pub(crate) fn too_slow(within: Duration) -> Status {
+    let message = format_args!("the request did not come within {within:?}");
+    status(Code::DeadlineExceeded, message)
+}
+
+/// Of a call that takes one.
+pub(crate) fn second_message() -> Status {
+    status(Code::InvalidArgument, "this call takes one message, and more came")
+}
+
+/// HTTP/2 says that nothing follows.
+pub(crate) fn broken(error: impl Display) -> Status {
+    status(Code::Cancelled, error)
+}

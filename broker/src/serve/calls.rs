@@ -1,0 +1,211 @@
+//! What lies between HTTP/2 and the contract, for each call of a connection: its request comes whole, in
+//! time and within the budget before anything decodes it, and its answer is counted until it is sent.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use hyper::body::{Body as _, Bytes, Frame, Incoming, SizeHint};
+use hyper::header::{self, HeaderMap, HeaderName};
+use hyper::{Request, Response};
+use tokio::time::timeout;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::service::Routes;
+use tower::ServiceExt;
+
+use super::budget::{Account, MESSAGE_TIME};
+use super::messages::{Fault, Messages};
+use crate::grpc::{self, PeerResult, door};
+use crate::identity::Identity;
+use crate::quota::Permit;
+
+/// The calls of one connection.
+#[derive(Clone)]
+pub(super) struct Calls {
+    routes: Routes,
+    peer: PeerResult,
+    account: Account,
+}
+
+/// Calls whose client sends more than one message.
+const CLIENT_STREAMS: [&str; 3] = [
+    "/job.v1.JobService/WriteInput",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+];
+/// Calls that are answered with more than one. What they have in memory, they bound themselves.
+const SERVER_STREAMS: [&str; 2] =
+    ["/job.v1.JobService/StreamOutput", "/grpc.health.v1.Health/Watch"];
+
+/// Bytes of headers that a call may keep while it lasts.
+const KEPT_HEADERS: usize = 1 << 10;
+/// Answers that are not worth counting: no larger than the call itself.
+const SMALL_ANSWER: usize = 4 << 10;
+
+impl Calls {
+    pub(super) fn new(routes: Routes, peer: PeerResult, account: Account) -> Calls {
+        Calls { routes, peer, account }
+    }
+
+    /// Answers one call.
+    pub(super) async fn call(
+        self,
+        mut request: Request<Incoming>,
+    ) -> Result<Response<Body>, Infallible> {
+        request.extensions_mut().insert(Arc::clone(&self.peer));
+        trim(request.headers_mut());
+        let path = request.uri().path();
+        let sends_one = !CLIENT_STREAMS.contains(&path);
+        let gets_one = sends_one && !SERVER_STREAMS.contains(&path);
+        let account = self.account.clone();
+        let response = if sends_one { self.one(request).await } else { self.many(request).await };
+        let response = if gets_one { counted(response, &account).await } else { response };
+        Ok(grpc::guard(response))
+    }
+
+    /// A call with one message. Its request is charged until it is answered.
+    async fn one(self, request: Request<Incoming>) -> Response<Body> {
+        let (head, body) = request.into_parts();
+        let mut messages = Messages::new(body, self.account);
+        let message = match timeout(MESSAGE_TIME, messages.only()).await {
+            Ok(Ok(message)) => message,
+            Ok(Err(fault)) => return refused(fault),
+            Err(_) => return refused(Fault::TooSlow),
+        };
+        let whole = Body::new(Whole(Some(message)));
+        let Ok(response) = self.routes.oneshot(Request::from_parts(head, whole)).await;
+        response
+    }
+
+    /// A call with many, which may be hours apart.
+    async fn many(self, request: Request<Incoming>) -> Response<Body> {
+        let request = request.map(|body| Body::new(Input(Messages::new(body, self.account))));
+        let Ok(response) = self.routes.oneshot(request).await;
+        response
+    }
+}
+
+fn refused(status: impl Into<Status>) -> Response<Body> {
+    status.into().into_http()
+}
+
+/// Headers stay in memory as long as their call. Of those that are many, only what gRPC needs is kept.
+fn trim(headers: &mut HeaderMap) {
+    let length: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if length <= KEPT_HEADERS {
+        return;
+    }
+    let needed = [
+        header::CONTENT_TYPE,
+        header::TE,
+        HeaderName::from_static("grpc-encoding"),
+        HeaderName::from_static("grpc-timeout"),
+    ];
+    let kept = needed.into_iter().filter_map(|name| {
+        let value = headers.get(&name).filter(|value| value.len() <= KEPT_HEADERS / 4)?;
+        Some((name, value.clone()))
+    });
+    *headers = kept.collect();
+}
+
+/// The same response, its message charged until HTTP/2 has sent it or given it up.
+async fn counted(response: Response<Body>, account: &Account) -> Response<Body> {
+    let (head, mut body) = response.into_parts();
+    if body.is_end_stream() {
+        return Response::from_parts(head, body);
+    }
+    // tonic encodes it now.
+    let first = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+    let first = match first.map(|frame| frame.map(Frame::into_data)) {
+        Some(Ok(Ok(bytes))) if bytes.len() > SMALL_ANSWER => match account.answer(bytes.len()) {
+            Ok(permit) => Some(Ok(Frame::data(Bytes::from_owner(Unsent { bytes, permit })))),
+            Err(exceeded) => return refused(door::too_much(exceeded)),
+        },
+        Some(Ok(Ok(bytes))) => Some(Ok(Frame::data(bytes))),
+        Some(Ok(Err(frame))) => Some(Ok(frame)),
+        Some(Err(status)) => Some(Err(status)),
+        None => None,
+    };
+    Response::from_parts(head, Body::new(Begun { first, rest: body }))
+}
+
+/// A message that is charged as long as any part of it is kept.
+struct Unsent {
+    bytes: Bytes,
+    #[allow(dead_code, reason = "given back when dropped")]
+    permit: Permit<Identity>,
+}
+
+impl AsRef<[u8]> for Unsent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// A body whose first frame was taken out.
+struct Begun {
+    first: Option<Result<Frame<Bytes>, Status>>,
+    rest: Body,
+}
+
+impl hyper::body::Body for Begun {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match self.first.take() {
+            Some(first) => Poll::Ready(Some(first)),
+            None => Pin::new(&mut self.rest).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.rest.is_end_stream()
+    }
+}
+
+/// The one message of a request.
+struct Whole(Option<Bytes>);
+
+impl hyper::body::Body for Whole {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let message = self.0.take().filter(|message| !message.is_empty());
+        Poll::Ready(message.map(|message| Ok(Frame::data(message))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.as_ref().map_or(0, Bytes::len) as u64)
+    }
+}
+
+/// Messages one by one. Whoever asks for the next has done with the one before.
+struct Input(Messages);
+
+impl hyper::body::Body for Input {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        self.0.release();
+        let message = ready!(self.0.poll_next(context)).map_err(Status::from).transpose();
+        Poll::Ready(message.map(|message| message.map(Frame::data)))
+    }
+}
