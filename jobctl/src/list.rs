@@ -154,7 +154,11 @@ pub(crate) fn source(job: &Job) -> Option<&'static str> {
 }
 
 pub(crate) fn command(job: &Job) -> String {
-    job.spec.as_ref().map(|spec| shell_quoted(&spec.argv)).unwrap_or_default()
+    let argv = job.spec.as_ref().map(|spec| spec.argv.as_slice()).unwrap_or_default();
+    let is_whole = argv.len() >= job.argv_count as usize
+        && argv.iter().map(|arg| arg.len() as u64).sum::<u64>() >= job.argv_bytes;
+    let shown = shell_quoted(argv);
+    if is_whole { shown } else { format!("{shown} … ({} bytes)", job.argv_bytes) }
 }
 
 /// `a=b,c=d`, sorted.

@@ -179,8 +179,22 @@ pub(super) fn job(job: &Job) -> v1::Job {
         warnings: warnings(&known, progress.blocked),
         ..v1::Job::default()
     };
+    if let Some(whole) = record.spec.whole {
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        message.argv_count = count(whole.arguments);
+        message.argv_bytes = whole.argument_bytes as u64;
+        message.env_count = count(whole.variables);
+    }
     end(&known, &mut message);
     message
+}
+
+/// All arguments and variables in the place of their beginning.
+pub(super) fn make_whole(message: &mut v1::Job, whole: JobSpec) {
+    if let Some(spec) = &mut message.spec {
+        (spec.argv, spec.env) = (whole.argv, whole.env);
+        (message.argv_count, message.argv_bytes, message.env_count) = (0, 0, 0);
+    }
 }
 
 /// Cause, exit status, and whose doing it was.

@@ -124,7 +124,12 @@ impl JobService for Grpc {
     ) -> Result<Response<v1::GetJobResponse>, Status> {
         let caller = self.caller(&request)?;
         let job = self.job(&caller, &request.get_ref().id).await?;
-        Ok(Response::new(v1::GetJobResponse { job: self.show_all(&job).await }))
+        let mut message = self.show_all(&job).await;
+        let whole = self.supervisor.whole_spec(&job).await;
+        if let Some((message, whole)) = message.as_mut().zip(whole) {
+            convert::make_whole(message, whole);
+        }
+        Ok(Response::new(v1::GetJobResponse { job: message }))
     }
 
     async fn list_jobs(

@@ -101,7 +101,7 @@ impl Core {
             return Ok(found);
         }
         let (core, limits) = (Arc::clone(self), limits.clone());
-        let (spec, account) = (spec.clone(), account.clone());
+        let (spec, account) = (spec.abridged(), account.clone());
         let find = move || places::find(core.ground.launcher.tree(), &limits, &spec, &account);
         self.runtime.spawn_blocking(find).await.unwrap_or_else(|panic| {
             Err(Unenforceable { limit: "io.max", controller: "io", reason: panic.to_string() })
@@ -319,9 +319,8 @@ impl Core {
             return Err(StartError::NameTaken { name: spec.name, job: job.id() });
         }
         let record = self.record(owner, request, spec, (account, found));
-        let mut public = record.clone();
-        public.spec.env.values_mut().for_each(String::clear); // the shim gets them, memory keeps none
-        let job = Job::new(public, Snapshot::starting(), lease);
+        // The shim gets the values of the environment, memory keeps none.
+        let job = Job::new(record.abridged(), Snapshot::starting(), lease);
         table.add(Arc::clone(&job));
         self.ground.counted.send_replace(());
         Ok(Registered::New(job, Box::new(record)))

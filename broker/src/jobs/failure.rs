@@ -20,7 +20,10 @@ pub(super) fn failure(error: &LaunchError, record: &SpecRecord) -> Failure {
 fn explain(failed: Failed, record: &SpecRecord) -> String {
     let (spec, why) = (&record.spec, Errno::from_raw(failed.errno).desc());
     match failed.step {
-        Step::Exec => format!("cannot execute {}: {why}", echo(&spec.argv[0])),
+        Step::Exec => {
+            let program = spec.argv.first().map_or("", String::as_str);
+            format!("cannot execute {}: {why}", echo(program))
+        }
         Step::Chdir => {
             let (directory, account) = (echo(&spec.working_directory), &record.account.name);
             format!("cannot enter {directory} as {account}: {why}")

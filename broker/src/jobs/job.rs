@@ -46,7 +46,12 @@ pub struct Job {
 }
 
 impl Job {
-    pub(super) fn new(record: SpecRecord, snapshot: Snapshot, lease: Option<Lease>) -> Arc<Job> {
+    pub(super) fn new(
+        mut record: SpecRecord,
+        snapshot: Snapshot,
+        lease: Option<Lease>,
+    ) -> Arc<Job> {
+        record.spec.abridge();
         Arc::new(Job {
             terms: watch::Sender::new(Terms::of(&record)),
             record,
@@ -76,7 +81,8 @@ impl Job {
         &self.record.owner
     }
 
-    /// What was asked at its start; its limits may have changed since, see [`Job::terms`].
+    /// What was asked at its start, of long arguments the beginning, see [`super::abridged`]; its limits may
+    /// have changed since, see [`Job::terms`].
     pub fn record(&self) -> &SpecRecord {
         &self.record
     }

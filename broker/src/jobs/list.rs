@@ -16,6 +16,10 @@ use crate::authorize::{Caller, Role};
 use crate::id::JobId;
 use crate::identity::Identity;
 
+/// Bytes of arguments that may be read from the disk for each byte of a page: they are not shown, and a page
+/// of jobs with 1 MiB each would cost seconds.
+const READ: usize = 16;
+
 /// A page.
 #[derive(Debug)]
 pub struct Listed<T> {
@@ -44,7 +48,11 @@ impl Supervisor {
         let ground = Arc::clone(&self.core.ground);
         let read = move || {
             let jobs = entries.into_iter().map(|entry| (entry.id(), read(&ground, entry)));
-            let (jobs, last) = fill(page.bytes, jobs, |job| show(job));
+            let (jobs, last) = fill(page.bytes, jobs, |(job, read)| {
+                let (shown, length) = show(job);
+                (shown, length.max(read / READ))
+            });
+            let jobs = jobs.into_iter().map(|((job, _), shown)| (job, shown)).collect();
             Listed { jobs, next: last.or(next) }
         };
         Ok(tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?)
@@ -79,10 +87,14 @@ impl Core {
 }
 
 /// One that cannot be read now keeps nobody from seeing the others.
-fn read(ground: &Arc<Ground>, entry: Entry) -> Option<Arc<Job>> {
+fn read(ground: &Arc<Ground>, entry: Entry) -> Option<(Arc<Job>, usize)> {
     match entry {
-        Entry::Live(job) => Some(job),
-        Entry::Over(id) => past::load(ground, id).ok().flatten(), // which has told of it
+        Entry::Live(job) => Some((job, 0)),
+        Entry::Over(id) => {
+            let job = past::load(ground, id).ok().flatten()?; // which has told of it
+            let read = job.record().spec.whole.map_or(0, |whole| whole.argument_bytes);
+            Some((job, read))
+        }
     }
 }
 

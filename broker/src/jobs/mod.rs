@@ -1,5 +1,6 @@
 //! Jobs, without the network: [`Supervisor`] starts, stops, waits for, lists and follows them.
 
+pub mod abridged;
 mod adopt;
 mod asked;
 mod attend;

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use job_api::echo::echo;
 use job_api::names::{check_env, check_name};
-use serde::{Deserialize, Serialize};
+use serde::ser::Error as _;
+use serde::{Deserialize, Serialize, Serializer};
 
+use super::abridged::Whole;
 use crate::limits::{ByDefault, LimitTables, Limits, MAX_DURATION, Violation, Violations};
 
 /// Longest single argument or environment string: the kernel's MAX_ARG_STRLEN, execve(2).
@@ -98,6 +100,9 @@ pub struct JobSpec {
     pub limits: Limits,
     /// Which of the limits nobody asked for.
     pub by_default: ByDefault,
+    /// Where this is only the beginning, as in memory: never written, since the rest would be lost.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none", serialize_with = "never")]
+    pub whole: Option<Whole>,
 }
 
 impl JobSpec {
@@ -145,6 +150,7 @@ impl JobSpec {
             stdin: wish.stdin,
             by_default: limits.not_in(&wish.limits),
             limits,
+            whole: None,
         })
     }
 }
@@ -247,6 +253,10 @@ fn or_default(text: String, default: &str) -> String {
     if text.is_empty() { default.into() } else { text }
 }
 
+fn never<S: Serializer>(_: &Option<Whole>, _: S) -> Result<S::Ok, S::Error> {
+    Err(S::Error::custom("this is only the beginning of a spec"))
+}
+
 mod names_only {
     use std::collections::BTreeMap;
 
@@ -327,5 +337,17 @@ mod tests {
         let spec = check(|w| _ = w.env.insert("TOKEN".into(), "secret".into())).unwrap();
         let json = serde_json::to_string(&spec).unwrap();
         assert!(json.contains("TOKEN") && !json.contains("secret"), "{json}");
+    }
+
+    #[test]
+    fn a_beginning_is_never_written_in_the_place_of_the_whole() {
+        let mut spec = check(|w| w.argv.push("x".repeat(2000))).unwrap();
+        assert!(serde_json::to_string(&spec).is_ok());
+        spec.abridge();
+        assert!(serde_json::to_string(&spec).is_err());
+        let whole = spec.whole.unwrap();
+        assert_eq!((whole.arguments, whole.argument_bytes), (2, 2004));
+        let again = spec.abridged();
+        assert_eq!(again, spec);
     }
 }

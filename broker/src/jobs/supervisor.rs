@@ -33,6 +33,7 @@ use crate::launch::{Launcher, SetupError};
 use crate::limits::LimitTables;
 use crate::store::StateDir;
 use crate::store::log;
+use crate::store::records::{self, SpecRecord};
 
 /// Holds a state directory and the jobs in it. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
@@ -182,6 +183,21 @@ impl Supervisor {
         };
         let job = self.core.load(entry).await?;
         Ok(job.and_then(|job| caller.touch(&job.owner().clone(), job).ok()))
+    }
+
+    /// All arguments, and all names of the environment, where memory has only the beginning of them and
+    /// they can be read.
+    pub async fn whole_spec(&self, job: &Authorized<Arc<Job>>) -> Option<JobSpec> {
+        let (dir, id) = (self.core.ground.state.job(job.subject().id()), job.subject().id());
+        job.subject().record().spec.whole?;
+        let read = move || records::load::<SpecRecord>(&dir, records::SPEC);
+        match tokio::task::spawn_blocking(read).await.unwrap_or_else(|e| Err(io::Error::other(e))) {
+            Ok(record) => record.map(|record| record.spec),
+            Err(e) => {
+                tracing::warn!(job = %id, "shown with the beginning of its arguments: {e}");
+                None
+            }
+        }
     }
 
     /// Answers when the job has come that far, or at the timeout; whether it has.

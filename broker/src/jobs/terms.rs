@@ -38,8 +38,7 @@ impl Terms {
     }
 
     /// The record with these terms in it.
-    pub fn recorded(&self, record: &SpecRecord) -> SpecRecord {
-        let mut record = record.clone();
+    pub fn recorded(&self, mut record: SpecRecord) -> SpecRecord {
         record.spec.limits = self.limits.clone();
         record.spec.by_default = self.by_default.clone();
         record.found = self.found.clone();

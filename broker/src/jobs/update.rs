@@ -21,7 +21,7 @@ use crate::authorize::Authorized;
 use crate::host;
 use crate::journal::AUDIT;
 use crate::limits::{Knob, Limits, Violation, Violations};
-use crate::store::records::{self, ChangeRecord};
+use crate::store::records::{self, ChangeRecord, SpecRecord};
 
 /// What somebody wants changed.
 #[derive(Debug, Clone, Default)]
@@ -193,9 +193,11 @@ impl Core {
     }
 
     fn record_terms(&self, job: &Job, terms: &Terms, is_changing: bool) -> Result<(), UpdateError> {
-        let mut record = terms.recorded(job.record());
-        record.is_changing = is_changing;
-        let saved = records::save_durably(&self.ground.state.job(job.id()), records::SPEC, &record);
+        let saved = whole_record(&self.ground, job).and_then(|record| {
+            let mut record = terms.recorded(record);
+            record.is_changing = is_changing;
+            records::save_durably(&self.ground.state.job(job.id()), records::SPEC, &record)
+        });
         saved.map_err(|e| match e.kind() {
             io::ErrorKind::NotFound if job.snapshot().state.is_over() => UpdateError::Over, // and removed
             _ => UpdateError::Record(e),
@@ -249,13 +251,22 @@ impl Terms {
     }
 }
 
+/// Where memory has only the beginning, from the disk. Blocks.
+fn whole_record(ground: &Ground, job: &Job) -> io::Result<SpecRecord> {
+    if job.record().spec.whole.is_none() {
+        return Ok(job.record().clone());
+    }
+    let record = records::load(&ground.state.job(job.id()), records::SPEC)?;
+    record.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "spec.json is missing"))
+}
+
 /// Finishes a change that an earlier broker has recorded and may not have made. Blocks.
 pub(super) fn finish(ground: &Ground, job: &Job) -> io::Result<()> {
     let tree = ground.launcher.tree();
     if let Err(e) = job.terms().plan().apply(tree, &tree.job(job.id())) {
         tracing::error!(job = %job.id(), "a change of its limits cannot be finished: {e}");
     }
-    let record = job.terms().recorded(job.record());
+    let record = job.terms().recorded(whole_record(ground, job)?);
     records::save_durably(&ground.state.job(job.id()), records::SPEC, &record)
 }
 
