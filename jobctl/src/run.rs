@@ -13,7 +13,7 @@ use crate::connection::Broker;
 use crate::failure::{Failure, Kind, Result, say};
 use crate::follow::{Event, Follower};
 use crate::output::Output;
-use crate::{ending, exit, input, json, sink, spec};
+use crate::{ending, exit, input, json, show, sink, spec};
 
 /// `jobctl run`: the exit status.
 pub(crate) async fn run(global: &Global, command: cli::Run) -> Result<i32> {
@@ -111,7 +111,7 @@ pub(crate) fn note_end(job: &Job, quiet: bool) {
 /// What the trailer says of the output's wholeness.
 pub(crate) fn note_output(job: &Job) {
     if job.dropped_bytes > 0 {
-        say(&format!("{} bytes dropped past the output limit", job.dropped_bytes));
+        say(&format!("{} bytes dropped {}", job.dropped_bytes, show::why_dropped(job)));
     }
     if job.incomplete {
         say("output incomplete: the end of it may be missing");

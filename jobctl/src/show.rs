@@ -94,7 +94,7 @@ fn job_lines(job: &Job) -> Lines {
     lines.add("stdout", bytes(job.stdout_bytes));
     lines.add("stderr", bytes(job.stderr_bytes));
     if job.dropped_bytes > 0 {
-        lines.add("dropped", format!("{} past the output limit", bytes(job.dropped_bytes)));
+        lines.add("dropped", format!("{} {}", bytes(job.dropped_bytes), why_dropped(job)));
     }
     if job.incomplete {
         lines.add("incomplete", "yes, output may be missing at the end");
@@ -103,6 +103,15 @@ fn job_lines(job: &Job) -> Lines {
         lines.add("warning", warning);
     }
     lines
+}
+
+/// Behind a number of bytes: why they were not kept.
+pub(crate) fn why_dropped(job: &Job) -> &'static str {
+    if job.incomplete {
+        "past the output limit, or since the disk was full when the job was ended"
+    } else {
+        "past the output limit"
+    }
 }
 
 fn add_spec(lines: &mut Lines, spec: &JobSpec, job: &Job) {

@@ -2,7 +2,7 @@
 //! them. The first says how the main process ended (or that it never ran), at once; the second
 //! says that nothing is left and how much output there is, after the logs are durable.
 
-use crate::wire::{Cause, Ended, Exited, Failed, Progress, Source, Step};
+use crate::wire::{Blocked, Cause, Ended, Exited, Failed, Progress, Source, Step};
 
 /// Bytes of one record.
 pub const RECORD: usize = 256;
@@ -71,11 +71,15 @@ pub fn ended_record(ended: &Ended, boot_id: &[u8; 16]) -> [u8; RECORD] {
     for (n, value) in [p.stdout, p.stderr, p.entries, p.dropped].into_iter().enumerate() {
         body.put(48 + 8 * n, &value.to_le_bytes());
     }
+    if let Some(Blocked::Disk(errno)) = p.blocked {
+        body.put(80, &errno.to_le_bytes());
+    }
     body.seal()
 }
 
 /// magic 0..4, format 4..6, boot id 8..24, wait status 28..32, cause 32, source 33, step 34,
-/// errno 36..40, time 40..48, stdout, stderr, entries, dropped 48..80, name 96..161 (length
+/// errno 36..40, time 40..48, stdout, stderr, entries, dropped 48..80, errno of the disk that did not
+/// take all of the output 80..84 (0 if it did, as in records of versions that do not know it), name 96..161 (length
 /// first), crc32 of all before it 252..256. Little endian, the rest zero.
 struct Body([u8; RECORD]);
 
@@ -128,7 +132,7 @@ impl Body {
             stderr: self.word(56),
             entries: self.word(64),
             dropped: self.word(72),
-            blocked: None,
+            blocked: Some(self.half(80) as i32).filter(|errno| *errno != 0).map(Blocked::Disk),
         }
     }
 }
@@ -164,7 +168,13 @@ mod tests {
     #[test]
     fn both_records_survive_the_disk() {
         let ended = Ended {
-            progress: Progress { stdout: 1, stderr: 2, entries: 3, dropped: 4, blocked: None },
+            progress: Progress {
+                stdout: 1,
+                stderr: 2,
+                entries: 3,
+                dropped: 4,
+                blocked: Some(Blocked::Disk(28)),
+            },
         };
         let by_limit = |cause, source| {
             let (by, time_ns) = (String::new(), 1);

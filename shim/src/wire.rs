@@ -191,9 +191,10 @@ pub struct Progress {
     pub stderr: u64,
     /// Entries in `output.idx`.
     pub entries: u64,
-    /// Bytes past the output limit that were read and not kept.
+    /// Bytes that were read and not kept: past the output limit, or at the end of a job for which the
+    /// disk had no room.
     pub dropped: u64,
-    /// The job blocks, since its output cannot be kept now.
+    /// The job blocks, since its output cannot be kept now. At its end: it is why output is missing.
     pub blocked: Option<Blocked>,
 }
 
@@ -235,6 +236,13 @@ pub struct Exited {
 pub struct Ended {
     /// The last word on the output.
     pub progress: Progress,
+}
+
+impl Ended {
+    /// Whether the disk did not take all of the output.
+    pub fn is_incomplete(&self) -> bool {
+        matches!(self.progress.blocked, Some(Blocked::Disk(_)))
+    }
 }
 
 /// Why a job ended, as far as the shim can tell.

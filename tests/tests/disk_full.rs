@@ -17,7 +17,7 @@ const LINES: u64 = 30_000;
 
 /// A state directory that is soon full.
 fn start() -> Env {
-    Env::builder().state_disk("16M").start()
+    Env::builder().admin("admin").state_disk("16M").start()
 }
 
 /// Takes all that is left, to the last byte.
@@ -159,15 +159,75 @@ async fn a_job_that_a_full_disk_blocks_is_stopped_and_meets_its_deadline() {
         if !deadline {
             api::stop(&mut client, &id, Duration::from_millis(100)).await;
         }
-        let job = api::exited(&mut client, &id).await;
+        // With the disk as full as ever. What it does not take is dropped, counted and told.
+        let job = api::ended(&mut client, &id).await;
         let cause = if deadline { Cause::TimedOut } else { Cause::Stopped };
-        assert_eq!((job.cause(), job.signal), (cause, Some(15)), "{job:?}");
-        fs::remove_file(filler).unwrap();
-        // What was read before the end is whole as far as it goes.
+        assert_eq!((job.cause(), job.signal, job.incomplete), (cause, Some(15), true), "{job:?}");
+        assert!(job.dropped_bytes > 0, "{job:?}");
+        // What was kept is whole as far as it goes.
         let output = api::output(&mut client, &id).await;
+        assert_eq!(output.stdout.len() as u64, job.stdout_bytes);
         let lines = output.stdout.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        assert!(oracle::verify('o', &output.stdout[..lines]).unwrap() > 0);
+        oracle::verify('o', &output.stdout[..lines]).unwrap();
+        env.jobctl("user-a", &["rm", &id]).expect(0);
+        assert!(!env.job_dir(&id).exists());
+        fs::remove_file(filler).unwrap();
     }
+    env.assert_clean();
+}
+
+/// FAULTS 35
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_job_that_ended_by_itself_waits_for_a_full_disk_until_its_deadline_or_a_stop() {
+    let mut env = start();
+    let mut client = env.client("user-a").await;
+    for deadline in [false, true] {
+        let gate = env.gate();
+        // As much as a pipe holds: it can end, and its output is still there.
+        let text = format!("{}; head -c 700000 /dev/zero; exit 7", gate.wait());
+        let mut spec = api::script(&text);
+        spec.time_limit = deadline.then(|| api::duration(Duration::from_secs(20)));
+        let id = api::start(&mut client, spec).await.id;
+        let filler = fill(&env);
+        gate.open();
+        assert_eq!(api::exited(&mut client, &id).await.exit_code, Some(7));
+        if !deadline {
+            api::becomes(&mut client, &id, is_blocked).await;
+            env.restart_broker();
+            client = env.client("admin").await;
+            let waits = api::exited(&mut client, &id).await;
+            assert_ne!(waits.state(), State::Finished, "without a limit it waits");
+            api::stop(&mut client, &id, Duration::ZERO).await;
+        }
+        let job = api::ended(&mut client, &id).await;
+        assert_eq!((job.cause(), job.exit_code), (Cause::Exited, Some(7)), "its own end stands");
+        assert!(job.incomplete, "{job:?}");
+        assert_eq!(job.stdout_bytes + job.dropped_bytes, 700_000, "{job:?}");
+        fs::remove_file(filler).unwrap();
+        env.restart_broker();
+        client = env.client("user-a").await;
+        let read_again = api::ended(&mut client, &id).await;
+        assert_eq!(read_again.dropped_bytes, job.dropped_bytes);
+        assert!(read_again.incomplete);
+        client.delete_job(DeleteJobRequest { id }).await.unwrap(); // there is little room
+    }
+    env.assert_clean();
+}
+
+/// FAULTS 35
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_job_that_fills_the_disk_leaves_room_for_the_starts_and_ends_of_others() {
+    let env = Env::builder().state_disk("24M").start();
+    let mut client = env.client("user-a").await;
+    let endless = format!("exec {} lines 100000000", env.oracle());
+    let id = api::start(&mut client, api::script(&endless)).await.id;
+    api::becomes(&mut client, &id, is_blocked).await;
+    for _ in 0..3 {
+        let other = env.jobctl("user-b", &["run", "--", "echo", "on"]);
+        assert_eq!(other.out(), "on\n", "{}", other.err());
+    }
+    env.jobctl("user-a", &["rm", "--force", &id]).expect(0);
+    assert!(!env.job_dir(&id).exists());
     env.assert_clean();
 }
 

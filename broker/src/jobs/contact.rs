@@ -207,7 +207,8 @@ fn take(ground: &Ground, job: &Job, message: FromShim) {
         }
         FromShim::Ended(ended) => {
             job.set_progress(ended.progress);
-            job.apply(Event::Ended { time_ns: host::now_ns(), incomplete: false });
+            let incomplete = ended.is_incomplete();
+            job.apply(Event::Ended { time_ns: host::now_ns(), incomplete });
         }
         FromShim::Stopping => {
             job.apply(Event::StopAsked);

@@ -3,7 +3,7 @@
 //! never run again. The model in `tests/tests/model` runs on these functions.
 
 use job_shim::record::{ExitFile, Outcome};
-use job_shim::wire::{Cause, Exited, Failed, Source, Started};
+use job_shim::wire::{Cause, Ended, Exited, Failed, Source, Started};
 
 use super::state::{Event, Failure, Impossible, Snapshot};
 use crate::store::records::{FinalRecord, SpawnRecord};
@@ -81,7 +81,7 @@ pub fn settle(
     now_ns: u64,
 ) -> Result<Snapshot, Impossible> {
     let mut known = known.clone();
-    let incomplete = exit.ended.is_none();
+    let incomplete = exit.ended.as_ref().is_none_or(Ended::is_incomplete);
     let told = known.exited.clone().map(Outcome::Exited);
     let recorded = || match exit.outcome {
         Some(Outcome::Exited(exited)) => {

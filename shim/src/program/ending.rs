@@ -50,6 +50,10 @@ pub(crate) struct Ending {
     /// Why it ends; the first one counts.
     reason: Option<Reason>,
     deadline: Option<Duration>,
+    /// The deadline, once the main process has ended: until then the disk has time for its output.
+    patience: Option<Duration>,
+    /// That has passed.
+    is_late: bool,
     kill_at: Option<Duration>,
     pause: Duration,
     /// The last of each number that was sent, to know later whose doing a death was.
@@ -69,6 +73,8 @@ impl Ending {
             cpu_time: CpuTime::new(&launch.limits),
             reason: None,
             deadline: None,
+            patience: None,
+            is_late: false,
             kill_at: None,
             pause: PAUSES.0,
             signals: Vec::new(),
@@ -134,6 +140,12 @@ impl Ending {
         self.reason.is_some()
     }
 
+    /// Whether nothing is waited for any more once its processes are gone: something is ending it, or
+    /// its deadline passed after its main process had ended by itself.
+    pub(crate) fn is_over(&self) -> bool {
+        self.has_begun() || self.is_late
+    }
+
     /// A signal was sent to the main process.
     pub(crate) fn signaled(&mut self, signal: Signal) {
         if SIGNALS.contains(&signal.number) {
@@ -145,7 +157,9 @@ impl Ending {
     /// The main process has ended with this wait status: what is left gets its grace.
     pub(crate) fn exited(&mut self, now: Duration, wait_status: i32, time_ns: u64) -> Exited {
         self.running = None;
-        self.deadline = None;
+        let deadline = self.deadline.take();
+        self.is_late = deadline.is_some_and(|at| at <= now);
+        self.patience = deadline.filter(|at| *at > now);
         self.cpu_time.ended();
         self.kill_within(now, self.leftover_grace);
         let Reason { cause, source, by } = self.reason_of(wait_status);
@@ -164,6 +178,7 @@ impl Ending {
             let reason = Reason::by_nobody(Cause::TimedOut, Source::Timeout);
             return self.end(now, reason, self.stop_timeout);
         }
+        self.is_late |= self.patience.take_if(|at| *at <= now).is_some();
         if self.kill_at.is_some_and(|at| at <= now) {
             self.kill_at = Some(now + self.pause);
             self.pause = (self.pause * 2).min(PAUSES.1);
@@ -174,7 +189,8 @@ impl Ending {
 
     /// When something will be due.
     pub(crate) fn next(&self) -> Option<Duration> {
-        [self.deadline, self.cpu_time.next(), self.kill_at].into_iter().flatten().min()
+        let times = [self.deadline, self.cpu_time.next(), self.kill_at, self.patience];
+        times.into_iter().flatten().min()
     }
 
     fn end(&mut self, now: Duration, reason: Reason, grace: Duration) -> Deed {
@@ -317,6 +333,22 @@ mod tests {
         assert_eq!(cause(&mut ending, EXITED_0), (Cause::Exited, Source::None, String::new()));
         assert_eq!(ending.next(), Some(at(9_200)), "and the deadline is over");
         assert_eq!(ending.due(at(9_200)), Deed::Kill);
+    }
+
+    #[test]
+    fn after_the_main_process_the_deadline_ends_the_waiting_for_the_disk() {
+        let mut with = ending(Some(20_000));
+        with.exited(at(9_000), EXITED_0, 1);
+        with.emptied();
+        assert_eq!((with.is_over(), with.next()), (false, Some(at(20_000))));
+        assert_eq!(with.due(at(20_000)), Deed::Nothing, "nothing is left to kill");
+        assert_eq!((with.is_over(), with.next()), (true, None));
+        let mut without = ending(None);
+        without.exited(at(9_000), EXITED_0, 1);
+        without.emptied();
+        assert_eq!((without.is_over(), without.next()), (false, None));
+        without.stop(at(9_001), stop(5_000, "a"));
+        assert!(without.is_over(), "and so does a stop");
     }
 
     #[test]

@@ -100,7 +100,7 @@ impl Job {
             if self.turn(&ready, exit).is_err() {
                 return ExitCode::FAILURE;
             }
-            if self.empty && self.output.drain(self.buffers.output()) {
+            if self.empty && self.output.drain(self.buffers.output(), self.ending.is_over()) {
                 return self.end(exit);
             }
         }

@@ -17,6 +17,7 @@ mod output;
 mod pipes;
 mod poll;
 mod privileges;
+mod reserve;
 mod rlimits;
 
 use std::os::fd::{AsFd, OwnedFd};

@@ -14,6 +14,7 @@ use super::alarm::wall_clock_ns;
 use super::errno;
 use super::files::Logs;
 use super::poll::{Interest, Ready, Slot};
+use super::reserve::Reserve;
 use crate::sys;
 
 /// The most that is read at once.
@@ -54,6 +55,9 @@ pub(crate) struct Output {
     read_at: Option<Duration>,
     /// Once nobody is left to write: how much of each pipe is still to be read.
     left: Option<[usize; 2]>,
+    reserve: Reserve,
+    /// The job is over and the disk has not taken all: what is left is dropped.
+    given_up: bool,
 }
 
 impl Output {
@@ -70,6 +74,8 @@ impl Output {
             retry_at: None,
             read_at: None,
             left: None,
+            reserve: Reserve::default(),
+            given_up: false,
         }
     }
 
@@ -99,7 +105,7 @@ impl Output {
     /// What the limit leaves, in bytes.
     fn room(&self) -> u64 {
         let Progress { stdout, stderr, entries, .. } = self.progress;
-        if index::is_full(entries, self.limit) {
+        if self.given_up || index::is_full(entries, self.limit) {
             return 0;
         }
         self.limit.saturating_sub(stdout + stderr)
@@ -149,8 +155,9 @@ impl Output {
     }
 
     /// The workload is gone: reads what it has left in the pipes, and no more. A stranger that
-    /// was handed a pipe cannot make this endless. `true` once all of it is in the logs.
-    pub(crate) fn drain(&mut self, buffer: &mut [u8]) -> bool {
+    /// was handed a pipe cannot make this endless. `true` once all of it is in the logs; or, of a job
+    /// whose time is over, has been dropped, since the disk does not take it.
+    pub(crate) fn drain(&mut self, buffer: &mut [u8], time_is_over: bool) -> bool {
         if self.left.is_none() {
             let waiting = |pipe: &File| sys::waiting_bytes(pipe.as_fd()).unwrap_or(0);
             self.left = Some(self.pipes.each_ref().map(|p| p.as_ref().map_or(0, waiting)));
@@ -158,12 +165,49 @@ impl Output {
             self.policy = OutputPolicy::Discard;
             self.progress.blocked = self.progress.blocked.filter(|b| *b != Blocked::Limit);
         }
+        self.read_left(buffer);
+        if self.unkept.is_some() && time_is_over {
+            self.give_up(buffer);
+            self.read_left(buffer);
+        }
+        self.unkept.is_none()
+    }
+
+    fn read_left(&mut self, buffer: &mut [u8]) {
         while self.unkept.is_none() && self.left.is_some_and(|left| left != [0, 0]) {
             for stream in Stream::BOTH {
                 let _ = self.read(stream, buffer); // never over the limit: the policy is Discard
             }
         }
-        self.unkept.is_none()
+    }
+
+    /// Drops what the disk does not take, and from now on all that comes. What blocks stays told: it is
+    /// why output is missing.
+    fn give_up(&mut self, buffer: &[u8]) {
+        self.keep(buffer); // it may take it now
+        let Some(piece) = self.unkept.take() else { return };
+        let kept = self.keep_beginning(&piece);
+        self.progress.dropped = self.progress.dropped.saturating_add((piece.length - kept) as u64);
+        self.retry_at = None;
+        self.given_up = true;
+    }
+
+    /// How much of a piece stays in its log: all that has been written, if the index takes the entry.
+    fn keep_beginning(&mut self, piece: &Piece) -> usize {
+        let ends = [self.progress.stdout, self.progress.stderr];
+        if piece.written > 0 {
+            match self.add_entry(piece.stream, piece.written, ends) {
+                Ok(entry) => {
+                    self.count(&entry);
+                    return piece.written;
+                }
+                // Bytes beyond the index would be output for whoever repairs it.
+                Err(_) => {
+                    _ = self.logs.streams[piece.stream.index()].set_len(ends[piece.stream.index()])
+                }
+            }
+        }
+        0
     }
 
     /// Makes the files durable.
@@ -233,7 +277,7 @@ impl Output {
         buffer: &[u8],
     ) -> Result<(), OverLimit> {
         let kept = length.min(room);
-        self.progress.dropped += (length - kept) as u64;
+        self.progress.dropped = self.progress.dropped.saturating_add((length - kept) as u64);
         if kept > 0 {
             self.unkept = Some(Piece { stream, length: kept, written: 0 });
             self.keep(buffer);
@@ -254,11 +298,9 @@ impl Output {
         let Some(mut piece) = self.unkept.take() else { return };
         match self.write(&mut piece, buffer) {
             Ok(entry) => {
-                [self.progress.stdout, self.progress.stderr] = entry.ends;
-                self.progress.entries += 1;
+                self.count(&entry);
                 self.progress.blocked = None;
                 self.retry_at = None;
-                self.last_time_ns = entry.time_ns;
                 if piece.length < WORTH && self.index_outweighs() {
                     self.read_at = Some(super::alarm::since_boot() + GATHER);
                 }
@@ -271,27 +313,45 @@ impl Output {
         }
     }
 
+    fn count(&mut self, entry: &Entry) {
+        [self.progress.stdout, self.progress.stderr] = entry.ends;
+        self.progress.entries += 1;
+        self.last_time_ns = entry.time_ns;
+    }
+
     fn index_outweighs(&self) -> bool {
         let Progress { stdout, stderr, entries, .. } = self.progress;
         index::length(entries) > stdout + stderr + OUTWEIGHS
     }
 
-    fn write(&self, piece: &mut Piece, buffer: &[u8]) -> std::io::Result<Entry> {
-        let mut ends = [self.progress.stdout, self.progress.stderr];
-        let end = &mut ends[piece.stream.index()];
+    fn write(&mut self, piece: &mut Piece, buffer: &[u8]) -> std::io::Result<Entry> {
+        let ends = [self.progress.stdout, self.progress.stderr];
+        let end = ends[piece.stream.index()];
         let log = &self.logs.streams[piece.stream.index()];
+        let kept = ends[0].saturating_add(ends[1]);
+        self.reserve.admit(log, piece.length - piece.written, kept)?;
         while piece.written < piece.length {
             let rest = &buffer[piece.written..piece.length];
-            match log.write_at(rest, *end + piece.written as u64) {
+            match log.write_at(rest, end + piece.written as u64) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(length) => piece.written += length,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
         }
-        *end += piece.length as u64;
+        self.add_entry(piece.stream, piece.length, ends)
+    }
+
+    /// `length` bytes more of a stream are in its log, which ended where `ends` says.
+    fn add_entry(
+        &self,
+        stream: Stream,
+        length: usize,
+        mut ends: [u64; 2],
+    ) -> std::io::Result<Entry> {
+        ends[stream.index()] += length as u64;
         let time_ns = wall_clock_ns().max(self.last_time_ns);
-        let entry = Entry { time_ns, ends, stream: piece.stream };
+        let entry = Entry { time_ns, ends, stream };
         self.logs.index.write_all_at(&entry.to_bytes(), index::length(self.progress.entries))?;
         Ok(entry)
     }
