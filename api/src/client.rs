@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{CertificateError, ClientConfig};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -147,6 +148,30 @@ pub(crate) fn tls_config(credentials: &Credentials) -> Result<ClientConfig, Conn
         .map_err(ConnectError::Identity)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(config)
+}
+
+/// What is wrong with the dates of the caller's own certificate by this machine's clock, if anything is.
+/// A broker that refuses it says no more than "expired", also of one that is not valid yet: RFC 8446,
+/// section 6.2.
+pub fn own_dates(credentials: &Credentials) -> Option<CertificateError> {
+    let mut roots = rustls::RootCertStore::empty();
+    for ca in certificates("CA certificate", &credentials.ca).ok()? {
+        roots.add(ca).ok()?;
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let chain = certificates("certificate", &credentials.cert).ok()?;
+    let (leaf, rest) = chain.split_first()?;
+    // The dates come before the signature: whose authority has signed it does not matter here.
+    match verifier.build().ok()?.verify_client_cert(leaf, rest, UnixTime::now()) {
+        Err(rustls::Error::InvalidCertificate(fault)) => Some(fault).filter(is_of_dates),
+        _ => None,
+    }
+}
+
+fn is_of_dates(fault: &CertificateError) -> bool {
+    use CertificateError::{ExpiredContext, NotValidYetContext};
+    matches!(fault, ExpiredContext { .. } | NotValidYetContext { .. })
 }
 
 fn certificates(

@@ -38,6 +38,13 @@ pub(crate) fn start_time(pid: u32) -> io::Result<u64> {
         })
 }
 
+/// What [`start_time`] says, as [`since_boot`] does; to 10 ms.
+pub(crate) fn since_boot_of(start_time: u64) -> Duration {
+    let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten().filter(|ticks| *ticks > 0);
+    let nanos = 1_000_000_000 / ticks.map_or(100, i64::unsigned_abs);
+    Duration::from_nanos(start_time.saturating_mul(nanos))
+}
+
 /// Now, nanoseconds since 1970.
 pub(crate) fn now_ns() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -80,6 +87,16 @@ mod tests {
         let own = std::process::id();
         assert_eq!(start_time(own).unwrap(), start_time(own).unwrap());
         assert!(start_time(1).unwrap() <= start_time(own).unwrap());
+    }
+
+    #[test]
+    fn a_process_has_been_started_before_now_and_since_the_host_was() {
+        let child =
+            std::process::Command::new("sleep").arg("0").spawn().unwrap().wait_with_output();
+        assert!(child.unwrap().status.success());
+        let born = since_boot_of(start_time(std::process::id()).unwrap());
+        assert!(born > Duration::ZERO && born <= since_boot());
+        assert!(since_boot() - born < Duration::from_secs(3600), "this test's own process");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tonic::{Response, Status};
 use crate::cli::Global;
 use crate::failure::{Failure, Result, call_cause, is_transient, say};
 use crate::settings::Settings;
+use crate::tls;
 
 /// A broker that was reached. Cloning shares the connection, which opens itself anew when it is
 /// used after a loss.
@@ -64,7 +65,10 @@ impl Broker {
         {
             return refused;
         }
-        Failure::of_call(what, &self.addr, status)
+        match tls::of_own(&call_cause(status), &self.credentials) {
+            Some(said) => Failure::refused_by_tls(&self.addr, said),
+            None => Failure::of_call(what, &self.addr, status),
+        }
     }
 
     /// A call has gone well.
@@ -76,6 +80,9 @@ impl Broker {
     /// never answered and closes at once needs no reason: trying on would not help.
     async fn refused(&self) -> Option<Failure> {
         let cause = refusal(&self.addr, &self.credentials).await.ok().flatten()?;
+        if let Some(said) = tls::of_own(&cause, &self.credentials) {
+            return Some(Failure::refused_by_tls(&self.addr, said));
+        }
         let is_proven = self.is_proven.load(Ordering::Relaxed);
         Failure::of_tls(&self.addr, &cause).or_else(|| {
             let what = format!("cannot connect to {}: it closes the connection at once", self.addr);

@@ -118,9 +118,13 @@ impl Failure {
 
     /// What TLS refuses for good; `None` for any other cause.
     pub(crate) fn of_tls(addr: &str, cause: &str) -> Option<Self> {
-        let said = tls::in_words(cause)?;
+        Some(Failure::refused_by_tls(addr, tls::in_words(cause)?))
+    }
+
+    /// Whatever it was that TLS has refused.
+    pub(crate) fn refused_by_tls(addr: &str, said: tls::Said) -> Self {
         let what = format!("cannot connect to {addr}: {}", said.what);
-        Some(Failure::unreachable(what).hint(said.hint))
+        Failure::unreachable(what).hint(said.hint)
     }
 
     /// No connection at the first attempt.

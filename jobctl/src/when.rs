@@ -28,9 +28,14 @@ fn rough(duration: Duration) -> String {
 /// RFC 3339 in UTC, to the second; `-` for a time that is not set.
 pub(crate) fn absolute(time: Option<&Timestamp>) -> String {
     match time.and_then(|time| SystemTime::try_from(*time).ok()) {
-        Some(time) => humantime::format_rfc3339_seconds(time).to_string(),
+        Some(time) => rfc3339(time),
         None => "-".to_owned(),
     }
+}
+
+/// RFC 3339 in UTC, to the second.
+pub(crate) fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string()
 }
 
 /// `2026-01-31T08:00:00Z (3m ago)`.

@@ -2,6 +2,8 @@
 //! them. The first says how the main process ended (or that it never ran), at once; the second
 //! says that nothing is left and how much output there is, after the logs are durable.
 
+use std::time::Duration;
+
 use crate::wire::{Blocked, Cause, Ended, Exited, Failed, Progress, Source, Step};
 
 /// Bytes of one record.
@@ -22,6 +24,8 @@ pub struct ExitFile {
     pub outcome: Option<Outcome>,
     /// The output's totals, if all of it is durable.
     pub ended: Option<Ended>,
+    /// How long the program ran, by a clock that nobody can set; earlier shims do not say it.
+    pub ran: Option<Duration>,
 }
 
 /// How it ended.
@@ -38,15 +42,18 @@ impl ExitFile {
     pub fn from_bytes(bytes: &[u8], boot_id: &[u8; 16]) -> ExitFile {
         let slot =
             |n: usize| bytes.get(n * RECORD..(n + 1) * RECORD).and_then(|b| open(b, boot_id));
-        let outcome = slot(0).and_then(|body| body.outcome());
+        let first = slot(0);
+        let ran = first.as_ref().map(|body| body.word(88)).filter(|ns| *ns > 0);
+        let outcome = first.and_then(|body| body.outcome());
         let ended = slot(1).map(|body| Ended { progress: body.progress() });
-        ExitFile { outcome, ended }
+        ExitFile { outcome, ended, ran: ran.map(Duration::from_nanos) }
     }
 }
 
-/// The bytes of the first record, for offset 0.
-pub fn outcome_record(outcome: &Outcome, boot_id: &[u8; 16]) -> [u8; RECORD] {
+/// The bytes of the first record, for offset 0. `ran` is zero where it is not known.
+pub fn outcome_record(outcome: &Outcome, ran: Duration, boot_id: &[u8; 16]) -> [u8; RECORD] {
     let mut body = Body::new(boot_id);
+    body.put(88, &u64::try_from(ran.as_nanos()).unwrap_or(u64::MAX).to_le_bytes());
     match outcome {
         Outcome::Exited(exited) => {
             body.put(28, &exited.wait_status.to_le_bytes());
@@ -79,7 +86,8 @@ pub fn ended_record(ended: &Ended, boot_id: &[u8; 16]) -> [u8; RECORD] {
 
 /// magic 0..4, format 4..6, boot id 8..24, wait status 28..32, cause 32, source 33, step 34,
 /// errno 36..40, time 40..48, stdout, stderr, entries, dropped 48..80, errno of the disk that did not
-/// take all of the output 80..84 (0 if it did, as in records of versions that do not know it), name 96..161 (length
+/// take all of the output 80..84, nanoseconds that the program ran 88..96 (both 0 in records of versions
+/// that do not know them; the errno also where it did take all), name 96..161 (length
 /// first), crc32 of all before it 252..256. Little endian, the rest zero.
 struct Body([u8; RECORD]);
 
@@ -160,7 +168,7 @@ mod tests {
     }
 
     fn file(outcome: &Outcome, ended: Option<&Ended>) -> Vec<u8> {
-        let mut bytes = outcome_record(outcome, &BOOT).to_vec();
+        let mut bytes = outcome_record(outcome, Duration::ZERO, &BOOT).to_vec();
         bytes.extend(ended.map_or([0; RECORD], |e| ended_record(e, &BOOT)));
         bytes
     }
@@ -188,8 +196,18 @@ mod tests {
         ];
         for outcome in outcomes {
             let read = ExitFile::from_bytes(&file(&outcome, Some(&ended)), &BOOT);
-            assert_eq!(read, ExitFile { outcome: Some(outcome), ended: Some(ended.clone()) });
+            let expected =
+                ExitFile { outcome: Some(outcome), ended: Some(ended.clone()), ran: None };
+            assert_eq!(read, expected);
         }
+    }
+
+    #[test]
+    fn how_long_it_ran_is_told_beside_its_outcome() {
+        let ran = Duration::from_nanos(12_000_000_001);
+        let read = ExitFile::from_bytes(&outcome_record(&exited(), ran, &BOOT), &BOOT);
+        let expected = ExitFile { outcome: Some(exited()), ended: None, ran: Some(ran) };
+        assert_eq!(read, expected);
     }
 
     #[test]

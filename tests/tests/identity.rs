@@ -12,8 +12,8 @@ use job_api::v1::{
     DeleteJobRequest, GetJobRequest, Job, ListJobsRequest, SignalJobRequest, StopJobRequest,
     StreamOutputRequest, WaitJobRequest, WhoAmIRequest, WriteInputRequest,
 };
-use job_certs::{Authority, CA_VALIDITY, Leaf, USER_VALIDITY, days};
-use job_tests::{Env, api, eventually, host};
+use job_certs::{Authority, CA_VALIDITY, Leaf, ServerNames, USER_VALIDITY, days};
+use job_tests::{Env, api, eventually, host, until};
 use tokio_stream::iter;
 use tonic::{Code, Status};
 
@@ -173,6 +173,51 @@ async fn a_certificate_that_is_expired_foreign_or_a_servers_fails_the_handshake(
         let why = eventually(&format!("a refusal: {what}"), refuse).await;
         assert!(why.contains("alert") && why.contains(alert), "{what}: {why}");
     }
+}
+
+/// Of a certificate whose dates are not right, the alert of TLS is always "expired".
+#[test]
+fn a_certificate_that_is_not_valid_yet_is_told_as_such_to_its_user_and_in_the_log() {
+    let env = Env::start();
+    let now = SystemTime::now();
+    let cases = [
+        (now + days(1), now + days(9), "is not valid yet: it is valid not before "),
+        (now - days(9), now - days(1), "has expired: it is valid until "),
+    ];
+    for (n, (not_before, not_after, fault)) in cases.into_iter().enumerate() {
+        let leaf = Leaf { not_before, not_after, ..user_leaf(&env) };
+        let signed = env.pki().sign(&leaf).unwrap();
+        let [cert, key] = ["crt", "key"].map(|kind| env.path(&format!("{n}.{kind}")));
+        fs::write(&cert, signed.certificate_pem).unwrap();
+        fs::write(&key, signed.key_pem).unwrap();
+        let mut jobctl = env.command("user-a");
+        let asked = jobctl.env("JOBCTL_CERT", cert).env("JOBCTL_KEY", key).arg("ps").output();
+        let said = String::from_utf8(asked.unwrap().stderr).unwrap();
+        assert!(said.contains(&format!("your certificate {fault}20")), "{said}");
+        assert!(said.contains(", and this machine's clock says 20"), "{said}");
+        let logged = format!("handshake failed: the client's certificate {fault}");
+        until("the log to tell it", || env.log().contains(&logged).then_some(()));
+    }
+    assert!(env.log().contains(", and this host's clock says "), "{}", env.log());
+}
+
+#[test]
+fn a_brokers_certificate_that_is_not_valid_yet_is_told_as_such() {
+    let env = Env::start();
+    let names = ServerNames { dns: vec!["localhost".into()], ips: vec![[127, 0, 0, 1].into()] };
+    let leaf = env.pki().server_leaf(&names, days(9)).unwrap();
+    let early = Leaf { not_before: SystemTime::now() + days(1), ..leaf };
+    for name in ["server.crt", "server.key"] {
+        fs::remove_file(env.path("pki").join(name)).unwrap();
+    }
+    env.pki().issue(&early, &env.path("pki/server")).unwrap();
+    env.reload_broker();
+    until("the reload", || env.log().contains(" reloaded").then_some(()));
+    let said = env.jobctl("user-a", &["ps"]).err();
+    let words = "the broker's certificate is not valid yet: it is valid not before 20";
+    assert!(said.contains(words), "{said}");
+    assert!(said.contains(", and this machine's clock says 20"), "{said}");
+    assert!(env.log().contains("server.crt is not valid before 20"), "{}", env.log());
 }
 
 /// What `openssl s_client` says of a handshake with these options; `None` where there is no openssl.

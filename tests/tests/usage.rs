@@ -56,6 +56,41 @@ async fn cpu_time_wall_time_and_output_are_kept_with_the_job() {
     }
 }
 
+/// Who has not heard its start counts from the birth of its shim, and its shim measures the whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_wall_time_of_a_job_goes_on_over_a_restart_of_the_broker() {
+    const TICK: Duration = Duration::from_millis(10); // in which the kernel tells the birth of a process
+    let mut env = Env::start();
+    let gate = env.gate();
+    let mut client = env.client("user-a").await;
+    let (began, text) = (Instant::now(), gate.wait());
+    let id = api::start(&mut client, api::script(&text)).await.id;
+    let started = Instant::now();
+    let mut last = Duration::ZERO;
+    for _ in 0..2 {
+        env.kill_broker();
+        std::thread::sleep(Duration::from_millis(200)); // time that nobody has looked at
+        env.start_broker();
+        client = env.client("user-a").await;
+        let least = started.elapsed();
+        // Its shim is what tells that it has been started.
+        let job = api::becomes(&mut client, &id, |job| job.started_at.is_some()).await;
+        let wall = wall_time(&job);
+        let most = began.elapsed() + TICK;
+        assert!(wall >= least && wall <= most && wall > last, "{least:?} {wall:?} {most:?}");
+        last = wall;
+    }
+    let least = started.elapsed();
+    gate.open();
+    let job = api::ended(&mut client, &id).await;
+    let wall = wall_time(&api::job(&mut client, &job.id).await);
+    assert!(wall >= least && wall <= began.elapsed(), "{wall:?}, {least:?}");
+}
+
+fn wall_time(job: &Job) -> Duration {
+    job.usage.as_ref().unwrap().wall_time.unwrap().try_into().unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn memory_processes_disk_and_throttling_are_kept_with_the_job() {
     if !host::has(&[Need::Cpu, Need::Memory, Need::Pids, Need::Io, Need::Disk]) {

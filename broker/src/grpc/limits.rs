@@ -1,7 +1,5 @@
 //! Limits and usage, between the contract and the supervisor.
 
-use std::time::Duration;
-
 use job_api::v1;
 use tonic::Status;
 
@@ -195,16 +193,8 @@ pub(super) fn usage(job: &Job, usage: Usage) -> v1::Usage {
         stdout_bytes: progress.stdout,
         stderr_bytes: progress.stderr,
         dropped_bytes: progress.dropped,
-        wall_time: wall_time(job).and_then(|time| time.try_into().ok()),
+        wall_time: job.wall_time().and_then(|time| time.try_into().ok()),
     }
-}
-
-/// From the start of the program to the end of its main process, or until now.
-fn wall_time(job: &Job) -> Option<Duration> {
-    let known = job.snapshot();
-    let started = known.started?.time_ns;
-    let ended = known.exited.map(|exited| exited.time_ns).or(known.ended_ns);
-    Some(Duration::from_nanos(ended.unwrap_or_else(crate::host::now_ns).saturating_sub(started)))
 }
 
 fn io_usage(io: usage::IoUsage) -> v1::IoUsage {

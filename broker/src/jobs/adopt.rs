@@ -23,6 +23,7 @@ use super::state::{Contact, Event, Failure, Snapshot, State};
 use super::stop;
 use super::table::Table;
 use super::update;
+use crate::host;
 use crate::id::JobId;
 use crate::store::damage;
 use crate::store::index::{Index, Stamp, Summary};
@@ -196,6 +197,7 @@ fn take_over(ground: &Arc<Ground>, id: JobId) -> io::Result<Taken> {
     let (facts, pidfd) = facts(ground, id, &record)?;
     let lease = facts.finished.is_none().then(|| ground.pool.adopt(record.account.uid)).flatten();
     let is_changing = record.is_changing;
+    let born = facts.spawned.as_ref().map(|spawned| host::since_boot_of(spawned.shim_start_time));
     let verdict = decide(facts);
     tracing::debug!(job = %id, ?verdict, "recovery");
     let job = |record, snapshot| Job::new(record, snapshot, lease);
@@ -206,6 +208,9 @@ fn take_over(ground: &Arc<Ground>, id: JobId) -> io::Result<Taken> {
         }
         Verdict::Adopt => {
             let job = job(record, Snapshot { contact: Contact::Recovering, ..running() });
+            if let Some(born) = born {
+                job.set_begun(born);
+            }
             if let Some(Err(e)) = is_changing.then(|| update::finish(ground, &job)) {
                 tracing::error!(job = %id, "a change of its limits cannot be put on record: {e}");
             }

@@ -123,12 +123,13 @@ fn settle_now(ground: &Arc<Ground>, job: &Job) -> io::Result<()> {
 /// A shim tells the end before the disk has all of the output, and records it after: should that
 /// have failed, the output may be less than was told.
 fn doubt(ground: &Ground, job: &Job, mut known: Snapshot) -> io::Result<Snapshot> {
-    if known.exited.is_none() || known.incomplete {
+    if known.exited.is_none() {
         return Ok(known);
     }
     let boot_id = job.record().boot_id;
     let exit = records::load_exit(&ground.state.job(job.id()), boot_id.as_bytes())?;
-    if exit.ended.is_none() {
+    known.ran = exit.ran.or(known.ran);
+    if exit.ended.is_none() && !known.incomplete {
         tracing::warn!(job = %job.id(), "its shim has not recorded that its output is on the disk");
         known.incomplete = true;
     }
@@ -199,6 +200,7 @@ pub(super) fn write_final(
         exit: known.exited.map(Into::into),
         failure: known.failure,
         ended_ns: known.ended_ns.unwrap_or_else(host::now_ns),
+        ran_ns: known.ran.and_then(|ran| u64::try_from(ran.as_nanos()).ok()),
         totals: job.progress().into(),
         incomplete: known.incomplete,
         usage: figures.usage,

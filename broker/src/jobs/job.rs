@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use job_shim::wire::{InputAck, Progress, ToShim, Watch};
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::asked::StopAsked;
 use super::link::{Link, Unreachable};
-use super::state::{Contact, Event, Impossible, Snapshot, State};
+use super::state::{Contact, Event, Impossible, Now, Snapshot, State};
 use super::terms::Terms;
 use crate::host;
 use crate::id::JobId;
@@ -30,6 +30,8 @@ pub struct Job {
     /// Its end is on record and nothing is left of it, as far as the disk takes the one and the kernel
     /// gives the other: see `leftovers`.
     settled: watch::Sender<bool>,
+    /// When its program began, since the host was started.
+    begun: OnceLock<Begun>,
     link: Mutex<Option<Arc<Link>>>,
     pidfd: Mutex<Option<Arc<OwnedFd>>>,
     stop: Mutex<Option<StopAsked>>,
@@ -43,6 +45,13 @@ pub struct Job {
     /// One at a time kills what its shim did not.
     pub(super) kill_turn: tokio::sync::Mutex<()>,
     lease: Mutex<Option<Lease>>,
+}
+
+#[derive(Debug)]
+struct Begun {
+    at: Duration,
+    /// This broker has heard it: when it hears of the end, it knows how long that was.
+    is_heard: bool,
 }
 
 impl Job {
@@ -59,6 +68,7 @@ impl Job {
             progress: watch::Sender::new(Progress::default()),
             input: watch::Sender::new(InputAck::default()),
             settled: watch::Sender::new(false),
+            begun: OnceLock::new(),
             link: Mutex::default(),
             pidfd: Mutex::default(),
             stop: Mutex::default(),
@@ -154,9 +164,34 @@ impl Job {
         self.snapshot.send_if_modified(|snapshot| {
             let before = snapshot.clone();
             verdict = snapshot.apply(event, host::now_ns());
+            self.keep_time(snapshot);
             *snapshot != before
         });
         verdict
+    }
+
+    /// Its shim's own measure, in its record of the end, replaces this one.
+    fn keep_time(&self, snapshot: &mut Snapshot) {
+        let now = host::since_boot();
+        if snapshot.started.is_some() {
+            self.begun.get_or_init(|| Begun { at: now, is_heard: true });
+        }
+        let heard = self.begun.get().filter(|begun| begun.is_heard);
+        if let (true, None, Some(begun)) = (snapshot.exited.is_some(), snapshot.ran, heard) {
+            snapshot.ran = Some(now.saturating_sub(begun.at));
+        }
+    }
+
+    /// For one that another broker has started: its shim was born at that time, and its program began a
+    /// moment later.
+    pub(super) fn set_begun(&self, at: Duration) {
+        self.begun.get_or_init(|| Begun { at, is_heard: false });
+    }
+
+    /// How long its program has run, or ran; `None` if it never did.
+    pub fn wall_time(&self) -> Option<Duration> {
+        let now = Now { wall_ns: host::now_ns(), since_boot: host::since_boot() };
+        self.snapshot().wall_time(self.begun.get().map(|begun| begun.at), now)
     }
 
     pub(super) fn set_contact(&self, contact: Contact) {

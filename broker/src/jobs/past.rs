@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::ground::Ground;
 use super::job::Job;
@@ -156,6 +157,7 @@ fn snapshot(last: FinalRecord) -> Snapshot {
         started: last.started.map(Into::into),
         exited: last.exit.map(Into::into),
         ended_ns: Some(last.ended_ns),
+        ran: last.ran_ns.map(Duration::from_nanos),
         failure: last.failure,
         incomplete: last.incomplete,
         contact: Contact::Good,

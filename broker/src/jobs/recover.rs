@@ -81,6 +81,7 @@ pub fn settle(
     now_ns: u64,
 ) -> Result<Snapshot, Impossible> {
     let mut known = known.clone();
+    known.ran = exit.ran.or(known.ran);
     let incomplete = exit.ended.as_ref().is_none_or(Ended::is_incomplete);
     let told = known.exited.clone().map(Outcome::Exited);
     let recorded = || match exit.outcome {
@@ -152,7 +153,7 @@ mod tests {
 
     fn exit() -> ExitFile {
         let failed = Failed { step: Step::Exec, errno: 2 };
-        ExitFile { outcome: Some(Outcome::Failed(failed)), ended: None }
+        ExitFile { outcome: Some(Outcome::Failed(failed)), ..ExitFile::default() }
     }
 
     #[test]
@@ -178,7 +179,7 @@ mod tests {
     }
 
     fn recorded(exited: Exited) -> ExitFile {
-        ExitFile { outcome: Some(Outcome::Exited(exited)), ended: None }
+        ExitFile { outcome: Some(Outcome::Exited(exited)), ..ExitFile::default() }
     }
 
     fn settled(known: &Snapshot, exit: ExitFile, asked: Option<&Stopper>) -> Snapshot {
@@ -257,6 +258,7 @@ mod tests {
             exit: None,
             failure: None,
             ended_ns: 1,
+            ran_ns: None,
             totals: Totals::default(),
             incomplete: false,
             usage: Usage::default(),

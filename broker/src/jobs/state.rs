@@ -2,6 +2,7 @@
 //! events make of a job. What a job did is never taken back.
 
 use std::fmt;
+use std::time::Duration;
 
 use job_shim::wire::{Exited, Progress, Started};
 use serde::{Deserialize, Serialize};
@@ -143,6 +144,15 @@ pub enum Contact {
     Silent,
 }
 
+/// One moment on both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// Nanoseconds since 1970.
+    pub wall_ns: u64,
+    /// Since the host was started, sleep included.
+    pub since_boot: Duration,
+}
+
 /// All that events have told of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
@@ -154,6 +164,8 @@ pub struct Snapshot {
     pub exited: Option<Exited>,
     /// When all of it was over, nanoseconds since 1970.
     pub ended_ns: Option<u64>,
+    /// How long its program ran, by a clock that nobody can set, if that is known.
+    pub ran: Option<Duration>,
     /// Why there is no exit status.
     pub failure: Option<Failure>,
     /// Output may be missing.
@@ -170,6 +182,7 @@ impl Snapshot {
             started: None,
             exited: None,
             ended_ns: None,
+            ran: None,
             failure: None,
             incomplete: false,
             contact: Contact::Good,
@@ -193,6 +206,22 @@ impl Snapshot {
     /// Whether its request may be made anew: it never ran, and only the broker's own end was why.
     pub fn may_be_asked_again(&self) -> bool {
         self.start_failure().is_some_and(|f| NEVER_ASKED.contains(&f.step.as_str()))
+    }
+
+    /// How long its program has run, `now` or until its end. `begun` is when that began, since the host
+    /// was started; where it is not known, as of a job of an earlier release, the clock of the wall has
+    /// to do, which may have been set meanwhile.
+    pub fn wall_time(&self, begun: Option<Duration>, now: Now) -> Option<Duration> {
+        let started_ns = self.started?.time_ns;
+        let ended_ns = self.exited.as_ref().map(|exited| exited.time_ns).or(self.ended_ns);
+        match (self.ran, ended_ns, begun) {
+            (Some(ran), ..) => Some(ran),
+            (None, None, Some(begun)) => Some(now.since_boot.saturating_sub(begun)),
+            (None, ended_ns, _) => {
+                let until_ns = ended_ns.unwrap_or(now.wall_ns);
+                Some(Duration::from_nanos(until_ns.saturating_sub(started_ns)))
+            }
+        }
     }
 
     /// Takes one event in.
@@ -320,6 +349,34 @@ mod tests {
         let before = snapshot.clone();
         assert!(snapshot.apply(events()[4].clone(), 7).is_err());
         assert_eq!(snapshot, before);
+    }
+
+    /// What was 1 h for 12 s.
+    #[test]
+    fn a_clock_that_is_set_changes_no_wall_time() {
+        const SECOND: u64 = 1_000_000_000;
+        let at = |wall: u64, boot: u64| Now {
+            wall_ns: wall * SECOND,
+            since_boot: Duration::from_secs(boot),
+        };
+        let (begun, second) = (Some(Duration::from_secs(500)), Duration::from_secs(1));
+        let mut job = Snapshot::starting();
+        assert_eq!(job.wall_time(begun, at(1_000, 500)), None);
+        job.started = Some(Started { pid: 1, time_ns: 1_000 * SECOND });
+        for wall in [1_012, 1_012 + 3600, 512] {
+            assert_eq!(job.wall_time(begun, at(wall, 512)), Some(12 * second), "{wall}");
+        }
+        let Event::Exited(exited) = &events()[3] else { panic!("it is the fourth") };
+        for wall in [1_012, 1_012 + 3600, 512] {
+            job.exited = Some(Exited { time_ns: wall * SECOND, ..exited.clone() });
+            job.ran = Some(12 * second);
+            assert_eq!(job.wall_time(begun, at(wall, 999)), Some(12 * second), "{wall}");
+        }
+        // Of an earlier release, the clock of the wall; never less than nothing.
+        job.ran = None;
+        assert_eq!(job.wall_time(begun, at(2_000, 999)), Some(Duration::ZERO));
+        job.exited = None;
+        assert_eq!(job.wall_time(None, at(1_005, 999)), Some(5 * second));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use tonic::service::Routes;
 use super::budget::{Budget, HEADERS, STREAMS};
 use super::calls::Calls;
 use super::preface::Prefaced;
-use super::tls::Tls;
+use super::tls::{self, Tls};
 use crate::grpc::{PeerResult, door};
 use crate::identity;
 
@@ -75,7 +75,7 @@ impl Server {
     ) {
         let (tls, peer) = match self.handshake(tcp).await {
             Ok(shaken) => shaken,
-            Err(e) => return tracing::info!(%from, "handshake failed: {e}"),
+            Err(e) => return tracing::info!(%from, "handshake failed: {}", tls::in_words(&e)),
         };
         let ended = match peer.as_ref() {
             Ok(known) => {

@@ -1,14 +1,16 @@
 //! TLS 1.3 and nothing before it; both sides show certificates; no resumption, since a resumed
 //! session would skip the verification of the client's.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{CertificateError, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use x509_parser::time::ASN1Time;
 
 use crate::config;
 
@@ -79,6 +81,31 @@ impl Tls {
     }
 }
 
+/// Why a handshake has failed; of a client's certificate whose dates are not right, these and this
+/// host's clock, since one of both is wrong.
+pub(super) fn in_words(error: &io::Error) -> String {
+    use CertificateError::{ExpiredContext, NotValidYetContext};
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    let (what, bound, now) = match cause {
+        Some(rustls::Error::InvalidCertificate(NotValidYetContext { time, not_before })) => {
+            ("is not valid yet: it is valid not before", not_before, time)
+        }
+        Some(rustls::Error::InvalidCertificate(ExpiredContext { time, not_after })) => {
+            ("has expired: it is valid until", not_after, time)
+        }
+        _ => return error.to_string(),
+    };
+    let [bound, now] = [bound, now].map(|time| date(*time));
+    format!("the client's certificate {what} {bound}, and this host's clock says {now}")
+}
+
+/// In words, in UTC.
+fn date(time: UnixTime) -> String {
+    let date = i64::try_from(time.as_secs()).ok().and_then(|s| ASN1Time::from_timestamp(s).ok());
+    let date = date.and_then(|date| date.to_rfc2822().ok());
+    date.unwrap_or_else(|| format!("second {} since 1970", time.as_secs()))
+}
+
 /// AES-128-GCM first: half the cost of AES-256 for each byte of output, and as safe here.
 fn provider() -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
@@ -102,4 +129,30 @@ fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'s
 
 fn unusable(what: &'static str, path: &Path, detail: impl std::fmt::Display) -> TlsError {
     TlsError::File { what, path: path.into(), detail: detail.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_is_not_valid_yet_is_not_told_as_one_that_has_expired() {
+        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let said = |fault| {
+            let error = rustls::Error::InvalidCertificate(fault);
+            in_words(&io::Error::new(io::ErrorKind::InvalidData, error))
+        };
+        let early =
+            said(CertificateError::NotValidYetContext { time: at(0), not_before: at(86_400) });
+        let words = "the client's certificate is not valid yet: it is valid not before \
+                     Fri, 02 Jan 1970 00:00:00 +0000, and this host's clock says \
+                     Thu, 01 Jan 1970 00:00:00 +0000";
+        assert_eq!(early, words);
+        let over = said(CertificateError::ExpiredContext { time: at(86_400), not_after: at(0) });
+        assert!(over.starts_with("the client's certificate has expired: it is valid until Thu"));
+        let other = said(CertificateError::UnknownIssuer);
+        assert_eq!(other, "invalid peer certificate: UnknownIssuer");
+    }
 }

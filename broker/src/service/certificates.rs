@@ -71,7 +71,7 @@ fn server(found: &mut Findings, path: &Path, now: ASN1Time) -> bool {
         let Some(certificate) = parse(found, KEY, path, der) else { return false };
         match age(&certificate, now) {
             Age::Fine => {}
-            Age::Early(date) => found.fault(KEY, path, format!("is not valid before {date}")),
+            Age::Early(date) => found.fault(KEY, path, early(&date, now)),
             Age::Soon(date, left) => found.warn(KEY, path, expires(&date, left)),
             Age::Over(date) => {
                 found.fault(KEY, path, format!("has expired on {date}; no client connects"));
@@ -116,7 +116,8 @@ fn authorities(found: &mut Findings, path: &Path, now: ASN1Time) -> bool {
         count += 1;
         match age(&certificate, now) {
             Age::Fine => {}
-            Age::Early(date) | Age::Over(date) => over.push(date),
+            Age::Early(date) => over.push(early(&date, now)),
+            Age::Over(date) => over.push(format!("has expired on {date}")),
             Age::Soon(date, left) => found.warn(KEY, path, expires(&date, left)),
         }
     }
@@ -127,10 +128,10 @@ fn authorities(found: &mut Findings, path: &Path, now: ASN1Time) -> bool {
             "holds no CA certificate (basic constraints: CA); nobody can connect",
         );
     } else if over.len() == count {
-        found.fault(KEY, path, format!("is not valid today (its date: {})", over.join(", ")));
+        found.fault(KEY, path, format!("is not valid today: it {}", over.join("; another ")));
     } else if !over.is_empty() {
         // Beside a new one, while certificates of both are about.
-        found.warn(KEY, path, format!("holds one that is not valid today ({})", over.join(", ")));
+        found.warn(KEY, path, format!("holds one that {}", over.join(", and one that ")));
     }
     true
 }
@@ -206,6 +207,11 @@ fn age(certificate: &X509Certificate<'_>, now: ASN1Time) -> Age {
     } else {
         Age::Fine
     }
+}
+
+fn early(date: &str, now: ASN1Time) -> String {
+    let today = now.to_datetime().date();
+    format!("is not valid before {date}, and this host's clock says {today}")
 }
 
 fn expires(date: &str, left: i64) -> String {

@@ -139,6 +139,9 @@ pub struct FinalRecord {
     pub failure: Option<Failure>,
     /// Nanoseconds since 1970.
     pub ended_ns: u64,
+    /// How long the program ran, in nanoseconds of a clock that nobody can set.
+    #[serde(default)]
+    pub ran_ns: Option<u64>,
     /// Of the output.
     pub totals: Totals,
     /// Output may be missing.

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 use job_shim::crash::{self, Point};
 use job_shim::index::Stream;
@@ -75,18 +76,19 @@ impl ExitRecord {
         Ok(ExitRecord { file, boot_id })
     }
 
-    /// Writes how the main process ended. It is durable after [`ExitRecord::sync`].
+    /// Writes how the main process ended, and after which time. It is durable after
+    /// [`ExitRecord::sync`].
     ///
     /// # Errors
     /// Those of write(2).
-    pub(crate) fn outcome(&self, outcome: &Outcome) -> std::io::Result<()> {
-        self.file.write_all_at(&outcome_record(outcome, &self.boot_id), 0)
+    pub(crate) fn outcome(&self, outcome: &Outcome, ran: Duration) -> std::io::Result<()> {
+        self.file.write_all_at(&outcome_record(outcome, ran, &self.boot_id), 0)
     }
 
     /// Records, and makes durable, that the program was never run. What cannot be recorded is
     /// still told.
     pub(crate) fn never_ran(&self, failed: Failed) {
-        let _ = self.outcome(&Outcome::Failed(failed)).and_then(|()| self.sync());
+        let _ = self.outcome(&Outcome::Failed(failed), Duration::ZERO).and_then(|()| self.sync());
         crash::at(Point::FailureRecorded);
     }
 

@@ -45,6 +45,8 @@ pub(crate) struct Job {
     /// Until it says whether the exec has succeeded.
     fault: Option<File>,
     started: Option<Started>,
+    /// The same since the host was started: the clock of the wall may be set meanwhile.
+    began: Option<Duration>,
     exited: Option<Exited>,
     /// The main process has ended and nothing is left in the cgroup.
     empty: bool,
@@ -73,6 +75,7 @@ impl Job {
             go: Some(pipes.go),
             fault: Some(pipes.fault),
             started: None,
+            began: None,
             exited: None,
             empty: false,
         }
@@ -194,7 +197,9 @@ impl Job {
             Started { pid: self.child.pid.as_raw().unsigned_abs(), time_ns: wall_clock_ns() };
         crash::at(Point::ExecDone);
         self.started = Some(started);
-        self.ending.started(since_boot());
+        let now = since_boot();
+        self.began = Some(now);
+        self.ending.started(now);
         self.control.send(&FromShim::Started(started));
         self.keep_time();
         Ok(())
@@ -314,10 +319,12 @@ impl Job {
         let Ok(Some(status)) = sys::wait(self.child.pid, false) else { return };
         crash::at(Point::MainEnded);
         self.look_for_kills();
-        let exited = self.ending.exited(since_boot(), status, wall_clock_ns());
+        let now = since_boot();
+        let ran = self.began.map_or(Duration::ZERO, |began| now.saturating_sub(began));
+        let exited = self.ending.exited(now, status, wall_clock_ns());
         // In the page cache it survives this process and the broker; the disk comes at the end.
         // A failure is the broker's to see, which is told too.
-        let _ = exit.outcome(&Outcome::Exited(exited.clone()));
+        let _ = exit.outcome(&Outcome::Exited(exited.clone()), ran);
         crash::at(Point::OutcomeRecorded);
         self.exited = Some(exited.clone());
         self.control.send(&FromShim::Exited(exited));

@@ -106,7 +106,7 @@ fn a_shim_whose_broker_dies_before_go_runs_nothing() {
     shim.wire.hang_up();
     let abandoned = Failed { step: Step::Abandoned, errno: libc::ECANCELED };
     let outcome = Some(Outcome::Failed(abandoned));
-    assert_eq!(shim.exit_file(), ExitFile { outcome, ended: None });
+    assert_eq!(shim.exit_file(), ExitFile { outcome, ..ExitFile::default() });
     assert_eq!(shim.stdout(), "");
     assert!(shim.host.is_empty());
 }

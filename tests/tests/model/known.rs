@@ -1,6 +1,8 @@
 //! What a broker knows of a job, and what the shim's records say: the real types of the programs, in
 //! a form that can be counted. Everything that is decided about them is decided by the real functions.
 
+use std::time::Duration;
+
 use job_broker::jobs::recover::{self, Stopper};
 use job_broker::jobs::state::{Contact, Event, Failure, Snapshot, State, Totals};
 use job_broker::launch::usage::Usage;
@@ -87,6 +89,7 @@ impl Known {
             started: self.started.then_some(Started { pid: 1, time_ns: 1 }),
             exited: self.exited.map(Status::exited),
             ended_ns: self.state.is_over().then_some(1),
+            ran: None,
             failure: self.failure.map(failure),
             incomplete: false,
             contact: Contact::Good,
@@ -139,6 +142,7 @@ impl Known {
             exit: self.snapshot().exited.map(Into::into),
             failure: self.snapshot().failure,
             ended_ns: 1,
+            ran_ns: None,
             totals: Totals::default(),
             incomplete: false,
             usage: Usage::default(),
@@ -180,8 +184,9 @@ pub(crate) fn exit_file(outcome: Option<Outcome>, ended: bool) -> ExitFile {
         Outcome::Exited(status) => record::Outcome::Exited(status.exited()),
         Outcome::Failed(why) => record::Outcome::Failed(Failed { step: step(why), errno: 1 }),
     });
-    let first =
-        first.map_or([0; record::RECORD], |outcome| record::outcome_record(&outcome, &BOOT));
+    let first = first.map_or([0; record::RECORD], |outcome| {
+        record::outcome_record(&outcome, Duration::ZERO, &BOOT)
+    });
     let second = Ended { progress: Progress::default() };
     let second = if ended { record::ended_record(&second, &BOOT) } else { [0; record::RECORD] };
     ExitFile::from_bytes(&[first, second].concat(), &BOOT)
