@@ -4,6 +4,7 @@
 
 #![allow(clippy::expect_used, reason = "an attack that cannot be made is a failed test")]
 
+mod log;
 mod output;
 mod requests;
 mod transport;
@@ -17,6 +18,7 @@ async fn main() {
     let name = words.next().expect("usage: attacker NAME [KEY=VALUE]...");
     let (peer, args) = (Peer::of_environment(), Args::parse(words));
     let seen = match name.as_str() {
+        "arguments" => log::arguments(&peer, &args).await,
         "readers" => output::readers(&peer, &args).await,
         "stalled" => output::stalled(&peer, &args).await,
         "searches" => output::searches(&peer, &args).await,
