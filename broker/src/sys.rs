@@ -182,8 +182,9 @@ pub(crate) struct Child {
 
 /// The most descriptors and arguments of a [`Birth`].
 const MOST: usize = 16;
-/// Where descriptors are parked before they get their places: above every place.
-const PARKED: c_int = 64;
+/// Where descriptors are parked that lie where others have their places. Low, since fcntl(2) refuses a
+/// number that RLIMIT_NOFILE does not allow.
+const PARKED: c_int = MOST as c_int;
 /// What the child needs before execveat(2), many times over.
 const STACK: usize = 64 * 1024;
 
@@ -297,10 +298,11 @@ extern "C" fn child(shared: *mut c_void) -> ! {
     // exited, since the parent sleeps. Only async-signal-safe calls are made (signal-safety(7)).
     unsafe {
         let shared = &mut *shared.cast::<Shared>();
-        for slot in &mut shared.descriptors[..shared.count] {
-            *slot = libc::fcntl(*slot, libc::F_DUPFD_CLOEXEC, PARKED);
+        // Usually none is in the way, and the child needs no descriptor more than it has come with.
+        for slot in 0..shared.count {
+            shared.descriptors[slot] = park(shared, shared.descriptors[slot]);
         }
-        let program = libc::fcntl(shared.program, libc::F_DUPFD_CLOEXEC, PARKED);
+        let program = park(shared, shared.program);
         for place in 0..shared.count {
             if libc::dup2(shared.descriptors[place], place as c_int) < 0 {
                 fail(shared);
@@ -312,6 +314,21 @@ extern "C" fn child(shared: *mut c_void) -> ! {
         let (argv, envp) = (shared.argv.as_ptr(), shared.envp.as_ptr());
         libc::syscall(libc::SYS_execveat, program, c"".as_ptr(), argv, envp, libc::AT_EMPTY_PATH);
         fail(shared)
+    }
+}
+
+/// The same file under a number that is no place.
+unsafe fn park(shared: &mut Shared, fd: RawFd) -> RawFd {
+    if fd >= PARKED {
+        return fd;
+    }
+    // SAFETY: async-signal-safe calls alone, as in `child`.
+    unsafe {
+        let parked = libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, PARKED);
+        if parked < 0 {
+            fail(shared); // told as what it is, and not as the EBADF that -1 would become
+        }
+        parked
     }
 }
 
@@ -373,4 +390,90 @@ unsafe fn clone3(args: &CloneArgs, shared: *mut c_void) -> isize {
         );
     }
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+    use super::*;
+
+    /// In a process of its own, whose limit of descriptors nobody shares.
+    fn in_a_child(test: impl FnOnce() -> i32) -> i32 {
+        // SAFETY: the child runs nothing but `test`, which neither locks nor allocates what another
+        // thread may have locked: the C library sees to malloc(3), and it exits without handlers.
+        let pid = unsafe { libc::fork() };
+        assert!(pid >= 0, "fork(2)");
+        if pid == 0 {
+            // SAFETY: as above.
+            unsafe { libc::_exit(test()) };
+        }
+        let mut status = 0;
+        // SAFETY: it is our child, and the status our memory.
+        unsafe { libc::waitpid(pid, &raw mut status, 0) };
+        libc::WEXITSTATUS(status)
+    }
+
+    fn limit(soft: u64) {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+    }
+
+    fn descriptors_of(path: &str) -> Vec<RawFd> {
+        use std::os::fd::IntoRawFd;
+        (0..8).map(|_| File::open(path).unwrap().into_raw_fd()).collect()
+    }
+
+    #[test]
+    fn a_child_is_born_with_its_descriptors_whatever_the_limit_of_them_is() {
+        let Some(cgroup) = own_cgroup() else { return };
+        let status = in_a_child(|| {
+            limit(64); // as an operator may: all numbers below 64 are in use or may be
+            let all = descriptors_of("/dev/null");
+            let program = File::open("/bin/true").unwrap();
+            let birth = Birth {
+                program: program.as_fd(),
+                argv: &[c"true"],
+                descriptors: &all,
+                cgroup: cgroup.as_fd(),
+            };
+            let Ok(child) = spawn(&birth) else { return 1 };
+            pidfd_reap_blocking(&child.pidfd);
+            0
+        });
+        assert_eq!(status, 0);
+    }
+
+    #[test]
+    fn a_child_without_room_for_its_descriptors_says_so() {
+        let Some(cgroup) = own_cgroup() else { return };
+        let status = in_a_child(|| {
+            let program = File::open("/bin/true").unwrap();
+            limit(MOST as u64); // nothing can be parked
+            let birth = Birth {
+                program: program.as_fd(),
+                argv: &[c"true"],
+                descriptors: &[0, 0, 0],
+                cgroup: cgroup.as_fd(),
+            };
+            let error = spawn(&birth).map(drop).unwrap_err();
+            i32::from(error.raw_os_error() == Some(libc::EBADF))
+        });
+        assert_eq!(status, 0);
+    }
+
+    /// For a child to be born where this process is.
+    fn own_cgroup() -> Option<File> {
+        if !nix::unistd::geteuid().is_root() {
+            return None; // who may not put anybody there
+        }
+        let all = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+        let own = all.lines().find_map(|line| line.strip_prefix("0::"))?;
+        let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
+        let mount = mounts.lines().find(|line| line.contains(" cgroup2 "))?.split(' ').nth(1)?;
+        File::open(format!("{mount}{own}")).ok()
+    }
 }
