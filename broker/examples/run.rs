@@ -9,9 +9,9 @@ use std::io::Write;
 use job_broker::authorize::Policy;
 use job_broker::config::{Jobs, Retention};
 use job_broker::identity::Identity;
-use job_broker::jobs::Request;
 use job_broker::jobs::output::Range;
 use job_broker::jobs::spec::Wish;
+use job_broker::jobs::{Kind, Request};
 use job_broker::limits::LimitTables;
 use job_broker::{JobId, Supervisor};
 
@@ -33,7 +33,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let caller = Policy::default().caller(Identity::new("example")?);
     let wish = Wish { argv: arguments.collect(), ..Wish::default() };
     let spec = supervisor.check(wish).map_err(|refusal| format!("{refusal:?}"))?;
-    let id: JobId = supervisor.start(caller.start(spec), &Request::default()).await?.id();
+    let call = supervisor.admit(&caller, Kind::Start(0))?;
+    let started = supervisor.start(caller.start(spec), &Request::default(), call).await?;
+    let id: JobId = started.id();
 
     let job = supervisor.find(&caller, id).await?.ok_or("the job is gone")?;
     let mut output = supervisor.output(&job, Range { follow: true, ..Range::default() }).await?;

@@ -24,6 +24,7 @@ mod service;
 pub mod store;
 mod sys;
 mod systemd;
+mod turns;
 
 pub use id::JobId;
 pub use jobs::Supervisor;

@@ -61,6 +61,8 @@ pub struct Jobs {
     pub stop_timeout_seconds: f64,
     /// How long what outlives a job's main process may go on, in seconds.
     pub leftover_grace_seconds: f64,
+    /// Most jobs that run at a time; absent: what the limit of descriptors and the memory allow.
+    pub max_running: Option<u64>,
 }
 
 /// Where the certificates are, PEM.
@@ -101,6 +103,7 @@ impl Default for Jobs {
             pool: (70_000, 79_999),
             stop_timeout_seconds: 10.0,
             leftover_grace_seconds: 1.0,
+            max_running: None,
         }
     }
 }
@@ -193,6 +196,9 @@ impl Jobs {
                 faults.push((key, format!("is {value}; it must be from 0 to 86400")));
             }
         }
+        if self.max_running == Some(0) {
+            faults.push(("jobs.max_running", "is 0; it must be at least 1".into()));
+        }
         if self.run_as.is_empty() {
             faults.push(("jobs.run_as", "must name at least one account".into()));
         }
@@ -245,6 +251,7 @@ mod tests {
         for (text, key) in [
             ("stop_timeout_seconds = -1.0", "jobs.stop_timeout_seconds"),
             ("leftover_grace_seconds = nan", "jobs.leftover_grace_seconds"),
+            ("max_running = 0", "jobs.max_running"),
             ("run_as = []", "jobs.run_as"),
             ("pool = [9, 3]", "jobs.pool"),
             ("cgroup = \"../x\"", "jobs.cgroup"),

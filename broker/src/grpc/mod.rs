@@ -11,7 +11,7 @@ mod streams;
 mod time;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 pub(crate) use guard::guard;
 use job_api::v1;
@@ -24,7 +24,7 @@ use crate::authorize::{Authorized, Caller, Policy, Role};
 use crate::host;
 use crate::identity::{IdentityError, Peer};
 use crate::jobs::job::Job;
-use crate::jobs::{Listed, Page, Supervisor};
+use crate::jobs::{Call, Kind, Listed, Page, Supervisor};
 
 /// What a connection's TLS handshake found out, put into each of its requests.
 pub(crate) type PeerResult = Arc<Result<Peer, IdentityError>>;
@@ -36,6 +36,10 @@ const PAGE: (usize, usize) = (1000, 100);
 /// Most bytes of one page, without usage. A job's arguments alone may have 1 MiB; clients of gRPC take
 /// messages of 4 MiB unless they are told to take more.
 const PAGE_BYTES: usize = 3 << 20;
+
+/// The longest grace of a stop, as of `jobs.stop_timeout_seconds`: who waits for longer has not asked for a
+/// stop, and every stop is a task and a record until it is over.
+const GRACE: Duration = Duration::from_secs(86_400);
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -74,6 +78,24 @@ impl Grpc {
         Ok(self.policy.borrow().caller(peer.identity))
     }
 
+    /// Who calls, and a place for the call.
+    fn admit<T>(&self, request: &Request<T>, kind: Kind) -> Result<(Caller, Call), Status> {
+        let caller = self.caller(request)?;
+        let call = self.supervisor.admit(&caller, kind).map_err(refuse::busy)?;
+        Ok((caller, call))
+    }
+
+    /// A job that is to be changed, and the same call.
+    async fn job_to_change(
+        &self,
+        (caller, call): (Caller, Call),
+        id: &str,
+    ) -> Result<(Authorized<Arc<Job>>, Call), Status> {
+        let job = self.job(&caller, id).await?;
+        let call = self.supervisor.admit_change(call, &job).map_err(refuse::busy)?;
+        Ok((job, call))
+    }
+
     async fn job(&self, caller: &Caller, id: &str) -> Result<Authorized<Arc<Job>>, Status> {
         let parsed = id.parse().map_err(|fault| refuse::field("id", fault))?;
         let found = self.supervisor.find(caller, parsed).await.map_err(refuse::find)?;
@@ -100,7 +122,9 @@ impl JobService for Grpc {
         &self,
         request: Request<v1::StartJobRequest>,
     ) -> Result<Response<v1::StartJobResponse>, Status> {
-        let caller = self.caller(&request)?;
+        let size = Kind::Start(request.get_ref().encoded_len() as u64);
+        let (caller, call) = self.admit(&request, size)?;
+        let within = time::deadline(request.metadata());
         let v1::StartJobRequest { spec, request_id } = request.into_inner();
         let spec = spec.unwrap_or_default();
         let request = convert::request(request_id, &spec)?;
@@ -111,8 +135,10 @@ impl JobService for Grpc {
             None => {
                 let wish = convert::wish(spec)?;
                 let spec = self.supervisor.check(wish).map_err(refuse::wish)?;
-                let started = self.supervisor.start(caller.start(spec), &request).await;
-                started.map_err(refuse::start)?
+                let started = self.supervisor.start(caller.start(spec), &request, call);
+                // A client that does not hang up at its deadline has left the queue all the same.
+                let started = tokio::time::timeout(within, started).await;
+                started.map_err(|_| refuse::late())?.map_err(refuse::start)?
             }
         };
         Ok(Response::new(v1::StartJobResponse { job: Some(convert::job(&job)) }))
@@ -122,7 +148,7 @@ impl JobService for Grpc {
         &self,
         request: Request<v1::GetJobRequest>,
     ) -> Result<Response<v1::GetJobResponse>, Status> {
-        let caller = self.caller(&request)?;
+        let (caller, _call) = self.admit(&request, Kind::Short)?;
         let job = self.job(&caller, &request.get_ref().id).await?;
         let mut message = self.show_all(&job).await;
         let whole = self.supervisor.whole_spec(&job).await;
@@ -136,7 +162,7 @@ impl JobService for Grpc {
         &self,
         request: Request<v1::ListJobsRequest>,
     ) -> Result<Response<v1::ListJobsResponse>, Status> {
-        let caller = self.caller(&request)?;
+        let (caller, _call) = self.admit(&request, Kind::Short)?;
         let request = request.into_inner();
         let after = match request.page_token.as_str() {
             "" => None,
@@ -164,7 +190,7 @@ impl JobService for Grpc {
         let Listed { jobs, next } = listed.map_err(refuse::find)?;
         let (jobs, mut messages): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
         if with_usage {
-            let usages = self.supervisor.usages(&jobs).await;
+            let usages = self.supervisor.usages(&caller, &jobs).await;
             for ((message, job), usage) in messages.iter_mut().zip(&jobs).zip(usages) {
                 message.usage = Some(limits::usage(job, usage));
             }
@@ -179,7 +205,7 @@ impl JobService for Grpc {
         &self,
         request: Request<v1::WaitJobRequest>,
     ) -> Result<Response<v1::WaitJobResponse>, Status> {
-        let caller = self.caller(&request)?;
+        let (caller, _call) = self.admit(&request, Kind::Waits)?;
         let request = request.get_ref();
         let job = self.job(&caller, &request.id).await?;
         let until = convert::until(request)?;
@@ -196,10 +222,14 @@ impl JobService for Grpc {
         &self,
         request: Request<v1::StopJobRequest>,
     ) -> Result<Response<v1::StopJobResponse>, Status> {
-        let caller = self.caller(&request)?;
+        let admitted = self.admit(&request, Kind::Short)?;
         let request = request.get_ref();
-        let job = self.job(&caller, &request.id).await?;
+        let (job, _call) = self.job_to_change(admitted, &request.id).await?;
         let grace = time::duration("grace", request.grace)?;
+        if grace.is_some_and(|grace| grace > GRACE) {
+            let fault = format!("is more than {} seconds", GRACE.as_secs());
+            return Err(refuse::field("grace", fault));
+        }
         self.supervisor.stop(&job, grace).await.map_err(refuse::stop)?;
         Ok(Response::new(v1::StopJobResponse { job: self.show(&job) }))
     }
@@ -208,9 +238,9 @@ impl JobService for Grpc {
         &self,
         request: Request<v1::SignalJobRequest>,
     ) -> Result<Response<v1::SignalJobResponse>, Status> {
-        let caller = self.caller(&request)?;
+        let admitted = self.admit(&request, Kind::Short)?;
         let request = request.get_ref();
-        let job = self.job(&caller, &request.id).await?;
+        let (job, _call) = self.job_to_change(admitted, &request.id).await?;
         if !(1..=64).contains(&request.signal) {
             let fault = format!("is {}; signals are 1 to 64", request.signal);
             return Err(refuse::field("signal", fault));
@@ -225,7 +255,7 @@ impl JobService for Grpc {
         &self,
         request: Request<v1::StreamOutputRequest>,
     ) -> Result<Response<Self::StreamOutputStream>, Status> {
-        let caller = self.caller(&request)?;
+        let (caller, _call) = self.admit(&request, Kind::Short)?;
         let request = request.into_inner();
         let job = self.job(&caller, &request.id).await?;
         let range = convert::range(&request)?;
@@ -240,25 +270,26 @@ impl JobService for Grpc {
         &self,
         request: Request<Streaming<v1::WriteInputRequest>>,
     ) -> Result<Response<Self::WriteInputStream>, Status> {
-        let caller = self.caller(&request)?;
+        let (caller, call) = self.admit(&request, Kind::Waits)?;
         let mut pieces = request.into_inner();
         let first = pieces.message().await.map_err(|e| refuse::broken_stream(&e))?;
         let first = first.ok_or_else(|| refuse::field("id", "no message came".into()))?;
         let job = self.job(&caller, &first.id).await?;
+        let call = self.supervisor.admit_writer(call, &job).map_err(refuse::busy)?;
         let supervisor = self.supervisor.clone();
         let closing = self.closing.clone();
-        Ok(Response::new(streams::input(supervisor, job, first, pieces, closing)))
+        Ok(Response::new(streams::input(supervisor, (job, call), first, pieces, closing)))
     }
 
     async fn update_job(
         &self,
         request: Request<v1::UpdateJobRequest>,
     ) -> Result<Response<v1::UpdateJobResponse>, Status> {
-        let caller = self.caller(&request)?;
+        let admitted = self.admit(&request, Kind::Short)?;
         let request = request.into_inner();
-        let job = self.job(&caller, &request.id).await?;
+        let (job, call) = self.job_to_change(admitted, &request.id).await?;
         let change = limits::change(request)?;
-        self.supervisor.update(&job, change).await.map_err(refuse::update)?;
+        self.supervisor.update(&job, change, call).await.map_err(refuse::update)?;
         Ok(Response::new(v1::UpdateJobResponse { job: self.show_all(&job).await }))
     }
 
@@ -266,9 +297,9 @@ impl JobService for Grpc {
         &self,
         request: Request<v1::PauseJobRequest>,
     ) -> Result<Response<v1::PauseJobResponse>, Status> {
-        let caller = self.caller(&request)?;
-        let job = self.job(&caller, &request.get_ref().id).await?;
-        self.supervisor.pause(&job).await.map_err(refuse::pause)?;
+        let admitted = self.admit(&request, Kind::Short)?;
+        let (job, call) = self.job_to_change(admitted, &request.get_ref().id).await?;
+        self.supervisor.pause(&job, call).await.map_err(refuse::pause)?;
         Ok(Response::new(v1::PauseJobResponse { job: self.show(&job) }))
     }
 
@@ -276,9 +307,9 @@ impl JobService for Grpc {
         &self,
         request: Request<v1::ResumeJobRequest>,
     ) -> Result<Response<v1::ResumeJobResponse>, Status> {
-        let caller = self.caller(&request)?;
-        let job = self.job(&caller, &request.get_ref().id).await?;
-        self.supervisor.resume(&job).await.map_err(refuse::pause)?;
+        let admitted = self.admit(&request, Kind::Short)?;
+        let (job, call) = self.job_to_change(admitted, &request.get_ref().id).await?;
+        self.supervisor.resume(&job, call).await.map_err(refuse::pause)?;
         Ok(Response::new(v1::ResumeJobResponse { job: self.show(&job) }))
     }
 
@@ -286,8 +317,8 @@ impl JobService for Grpc {
         &self,
         request: Request<v1::DeleteJobRequest>,
     ) -> Result<Response<v1::DeleteJobResponse>, Status> {
-        let caller = self.caller(&request)?;
-        let job = self.job(&caller, &request.get_ref().id).await?;
+        let admitted = self.admit(&request, Kind::Short)?;
+        let (job, _call) = self.job_to_change(admitted, &request.get_ref().id).await?;
         self.supervisor.delete(&job).await.map_err(refuse::delete)?;
         Ok(Response::new(v1::DeleteJobResponse {}))
     }
@@ -296,7 +327,7 @@ impl JobService for Grpc {
         &self,
         request: Request<v1::GetServerInfoRequest>,
     ) -> Result<Response<v1::GetServerInfoResponse>, Status> {
-        let caller = self.caller(&request)?;
+        let (caller, _call) = self.admit(&request, Kind::Short)?;
         let boot_id = host::boot_id().map_err(|e| refuse::host(&e))?;
         let started_at = self.started_at.into();
         let mut info = convert::server_info(&self.supervisor, boot_id, started_at);
@@ -311,7 +342,7 @@ impl JobService for Grpc {
         request: Request<v1::WhoAmIRequest>,
     ) -> Result<Response<v1::WhoAmIResponse>, Status> {
         let peer = self.peer(&request)?;
-        let caller = self.caller(&request)?;
+        let (caller, _call) = self.admit(&request, Kind::Short)?;
         Ok(Response::new(v1::WhoAmIResponse {
             identity: caller.identity().to_string(),
             admin: caller.role() == Role::Admin,

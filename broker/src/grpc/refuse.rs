@@ -10,7 +10,8 @@ use crate::jobs::input::InputError;
 use crate::jobs::output::OutputError;
 use crate::jobs::spec::Refusal;
 use crate::jobs::{
-    DeleteError, FindError, NoRoom, PauseError, SignalError, StartError, StopError, UpdateError,
+    Busy, DeleteError, FindError, NoRoom, PauseError, SignalError, StartError, StopError,
+    UpdateError,
 };
 use crate::launch::accounts::AccountError;
 use crate::launch::limits::Unenforceable;
@@ -88,6 +89,13 @@ pub(super) fn start(error: StartError) -> Status {
         StartError::Account(_) => status(Code::FailedPrecondition, message),
         StartError::Unenforceable(error) => unenforceable(&error),
         StartError::NoRoom(error) => no_room(&error),
+        StartError::TooMany(max) => {
+            let metadata = [("max", max.to_string())];
+            with_reason(Code::ResourceExhausted, "MAX_RUNNING", message, metadata)
+        }
+        StartError::Shortage(_) => {
+            with_reason(Code::ResourceExhausted, "HOST_SHORTAGE", message, [])
+        }
         StartError::Find(error) => find(error),
         StartError::Failed { job: id, failure } => {
             let errno = failure.errno.to_string();
@@ -105,9 +113,22 @@ fn no_room(error: &NoRoom) -> Status {
             ("DISK_INODES", [("free", free), ("needed", needed)])
         }
         NoRoom::Output { kept, max } => ("OUTPUT_QUOTA", [("kept", kept), ("max", max)]),
+        NoRoom::Unknown { .. } => return status(Code::Unavailable, error),
     };
     let metadata = numbers.map(|(name, number)| (name, number.to_string()));
     with_reason(Code::ResourceExhausted, reason, error, metadata)
+}
+
+/// Retryable: what is in flight ends.
+pub(super) fn busy(error: Busy) -> Status {
+    with_reason(Code::ResourceExhausted, "TOO_MANY_CALLS", error, [])
+}
+
+/// The caller's own deadline, for a start that has not had its turn: nothing has run.
+pub(super) fn late() -> Status {
+    let message =
+        "the deadline of the call is over, and it was not this start's turn; nothing was started";
+    status(Code::DeadlineExceeded, message)
 }
 
 pub(super) fn find(error: FindError) -> Status {
@@ -128,7 +149,9 @@ pub(super) fn update(error: UpdateError) -> Status {
             with_reason(Code::FailedPrecondition, "MEMORY_IN_USE", message, metadata)
         }
         UpdateError::Over | UpdateError::Limit(_) => status(Code::FailedPrecondition, message),
-        UpdateError::Starting | UpdateError::Unreachable(_) => status(Code::Unavailable, message),
+        UpdateError::Starting | UpdateError::Unreachable(_) | UpdateError::Unmeasured(_) => {
+            status(Code::Unavailable, message)
+        }
         UpdateError::Record(_) => status(Code::Internal, message),
     }
 }

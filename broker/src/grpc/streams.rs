@@ -12,9 +12,9 @@ use tonic::{Status, Streaming};
 
 use super::{convert, refuse, time};
 use crate::authorize::Authorized;
-use crate::jobs::Supervisor;
 use crate::jobs::job::Job;
 use crate::jobs::output::{OutputReader, Piece};
+use crate::jobs::{Call, Supervisor};
 
 /// Chunks, and the trailer at the end.
 pub(super) type Output =
@@ -69,6 +69,7 @@ fn trailer(job: &Job) -> v1::StreamOutputResponse {
 struct Writing {
     supervisor: Supervisor,
     job: Authorized<Arc<Job>>,
+    _call: Call,
     first: Option<v1::WriteInputRequest>,
     pieces: Streaming<v1::WriteInputRequest>,
     closing: watch::Receiver<bool>,
@@ -77,12 +78,12 @@ struct Writing {
 /// One acknowledgement for each message, after it has reached the job's pipe.
 pub(super) fn input(
     supervisor: Supervisor,
-    job: Authorized<Arc<Job>>,
+    (job, call): (Authorized<Arc<Job>>, Call),
     first: v1::WriteInputRequest,
     pieces: Streaming<v1::WriteInputRequest>,
     closing: watch::Receiver<bool>,
 ) -> Acks {
-    let start = Some(Writing { supervisor, job, first: Some(first), pieces, closing });
+    let start = Some(Writing { supervisor, job, _call: call, first: Some(first), pieces, closing });
     Box::pin(stream::unfold(start, |writing| async move {
         let mut writing = writing?;
         let mut closing = writing.closing.clone();

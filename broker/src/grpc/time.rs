@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use prost_types::Timestamp;
 use tonic::Status;
+use tonic::metadata::MetadataMap;
 
 use super::refuse;
 
@@ -19,6 +20,27 @@ pub(super) fn duration(
         time.ok_or_else(|| refuse::field(field, "must not be negative".into()))
     };
     value.map(convert).transpose()
+}
+
+/// How long the caller waits, by the header `grpc-timeout` of gRPC over HTTP/2: up to eight digits and a
+/// unit. One that is no such thing says nothing.
+pub(super) fn deadline(headers: &MetadataMap) -> Duration {
+    let told = headers.get("grpc-timeout").and_then(|value| parse(value.to_str().ok()?));
+    told.unwrap_or(Duration::MAX)
+}
+
+fn parse(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = Some(digits).filter(|digits| digits.len() <= 8)?.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 3600)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
 }
 
 /// A moment from outside, nanoseconds since 1970.
@@ -41,4 +63,25 @@ pub(super) fn nanoseconds(
 pub(super) fn timestamp(ns: u64) -> Timestamp {
     // Both fit: 2^64 nanoseconds are 585 years.
     Timestamp { seconds: (ns / 1_000_000_000) as i64, nanos: (ns % 1_000_000_000) as i32 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_are_read_as_grpc_writes_them() {
+        let of = |text: &str| {
+            let mut headers = MetadataMap::new();
+            headers.insert("grpc-timeout", text.parse().unwrap());
+            deadline(&headers)
+        };
+        assert_eq!(of("99999999H"), Duration::from_secs(99_999_999 * 3600));
+        assert_eq!(of("250m"), Duration::from_millis(250));
+        assert_eq!(of("7u"), Duration::from_micros(7));
+        for odd in ["", "H", "1", "123456789S", "-1S", "1s"] {
+            assert_eq!(of(odd), Duration::MAX, "{odd:?}");
+        }
+        assert_eq!(deadline(&MetadataMap::new()), Duration::MAX);
+    }
 }

@@ -43,7 +43,7 @@ enum Taken {
 /// When the cgroups cannot be listed.
 pub(super) fn adopt_live(ground: &Arc<Ground>) -> io::Result<()> {
     for id in ground.launcher.tree().jobs()? {
-        if !ground.state.job(id).exists() {
+        if ground.state.is_gone(id) {
             remove_remnant(ground, id);
             continue;
         }
@@ -58,11 +58,11 @@ pub(super) fn adopt_live(ground: &Arc<Ground>) -> io::Result<()> {
 
 /// A cgroup without a directory: of a job that was removed while its cgroup could not be.
 fn remove_remnant(ground: &Arc<Ground>, id: JobId) {
-    let mut shims = ground.launcher.tree().job(id).shims().into_iter();
-    if shims.all(|pid| matches!(process::living(pid), Ok(None))) {
-        sweep(ground, id, None);
-    } else {
-        tracing::warn!(job = %id, "it has a shim and no directory; it is left alone");
+    let is_dead = |pid: &u32| matches!(process::living(*pid), Ok(None));
+    match ground.launcher.tree().job(id).shims() {
+        Ok(shims) if shims.iter().all(is_dead) => sweep(ground, id, None),
+        Ok(_) => tracing::warn!(job = %id, "it has a shim and no directory; it is left alone"),
+        Err(e) => tracing::warn!(job = %id, "it has no directory, and is left alone: {e}"),
     }
 }
 
@@ -214,14 +214,13 @@ fn take_over(ground: &Arc<Ground>, id: JobId) -> io::Result<Taken> {
             if let Some(Err(e)) = is_changing.then(|| update::finish(ground, &job)) {
                 tracing::error!(job = %id, "a change of its limits cannot be put on record: {e}");
             }
-            if ground.launcher.tree().job(id).is_frozen() {
+            if ground.launcher.tree().job(id).is_frozen()? {
                 job.apply(Event::Paused);
             }
             if let Some(asked) = stop::recall(&dir)? {
-                let grace = asked.left();
                 job.ask_stop(asked);
                 // Its attendant tells it, and in time, unless it is silent.
-                tokio::spawn(stop::enforce(Arc::clone(ground), Arc::clone(&job), grace, true));
+                tokio::spawn(stop::enforce(Arc::clone(ground), Arc::clone(&job)));
             }
             if let Some(pidfd) = pidfd {
                 tokio::spawn(attend(Arc::clone(ground), Arc::clone(&job), pidfd, None));

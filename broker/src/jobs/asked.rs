@@ -18,6 +18,17 @@ pub(super) struct StopAsked {
     pub(super) kill_at: Duration,
 }
 
+/// What a call for a stop changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum News {
+    /// It is the first.
+    First,
+    /// The job has less time than it had.
+    Sooner,
+    /// It is being stopped already, as fast or faster.
+    Nothing,
+}
+
 impl StopAsked {
     /// Now.
     pub(super) fn new(source: Source, by: String, grace: Duration) -> StopAsked {
@@ -35,9 +46,12 @@ impl StopAsked {
         ToShim::Stop(Stop { grace_ms, source: self.source, by: self.by.clone() })
     }
 
-    /// As the shim has it: whoever comes later is not the reason, and gives no more time.
-    pub(super) fn join(&mut self, later: &StopAsked) {
+    /// As the shim has it: whoever comes later is not the reason, and gives no more time. Whether that
+    /// changes anything.
+    pub(super) fn join(&mut self, later: &StopAsked) -> bool {
+        let is_sooner = later.kill_at < self.kill_at;
         self.kill_at = self.kill_at.min(later.kill_at);
+        is_sooner
     }
 
     /// For a comparison with what shims record, whose times are those of the wall. Computed now, since

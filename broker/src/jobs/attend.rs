@@ -58,7 +58,7 @@ pub(super) async fn settle(ground: Arc<Ground>, job: Arc<Job>) {
     job.set_pidfd(None);
     let mut pause = PAUSES.0;
     while let Err(e) = try_to_settle(&ground, &job).await {
-        if job.is_settled() && !ground.state.job(job.id()).exists() {
+        if job.is_settled() && ground.state.is_gone(job.id()) {
             ground.table().forget(job.id()); // somebody has removed it
             let clear = move || leftovers::clear(&ground, job.id(), job.take_lease());
             let _ = tokio::task::spawn_blocking(clear).await; // a panic is told where it happens
@@ -74,7 +74,7 @@ pub(super) async fn settle(ground: Arc<Ground>, job: Arc<Job>) {
 
 /// One try. What panics is not tried again.
 async fn try_to_settle(ground: &Arc<Ground>, job: &Arc<Job>) -> io::Result<()> {
-    let _turn = ground.settling.acquire().await; // never closed
+    let _turn = ground.threads.settling.acquire().await; // never closed
     let (own, settling) = (Arc::clone(ground), Arc::clone(job));
     let done = tokio::task::spawn_blocking(move || {
         settle_now(&own, &settling)?;

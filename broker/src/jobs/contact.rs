@@ -233,9 +233,7 @@ fn tell_what_it_missed(job: &Job) {
     if terms.told.is_some_and(|told| told != terms.for_shim()) {
         let _ = job.tell(&ToShim::Limits(terms.for_shim()));
     }
-    if let Some(asked) = job.stop_asked() {
-        let _ = job.tell(&asked.message());
-    }
+    job.tell_stop();
 }
 
 /// A kill of ours is one from nowhere in the eyes of the shim: it is shown once it is on record whose
@@ -270,8 +268,9 @@ fn catch_up(ground: &Ground, job: &Job, hello: &ShimHello) {
 fn let_go(ground: &Ground, job: &Job) {
     let (id, cgroup) = (job.id(), ground.launcher.tree().job(job.id()));
     tokio::task::spawn_blocking(move || match cgroup.is_frozen() {
-        false => {} // one that is gone, too
-        true => match cgroup.freeze(false) {
+        Ok(false) => {} // one that is gone, too
+        // Also when that cannot be told: one that is not frozen is none the worse for it.
+        Ok(true) | Err(_) => match cgroup.freeze(false) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 tracing::error!(job = %id, "it ends, and cannot be let go on for that: {e}");
             }

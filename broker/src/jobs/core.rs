@@ -3,26 +3,21 @@
 use std::io;
 use std::sync::{Arc, MutexGuard};
 
-use job_shim::crash::{self, Point};
-use tokio::net::UnixStream;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::attend;
+use super::calls::Calls;
 use super::errors::{FindError, StartError};
-use super::failure::failure;
-use super::figures::Figures;
+use super::failure::SHORTAGE;
 use super::ground::Ground;
 use super::job::Job;
-use super::leftovers;
-use super::link::Link;
 use super::output::Readers;
 use super::past;
 use super::request::{Request, older_digest};
 use super::retention::LiveOutput;
 use super::spec::JobSpec;
-use super::state::{Event, Failure, Snapshot};
+use super::state::Snapshot;
 use super::table::{Entry, Known, Table};
 use super::terms;
 use crate::authorize::Caller;
@@ -30,10 +25,9 @@ use crate::config;
 use crate::host;
 use crate::id::JobId;
 use crate::identity::Identity;
-use crate::journal::{AUDIT, Argv};
 use crate::launch::accounts::{self, AccountError, Lease};
 use crate::launch::limits::{Found, Plan, Unenforceable};
-use crate::launch::{Launched, places};
+use crate::launch::places;
 use crate::limits::{LimitTables, Limits};
 use crate::store::records::{Account, FORMAT, SpecRecord};
 
@@ -47,6 +41,9 @@ pub(super) struct Core {
     pub(super) live_output: LiveOutput,
     pub(super) readers: Arc<Readers>,
     pub(super) nobody: Account,
+    /// Jobs that may run at a time.
+    pub(super) max_running: u64,
+    pub(super) calls: Calls,
     /// Where attendants live, whoever calls.
     pub(super) runtime: Handle,
 }
@@ -81,9 +78,13 @@ impl Core {
     }
 
     /// As whom it would run, and whether its limits can be enforced here.
-    pub(super) async fn ready(self: &Arc<Core>, spec: &JobSpec) -> Result<Ready, StartError> {
-        let (account, lease) = self.account(&spec.run_as).await?;
-        let found = self.find_disks(&spec.limits, spec, &account).await;
+    pub(super) async fn ready(
+        self: &Arc<Core>,
+        owner: &Identity,
+        spec: &JobSpec,
+    ) -> Result<Ready, StartError> {
+        let (account, lease) = self.account(owner, &spec.run_as).await?;
+        let found = self.find_disks(owner, &spec.limits, spec, &account).await;
         let found = found.map_err(|error| terms::blame(error, spec, &self.limits()))?;
         Ok(Ready { account, lease, found })
     }
@@ -91,6 +92,7 @@ impl Core {
     /// Off the threads that serve where a file system has to be asked: it may take its time.
     pub(super) async fn find_disks(
         self: &Arc<Core>,
+        owner: &Identity,
         limits: &Limits,
         spec: &JobSpec,
         account: &Account,
@@ -103,25 +105,31 @@ impl Core {
         let (core, limits) = (Arc::clone(self), limits.clone());
         let (spec, account) = (spec.abridged(), account.clone());
         let find = move || places::find(core.ground.launcher.tree(), &limits, &spec, &account);
-        self.runtime.spawn_blocking(find).await.unwrap_or_else(|panic| {
+        let found = self.ground.threads.lookups.run(owner, &self.runtime, find).await;
+        found.unwrap_or_else(|panic| {
             Err(Unenforceable { limit: "io.max", controller: "io", reason: panic.to_string() })
         })
     }
 
     /// Off the threads that serve: a name service may take its time.
-    async fn account(&self, run_as: &str) -> Result<(Account, Option<Lease>), AccountError> {
+    async fn account(
+        &self,
+        owner: &Identity,
+        run_as: &str,
+    ) -> Result<(Account, Option<Lease>), AccountError> {
         if run_as == "nobody" {
             return Ok((self.nobody.clone(), None)); // the usual case need not ask anybody
         }
         let (name, ground) = (run_as.to_owned(), Arc::clone(&self.ground));
-        let lookup = self.runtime.spawn_blocking(move || {
+        let look_up = move || {
             if name == "pool" {
                 let lease = ground.pool.lease()?;
                 return Ok((lease.account(), Some(lease)));
             }
             Ok((accounts::resolve(&name, ground.launcher.shim_uid())?, None))
-        });
-        lookup.await.unwrap_or_else(|panic| {
+        };
+        let found = self.ground.threads.lookups.run(owner, &self.runtime, look_up).await;
+        found.unwrap_or_else(|panic| {
             let source = io::Error::other(panic);
             Err(AccountError::Lookup { name: run_as.into(), source })
         })
@@ -148,93 +156,6 @@ impl Core {
             changes: Vec::new(),
             is_changing: false,
         }
-    }
-
-    /// Launches it on a thread that may block; does not wait. Should the launch panic, the job is
-    /// told to have failed, and nobody waits for it for ever.
-    pub(super) fn bring_up(self: &Arc<Core>, job: &Arc<Job>, record: Box<SpecRecord>) {
-        let (core, launching) = (Arc::clone(self), Arc::clone(job));
-        let launch = self.runtime.spawn_blocking(move || core.launch(&launching, &record));
-        let (core, job) = (Arc::clone(self), Arc::clone(job));
-        self.runtime.spawn(async move {
-            if let Err(panic) = launch.await {
-                let message = format!("the launch was broken off: {panic}");
-                core.give_up(&job, Failure { step: "launch".into(), errno: 0, message });
-            }
-        });
-    }
-
-    fn launch(&self, job: &Arc<Job>, record: &SpecRecord) {
-        crash::at(Point::JobRegistered);
-        let argv = Argv(&record.spec.argv);
-        tracing::info!(target: AUDIT, job = %job.id(), owner = %job.owner(), %argv, "start");
-        match self.ground.launcher.launch(&self.ground.state, record) {
-            Ok(launched) => self.attend(job, launched),
-            Err(error) => self.give_up(job, failure(&error, record)),
-        }
-    }
-
-    fn attend(&self, job: &Arc<Job>, launched: Launched) {
-        let Launched { shim, started } = launched;
-        let _in_runtime = self.runtime.enter();
-        let first = match UnixStream::from_std(shim.control) {
-            Ok(stream) => Some((Link::new(stream), shim.reader)),
-            Err(e) => {
-                tracing::error!(job = %job.id(), "cannot listen to its shim: {e}");
-                None // its attendant connects to the socket instead
-            }
-        };
-        if let Some((link, _)) = &first {
-            job.set_link(Some(Arc::clone(link)));
-        }
-        // It was born with them; and before the start is told, after which it may be asked for them.
-        job.change_terms(|terms| terms.told = Some(terms.for_shim()));
-        job.apply(Event::Started(started));
-        if let Some(asked) = job.stop_asked() {
-            let _ = job.tell(&asked.message()); // while it was being launched, nobody could be told
-        }
-        let (ground, job) = (Arc::clone(&self.ground), Arc::clone(job));
-        self.runtime.spawn(attend::attend(ground, job, shim.pidfd, first));
-    }
-
-    fn give_up(&self, job: &Arc<Job>, failure: Failure) {
-        tracing::info!(target: AUDIT, job = %job.id(), "start failed: {failure}");
-        let mut known = job.snapshot();
-        if let Err(impossible) = known.apply(Event::StartFailed(failure), host::now_ns()) {
-            tracing::error!(job = %job.id(), "{impossible}");
-        }
-        // On record before it is told: a request that was refused is not run by the next broker.
-        let written = attend::write_final(&self.ground, job, &known, self.ended_at_start(job));
-        job.restore(known);
-        self.clear(job);
-        job.set_settled();
-        match written {
-            Ok(()) => past::shelve(&self.ground, job.id()),
-            // It never came as far as having a directory: it is nothing but an answer.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                tracing::warn!(job = %job.id(), "it is not kept: there is no place for its record");
-                self.table().forget(job.id());
-                self.ground.counted.send_replace(());
-            }
-            Err(_) => {
-                let (ground, job) = (Arc::clone(&self.ground), Arc::clone(job));
-                self.runtime.spawn(attend::settle(ground, job));
-            }
-        }
-    }
-
-    /// What the launch could not remove, as a child that hangs in its exec; the usual start has left
-    /// nothing.
-    fn clear(&self, job: &Arc<Job>) {
-        let (ground, id, lease) = (Arc::clone(&self.ground), job.id(), job.take_lease());
-        if ground.launcher.tree().job(id).exists() {
-            self.runtime.spawn_blocking(move || leftovers::clear(&ground, id, lease));
-        }
-    }
-
-    /// It has used nothing, and might have used this.
-    fn ended_at_start(&self, job: &Job) -> Figures {
-        Figures { limits: job.terms().rows(None), ..Figures::default() }
     }
 
     /// The job of a request that was made before, once it is past its start. Older records say what the
@@ -271,7 +192,7 @@ impl Core {
                 }
             };
             // Else it was removed in this moment.
-            let Some(job) = self.load(entry).await? else { continue };
+            let Some(job) = self.load(caller, entry).await? else { continue };
             match started(&job).await {
                 // An earlier broker's, found out just now: it never ran, so this one may.
                 Err(_) if job.may_be_asked_again() => {}
@@ -283,12 +204,19 @@ impl Core {
 
     /// An entry of the table as a job: from memory, or from its files. `None` for one that has been
     /// removed, and for one that is damaged.
-    pub(super) async fn load(&self, entry: Entry) -> Result<Option<Arc<Job>>, FindError> {
+    pub(super) async fn load(
+        &self,
+        caller: &Caller,
+        entry: Entry,
+    ) -> Result<Option<Arc<Job>>, FindError> {
+        let owner = caller.identity().clone();
         let ground = Arc::clone(&self.ground);
         match entry {
             Entry::Live(job) => Ok(Some(job)),
             Entry::Over(id) => {
-                let loaded = tokio::task::spawn_blocking(move || past::load(&ground, id)).await;
+                let reads = &self.ground.threads.reads;
+                let load = move || past::load(&ground, id);
+                let loaded = reads.run(&owner, &self.runtime, load).await;
                 Ok(loaded.map_err(io::Error::other)??)
             }
         }
@@ -318,6 +246,11 @@ impl Core {
         if let Some(job) = table.live_name(owner, &spec.name) {
             return Err(StartError::NameTaken { name: spec.name, job: job.id() });
         }
+        // Under the same lock as the insertion: no two starts take the last place. Those that are over
+        // count until their end is on record.
+        if table.live().len() as u64 >= self.max_running {
+            return Err(StartError::TooMany(self.max_running));
+        }
         let record = self.record(owner, request, spec, (account, found));
         // The shim gets the values of the environment, memory keeps none.
         let job = Job::new(record.abridged(), Snapshot::starting(), lease);
@@ -335,6 +268,7 @@ pub(super) async fn started(job: &Job) -> Result<(), StartError> {
     let mut snapshot = job.watch_snapshot();
     let known = snapshot.wait_for(Snapshot::is_past_start).await;
     match known.ok().and_then(|known| known.start_failure()) {
+        Some(failure) if failure.step == SHORTAGE => Err(StartError::Shortage(failure.message)),
         Some(failure) => Err(StartError::Failed { job: job.id(), failure }),
         None => Ok(()),
     }

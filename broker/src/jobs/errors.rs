@@ -70,6 +70,14 @@ pub enum StartError {
     /// The disk is, or keeps, too full.
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
+    /// As many jobs run as may.
+    #[error(
+        "{0} jobs run, and no more may at a time (jobs.max_running); try again when one of them has ended"
+    )]
+    TooMany(u64),
+    /// For this moment. Nothing has run, and no job is kept of it.
+    #[error("{0}")]
+    Shortage(String),
     /// Whether it was started before cannot be said.
     #[error(transparent)]
     Find(#[from] FindError),
@@ -157,6 +165,12 @@ pub enum UpdateError {
         /// The new limit.
         asked: u64,
     },
+    /// Whether the kernel would kill cannot be told now.
+    #[error(
+        "how much memory the job uses cannot be read now ({0}); try again, or use force to change the \
+         limit all the same"
+    )]
+    Unmeasured(#[source] io::Error),
     /// The kernel did not take it.
     #[error(transparent)]
     Limit(#[from] LimitError),

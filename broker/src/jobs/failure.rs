@@ -17,6 +17,24 @@ pub(super) fn failure(error: &LaunchError, record: &SpecRecord) -> Failure {
     Failure { step: error.step().into(), errno: error.errno(), message }
 }
 
+/// The step of a start that the host was short of something for.
+pub(super) const SHORTAGE: &str = "shortage";
+
+/// The same start without what only operators are told, whose log has it: of what the host is short.
+pub(super) fn shortage(failure: &Failure) -> Failure {
+    let what = match failure.errno {
+        libc::EMFILE | libc::ENFILE => "descriptors",
+        libc::EAGAIN => "processes",
+        _ => "memory",
+    };
+    let why = Errno::from_raw(failure.errno);
+    let message = format!(
+        "the host is short of {what} ({why:?}); nothing was started, and no job is kept of it: try again \
+         in a moment"
+    );
+    Failure { step: SHORTAGE.into(), errno: failure.errno, message }
+}
+
 fn explain(failed: Failed, record: &SpecRecord) -> String {
     let (spec, why) = (&record.spec, Errno::from_raw(failed.errno).desc());
     match failed.step {

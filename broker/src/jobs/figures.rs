@@ -9,7 +9,7 @@ use job_shim::index;
 use super::ground::Ground;
 use super::job::Job;
 use super::supervisor::Supervisor;
-use crate::authorize::Authorized;
+use crate::authorize::{Authorized, Caller};
 use crate::launch::cgroup::Leaf;
 use crate::launch::limits::readings;
 use crate::launch::usage::Usage;
@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 impl Supervisor {
     /// Usage and limits of one job.
     pub async fn figures(&self, job: &Authorized<Arc<Job>>) -> Figures {
-        let job = Arc::clone(job.subject());
+        let (caller, job) = (job.caller(), Arc::clone(job.subject()));
         if job.snapshot().state.is_over() {
             let mut settled = job.watch_settled();
             let settled = settled.wait_for(|settled| *settled);
@@ -41,15 +41,20 @@ impl Supervisor {
             job.ask_anew().await;
         }
         let ground = Arc::clone(&self.core.ground);
-        let read = tokio::task::spawn_blocking(move || read(&ground, &job));
-        read.await.unwrap_or_default()
+        let reads = &self.core.ground.threads.reads;
+        let read = move || read(&ground, &job);
+        reads.run(caller.identity(), &self.core.runtime, read).await.unwrap_or_default()
     }
 
     /// The usage of many jobs, in their order.
-    pub async fn usages(&self, jobs: &[Arc<Job>]) -> Vec<Usage> {
+    pub async fn usages(&self, caller: &Caller, jobs: &[Arc<Job>]) -> Vec<Usage> {
         let (ground, jobs) = (Arc::clone(&self.core.ground), jobs.to_vec());
-        let read = move || jobs.iter().map(|job| usage(&ground, job)).collect();
-        tokio::task::spawn_blocking(read).await.unwrap_or_default()
+        let waits = Arc::new(());
+        let call = Arc::downgrade(&waits); // gone with this call
+        let wanted = move |_: &&Arc<Job>| call.strong_count() > 0;
+        let read = move || jobs.iter().take_while(wanted).map(|job| usage(&ground, job)).collect();
+        let reads = &self.core.ground.threads.reads;
+        reads.run(caller.identity(), &self.core.runtime, read).await.unwrap_or_default()
     }
 }
 

@@ -3,17 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 
 use super::table::Table;
+use super::threads::Threads;
 use crate::host;
 use crate::launch::Launcher;
 use crate::launch::accounts::Pool;
 use crate::store::StateDir;
 use crate::store::index::Index;
-
-/// Enough that the disk has something to put together, and that some may wait for the kernel.
-const SETTLING: usize = 64;
 
 /// What attendants work with.
 #[derive(Debug)]
@@ -28,9 +26,7 @@ pub(super) struct Ground {
     pub(super) ended: Notify,
     /// Jobs have come to be, have ended or were removed.
     pub(super) counted: watch::Sender<()>,
-    /// Jobs that are settled at a time. When the host was down, all that ran are settled at once:
-    /// with a thread for each, who connects meanwhile waits for seconds.
-    pub(super) settling: Semaphore,
+    pub(super) threads: Threads,
     /// Before `table`, where both are held.
     index: Mutex<Option<Index>>,
     table: Mutex<Table>,
@@ -58,7 +54,7 @@ impl Ground {
             known: watch::Sender::new(None),
             ended: Notify::new(),
             counted: watch::Sender::new(()),
-            settling: Semaphore::new(SETTLING),
+            threads: Threads::new(),
             index: Mutex::default(),
             table: Mutex::default(),
             left: Mutex::default(),
@@ -94,6 +90,8 @@ impl Ground {
     pub(super) async fn all_known(&self) -> Result<(), NotKnown> {
         let mut known = self.known.subscribe();
         let known = known.wait_for(Option::is_some).await;
-        known.ok().and_then(|known| known.clone()).unwrap_or(Ok(()))
+        // The sender is ours, and gives a verdict; should it not, nothing is known.
+        let none = || Err(NotKnown("nobody reads them".into()));
+        known.ok().and_then(|known| known.clone()).unwrap_or_else(none)
     }
 }

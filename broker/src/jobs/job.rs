@@ -8,7 +8,7 @@ use std::time::Duration;
 use job_shim::wire::{InputAck, Progress, ToShim, Watch};
 use tokio::sync::watch;
 
-use super::asked::StopAsked;
+use super::asked::{News, StopAsked};
 use super::link::{Link, Unreachable};
 use super::state::{Contact, Event, Impossible, Now, Snapshot, State};
 use super::terms::Terms;
@@ -34,14 +34,18 @@ pub struct Job {
     begun: OnceLock<Begun>,
     link: Mutex<Option<Arc<Link>>>,
     pidfd: Mutex<Option<Arc<OwnedFd>>>,
-    stop: Mutex<Option<StopAsked>>,
-    /// One record at a time of a stop.
-    pub(super) stop_turn: tokio::sync::Mutex<()>,
+    stop: watch::Sender<Option<StopAsked>>,
+    /// Whether its shim knows of that.
+    stop_told: AtomicBool,
+    /// What of it is on record; one record at a time.
+    pub(super) stop_on_record: tokio::sync::Mutex<Option<StopAsked>>,
     watching: AtomicBool,
     /// One piece of input at a time.
     pub(super) input_turn: tokio::sync::Mutex<()>,
     /// One change at a time of limits, or between paused and running.
     pub(super) change_turn: tokio::sync::Mutex<()>,
+    /// Whether somebody waits for its shim to take a change whose caller was answered.
+    pub(super) is_finishing: AtomicBool,
     /// One at a time kills what its shim did not.
     pub(super) kill_turn: tokio::sync::Mutex<()>,
     lease: Mutex<Option<Lease>>,
@@ -71,11 +75,13 @@ impl Job {
             begun: OnceLock::new(),
             link: Mutex::default(),
             pidfd: Mutex::default(),
-            stop: Mutex::default(),
-            stop_turn: tokio::sync::Mutex::default(),
+            stop: watch::Sender::new(None),
+            stop_told: AtomicBool::new(false),
+            stop_on_record: tokio::sync::Mutex::default(),
             watching: AtomicBool::new(false),
             input_turn: tokio::sync::Mutex::default(),
             change_turn: tokio::sync::Mutex::default(),
+            is_finishing: AtomicBool::new(false),
             kill_turn: tokio::sync::Mutex::default(),
             lease: Mutex::new(lease),
         })
@@ -316,16 +322,46 @@ impl Job {
     }
 
     /// Remembers the first who asked for a stop, and the shortest time that anybody gave.
-    pub(super) fn ask_stop(&self, asked: StopAsked) {
-        match &mut *lock(&self.stop) {
-            Some(first) => first.join(&asked),
-            none => *none = Some(asked),
+    pub(super) fn ask_stop(&self, asked: StopAsked) -> News {
+        let mut news = News::Nothing;
+        self.stop.send_if_modified(|stop| {
+            news = match stop {
+                Some(first) => match first.join(&asked) {
+                    true => News::Sooner,
+                    false => News::Nothing,
+                },
+                none => {
+                    *none = Some(asked);
+                    News::First
+                }
+            };
+            news != News::Nothing
+        });
+        if news != News::Nothing {
+            self.apply(Event::StopAsked);
         }
-        self.apply(Event::StopAsked);
+        news
     }
 
     pub(super) fn stop_asked(&self) -> Option<StopAsked> {
-        lock(&self.stop).clone()
+        self.stop.borrow().clone()
+    }
+
+    pub(super) fn watch_stop(&self) -> watch::Receiver<Option<StopAsked>> {
+        self.stop.subscribe()
+    }
+
+    /// Tells its shim of the stop that was asked for, if there is one. One that cannot be reached now is
+    /// told when it can.
+    pub(super) fn tell_stop(&self) -> bool {
+        let asked = self.stop_asked();
+        let is_told = asked.is_some_and(|asked| self.tell(&asked.message()).is_ok());
+        self.stop_told.store(is_told, Ordering::Release);
+        is_told
+    }
+
+    pub(super) fn is_stop_told(&self) -> bool {
+        self.stop_told.load(Ordering::Acquire)
     }
 }
 

@@ -28,6 +28,7 @@ async fn clear_later(ground: Arc<Ground>, id: JobId, lease: Option<Lease>) {
     loop {
         sleep(pause).await;
         pause = (pause * 2).min(PAUSES.1);
+        let _turn = ground.threads.killing.acquire().await; // never closed
         let own = Arc::clone(&ground);
         match tokio::task::spawn_blocking(move || own.launcher.clean(id)).await {
             Ok(Err(_)) => {} // which has been told

@@ -46,8 +46,12 @@ impl Supervisor {
         let owner = (caller.role() != Role::Admin).then(|| caller.identity());
         let (entries, next) = self.core.page(page, owner, filter).await;
         let ground = Arc::clone(&self.core.ground);
+        // Gone with this call: what nobody waits for any more is not read.
+        let waits = Arc::new(());
+        let call = Arc::downgrade(&waits);
         let read = move || {
-            let jobs = entries.into_iter().map(|entry| (entry.id(), read(&ground, entry)));
+            let wanted = entries.into_iter().take_while(|_| call.strong_count() > 0);
+            let jobs = wanted.map(|entry| (entry.id(), read(&ground, entry)));
             let (jobs, last) = fill(page.bytes, jobs, |(job, read)| {
                 let (shown, length) = show(job);
                 (shown, length.max(read / READ))
@@ -55,7 +59,9 @@ impl Supervisor {
             let jobs = jobs.into_iter().map(|((job, _), shown)| (job, shown)).collect();
             Listed { jobs, next: last.or(next) }
         };
-        Ok(tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?)
+        let reads = &self.core.ground.threads.reads;
+        let listed = reads.run(caller.identity(), &self.core.runtime, read).await;
+        Ok(listed.map_err(io::Error::other)?)
     }
 }
 

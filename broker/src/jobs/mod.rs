@@ -4,6 +4,8 @@ pub mod abridged;
 mod adopt;
 mod asked;
 mod attend;
+mod calls;
+mod capacity;
 mod contact;
 mod core;
 mod errors;
@@ -13,6 +15,7 @@ mod filter;
 mod ground;
 pub mod input;
 pub mod job;
+mod launching;
 mod leftovers;
 mod link;
 mod list;
@@ -32,8 +35,10 @@ mod stop;
 mod supervisor;
 mod table;
 pub mod terms;
+pub(crate) mod threads;
 pub mod update;
 
+pub use calls::{Busy, Call, Kind};
 pub use errors::{
     DeleteError, FindError, PauseError, SignalError, StartError, StopError, SupervisorError,
     UpdateError,

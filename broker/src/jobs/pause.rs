@@ -9,12 +9,14 @@ use std::time::Duration;
 use job_shim::crash::{self, Point};
 use tokio::time::timeout;
 
+use super::calls::Call;
 use super::core::Core;
 use super::errors::PauseError;
 use super::job::Job;
 use super::state::{Event, State};
 use super::supervisor::Supervisor;
 use crate::authorize::Authorized;
+use crate::identity::Identity;
 use crate::journal::AUDIT;
 
 /// How long a shim has to say why it has let a job go on that was about to stand still.
@@ -25,12 +27,13 @@ impl Supervisor {
     ///
     /// # Errors
     /// [`PauseError`].
-    pub async fn pause(&self, job: &Authorized<Arc<Job>>) -> Result<(), PauseError> {
-        let (core, by) = (Arc::clone(&self.core), job.caller().identity().to_string());
+    pub async fn pause(&self, job: &Authorized<Arc<Job>>, call: Call) -> Result<(), PauseError> {
+        let (core, by) = (Arc::clone(&self.core), job.caller().identity().clone());
         let job = Arc::clone(job.subject());
         // Detached, as resume() is: a caller that hangs up does not leave a job that stands still and is
         // said to run.
         let pause = self.core.runtime.spawn(async move {
+            let _call = call;
             let _turn = job.change_turn.lock().await;
             core.pause(&job, &by).await
         });
@@ -41,10 +44,11 @@ impl Supervisor {
     ///
     /// # Errors
     /// [`PauseError`].
-    pub async fn resume(&self, job: &Authorized<Arc<Job>>) -> Result<(), PauseError> {
-        let (core, by) = (Arc::clone(&self.core), job.caller().identity().to_string());
+    pub async fn resume(&self, job: &Authorized<Arc<Job>>, call: Call) -> Result<(), PauseError> {
+        let (core, by) = (Arc::clone(&self.core), job.caller().identity().clone());
         let job = Arc::clone(job.subject());
         let resume = self.core.runtime.spawn(async move {
+            let _call = call;
             let _turn = job.change_turn.lock().await;
             core.resume(&job, &by).await
         });
@@ -53,20 +57,20 @@ impl Supervisor {
 }
 
 impl Core {
-    async fn pause(&self, job: &Job, by: &str) -> Result<(), PauseError> {
+    async fn pause(&self, job: &Job, by: &Identity) -> Result<(), PauseError> {
         job.contacted().await; // its shim may have begun to stop it while no broker was there
         match job.snapshot().state {
             State::Paused => return Ok(()),
             State::Running => {}
             other => return Err(PauseError::NotRunning(other.name())),
         }
-        tracing::info!(target: AUDIT, job = %job.id(), by, "pause");
-        let frozen = self.freeze(job, true).await;
+        tracing::info!(target: AUDIT, job = %job.id(), %by, "pause");
+        let frozen = self.freeze(job, by, true).await;
         if frozen.is_ok() && job.try_apply(Event::Paused).is_ok() {
             return Ok(());
         }
         // It may have been asked to stop meanwhile, and must be able to.
-        if let Err(e) = self.freeze(job, false).await {
+        if let Err(e) = self.freeze(job, by, false).await {
             tracing::error!(job = %job.id(), "its pause cannot be taken back: {e}");
         }
         if frozen.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::Interrupted) {
@@ -80,19 +84,19 @@ impl Core {
         }
     }
 
-    async fn resume(&self, job: &Job, by: &str) -> Result<(), PauseError> {
+    async fn resume(&self, job: &Job, by: &Identity) -> Result<(), PauseError> {
         // One that is being stopped may stand still, too, while its shim cannot be told.
         if !matches!(job.snapshot().state, State::Paused | State::Stopping) {
             return Ok(());
         }
-        tracing::info!(target: AUDIT, job = %job.id(), by, "resume");
-        self.freeze(job, false).await.map_err(PauseError::Thaw)?;
+        tracing::info!(target: AUDIT, job = %job.id(), %by, "resume");
+        self.freeze(job, by, false).await.map_err(PauseError::Thaw)?;
         let _ = job.try_apply(Event::Resumed); // unless it is being stopped
         Ok(())
     }
 
     /// A cgroup that is gone has nothing that could go on.
-    async fn freeze(&self, job: &Job, freeze: bool) -> io::Result<()> {
+    async fn freeze(&self, job: &Job, by: &Identity, freeze: bool) -> io::Result<()> {
         let cgroup = self.ground.launcher.tree().job(job.id());
         let write = move || {
             crash::at(Point::FreezeDue);
@@ -101,6 +105,7 @@ impl Core {
                 done => done,
             }
         };
-        self.runtime.spawn_blocking(write).await.map_err(io::Error::other)?
+        let changes = &self.ground.threads.changes;
+        changes.run(by, &self.runtime, write).await.map_err(io::Error::other)?
     }
 }

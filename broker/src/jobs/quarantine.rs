@@ -118,10 +118,10 @@ struct Shims {
 impl Shims {
     fn of(ground: &Ground, id: JobId) -> io::Result<Shims> {
         let mut shims = Shims { living: Vec::new(), lease: None };
-        for pid in ground.launcher.tree().job(id).shims() {
+        for pid in ground.launcher.tree().job(id).shims()? {
             if let Some(pidfd) = process::living(pid)? {
                 shims.living.push(Arc::new(pidfd));
-                shims.lease = shims.lease.or(lease(ground, pid));
+                shims.lease = shims.lease.or(lease(ground, pid)?);
             }
         }
         Ok(shims)
@@ -164,9 +164,16 @@ pub(super) fn recall(ground: &Ground) -> io::Result<()> {
     Ok(())
 }
 
-/// The workload's uid, which is the effective uid of its shim: proc_pid_status(5).
-fn lease(ground: &Ground, pid: u32) -> Option<Lease> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    ground.pool.adopt(uids.split_ascii_whitespace().nth(1)?.parse().ok()?)
+/// The workload's uid, which is the effective uid of its shim: proc_pid_status(5). `None` for one that
+/// has ended, or whose uid is none of the pool's.
+fn lease(ground: &Ground, pid: u32) -> io::Result<Option<Lease>> {
+    let status = match fs::read_to_string(format!("/proc/{pid}/status")) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
+        read => read?,
+    };
+    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let uid = uids.and_then(|uids| uids.split_ascii_whitespace().nth(1)?.parse().ok());
+    let uid = uid.ok_or_else(|| io::Error::other("its uid cannot be read"))?;
+    Ok(ground.pool.adopt(uid))
 }

@@ -4,12 +4,14 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use job_api::units::show_size;
 use nix::sys::statvfs::{Statvfs, statvfs};
+use tokio::task::JoinError;
 
 use super::core::Core;
 use super::ground::Ground;
@@ -18,6 +20,7 @@ use super::table::Table;
 use crate::config::{Floor, Retention};
 use crate::host;
 use crate::id::JobId;
+use crate::identity::Identity;
 use crate::journal::AUDIT;
 use crate::store::log;
 
@@ -85,6 +88,17 @@ pub enum NoRoom {
         /// How many.
         needed: u64,
     },
+    /// What cannot be measured is not taken for room, whoever asks: a disk that does not even tell how
+    /// full it is takes no output either.
+    #[error(
+        "how much {what} cannot be told now ({why}), and nothing is started until it can; try again"
+    )]
+    Unknown {
+        /// "of the disk is free", "output is kept".
+        what: &'static str,
+        /// Why.
+        why: String,
+    },
     /// `max_output`.
     #[error(
         "all jobs together keep {} of output and of its index, and retention.max_output is {}; \
@@ -106,19 +120,22 @@ impl LiveOutput {
     /// A few stat(2) for each live job are 4 ms and more with 1,000 of them: not for each start.
     const FRESH: Duration = Duration::from_secs(1);
 
-    fn bytes(&self, ground: &Ground) -> u64 {
+    fn bytes(&self, ground: &Ground) -> io::Result<u64> {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, bytes)) = last.filter(|(at, _)| at.elapsed() < Self::FRESH) {
-            return bytes;
+            return Ok(bytes);
         }
         // What is settled grows no more, and is among those that are over in a moment.
         let live = |table: &Table| -> Vec<_> {
             table.live().filter(|job| !job.is_settled()).map(|job| job.id()).collect()
         };
         let live = live(&ground.table());
-        let bytes = live.into_iter().map(|id| log::kept(&ground.state.job(id))).sum();
+        let mut bytes = 0_u64;
+        for id in live {
+            bytes = bytes.saturating_add(log::kept(&ground.state.job(id))?);
+        }
         *last = Some((Instant::now(), bytes));
-        bytes
+        Ok(bytes)
     }
 }
 
@@ -173,10 +190,12 @@ impl Core {
         Duration::from_nanos(left.saturating_add(1_000_000)).min(LONGEST_SLEEP)
     }
 
-    /// Whether another job may be started; what the rules remove goes first.
-    pub(super) async fn room(self: &Arc<Core>) -> Result<(), NoRoom> {
+    /// Whether another job may be started; what the rules remove goes first. Two starts may both find
+    /// room: both would have found it one after the other as well, since a job takes none before it
+    /// writes. How many run is decided where they are registered.
+    pub(super) async fn room(self: &Arc<Core>, owner: &Identity) -> Result<(), NoRoom> {
         let core = Arc::clone(self);
-        let judged = self.runtime.spawn_blocking(move || {
+        let judge = move || {
             let judge = || core.space().and_then(|()| core.output());
             let mut verdict = judge();
             for last in [Last::Stays, Last::Goes] {
@@ -185,33 +204,39 @@ impl Core {
                 }
             }
             verdict
-        });
-        judged.await.unwrap_or(Ok(())) // a panic, which is told where it happens
+        };
+        verdict(self.ground.threads.reads.run(owner, &self.runtime, judge).await)
     }
 
     fn space(&self) -> Result<(), NoRoom> {
         let path = self.ground.state.jobs();
-        match statvfs(&path) {
-            Ok(found) => enough(&found, self.retention().min_free, path),
-            Err(e) => {
-                tracing::error!("cannot ask how much of {} is free: {e}", path.display());
-                Ok(()) // the start itself will tell
-            }
-        }
+        enough(statvfs(&path), self.retention().min_free, path)
     }
 
     fn output(&self) -> Result<(), NoRoom> {
         let Some(max) = self.retention().max_output else { return Ok(()) };
         let over = self.ground.table().kept();
         // Live jobs are measured only where it matters.
-        let live = if over > max { 0 } else { self.live_output.bytes(&self.ground) };
+        let live = if over > max { Ok(0) } else { self.live_output.bytes(&self.ground) };
+        let live = live.map_err(|e| unknown("output is kept", &e))?;
         let kept = over.saturating_add(live);
         if kept > max { Err(NoRoom::Output { kept, max }) } else { Ok(()) }
     }
 }
 
+fn verdict(judged: Result<Result<(), NoRoom>, JoinError>) -> Result<(), NoRoom> {
+    judged.unwrap_or_else(|panic| Err(unknown("room there is", &panic)))
+}
+
+fn unknown(what: &'static str, error: &dyn std::error::Error) -> NoRoom {
+    let why = error.to_string();
+    tracing::error!("nothing is started, since how much {what} cannot be told: {why}");
+    NoRoom::Unknown { what, why }
+}
+
 /// What others than root may still use is what counts: logs are written by the shims.
-fn enough(found: &Statvfs, floor: Floor, path: PathBuf) -> Result<(), NoRoom> {
+fn enough(found: nix::Result<Statvfs>, floor: Floor, path: PathBuf) -> Result<(), NoRoom> {
+    let found = found.map_err(|e| unknown("of the disk is free", &e))?;
     let free = found.blocks_available() * found.fragment_size();
     let (all, inodes) = (found.blocks() * found.fragment_size(), found.files());
     let (needed, needed_inodes) = match floor {
@@ -337,12 +362,24 @@ mod tests {
     #[test]
     fn the_watermark_is_a_share_or_a_size() {
         let found = statvfs("/tmp").unwrap();
-        let verdict = |floor| enough(&found, floor, "/tmp".into());
+        let verdict = |floor| enough(Ok(found), floor, "/tmp".into());
         assert_eq!(verdict(Floor::Bytes(0)), Ok(()));
         assert_eq!(verdict(Floor::Share(0.0)), Ok(()));
         let all = found.blocks() * found.fragment_size();
         assert!(matches!(verdict(Floor::Bytes(all + 1)), Err(NoRoom::Space { .. })));
         let said = verdict(Floor::Share(1.5)).unwrap_err().to_string();
         assert!(said.contains("retention.min_free") && said.contains("free"), "{said}");
+    }
+    #[test]
+    fn a_disk_that_does_not_tell_how_full_it_is_has_no_room() {
+        let said = enough(Err(nix::errno::Errno::EIO), Floor::Bytes(0), "/tmp".into()).unwrap_err();
+        assert!(matches!(said, NoRoom::Unknown { .. }) && !said.to_string().contains("/tmp"));
+        assert!(said.to_string().contains("how much of the disk is free"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn a_check_that_breaks_off_is_no_yes() {
+        let judged = tokio::task::spawn_blocking(|| -> Result<(), NoRoom> { panic!("on purpose") });
+        assert!(matches!(verdict(judged.await), Err(NoRoom::Unknown { .. })));
     }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use job_shim::wire::{Exited, Progress, Started};
 use serde::{Deserialize, Serialize};
 
+use super::failure::SHORTAGE;
+
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -203,7 +205,8 @@ impl Snapshot {
         self.failure.clone()
     }
 
-    /// Whether its request may be made anew: it never ran, and only the broker's own end was why.
+    /// Whether its request may be made anew: it never ran, and only the broker's own end was why, or that
+    /// the host was short of something.
     pub fn may_be_asked_again(&self) -> bool {
         self.start_failure().is_some_and(|f| NEVER_ASKED.contains(&f.step.as_str()))
     }
@@ -253,8 +256,8 @@ impl Snapshot {
 }
 
 /// The steps at which a start fails when the broker ends before GO: as its own recovery calls it,
-/// and as the shim that was left alone does.
-const NEVER_ASKED: [&str; 2] = ["broker", "abandoned"];
+/// and as the shim that was left alone does; and when the host is short of something.
+const NEVER_ASKED: [&str; 3] = ["broker", "abandoned", SHORTAGE];
 
 /// What the output came to, for the final record.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

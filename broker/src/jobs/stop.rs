@@ -15,7 +15,7 @@ use job_shim::crash::{self, Point};
 use job_shim::wire::{Signal, Source, ToShim};
 use tokio::time::sleep;
 
-use super::asked::StopAsked;
+use super::asked::{News, StopAsked};
 use super::core::Core;
 use super::errors::{SignalError, StopError};
 use super::ground::Ground;
@@ -72,12 +72,16 @@ impl Core {
         if job.snapshot().state.is_over() {
             return true;
         }
-        tracing::info!(target: AUDIT, job = %job.id(), by = asked.by, "stop asked");
-        let grace = asked.left();
-        job.ask_stop(asked.clone());
-        let told = job.tell(&asked.message()).is_ok(); // one that is unreachable now is told when it is not
-        self.runtime.spawn(enforce(Arc::clone(&self.ground), Arc::clone(job), grace, told));
-        told
+        let by = asked.by.clone();
+        match job.ask_stop(asked) {
+            News::Nothing => return job.is_stop_told(),
+            News::First => {
+                self.runtime.spawn(enforce(Arc::clone(&self.ground), Arc::clone(job)));
+            }
+            News::Sooner => {} // which its enforcer hears of
+        }
+        tracing::info!(target: AUDIT, job = %job.id(), by, "stop asked");
+        job.tell_stop()
     }
 
     /// The same, and it happens even if the broker dies once this has answered.
@@ -90,12 +94,12 @@ impl Core {
         asked: StopAsked,
     ) -> Result<(), StopError> {
         let told = self.stop(job, asked);
-        let _turn = job.stop_turn.lock().await;
-        let mut recorded = self.record_stop(job).await;
+        let mut known = job.stop_on_record.lock().await;
+        let mut recorded = self.record_stop(job, &mut known).await;
         if recorded.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
             // It is being started and has no directory yet. If it does not come to one, it is over.
             let _ = job.watch_snapshot().wait_for(Snapshot::is_past_start).await;
-            recorded = self.record_stop(job).await;
+            recorded = self.record_stop(job, &mut known).await;
         }
         match recorded {
             Err(e) if told => {
@@ -107,20 +111,26 @@ impl Core {
         }
     }
 
-    /// Nothing is written about a job that is over.
-    async fn record_stop(&self, job: &Arc<Job>) -> io::Result<()> {
-        let (ground, stopping) = (Arc::clone(&self.ground), Arc::clone(job));
+    /// Nothing is written about a job that is over, and nothing that is on record already: a caller that
+    /// asks a million times has one file written.
+    async fn record_stop(&self, job: &Arc<Job>, known: &mut Option<StopAsked>) -> io::Result<()> {
+        let is_over = || job.snapshot().state.is_over();
+        let asked = job.stop_asked();
+        if is_over() || asked == *known {
+            return Ok(());
+        }
+        let (dir, stop) = (self.ground.state.job(job.id()), asked.clone());
         let record = move || {
-            let Some(asked) = stopping.stop_asked() else { return Ok(()) };
-            let recorded = write(&ground.state.job(stopping.id()), &asked);
+            let recorded = stop.map_or(Ok(()), |stop| write(&dir, &stop));
             crash::at(Point::StopRecorded);
             recorded
         };
-        let is_over = || job.snapshot().state.is_over();
-        if is_over() {
-            return Ok(());
+        let stops = &self.ground.threads.stops;
+        let recorded = stops.run(job.owner(), &self.runtime, record).await;
+        let recorded = recorded.map_err(io::Error::other)?;
+        if recorded.is_ok() {
+            *known = asked;
         }
-        let recorded = self.runtime.spawn_blocking(record).await.map_err(io::Error::other)?;
         recorded.or_else(|e| if is_over() { Ok(()) } else { Err(e) })
     }
 }
@@ -132,14 +142,17 @@ fn source(role: Role) -> Source {
     }
 }
 
-/// The shim does the stopping. Should it not answer, the broker does, as root.
-pub(super) async fn enforce(ground: Arc<Ground>, job: Arc<Job>, grace: Duration, told: bool) {
-    const SLACK: Duration = Duration::from_secs(3);
-    let patience = if told { grace.saturating_add(SLACK) } else { grace };
+/// A little more time than the job has: its shim counts, too.
+const SLACK: Duration = Duration::from_secs(3);
+
+/// The shim does the stopping. Should it not answer, the broker does, as root. There is one of these for
+/// each job that is being stopped, which hears when the job has less time than it had.
+pub(super) async fn enforce(ground: Arc<Ground>, job: Arc<Job>) {
     let mut snapshot = job.watch_snapshot();
     let over = snapshot.wait_for(|known| known.exited.is_some() || known.state.is_over());
-    if tokio::time::timeout(patience, over).await.is_ok() {
-        return;
+    tokio::select! {
+        _ = over => return,
+        () = deadline(&job) => {}
     }
     tracing::warn!(job = %job.id(), "its shim did not stop it; killing its cgroup");
     kill(&ground, &job).await;
@@ -147,6 +160,27 @@ pub(super) async fn enforce(ground: Arc<Ground>, job: Arc<Job>, grace: Duration,
     let over = snapshot.wait_for(|known| known.state.is_over());
     if tokio::time::timeout(SLACK, over).await.is_err() {
         job.kill_shim(); // it cannot tell how the job ended; its attendant settles it
+    }
+}
+
+/// Answers when the job has no time left, nor its shim to see to that. Whether the shim has been told is
+/// looked at then: it may have been reached since, or be silent.
+async fn deadline(job: &Job) {
+    let mut stop = job.watch_stop();
+    let mut slack = Duration::ZERO;
+    loop {
+        let left = stop.borrow_and_update().as_ref().map_or(Duration::ZERO, StopAsked::left);
+        tokio::select! {
+            () = sleep(left.saturating_add(slack)) => {}
+            Ok(()) = stop.changed() => {
+                slack = Duration::ZERO;
+                continue;
+            }
+        }
+        if !slack.is_zero() || !job.is_stop_told() {
+            return;
+        }
+        slack = SLACK;
     }
 }
 
@@ -159,6 +193,7 @@ async fn kill(ground: &Arc<Ground>, job: &Job) {
     let mut is_known = false;
     loop {
         let own = cgroup.clone();
+        let turn = ground.threads.killing.acquire().await; // never closed
         match tokio::task::spawn_blocking(move || own.kill_work()).await {
             Ok(Err(e)) if !is_known => {
                 tracing::error!(job = %job.id(), "processes of it cannot be killed yet: {e}");
@@ -167,6 +202,7 @@ async fn kill(ground: &Arc<Ground>, job: &Job) {
             Ok(Err(_)) => {}
             Ok(Ok(())) | Err(_) => return, // a panic is told where it happens
         }
+        drop(turn);
         sleep(PAUSE).await;
     }
 }

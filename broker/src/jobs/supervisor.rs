@@ -10,6 +10,8 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::adopt;
+use super::calls::{Busy, Call, Calls, Kind};
+use super::capacity;
 use super::core::{Core, Registered, started};
 use super::errors::{DeleteError, FindError, StartError, SupervisorError};
 use super::ground::{Ground, NotKnown};
@@ -76,6 +78,8 @@ impl Supervisor {
         let state = StateDir::open(&config.state_dir)?;
         let launcher = Launcher::open(&config, boot_id)?;
         let pool = Pool::new(config.pool, launcher.shim_uid());
+        let max_running = capacity::max_running(config.max_running);
+        tracing::debug!(max_running, "jobs that may run at a time");
         let ground = Arc::new(Ground::new(state, launcher, boot_id, pool));
         let nobody =
             accounts::resolve("nobody", ground.launcher.shim_uid()).map_err(SetupError::from)?;
@@ -90,6 +94,8 @@ impl Supervisor {
             live_output: LiveOutput::default(),
             readers: Readers::new(Shares::of(descriptors)),
             nobody,
+            max_running,
+            calls: Calls::new(),
             runtime: Handle::current(),
         };
         let core = Arc::new(core);
@@ -130,6 +136,30 @@ impl Supervisor {
         self.core.repeated(caller, request, None).await
     }
 
+    /// A place for a call, kept for as long as the [`Call`] is.
+    ///
+    /// # Errors
+    /// [`Busy`].
+    pub fn admit(&self, caller: &Caller, kind: Kind) -> Result<Call, Busy> {
+        self.core.calls.admit(caller, kind)
+    }
+
+    /// The same call, now that it is known which job it changes.
+    ///
+    /// # Errors
+    /// [`Busy`].
+    pub fn admit_change(&self, call: Call, job: &Authorized<Arc<Job>>) -> Result<Call, Busy> {
+        self.core.calls.change(call, job.caller(), job.subject().id())
+    }
+
+    /// The same call, now that it is known to whose standard input it writes.
+    ///
+    /// # Errors
+    /// [`Busy`].
+    pub fn admit_writer(&self, call: Call, job: &Authorized<Arc<Job>>) -> Result<Call, Busy> {
+        self.core.calls.write(call, job.caller(), job.subject().id())
+    }
+
     /// Runs a job, and answers when its program runs. With a request id (not empty) the call may
     /// be repeated: one job, the same answer.
     ///
@@ -139,6 +169,7 @@ impl Supervisor {
         &self,
         wish: Authorized<JobSpec>,
         request: &Request,
+        call: Call,
     ) -> Result<Arc<Job>, StartError> {
         let (caller, mut spec) = wish.into_parts();
         // Whether it is a repetition, which names and which uids are free: all jobs have a say.
@@ -149,14 +180,17 @@ impl Supervisor {
             if let Some(job) = self.core.repeated(&caller, request, Some(&spec)).await? {
                 return Ok(job);
             }
-            self.core.room().await?;
+            let owner = caller.identity();
+            self.core.room(owner).await?;
             self.core.name_told(&caller, &spec.name).await;
-            let ready = self.core.ready(&spec).await?;
+            let ready = self.core.ready(owner, &spec).await?;
+            // Before it is registered: whoever hangs up while it waits has started nothing.
+            let turn = self.core.ground.threads.launches.take(owner).await;
             match self.core.register(&caller, spec, ready, request)? {
                 Registered::Known(own) => spec = *own, // another call of the same request was faster
                 Registered::New(job, record) => {
                     // Detached: a caller that hangs up does not leave half a job.
-                    self.core.bring_up(&job, record);
+                    self.core.bring_up(&job, record, turn, call);
                     started(&job).await?;
                     return Ok(job);
                 }
@@ -181,7 +215,7 @@ impl Supervisor {
         let Some((entry, _)) = found.filter(|(_, owner)| caller.sees(owner)) else {
             return Ok(None);
         };
-        let job = self.core.load(entry).await?;
+        let job = self.core.load(caller, entry).await?;
         Ok(job.and_then(|job| caller.touch(&job.owner().clone(), job).ok()))
     }
 
@@ -283,7 +317,9 @@ impl Supervisor {
         // The last record is being written: a moment, and not longer than the disk takes.
         let _ = job.watch_settled().wait_for(|settled| *settled).await;
         let (ground, id) = (Arc::clone(&self.core.ground), job.id());
-        let removed = tokio::task::spawn_blocking(move || past::remove(&ground, &[id])).await;
+        let reads = &self.core.ground.threads.reads;
+        let remove = move || past::remove(&ground, &[id]);
+        let removed = reads.run(caller.identity(), &self.core.runtime, remove).await;
         for (_, removed) in removed.map_err(io::Error::other)? {
             removed?; // if it was there no more, somebody else was faster
         }

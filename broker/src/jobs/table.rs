@@ -308,7 +308,7 @@ impl Table {
         (live, self.live.len() + self.over.len())
     }
 
-    pub(super) fn live(&self) -> impl Iterator<Item = &Arc<Job>> {
+    pub(super) fn live(&self) -> impl ExactSizeIterator<Item = &Arc<Job>> {
         self.live.values()
     }
 

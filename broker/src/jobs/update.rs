@@ -4,11 +4,13 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use job_shim::crash::{self, Point};
 use job_shim::wire::ToShim;
 
+use super::calls::Call;
 use super::core::Core;
 use super::errors::UpdateError;
 use super::ground::Ground;
@@ -19,6 +21,7 @@ use super::supervisor::Supervisor;
 use super::terms::Terms;
 use crate::authorize::Authorized;
 use crate::host;
+use crate::identity::Identity;
 use crate::journal::AUDIT;
 use crate::limits::{Knob, Limits, Violation, Violations};
 use crate::store::records::{self, ChangeRecord, SpecRecord};
@@ -49,11 +52,13 @@ impl Supervisor {
         &self,
         job: &Authorized<Arc<Job>>,
         change: Change,
+        call: Call,
     ) -> Result<(), UpdateError> {
-        let (core, by) = (Arc::clone(&self.core), job.caller().identity().to_string());
+        let (core, by) = (Arc::clone(&self.core), job.caller().identity().clone());
         let job = Arc::clone(job.subject());
         // Detached: a caller that hangs up does not leave half a change.
         let update = self.core.runtime.spawn(async move {
+            let _call = call;
             let _turn = job.change_turn.lock().await;
             core.update(&job, change, &by).await
         });
@@ -66,7 +71,7 @@ impl Core {
         self: &Arc<Core>,
         job: &Arc<Job>,
         change: Change,
-        by: &str,
+        by: &Identity,
     ) -> Result<(), UpdateError> {
         job.contacted().await;
         match job.snapshot().state {
@@ -79,16 +84,17 @@ impl Core {
         new.limits = self.changed(&old.limits, &change)?;
         new.by_default = old.by_default.clone().less(&change.limits);
         let (spec, account) = (&job.record().spec, &job.record().account);
-        new.found = self.find_disks(&new.limits, spec, account).await?;
-        new.note_changes(&old, by);
+        new.found = self.find_disks(by, &new.limits, spec, account).await?;
+        new.note_changes(&old, by.as_str());
         if old.for_shim() != new.for_shim() && !job.is_reachable() {
             let is_over = job.is_over_after_all().await;
             return Err(if is_over { UpdateError::Over } else { Unreachable.into() });
         }
         let (core, changing, terms) = (Arc::clone(self), Arc::clone(job), new.clone());
         let applied = move || core.apply(&changing, &changing.terms(), &terms, change.force);
-        self.runtime
-            .spawn_blocking(applied)
+        let changes = &self.ground.threads.changes;
+        changes
+            .run(by, &self.runtime, applied)
             .await
             .map_err(|panic| UpdateError::Record(io::Error::other(panic)))??;
         if old.for_shim() != new.for_shim() {
@@ -96,34 +102,47 @@ impl Core {
         }
         if tokio::time::timeout(PATIENCE, taken(job)).await.is_err() {
             // It is on record as a change that is being made: whoever asked need not wait for the rest.
-            self.runtime.spawn(Arc::clone(self).finish_late(Arc::clone(job)));
+            // One waits for all of them.
+            if !job.is_finishing.swap(true, Ordering::AcqRel) {
+                let by = by.clone();
+                self.runtime.spawn(Arc::clone(self).finish_late(Arc::clone(job), by));
+            }
             return Ok(());
         }
         crash::at(Point::ChangeTold);
-        let recorded = self.record_made(job).await;
+        let recorded = self.record_made(job, by).await;
         crash::at(Point::ChangeDone);
         recorded
     }
 
-    async fn finish_late(self: Arc<Core>, job: Arc<Job>) {
-        taken(&job).await;
-        let _turn = job.change_turn.lock().await;
-        if !has_taken(&job.terms()) {
-            return; // there is a later change, with somebody who waits for that
-        }
-        if let Err(e) = self.record_made(&job).await {
-            tracing::error!(job = %job.id(), "that its shim has taken a change is not on record: {e}");
+    async fn finish_late(self: Arc<Core>, job: Arc<Job>, by: Identity) {
+        loop {
+            taken(&job).await;
+            let _turn = job.change_turn.lock().await;
+            if !has_taken(&job.terms()) && !job.snapshot().state.is_over() {
+                continue; // there is a later change
+            }
+            job.is_finishing.store(false, Ordering::Release);
+            if let Err(e) = self.record_made(&job, &by).await {
+                tracing::error!(job = %job.id(), "that its shim has taken a change is not on record: {e}");
+            }
+            return;
         }
     }
 
     /// Puts on record that the change is made. Of a job that is over, what counts is on record already.
-    async fn record_made(self: &Arc<Core>, job: &Arc<Job>) -> Result<(), UpdateError> {
+    async fn record_made(
+        self: &Arc<Core>,
+        job: &Arc<Job>,
+        by: &Identity,
+    ) -> Result<(), UpdateError> {
         if job.snapshot().state.is_over() {
             return Ok(());
         }
         let (core, changed) = (Arc::clone(self), Arc::clone(job));
         let record = move || core.record_terms(&changed, &changed.terms(), false);
-        let recorded = self.runtime.spawn_blocking(record).await;
+        let changes = &self.ground.threads.changes;
+        let recorded = changes.run(by, &self.runtime, record).await;
         match recorded.map_err(|panic| UpdateError::Record(io::Error::other(panic)))? {
             Err(UpdateError::Over) => Ok(()), // and removed, since
             recorded => recorded,
@@ -162,9 +181,12 @@ impl Core {
         if let Some(asked) =
             after.memory_max().filter(|asked| !force && before.memory_max() != Some(*asked))
         {
-            let used = cgroup.memory_current().unwrap_or(0);
-            if used > asked {
-                return Err(UpdateError::MemoryInUse { used, asked });
+            match cgroup.memory_current() {
+                Ok(used) if used > asked => return Err(UpdateError::MemoryInUse { used, asked }),
+                Ok(_) => {}
+                // A job that is over has no cgroup; of any other the question has no answer now.
+                Err(_) if job.snapshot().state.is_over() => return Err(UpdateError::Over),
+                Err(e) => return Err(UpdateError::Unmeasured(e)),
             }
         }
         self.record_terms(job, new, true)?;

@@ -5,7 +5,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Seek};
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, poll};
@@ -62,16 +62,18 @@ impl JobCgroup {
         }
     }
 
-    /// Whether it is there.
+    /// Whether it is there, or that cannot be told.
     pub fn exists(&self) -> bool {
-        self.path.exists()
+        !matches!(self.path.try_exists(), Ok(false))
     }
 
     /// The processes in the leaf of the shim; none where there is no such cgroup.
-    pub fn shims(&self) -> Vec<u32> {
-        let path = self.leaf(Leaf::Shim).join("cgroup.procs");
-        let text = fs::read_to_string(path).unwrap_or_default();
-        text.lines().filter_map(|line| line.parse().ok()).collect()
+    ///
+    /// # Errors
+    /// As read(2): then nobody can say that there are none.
+    pub fn shims(&self) -> io::Result<Vec<u32>> {
+        let text = read_if_there(&self.leaf(Leaf::Shim).join("cgroup.procs"))?;
+        text.lines().map(|line| line.parse().map_err(io::Error::other)).collect()
     }
 
     /// The leaf of the shim, opened.
@@ -149,7 +151,7 @@ impl JobCgroup {
         fs::write(&file, if freeze { "1" } else { "0" })?;
         let mut waits = 0; // and not a clock: a host that stood still for 5 s has frozen nothing meanwhile
         while freeze && !says(&mut events, "frozen 1")? && says(&mut events, "populated 1")? {
-            if !self.is_frozen() {
+            if !self.is_frozen()? {
                 let fault = "somebody let them go on";
                 return Err(io::Error::new(io::ErrorKind::Interrupted, fault));
             }
@@ -165,10 +167,13 @@ impl JobCgroup {
         Ok(())
     }
 
-    /// Whether its processes are frozen, or are being so.
-    pub fn is_frozen(&self) -> bool {
-        let text = fs::read_to_string(self.leaf(Leaf::Work).join("cgroup.freeze"));
-        text.is_ok_and(|text| text.trim() == "1")
+    /// Whether its processes are frozen, or are being so; those of a cgroup that is gone are not.
+    ///
+    /// # Errors
+    /// As read(2).
+    pub fn is_frozen(&self) -> io::Result<bool> {
+        let text = read_if_there(&self.leaf(Leaf::Work).join("cgroup.freeze"))?;
+        Ok(text.trim() == "1")
     }
 
     /// What the job uses and has used.
@@ -183,6 +188,15 @@ impl JobCgroup {
     pub fn memory_current(&self) -> io::Result<u64> {
         let text = fs::read_to_string(self.path.join("memory.current"))?;
         text.trim().parse().map_err(io::Error::other)
+    }
+}
+
+/// A file of a cgroup; nothing where that has been removed.
+fn read_if_there(path: &Path) -> io::Result<String> {
+    match fs::read_to_string(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(e) if e.raw_os_error() == Some(libc::ENODEV) => Ok(String::new()), // since it was opened
+        read => read,
     }
 }
 

@@ -72,6 +72,17 @@ impl LaunchError {
         }
     }
 
+    /// Whether the host, or the broker itself, is short of something that others give back: nothing of
+    /// the job has run, and the same start may work in a moment. What the shim is short of counts
+    /// against the job: its account, or its limits.
+    pub fn is_shortage(&self) -> bool {
+        const SHORT: [i32; 5] =
+            [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EAGAIN, libc::ENOBUFS];
+        let is_before_go =
+            !matches!(self, LaunchError::Shim(_) | LaunchError::Hello(_) | LaunchError::Go(_));
+        is_before_go && SHORT.contains(&self.errno())
+    }
+
     /// errno(3), 0 where none applies.
     pub fn errno(&self) -> i32 {
         match self {
@@ -89,5 +100,25 @@ impl LaunchError {
             LaunchError::Limits(LimitError::Differs { .. }) => 0,
             LaunchError::Shim(failed) => failed.errno,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_host_is_short_of_is_told_from_what_the_job_may_not() {
+        let error = |errno| io::Error::from_raw_os_error(errno);
+        for errno in [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EAGAIN] {
+            assert!(LaunchError::Spawn(error(errno)).is_shortage());
+            assert!(LaunchError::Descriptors(error(errno)).is_shortage());
+            let path = PathBuf::from("/x");
+            assert!(LaunchError::CreateState { path, source: error(errno) }.is_shortage());
+            let failed = Failed { step: job_shim::step::Step::MakePipes, errno };
+            assert!(!LaunchError::Shim(failed).is_shortage(), "by the limits of its account");
+            assert!(!LaunchError::Go(error(errno)).is_shortage(), "it may have run");
+        }
+        assert!(!LaunchError::Spawn(error(libc::ENOENT)).is_shortage());
     }
 }

@@ -1,5 +1,6 @@
 //! Bringing a job to life, in the two phases of ARCHITECTURE.md: everything is on disk before GO;
-//! after GO it is never run again. Blocking code, for a thread that may.
+//! after GO it is never run again. Up to GO this is blocking code, for a thread that may; what comes
+//! after it takes no thread, since a program may hang in its execve(2).
 
 pub mod accounts;
 pub mod cgroup;
@@ -52,6 +53,15 @@ pub struct Launcher {
     leftover_grace: Duration,
 }
 
+/// A job that has been told GO: its program runs, or will, or cannot.
+#[derive(Debug)]
+#[must_use = "its end has to be seen to: `started`, and `abandon` if that fails"]
+pub struct Begun {
+    shim: Shim,
+    id: JobId,
+    nonce: Uuid,
+}
+
 /// A job whose program runs.
 #[derive(Debug)]
 pub struct Launched {
@@ -59,6 +69,13 @@ pub struct Launched {
     pub shim: Shim,
     /// The program.
     pub started: Started,
+}
+
+impl Begun {
+    /// Its program runs.
+    pub fn into_launched(self, started: Started) -> Launched {
+        Launched { shim: self.shim, started }
+    }
 }
 
 impl Launcher {
@@ -104,15 +121,16 @@ impl Launcher {
         format!("/proc/self/fd/{}/{id}", self.run_dir.as_raw_fd()).into()
     }
 
-    /// Runs the job: spec, cgroup, shim, `spawn.json`, GO, HELLO, STARTED.
+    /// From nothing to GO: spec, cgroup, shim, `spawn.json`, GO. Blocks; must be called within the
+    /// runtime of the jobs.
     ///
     /// # Errors
-    /// [`LaunchError`]; the program has not run, unless it is `Go`, and runs no more.
-    pub fn launch(&self, state: &StateDir, job: &SpecRecord) -> Result<Launched, LaunchError> {
+    /// [`LaunchError`]; the program has not run, and nothing is left but the job's files.
+    pub fn begin(&self, state: &StateDir, job: &SpecRecord) -> Result<Begun, LaunchError> {
         let dir = write_spec(state, job)?;
         let result = self.bring_shim(&dir, job).and_then(|(mut shim, pid, nonce)| {
-            match self.bring_program(&dir, job, &mut shim, (pid, nonce)) {
-                Ok(started) => Ok(Launched { shim, started }),
+            match self.send_off(&dir, job, &mut shim, (pid, nonce)) {
+                Ok(()) => Ok(Begun { shim, id: job.id, nonce }),
                 Err(error) => {
                     shim.end();
                     Err(error)
@@ -120,12 +138,35 @@ impl Launcher {
             }
         });
         if result.is_err() {
-            if let Err(e) = self.clean(job.id) {
-                tracing::warn!(job = %job.id, "cannot remove its cgroup, a later start will: {e}");
-            }
-            crash::at(Point::StartFailed);
+            self.clean_failed(job.id);
         }
         result
+    }
+
+    /// HELLO and STARTED. GO has not waited for HELLO: which program that is and which process is
+    /// known since the clone, and the shim finds GO when it has come so far.
+    ///
+    /// # Errors
+    /// [`LaunchError`], to be followed by [`Launcher::abandon`]: the program has not run, unless the
+    /// error is `Go`.
+    pub async fn started(&self, begun: &mut Begun) -> Result<Started, LaunchError> {
+        begun.shim.expect_hello(begun.id, begun.nonce).await?;
+        let started = begun.shim.expect_started().await?;
+        crash::at(Point::StartedHeard);
+        Ok(started)
+    }
+
+    /// Ends what has not started, and removes what is left of it but its files. Blocks.
+    pub fn abandon(&self, begun: &Begun) {
+        begun.shim.end();
+        self.clean_failed(begun.id);
+    }
+
+    fn clean_failed(&self, id: JobId) {
+        if let Err(e) = self.clean(id) {
+            tracing::warn!(job = %id, "cannot remove its cgroup, a later start will: {e}");
+        }
+        crash::at(Point::StartFailed);
     }
 
     /// Ends and removes what is left of a job outside its directory. Blocks.
@@ -156,16 +197,14 @@ impl Launcher {
         Ok((shim, child.pid, nonce))
     }
 
-    /// From `spawn.json` to STARTED. GO does not wait for HELLO: which program that is and which
-    /// process is known since the clone, and the shim finds GO when it has come so far. While the
-    /// disk makes the spec durable, the shim sets itself up.
-    fn bring_program(
+    /// From `spawn.json` to GO. While the disk makes the spec durable, the shim sets itself up.
+    fn send_off(
         &self,
         dir: &Path,
         job: &SpecRecord,
         shim: &mut Shim,
         (pid, nonce): (u32, Uuid),
-    ) -> Result<Started, LaunchError> {
+    ) -> Result<(), LaunchError> {
         let spawned = self.spawn_record(job, pid, nonce).map_err(LaunchError::Spawn)?;
         records::save(dir, records::SPAWN, &spawned)
             .map_err(|source| LaunchError::WriteSpawn { path: dir.join(records::SPAWN), source })?;
@@ -176,10 +215,7 @@ impl Launcher {
         crash::at(Point::SpecDurable);
         shim.go()?;
         crash::at(Point::GoSaid);
-        shim.expect_hello(job.id, nonce)?;
-        let started = shim.expect_started()?;
-        crash::at(Point::StartedHeard);
-        Ok(started)
+        Ok(())
     }
 
     fn spawn(
@@ -188,10 +224,12 @@ impl Launcher {
         cgroup: &JobCgroup,
         job: &SpecRecord,
         nonce: Uuid,
-    ) -> Result<(sys::Child, UnixStream), LaunchError> {
+    ) -> Result<(sys::Child, tokio::net::UnixStream), LaunchError> {
         let prepare = || -> io::Result<_> {
             let (control, theirs) = UnixStream::pair()?;
-            control.set_read_timeout(Some(shim::PATIENCE))?;
+            control.set_nonblocking(true)?;
+            // Before GO: what cannot be listened to is not started.
+            let control = tokio::net::UnixStream::from_std(control)?;
             let listener = self.bind(job.id)?;
             crash::at(Point::SocketBound);
             let launch = memory_file(&self.launch_message(job, nonce).to_bytes())?;

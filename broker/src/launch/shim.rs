@@ -1,13 +1,18 @@
-//! The first words between a broker and a shim that it has just brought forth. Blocking.
+//! The first words between a broker and a shim that it has just brought forth. Up to GO they are said on
+//! a thread that may block; the answers are waited for without one, since a program that hangs in its
+//! execve(2) (a file under a lease, a file system whose server is gone) hangs for as long as it likes.
 
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use job_shim::frame;
 use job_shim::wire::{FromShim, Started, ToShim};
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::socket::{MsgFlags, send};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::errors::LaunchError;
@@ -19,28 +24,35 @@ use crate::sys;
 pub struct Shim {
     /// Readable once it has ended.
     pub pidfd: OwnedFd,
-    /// Non-blocking.
+    /// Registered with the runtime of the jobs.
     pub control: UnixStream,
     /// Messages that have come already.
     pub reader: frame::Reader<FromShim>,
 }
 
-/// From clone3 to HELLO, and from GO to STARTED: both take less than 2 ms on an idle host.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// From GO to HELLO, and from there to STARTED: both take less than 2 ms on an idle host.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Shim {
     /// A shim that has failed and left already has said why: that is read next.
     pub(super) fn go(&mut self) -> Result<(), LaunchError> {
         let mut bytes = Vec::new();
         frame::write(&ToShim::Go, &mut bytes);
-        match self.control.write_all(&bytes) {
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            result => result.map_err(LaunchError::Go),
+        // Nothing has been said before: there is room for it.
+        match send(
+            self.control.as_raw_fd(),
+            &bytes,
+            MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
+        ) {
+            Ok(sent) if sent == bytes.len() => Ok(()),
+            Ok(_) => Err(LaunchError::Go(io::ErrorKind::WriteZero.into())),
+            Err(Errno::EPIPE) => Ok(()),
+            Err(errno) => Err(LaunchError::Go(errno.into())),
         }
     }
 
-    pub(super) fn expect_hello(&mut self, id: JobId, nonce: Uuid) -> Result<(), LaunchError> {
-        match self.receive().map_err(LaunchError::Hello)? {
+    pub(super) async fn expect_hello(&mut self, id: JobId, nonce: Uuid) -> Result<(), LaunchError> {
+        match self.receive().await.map_err(LaunchError::Hello)? {
             FromShim::Hello(hello)
                 if hello.job == *id.as_bytes() && hello.nonce == *nonce.as_bytes() =>
             {
@@ -51,33 +63,37 @@ impl Shim {
         }
     }
 
-    pub(super) fn expect_started(&mut self) -> Result<Started, LaunchError> {
-        match self.receive().map_err(LaunchError::Go)? {
-            FromShim::Started(started) => {
-                self.control.set_nonblocking(true).map_err(LaunchError::Go)?;
-                Ok(started)
-            }
+    pub(super) async fn expect_started(&mut self) -> Result<Started, LaunchError> {
+        match self.receive().await.map_err(LaunchError::Go)? {
+            FromShim::Started(started) => Ok(started),
             FromShim::Failed(failed) => Err(LaunchError::Shim(failed)),
             other => Err(LaunchError::Go(unexpected(&other))),
         }
     }
 
-    fn receive(&mut self) -> io::Result<FromShim> {
-        let mut bytes = [0; 4096];
+    async fn receive(&mut self) -> io::Result<FromShim> {
+        timeout(PATIENCE, self.receive_whenever()).await?
+    }
+
+    async fn receive_whenever(&mut self) -> io::Result<FromShim> {
+        let mut bytes = [0; 512];
         loop {
             match self.reader.next_message() {
                 Ok(Some(message)) => return Ok(message),
                 Ok(None) => {}
                 Err(garbled) => return Err(io::Error::new(io::ErrorKind::InvalidData, garbled)),
             }
-            match self.control.read(&mut bytes)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                n => self.reader.push(&bytes[..n]),
+            self.control.readable().await?;
+            match self.control.try_read(&mut bytes) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => self.reader.push(&bytes[..n]),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e),
             }
         }
     }
 
-    /// Without STARTED it has no reason to live; usually it has left by itself.
+    /// Without STARTED it has no reason to live; usually it has left by itself. Blocks.
     pub(super) fn end(&self) {
         let _ = sys::pidfd_kill(self.pidfd.as_fd(), libc::SIGKILL); // gone is as good
         let mut ended = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];

@@ -16,7 +16,7 @@ use super::reload::Reloader;
 use super::settings::Settings;
 use super::status::Status;
 use crate::authorize::Policy;
-use crate::jobs::Supervisor;
+use crate::jobs::{Supervisor, threads};
 use crate::journal::AUDIT;
 use crate::systemd::notify::{Notifier, one_line};
 use crate::systemd::sockets;
@@ -41,7 +41,10 @@ fn start(file: PathBuf, notifier: Notifier) -> Result<(), ServiceError> {
     raise_descriptor_limit();
     warn_of_missing_capability();
     // One thread for the jobs; connections have their own, see `serve`.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(threads::MOST)
+        .build()?;
     let ended = runtime.block_on(serve_until_signal(file, settings, passed, notifier));
     runtime.shutdown_background(); // a thread in a system call of a job must not hold the end up
     ended

@@ -236,10 +236,20 @@ pub fn entries(dir: &Path) -> u64 {
 
 /// Bytes of output that a job keeps now, with its index, which a job of small writes makes larger than
 /// its output; files that are not there keep nothing.
-pub fn kept(dir: &Path) -> u64 {
+///
+/// # Errors
+/// As stat(2).
+pub fn kept(dir: &Path) -> io::Result<u64> {
     let [out, err] = Stream::BOTH.map(Stream::file_name);
-    let length = |name| dir.join(name).metadata().map_or(0, |file| file.len());
-    [out, err, INDEX_NAME].map(length).iter().sum()
+    let mut sum = 0_u64;
+    for name in [out, err, INDEX_NAME] {
+        match dir.join(name).metadata() {
+            Ok(file) => sum = sum.saturating_add(file.len()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(sum)
 }
 
 #[cfg(test)]

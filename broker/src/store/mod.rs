@@ -175,9 +175,15 @@ impl StateDir {
         fs::rename(from, self.quarantine_dir().join(id.to_string()))
     }
 
-    /// Whether it is in quarantine, or on its way there.
+    /// Whether somebody has removed the job's directory. One that cannot be asked for is not gone.
+    pub fn is_gone(&self, id: JobId) -> bool {
+        matches!(self.job(id).try_exists(), Ok(false))
+    }
+
+    /// Whether it is in quarantine, or on its way there; also while that cannot be told.
     pub fn is_aside(&self, id: JobId) -> bool {
-        self.job(id).exists() || self.quarantine_dir().join(id.to_string()).exists()
+        let away = self.quarantine_dir().join(id.to_string());
+        !self.is_gone(id) || !matches!(away.try_exists(), Ok(false))
     }
 
     /// What is in quarantine, by name, with the reasons.
