@@ -15,6 +15,7 @@
 
 mod attacker;
 mod bystander;
+pub mod frames;
 mod gauge;
 mod peer;
 pub mod raw;

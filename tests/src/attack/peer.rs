@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,26 +38,21 @@ impl Peer {
     /// # Panics
     /// When it says something else.
     pub fn of_environment() -> Peer {
-        let text = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("no {name}"));
-        let path = |name: &str| PathBuf::from(text(name));
-        let ca = CertificateDer::from_pem_file(path("JOBCTL_CA")).expect("a certificate");
-        let chain = CertificateDer::pem_file_iter(path("JOBCTL_CERT")).expect("certificates");
-        let chain = chain.collect::<Result<Vec<_>, _>>().expect("certificates");
-        let key = PrivateKeyDer::from_pem_file(path("JOBCTL_KEY")).expect("a key");
-        let mut roots = RootCertStore::empty();
-        roots.add(ca).expect("a certificate of an authority");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .expect("rustls has TLS 1.3")
-            .with_root_certificates(roots);
-        let mut config = config.with_client_auth_cert(chain, key).expect("a pair");
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        let path = |name: &str| PathBuf::from(variable(name));
         Peer {
-            addr: text("JOBCTL_ADDR").parse().expect("an address"),
-            from: text("JOB_TESTS_FROM").parse().expect("an address"),
-            tls: TlsConnector::from(Arc::new(config)),
+            addr: variable("JOBCTL_ADDR").parse().expect("an address"),
+            from: variable("JOB_TESTS_FROM").parse().expect("an address"),
+            tls: connector(&path("JOBCTL_CERT"), &path("JOBCTL_KEY")),
         }
+    }
+
+    /// The same with another certificate and its key.
+    ///
+    /// # Panics
+    /// When these are none.
+    #[must_use]
+    pub fn with_certificate(&self, certificate: &Path, key: &Path) -> Peer {
+        Peer { tls: connector(certificate, key), ..self.clone() }
     }
 
     /// A connection without TLS.
@@ -111,4 +106,25 @@ impl Peer {
         tokio::spawn(connection);
         Ok(send)
     }
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("no {name}"))
+}
+
+fn connector(certificate: &Path, key: &Path) -> TlsConnector {
+    let ca = CertificateDer::from_pem_file(variable("JOBCTL_CA")).expect("a certificate");
+    let chain = CertificateDer::pem_file_iter(certificate).expect("certificates");
+    let chain = chain.collect::<Result<Vec<_>, _>>().expect("certificates");
+    let key = PrivateKeyDer::from_pem_file(key).expect("a key");
+    let mut roots = RootCertStore::empty();
+    roots.add(ca).expect("a certificate of an authority");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("rustls has TLS 1.3")
+        .with_root_certificates(roots);
+    let mut config = config.with_client_auth_cert(chain, key).expect("a pair");
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    TlsConnector::from(Arc::new(config))
 }

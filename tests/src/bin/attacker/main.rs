@@ -4,8 +4,10 @@
 
 #![allow(clippy::expect_used, reason = "an attack that cannot be made is a failed test")]
 
+mod connections;
 mod log;
 mod output;
+mod readers;
 mod requests;
 mod transport;
 
@@ -24,6 +26,15 @@ async fn main() {
         "searches" => output::searches(&peer, &args).await,
         "tails" => output::tails(&peer, &args).await,
         "refusals" => requests::refusals(&peer, &args).await,
+        "certificates" => connections::certificates(&peer, &args).await,
+        "half-handshakes" => connections::half_handshakes(&peer, &args).await,
+        "rapid-reset" => connections::rapid_reset(&peer, &args).await,
+        "settings" => connections::settings(&peer, &args).await,
+        "pings" => connections::pings(&peer, &args).await,
+        "continuations" => connections::continuations(&peer, &args).await,
+        "large-headers" => connections::large_headers(&peer, &args).await,
+        "never-read" => readers::never_read(&peer, &args).await,
+        "stop-reading" => readers::stop_reading(&peer, &args).await,
         "jobs" => requests::jobs(&peer, &args).await,
         "states" => requests::states(&peer, &args).await,
         "half_messages" => transport::half_messages(&peer, &args).await,
