@@ -14,6 +14,7 @@ mod rate;
 mod report;
 mod restart;
 mod run_true;
+mod running;
 mod scale;
 mod ssh;
 mod start;
@@ -46,6 +47,13 @@ pub(crate) struct Args {
     /// Fewer rounds and less data: a minute instead of several
     #[arg(long)]
     quick: bool,
+    /// For `scale`: so many running jobs and three times kill -9, in place of 1,000 running and
+    /// 100,000 finished ones. Each is two processes and a descriptor of the broker
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+    /// Measure programs as they are built for development, for work on a measurement itself
+    #[arg(long)]
+    dev: bool,
     /// Only measurements whose name contains one of these
     filter: Vec<String>,
 }
@@ -57,6 +65,9 @@ struct Bench {
     /// 0755, unlike a site's: what is in it can be run and read by `nobody`.
     open_dir: TempDir,
     quick: bool,
+    /// Running jobs, where other than the usual number is asked for.
+    jobs: Option<usize>,
+    profile: Profile,
 }
 
 impl Bench {
@@ -68,7 +79,7 @@ impl Bench {
     /// A broker that has done nothing yet.
     fn broker(&self) -> Result<Throwaway> {
         interrupt::check()?;
-        Throwaway::open(Profile::Release, &self.programs)
+        Throwaway::open(self.profile, &self.programs)
     }
 
     /// xtask's own program, where jobs may run it.
@@ -101,9 +112,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     let needed = [("/usr/sbin/sshd", "openssh-server"), ("ssh", "openssh-client")];
     packages::ensure(&needed, "to compare with")?;
-    let programs = programs::build(Profile::Release)?;
+    let profile = if args.dev { Profile::Dev } else { Profile::Release };
+    let programs = programs::build(profile)?;
     interrupt::watch()?;
-    let bench = Bench { programs, sshd: Sshd::start()?, open_dir: open_dir()?, quick: args.quick };
+    let (sshd, open_dir, quick, jobs) = (Sshd::start()?, open_dir()?, args.quick, args.jobs);
+    let bench = Bench { programs, sshd, open_dir, quick, jobs, profile };
     let mut rows = Vec::new();
     for (name, measure) in MEASUREMENTS {
         if !args.filter.is_empty() && !args.filter.iter().any(|word| name.contains(word.as_str())) {

@@ -15,7 +15,7 @@ use job_api::v1::{GetJobRequest, ListJobsRequest};
 use serde_json::{Value, json};
 
 use super::report::Row;
-use super::{Bench, api, idle, median, usage};
+use super::{Bench, api, idle, median, running, usage};
 use crate::interrupt;
 use crate::site::{Ending, IDENTITIES, Site};
 
@@ -23,6 +23,9 @@ use crate::site::{Ending, IDENTITIES, Site};
 const PAGE: usize = 100;
 
 pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
+    if let Some(count) = bench.jobs {
+        return running::measure(bench, count);
+    }
     let (running, finished) = (bench.rounds(100, 1000), bench.rounds(10_000, 100_000));
     let rounds = bench.rounds(10, 50);
     let broker = bench.broker()?;
