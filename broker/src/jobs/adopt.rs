@@ -5,18 +5,20 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use job_shim::crash::{self, Point};
+use tokio::runtime::Handle;
 
 use super::attend::{attend, settle};
 use super::ground::{Ground, NotKnown};
 use super::job::Job;
+use super::keep::First;
 use super::leftovers;
 use super::past;
-use super::process;
+use super::process::{self, ShimProcess};
 use super::quarantine;
 use super::recover::{Facts, Verdict, decide};
 use super::state::{Contact, Event, Failure, Snapshot, State};
@@ -37,23 +39,41 @@ enum Taken {
     Nothing,
 }
 
-/// Takes over the jobs that have a cgroup. Blocks; must be called within the runtime.
+/// Most threads that read records before the broker is ready.
+const THREADS: usize = 4;
+
+/// Takes over the jobs that have a cgroup, on as many threads as there are cores, up to 4: a job has
+/// half a dozen files to be read, and there may be ten thousand. Blocks; must be called within the
+/// runtime.
 ///
 /// # Errors
 /// When the cgroups cannot be listed.
 pub(super) fn adopt_live(ground: &Arc<Ground>) -> io::Result<()> {
-    for id in ground.launcher.tree().jobs()? {
-        if ground.state.is_gone(id) {
-            remove_remnant(ground, id);
-            continue;
+    let ids = ground.launcher.tree().jobs()?;
+    let (next, runtime) = (AtomicUsize::new(0), Handle::current());
+    let take_turns = || {
+        let _in_runtime = runtime.enter();
+        while let Some(id) = ids.get(next.fetch_add(1, Ordering::Relaxed)) {
+            adopt_one(ground, *id);
         }
-        match take_in(ground, id) {
-            Taken::Live(job) => ground.table().add(job),
-            Taken::Over(summary) => ground.table().retire(summary),
-            Taken::Nothing => {}
-        }
-    }
+    };
+    let threads = usize::try_from(host::cpus()).unwrap_or(1).min(THREADS);
+    std::thread::scope(|scope| {
+        (1..threads).for_each(|_| _ = scope.spawn(take_turns));
+        take_turns();
+    });
     Ok(())
+}
+
+fn adopt_one(ground: &Arc<Ground>, id: JobId) {
+    if ground.state.is_gone(id) {
+        return remove_remnant(ground, id);
+    }
+    match take_in(ground, id) {
+        Taken::Live(job) => ground.table().add(job),
+        Taken::Over(summary) => ground.table().retire(summary),
+        Taken::Nothing => {}
+    }
 }
 
 /// A cgroup without a directory: of a job that was removed while its cgroup could not be.
@@ -194,7 +214,7 @@ fn take_over(ground: &Arc<Ground>, id: JobId) -> io::Result<Taken> {
         Ok(None) => return Err(past::missing(records::SPEC)),
         Err(e) => return Err(e),
     };
-    let (facts, pidfd) = facts(ground, id, &record)?;
+    let (facts, shim) = facts(ground, id, &record)?;
     let lease = facts.finished.is_none().then(|| ground.pool.adopt(record.account.uid)).flatten();
     let is_changing = record.is_changing;
     let born = facts.spawned.as_ref().map(|spawned| host::since_boot_of(spawned.shim_start_time));
@@ -222,8 +242,9 @@ fn take_over(ground: &Arc<Ground>, id: JobId) -> io::Result<Taken> {
                 // Its attendant tells it, and in time, unless it is silent.
                 tokio::spawn(stop::enforce(Arc::clone(ground), Arc::clone(&job)));
             }
-            if let Some(pidfd) = pidfd {
-                tokio::spawn(attend(Arc::clone(ground), Arc::clone(&job), pidfd, None));
+            if let Some(shim) = shim {
+                let first = First::Expected(ground.reach.expect());
+                tokio::spawn(attend(Arc::clone(ground), Arc::clone(&job), shim, first));
             }
             return Ok(Taken::Live(job));
         }
@@ -271,8 +292,12 @@ fn discard(ground: &Ground, id: JobId) -> io::Result<Taken> {
     }
 }
 
-/// What is on disk; and, if the shim lives, its pidfd.
-fn facts(ground: &Ground, id: JobId, record: &SpecRecord) -> io::Result<(Facts, Option<OwnedFd>)> {
+/// What is on disk; and, if the shim lives, which process that is.
+fn facts(
+    ground: &Ground,
+    id: JobId,
+    record: &SpecRecord,
+) -> io::Result<(Facts, Option<ShimProcess>)> {
     let dir = ground.state.job(id);
     let finished = records::load::<FinalRecord>(&dir, records::FINAL)?;
     if finished.is_some() {
@@ -281,9 +306,14 @@ fn facts(ground: &Ground, id: JobId, record: &SpecRecord) -> io::Result<(Facts, 
     let same_boot = *record.boot_id.as_bytes() == ground.boot_id;
     let spawned: Option<SpawnRecord> =
         if same_boot { records::load(&dir, records::SPAWN)? } else { None };
-    let pidfd = spawned.as_ref().map_or(Ok(None), process::of)?;
+    let mut shim = spawned.as_ref().map(ShimProcess::from);
+    if let Some(process) = shim
+        && process.open()?.is_none()
+    {
+        shim = None;
+    }
     let exit = records::load_exit(&dir, record.boot_id.as_bytes())?;
-    Ok((Facts { same_boot, shim_lives: pidfd.is_some(), spawned, exit, finished }, pidfd))
+    Ok((Facts { same_boot, shim_lives: shim.is_some(), spawned, exit, finished }, shim))
 }
 
 /// What a crash between the last record and the end may have left of a job's cgroup, or an end that

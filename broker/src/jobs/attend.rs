@@ -2,24 +2,21 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use job_shim::crash::{self, Point};
-use job_shim::frame;
-use job_shim::wire::{Failed, FromShim};
+use job_shim::wire::Failed;
 use tokio::time::sleep;
 
-use super::contact;
 use super::failure::failure;
 use super::figures::{self, Figures};
 use super::ground::Ground;
 use super::job::Job;
+use super::keep::{self, First};
 use super::leftovers;
-use super::link::Link;
 use super::past;
-use super::process;
+use super::process::ShimProcess;
 use super::recover;
 use super::state::{Snapshot, Totals};
 use crate::host;
@@ -31,23 +28,14 @@ use crate::store::{self, repair};
 /// Between two tries to put an end on record: first and longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
-/// Listens to the shim until it has ended, over `first` or a connection of its own making, and
-/// settles the job. A shim that lives and does not answer is asked again and again; meanwhile its
-/// files tell.
-pub(super) async fn attend(
-    ground: Arc<Ground>,
-    job: Arc<Job>,
-    pidfd: OwnedFd,
-    first: Option<(Arc<Link>, frame::Reader<FromShim>)>,
-) {
-    let pidfd = Arc::new(pidfd);
-    job.set_pidfd(Some(Arc::clone(&pidfd)));
-    // Last words that are still in the socket when this ends are not missed: they are on disk.
-    tokio::select! {
-        () = contact::keep(&ground, &job, first) => {}
-        () = process::ended(&pidfd) => {}
-    }
-    settle(ground, job).await;
+/// Listens to the shim until it has ended, and settles the job. A shim that lives and does not answer is asked again and again; meanwhile its
+/// files tell. Last words that are still in the socket when it has ended are not missed: they are on
+/// disk.
+pub(super) async fn attend(ground: Arc<Ground>, job: Arc<Job>, shim: ShimProcess, first: First) {
+    job.set_shim(Some(shim));
+    keep::keep(&ground, &job, shim, first).await;
+    // Of a job that runs, nothing is kept for this: ten thousand may.
+    Box::pin(settle(ground, job)).await;
 }
 
 /// The shim has ended: learns the end from its records, writes `final.json`, and then removes cgroup
@@ -55,7 +43,7 @@ pub(super) async fn attend(
 /// not take or give is tried again, for as long as nobody has removed the job.
 pub(super) async fn settle(ground: Arc<Ground>, job: Arc<Job>) {
     job.set_link(None);
-    job.set_pidfd(None);
+    job.set_shim(None);
     let mut pause = PAUSES.0;
     while let Err(e) = try_to_settle(&ground, &job).await {
         if job.is_settled() && ground.state.is_gone(job.id()) {

@@ -1,100 +1,82 @@
-//! The conversation with a shim: connecting to it, knowing it again, listening to it; and its
-//! files, while it does not answer.
+//! The conversation with a shim: connecting to it, knowing it again, listening to it. When that is
+//! done, and what is known meanwhile, is decided in `keep`.
 
-use std::convert::Infallible;
-use std::future::pending;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use job_shim::frame;
 use job_shim::wire::{BrokerHello, Exited, FromShim, ShimHello, ToShim};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
 use super::failure::failure;
 use super::ground::Ground;
 use super::job::Job;
 use super::link::Link;
+use super::process::ShimProcess;
+use super::reach::Place;
 use super::recover::killed_by_us;
 use super::state::{Contact, Event, Snapshot, State};
 use crate::host;
 use crate::launch::LaunchError;
-use crate::store::log;
-use crate::store::records::{self, SpawnRecord};
-use crate::sys;
 
-/// How long a shim has to answer before the job counts as one whose shim is silent.
+/// How long a shim has to answer, from its turn on, before the job counts as one whose shim is silent.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
-/// Between two tries to reach a silent shim: first and longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
-/// Listens to the shim, and connects anew when the connection is lost. Never ends by itself.
-pub(super) async fn keep(
-    ground: &Ground,
-    job: &Job,
-    mut first: Option<(Arc<Link>, frame::Reader<FromShim>)>,
-) {
-    let dir = ground.state.job(job.id());
-    let mut pause = PAUSES.0;
-    let mut lost_at = Instant::now();
-    loop {
-        let connection = match first.take() {
-            Some(connection) => Ok(connection),
-            None => timeout(PATIENCE, connect(ground, job))
-                .await
-                .unwrap_or_else(|late| Err(late.into())),
-        };
-        match connection {
-            Ok((link, reader)) => {
-                pause = PAUSES.0;
-                job.set_link(Some(Arc::clone(&link)));
-                job.set_contact(Contact::Good);
-                tell_what_it_missed(job);
-                listen(ground, job, &link, reader).await;
-                job.set_link(None);
-                lost_at = Instant::now();
-                if job.snapshot().state.is_over() {
-                    // It has told its end, and what is left is its exit, which is not seen from
-                    // here. (Closing an inotify descriptor may block for 5 to 15 ms: measured.)
-                    return pending().await;
-                }
-            }
-            // One that was left alone before GO refuses, too, and is gone in a moment: it must not
-            // be taken for one whose job runs.
-            Err(_) if lost_at.elapsed() < PATIENCE => {}
-            Err(e) => {
-                if job.snapshot().contact != Contact::Silent {
-                    tracing::warn!(job = %job.id(), "its shim lives and does not answer: {e}");
-                }
-                job.set_contact(Contact::Silent);
-            }
-        }
-        tokio::select! {
-            () = sleep(pause) => pause = (pause * 2).min(PAUSES.1),
-            Err(e) = follow_files(&dir, job) => {
-                tracing::error!(job = %job.id(), "cannot follow its files: {e}");
-                sleep(pause).await; // until the next try to reach the shim
-            }
-        }
-    }
+/// The connection to a shim that is known to be the one.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) link: Arc<Link>,
+    pub(super) reader: frame::Reader<FromShim>,
 }
 
-/// Connects to the socket of an earlier broker's shim and takes the place of that one.
-async fn connect(ground: &Ground, job: &Job) -> io::Result<(Arc<Link>, frame::Reader<FromShim>)> {
-    let spawned: SpawnRecord = records::load(&ground.state.job(job.id()), records::SPAWN)?
-        .ok_or(io::ErrorKind::NotFound)?;
-    let (nonce, epoch) = (*spawned.nonce.as_bytes(), ground.state.epoch());
-    let word = ToShim::Hello(BrokerHello { nonce, epoch });
-    let Greeted { link, reader, hello } =
-        greet(&ground.launcher.socket(job.id()), &spawned, &word).await?;
+/// Why a conversation is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Parted {
+    /// It has closed the connection, or does not make sense.
+    ByShim,
+    /// The descriptor was lent, and somebody waits for another shim.
+    ForOthers,
+}
+
+/// Listens to a shim until one of the two sides closes.
+pub(super) async fn converse(
+    ground: &Ground,
+    job: &Job,
+    Connection { link, reader }: Connection,
+    place: &mut Place,
+) -> Parted {
+    job.set_link(Some(Arc::clone(&link)));
+    job.set_contact(Contact::Good);
+    tell_what_it_missed(job);
+    let parted = tokio::select! {
+        () = listen(ground, job, &link, reader) => Parted::ByShim,
+        () = ground.reach.give_way(job, place) => Parted::ForOthers,
+    };
+    if parted == Parted::ForOthers {
+        job.set_contact(Contact::Recovering);
+    }
+    job.set_link(None);
+    parted
+}
+
+/// Connects to the socket of an earlier broker's shim and takes the place of that one. Its turn begins
+/// now: so does the time that it has for an answer.
+pub(super) async fn connect(
+    ground: &Ground,
+    job: &Job,
+    shim: ShimProcess,
+) -> io::Result<Connection> {
+    let word = ToShim::Hello(BrokerHello { nonce: shim.nonce, epoch: ground.state.epoch() });
+    let socket = ground.launcher.socket(job.id());
+    let greeted = timeout(PATIENCE, greet(&socket, shim, &word)).await;
+    let Greeted { link, reader, hello } = greeted.unwrap_or_else(|late| Err(late.into()))?;
     tracing::debug!(job = %job.id(), version = reader.version(), "connected to its shim");
     catch_up(ground, job, &hello);
-    Ok((link, reader))
+    Ok(Connection { link, reader })
 }
 
 /// A shim that has answered.
@@ -109,41 +91,33 @@ pub(super) struct Greeted {
 /// # Errors
 /// `InvalidData` for a shim that this program does not understand, `UnexpectedEof` for one that does
 /// not understand this program; else as connect(2) and read(2).
-pub(super) async fn greet(
-    socket: &Path,
-    spawned: &SpawnRecord,
-    word: &ToShim,
-) -> io::Result<Greeted> {
+pub(super) async fn greet(socket: &Path, shim: ShimProcess, word: &ToShim) -> io::Result<Greeted> {
     let stream = UnixStream::connect(socket).await?;
     let peer = stream.peer_cred()?;
-    if peer.pid() != i32::try_from(spawned.shim_pid).ok() {
+    if peer.pid() != i32::try_from(shim.pid).ok() {
         return Err(io::Error::other(format!("process {:?} listens in its place", peer.pid())));
     }
     let link = Link::new(stream);
     link.send(word).map_err(io::Error::other)?;
     let foreign = |fault: String| io::Error::new(io::ErrorKind::InvalidData, fault);
     let mut reader = frame::Reader::default();
-    let mut bytes = [0; 512];
     loop {
         match reader.next_message().map_err(|e| foreign(e.to_string()))? {
-            Some(FromShim::Hello(hello)) if hello.nonce == *spawned.nonce.as_bytes() => {
+            Some(FromShim::Hello(hello)) if hello.nonce == shim.nonce => {
                 return Ok(Greeted { link, reader, hello: *hello });
             }
             Some(other) => return Err(foreign(format!("it answers {other:?}"))),
-            None => match receive(&link, &mut bytes).await? {
-                0 => {
-                    let fault = "it closes the connection without an answer";
-                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, fault));
-                }
-                n => reader.push(&bytes[..n]),
-            },
+            None if receive(&link, &mut reader).await? == 0 => {
+                let fault = "it closes the connection without an answer";
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, fault));
+            }
+            None => {}
         }
     }
 }
 
 /// Until the connection closes; a surprise closes it. The job itself goes on in either case.
 async fn listen(ground: &Ground, job: &Job, link: &Link, mut reader: frame::Reader<FromShim>) {
-    let mut bytes = [0; 512];
     loop {
         loop {
             match reader.next_message() {
@@ -155,9 +129,9 @@ async fn listen(ground: &Ground, job: &Job, link: &Link, mut reader: frame::Read
                 }
             }
         }
-        match receive(link, &mut bytes).await {
+        match receive(link, &mut reader).await {
             Ok(0) => return,
-            Ok(n) => reader.push(&bytes[..n]),
+            Ok(_) => {}
             Err(e) => {
                 tracing::warn!(job = %job.id(), "connection to its shim: {e}");
                 return;
@@ -166,12 +140,13 @@ async fn listen(ground: &Ground, job: &Job, link: &Link, mut reader: frame::Read
     }
 }
 
-async fn receive(link: &Link, bytes: &mut [u8]) -> io::Result<usize> {
+/// What has come, into the reader; 0 bytes are the end.
+async fn receive(link: &Link, reader: &mut frame::Reader<FromShim>) -> io::Result<usize> {
     loop {
         tokio::select! {
             ready = link.stream.readable() => {
                 ready?;
-                match link.stream.try_read(bytes) {
+                match read(link, reader) {
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                     done => return done,
                 }
@@ -187,6 +162,14 @@ async fn receive(link: &Link, bytes: &mut [u8]) -> io::Result<usize> {
             }
         }
     }
+}
+
+/// Its buffer is no part of what is kept for each job that runs.
+fn read(link: &Link, reader: &mut frame::Reader<FromShim>) -> io::Result<usize> {
+    let mut bytes = [0; 512];
+    let read = link.stream.try_read(&mut bytes)?;
+    reader.push(&bytes[..read]);
+    Ok(read)
 }
 
 fn take(ground: &Ground, job: &Job, message: FromShim) {
@@ -277,16 +260,4 @@ fn let_go(ground: &Ground, job: &Job) {
             _ => tracing::info!(job = %id, "it ends, and goes on for that"),
         },
     });
-}
-
-/// While the shim is silent: its output is seen as its files grow. Ends with an error only.
-async fn follow_files(dir: &Path, job: &Job) -> io::Result<Infallible> {
-    let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-    inotify.add_watch(&dir.join(log::INDEX_NAME), AddWatchFlags::IN_MODIFY)?;
-    let readable = sys::watch_readable(Arc::new(inotify.as_fd().try_clone_to_owned()?))?;
-    loop {
-        job.raise_progress(log::measure(dir)?); // what was dropped, and why it waits, they do not say
-        let mut grown = readable.readable().await?;
-        let _ = grown.try_io(|_| Ok(inotify.read_events()?)); // how much does not matter
-    }
 }

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
 
+use super::files::Files;
+use super::reach::Reach;
 use super::table::Table;
 use super::threads::Threads;
 use crate::host;
@@ -27,6 +29,10 @@ pub(super) struct Ground {
     /// Jobs have come to be, have ended or were removed.
     pub(super) counted: watch::Sender<()>,
     pub(super) threads: Threads,
+    /// Whose shim is reached next.
+    pub(super) reach: Arc<Reach>,
+    /// What is known of jobs whose shims have no connection.
+    pub(super) files: Arc<Files>,
     /// Before `table`, where both are held.
     index: Mutex<Option<Index>>,
     table: Mutex<Table>,
@@ -55,6 +61,8 @@ impl Ground {
             ended: Notify::new(),
             counted: watch::Sender::new(()),
             threads: Threads::new(),
+            reach: Arc::new(Reach::new()),
+            files: Arc::default(),
             index: Mutex::default(),
             table: Mutex::default(),
             left: Mutex::default(),

@@ -1,15 +1,15 @@
 //! One job in memory: what was asked, what is known, and the line to its shim.
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use job_shim::wire::{InputAck, Progress, ToShim, Watch};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::asked::{News, StopAsked};
 use super::link::{Link, Unreachable};
+use super::process::ShimProcess;
 use super::state::{Contact, Event, Impossible, Now, Snapshot, State};
 use super::terms::Terms;
 use crate::host;
@@ -17,7 +17,6 @@ use crate::id::JobId;
 use crate::identity::Identity;
 use crate::launch::accounts::Lease;
 use crate::store::records::SpecRecord;
-use crate::sys;
 
 /// A job, shared by whoever looks at it.
 #[derive(Debug)]
@@ -33,7 +32,11 @@ pub struct Job {
     /// When its program began, since the host was started.
     begun: OnceLock<Begun>,
     link: Mutex<Option<Arc<Link>>>,
-    pidfd: Mutex<Option<Arc<OwnedFd>>>,
+    shim: Mutex<Option<ShimProcess>>,
+    /// Somebody waits for its shim to be reached.
+    wanted: Notify,
+    /// Somebody waits for its output, and the shim could not be asked.
+    followed: Notify,
     stop: watch::Sender<Option<StopAsked>>,
     /// Whether its shim knows of that.
     stop_told: AtomicBool,
@@ -74,7 +77,9 @@ impl Job {
             settled: watch::Sender::new(false),
             begun: OnceLock::new(),
             link: Mutex::default(),
-            pidfd: Mutex::default(),
+            shim: Mutex::default(),
+            wanted: Notify::new(),
+            followed: Notify::new(),
             stop: watch::Sender::new(None),
             stop_told: AtomicBool::new(false),
             stop_on_record: tokio::sync::Mutex::default(),
@@ -235,12 +240,26 @@ impl Job {
 
     /// Answers when it is known whether the shim of an earlier broker answers: who asks for something
     /// right after a restart need not ask again. That takes two seconds at most; that a job has ended
-    /// without a broker is known once it is on record, for which nobody waits longer than this.
+    /// without a broker is known once it is on record, for which nobody waits longer than this. Its shim
+    /// is reached before those that nobody asks for.
     pub(super) async fn contacted(&self) {
         let is_known =
             |known: &Snapshot| known.contact != Contact::Recovering || known.state.is_over();
         let mut snapshot = self.watch_snapshot();
+        if !is_known(&snapshot.borrow_and_update()) {
+            self.want();
+        }
         let _ = tokio::time::timeout(CONTACT, snapshot.wait_for(is_known)).await;
+    }
+
+    /// Somebody needs its shim: where there is no connection, its turn comes before that of others.
+    pub(super) fn want(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// Answers when somebody has needed its shim since the last answer.
+    pub(super) async fn is_wanted(&self) {
+        self.wanted.notified().await;
     }
 
     pub(super) fn is_reachable(&self) -> bool {
@@ -277,6 +296,7 @@ impl Job {
             let asked = self.tell(&ToShim::Watch(Watch { seen: self.progress() }));
             if asked.is_err() {
                 self.watching.store(false, Ordering::Release);
+                self.followed.notify_one();
             }
         }
     }
@@ -293,14 +313,24 @@ impl Job {
 
     /// Says something to the shim; never waits.
     pub(super) fn tell(&self, message: &ToShim) -> Result<(), Unreachable> {
-        let link = lock(&self.link).clone().ok_or(Unreachable)?;
-        link.send(message)
+        self.link()?.send(message)
     }
 
     /// The same, and it is with the shim when this answers, whoever dies then.
     pub(super) fn hand_over(&self, message: &ToShim) -> Result<(), Unreachable> {
-        let link = lock(&self.link).clone().ok_or(Unreachable)?;
-        link.send_whole(message)
+        self.link()?.send_whole(message)
+    }
+
+    fn link(&self) -> Result<Arc<Link>, Unreachable> {
+        self.want(); // one that is only lent stays for a while
+        lock(&self.link).clone().ok_or(Unreachable)
+    }
+
+    /// Answers when somebody waits for its output whom the shim cannot tell of it.
+    pub(super) async fn is_followed(&self) {
+        while self.progress.receiver_count() == 0 {
+            self.followed.notified().await;
+        }
     }
 
     pub(super) fn set_link(&self, link: Option<Arc<Link>>) {
@@ -310,14 +340,15 @@ impl Job {
         self.progress.send_modify(|_| ());
     }
 
-    pub(super) fn set_pidfd(&self, pidfd: Option<Arc<OwnedFd>>) {
-        *lock(&self.pidfd) = pidfd;
+    pub(super) fn set_shim(&self, shim: Option<ShimProcess>) {
+        *lock(&self.shim) = shim;
     }
 
     /// SIGKILL to the shim, for one that does not answer.
     pub(super) fn kill_shim(&self) {
-        if let Some(pidfd) = &*lock(&self.pidfd) {
-            let _ = sys::pidfd_kill(pidfd.as_fd(), libc::SIGKILL); // gone is as good
+        let shim = *lock(&self.shim);
+        if let Some(Err(e)) = shim.map(ShimProcess::kill) {
+            tracing::error!(job = %self.id(), "its shim cannot be killed: {e}");
         }
     }
 

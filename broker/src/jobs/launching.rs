@@ -10,13 +10,16 @@ use tokio::task::JoinError;
 
 use super::attend;
 use super::calls::Call;
+use super::contact::Connection;
 use super::core::Core;
 use super::failure::{failure, shortage};
 use super::figures::Figures;
 use super::job::Job;
+use super::keep::First;
 use super::leftovers;
 use super::link::Link;
 use super::past;
+use super::process::ShimProcess;
 use super::state::{Event, Failure};
 use crate::host;
 use crate::identity::Identity;
@@ -78,7 +81,7 @@ impl Core {
     }
 
     fn attend(&self, job: &Arc<Job>, launched: Launched) {
-        let Launched { shim, started } = launched;
+        let Launched { shim, started, spawned } = launched;
         let link = Link::new(shim.control);
         job.set_link(Some(Arc::clone(&link)));
         // It was born with them; and before the start is told, after which it may be asked for them.
@@ -86,8 +89,8 @@ impl Core {
         job.apply(Event::Started(started));
         job.tell_stop(); // while it was being launched, nobody could be told
         let (ground, job) = (Arc::clone(&self.ground), Arc::clone(job));
-        let first = Some((link, shim.reader));
-        self.runtime.spawn(attend::attend(ground, job, shim.pidfd, first));
+        let first = First::Connected(Connection { link, reader: shim.reader });
+        self.runtime.spawn(attend::attend(ground, job, ShimProcess::from(&spawned), first));
     }
 
     /// Blocks.

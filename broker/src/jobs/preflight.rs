@@ -10,7 +10,7 @@ use job_shim::wire::{Probe, ToShim};
 use tokio::time::timeout;
 
 use super::contact::{self, Greeted};
-use super::process;
+use super::process::ShimProcess;
 use crate::config;
 use crate::id::JobId;
 use crate::launch::tree;
@@ -45,15 +45,15 @@ pub async fn look(config: &config::Jobs) -> Result<Vec<(JobId, Prospect)>, tree:
 
 async fn prospect(config: &config::Jobs, id: JobId) -> Prospect {
     let dir = store::jobs_in(&config.state_dir).join(id.to_string());
-    let living = |spawned: SpawnRecord| Ok(process::of(&spawned)?.map(|_| spawned));
-    let spawned = match read(&dir).and_then(|spawned| spawned.map_or(Ok(None), living)) {
-        Ok(Some(spawned)) => spawned,
+    let living = |spawned: SpawnRecord| Ok(ShimProcess::from(&spawned).open()?.map(|_| spawned));
+    let shim = match read(&dir).and_then(|spawned| spawned.map_or(Ok(None), living)) {
+        Ok(Some(spawned)) => ShimProcess::from(&spawned),
         Ok(None) => return Prospect::Over,
         Err(e) => return Prospect::Foreign(e.to_string()),
     };
-    match probe(&config.run_dir.join(id.to_string()), &spawned).await {
+    match probe(&config.run_dir.join(id.to_string()), shim).await {
         Ok(version) => Prospect::Adopted(version),
-        Err(_) if matches!(process::of(&spawned), Ok(None)) => Prospect::Over,
+        Err(_) if matches!(shim.open(), Ok(None)) => Prospect::Over,
         Err(e) if is_foreign(&e) => Prospect::Foreign(format!("its shim: {e}")),
         Err(e) => Prospect::Followed(e.to_string()),
     }
@@ -66,11 +66,10 @@ fn read(dir: &Path) -> io::Result<Option<SpawnRecord>> {
     records::load(dir, records::SPAWN)
 }
 
-async fn probe(socket: &Path, spawned: &SpawnRecord) -> io::Result<u16> {
-    let word = ToShim::Probe(Probe { nonce: *spawned.nonce.as_bytes() });
-    let Greeted { reader, .. } = timeout(contact::PATIENCE, contact::greet(socket, spawned, &word))
-        .await
-        .map_err(|_| {
+async fn probe(socket: &Path, shim: ShimProcess) -> io::Result<u16> {
+    let word = ToShim::Probe(Probe { nonce: shim.nonce });
+    let Greeted { reader, .. } =
+        timeout(contact::PATIENCE, contact::greet(socket, shim, &word)).await.map_err(|_| {
             let waited: Duration = contact::PATIENCE;
             io::Error::new(io::ErrorKind::TimedOut, format!("no answer for {waited:?}"))
         })??;

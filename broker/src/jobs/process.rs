@@ -15,15 +15,52 @@ use crate::sys;
 /// Between two looks at a process whose end nobody can tell.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The process of a shim, if it lives. The pidfd first, then the start time: a stranger that has the
-/// pid now has another one, and is left alone.
-///
-/// # Errors
-/// As pidfd_open(2) and open(2), where they say nothing about the process.
-pub(super) fn of(spawned: &SpawnRecord) -> io::Result<Option<OwnedFd>> {
-    let Some(pidfd) = living(spawned.shim_pid)? else { return Ok(None) };
-    let start_time = known(host::start_time(spawned.shim_pid))?;
-    Ok((start_time == Some(spawned.shim_start_time)).then_some(pidfd))
+/// Which process a shim is, as `spawn.json` has it. A pidfd is opened when it is needed and not kept:
+/// while there is a connection, that tells the shim's end, too, and an idle job has one descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ShimProcess {
+    pub(super) pid: u32,
+    /// Clock ticks since boot.
+    pub(super) start_time: u64,
+    /// What it proves itself with.
+    pub(super) nonce: [u8; 16],
+}
+
+impl From<&SpawnRecord> for ShimProcess {
+    fn from(spawned: &SpawnRecord) -> ShimProcess {
+        let SpawnRecord { shim_pid, shim_start_time, nonce, .. } = spawned;
+        ShimProcess { pid: *shim_pid, start_time: *shim_start_time, nonce: *nonce.as_bytes() }
+    }
+}
+
+impl ShimProcess {
+    /// Its pidfd, if it lives. The pidfd first, then the start time: a stranger that has the pid now
+    /// has another one, and is left alone. One that has ended is reaped if it is ours.
+    ///
+    /// # Errors
+    /// As pidfd_open(2) and open(2), where they say nothing about the process.
+    pub(super) fn open(self) -> io::Result<Option<OwnedFd>> {
+        let Some(pidfd) = known(sys::pidfd_open(self.pid))? else { return Ok(None) };
+        if known(host::start_time(self.pid))? != Some(self.start_time) {
+            return Ok(None);
+        }
+        if sys::pidfd_has_ended(pidfd.as_fd()) {
+            sys::pidfd_reap(pidfd.as_fd());
+            return Ok(None);
+        }
+        Ok(Some(pidfd))
+    }
+
+    /// SIGKILL, if it lives.
+    ///
+    /// # Errors
+    /// As [`ShimProcess::open`].
+    pub(super) fn kill(self) -> io::Result<()> {
+        if let Some(pidfd) = self.open()? {
+            let _ = sys::pidfd_kill(pidfd.as_fd(), libc::SIGKILL); // gone is as good
+        }
+        Ok(())
+    }
 }
 
 /// Some process, if it lives. One that has ended and not been reaped yet, by whoever has inherited
@@ -74,6 +111,28 @@ mod tests {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         child.wait().unwrap();
         assert!(living(child.id()).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_stranger_with_the_pid_of_a_shim_is_neither_it_nor_killed() {
+        let pid = std::process::id();
+        let start_time = host::start_time(pid).unwrap();
+        let own = ShimProcess { pid, start_time, nonce: [0; 16] };
+        assert!(own.open().unwrap().is_some());
+        let other = ShimProcess { start_time: start_time + 1, ..own };
+        assert!(other.open().unwrap().is_none());
+        other.kill().unwrap(); // or this test would end here
+    }
+
+    #[test]
+    fn a_shim_of_ours_that_has_ended_is_reaped_by_whoever_looks() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id();
+        let shim = ShimProcess { pid, start_time: host::start_time(pid).unwrap(), nonce: [0; 16] };
+        while shim.open().unwrap().is_some() {
+            std::thread::yield_now();
+        }
+        assert_eq!(child.wait().unwrap_err().raw_os_error(), Some(libc::ECHILD));
     }
 
     #[test]

@@ -60,6 +60,7 @@ pub struct Begun {
     shim: Shim,
     id: JobId,
     nonce: Uuid,
+    spawned: SpawnRecord,
 }
 
 /// A job whose program runs.
@@ -69,12 +70,14 @@ pub struct Launched {
     pub shim: Shim,
     /// The program.
     pub started: Started,
+    /// As it is on disk.
+    pub spawned: SpawnRecord,
 }
 
 impl Begun {
     /// Its program runs.
     pub fn into_launched(self, started: Started) -> Launched {
-        Launched { shim: self.shim, started }
+        Launched { shim: self.shim, started, spawned: self.spawned }
     }
 }
 
@@ -130,7 +133,7 @@ impl Launcher {
         let dir = write_spec(state, job)?;
         let result = self.bring_shim(&dir, job).and_then(|(mut shim, pid, nonce)| {
             match self.send_off(&dir, job, &mut shim, (pid, nonce)) {
-                Ok(()) => Ok(Begun { shim, id: job.id, nonce }),
+                Ok(spawned) => Ok(Begun { shim, id: job.id, nonce, spawned }),
                 Err(error) => {
                     shim.end();
                     Err(error)
@@ -204,7 +207,7 @@ impl Launcher {
         job: &SpecRecord,
         shim: &mut Shim,
         (pid, nonce): (u32, Uuid),
-    ) -> Result<(), LaunchError> {
+    ) -> Result<SpawnRecord, LaunchError> {
         let spawned = self.spawn_record(job, pid, nonce).map_err(LaunchError::Spawn)?;
         records::save(dir, records::SPAWN, &spawned)
             .map_err(|source| LaunchError::WriteSpawn { path: dir.join(records::SPAWN), source })?;
@@ -215,7 +218,7 @@ impl Launcher {
         crash::at(Point::SpecDurable);
         shim.go()?;
         crash::at(Point::GoSaid);
-        Ok(())
+        Ok(spawned)
     }
 
     fn spawn(
