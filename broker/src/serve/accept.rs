@@ -1,9 +1,8 @@
-//! Letting connections in: so many together, so many from one address, and calm when the process
-//! is out of descriptors.
+//! Letting connections in, as long as nobody knows whose they are; and going on when the process is out
+//! of descriptors.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,102 +11,118 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use super::Arrival;
+use super::lobby::Lobby;
+use super::spares::Spares;
 
-/// Who is in, and on which thread. Connections beyond are closed at once: the client sees it and
-/// says so.
+/// How many connections each thread has.
 #[derive(Debug)]
-pub(super) struct Admission {
-    workers: Vec<mpsc::UnboundedSender<Arrival>>,
-    inside: Arc<Mutex<Inside>>,
+pub(super) struct Threads {
+    arrivals: Vec<mpsc::UnboundedSender<Arrival>>,
+    counts: Arc<Mutex<Vec<usize>>>,
 }
 
-#[derive(Debug)]
-struct Inside {
-    by_address: HashMap<IpAddr, usize>,
-    by_worker: Vec<usize>,
-}
-
-/// A place inside; given back when dropped.
+/// A connection on a thread; it has gone when dropped.
 #[derive(Debug)]
 pub(super) struct Ticket {
-    inside: Arc<Mutex<Inside>>,
-    address: IpAddr,
-    worker: usize,
+    counts: Arc<Mutex<Vec<usize>>>,
+    thread: usize,
 }
 
-/// Most connections: of all addresses, and of one.
-const MOST: (usize, usize) = (8192, 4096);
-/// After accept(2) failed for want of descriptors or memory: they come back as others leave.
+/// The accept loop's own.
+struct Door {
+    threads: Threads,
+    lobby: Arc<Lobby>,
+    spares: Spares,
+    /// Of descriptors, since one was given up.
+    is_short: bool,
+}
+
+/// After accept(2) failed for want of memory, and between two looks for descriptors.
 const CALM: Duration = Duration::from_millis(100);
 
-impl Admission {
-    pub(super) fn new(workers: Vec<mpsc::UnboundedSender<Arrival>>) -> Admission {
-        let inside = Inside { by_address: HashMap::new(), by_worker: vec![0; workers.len()] };
-        Admission { workers, inside: Arc::new(Mutex::new(inside)) }
+impl Threads {
+    pub(super) fn new(arrivals: Vec<mpsc::UnboundedSender<Arrival>>) -> Threads {
+        let counts = Arc::new(Mutex::new(vec![0; arrivals.len()]));
+        Threads { arrivals, counts }
     }
 
-    /// A place on the thread that has the fewest connections, the first of these.
-    fn admit(&self, address: IpAddr) -> Option<Ticket> {
-        let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
-        if inside.by_worker.iter().sum::<usize>() >= MOST.0 {
-            return None;
-        }
-        let own = inside.by_address.entry(address).or_default();
-        if *own >= MOST.1 {
-            return None;
-        }
-        *own += 1;
-        let (worker, count) = inside.by_worker.iter_mut().enumerate().min_by_key(|(_, n)| **n)?;
-        *count += 1;
-        Some(Ticket { inside: Arc::clone(&self.inside), address, worker })
-    }
-
-    fn hand_out(&self, tcp: TcpStream, from: SocketAddr) {
-        let Some(ticket) = self.admit(from.ip()) else {
-            return tracing::warn!(%from, "connection refused: too many are open");
-        };
-        // Fails when that thread is gone, and so is everything.
-        let _ = self.workers[ticket.worker].send((tcp, from, ticket));
+    /// On the thread that has the fewest connections, the first of these.
+    fn ticket(&self) -> Ticket {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let fewest = counts.iter().enumerate().min_by_key(|(_, count)| **count);
+        let thread = fewest.map_or(0, |(thread, _)| thread);
+        counts[thread] += 1;
+        Ticket { counts: Arc::clone(&self.counts), thread }
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
-        inside.by_worker[self.worker] -= 1;
-        if let Some(own) = inside.by_address.get_mut(&self.address) {
-            *own -= 1;
-            if *own == 0 {
-                inside.by_address.remove(&self.address);
-            }
-        }
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)[self.thread] -= 1;
     }
 }
 
 /// Accepts until closing, and hands connections out.
 pub(super) async fn accept(
     listener: TcpListener,
-    admission: Admission,
+    threads: Threads,
+    lobby: Arc<Lobby>,
     mut closing: watch::Receiver<bool>,
 ) {
+    let mut door = Door { threads, lobby, spares: Spares::new(), is_short: false };
     loop {
         let accepted = tokio::select! {
             _ = closing.wait_for(|closing| *closing) => return,
             accepted = listener.accept() => accepted,
+            () = sleep(CALM), if door.is_short => {
+                door.look_for_descriptors();
+                continue;
+            }
         };
-        let (tcp, from) = match accepted.and_then(|(tcp, from)| Ok((prepare(tcp)?, from))) {
-            Ok(accepted) => accepted,
+        match accepted.and_then(|(tcp, from)| Ok((prepare(tcp)?, from))) {
+            Ok((tcp, from)) => door.let_in(tcp, from),
             Err(e) if is_shortage(&e) => {
-                tracing::warn!("cannot accept connections for now: {e}");
-                sleep(CALM).await; // accept(2) would fail again at once, a thousand times
-                continue;
+                if !door.give_up_one(&e) {
+                    sleep(CALM).await; // accept(2) would fail again at once, a thousand times
+                }
             }
-            Err(e) => {
-                tracing::debug!("a connection was gone before it was accepted: {e}");
-                continue;
-            }
+            Err(e) => tracing::debug!("a connection was gone before it was accepted: {e}"),
+        }
+    }
+}
+
+impl Door {
+    fn let_in(&mut self, tcp: TcpStream, from: SocketAddr) {
+        // The last spare is for telling the next that there is no place.
+        let is_last = self.spares.is_empty();
+        if self.is_short {
+            self.look_for_descriptors();
+        }
+        if self.spares.are_few() {
+            self.lobby.put_one_out(); // its descriptor is for the next
+        }
+        let place = if is_last { None } else { self.lobby.enter(from.ip()) };
+        let Some(place) = place else {
+            drop(tcp);
+            self.look_for_descriptors();
+            return tracing::warn!(%from, "connection closed at once: there is no place for it");
         };
-        admission.hand_out(tcp, from);
+        let ticket = self.threads.ticket();
+        // Fails when that thread is gone, and so is everything.
+        let thread = ticket.thread;
+        let _ = self.threads.arrivals[thread].send(Arrival { tcp, from, place, ticket });
+    }
+
+    /// A descriptor for the next connection, if there is one: accept(2) says EMFILE before it looks.
+    fn give_up_one(&mut self, error: &io::Error) -> bool {
+        tracing::warn!("no descriptor for a connection, a spare one is used: {error}");
+        self.is_short = true;
+        let is_of_descriptors = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
+        is_of_descriptors && self.spares.give_up()
+    }
+
+    fn look_for_descriptors(&mut self) {
+        self.is_short = !self.spares.fill();
     }
 }
 
@@ -127,23 +142,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_address_cannot_take_all_places() {
-        let admission = Admission::new(vec![mpsc::unbounded_channel().0]);
-        let (greedy, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
-        let mut held: Vec<_> = (0..MOST.1).map(|_| admission.admit(greedy).unwrap()).collect();
-        assert!(admission.admit(greedy).is_none());
-        assert!(admission.admit(other).is_some());
-        held.pop();
-        assert!(admission.admit(greedy).is_some());
-    }
-
-    #[test]
     fn connections_are_spread_and_the_first_thread_is_preferred() {
-        let workers = (0..2).map(|_| mpsc::unbounded_channel().0).collect();
-        let (admission, address) = (Admission::new(workers), IpAddr::from([10, 0, 0, 1]));
-        let held: Vec<_> = (0..4).map(|_| admission.admit(address).unwrap()).collect();
-        assert_eq!(held.iter().map(|t| t.worker).collect::<Vec<_>>(), [0, 1, 0, 1]);
+        let threads = Threads::new((0..2).map(|_| mpsc::unbounded_channel().0).collect());
+        let held: Vec<_> = (0..4).map(|_| threads.ticket()).collect();
+        assert_eq!(held.iter().map(|ticket| ticket.thread).collect::<Vec<_>>(), [0, 1, 0, 1]);
         drop(held);
-        assert_eq!(admission.admit(address).unwrap().worker, 0);
+        assert_eq!(threads.ticket().thread, 0);
     }
 }

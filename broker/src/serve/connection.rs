@@ -13,6 +13,7 @@ use hyper::server::conn::http2;
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -20,23 +21,28 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
 
-use super::budget::{Budget, HEADERS, STREAMS};
+use super::budget::{Account, Budget, HEADERS, STREAMS};
 use super::calls::Calls;
+use super::lobby::Place;
+use super::members::Members;
 use super::preface::Prefaced;
 use super::tls::{self, Tls};
+use super::turns::{Paced, Turns};
 use crate::grpc::{PeerResult, door};
-use crate::identity;
+use crate::identity::{self, Identity};
+use crate::quota::Permit;
 
 /// What all connections share.
 pub(super) struct Server {
     /// As of the last reload; connections keep what they began with.
     tls: watch::Receiver<Tls>,
     routes: Routes,
+    members: Members,
     budget: Budget,
     http: http2::Builder<TokioExecutor>,
 }
 
-type Stream = Prefaced<TlsStream<tokio::net::TcpStream>>;
+type Stream = Prefaced<TlsStream<Paced>>;
 
 /// From accept(2) to the end of the handshake, and HTTP/2's beginning.
 const HANDSHAKE: Duration = Duration::from_secs(15);
@@ -48,7 +54,7 @@ const REFUSAL: Duration = Duration::from_secs(5);
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
 impl Server {
-    pub(super) fn new(tls: watch::Receiver<Tls>, routes: Routes) -> Server {
+    pub(super) fn new(tls: watch::Receiver<Tls>, routes: Routes, members: Members) -> Server {
         let mut http = http2::Builder::new(TokioExecutor::new());
         http.timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS)
@@ -63,7 +69,7 @@ impl Server {
             .max_send_buf_size(16 << 10)
             .keep_alive_interval(KEEPALIVE.0)
             .keep_alive_timeout(KEEPALIVE.1);
-        Server { tls, routes, budget: Budget::new(), http }
+        Server { tls, routes, members, budget: Budget::new(), http }
     }
 
     /// One connection, from handshake to end. The journal tells who came, from where, or why not.
@@ -71,39 +77,65 @@ impl Server {
         &self,
         tcp: TcpStream,
         from: SocketAddr,
+        mut place: Place,
+        turns: Turns,
         closing: watch::Receiver<bool>,
     ) {
-        let (tls, peer) = match self.handshake(tcp).await {
+        let shaken = tokio::select! {
+            shaken = self.handshake(tcp, turns) => shaken,
+            () = place.put_out() => Err(io::Error::other("too many have not said who they are")),
+        };
+        let (stream, peer) = match shaken {
             Ok(shaken) => shaken,
             Err(e) => return tracing::info!(%from, "handshake failed: {}", tls::in_words(&e)),
         };
-        let ended = match peer.as_ref() {
-            Ok(known) => {
-                tracing::info!(%from, identity = %known.identity, "connected");
-                let account = self.budget.account(known.identity.clone());
+        let ended = match self.admit(&peer, from) {
+            Ok((account, _member)) => {
+                drop(place);
                 let calls = Calls::new(self.routes.clone(), Arc::clone(&peer), account);
-                self.answer(tls, service_fn(move |request| calls.clone().call(request)), closing)
-                    .await
+                let service = service_fn(move |request| calls.clone().call(request));
+                self.answer(stream, service, closing).await
             }
-            Err(e) => {
-                tracing::warn!(%from, "no call will be answered: {e}");
-                self.refuse(tls, door::nobody(e)).await
-            }
+            Err(status) => tokio::select! {
+                ended = self.refuse(stream, status) => ended,
+                () = place.put_out() => return,
+            },
         };
         if let Err(e) = ended {
             tracing::debug!(%from, "connection ended: {e}");
         }
     }
 
-    async fn handshake(&self, tcp: TcpStream) -> io::Result<(Stream, PeerResult)> {
-        let tcp = tokio::net::TcpStream::from_std(tcp)?;
+    async fn handshake(&self, tcp: TcpStream, turns: Turns) -> io::Result<(Stream, PeerResult)> {
+        let tcp = Paced::new(tokio::net::TcpStream::from_std(tcp)?, turns);
         let Tls { config, trust_domain } = self.tls.borrow().clone();
         let shake = async {
-            let tls = TlsAcceptor::from(config).accept(tcp).await?;
+            let mut tls = TlsAcceptor::from(config).accept(tcp).await?;
+            yield_now().await; // the turn of this handshake ends when others were looked at
+            tls.get_mut().0.set_free();
             let peer = peer(&tls, &trust_domain)?;
             Ok((Prefaced::wait(tls).await?, peer))
         };
         timeout(HANDSHAKE, shake).await?
+    }
+
+    /// What the connection of a peer is charged to, and its place among others; or why it has none.
+    fn admit(
+        &self,
+        peer: &PeerResult,
+        from: SocketAddr,
+    ) -> Result<(Account, Permit<Identity>), Status> {
+        let peer = peer.as_ref().as_ref().map_err(|e| {
+            tracing::warn!(%from, "no call will be answered: {e}");
+            door::nobody(e)
+        })?;
+        let identity = &peer.identity;
+        let member = self.members.admit(identity).map_err(|exceeded| {
+            tracing::warn!(%from, %identity, "no call will be answered: {exceeded}");
+            door::too_much(exceeded)
+        })?;
+        tracing::info!(%from, %identity, "connected");
+        Ok((self.budget.account(identity.clone()), member))
     }
 
     async fn answer<S>(
@@ -144,7 +176,7 @@ impl Server {
     }
 }
 
-fn peer(tls: &TlsStream<tokio::net::TcpStream>, trust_domain: &str) -> io::Result<PeerResult> {
+fn peer(tls: &TlsStream<Paced>, trust_domain: &str) -> io::Result<PeerResult> {
     let (_, session) = tls.get_ref();
     if session.alpn_protocol() != Some(b"h2") {
         return Err(io::Error::other("the client did not ask for h2 (ALPN)"));

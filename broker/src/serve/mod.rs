@@ -5,26 +5,44 @@ mod accept;
 mod budget;
 mod calls;
 mod connection;
+mod lobby;
+mod members;
 mod messages;
+mod network;
 mod preface;
+mod spares;
 pub(crate) mod tls;
+mod turns;
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::thread;
 
+use nix::sys::resource::{Resource, getrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tonic::service::Routes;
 
-use accept::Admission;
+use accept::{Threads, Ticket};
 use connection::Server;
+use lobby::{Lobby, Place};
+use members::{Members, Places};
 use tls::Tls;
+use turns::Turns;
+
+use crate::authorize::Policy;
+use crate::descriptors::Shares;
 
 /// A connection that was let in, on its way to the thread that serves it.
-type Arrival = (TcpStream, SocketAddr, accept::Ticket);
+struct Arrival {
+    tcp: TcpStream,
+    from: SocketAddr,
+    /// Until it is known who it is.
+    place: Place,
+    ticket: Ticket,
+}
 
 /// Serves `routes` on `listener` until `closing` becomes true and every connection has been told.
 ///
@@ -38,9 +56,12 @@ pub(crate) async fn serve(
     listener: TcpListener,
     tls: watch::Receiver<Tls>,
     routes: Routes,
+    policy: watch::Receiver<Policy>,
     closing: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let server = Arc::new(Server::new(tls, routes));
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let places = Places::of(Shares::of(limit).connections);
+    let server = Arc::new(Server::new(tls, routes, Members::new(places, policy)));
     let count = thread::available_parallelism().map_or(1, usize::from).min(8);
     let mut workers = Vec::new();
     let mut threads = JoinSet::new();
@@ -56,7 +77,8 @@ pub(crate) async fn serve(
         threads.spawn_blocking(move || thread.join().is_ok());
         workers.push(sender);
     }
-    let accepting = accept::accept(listener, Admission::new(workers), closing.clone());
+    let lobby = Lobby::new(places.lobby as usize);
+    let accepting = accept::accept(listener, Threads::new(workers), lobby, closing.clone());
     tokio::join!(accepting, work(server, own_arrivals, closing));
     while threads.join_next().await.is_some() {}
     Ok(())
@@ -69,14 +91,16 @@ async fn work(
     closing: watch::Receiver<bool>,
 ) {
     let mut connections = JoinSet::new();
+    let turns = Turns::new();
     loop {
         tokio::select! {
             arrival = arrivals.recv() => match arrival {
-                Some((tcp, from, ticket)) => {
+                Some(Arrival { tcp, from, place, ticket }) => {
                     let (server, closing) = (Arc::clone(&server), closing.clone());
+                    let turns = turns.clone();
                     connections.spawn(async move {
                         let _ticket = ticket;
-                        server.serve(tcp, from, closing).await;
+                        server.serve(tcp, from, place, turns, closing).await;
                     });
                 }
                 None => break,

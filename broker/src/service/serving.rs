@@ -70,7 +70,8 @@ async fn serve_until_signal(
     let reloader = Reloader::new(file, config, (policy, tls), supervisor.clone());
     let (close, closing) = watch::channel(false);
     let routes = routes(supervisor, reloader.policy.subscribe(), closing.clone()).await?;
-    let serving = serve::serve(listener, reloader.tls.subscribe(), routes, closing);
+    let (tls, policy) = (reloader.tls.subscribe(), reloader.policy.subscribe());
+    let serving = serve::serve(listener, tls, routes, policy, closing);
     let mut serving = std::pin::pin!(serving);
     let mut telling = std::pin::pin!(status.keep_telling());
     tracing::info!(target: AUDIT, version = env!("CARGO_PKG_VERSION"), %addr, "ready");

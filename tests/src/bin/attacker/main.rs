@@ -39,6 +39,8 @@ async fn main() {
         "states" => requests::states(&peer, &args).await,
         "half_messages" => transport::half_messages(&peer, &args).await,
         "unread_answers" => transport::unread_answers(&peer, &args).await,
+        "silent_connections" => transport::silent_connections(&peer, &args).await,
+        "connections" => transport::connections(&peer, &args).await,
         "odd_messages" => transport::odd_messages(&peer, &args).await,
         _ => panic!("there is no attack {name}"),
     };

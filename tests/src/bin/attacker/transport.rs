@@ -1,5 +1,6 @@
 //! What can be done to a broker below its contract: with connections, streams and their bodies.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -7,6 +8,7 @@ use h2::client::{Builder, SendRequest};
 use job_api::v1::{ListJobsRequest, WhoAmIRequest};
 use job_tests::attack::{Args, Peer, raw};
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -104,4 +106,48 @@ pub(crate) async fn odd_messages(peer: &Peer, _: &Args) -> Value {
         codes.push(answer.code);
     }
     json!({ "codes": codes })
+}
+
+/// Keeps `connections` connections open that say nothing after TCP's handshake, for `seconds`: those that
+/// are closed are opened again.
+pub(crate) async fn silent_connections(peer: &Peer, args: &Args) -> Value {
+    let until = Instant::now() + Duration::from_secs(args.number("seconds") as u64);
+    let mut lanes = JoinSet::new();
+    for _ in 0..args.number("connections") {
+        let peer = peer.clone();
+        lanes.spawn(async move {
+            let mut opened = 0;
+            while Instant::now() < until {
+                if let Ok(mut tcp) = peer.tcp().await {
+                    opened += 1;
+                    let left = until.saturating_duration_since(Instant::now());
+                    let _ = timeout(left, tcp.read(&mut [0])).await; // until it is closed
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await; // the attack's own pace
+            }
+            opened
+        });
+    }
+    let opened: usize = lanes.join_all().await.into_iter().sum();
+    json!({ "opened": opened })
+}
+
+/// Opens `connections` connections, asks on each who it is, and keeps them all until the last was asked.
+pub(crate) async fn connections(peer: &Peer, args: &Args) -> Value {
+    let (mut held, mut codes, mut messages) = (Vec::new(), Vec::new(), BTreeSet::new());
+    for _ in 0..args.number("connections") {
+        let mut client = peer.client().await.expect("a connection");
+        match client.who_am_i(WhoAmIRequest {}).await {
+            Ok(_) => codes.push(0),
+            Err(status) => {
+                messages.insert(status.message().to_owned());
+                codes.push(status.code() as i32);
+            }
+        }
+        held.push(client);
+    }
+    let served = codes.iter().filter(|code| **code == 0).count();
+    codes.sort_unstable();
+    codes.dedup();
+    json!({ "served": served, "codes": codes, "messages": messages })
 }

@@ -1,0 +1,236 @@
+//! Connections of which nobody knows yet whose they are: few, and none of them for sure. When there are
+//! many, each that comes puts one out at random, as OpenSSH's MaxStartups does with those that come.
+//!
+//! Whoever fills it with connections that say nothing only puts out their own: it is always the network
+//! with the most that loses one. Others are through after a few packets, and out of it.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::network::Network;
+
+/// The places, and who has them.
+#[derive(Debug)]
+pub(super) struct Lobby {
+    size: Size,
+    inside: Mutex<Inside>,
+}
+
+/// How many connections may wait, in the words of OpenSSH's MaxStartups.
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    /// From here on, some that come put out another.
+    begin: usize,
+    /// From here on, all do.
+    full: usize,
+    /// As many of one network: from here on, all of it put out one of it.
+    network: usize,
+}
+
+/// Of hundred that come when `begin` are inside, so many put out another: OpenSSH's default.
+const RATE: usize = 30;
+
+#[derive(Debug)]
+struct Inside {
+    networks: HashMap<Network, Vec<Guest>>,
+    /// Guests of all networks.
+    count: usize,
+    /// Places that have not been dropped, those who were put out included.
+    held: usize,
+    next: u64,
+    dice: u64,
+}
+
+#[derive(Debug)]
+struct Guest {
+    number: u64,
+    /// Dropped when it is put out.
+    #[allow(dead_code, reason = "its other end notices")]
+    stays: oneshot::Sender<()>,
+}
+
+/// A place in the lobby, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    lobby: Arc<Lobby>,
+    network: Network,
+    number: u64,
+    stays: oneshot::Receiver<()>,
+}
+
+impl Lobby {
+    /// One for at most so many connections.
+    pub(super) fn new(full: usize) -> Arc<Lobby> {
+        let size = Size { begin: (full / 2).max(1), full, network: (full / 8).max(1) };
+        let networks = HashMap::new();
+        let dice = RandomState::new().hash_one(full) | 1;
+        let inside = Mutex::new(Inside { networks, count: 0, held: 0, next: 0, dice });
+        Arc::new(Lobby { size, inside })
+    }
+
+    /// Lets a connection in, and maybe another out. None while those that were put out have not gone.
+    pub(super) fn enter(self: &Arc<Self>, from: IpAddr) -> Option<Place> {
+        let network = Network::from(from);
+        let mut inside = self.lock();
+        if inside.held >= 2 * self.size.full {
+            return None;
+        }
+        let own = inside.networks.get(&network).map_or(0, Vec::len);
+        if own >= self.of_one(network) {
+            inside.put_out(network);
+        } else if inside.dice(100) < self.size.chance(inside.count) {
+            inside.put_out_of_many();
+        }
+        let (sender, stays) = oneshot::channel();
+        let number = inside.next;
+        inside.next += 1;
+        inside.networks.entry(network).or_default().push(Guest { number, stays: sender });
+        inside.count += 1;
+        inside.held += 1;
+        Some(Place { lobby: Arc::clone(self), network, number, stays })
+    }
+
+    /// Puts one out, for its descriptor.
+    pub(super) fn put_one_out(&self) {
+        self.lock().put_out_of_many();
+    }
+
+    /// Local users start hundreds of clients at once, and can do worse.
+    fn of_one(&self, network: Network) -> usize {
+        if network.is_loopback() { self.size.full / 2 } else { self.size.network }.max(1)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Size {
+    /// Of hundred that come, how many put out another.
+    fn chance(self, count: usize) -> usize {
+        let Some(beyond) = count.checked_sub(self.begin) else { return 0 };
+        RATE + (100 - RATE) * beyond / (self.full - self.begin).max(1)
+    }
+}
+
+impl Inside {
+    /// Less than `sides`. Nobody gains by knowing it: xorshift.
+    fn dice(&mut self, sides: usize) -> usize {
+        self.dice ^= self.dice << 13;
+        self.dice ^= self.dice >> 7;
+        self.dice ^= self.dice << 17;
+        (self.dice % sides.max(1) as u64) as usize
+    }
+
+    fn put_out_of_many(&mut self) {
+        let most = self.networks.values().map(Vec::len).max().unwrap_or(0);
+        let crowded = |guests: &Vec<Guest>| guests.len() == most;
+        let count = self.networks.values().filter(|guests| crowded(guests)).count();
+        let one = self.dice(count);
+        let mut crowded = self.networks.iter().filter(|(_, guests)| crowded(guests));
+        if let Some(network) = crowded.nth(one).map(|(network, _)| *network) {
+            self.put_out(network);
+        }
+    }
+
+    fn put_out(&mut self, network: Network) {
+        let count = self.networks.get(&network).map_or(0, Vec::len);
+        let one = self.dice(count);
+        self.remove(network, |_, at| at == one);
+    }
+
+    fn remove(&mut self, network: Network, is_it: impl Fn(&Guest, usize) -> bool) {
+        let Some(guests) = self.networks.get_mut(&network) else { return };
+        let at = guests.iter().enumerate().position(|(at, guest)| is_it(guest, at));
+        let Some(at) = at else { return };
+        guests.swap_remove(at);
+        self.count -= 1;
+        if guests.is_empty() {
+            self.networks.remove(&network);
+        }
+    }
+}
+
+impl Place {
+    /// When it has been put out.
+    pub(super) async fn put_out(&mut self) {
+        let _ = (&mut self.stays).await; // nothing is ever sent
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut inside = self.lobby.lock();
+        inside.held -= 1;
+        inside.remove(self.network, |guest, _| guest.number == self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_out(place: &mut Place) -> bool {
+        place.stays.try_recv() == Err(oneshot::error::TryRecvError::Closed)
+    }
+
+    fn address(network: u16, host: u8) -> IpAddr {
+        let [a, b] = network.to_be_bytes();
+        IpAddr::from([10, a, b, host])
+    }
+
+    #[test]
+    fn a_network_that_floods_puts_out_its_own_alone() {
+        let lobby = Lobby::new(64);
+        let mut others: Vec<_> = (1..=4).map(|n| lobby.enter(address(n, 1)).unwrap()).collect();
+        let mut flood = Vec::new();
+        for n in 0..1000 {
+            flood.push(lobby.enter(address(0, n as u8)).unwrap());
+            flood.retain_mut(|place| !is_out(place));
+        }
+        assert_eq!(flood.len(), 8);
+        assert!(others.iter_mut().all(|place| !is_out(place)));
+    }
+
+    #[test]
+    fn many_networks_never_have_more_than_there_are_places() {
+        let lobby = Lobby::new(64);
+        let mut held = Vec::new();
+        for n in 0..5000 {
+            held.push(lobby.enter(address(n, 1)).unwrap());
+            held.retain_mut(|place| !is_out(place));
+            assert!(held.len() <= 64, "{}", held.len());
+        }
+        // Somebody who needs a moment among them has a fair chance to be through.
+        let through = (0..200).filter(|n| {
+            let mut place = lobby.enter(address(6000 + n, 1)).unwrap();
+            for n in 0..8 {
+                held.push(lobby.enter(address(7000 + n, 1)).unwrap());
+                held.retain_mut(|place| !is_out(place));
+            }
+            !is_out(&mut place)
+        });
+        assert!(through.count() > 100);
+    }
+
+    #[test]
+    fn below_the_beginning_nobody_is_put_out_and_what_leaves_leaves_nothing() {
+        let lobby = Lobby::new(64);
+        let mut held: Vec<_> = (0..16).map(|n| lobby.enter(address(n, 1)).unwrap()).collect();
+        assert!(held.iter_mut().all(|place| !is_out(place)));
+        drop(held);
+        let inside = lobby.lock();
+        assert!(inside.networks.is_empty() && inside.count == 0 && inside.held == 0);
+    }
+
+    #[test]
+    fn those_who_were_put_out_and_linger_count_as_well() {
+        let lobby = Lobby::new(4);
+        let held: Vec<_> = (0..100).map_while(|n| lobby.enter(address(n, 1))).collect();
+        assert_eq!(held.len(), 8);
+    }
+}

@@ -1,0 +1,62 @@
+//! Descriptors that are open for nothing: closed one by one when the process has no more, so that
+//! connections are let in, or told to go, rather than left in the kernel's queue.
+
+use std::fs::File;
+
+/// The spares that are left.
+#[derive(Debug)]
+pub(super) struct Spares {
+    held: Vec<File>,
+}
+
+/// Enough for a few clients that shake hands at a time.
+const MOST: usize = 8;
+
+impl Spares {
+    pub(super) fn new() -> Spares {
+        let mut spares = Spares { held: Vec::new() };
+        spares.fill();
+        spares
+    }
+
+    /// Opens those that are missing, as far as there are descriptors. Whether all are there.
+    pub(super) fn fill(&mut self) -> bool {
+        while self.held.len() < MOST {
+            match File::open("/dev/null") {
+                Ok(file) => self.held.push(file),
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// Gives one up for something that matters. False if there is none.
+    pub(super) fn give_up(&mut self) -> bool {
+        self.held.pop().is_some()
+    }
+
+    /// Whether more than half of them are in use.
+    pub(super) fn are_few(&self) -> bool {
+        self.held.len() < MOST / 2
+    }
+
+    /// Whether the last one is in use: what it was given up for has to be closed at once.
+    pub(super) fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_given_up_is_there_again_when_there_are_descriptors() {
+        let mut spares = Spares::new();
+        for _ in 0..MOST {
+            assert!(spares.give_up());
+        }
+        assert!(spares.is_empty() && !spares.give_up());
+        assert!(spares.fill() && !spares.is_empty());
+    }
+}
