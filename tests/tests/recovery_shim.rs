@@ -298,6 +298,8 @@ async fn a_stranger_that_has_the_recorded_pid_is_not_touched() {
     let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     let mut stranger = stranger(record["shim_start_time"].as_u64().unwrap());
     record["shim_pid"] = stranger.id().into();
+    // As a broker writes it that knows no checksums.
+    record.as_object_mut().unwrap().retain(|name, _| name != "checksum" && name != "crc32");
     fs::write(&path, record.to_string()).unwrap();
     env.start_broker();
     let mut client = env.client("user-a").await;

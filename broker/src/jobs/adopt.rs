@@ -29,6 +29,7 @@ use crate::host;
 use crate::id::JobId;
 use crate::store::damage;
 use crate::store::index::{Index, Stamp, Summary};
+use crate::store::owner;
 use crate::store::records::{self, FinalRecord, SpawnRecord, SpecRecord};
 
 /// What became of one job.
@@ -206,6 +207,7 @@ fn take_in(ground: &Arc<Ground>, id: JobId) -> Taken {
 
 fn take_over(ground: &Arc<Ground>, id: JobId) -> io::Result<Taken> {
     let dir = ground.state.job(id);
+    owner::look_at_job(&dir)?;
     let stamp = Stamp::of(&dir).unwrap_or_default(); // there is one once there is a last record
     let record = match records::load::<SpecRecord>(&dir, records::SPEC) {
         Ok(Some(record)) => record,
@@ -300,7 +302,8 @@ fn facts(
 ) -> io::Result<(Facts, Option<ShimProcess>)> {
     let dir = ground.state.job(id);
     let finished = records::load::<FinalRecord>(&dir, records::FINAL)?;
-    if finished.is_some() {
+    if let Some(last) = &finished {
+        past::cross_check(&dir, record, last)?;
         return Ok((Facts { finished, ..Facts::default() }, None)); // nothing else matters then
     }
     let same_boot = *record.boot_id.as_bytes() == ground.boot_id;

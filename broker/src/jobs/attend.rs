@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use job_shim::crash::{self, Point};
 use job_shim::wire::Failed;
 use tokio::time::sleep;
@@ -18,7 +20,7 @@ use super::leftovers;
 use super::past;
 use super::process::ShimProcess;
 use super::recover;
-use super::state::{Snapshot, Totals};
+use super::state::{Contact, Snapshot, Totals};
 use crate::host;
 use crate::journal::AUDIT;
 use crate::launch::LaunchError;
@@ -28,14 +30,26 @@ use crate::store::{self, repair};
 /// Between two tries to put an end on record: first and longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
-/// Listens to the shim until it has ended, and settles the job. A shim that lives and does not answer is asked again and again; meanwhile its
-/// files tell. Last words that are still in the socket when it has ended are not missed: they are on
-/// disk.
+/// Listens to the shim until it has ended, and settles the job. A shim that lives and does not answer is
+/// asked again and again; meanwhile its files tell. Last words that are still in the socket when it has
+/// ended are not missed: they are on disk.
 pub(super) async fn attend(ground: Arc<Ground>, job: Arc<Job>, shim: ShimProcess, first: First) {
     job.set_shim(Some(shim));
-    keep::keep(&ground, &job, shim, first).await;
+    let kept = AssertUnwindSafe(keep::keep(&ground, &job, shim, first)).catch_unwind().await;
+    if kept.is_err() {
+        Box::pin(leave_to_itself(&ground, &job, shim)).await;
+    }
     // Of a job that runs, nothing is kept for this: ten thousand may.
     Box::pin(settle(ground, job)).await;
+}
+
+/// A panic over what a shim has said is a fault of this broker: its job alone is out of reach then, until
+/// the shim has ended and its records tell.
+async fn leave_to_itself(ground: &Ground, job: &Job, shim: ShimProcess) {
+    tracing::error!(job = %job.id(), "its shim is left to itself, after a panic that is told above");
+    job.set_link(None);
+    job.set_contact(Contact::Silent);
+    keep::ended(ground, job, shim).await;
 }
 
 /// The shim has ended: learns the end from its records, writes `final.json`, and then removes cgroup

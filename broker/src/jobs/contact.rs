@@ -20,6 +20,7 @@ use super::process::ShimProcess;
 use super::reach::Place;
 use super::recover::killed_by_us;
 use super::state::{Contact, Event, Snapshot, State};
+use super::validate;
 use crate::host;
 use crate::launch::LaunchError;
 
@@ -104,6 +105,7 @@ pub(super) async fn greet(socket: &Path, shim: ShimProcess, word: &ToShim) -> io
     loop {
         match reader.next_message().map_err(|e| foreign(e.to_string()))? {
             Some(FromShim::Hello(hello)) if hello.nonce == shim.nonce => {
+                validate::hello_is_one(&hello).map_err(foreign)?;
                 return Ok(Greeted { link, reader, hello: *hello });
             }
             Some(other) => return Err(foreign(format!("it answers {other:?}"))),
@@ -121,7 +123,13 @@ async fn listen(ground: &Ground, job: &Job, link: &Link, mut reader: frame::Read
     loop {
         loop {
             match reader.next_message() {
-                Ok(Some(message)) => take(ground, job, message),
+                Ok(Some(message)) => {
+                    if let Err(fault) = validate::check(&message) {
+                        tracing::error!(job = %job.id(), "its shim is left to itself: {fault}");
+                        return;
+                    }
+                    take(ground, job, message);
+                }
                 Ok(None) => break,
                 Err(garbled) => {
                     tracing::error!(job = %job.id(), "its shim is left to itself: {garbled}");

@@ -63,7 +63,8 @@ fn is_at_its_output_limit(job: &Job) -> bool {
     let (known, limit) = (job.progress(), job.terms().limits.knob(Knob::Output));
     !job.snapshot().state.is_over()
         && limit.is_some_and(|limit| {
-            known.stdout + known.stderr >= limit || index::is_full(known.entries, limit)
+            known.stdout.saturating_add(known.stderr) >= limit
+                || index::is_full(known.entries, limit)
         })
 }
 

@@ -67,6 +67,14 @@ pub(super) async fn keep(ground: &Ground, job: &Job, shim: ShimProcess, first: F
     }
 }
 
+/// Answers when the shim has ended, of which nothing is heard until then.
+pub(super) async fn ended(ground: &Ground, job: &Job, shim: ShimProcess) {
+    let mut session = Session { ground, job, shim, expected: None, place: None, pidfd: None };
+    if session.lives() {
+        session.end(&Notify::new()).await;
+    }
+}
+
 /// What is kept of a shim beside the connection.
 struct Session<'a> {
     ground: &'a Ground,

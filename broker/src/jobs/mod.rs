@@ -40,6 +40,7 @@ mod table;
 pub mod terms;
 pub(crate) mod threads;
 pub mod update;
+mod validate;
 
 pub use calls::{Busy, Call, Kind};
 pub use errors::{

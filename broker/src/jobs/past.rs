@@ -2,6 +2,7 @@
 //! asks. What is on disk is the truth.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +10,11 @@ use super::ground::Ground;
 use super::job::Job;
 use super::leftovers;
 use super::quarantine;
+use super::recover;
 use super::state::{Contact, Snapshot, Totals};
 use crate::id::JobId;
 use crate::store::index::{Stamp, Summary};
+use crate::store::owner;
 use crate::store::records::{self, FinalRecord, SpecRecord};
 
 /// A job whose `final.json` is on disk leaves memory. Whoever has hold of it keeps it.
@@ -130,13 +133,29 @@ pub(super) fn tidy(ground: &Ground) {
 
 fn read(ground: &Ground, id: JobId) -> io::Result<Option<(SpecRecord, FinalRecord)>> {
     let dir = ground.state.job(id);
+    owner::look_at_job(&dir)?;
     let (spec, last) = (records::load(&dir, records::SPEC)?, records::load(&dir, records::FINAL)?);
     match (spec, last) {
-        (Some(spec), Some(last)) => Ok(Some((spec, last))),
+        (Some(spec), Some(last)) => {
+            cross_check(&dir, &spec, &last)?;
+            Ok(Some((spec, last)))
+        }
         _ if !dir.try_exists()? => Ok(None),
         (None, _) => Err(missing(records::SPEC)),
         (_, None) => Err(missing(records::FINAL)),
     }
+}
+
+/// Whether the last record says what the shim's own does.
+///
+/// # Errors
+/// `InvalidData` if not; else as read(2).
+pub(super) fn cross_check(dir: &Path, spec: &SpecRecord, last: &FinalRecord) -> io::Result<()> {
+    let exit = records::load_exit(dir, spec.boot_id.as_bytes())?;
+    let fault = recover::contradiction(last, &exit);
+    let damaged =
+        |fault| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {fault}", records::FINAL));
+    fault.map_or(Ok(()), |fault| Err(damaged(fault)))
 }
 
 pub(super) fn missing(name: &str) -> io::Error {

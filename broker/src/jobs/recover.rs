@@ -5,7 +5,7 @@
 use job_shim::record::{ExitFile, Outcome};
 use job_shim::wire::{Cause, Ended, Exited, Failed, Source, Started};
 
-use super::state::{Event, Failure, Impossible, Snapshot};
+use super::state::{Event, Failure, Impossible, Snapshot, State};
 use crate::store::records::{FinalRecord, SpawnRecord};
 
 /// What is on disk, and whether the shim of `spawn.json` still lives.
@@ -115,14 +115,49 @@ pub fn settle(
     Ok(known)
 }
 
+/// What is wrong with a last record, beside what the job's shim has recorded, which has a checksum of its
+/// own. What is not there says nothing.
+pub fn contradiction(last: &FinalRecord, exit: &ExitFile) -> Option<String> {
+    if let Some(known) = &last.exit
+        && !is_end(known.wait_status)
+    {
+        return Some(format!("wait status {} is of no process that has ended", known.wait_status));
+    }
+    match (&exit.outcome, &last.exit) {
+        (Some(Outcome::Exited(recorded)), Some(known)) => {
+            let is_same = known.cause == recorded.cause as u8
+                || (known.cause == Cause::Stopped as u8 && is_from_nowhere(recorded));
+            let is_one = known.wait_status == recorded.wait_status && is_same;
+            (!is_one).then(|| "it says another end than the shim has recorded".into())
+        }
+        (Some(Outcome::Exited(_)), None) if last.state == State::Lost => {
+            Some("it says that the end is not known, and the shim has recorded it".into())
+        }
+        (Some(Outcome::Failed(_)), Some(_)) => Some(
+            "it says how the program ended, and the shim has recorded that it never ran".into(),
+        ),
+        _ => None,
+    }
+}
+
+/// Whether wait(2) gives this for a process that has ended.
+pub(super) fn is_end(wait_status: i32) -> bool {
+    let has_ended = libc::WIFEXITED(wait_status) || libc::WIFSIGNALED(wait_status);
+    (0..=0xffff).contains(&wait_status) && has_ended
+}
+
+/// A SIGKILL that nobody has told the shim of.
+fn is_from_nowhere(recorded: &Exited) -> bool {
+    let killed = recorded.cause == Cause::Signaled && recorded.wait_status == libc::SIGKILL;
+    killed && recorded.source == Source::System && recorded.by.is_empty()
+}
+
 /// A stop that the broker had to carry out itself, since the shim did not answer: the shim, if it
 /// lives, knows of a SIGKILL from nowhere. One that somebody has sent, or that came before the grace
 /// period was over, is another's, and may have been told long ago.
 pub(super) fn killed_by_us(asked: Option<&Stopper>, recorded: &Exited) -> Option<Exited> {
     let asked = asked?;
-    let killed = recorded.cause == Cause::Signaled && recorded.wait_status == libc::SIGKILL;
-    let from_nowhere = killed && recorded.source == Source::System && recorded.by.is_empty();
-    let is_ours = from_nowhere && recorded.time_ns >= asked.kills_from_ns;
+    let is_ours = is_from_nowhere(recorded) && recorded.time_ns >= asked.kills_from_ns;
     is_ours.then(|| stopped(asked, recorded))
 }
 
@@ -141,7 +176,7 @@ fn from_nowhere(time_ns: u64) -> Exited {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::jobs::state::{State, Totals};
+    use crate::jobs::state::Totals;
     use crate::launch::usage::Usage;
     use job_shim::wire::Step;
     use uuid::Uuid;
@@ -249,13 +284,12 @@ mod tests {
         assert_eq!(failed.start_failure().unwrap().step, "exec");
     }
 
-    #[test]
-    fn what_is_final_stays_final() {
-        let record = FinalRecord {
+    fn last(state: State, exit: Option<Exited>) -> FinalRecord {
+        FinalRecord {
             format: 1,
-            state: State::Finished,
+            state,
             started: None,
-            exit: None,
+            exit: exit.map(Into::into),
             failure: None,
             ended_ns: 1,
             ran_ns: None,
@@ -263,7 +297,34 @@ mod tests {
             incomplete: false,
             usage: Usage::default(),
             limits: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_last_record_that_the_shim_contradicts_is_not_believed() {
+        let seven = || exited(Cause::Exited, 7 << 8);
+        let killed = || exited(Cause::Signaled, libc::SIGKILL);
+        let agrees = |state, known: Option<Exited>, exit: &ExitFile| {
+            contradiction(&last(state, known), exit).is_none()
         };
+        let finished = |known: Exited, exit: &ExitFile| agrees(State::Finished, Some(known), exit);
+        assert!(finished(seven(), &recorded(seven())) && finished(seven(), &ExitFile::default()));
+        assert!(!finished(exited(Cause::Exited, 0), &recorded(seven())));
+        assert!(!finished(exited(Cause::TimedOut, 7 << 8), &recorded(seven())));
+        assert!(finished(exited(Cause::Stopped, 9), &recorded(killed())), "the broker's own kill");
+        assert!(!finished(exited(Cause::Stopped, 15), &recorded(killed())));
+        assert!(!finished(seven(), &exit()), "it never ran");
+        assert!(!agrees(State::Lost, None, &recorded(seven())));
+        assert!(agrees(State::Lost, None, &ExitFile::default()));
+        assert!(agrees(State::Finished, None, &exit()), "a start that failed");
+        for status in [-1, 0x7f, 0x1_0000, i32::MIN] {
+            assert!(!finished(exited(Cause::Exited, status), &ExitFile::default()), "{status}");
+        }
+    }
+
+    #[test]
+    fn what_is_final_stays_final() {
+        let record = last(State::Finished, None);
         let facts = Facts {
             same_boot: true,
             spawned: spawned(),

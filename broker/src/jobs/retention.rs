@@ -282,7 +282,7 @@ fn excess(
             break;
         };
         all.push((job.id, rule));
-        (count, kept) = (count - 1, kept - job.kept);
+        (count, kept) = (count - 1, kept.saturating_sub(job.kept));
     }
     if let Some(own) = rules.count_per_owner {
         let own = usize::try_from(own).unwrap_or(usize::MAX);

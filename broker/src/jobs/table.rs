@@ -21,7 +21,7 @@ pub(super) struct Table {
     /// Of those that are over, by the time of their end.
     by_end: BTreeSet<(u64, JobId)>,
     /// Bytes of output that those keep that are over.
-    kept: u64,
+    kept: u128,
     requests: HashMap<(Identity, Box<str>), JobId>,
     /// Those of jobs that cannot be read, and may have run.
     aside: HashMap<(Identity, Box<str>), JobId>,
@@ -119,7 +119,7 @@ impl Table {
         if let Some((owner, _)) = self.by_owner.get_key_value(&job.owner) {
             job.owner = owner.clone(); // one name in memory for all jobs of an owner
         }
-        self.kept += job.kept;
+        self.kept += u128::from(job.kept);
         let own = self.by_owner.entry(job.owner.clone()).or_default();
         own.ids.insert(job.id);
         own.by_end.insert((job.ended_ns, job.id));
@@ -157,7 +157,7 @@ impl Table {
 
     fn forget_over(&mut self, id: JobId) -> Option<Summary> {
         let job = self.over.remove(&id)?;
-        self.kept -= job.kept;
+        self.kept -= u128::from(job.kept);
         self.by_end.remove(&(job.ended_ns, id));
         if let Some(own) = self.by_owner.get_mut(&job.owner) {
             own.ids.remove(&id);
@@ -318,7 +318,7 @@ impl Table {
 
     /// Bytes of output of all jobs that are over.
     pub(super) fn kept(&self) -> u64 {
-        self.kept
+        u64::try_from(self.kept).unwrap_or(u64::MAX)
     }
 
     /// Those that are over, the one that ended first at the beginning.

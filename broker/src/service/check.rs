@@ -11,6 +11,7 @@ use crate::config::{self, Config};
 use crate::identity::Identity;
 use crate::journal;
 use crate::launch::accounts;
+use crate::store::{self, owner};
 
 /// Prints what was found on standard error, and the result. 0: a broker could run with it, and be
 /// reached; 1: it has a fault.
@@ -28,6 +29,9 @@ pub(super) fn run(file: &Path) -> ExitCode {
     found.warnings.extend(tls.warnings);
     found.faults.extend(shim(&config.jobs.shim));
     found.faults.extend(users(&config.jobs));
+    let places = places(&config.jobs);
+    found.faults.extend(places.faults);
+    found.warnings.extend(places.warnings);
     report(file, &found)
 }
 
@@ -55,6 +59,19 @@ fn shim(path: &Path) -> Option<String> {
         }
         Ok(_) => None,
     }
+}
+
+/// What a broker would refuse, or repair. What this caller may not look at, root will.
+fn places(jobs: &config::Jobs) -> Findings {
+    let mut found = Findings::default();
+    for path in store::directories(&jobs.state_dir).into_iter().chain([jobs.run_dir.clone()]) {
+        match owner::look(&path) {
+            Ok(warning) => found.warnings.extend(warning),
+            Err(e) if e.raw_os_error() == Some(libc::EACCES) => {}
+            Err(e) => found.faults.push(format!("jobs: {e}")),
+        }
+    }
+    found
 }
 
 fn users(jobs: &config::Jobs) -> Vec<String> {

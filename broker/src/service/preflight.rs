@@ -11,6 +11,7 @@ use super::settings::Settings;
 use crate::id::JobId;
 use crate::jobs::preflight::{self, Prospect};
 use crate::journal;
+use crate::store::{self, owner};
 
 /// Prints what would become of the jobs; an error if this broker could not start, or not take all of
 /// them over.
@@ -19,6 +20,9 @@ pub(super) fn run(file: &Path) -> Result<(), ServiceError> {
         return Err(ServiceError::NotRoot);
     }
     let config = Settings::load(file)?.config;
+    for path in store::directories(&config.jobs.state_dir).iter().chain([&config.jobs.run_dir]) {
+        owner::look(path)?.iter().for_each(journal::warning);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let jobs = runtime.block_on(preflight::look(&config.jobs));
     let jobs = jobs.map_err(|e| ServiceError::Io(io::Error::other(e)))?;

@@ -10,6 +10,7 @@ use serde::de::IgnoredAny;
 
 use super::log::INDEX_NAME;
 use super::records::{self, FINAL, FinalRecord, REQUEST, RequestRecord, SPAWN, SPEC, SpawnRecord};
+use super::seal;
 use crate::host::BootId;
 use crate::identity::Identity;
 use crate::jobs::state::State;
@@ -42,7 +43,8 @@ pub fn never_began(dir: &Path, boot_id: &BootId) -> io::Result<bool> {
 pub fn request(dir: &Path) -> Option<RequestRecord> {
     let noted = || records::load(dir, REQUEST).ok().flatten();
     let spawned = || records::load::<SpawnRecord>(dir, SPAWN).ok().flatten()?.request;
-    noted().or_else(|| request_in(&read(dir, SPEC).ok()??)).or_else(spawned)
+    // A copy that has a checksum before one that is known to be damaged.
+    noted().or_else(spawned).or_else(|| request_in(&read(dir, SPEC).ok()??))
 }
 
 /// From a `spec.json` that need not be one: the fields before the spec itself, in which callers' words
@@ -66,20 +68,20 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
 
 /// A start that failed before there was even room for its spec.
 fn says_never(last: &[u8]) -> bool {
-    serde_json::from_slice::<FinalRecord>(last).is_ok_and(|last| {
+    records::parse::<FinalRecord>(FINAL, last).is_ok_and(|last| {
         last.state == State::Finished && last.started.is_none() && last.exit.is_none()
     })
 }
 
 fn is_of_boot(spawn: &[u8], boot_id: &BootId) -> bool {
-    serde_json::from_slice::<SpawnRecord>(spawn)
+    records::parse::<SpawnRecord>(SPAWN, spawn)
         .is_ok_and(|spawned| spawned.boot_id.as_bytes() == boot_id)
 }
 
 fn is_cut_short(bytes: &[u8]) -> bool {
     let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     let parsed = serde_json::from_slice::<IgnoredAny>(&bytes[..end]);
-    parsed.is_err_and(|e| e.is_eof())
+    parsed.is_err_and(|e| e.is_eof()) && !seal::is_at_its_end(&bytes[..end])
 }
 
 fn read(dir: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {

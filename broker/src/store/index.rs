@@ -76,7 +76,9 @@ impl Stamp {
     pub fn of(dir: &Path) -> io::Result<Stamp> {
         let [spec, last] = [SPEC, FINAL].map(|name| fs::metadata(dir.join(name)));
         let (spec, last) = (spec?, last?);
-        let time = |file: &fs::Metadata| file.mtime() * 1_000_000_000 + file.mtime_nsec();
+        let time = |file: &fs::Metadata| {
+            file.mtime().saturating_mul(1_000_000_000).saturating_add(file.mtime_nsec())
+        };
         Ok(Stamp(spec.len(), time(&spec), last.len(), time(&last)))
     }
 }

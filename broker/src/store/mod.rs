@@ -5,8 +5,10 @@ pub mod damage;
 mod durable;
 pub mod index;
 pub mod log;
+pub mod owner;
 pub mod records;
 pub mod repair;
+mod seal;
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -67,9 +69,12 @@ impl StateDir {
             let path = path.to_owned();
             move |source| OpenError::Io { step, path, source }
         };
-        make_private(root).map_err(io("create", root))?;
-        let jobs = jobs_in(root);
-        make_private(&jobs).map_err(io("create", &jobs))?;
+        for path in directories(root) {
+            // On a full disk there may be no room for one that nothing needs yet.
+            if path != quarantine_in(root) || path.exists() {
+                make_private(&path).map_err(io("use", &path))?;
+            }
+        }
         let lock = lock(root)?;
         let path = root.join("epoch");
         let epoch = read_epoch(&path).map_err(io("read", &path))? + 1;
@@ -165,6 +170,11 @@ impl StateDir {
     ) -> io::Result<()> {
         make_private(&self.quarantine_dir())?;
         let from = self.job(id);
+        if let Err(e) = owner::look_at_job(&from) {
+            // Nothing is written into what is another account's, or leads elsewhere.
+            tracing::warn!(job = %id, "moved without the reason in it: {e}");
+            return fs::rename(from, self.quarantine_dir().join(id.to_string()));
+        }
         let noted = request.map(|request| records::save(&from, records::REQUEST, request));
         if let Some(Err(e)) = noted {
             tracing::warn!(job = %id, "its request cannot be noted: {e}");
@@ -208,7 +218,7 @@ impl StateDir {
 
     /// Where jobs are that cannot be read.
     pub fn quarantine_dir(&self) -> PathBuf {
-        self.root.join("quarantine")
+        quarantine_in(&self.root)
     }
 
     /// Reads the index of finished jobs, see [`index`].
@@ -230,15 +240,27 @@ pub(crate) fn jobs_in(root: &Path) -> PathBuf {
     root.join("jobs")
 }
 
+/// All that a broker reads jobs from, of which nothing may be anybody else's.
+pub(crate) fn directories(root: &Path) -> [PathBuf; 3] {
+    [root.to_owned(), jobs_in(root), quarantine_in(root)]
+}
+
+fn quarantine_in(root: &Path) -> PathBuf {
+    root.join("quarantine")
+}
+
 const REMOVED: &str = ".removed-";
 /// In the directory of a job in quarantine.
 const REASON: &str = "quarantine-reason";
 
-/// Creates a directory that only root may enter, or makes an existing one so.
+/// Creates a directory that only root may enter, or makes an existing one so, and says that in the log.
 ///
 /// # Errors
-/// As mkdir(2) and chmod(2).
+/// As [`owner::look`], mkdir(2) and chmod(2).
 pub fn make_private(path: &Path) -> io::Result<()> {
+    if let Some(fault) = owner::look(path)? {
+        tracing::warn!("{fault}; it is now, and others may have read or changed what is in it");
+    }
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o700))
 }

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::seal;
 use crate::host::BootId;
 use crate::id::JobId;
 use crate::identity::Identity;
@@ -224,7 +225,7 @@ pub const FINAL: &str = "final.json";
 /// Reads a record; `None` where there is none.
 ///
 /// # Errors
-/// `InvalidData` when it does not parse, with file and place; `Unsupported` for a record of a later
+/// `InvalidData` when it does not parse, with file and place, or is not what was written; `Unsupported` for a record of a later
 /// [`FORMAT`]; else as read(2), with the file.
 pub fn load<T: DeserializeOwned>(dir: &Path, name: &str) -> io::Result<Option<T>> {
     let bytes = match fs::read(dir.join(name)) {
@@ -232,15 +233,26 @@ pub fn load<T: DeserializeOwned>(dir: &Path, name: &str) -> io::Result<Option<T>
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(io::Error::new(e.kind(), format!("{name}: {e}"))),
     };
-    serde_json::from_slice(&bytes).map(Some).map_err(|e| {
-        if let Ok(Head { format }) = serde_json::from_slice(&bytes)
+    parse(name, &bytes).map(Some)
+}
+
+/// A record from the bytes of its file.
+///
+/// # Errors
+/// As [`load`], but for read(2).
+pub(super) fn parse<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> io::Result<T> {
+    let damaged = |fault: String| io::Error::new(io::ErrorKind::InvalidData, fault);
+    let record = serde_json::from_slice(bytes).map_err(|e| {
+        if let Ok(Head { format }) = serde_json::from_slice(bytes)
             && format > FORMAT
         {
             let fault = format!("{name}: of format {format}; this broker reads {FORMAT}");
             return io::Error::new(io::ErrorKind::Unsupported, fault);
         }
-        io::Error::new(io::ErrorKind::InvalidData, format!("{name}: {e}"))
-    })
+        damaged(format!("{name}: {e}"))
+    })?;
+    seal::check(bytes).map_err(|fault| damaged(format!("{name}: {fault}")))?;
+    Ok(record)
 }
 
 /// What every record has, whatever its format.
@@ -255,7 +267,7 @@ struct Head {
 /// # Errors
 /// As write(2).
 pub fn save<T: Serialize>(dir: &Path, name: &str, value: &T) -> io::Result<fs::File> {
-    super::replace(dir, name, &serde_json::to_vec(value)?)
+    super::replace(dir, name, &seal::seal(value)?)
 }
 
 /// Writes a record, whole or not at all, whatever crashes; it is durable when this returns.
@@ -263,7 +275,7 @@ pub fn save<T: Serialize>(dir: &Path, name: &str, value: &T) -> io::Result<fs::F
 /// # Errors
 /// As write(2) and fsync(2).
 pub fn save_durably<T: Serialize>(dir: &Path, name: &str, value: &T) -> io::Result<()> {
-    super::replace_durably(dir, name, &serde_json::to_vec(value)?)
+    super::replace_durably(dir, name, &seal::seal(value)?)
 }
 
 /// Reads the shim's `exit`; an absent file says nothing.
