@@ -262,6 +262,11 @@ impl Env {
         self.jobs = lines.iter().map(|line| (*line).to_owned()).collect();
     }
 
+    /// How many descriptors brokers that are started from now on may have; as many as we, if not said.
+    pub fn limit_descriptors(&mut self, most: Option<u64>) {
+        self.descriptors = most;
+    }
+
     /// Where brokers that are started from now on kill themselves, see `job_shim::crash`.
     pub fn crash_brokers(&mut self, at: Option<String>) {
         self.told = at.map(|at| (CRASH_AT, at));

@@ -13,4 +13,5 @@ mod output;
 mod readers;
 mod records;
 mod requests;
+mod scale;
 mod table;
