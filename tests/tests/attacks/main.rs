@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod arrivals;
+mod calls;
 mod connections;
 mod log;
 mod messages;
@@ -14,4 +15,11 @@ mod readers;
 mod records;
 mod requests;
 mod scale;
+mod starts;
 mod table;
+
+/// For what is measured from outside of a runtime.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.unwrap().block_on(future)
+}

@@ -4,6 +4,7 @@
 
 #![allow(clippy::expect_used, reason = "an attack that cannot be made is a failed test")]
 
+mod calls;
 mod connections;
 mod log;
 mod output;
@@ -42,6 +43,8 @@ async fn main() {
         "silent_connections" => transport::silent_connections(&peer, &args).await,
         "connections" => transport::connections(&peer, &args).await,
         "odd_messages" => transport::odd_messages(&peer, &args).await,
+        "stops" => calls::stops(&peer, &args).await,
+        "starts" => calls::starts(&peer, &args).await,
         _ => panic!("there is no attack {name}"),
     };
     println!("{seen}");
