@@ -144,7 +144,7 @@ impl Env {
     }
 
     /// A new connection to a broker that may be dying.
-    pub(crate) async fn try_client(&self, name: &str) -> Option<Client> {
+    pub async fn try_client(&self, name: &str) -> Option<Client> {
         client::connect(&self.addr(), &self.credentials(name)).await.ok()
     }
 
