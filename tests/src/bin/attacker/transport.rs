@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use h2::client::{Builder, SendRequest};
-use job_api::v1::{ListJobsRequest, WhoAmIRequest};
+use job_api::v1::{GetJobRequest, WhoAmIRequest};
 use job_tests::attack::{Args, Peer, raw};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
@@ -68,7 +68,7 @@ async fn begin(
 /// On each of `connections`, makes `streams` calls whose answers are large, and reads nothing of them,
 /// until `seconds` have passed.
 pub(crate) async fn unread_answers(peer: &Peer, args: &Args) -> Value {
-    let list = raw::envelope(&ListJobsRequest { page_size: 1000, ..Default::default() });
+    let look = raw::envelope(&GetJobRequest { id: args.text("job").into() });
     let mut settings = Builder::new();
     settings.initial_window_size(0);
     let (mut answered, mut codes) = (0, Vec::new());
@@ -78,8 +78,8 @@ pub(crate) async fn unread_answers(peer: &Peer, args: &Args) -> Value {
         for _ in 0..args.number("streams") {
             let mut send = send.clone().ready().await.expect("a connection");
             let (response, mut body) =
-                send.send_request(raw::request("ListJobs"), false).expect("a stream");
-            body.send_data(list.clone(), true).expect("a stream");
+                send.send_request(raw::request("GetJob"), false).expect("a stream");
+            body.send_data(look.clone(), true).expect("a stream");
             let response = timeout(AT_MOST, response).await.expect("an answer").expect("a head");
             answered += 1;
             let code = response.headers().get("grpc-status");
