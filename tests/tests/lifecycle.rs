@@ -212,7 +212,7 @@ async fn the_list_has_pages_filters_and_the_newest_first() {
 /// Each has arguments of almost 1 MiB, the most that there may be; together they are more than any client takes
 /// in one message.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn jobs_with_long_arguments_are_listed_in_pages_that_every_client_takes() {
+async fn jobs_with_long_arguments_are_listed_in_messages_that_every_client_takes() {
     let env = Env::builder().admin("admin").start();
     // What clients of gRPC take unless they are told to take more.
     let mut client = env.client("user-a").await.max_decoding_message_size(4 << 20);
@@ -227,19 +227,18 @@ async fn jobs_with_long_arguments_are_listed_in_pages_that_every_client_takes() 
         ids.push(id);
     }
     ids.reverse();
-    let (mut listed, mut pages) = (Vec::new(), 0);
+    let mut listed = Vec::new();
     let mut request = ListJobsRequest { page_size: 1000, ..Default::default() };
     loop {
         let page = client.list_jobs(request.clone()).await.unwrap().into_inner();
         assert!(!page.jobs.is_empty());
-        (pages, request.page_token) = (pages + 1, page.next_page_token.clone());
+        request.page_token = page.next_page_token.clone();
         listed.extend(page.jobs.into_iter().map(|job| job.id));
         if request.page_token.is_empty() {
             break;
         }
     }
     assert_eq!(listed, ids);
-    assert!(pages >= 3, "{pages} pages for 10 MB");
 
     let shown = |user: &str, args: &[&str]| -> Vec<String> {
         let out = env.jobctl(user, &[&["ps", "-a", "-q"], args].concat()).expect(0).out();

@@ -189,6 +189,8 @@ async fn preflight_fails_for_a_shim_that_speaks_another_language() {
     let mut ours: serde_json::Value = serde_json::from_str(&real).unwrap();
     ours["shim_pid"] = std::process::id().into();
     ours["shim_start_time"] = start_time().into();
+    // As a broker wrote it whose records had no checksum.
+    ours.as_object_mut().unwrap().retain(|name, _| !["checksum", "crc32"].contains(&name.as_str()));
     fs::write(&record, ours.to_string()).unwrap();
     let socket = env.path("run").join(&id);
     fs::remove_file(&socket).unwrap();
