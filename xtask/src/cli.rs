@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, demo, down, interrupt, package, programs, restart, soak, test, up, vm};
+use crate::{bench, demo, down, interrupt, package, programs, restart, soak, test, tidy, up, vm};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The project's own commands", version)]
@@ -38,6 +38,8 @@ enum Command {
     Build(programs::Args),
     /// Make the Debian package
     Package(package::Args),
+    /// Format, make generated pages anew, and judge lints, documentation and dependencies
+    Tidy(tidy::Args),
     /// Formatting, lints, unit tests, end-to-end tests here and in the testbed VMs, the package
     Test(test::Args),
     /// What `test` has run here and in the testbed VM
@@ -63,6 +65,7 @@ pub(crate) fn dispatch() -> ExitCode {
         Command::DemoLimits(args) => demo::visit::run(&args),
         Command::Build(args) => programs::run(&args),
         Command::Package(args) => package::run(&args),
+        Command::Tidy(args) => tidy::run(&args),
         Command::Test(args) => test::run(&args),
         Command::TestLook(args) => test::looks::run(&args),
         Command::Soak(args) => soak::run(&args),

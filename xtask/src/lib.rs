@@ -21,6 +21,7 @@ mod size;
 mod soak;
 mod table;
 mod test;
+mod tidy;
 mod up;
 mod vm;
 mod workspace;

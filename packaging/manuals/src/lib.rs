@@ -1,5 +1,9 @@
-//! Manual pages and completions of the installed programs, generated from their own command lines:
-//! what they say and what the programs take cannot differ.
+//! Manual pages and completions of the installed programs, generated from their own command lines, and
+//! the pages of `docs/` that are generated from these and from the contract: what they say and what the
+//! programs take cannot differ.
+
+mod api_page;
+mod cli_page;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,14 +14,16 @@ use clap::Command;
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-/// The program: one argument, the directory to write to. Exit status 0, 1 after an error, 2 for a
-/// wrong command line.
+/// The program: the directory to write to, or `--pages` for the pages of `docs/`. Exit status 0, 1 after
+/// an error, 2 for a wrong command line.
 pub fn run() -> ExitCode {
     let Some(directory) = std::env::args_os().nth(1) else {
-        eprintln!("usage: job-manuals DIR");
+        eprintln!("usage: job-manuals DIR | job-manuals --pages");
         return ExitCode::from(2);
     };
-    match write(&PathBuf::from(directory)) {
+    let written =
+        if directory == "--pages" { write_pages() } else { write(&PathBuf::from(directory)) };
+    match written {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("job-manuals: {error:#}");
@@ -40,6 +46,26 @@ pub fn write(directory: &Path) -> Result<()> {
     }
     for (command, _) in programs {
         complete(&directory.join("completions"), command)?;
+    }
+    Ok(())
+}
+
+/// The generated pages of `docs/`: where they are, and what they say.
+///
+/// # Errors
+/// A contract that does not parse.
+fn docs() -> Result<[(PathBuf, String); 2]> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let programs = [jobctl::command(), job_broker::command(), job_certs::command()];
+    Ok([
+        (workspace.join("docs/CLI.md"), cli_page::render(programs)),
+        (workspace.join("docs/API.md"), api_page::render(&workspace.join("proto"))?),
+    ])
+}
+
+fn write_pages() -> Result<()> {
+    for (path, text) in docs()? {
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }
@@ -90,6 +116,14 @@ fn create(directory: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_generated_pages_of_docs_are_up_to_date() {
+        for (path, text) in docs().unwrap() {
+            let there = fs::read_to_string(&path).unwrap_or_default();
+            assert!(there == text, "{}: run cargo xtask tidy and commit it", path.display());
+        }
+    }
 
     #[test]
     fn every_program_and_command_has_a_page_and_each_shell_its_completions() {

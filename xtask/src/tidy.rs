@@ -1,0 +1,47 @@
+//! `cargo xtask tidy`: what a change needs before it is committed, in a minute: format and generated
+//! pages are put right, lints, documentation and dependencies are judged.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::{process, workspace};
+
+/// What cargo judges; rustdoc's warnings are errors here.
+const JUDGED: [&[&str]; 2] = [
+    &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
+    &["doc", "--workspace", "--no-deps", "--document-private-items"],
+];
+
+/// The arguments of `cargo xtask tidy`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Change no file: fail where one would be changed
+    #[arg(long)]
+    check: bool,
+}
+
+/// Ends at the first thing that is wrong, with cargo's own words on stderr.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let mut format = workspace::cargo();
+    format.args(["fmt", "--all"]).args(args.check.then_some("--check"));
+    process::check(&mut format)?;
+    let mut pages = workspace::cargo();
+    match args.check {
+        true => pages.args(["test", "-q", "-p", "job-manuals"]),
+        false => pages.args(["run", "-q", "-p", "job-manuals", "--", "--pages"]),
+    };
+    process::check(&mut pages)?;
+    for arguments in JUDGED {
+        let mut cargo = workspace::cargo();
+        process::check(cargo.args(arguments).env("RUSTDOCFLAGS", "-D warnings"))?;
+    }
+    if process::find("cargo-deny").is_some() {
+        process::check(workspace::cargo().args(["deny", "check"]))?;
+    } else {
+        eprintln!(
+            "xtask: dependencies not judged: cargo-deny is not installed (cargo install cargo-deny)"
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
