@@ -1,7 +1,8 @@
 //! What the process's descriptors (RLIMIT_NOFILE) are for. Each kind of use has a share of its own, so
 //! that connections cannot take those of jobs, nor readers those of records: what is not shared out
 //! stays for accept(2), launches and records, whatever clients do.
-#![allow(dead_code)] // until the first user lands
+
+use nix::sys::resource::{Resource, getrlimit};
 
 /// The shares, in descriptors' uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +13,9 @@ pub(crate) struct Shares {
     pub(crate) open_logs: u64,
     /// Jobs that live, of one each.
     pub(crate) running: u64,
+    /// Jobs whose end is being put on record at a time, of a few each for a moment. They are of the
+    /// broker's own, of which others need some as well.
+    pub(crate) settling: u64,
 }
 
 /// Descriptors of one job's open logs: stdout, stderr and the index.
@@ -21,6 +25,11 @@ pub(crate) const LOG_FILES: u64 = 3;
 const OWN: u64 = 48;
 
 impl Shares {
+    /// Of this process. Where the kernel does not tell its limit, the usual soft one is assumed.
+    pub(crate) fn of_this_process() -> Shares {
+        Shares::of(getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft))
+    }
+
     /// Of a process that may have `limit` descriptors.
     pub(crate) fn of(limit: u64) -> Shares {
         let rest = limit.saturating_sub(OWN).max(8);
@@ -28,6 +37,7 @@ impl Shares {
             connections: rest / 8,
             open_logs: (rest / 4 / LOG_FILES).max(1),
             running: rest / 8 * 5,
+            settling: (limit / 16).clamp(2, 64),
         }
     }
 }
@@ -39,7 +49,7 @@ mod tests {
     #[test]
     fn the_shares_leave_something_for_the_broker_itself() {
         for limit in [64, 256, 1024, 20_000, 524_288] {
-            let Shares { connections, open_logs, running } = Shares::of(limit);
+            let Shares { connections, open_logs, running, .. } = Shares::of(limit);
             assert!(connections + LOG_FILES * open_logs + running + OWN <= limit, "{limit}");
         }
     }

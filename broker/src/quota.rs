@@ -119,14 +119,6 @@ impl<K: Eq + Hash> Drop for Permit<K> {
     }
 }
 
-impl Exceeded {
-    /// Which of the two bounds it is.
-    #[allow(dead_code)] // until somebody tells them apart
-    pub(crate) fn bound(self) -> Bound {
-        self.bound
-    }
-}
-
 impl fmt::Display for Exceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whose = match self.bound {
@@ -148,10 +140,10 @@ mod tests {
         let quota = Quota::new("calls", 2, 3);
         let held = [quota.take(&"a", 1).unwrap(), quota.take(&"a", 1).unwrap()];
         let refused = quota.take(&"a", 1).unwrap_err();
-        assert_eq!(refused.bound(), Bound::Key);
+        assert_eq!(refused.bound, Bound::Key);
         assert_eq!(refused.to_string(), "you have reached the limit of 2 calls");
         let other = quota.take(&"b", 1).unwrap();
-        assert_eq!(quota.take(&"c", 1).unwrap_err().bound(), Bound::InAll);
+        assert_eq!(quota.take(&"c", 1).unwrap_err().bound, Bound::InAll);
         drop((held, other));
         assert!(quota.take(&"a", 2).is_ok());
     }
@@ -171,7 +163,7 @@ mod tests {
         let quota = Quota::new("bytes", 10, 15);
         let mut held = quota.take(&"a", 0).unwrap();
         held.resize(10).unwrap();
-        assert_eq!(held.resize(11).unwrap_err().bound(), Bound::Key);
+        assert_eq!(held.resize(11).unwrap_err().bound, Bound::Key);
         let other = quota.take(&"b", 5).unwrap();
         held.resize(2).unwrap();
         assert!(quota.take(&"b", 5).is_ok());

@@ -54,7 +54,7 @@ impl Site {
         let text = format!(
             "[tls]\ncert = \"{dir}/pki/server.crt\"\nkey = \"{dir}/pki/server.key\"\n\
              client_ca = \"{dir}/pki/ca.crt\"\n[jobs]\nshim = \"{shim}\"\nshim_user = \"64998\"\n\
-             {more}\n"
+             state_dir = \"{dir}/state\"\nrun_dir = \"{dir}/run\"\n{more}\n"
         );
         let file = self.dir.path().join("config.toml");
         fs::write(&file, text).unwrap();

@@ -3,8 +3,6 @@
 
 use std::fs;
 
-use nix::sys::resource::{Resource, getrlimit};
-
 use crate::descriptors::Shares;
 
 /// A job that does nothing: its shim (40 KiB of its own; stacks, page tables, descriptors and a process
@@ -14,8 +12,7 @@ const COST: u64 = 320 << 10;
 
 /// Most jobs that run at a time.
 pub(super) fn max_running(configured: Option<u64>) -> u64 {
-    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
-    let allowed = allowed(limit, memory());
+    let allowed = allowed(Shares::of_this_process(), memory());
     match configured {
         Some(most) if most > allowed => {
             tracing::warn!(
@@ -31,9 +28,9 @@ pub(super) fn max_running(configured: Option<u64>) -> u64 {
 }
 
 /// Half of the memory is for the jobs' programs. One job may always run.
-fn allowed(descriptors: u64, memory: Option<u64>) -> u64 {
+fn allowed(descriptors: Shares, memory: Option<u64>) -> u64 {
     let by_memory = memory.map_or(u64::MAX, |bytes| bytes / 2 / COST);
-    Shares::of(descriptors).running.min(by_memory).max(1)
+    descriptors.running.min(by_memory).max(1)
 }
 
 /// Bytes of this host, proc_meminfo(5). Where nobody says, descriptors alone are counted.
@@ -49,10 +46,10 @@ mod tests {
 
     #[test]
     fn as_many_jobs_run_as_there_are_descriptors_and_memory_for() {
-        assert_eq!(allowed(64, Some(24 << 30)), 10);
-        assert!(allowed(20_000, Some(24 << 30)) >= 10_000);
-        assert_eq!(allowed(524_288, Some(1 << 30)), 1638, "half of 1 GiB");
-        assert_eq!(allowed(1, Some(1)), 1);
+        assert_eq!(allowed(Shares::of(64), Some(24 << 30)), 10);
+        assert!(allowed(Shares::of(20_000), Some(24 << 30)) >= 10_000);
+        assert_eq!(allowed(Shares::of(524_288), Some(1 << 30)), 1638, "half of 1 GiB");
+        assert_eq!(allowed(Shares::of(1), Some(1)), 1);
         assert!(memory().is_some_and(|bytes| bytes > 1 << 20));
     }
 }

@@ -9,6 +9,7 @@ use super::files::Files;
 use super::reach::Reach;
 use super::table::Table;
 use super::threads::Threads;
+use crate::descriptors::Shares;
 use crate::host;
 use crate::launch::Launcher;
 use crate::launch::accounts::Pool;
@@ -60,7 +61,7 @@ impl Ground {
             known: watch::Sender::new(None),
             ended: Notify::new(),
             counted: watch::Sender::new(()),
-            threads: Threads::new(),
+            threads: Threads::new(Shares::of_this_process()),
             reach: Arc::new(Reach::new()),
             files: Arc::default(),
             index: Mutex::default(),

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{Resource, getrlimit};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, TryAcquireError};
 use tokio::time::{sleep, timeout};
 
@@ -79,8 +78,7 @@ struct Silent {
 impl Reach {
     /// As this process's limit of descriptors allows.
     pub(super) fn new() -> Reach {
-        let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
-        Reach::of(Shares::of(limit).running)
+        Reach::of(Shares::of_this_process().running)
     }
 
     fn of(share: u64) -> Reach {

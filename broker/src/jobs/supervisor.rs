@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use job_shim::wire::InputAck;
-use nix::sys::resource::{Resource, getrlimit};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -85,14 +84,13 @@ impl Supervisor {
             accounts::resolve("nobody", ground.launcher.shim_uid()).map_err(SetupError::from)?;
         adopt::adopt_live(&ground).map_err(SupervisorError::Adopt)?;
         adopt_rest(&ground);
-        let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
         let core = Core {
             ground,
             config,
             limits: watch::Sender::new(Arc::new(limits)),
             retention: watch::Sender::new(Arc::new(retention)),
             live_output: LiveOutput::default(),
-            readers: Readers::new(Shares::of(descriptors)),
+            readers: Readers::new(Shares::of_this_process()),
             nobody,
             max_running,
             calls: Calls::new(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+use crate::descriptors::Shares;
 use crate::identity::Identity;
 use crate::turns::Turns;
 
@@ -48,7 +49,7 @@ pub(super) struct Threads {
 }
 
 impl Threads {
-    pub(super) fn new() -> Threads {
+    pub(super) fn new(shares: Shares) -> Threads {
         let turns = |(at_once, each)| Turns::new(at_once, each);
         Threads {
             launches: turns(LAUNCHES),
@@ -56,7 +57,7 @@ impl Threads {
             reads: turns(READS),
             changes: turns(CHANGES),
             stops: turns(STOPS),
-            settling: Semaphore::new(SETTLING),
+            settling: Semaphore::new(SETTLING.min(shares.settling as usize)),
             killing: Semaphore::new(KILLING),
         }
     }

@@ -19,7 +19,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::thread;
 
-use nix::sys::resource::{Resource, getrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -59,8 +58,7 @@ pub(crate) async fn serve(
     policy: watch::Receiver<Policy>,
     closing: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let places = Places::of(Shares::of(limit).connections);
+    let places = Places::of(Shares::of_this_process().connections);
     let server = Arc::new(Server::new(tls, routes, Members::new(places, policy)));
     let count = thread::available_parallelism().map_or(1, usize::from).min(8);
     let mut workers = Vec::new();

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use h2::client::Builder;
 use job_api::v1::job::State;
-use job_api::v1::{GetJobRequest, JobSpec, ListJobsRequest, StartJobRequest, StreamOutputRequest};
+use job_api::v1::{
+    GetJobRequest, JobSpec, ListJobsRequest, StartJobRequest, StreamOutputRequest, WhoAmIRequest,
+};
 use job_tests::api;
 use job_tests::attack::{Args, Peer, raw};
 use serde_json::{Value, json};
@@ -54,6 +56,9 @@ async fn at_once(peer: &Peer, calls: usize, requests: &[(&'static str, Bytes)]) 
     let mut settings = Builder::new();
     settings.max_header_list_size(64 << 20).initial_window_size(16 << 20);
     let send = peer.http2(&settings).await.expect("a connection");
+    // How many streams a connection may have is known after the first answer: RFC 9113, 5.1.2.
+    let who = raw::envelope(&WhoAmIRequest {});
+    raw::call(&send, "WhoAmI", who).await.expect("an answer");
     let call = |n: usize| {
         let (method, envelope) = requests[n % requests.len()].clone();
         let send = send.clone();
