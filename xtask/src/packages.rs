@@ -1,10 +1,12 @@
 //! Debian packages that a command needs, installed when they are missing.
 
+use std::fs::{self, File};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use nix::fcntl::{Flock, FlockArg};
 
-use crate::{process, root};
+use crate::{process, root, workspace};
 
 /// Makes sure that programs are there: each a pair of (program, or the absolute path of a file) and
 /// the Debian package that has it. `why` completes "... is needed".
@@ -12,8 +14,11 @@ use crate::{process, root};
 /// # Errors
 /// There is no apt-get, no sudo for a user who is not root, or apt-get failed.
 pub(crate) fn ensure(needed: &[(&str, &str)], why: &str) -> Result<()> {
-    let missing: Vec<_> =
-        needed.iter().filter(|(program, _)| process::find(program).is_none()).collect();
+    if missing(needed).is_empty() {
+        return Ok(());
+    }
+    let _turn = turn()?;
+    let missing = missing(needed); // somebody may have installed them meanwhile
     if missing.is_empty() {
         return Ok(());
     }
@@ -35,6 +40,19 @@ pub(crate) fn ensure(needed: &[(&str, &str)], why: &str) -> Result<()> {
     }
 }
 
+fn missing<'a>(needed: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    needed.iter().copied().filter(|(program, _)| process::find(program).is_none()).collect()
+}
+
+/// One at a time: apt-get fails beside another one, and `test` starts several machines at once.
+fn turn() -> Result<Flock<File>> {
+    let directory = workspace::target_dir()?;
+    fs::create_dir_all(&directory)?;
+    let file = File::create(directory.join("apt.lock")).context("cannot wait for apt-get")?;
+    Flock::lock(file, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| anyhow!("cannot wait for apt-get: {errno}"))
+}
+
 fn install(packages: &[&str]) -> Result<()> {
     // A package list may be absent (containers) or so old that its files are gone from the mirror.
     process::check(apt_get()?.arg("update")).context("cannot read the package lists")?;
@@ -46,6 +64,7 @@ fn apt_get() -> Result<Command> {
     // Through env(1), because sudo drops the variables of its caller.
     let mut command = root::command("env", "to install packages")?;
     command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q"]);
+    command.args(["-o", "DPkg::Lock::Timeout=300"]); // whoever else installs something now
     // Our stdout belongs to the command that is run in the end.
     command.stdout(std::io::stderr());
     Ok(command)
