@@ -214,7 +214,7 @@ async fn the_broker_has_what_its_unit_says_and_its_jobs_inherit_none_of_it() {
     assert_eq!(all.unwrap().trim(), "max", "the scope has no limit of its own");
 }
 
-/// In the way that the unit and the README give, with a broker and a job that run.
+/// In the way that the unit and docs/OPERATING.md give, with a broker and a job that run.
 #[tokio::test]
 #[ignore = "changes the machine"]
 async fn a_socket_of_systemds_takes_connections_while_no_broker_runs() {
@@ -222,7 +222,7 @@ async fn a_socket_of_systemds_takes_connections_while_no_broker_runs() {
     let jobs = host.start_oracles(1).await;
     let unit = fs::read_to_string("/usr/lib/systemd/system/job-broker.socket").unwrap();
     let way = unit.lines().find_map(|line| line.strip_prefix("#   ")).unwrap();
-    assert!(include_str!("../../README.md").contains(way), "{way}");
+    assert!(include_str!("../../docs/OPERATING.md").contains(way), "{way}");
     sh(way);
     assert_eq!(sh("systemctl is-enabled job-broker.socket"), "enabled");
     host.assert_running(&jobs).await;
