@@ -6,14 +6,8 @@
 
 use std::io::Write;
 
-use job_broker::authorize::Policy;
 use job_broker::config::{Jobs, Retention};
-use job_broker::identity::Identity;
-use job_broker::jobs::output::Range;
-use job_broker::jobs::spec::Wish;
-use job_broker::jobs::{Kind, Request};
-use job_broker::limits::LimitTables;
-use job_broker::{JobId, Supervisor};
+use job_broker::{Identity, JobId, Kind, LimitTables, Policy, Range, Request, Supervisor, Wish};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -3,29 +3,40 @@
 //! [`Supervisor`] is all of it without the network: it starts, stops, waits for, lists and follows
 //! jobs; `examples/run.rs` shows it. [`run`] is the service around it: configuration, mutual TLS,
 //! gRPC, signals.
-//!
-//! The rooms, each using only those after it: `serve` and `grpc` (the network), [`authorize`],
-//! [`jobs`], [`launch`], [`store`]; and [`limits`], which all of them speak of.
 
-pub mod authorize;
+mod auth;
+mod cgroup;
 pub mod config;
-mod descriptors;
 mod grpc;
 mod host;
-mod id;
-pub mod identity;
-pub mod jobs;
+mod jobs;
 mod journal;
-pub mod launch;
-pub mod limits;
+mod launch;
+mod model;
 mod quota;
 mod serve;
 mod service;
-pub mod store;
+mod store;
 mod sys;
 mod systemd;
-mod turns;
 
-pub use id::JobId;
-pub use jobs::Supervisor;
+pub use auth::{Authorized, Caller, Policy, Role};
+pub use jobs::job::Job;
+pub use jobs::output::{OutputReader, Range};
+pub use jobs::shared::calls::{Call, Kind};
+pub use jobs::supervisor::{Supervisor, Until};
+pub use model::id::JobId;
+pub use model::identity::Identity;
+pub use model::limits::LimitTables;
+pub use model::request::Request;
+pub use model::spec::Wish;
 pub use service::{command, run};
+
+/// The pure decisions and the records that they are made of, for the model checker in `tests/`.
+pub mod decisions {
+    pub use crate::cgroup::usage::Usage;
+    pub use crate::jobs::decide::{self, Facts, Stopper, Verdict};
+    pub use crate::model::request::older_digest;
+    pub use crate::model::state::{Contact, Event, Failure, Snapshot, State, Totals};
+    pub use crate::store::records;
+}

@@ -7,8 +7,8 @@ use std::fs;
 use std::time::Duration;
 
 use job_api::v1::JobSpec;
-use job_broker::jobs::request::older_digest;
-use job_broker::store::records::{self, SpecRecord};
+use job_broker::decisions::older_digest;
+use job_broker::decisions::records::{self, SpecRecord};
 use job_tests::refusal::violation;
 use job_tests::{Env, api, until};
 use tonic::Code;

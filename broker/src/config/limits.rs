@@ -6,7 +6,7 @@ use std::time::Duration;
 use job_api::units::{Cpus, parse_cpus, parse_duration, parse_rate, parse_size};
 use serde::{Deserialize, Deserializer, de};
 
-use crate::limits::{DiskName, IoRule, Knob, LimitTables, Limits as Asked, Rlimit};
+use crate::model::limits::{DiskName, IoRule, Knob, LimitTables, Limits as Asked, Rlimit};
 
 /// `[limits]`.
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-pub use limits::{Limits, Table, Ulimit};
-pub use retention::{Floor, Retention};
+pub use crate::config::limits::{Limits, Table, Ulimit};
+pub use crate::config::retention::{Floor, Retention};
 
 /// `/etc/job-broker/config.toml`.
 #[derive(Debug, Clone, Deserialize)]
@@ -36,7 +36,7 @@ pub struct Config {
     pub retention: Retention,
 }
 
-/// The part of the configuration that a [`crate::Supervisor`] needs: all but the network.
+/// The part of the configuration that a [`crate::jobs::supervisor::Supervisor`] needs: all but the network.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Jobs {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use job_api::units::parse_size;
 use serde::{Deserialize, Deserializer};
 
-use super::limits::{duration, size, written};
+use crate::config::limits::{duration, size, written};
 
 /// `[retention]`. Without keys, everything is kept until somebody removes it.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]

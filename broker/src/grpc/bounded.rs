@@ -137,7 +137,7 @@ pub(super) mod tests {
     use super::*;
 
     /// Bytes of a status on the wire, with the 32 that HTTP/2 counts for each header (RFC 9113, 6.5.2).
-    pub(in crate::grpc) fn wire(status: &Status) -> usize {
+    pub(crate) fn wire(status: &Status) -> usize {
         let headers = status.clone().into_http::<()>().into_parts().0.headers;
         headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
     }

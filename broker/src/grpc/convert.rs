@@ -8,17 +8,21 @@ use prost::Message as _;
 use prost_types::Timestamp;
 use tonic::Status;
 
-use super::limits::{self, Beside};
-use super::refuse;
-use super::time::{duration, nanoseconds, timestamp};
-use crate::host::{self, BootId};
+use crate::cgroup::hierarchy::CONTROLLERS;
+use crate::grpc::limits;
+use crate::grpc::limits::Beside;
+use crate::grpc::status;
+use crate::grpc::time::{duration, nanoseconds, timestamp};
+use crate::host;
+use crate::host::BootId;
 use crate::jobs::job::Job;
 use crate::jobs::output::Range;
-use crate::jobs::spec::{JobSpec, MAX_LABELS, OutputPolicy, Wish};
-use crate::jobs::state::{Contact, Snapshot, State};
-use crate::jobs::{Filter, Request, States, Supervisor, Until};
-use crate::launch::tree::CONTROLLERS;
-use crate::limits::{Knob, Limits};
+use crate::jobs::registry::filter::{Filter, States};
+use crate::jobs::supervisor::{Supervisor, Until};
+use crate::model::limits::{Knob, Limits};
+use crate::model::request::Request;
+use crate::model::spec::{JobSpec, MAX_LABELS, OutputPolicy, Wish};
+use crate::model::state::{Contact, Snapshot, State};
 
 /// Bytes of a request id.
 const MAX_REQUEST_ID: usize = 128;
@@ -38,7 +42,7 @@ fn check_length(field: &str, text: &str, most: usize) -> Result<(), Status> {
         return Ok(());
     }
     let fault = format!("has {} bytes; at most {most} are allowed", text.len());
-    Err(refuse::field(field, fault))
+    Err(status::field(field, fault))
 }
 
 fn check_labels(field: &str, count: usize) -> Result<(), Status> {
@@ -46,13 +50,13 @@ fn check_labels(field: &str, count: usize) -> Result<(), Status> {
     if count <= most {
         return Ok(());
     }
-    Err(refuse::field(field, format!("are {count}; at most {most} are allowed")))
+    Err(status::field(field, format!("are {count}; at most {most} are allowed")))
 }
 
 /// One of the values that this broker knows: what a newer client means by another one cannot be guessed.
 fn known<E: TryFrom<i32>>(field: &str, number: i32) -> Result<E, Status> {
     let fault = || format!("is {number}, which this broker does not know");
-    E::try_from(number).map_err(|_| refuse::field(field, fault()))
+    E::try_from(number).map_err(|_| status::field(field, fault()))
 }
 
 pub(super) fn wish(spec: v1::JobSpec) -> Result<Wish, Status> {
@@ -104,7 +108,7 @@ pub(super) fn filter(request: v1::ListJobsRequest) -> Result<Filter, Status> {
 fn states(numbers: &[i32]) -> Result<States, Status> {
     if numbers.len() > MAX_STATES {
         let fault = format!("has {} entries; at most {MAX_STATES} are allowed", numbers.len());
-        return Err(refuse::field("states", fault));
+        return Err(status::field("states", fault));
     }
     numbers.iter().map(|number| state_from(*number)).collect()
 }
@@ -118,7 +122,7 @@ fn state_from(number: i32) -> Result<State, Status> {
         v1::job::State::Finished => State::Finished,
         v1::job::State::Lost => State::Lost,
         v1::job::State::Unspecified => {
-            return Err(refuse::field("states", "holds a state that there is not".into()));
+            return Err(status::field("states", "holds a state that there is not".into()));
         }
     })
 }
@@ -339,7 +343,8 @@ pub(super) fn server_info(
 }
 
 pub(super) fn quarantined(supervisor: &Supervisor) -> Vec<v1::Quarantined> {
-    let show = |q: crate::jobs::Quarantined| v1::Quarantined { id: q.id, reason: q.reason };
+    let show =
+        |q: crate::jobs::supervisor::Quarantined| v1::Quarantined { id: q.id, reason: q.reason };
     supervisor.quarantined().into_iter().map(show).collect()
 }
 

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 
-use super::bounded::status;
-use super::{MAX_REQUEST, refuse};
-use crate::identity::IdentityError;
+use crate::grpc::bounded::status;
+use crate::grpc::{MAX_REQUEST, status};
+use crate::model::identity::IdentityError;
 
 /// A certificate that names nobody.
 pub(crate) fn nobody(error: &IdentityError) -> Status {
-    refuse::nobody(Some(error))
+    status::nobody(Some(error))
 }
 
 /// A bound of its own, or of all.

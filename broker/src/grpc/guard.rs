@@ -9,7 +9,7 @@ use hyper::header::{HeaderMap, HeaderValue};
 use tonic::Status;
 use tonic::body::Body;
 
-use super::bounded::WIRE;
+use crate::grpc::bounded::WIRE;
 
 const MESSAGE: &str = "grpc-message";
 const DETAILS: &str = "grpc-status-details-bin";

@@ -3,14 +3,15 @@
 use job_api::v1;
 use tonic::Status;
 
-use super::refuse;
-use super::time::{duration, timestamp};
-use crate::jobs::Figures;
+use crate::cgroup::hierarchy::{CONTROLLERS, Tree};
+use crate::cgroup::usage;
+use crate::cgroup::usage::Usage;
+use crate::grpc::status;
+use crate::grpc::time::{duration, timestamp};
+use crate::jobs::commands::update::Change;
 use crate::jobs::job::Job;
-use crate::jobs::update::Change;
-use crate::launch::tree::{CONTROLLERS, Tree};
-use crate::launch::usage::{self, Usage};
-use crate::limits::{DiskName, IoRule, Knob, Limits, MAX, MAX_IO_RULES, Rlimit, Row};
+use crate::jobs::stats::Figures;
+use crate::model::limits::{DiskName, IoRule, Knob, Limits, MAX, MAX_IO_RULES, Rlimit, Row};
 use crate::store::records::ChangeRecord;
 
 /// The times and the output are beside the message `Limits` in the contract, and among them here.
@@ -41,7 +42,7 @@ pub(super) fn limits(
     let cpu_time = duration(&format!("{path}cpu_time_limit"), beside.cpu_time)?;
     all.set(Knob::CpuTime, cpu_time.map(|time| whole(time.as_micros())));
     all.set(Knob::Output, Some(beside.output).filter(|bytes| *bytes != 0));
-    let field = |name: &str, fault| refuse::field(&format!("{path}limits.{name}"), fault);
+    let field = |name: &str, fault| status::field(&format!("{path}limits.{name}"), fault);
     // Before they are looked at: a change puts each in its place among the others.
     let count = message.io_max.len();
     if count > MAX_IO_RULES {
@@ -134,7 +135,7 @@ pub(super) fn change(request: v1::UpdateJobRequest) -> Result<Change, Status> {
         force: request.force,
     };
     if change.limits == Limits::default() && change.extension.is_none() {
-        return Err(refuse::field("limits", "nothing is to be changed".into()));
+        return Err(status::field("limits", "nothing is to be changed".into()));
     }
     Ok(change)
 }

@@ -6,25 +6,28 @@ mod convert;
 pub(crate) mod door;
 mod guard;
 mod limits;
-mod refuse;
+mod status;
 mod streams;
 mod time;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-pub(crate) use guard::guard;
+pub(crate) use crate::grpc::guard::guard;
 use job_api::v1;
 use job_api::v1::job_service_server::{JobService, JobServiceServer};
 use prost::Message as _;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::authorize::{Authorized, Caller, Policy, Role};
+use crate::auth::{Authorized, Caller, Policy, Role};
 use crate::host;
-use crate::identity::{IdentityError, Peer};
 use crate::jobs::job::Job;
-use crate::jobs::{Call, Kind, Listed, Page, Supervisor};
+use crate::jobs::query::Listed;
+use crate::jobs::registry::filter::Page;
+use crate::jobs::shared::calls::{Call, Kind};
+use crate::jobs::supervisor::Supervisor;
+use crate::model::identity::{IdentityError, Peer};
 
 /// What a connection's TLS handshake found out, put into each of its requests.
 pub(crate) type PeerResult = Arc<Result<Peer, IdentityError>>;
@@ -68,8 +71,8 @@ impl Grpc {
     fn peer<T>(&self, request: &Request<T>) -> Result<Peer, Status> {
         match request.extensions().get::<PeerResult>().map(Arc::as_ref) {
             Some(Ok(peer)) => Ok(peer.clone()),
-            Some(Err(error)) => Err(refuse::nobody(Some(error))),
-            None => Err(refuse::nobody(None)),
+            Some(Err(error)) => Err(status::nobody(Some(error))),
+            None => Err(status::nobody(None)),
         }
     }
 
@@ -81,7 +84,7 @@ impl Grpc {
     /// Who calls, and a place for the call.
     fn admit<T>(&self, request: &Request<T>, kind: Kind) -> Result<(Caller, Call), Status> {
         let caller = self.caller(request)?;
-        let call = self.supervisor.admit(&caller, kind).map_err(refuse::busy)?;
+        let call = self.supervisor.admit(&caller, kind).map_err(status::busy)?;
         Ok((caller, call))
     }
 
@@ -92,14 +95,14 @@ impl Grpc {
         id: &str,
     ) -> Result<(Authorized<Arc<Job>>, Call), Status> {
         let job = self.job(&caller, id).await?;
-        let call = self.supervisor.admit_change(call, &job).map_err(refuse::busy)?;
+        let call = self.supervisor.admit_change(call, &job).map_err(status::busy)?;
         Ok((job, call))
     }
 
     async fn job(&self, caller: &Caller, id: &str) -> Result<Authorized<Arc<Job>>, Status> {
-        let parsed = id.parse().map_err(|fault| refuse::field("id", fault))?;
-        let found = self.supervisor.find(caller, parsed).await.map_err(refuse::find)?;
-        found.ok_or_else(|| refuse::no_such_job(parsed))
+        let parsed = id.parse().map_err(|fault| status::field("id", fault))?;
+        let found = self.supervisor.find(caller, parsed).await.map_err(status::find)?;
+        found.ok_or_else(|| status::no_such_job(parsed))
     }
 
     fn show(&self, job: &Authorized<Arc<Job>>) -> Option<v1::Job> {
@@ -129,16 +132,16 @@ impl JobService for Grpc {
         let spec = spec.unwrap_or_default();
         let request = convert::request(request_id, &spec)?;
         // Before any check: what a repetition asks for may be refused by now, and was done.
-        let repeated = self.supervisor.repeated(&caller, &request).await.map_err(refuse::start)?;
+        let repeated = self.supervisor.repeated(&caller, &request).await.map_err(status::start)?;
         let job = match repeated {
             Some(job) => job,
             None => {
                 let wish = convert::wish(spec)?;
-                let spec = self.supervisor.check(wish).map_err(refuse::wish)?;
+                let spec = self.supervisor.check(wish).map_err(status::wish)?;
                 let started = self.supervisor.start(caller.start(spec), &request, call);
                 // A client that does not hang up at its deadline has left the queue all the same.
                 let started = tokio::time::timeout(within, started).await;
-                started.map_err(|_| refuse::late())?.map_err(refuse::start)?
+                started.map_err(|_| status::late())?.map_err(status::start)?
             }
         };
         Ok(Response::new(v1::StartJobResponse { job: Some(convert::job(&job)) }))
@@ -166,13 +169,13 @@ impl JobService for Grpc {
         let request = request.into_inner();
         let after = match request.page_token.as_str() {
             "" => None,
-            token => Some(token.parse().map_err(|fault| refuse::field("page_token", fault))?),
+            token => Some(token.parse().map_err(|fault| status::field("page_token", fault))?),
         };
         let size = match request.page_size as usize {
             0 => PAGE.1,
             size if size > PAGE.0 => {
                 let fault = format!("is {size}; at most {} are allowed", PAGE.0);
-                return Err(refuse::field("page_size", fault));
+                return Err(status::field("page_size", fault));
             }
             size => size,
         };
@@ -187,7 +190,7 @@ impl JobService for Grpc {
             (message, length)
         };
         let listed = self.supervisor.list(&caller, &filter, page, show).await;
-        let Listed { jobs, next } = listed.map_err(refuse::find)?;
+        let Listed { jobs, next } = listed.map_err(status::find)?;
         let (jobs, mut messages): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
         if with_usage {
             let usages = self.supervisor.usages(&caller, &jobs).await;
@@ -213,7 +216,7 @@ impl JobService for Grpc {
         let mut closing = self.closing.clone();
         let done = tokio::select! {
             done = self.supervisor.wait(&job, until, within) => done,
-            _ = closing.wait_for(|closing| *closing) => return Err(refuse::closing()),
+            _ = closing.wait_for(|closing| *closing) => return Err(status::closing()),
         };
         Ok(Response::new(v1::WaitJobResponse { job: self.show_all(&job).await, done }))
     }
@@ -228,9 +231,9 @@ impl JobService for Grpc {
         let grace = time::duration("grace", request.grace)?;
         if grace.is_some_and(|grace| grace > GRACE) {
             let fault = format!("is more than {} seconds", GRACE.as_secs());
-            return Err(refuse::field("grace", fault));
+            return Err(status::field("grace", fault));
         }
-        self.supervisor.stop(&job, grace).await.map_err(refuse::stop)?;
+        self.supervisor.stop(&job, grace).await.map_err(status::stop)?;
         Ok(Response::new(v1::StopJobResponse { job: self.show(&job) }))
     }
 
@@ -243,9 +246,9 @@ impl JobService for Grpc {
         let (job, _call) = self.job_to_change(admitted, &request.id).await?;
         if !(1..=64).contains(&request.signal) {
             let fault = format!("is {}; signals are 1 to 64", request.signal);
-            return Err(refuse::field("signal", fault));
+            return Err(status::field("signal", fault));
         }
-        self.supervisor.signal(&job, request.signal).await.map_err(refuse::signal)?;
+        self.supervisor.signal(&job, request.signal).await.map_err(status::signal)?;
         Ok(Response::new(v1::SignalJobResponse { job: self.show(&job) }))
     }
 
@@ -259,7 +262,7 @@ impl JobService for Grpc {
         let request = request.into_inner();
         let job = self.job(&caller, &request.id).await?;
         let range = convert::range(&request)?;
-        let reader = self.supervisor.output(&job, range).await.map_err(refuse::output)?;
+        let reader = self.supervisor.output(&job, range).await.map_err(status::output)?;
         let job = Arc::clone(job.subject());
         Ok(Response::new(streams::output(job, reader, self.closing.clone())))
     }
@@ -272,10 +275,10 @@ impl JobService for Grpc {
     ) -> Result<Response<Self::WriteInputStream>, Status> {
         let (caller, call) = self.admit(&request, Kind::Waits)?;
         let mut pieces = request.into_inner();
-        let first = pieces.message().await.map_err(|e| refuse::broken_stream(&e))?;
-        let first = first.ok_or_else(|| refuse::field("id", "no message came".into()))?;
+        let first = pieces.message().await.map_err(|e| status::broken_stream(&e))?;
+        let first = first.ok_or_else(|| status::field("id", "no message came".into()))?;
         let job = self.job(&caller, &first.id).await?;
-        let call = self.supervisor.admit_writer(call, &job).map_err(refuse::busy)?;
+        let call = self.supervisor.admit_writer(call, &job).map_err(status::busy)?;
         let supervisor = self.supervisor.clone();
         let closing = self.closing.clone();
         Ok(Response::new(streams::input(supervisor, (job, call), first, pieces, closing)))
@@ -289,7 +292,7 @@ impl JobService for Grpc {
         let request = request.into_inner();
         let (job, call) = self.job_to_change(admitted, &request.id).await?;
         let change = limits::change(request)?;
-        self.supervisor.update(&job, change, call).await.map_err(refuse::update)?;
+        self.supervisor.update(&job, change, call).await.map_err(status::update)?;
         Ok(Response::new(v1::UpdateJobResponse { job: self.show_all(&job).await }))
     }
 
@@ -299,7 +302,7 @@ impl JobService for Grpc {
     ) -> Result<Response<v1::PauseJobResponse>, Status> {
         let admitted = self.admit(&request, Kind::Short)?;
         let (job, call) = self.job_to_change(admitted, &request.get_ref().id).await?;
-        self.supervisor.pause(&job, call).await.map_err(refuse::pause)?;
+        self.supervisor.pause(&job, call).await.map_err(status::pause)?;
         Ok(Response::new(v1::PauseJobResponse { job: self.show(&job) }))
     }
 
@@ -309,7 +312,7 @@ impl JobService for Grpc {
     ) -> Result<Response<v1::ResumeJobResponse>, Status> {
         let admitted = self.admit(&request, Kind::Short)?;
         let (job, call) = self.job_to_change(admitted, &request.get_ref().id).await?;
-        self.supervisor.resume(&job, call).await.map_err(refuse::pause)?;
+        self.supervisor.resume(&job, call).await.map_err(status::pause)?;
         Ok(Response::new(v1::ResumeJobResponse { job: self.show(&job) }))
     }
 
@@ -319,7 +322,7 @@ impl JobService for Grpc {
     ) -> Result<Response<v1::DeleteJobResponse>, Status> {
         let admitted = self.admit(&request, Kind::Short)?;
         let (job, _call) = self.job_to_change(admitted, &request.get_ref().id).await?;
-        self.supervisor.delete(&job).await.map_err(refuse::delete)?;
+        self.supervisor.delete(&job).await.map_err(status::delete)?;
         Ok(Response::new(v1::DeleteJobResponse {}))
     }
 
@@ -328,7 +331,7 @@ impl JobService for Grpc {
         request: Request<v1::GetServerInfoRequest>,
     ) -> Result<Response<v1::GetServerInfoResponse>, Status> {
         let (caller, _call) = self.admit(&request, Kind::Short)?;
-        let boot_id = host::boot_id().map_err(|e| refuse::host(&e))?;
+        let boot_id = host::boot_id().map_err(|e| status::host(&e))?;
         let started_at = self.started_at.into();
         let mut info = convert::server_info(&self.supervisor, boot_id, started_at);
         if caller.role() == Role::Admin {

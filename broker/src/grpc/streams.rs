@@ -10,11 +10,12 @@ use job_shim::wire::InputAck;
 use tokio::sync::watch;
 use tonic::{Status, Streaming};
 
-use super::{convert, refuse, time};
-use crate::authorize::Authorized;
+use crate::auth::Authorized;
+use crate::grpc::{convert, status, time};
 use crate::jobs::job::Job;
 use crate::jobs::output::{OutputReader, Piece};
-use crate::jobs::{Call, Supervisor};
+use crate::jobs::shared::calls::Call;
+use crate::jobs::supervisor::Supervisor;
 
 /// Chunks, and the trailer at the end.
 pub(super) type Output =
@@ -40,8 +41,8 @@ pub(super) fn output(
         let mut following = following?;
         let next = tokio::select! {
             biased;
-            _ = following.closing.wait_for(|closing| *closing) => Err(refuse::closing()),
-            piece = following.reader.next() => piece.map_err(refuse::output),
+            _ = following.closing.wait_for(|closing| *closing) => Err(status::closing()),
+            piece = following.reader.next() => piece.map_err(status::output),
         };
         match next {
             Ok(Some(piece)) => Some((Ok(chunk(piece)), Some(following))),
@@ -88,7 +89,7 @@ pub(super) fn input(
         let mut writing = writing?;
         let mut closing = writing.closing.clone();
         let next = tokio::select! {
-            _ = closing.wait_for(|closing| *closing) => Err(refuse::closing()),
+            _ = closing.wait_for(|closing| *closing) => Err(status::closing()),
             next = writing.next() => next,
         };
         match next {
@@ -106,7 +107,7 @@ impl Writing {
     async fn next(&mut self) -> Result<Option<InputAck>, Status> {
         let message = match self.first.take() {
             Some(first) => first,
-            None => match self.pieces.message().await.map_err(|e| refuse::broken_stream(&e))? {
+            None => match self.pieces.message().await.map_err(|e| status::broken_stream(&e))? {
                 Some(message) => message,
                 None => return Ok(None),
             },
@@ -118,6 +119,6 @@ impl Writing {
             let (offset, end) = (message.offset, message.end);
             self.supervisor.write_input(&self.job, offset, &message.data, end).await
         };
-        ack.map(Some).map_err(refuse::input)
+        ack.map(Some).map_err(status::input)
     }
 }

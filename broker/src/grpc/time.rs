@@ -6,7 +6,7 @@ use prost_types::Timestamp;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
-use super::refuse;
+use crate::grpc::status;
 
 /// A duration from outside: not negative, and in the range that std has.
 pub(super) fn duration(
@@ -17,7 +17,7 @@ pub(super) fn duration(
         // Looked at before the conversion, which panics on the most negative ones.
         let is_negative = value.seconds < 0 || value.nanos < 0;
         let time = Some(value).filter(|_| !is_negative).and_then(|value| value.try_into().ok());
-        time.ok_or_else(|| refuse::field(field, "must not be negative".into()))
+        time.ok_or_else(|| status::field(field, "must not be negative".into()))
     };
     value.map(convert).transpose()
 }
@@ -54,7 +54,7 @@ pub(super) fn nanoseconds(
         seconds
             .zip(nanos)
             .and_then(|(s, n)| s.checked_add(n))
-            .ok_or_else(|| refuse::field(field, "must be between the years 1970 and 2554".into()))
+            .ok_or_else(|| status::field(field, "must be between the years 1970 and 2554".into()))
     };
     time.map(convert).transpose()
 }

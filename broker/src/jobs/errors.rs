@@ -2,15 +2,15 @@
 
 use std::io;
 
-use super::ground::NotKnown;
-use super::link::Unreachable;
-use super::retention::NoRoom;
-use super::state::Failure;
-use crate::id::JobId;
+use crate::cgroup::limits::{LimitError, Unenforceable};
+use crate::jobs::channel::Unreachable;
+use crate::jobs::history::retention::NoRoom;
+use crate::jobs::shared::NotKnown;
 use crate::launch::SetupError;
 use crate::launch::accounts::AccountError;
-use crate::launch::limits::{LimitError, Unenforceable};
-use crate::limits::Violations;
+use crate::model::id::JobId;
+use crate::model::limits::Violations;
+use crate::model::state::Failure;
 use crate::store::OpenError;
 use crate::store::records;
 
@@ -126,7 +126,7 @@ pub enum DeleteError {
      stop it again if the broker is restarted before the job has ended",
     name = records::STOP
 )]
-pub struct StopError(#[source] pub(super) io::Error);
+pub struct StopError(#[source] pub(crate) io::Error);
 
 /// A job that has ended takes no signal.
 #[derive(Debug, thiserror::Error)]

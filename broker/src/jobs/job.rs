@@ -7,15 +7,15 @@ use std::time::Duration;
 use job_shim::wire::{InputAck, Progress, ToShim, Watch};
 use tokio::sync::{Notify, watch};
 
-use super::asked::{News, StopAsked};
-use super::link::{Link, Unreachable};
-use super::process::ShimProcess;
-use super::state::{Contact, Event, Impossible, Now, Snapshot, State};
-use super::terms::Terms;
 use crate::host;
-use crate::id::JobId;
-use crate::identity::Identity;
+use crate::jobs::channel::{Link, Unreachable};
+use crate::jobs::process::ShimProcess;
+use crate::jobs::stop_request::{News, StopAsked};
 use crate::launch::accounts::Lease;
+use crate::launch::effective_limits::Terms;
+use crate::model::id::JobId;
+use crate::model::identity::Identity;
+use crate::model::state::{Contact, Event, Impossible, Now, Snapshot, State};
 use crate::store::records::SpecRecord;
 
 /// A job, shared by whoever looks at it.
@@ -41,16 +41,16 @@ pub struct Job {
     /// Whether its shim knows of that.
     stop_told: AtomicBool,
     /// What of it is on record; one record at a time.
-    pub(super) stop_on_record: tokio::sync::Mutex<Option<StopAsked>>,
+    pub(crate) stop_on_record: tokio::sync::Mutex<Option<StopAsked>>,
     watching: AtomicBool,
     /// One piece of input at a time.
-    pub(super) input_turn: tokio::sync::Mutex<()>,
+    pub(crate) input_turn: tokio::sync::Mutex<()>,
     /// One change at a time of limits, or between paused and running.
-    pub(super) change_turn: tokio::sync::Mutex<()>,
+    pub(crate) change_turn: tokio::sync::Mutex<()>,
     /// Whether somebody waits for its shim to take a change whose caller was answered.
-    pub(super) is_finishing: AtomicBool,
+    pub(crate) is_finishing: AtomicBool,
     /// One at a time kills what its shim did not.
-    pub(super) kill_turn: tokio::sync::Mutex<()>,
+    pub(crate) kill_turn: tokio::sync::Mutex<()>,
     lease: Mutex<Option<Lease>>,
 }
 
@@ -62,7 +62,7 @@ struct Begun {
 }
 
 impl Job {
-    pub(super) fn new(
+    pub(crate) fn new(
         mut record: SpecRecord,
         snapshot: Snapshot,
         lease: Option<Lease>,
@@ -102,7 +102,7 @@ impl Job {
         &self.record.owner
     }
 
-    /// What was asked at its start, of long arguments the beginning, see [`super::abridged`]; its limits may
+    /// What was asked at its start, of long arguments the beginning, see [`crate::model::abridged`]; its limits may
     /// have changed since, see [`Job::terms`].
     pub fn record(&self) -> &SpecRecord {
         &self.record
@@ -113,11 +113,11 @@ impl Job {
         self.terms.borrow().clone()
     }
 
-    pub(super) fn watch_terms(&self) -> watch::Receiver<Terms> {
+    pub(crate) fn watch_terms(&self) -> watch::Receiver<Terms> {
         self.terms.subscribe()
     }
 
-    pub(super) fn change_terms(&self, change: impl FnOnce(&mut Terms)) {
+    pub(crate) fn change_terms(&self, change: impl FnOnce(&mut Terms)) {
         self.terms.send_modify(change);
     }
 
@@ -127,7 +127,7 @@ impl Job {
     }
 
     /// Of that, what lists ask every job; nothing is copied for it.
-    pub(super) fn state_and_end(&self) -> (State, Option<u64>) {
+    pub(crate) fn state_and_end(&self) -> (State, Option<u64>) {
         let known = self.snapshot.borrow();
         (known.state, known.ended_ns)
     }
@@ -143,24 +143,24 @@ impl Job {
         *self.progress.borrow()
     }
 
-    pub(super) fn watch_progress(&self) -> watch::Receiver<Progress> {
+    pub(crate) fn watch_progress(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
     }
 
-    pub(super) fn watch_input(&self) -> watch::Receiver<InputAck> {
+    pub(crate) fn watch_input(&self) -> watch::Receiver<InputAck> {
         self.input.subscribe()
     }
 
-    pub(super) fn is_settled(&self) -> bool {
+    pub(crate) fn is_settled(&self) -> bool {
         *self.settled.borrow()
     }
 
-    pub(super) fn watch_settled(&self) -> watch::Receiver<bool> {
+    pub(crate) fn watch_settled(&self) -> watch::Receiver<bool> {
         self.settled.subscribe()
     }
 
     /// Takes an event in; one that cannot be is the shim's fault and goes to the journal.
-    pub(super) fn apply(&self, event: Event) {
+    pub(crate) fn apply(&self, event: Event) {
         if let Err(impossible) = self.try_apply(event) {
             tracing::error!(job = %self.id(), "{impossible}");
         }
@@ -170,7 +170,7 @@ impl Job {
     ///
     /// # Errors
     /// [`Impossible`]; nothing has changed.
-    pub(super) fn try_apply(&self, event: Event) -> Result<(), Impossible> {
+    pub(crate) fn try_apply(&self, event: Event) -> Result<(), Impossible> {
         let mut verdict = Ok(());
         self.snapshot.send_if_modified(|snapshot| {
             let before = snapshot.clone();
@@ -195,7 +195,7 @@ impl Job {
 
     /// For one that another broker has started: its shim was born at that time, and its program began a
     /// moment later.
-    pub(super) fn set_begun(&self, at: Duration) {
+    pub(crate) fn set_begun(&self, at: Duration) {
         self.begun.get_or_init(|| Begun { at, is_heard: false });
     }
 
@@ -205,19 +205,19 @@ impl Job {
         self.snapshot().wall_time(self.begun.get().map(|begun| begun.at), now)
     }
 
-    pub(super) fn set_contact(&self, contact: Contact) {
+    pub(crate) fn set_contact(&self, contact: Contact) {
         self.snapshot.send_if_modified(|snapshot| {
             std::mem::replace(&mut snapshot.contact, contact) != contact
         });
     }
 
-    pub(super) fn set_progress(&self, progress: Progress) {
+    pub(crate) fn set_progress(&self, progress: Progress) {
         self.watching.store(false, Ordering::Release);
         self.progress.send_replace(progress); // whoever asked is told even if nothing is new
     }
 
     /// What the files say, where they say more than the shim has.
-    pub(super) fn raise_progress(&self, seen: Progress) {
+    pub(crate) fn raise_progress(&self, seen: Progress) {
         self.progress.send_if_modified(|known| {
             let more = seen.entries > known.entries;
             if more {
@@ -229,12 +229,12 @@ impl Job {
     }
 
     /// A job that was over before this broker came.
-    pub(super) fn restore(&self, snapshot: Snapshot) {
+    pub(crate) fn restore(&self, snapshot: Snapshot) {
         self.snapshot.send_replace(snapshot);
     }
 
     /// See [`Snapshot::may_be_asked_again`].
-    pub(super) fn may_be_asked_again(&self) -> bool {
+    pub(crate) fn may_be_asked_again(&self) -> bool {
         self.snapshot().may_be_asked_again()
     }
 
@@ -242,7 +242,7 @@ impl Job {
     /// right after a restart need not ask again. That takes two seconds at most; that a job has ended
     /// without a broker is known once it is on record, for which nobody waits longer than this. Its shim
     /// is reached before those that nobody asks for.
-    pub(super) async fn contacted(&self) {
+    pub(crate) async fn contacted(&self) {
         let is_known =
             |known: &Snapshot| known.contact != Contact::Recovering || known.state.is_over();
         let mut snapshot = self.watch_snapshot();
@@ -253,35 +253,35 @@ impl Job {
     }
 
     /// Somebody needs its shim: where there is no connection, its turn comes before that of others.
-    pub(super) fn want(&self) {
+    pub(crate) fn want(&self) {
         self.wanted.notify_one();
     }
 
     /// Answers when somebody has needed its shim since the last answer.
-    pub(super) async fn is_wanted(&self) {
+    pub(crate) async fn is_wanted(&self) {
         self.wanted.notified().await;
     }
 
-    pub(super) fn is_reachable(&self) -> bool {
+    pub(crate) fn is_reachable(&self) -> bool {
         lock(&self.link).is_some()
     }
 
-    pub(super) fn set_input(&self, ack: InputAck) {
+    pub(crate) fn set_input(&self, ack: InputAck) {
         self.input.send_replace(ack);
     }
 
     /// For whoever sees to it that nothing runs as that uid any more.
-    pub(super) fn take_lease(&self) -> Option<Lease> {
+    pub(crate) fn take_lease(&self) -> Option<Lease> {
         lock(&self.lease).take()
     }
 
-    pub(super) fn set_settled(&self) {
+    pub(crate) fn set_settled(&self) {
         self.settled.send_replace(true);
     }
 
     /// Whether it is over, for whoever could not reach its shim: that may have left a moment ago, and the
     /// end is being put on record. Two seconds at most.
-    pub(super) async fn is_over_after_all(&self) -> bool {
+    pub(crate) async fn is_over_after_all(&self) -> bool {
         let mut snapshot = self.watch_snapshot();
         let known =
             snapshot.wait_for(|known| known.state.is_over() || known.contact == Contact::Silent);
@@ -291,7 +291,7 @@ impl Job {
 
     /// Asks the shim to tell when there is more output than is known. One question is open at a
     /// time, however many follow; the answer clears it.
-    pub(super) fn ask_for_progress(&self) {
+    pub(crate) fn ask_for_progress(&self) {
         if !self.watching.swap(true, Ordering::AcqRel) {
             let asked = self.tell(&ToShim::Watch(Watch { seen: self.progress() }));
             if asked.is_err() {
@@ -302,7 +302,7 @@ impl Job {
     }
 
     /// Has the shim tell its progress now, for what its files do not say: what was dropped.
-    pub(super) async fn ask_anew(&self) {
+    pub(crate) async fn ask_anew(&self) {
         let mut answer = self.watch_progress();
         answer.mark_unchanged();
         let nothing = Progress { entries: u64::MAX, ..Progress::default() };
@@ -312,12 +312,12 @@ impl Job {
     }
 
     /// Says something to the shim; never waits.
-    pub(super) fn tell(&self, message: &ToShim) -> Result<(), Unreachable> {
+    pub(crate) fn tell(&self, message: &ToShim) -> Result<(), Unreachable> {
         self.link()?.send(message)
     }
 
     /// The same, and it is with the shim when this answers, whoever dies then.
-    pub(super) fn hand_over(&self, message: &ToShim) -> Result<(), Unreachable> {
+    pub(crate) fn hand_over(&self, message: &ToShim) -> Result<(), Unreachable> {
         self.link()?.send_whole(message)
     }
 
@@ -327,25 +327,25 @@ impl Job {
     }
 
     /// Answers when somebody waits for its output whom the shim cannot tell of it.
-    pub(super) async fn is_followed(&self) {
+    pub(crate) async fn is_followed(&self) {
         while self.progress.receiver_count() == 0 {
             self.followed.notified().await;
         }
     }
 
-    pub(super) fn set_link(&self, link: Option<Arc<Link>>) {
+    pub(crate) fn set_link(&self, link: Option<Arc<Link>>) {
         *lock(&self.link) = link;
         self.watching.store(false, Ordering::Release);
         // Whoever waits for progress must ask again, now that there is somebody to ask.
         self.progress.send_modify(|_| ());
     }
 
-    pub(super) fn set_shim(&self, shim: Option<ShimProcess>) {
+    pub(crate) fn set_shim(&self, shim: Option<ShimProcess>) {
         *lock(&self.shim) = shim;
     }
 
     /// SIGKILL to the shim, for one that does not answer.
-    pub(super) fn kill_shim(&self) {
+    pub(crate) fn kill_shim(&self) {
         let shim = *lock(&self.shim);
         if let Some(Err(e)) = shim.map(ShimProcess::kill) {
             tracing::error!(job = %self.id(), "its shim cannot be killed: {e}");
@@ -353,7 +353,7 @@ impl Job {
     }
 
     /// Remembers the first who asked for a stop, and the shortest time that anybody gave.
-    pub(super) fn ask_stop(&self, asked: StopAsked) -> News {
+    pub(crate) fn ask_stop(&self, asked: StopAsked) -> News {
         let mut news = News::Nothing;
         self.stop.send_if_modified(|stop| {
             news = match stop {
@@ -374,24 +374,24 @@ impl Job {
         news
     }
 
-    pub(super) fn stop_asked(&self) -> Option<StopAsked> {
+    pub(crate) fn stop_asked(&self) -> Option<StopAsked> {
         self.stop.borrow().clone()
     }
 
-    pub(super) fn watch_stop(&self) -> watch::Receiver<Option<StopAsked>> {
+    pub(crate) fn watch_stop(&self) -> watch::Receiver<Option<StopAsked>> {
         self.stop.subscribe()
     }
 
     /// Tells its shim of the stop that was asked for, if there is one. One that cannot be reached now is
     /// told when it can.
-    pub(super) fn tell_stop(&self) -> bool {
+    pub(crate) fn tell_stop(&self) -> bool {
         let asked = self.stop_asked();
         let is_told = asked.is_some_and(|asked| self.tell(&asked.message()).is_ok());
         self.stop_told.store(is_told, Ordering::Release);
         is_told
     }
 
-    pub(super) fn is_stop_told(&self) -> bool {
+    pub(crate) fn is_stop_told(&self) -> bool {
         self.stop_told.load(Ordering::Acquire)
     }
 }

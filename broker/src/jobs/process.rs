@@ -18,12 +18,12 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Which process a shim is, as `spawn.json` has it. A pidfd is opened when it is needed and not kept:
 /// while there is a connection, that tells the shim's end, too, and an idle job has one descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ShimProcess {
-    pub(super) pid: u32,
+pub(crate) struct ShimProcess {
+    pub(crate) pid: u32,
     /// Clock ticks since boot.
-    pub(super) start_time: u64,
+    pub(crate) start_time: u64,
     /// What it proves itself with.
-    pub(super) nonce: [u8; 16],
+    pub(crate) nonce: [u8; 16],
 }
 
 impl From<&SpawnRecord> for ShimProcess {
@@ -39,7 +39,7 @@ impl ShimProcess {
     ///
     /// # Errors
     /// As pidfd_open(2) and open(2), where they say nothing about the process.
-    pub(super) fn open(self) -> io::Result<Option<OwnedFd>> {
+    pub(crate) fn open(self) -> io::Result<Option<OwnedFd>> {
         let Some(pidfd) = known(sys::pidfd_open(self.pid))? else { return Ok(None) };
         if known(host::start_time(self.pid))? != Some(self.start_time) {
             return Ok(None);
@@ -55,7 +55,7 @@ impl ShimProcess {
     ///
     /// # Errors
     /// As [`ShimProcess::open`].
-    pub(super) fn kill(self) -> io::Result<()> {
+    pub(crate) fn kill(self) -> io::Result<()> {
         if let Some(pidfd) = self.open()? {
             let _ = sys::pidfd_kill(pidfd.as_fd(), libc::SIGKILL); // gone is as good
         }
@@ -68,7 +68,7 @@ impl ShimProcess {
 ///
 /// # Errors
 /// As pidfd_open(2), where that says nothing about the process.
-pub(super) fn living(pid: u32) -> io::Result<Option<OwnedFd>> {
+pub(crate) fn living(pid: u32) -> io::Result<Option<OwnedFd>> {
     let pidfd = known(sys::pidfd_open(pid))?;
     Ok(pidfd.filter(|pidfd| !sys::pidfd_has_ended(pidfd.as_fd())))
 }
@@ -86,7 +86,7 @@ fn known<T>(answer: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 /// Answers when the process has ended, and reaps it if it is ours.
-pub(super) async fn ended(pidfd: &Arc<OwnedFd>) {
+pub(crate) async fn ended(pidfd: &Arc<OwnedFd>) {
     while !sys::pidfd_has_ended(pidfd.as_fd()) {
         match sys::watch_readable(Arc::clone(pidfd)) {
             Ok(fd) if fd.readable().await.is_ok() => {}

@@ -9,10 +9,10 @@ use job_shim::wire::Source;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
-use super::asked::StopAsked;
-use super::core::Core;
-use super::job::Job;
-use super::supervisor::Supervisor;
+use crate::jobs::commands::start::Core;
+use crate::jobs::job::Job;
+use crate::jobs::stop_request::StopAsked;
+use crate::jobs::supervisor::Supervisor;
 use crate::sys;
 use crate::systemd::scope::{Fate, NAME};
 
@@ -22,7 +22,7 @@ const SLACK: Duration = Duration::from_secs(15);
 /// Waits for the end of each keeper, for ever. A keeper that was killed is replaced. When the scope
 /// is being stopped, its jobs are told by us as well: so that what ignores systemd's SIGTERM is ended
 /// by its shim, and recorded, before systemd kills the shim, too.
-pub(super) async fn attend(core: Arc<Core>) {
+pub(crate) async fn attend(core: Arc<Core>) {
     let keepers = core.ground.launcher.tree().scope().map(|scope| scope.watch_keeper());
     let Some(mut keepers) = keepers else { return };
     loop {

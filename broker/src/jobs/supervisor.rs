@@ -8,38 +8,41 @@ use job_shim::wire::InputAck;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::adopt;
-use super::calls::{Busy, Call, Calls, Kind};
-use super::capacity;
-use super::core::{Core, Registered, started};
-use super::errors::{DeleteError, FindError, StartError, SupervisorError};
-use super::ground::{Ground, NotKnown};
-use super::input::{self, InputError};
-use super::job::Job;
-use super::output::{OutputError, OutputReader, Range, Readers};
-use super::past;
-use super::request::Request;
-use super::retention::LiveOutput;
-use super::scope;
-use super::spec::{Defaults, JobSpec, Refusal, Wish};
-use super::state::State;
-use crate::authorize::{Authorized, Caller};
+use crate::auth::{Authorized, Caller};
 use crate::config;
-use crate::descriptors::Shares;
 use crate::host;
-use crate::id::JobId;
+use crate::jobs::commands::input;
+use crate::jobs::commands::input::InputError;
+use crate::jobs::commands::start::{Core, Registered, started};
+use crate::jobs::errors::{DeleteError, FindError, StartError, SupervisorError};
+use crate::jobs::history::archive;
+use crate::jobs::history::retention::LiveOutput;
+use crate::jobs::job::Job;
+use crate::jobs::output::{OutputError, OutputReader, Range, Readers};
+use crate::jobs::recovery;
+use crate::jobs::scope;
+use crate::jobs::shared::calls::{Busy, Call, Calls, Kind};
+use crate::jobs::shared::capacity;
+use crate::jobs::shared::{Ground, NotKnown};
 use crate::journal::AUDIT;
-use crate::launch::accounts::{self, Pool};
+use crate::launch::accounts;
+use crate::launch::accounts::Pool;
 use crate::launch::{Launcher, SetupError};
-use crate::limits::LimitTables;
+use crate::model::id::JobId;
+use crate::model::limits::LimitTables;
+use crate::model::request::Request;
+use crate::model::spec::{Defaults, JobSpec, Refusal, Wish};
+use crate::model::state::State;
+use crate::quota::descriptors::Shares;
 use crate::store::StateDir;
 use crate::store::log;
-use crate::store::records::{self, SpecRecord};
+use crate::store::records;
+use crate::store::records::SpecRecord;
 
 /// Holds a state directory and the jobs in it. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
 pub struct Supervisor {
-    pub(super) core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
 }
 
 /// A directory among the jobs that could not be read.
@@ -82,7 +85,7 @@ impl Supervisor {
         let ground = Arc::new(Ground::new(state, launcher, boot_id, pool));
         let nobody =
             accounts::resolve("nobody", ground.launcher.shim_uid()).map_err(SetupError::from)?;
-        adopt::adopt_live(&ground).map_err(SupervisorError::Adopt)?;
+        recovery::adopt_live(&ground).map_err(SupervisorError::Adopt)?;
         adopt_rest(&ground);
         let core = Core {
             ground,
@@ -316,7 +319,7 @@ impl Supervisor {
         let _ = job.watch_settled().wait_for(|settled| *settled).await;
         let (ground, id) = (Arc::clone(&self.core.ground), job.id());
         let reads = &self.core.ground.threads.reads;
-        let remove = move || past::remove(&ground, &[id]);
+        let remove = move || archive::remove(&ground, &[id]);
         let removed = reads.run(caller.identity(), &self.core.runtime, remove).await;
         for (_, removed) in removed.map_err(io::Error::other)? {
             removed?; // if it was there no more, somebody else was faster
@@ -381,7 +384,7 @@ impl Supervisor {
     }
 
     /// The cgroup of the jobs and its controllers.
-    pub fn cgroup(&self) -> &crate::launch::tree::Tree {
+    pub fn cgroup(&self) -> &crate::cgroup::hierarchy::Tree {
         self.core.ground.launcher.tree()
     }
 
@@ -394,7 +397,7 @@ impl Supervisor {
 /// On a thread that may block. Whatever becomes of it, nobody waits for ever.
 fn adopt_rest(ground: &Arc<Ground>) {
     let (resting, ground) = (Arc::clone(ground), Arc::clone(ground));
-    let rest = tokio::task::spawn_blocking(move || adopt::adopt_rest(&resting));
+    let rest = tokio::task::spawn_blocking(move || recovery::adopt_rest(&resting));
     tokio::spawn(async move {
         if let Err(panic) = rest.await {
             let broken_off = || Some(Err(NotKnown(panic.to_string())));

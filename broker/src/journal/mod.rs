@@ -20,9 +20,9 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-pub(crate) use line::Argv;
-use line::{Escaped, LONGEST, Words};
-use queue::{Purpose, Queue};
+pub(crate) use crate::journal::line::Argv;
+use crate::journal::line::{Escaped, LONGEST, Words};
+use crate::journal::queue::{Purpose, Queue};
 
 /// The target of events that say who has done what: with a job, or with the broker. They are neither
 /// bounded in their number nor left out for others.

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 use uuid::Uuid;
 
-use crate::store::records::Account;
+use crate::model::account::Account;
 
 /// The kernel's overflow uid, which every Linux calls nobody.
 const NOBODY: u32 = 65_534;
@@ -42,7 +42,7 @@ pub enum AccountError {
 /// them, and with 10,000 uids that is 9,999 jobs later. A restart forgets whose turn it is; so the
 /// first is a random one, and not always the same.
 #[derive(Debug)]
-pub struct Pool {
+pub(crate) struct Pool {
     first: u32,
     last: u32,
     turns: Mutex<Turns>,
@@ -63,14 +63,14 @@ struct Turns {
 
 /// A uid of the pool, given back when this is dropped: when nothing of its job is left.
 #[derive(Debug)]
-pub struct Lease {
+pub(crate) struct Lease {
     pool: Arc<Pool>,
     uid: u32,
 }
 
 impl Pool {
     /// From `first` to `last`, both included; never that of the shims.
-    pub fn new((first, last): (u32, u32), shim_uid: u32) -> Arc<Pool> {
+    pub(crate) fn new((first, last): (u32, u32), shim_uid: u32) -> Arc<Pool> {
         let size = u128::from(last.saturating_sub(first)) + 1;
         let place = u32::try_from(Uuid::new_v4().as_u128() % size).unwrap_or_default();
         Pool::from_place((first, last), first + place, HashSet::from([shim_uid]), owner)
@@ -95,7 +95,7 @@ impl Pool {
     ///
     /// # Errors
     /// `PoolEmpty`; `Lookup`, since a uid of which this is not known may be anybody's.
-    pub fn lease(self: &Arc<Pool>) -> Result<Lease, AccountError> {
+    pub(crate) fn lease(self: &Arc<Pool>) -> Result<Lease, AccountError> {
         loop {
             let lease = self.next_free()?; // taken before somebody is asked, without the lock
             let uid = lease.uid;
@@ -121,7 +121,7 @@ impl Pool {
     }
 
     /// The uid of a job that an earlier broker gave it; `None` for one outside the pool.
-    pub fn adopt(self: &Arc<Pool>, uid: u32) -> Option<Lease> {
+    pub(crate) fn adopt(self: &Arc<Pool>, uid: u32) -> Option<Lease> {
         if !(self.first..=self.last).contains(&uid) {
             return None;
         }
@@ -132,7 +132,7 @@ impl Pool {
 
 impl Lease {
     /// As an account without a name in passwd(5).
-    pub fn account(&self) -> Account {
+    pub(crate) fn account(&self) -> Account {
         let name = format!("job-{}", self.uid);
         Account { name, uid: self.uid, gid: self.uid, groups: Vec::new(), home: "/".into() }
     }
@@ -154,7 +154,7 @@ impl Drop for Lease {
 ///
 /// # Errors
 /// [`AccountError`]: unknown, uid 0, or the uid of the shims.
-pub fn resolve(name: &str, shim_uid: u32) -> Result<Account, AccountError> {
+pub(crate) fn resolve(name: &str, shim_uid: u32) -> Result<Account, AccountError> {
     let user = lookup(name)?;
     let account = match user {
         None if name == "nobody" => nobody(),
@@ -178,7 +178,7 @@ pub fn resolve(name: &str, shim_uid: u32) -> Result<Account, AccountError> {
 ///
 /// # Errors
 /// [`AccountError`]: unknown, or uid 0.
-pub fn shim_account(name: &str) -> Result<(u32, u32), AccountError> {
+pub(crate) fn shim_account(name: &str) -> Result<(u32, u32), AccountError> {
     let (uid, gid) = match name.parse::<u32>() {
         Ok(number) => (number, number),
         Err(_) => {

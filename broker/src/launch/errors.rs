@@ -5,15 +5,16 @@ use std::path::PathBuf;
 
 use job_shim::wire::Failed;
 
-use super::limits::LimitError;
-use super::{accounts, tree};
+use crate::cgroup::hierarchy;
+use crate::cgroup::limits::LimitError;
+use crate::launch::accounts;
 
 /// Why there can be no launches at all.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     /// No place for the jobs.
     #[error(transparent)]
-    Tree(#[from] tree::TreeError),
+    Tree(#[from] hierarchy::TreeError),
     /// No account for the shims.
     #[error("jobs.shim_user: {0}")]
     Account(#[from] accounts::AccountError),
@@ -32,7 +33,7 @@ pub enum SetupError {
 /// The step at which a start failed; nothing of the job is left but its files.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each variant is a step, named in its message")]
-pub enum LaunchError {
+pub(crate) enum LaunchError {
     #[error("cannot create {path}: {source}")]
     CreateState { path: PathBuf, source: io::Error },
     #[error("cannot write {path}: {source}")]
@@ -57,7 +58,7 @@ pub enum LaunchError {
 
 impl LaunchError {
     /// As the contract names it.
-    pub fn step(&self) -> &'static str {
+    pub(crate) fn step(&self) -> &'static str {
         match self {
             LaunchError::CreateState { .. } => "create_state",
             LaunchError::WriteSpec { .. } => "write_spec",
@@ -75,7 +76,7 @@ impl LaunchError {
     /// Whether the host, or the broker itself, is short of something that others give back: nothing of
     /// the job has run, and the same start may work in a moment. What the shim is short of counts
     /// against the job: its account, or its limits.
-    pub fn is_shortage(&self) -> bool {
+    pub(crate) fn is_shortage(&self) -> bool {
         const SHORT: [i32; 5] =
             [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EAGAIN, libc::ENOBUFS];
         let is_before_go =
@@ -84,7 +85,7 @@ impl LaunchError {
     }
 
     /// errno(3), 0 where none applies.
-    pub fn errno(&self) -> i32 {
+    pub(crate) fn errno(&self) -> i32 {
         match self {
             LaunchError::CreateState { source, .. }
             | LaunchError::WriteSpec { source, .. }

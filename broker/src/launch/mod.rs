@@ -2,15 +2,11 @@
 //! after GO it is never run again. Up to GO this is blocking code, for a thread that may; what comes
 //! after it takes no thread, since a program may hang in its execve(2).
 
-pub mod accounts;
-pub mod cgroup;
-pub mod disk;
+pub(crate) mod accounts;
+pub(crate) mod effective_limits;
 mod errors;
-pub mod limits;
-pub mod places;
-mod shim;
-pub mod tree;
-pub mod usage;
+pub(crate) mod failure;
+mod handshake;
 
 use std::ffi::{CString, NulError};
 use std::fs::{self, File, OpenOptions};
@@ -28,22 +24,25 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
 use uuid::Uuid;
 
+use crate::cgroup::hierarchy::Tree;
+use crate::cgroup::job::JobCgroup;
 use crate::config;
-use crate::host::{self, BootId};
-use crate::id::JobId;
-use crate::jobs::spec;
-use crate::jobs::terms::Terms;
-use crate::store::records::{self, FORMAT, RequestRecord, SpawnRecord, SpecRecord};
-use crate::store::{self, StateDir};
+use crate::host;
+use crate::host::BootId;
+use crate::launch::effective_limits::Terms;
+pub(crate) use crate::launch::errors::{LaunchError, SetupError};
+pub(crate) use crate::launch::handshake::Shim;
+use crate::model::id::JobId;
+use crate::model::spec;
+use crate::store;
+use crate::store::StateDir;
+use crate::store::records;
+use crate::store::records::{FORMAT, RequestRecord, SpawnRecord, SpecRecord};
 use crate::sys;
-use cgroup::JobCgroup;
-pub use errors::{LaunchError, SetupError};
-pub use shim::Shim;
-use tree::Tree;
 
 /// What every launch needs and none changes.
 #[derive(Debug)]
-pub struct Launcher {
+pub(crate) struct Launcher {
     tree: Tree,
     program: File,
     null: File,
@@ -56,7 +55,7 @@ pub struct Launcher {
 /// A job that has been told GO: its program runs, or will, or cannot.
 #[derive(Debug)]
 #[must_use = "its end has to be seen to: `started`, and `abandon` if that fails"]
-pub struct Begun {
+pub(crate) struct Begun {
     shim: Shim,
     id: JobId,
     nonce: Uuid,
@@ -65,7 +64,7 @@ pub struct Begun {
 
 /// A job whose program runs.
 #[derive(Debug)]
-pub struct Launched {
+pub(crate) struct Launched {
     /// Its process, and the connection to it.
     pub shim: Shim,
     /// The program.
@@ -76,7 +75,7 @@ pub struct Launched {
 
 impl Begun {
     /// Its program runs.
-    pub fn into_launched(self, started: Started) -> Launched {
+    pub(crate) fn into_launched(self, started: Started) -> Launched {
         Launched { shim: self.shim, started, spawned: self.spawned }
     }
 }
@@ -86,7 +85,7 @@ impl Launcher {
     ///
     /// # Errors
     /// [`SetupError`], in words for an operator.
-    pub fn open(config: &config::Jobs, boot_id: BootId) -> Result<Launcher, SetupError> {
+    pub(crate) fn open(config: &config::Jobs, boot_id: BootId) -> Result<Launcher, SetupError> {
         let io = |step, path: &Path| {
             let path = path.to_owned();
             move |source| SetupError::Io { step, path, source }
@@ -109,18 +108,18 @@ impl Launcher {
     }
 
     /// Where the jobs' cgroups are.
-    pub fn tree(&self) -> &Tree {
+    pub(crate) fn tree(&self) -> &Tree {
         &self.tree
     }
 
     /// The uid of the shims.
-    pub fn shim_uid(&self) -> u32 {
+    pub(crate) fn shim_uid(&self) -> u32 {
         self.shim_account.0
     }
 
     /// The socket of a job's shim. Through the directory's descriptor, since the path may be
     /// longer than the 107 bytes that unix(7) allows.
-    pub fn socket(&self, id: JobId) -> PathBuf {
+    pub(crate) fn socket(&self, id: JobId) -> PathBuf {
         format!("/proc/self/fd/{}/{id}", self.run_dir.as_raw_fd()).into()
     }
 
@@ -129,7 +128,7 @@ impl Launcher {
     ///
     /// # Errors
     /// [`LaunchError`]; the program has not run, and nothing is left but the job's files.
-    pub fn begin(&self, state: &StateDir, job: &SpecRecord) -> Result<Begun, LaunchError> {
+    pub(crate) fn begin(&self, state: &StateDir, job: &SpecRecord) -> Result<Begun, LaunchError> {
         let dir = write_spec(state, job)?;
         let result = self.bring_shim(&dir, job).and_then(|(mut shim, pid, nonce)| {
             match self.send_off(&dir, job, &mut shim, (pid, nonce)) {
@@ -152,7 +151,7 @@ impl Launcher {
     /// # Errors
     /// [`LaunchError`], to be followed by [`Launcher::abandon`]: the program has not run, unless the
     /// error is `Go`.
-    pub async fn started(&self, begun: &mut Begun) -> Result<Started, LaunchError> {
+    pub(crate) async fn started(&self, begun: &mut Begun) -> Result<Started, LaunchError> {
         begun.shim.expect_hello(begun.id, begun.nonce).await?;
         let started = begun.shim.expect_started().await?;
         crash::at(Point::StartedHeard);
@@ -160,7 +159,7 @@ impl Launcher {
     }
 
     /// Ends what has not started, and removes what is left of it but its files. Blocks.
-    pub fn abandon(&self, begun: &Begun) {
+    pub(crate) fn abandon(&self, begun: &Begun) {
         begun.shim.end();
         self.clean_failed(begun.id);
     }
@@ -176,7 +175,7 @@ impl Launcher {
     ///
     /// # Errors
     /// Something is left; see [`cgroup::JobCgroup::kill_work`] and [`cgroup::JobCgroup::remove`].
-    pub fn clean(&self, id: JobId) -> io::Result<()> {
+    pub(crate) fn clean(&self, id: JobId) -> io::Result<()> {
         // Before the cgroup, whose presence tells a later broker that something is left.
         let _ = fs::remove_file(self.socket(id)); // absent is as good
         crash::at(Point::SocketRemoved);
@@ -312,7 +311,7 @@ impl Launcher {
     }
 }
 
-fn rlimit((rlimit, (soft, hard)): (&crate::limits::Rlimit, &(u64, u64))) -> Rlimit {
+fn rlimit((rlimit, (soft, hard)): (&crate::model::limits::Rlimit, &(u64, u64))) -> Rlimit {
     Rlimit { resource: rlimit.number(), soft: *soft, hard: *hard }
 }
 

@@ -10,9 +10,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-use super::Arrival;
-use super::lobby::Lobby;
-use super::spares::Spares;
+use crate::serve::Arrival;
+use crate::serve::lobby::Lobby;
+use crate::serve::spares::Spares;
 
 /// How many connections each thread has.
 #[derive(Debug)]

@@ -17,7 +17,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::identity::Identity;
+use crate::model::identity::Identity;
 use crate::quota::{Exceeded, Permit, Quota};
 
 /// Calls at a time on one connection. Clients wait for a turn by themselves.

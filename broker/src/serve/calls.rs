@@ -15,11 +15,12 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tower::ServiceExt;
 
-use super::budget::{Account, MESSAGE_TIME};
-use super::messages::{Fault, Messages};
-use crate::grpc::{self, PeerResult, door};
-use crate::identity::Identity;
+use crate::grpc;
+use crate::grpc::{PeerResult, door};
+use crate::model::identity::Identity;
 use crate::quota::Permit;
+use crate::serve::budget::{Account, MESSAGE_TIME};
+use crate::serve::messages::{Fault, Messages};
 
 /// The calls of one connection.
 #[derive(Clone)]

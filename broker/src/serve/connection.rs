@@ -21,16 +21,18 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
 
-use super::budget::{Account, Budget, HEADERS, STREAMS};
-use super::calls::Calls;
-use super::lobby::Place;
-use super::members::Members;
-use super::preface::Prefaced;
-use super::tls::{self, Tls};
-use super::turns::{Paced, Turns};
 use crate::grpc::{PeerResult, door};
-use crate::identity::{self, Identity};
+use crate::model::identity;
+use crate::model::identity::Identity;
 use crate::quota::Permit;
+use crate::serve::budget::{Account, Budget, HEADERS, STREAMS};
+use crate::serve::calls::Calls;
+use crate::serve::lobby::Place;
+use crate::serve::members::Members;
+use crate::serve::preface::Prefaced;
+use crate::serve::tls;
+use crate::serve::tls::Tls;
+use crate::serve::turns::{Paced, Turns};
 
 /// What all connections share.
 pub(super) struct Server {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use super::network::Network;
+use crate::serve::network::Network;
 
 /// The places, and who has them.
 #[derive(Debug)]

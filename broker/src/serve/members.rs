@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::authorize::{Policy, Role};
-use crate::identity::Identity;
+use crate::auth::{Policy, Role};
+use crate::model::identity::Identity;
 use crate::quota::{Exceeded, Permit, Quota};
 
 /// Who is connected.
@@ -64,7 +64,7 @@ impl Members {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::descriptors::Shares;
+    use crate::quota::descriptors::Shares;
 
     #[test]
     fn one_identity_cannot_take_the_places_of_others_nor_all_those_of_admins() {

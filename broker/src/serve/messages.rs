@@ -12,9 +12,9 @@ use hyper::body::{Body, Bytes, Incoming};
 use tokio::time::{Sleep, sleep};
 use tonic::Status;
 
-use super::budget::{Account, Charge, MESSAGE_TIME};
 use crate::grpc::{MAX_REQUEST, door};
 use crate::quota::Exceeded;
+use crate::serve::budget::{Account, Charge, MESSAGE_TIME};
 
 /// A flag, and the length of the message in four bytes.
 const PREFIX: usize = 5;
@@ -186,7 +186,7 @@ mod tests {
     use hyper::body::Frame;
 
     use super::*;
-    use crate::identity::Identity;
+    use crate::model::identity::Identity;
     use crate::serve::budget::Budget;
 
     /// Frames, and then the end or nothing.

@@ -24,15 +24,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tonic::service::Routes;
 
-use accept::{Threads, Ticket};
-use connection::Server;
-use lobby::{Lobby, Place};
-use members::{Members, Places};
-use tls::Tls;
-use turns::Turns;
+use crate::serve::accept::{Threads, Ticket};
+use crate::serve::connection::Server;
+use crate::serve::lobby::{Lobby, Place};
+use crate::serve::members::{Members, Places};
+use crate::serve::tls::Tls;
+use crate::serve::turns::Turns;
 
-use crate::authorize::Policy;
-use crate::descriptors::Shares;
+use crate::auth::Policy;
+use crate::quota::descriptors::Shares;
 
 /// A connection that was let in, on its way to the thread that serves it.
 struct Arrival {

@@ -6,12 +6,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::certificates::{self, Findings};
-use crate::config::{self, Config};
-use crate::identity::Identity;
+use crate::config;
+use crate::config::Config;
 use crate::journal;
 use crate::launch::accounts;
-use crate::store::{self, owner};
+use crate::model::identity::Identity;
+use crate::service::certificates;
+use crate::service::certificates::Findings;
+use crate::store;
+use crate::store::owner;
 
 /// Prints what was found on standard error, and the result. 0: a broker could run with it, and be
 /// reached; 1: it has a fault.

@@ -5,10 +5,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::ServiceError;
-use super::settings::SettingsError;
 use crate::config::Config;
-use crate::jobs::Supervisor;
+use crate::jobs::supervisor::Supervisor;
+use crate::service::ServiceError;
+use crate::service::settings::SettingsError;
 use crate::systemd;
 
 /// Stops all jobs, and answers when nothing is left of them and their ends are on record.

@@ -16,10 +16,11 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::jobs::SupervisorError;
-use crate::journal::{self, Journal};
+use crate::jobs::errors::SupervisorError;
+use crate::journal;
+use crate::journal::Journal;
+use crate::service::settings::SettingsError;
 use crate::systemd::notify::one_line;
-use settings::SettingsError;
 
 /// Runs commands for remote users who are not trusted with a shell. Runs as root, usually as a
 /// systemd service. SIGTERM ends it; its jobs go on, and the next one takes them over. SIGHUP makes

@@ -6,12 +6,14 @@ use std::path::Path;
 
 use job_shim::codec::VERSION;
 
-use super::ServiceError;
-use super::settings::Settings;
-use crate::id::JobId;
-use crate::jobs::preflight::{self, Prospect};
+use crate::jobs::recovery::preflight;
+use crate::jobs::recovery::preflight::Prospect;
 use crate::journal;
-use crate::store::{self, owner};
+use crate::model::id::JobId;
+use crate::service::ServiceError;
+use crate::service::settings::Settings;
+use crate::store;
+use crate::store::owner;
 
 /// Prints what would become of the jobs; an error if this broker could not start, or not take all of
 /// them over.

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use tokio::sync::watch;
 
-use super::settings::{Settings, SettingsError, fixed_differences};
-use crate::authorize::Policy;
+use crate::auth::Policy;
 use crate::config::Config;
-use crate::jobs::Supervisor;
+use crate::jobs::supervisor::Supervisor;
 use crate::journal::AUDIT;
 use crate::serve::tls::Tls;
+use crate::service::settings::{Settings, SettingsError, fixed_differences};
 
 /// What can change while the broker runs, and those who are told.
 #[derive(Debug)]

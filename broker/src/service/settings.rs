@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use super::certificates::{self, Findings};
-use crate::authorize::Policy;
+use crate::auth::Policy;
 use crate::config::{Config, ConfigError};
-use crate::identity::Identity;
-use crate::limits::LimitTables;
+use crate::model::identity::Identity;
+use crate::model::limits::LimitTables;
 use crate::serve::tls::{Tls, TlsError};
+use crate::service::certificates;
+use crate::service::certificates::Findings;
 
 /// The file, and what was made of it. Nothing of this is in force yet.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use crate::jobs::Supervisor;
+use crate::jobs::supervisor::Supervisor;
 use crate::systemd::notify::{Notifier, one_line, watchdog_interval};
 
 /// A line stands at least this long: what starts a thousand jobs is not to keep systemd busy.

@@ -8,12 +8,13 @@ use job_shim::record;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::log::INDEX_NAME;
-use super::records::{self, FINAL, FinalRecord, REQUEST, RequestRecord, SPAWN, SPEC, SpawnRecord};
-use super::seal;
 use crate::host::BootId;
-use crate::identity::Identity;
-use crate::jobs::state::State;
+use crate::model::identity::Identity;
+use crate::model::state::State;
+use crate::store::log::INDEX_NAME;
+use crate::store::records;
+use crate::store::records::{FINAL, FinalRecord, REQUEST, RequestRecord, SPAWN, SPEC, SpawnRecord};
+use crate::store::seal;
 
 /// Whether this is the directory of a job that was never told GO, left by a crash in the middle of
 /// its start: no job was made known of it, and nothing ran.
@@ -24,7 +25,7 @@ use crate::jobs::state::State;
 ///
 /// # Errors
 /// As read(2).
-pub fn never_began(dir: &Path, boot_id: &BootId) -> io::Result<bool> {
+pub(crate) fn never_began(dir: &Path, boot_id: &BootId) -> io::Result<bool> {
     let is_cut_short = match read(dir, SPEC)? {
         // In the boot in which a shim was made, it was there before.
         None => !read(dir, SPAWN)?.is_some_and(|bytes| is_of_boot(&bytes, boot_id)),
@@ -40,7 +41,7 @@ pub fn never_began(dir: &Path, boot_id: &BootId) -> io::Result<bool> {
 }
 
 /// Whose request it was, from whatever tells. An empty id: it was started without one.
-pub fn request(dir: &Path) -> Option<RequestRecord> {
+pub(crate) fn request(dir: &Path) -> Option<RequestRecord> {
     let noted = || records::load(dir, REQUEST).ok().flatten();
     let spawned = || records::load::<SpawnRecord>(dir, SPAWN).ok().flatten()?.request;
     // A copy that has a checksum before one that is known to be damaged.

@@ -14,7 +14,7 @@ use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, FsType, XFS_SUPER_MA
 ///
 /// # Errors
 /// As open(2), write(2) and rename(2); the old file stays.
-pub fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<File> {
+pub(crate) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<File> {
     let (file, draft) = draft(dir, name, bytes)?;
     fs::rename(draft, dir.join(name))?;
     Ok(file)
@@ -25,7 +25,7 @@ pub fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<File> {
 ///
 /// # Errors
 /// As [`replace`], and fsync(2).
-pub fn replace_durably(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn replace_durably(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let (file, draft) = draft(dir, name, bytes)?;
     crash::at(Point::DraftWritten);
     file.sync_data()?;
@@ -39,7 +39,7 @@ pub fn replace_durably(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 /// As open(2) and fsync(2).
-pub(super) fn sync_directory(dir: &Path) -> io::Result<()> {
+pub(crate) fn sync_directory(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
@@ -48,7 +48,7 @@ pub(super) fn sync_directory(dir: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// As open(2), fstatfs(2) and fsync(2).
-pub fn make_durable(dir: &Path, name: &str) -> io::Result<()> {
+pub(crate) fn make_durable(dir: &Path, name: &str) -> io::Result<()> {
     let file = File::open(dir.join(name))?;
     file.sync_data()?;
     let kind = fstatfs(&file)?.filesystem_type();

@@ -14,20 +14,20 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::records::{FINAL, FinalRecord, SPEC, SpecRecord};
-use crate::id::JobId;
-use crate::identity::Identity;
-use crate::jobs::state::State;
+use crate::model::id::JobId;
+use crate::model::identity::Identity;
+use crate::model::state::State;
+use crate::store::records::{FINAL, FinalRecord, SPEC, SpecRecord};
 
 /// Its name in the state directory.
-pub const INDEX: &str = "finished.idx";
+pub(crate) const INDEX: &str = "finished.idx";
 
 /// Dead lines that are worth no rewriting.
 const SLACK: usize = 10_000;
 
 /// What is kept in memory of a job that is over; all else of it is read when somebody asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Summary {
+pub(crate) struct Summary {
     /// The job.
     pub id: JobId,
     /// Whose.
@@ -53,7 +53,7 @@ pub struct Summary {
 
 /// What tells a repeated request from another one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Asked {
+pub(crate) struct Asked {
     /// Chosen by the caller.
     pub id: Box<str>,
     /// See [`SpecRecord::request_digest`].
@@ -66,14 +66,14 @@ pub struct Asked {
 /// Size and time of the last change of `spec.json` and `final.json`: records that have others were
 /// changed behind our back, or damaged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stamp(u64, i64, u64, i64);
+pub(crate) struct Stamp(u64, i64, u64, i64);
 
 impl Stamp {
     /// As the files of a job are now.
     ///
     /// # Errors
     /// As stat(2).
-    pub fn of(dir: &Path) -> io::Result<Stamp> {
+    pub(crate) fn of(dir: &Path) -> io::Result<Stamp> {
         let [spec, last] = [SPEC, FINAL].map(|name| fs::metadata(dir.join(name)));
         let (spec, last) = (spec?, last?);
         let time = |file: &fs::Metadata| {
@@ -85,7 +85,7 @@ impl Stamp {
 
 impl Summary {
     /// From a job's records.
-    pub fn new(spec: &SpecRecord, last: &FinalRecord, again: bool, stamp: Stamp) -> Summary {
+    pub(crate) fn new(spec: &SpecRecord, last: &FinalRecord, again: bool, stamp: Stamp) -> Summary {
         let labels = spec.spec.labels.iter();
         let asked = Asked {
             id: spec.request_id.as_str().into(),
@@ -106,7 +106,7 @@ impl Summary {
     }
 
     /// The value of a label.
-    pub fn label(&self, key: &str) -> Option<&str> {
+    pub(crate) fn label(&self, key: &str) -> Option<&str> {
         let at = self.labels.binary_search_by(|(own, _)| own.as_ref().cmp(key)).ok()?;
         self.labels.get(at).map(|(_, value)| value.as_ref())
     }
@@ -114,7 +114,7 @@ impl Summary {
 
 /// The file, open for appending.
 #[derive(Debug)]
-pub struct Index {
+pub(crate) struct Index {
     path: PathBuf,
     file: File,
     /// Bytes, up to the last whole line.
@@ -127,7 +127,7 @@ impl Index {
     ///
     /// # Errors
     /// As open(2), read(2) and ftruncate(2).
-    pub fn open(root: &Path) -> io::Result<(Index, BTreeMap<JobId, Summary>)> {
+    pub(crate) fn open(root: &Path) -> io::Result<(Index, BTreeMap<JobId, Summary>)> {
         let path = root.join(INDEX);
         let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
         let bytes = fs::read(&path)?;
@@ -150,7 +150,7 @@ impl Index {
     ///
     /// # Errors
     /// As write(2); nothing is added then.
-    pub fn append(&mut self, summary: &Summary) -> io::Result<()> {
+    pub(crate) fn append(&mut self, summary: &Summary) -> io::Result<()> {
         let line = line(summary)?;
         if let Err(e) = self.file.write_all(&line) {
             self.file.set_len(self.length)?; // not even half of it
@@ -162,7 +162,7 @@ impl Index {
     }
 
     /// Whether most lines are about jobs that are not there any more.
-    pub fn is_worn(&self, jobs: usize) -> bool {
+    pub(crate) fn is_worn(&self, jobs: usize) -> bool {
         self.lines > 2 * jobs + SLACK
     }
 
@@ -170,7 +170,7 @@ impl Index {
     ///
     /// # Errors
     /// As write(2) and rename(2); the old one stays then.
-    pub fn rewrite<'a>(&mut self, all: impl Iterator<Item = &'a Summary>) -> io::Result<()> {
+    pub(crate) fn rewrite<'a>(&mut self, all: impl Iterator<Item = &'a Summary>) -> io::Result<()> {
         let draft = self.path.with_extension("new");
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);

@@ -10,7 +10,7 @@ use job_shim::index::{ENTRY, Entry, Stream};
 use job_shim::wire::Progress;
 
 /// The index's name in the job's directory.
-pub const INDEX_NAME: &str = "output.idx";
+pub(crate) const INDEX_NAME: &str = "output.idx";
 
 /// Entries read at once: 8 KiB.
 const WINDOW: u64 = 256;
@@ -18,14 +18,14 @@ const WINDOW: u64 = 256;
 /// A job's files, open for reading, shared by all who read them: each read says where. `None` for a
 /// job that never came as far as having them.
 #[derive(Debug)]
-pub struct LogFiles {
+pub(crate) struct LogFiles {
     logs: [Option<File>; 2],
     index: Option<File>,
 }
 
 /// Whether a read may wait for the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reading {
+pub(crate) enum Reading {
     /// No: what is not in the page cache is `WouldBlock`.
     Cached,
     /// Yes. Not on a thread that serves.
@@ -34,14 +34,14 @@ pub enum Reading {
 
 /// Entries that were read together: what one reader keeps of an index.
 #[derive(Debug, Default)]
-pub struct Window {
+pub(crate) struct Window {
     entries: Vec<Entry>,
     start: u64,
 }
 
 /// An index, seen by one reader.
 #[derive(Debug)]
-pub struct Index<'a> {
+pub(crate) struct Index<'a> {
     files: &'a LogFiles,
     window: &'a mut Window,
     reading: Reading,
@@ -52,7 +52,7 @@ impl LogFiles {
     ///
     /// # Errors
     /// As open(2); a missing file is none.
-    pub fn open(dir: &Path) -> io::Result<LogFiles> {
+    pub(crate) fn open(dir: &Path) -> io::Result<LogFiles> {
         let open = |name| match File::open(dir.join(name)) {
             Ok(file) => Ok(Some(file)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -63,12 +63,12 @@ impl LogFiles {
     }
 
     /// Whether there is none of them.
-    pub fn are_missing(&self) -> bool {
+    pub(crate) fn are_missing(&self) -> bool {
         self.index.is_none() && self.logs.iter().all(Option::is_none)
     }
 
     /// The index, through the window that the reader keeps.
-    pub fn index<'a>(&'a self, window: &'a mut Window, reading: Reading) -> Index<'a> {
+    pub(crate) fn index<'a>(&'a self, window: &'a mut Window, reading: Reading) -> Index<'a> {
         Index { files: self, window, reading }
     }
 
@@ -77,7 +77,7 @@ impl LogFiles {
     ///
     /// # Errors
     /// As read(2); `UnexpectedEof` where the log is shorter than that.
-    pub fn read(
+    pub(crate) fn read(
         &self,
         stream: Stream,
         offset: u64,
@@ -101,7 +101,12 @@ impl LogFiles {
     ///
     /// # Errors
     /// As read(2); `UnexpectedEof` where the log is shorter than that.
-    pub fn read_into(&self, stream: Stream, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+    pub(crate) fn read_into(
+        &self,
+        stream: Stream,
+        offset: u64,
+        bytes: &mut [u8],
+    ) -> io::Result<()> {
         self.log(stream)?.read_exact_at(bytes, offset)
     }
 
@@ -115,7 +120,7 @@ impl Index<'_> {
     ///
     /// # Errors
     /// As read(2); `InvalidData` where the entry is torn; `WouldBlock`, see [`Reading`].
-    pub fn entry(&mut self, at: u64) -> io::Result<Entry> {
+    pub(crate) fn entry(&mut self, at: u64) -> io::Result<Entry> {
         if let Some(entry) = self.window.entry(at) {
             return Ok(entry);
         }
@@ -135,7 +140,7 @@ impl Index<'_> {
     ///
     /// # Errors
     /// As [`Index::entry`].
-    pub fn ends_before(&mut self, at: u64) -> io::Result<[u64; 2]> {
+    pub(crate) fn ends_before(&mut self, at: u64) -> io::Result<[u64; 2]> {
         match at.checked_sub(1) {
             Some(before) => Ok(self.entry(before)?.ends),
             None => Ok([0, 0]),
@@ -151,7 +156,7 @@ impl Index<'_> {
     ///
     /// # Errors
     /// As [`Index::entry`].
-    pub fn first(
+    pub(crate) fn first(
         &mut self,
         from: u64,
         to: u64,
@@ -216,7 +221,7 @@ impl Window {
 ///
 /// # Errors
 /// As open(2) and read(2).
-pub fn measure(dir: &Path) -> io::Result<Progress> {
+pub(crate) fn measure(dir: &Path) -> io::Result<Progress> {
     let index = match File::open(dir.join(INDEX_NAME)) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Progress::default()),
         opened => opened?,
@@ -230,7 +235,7 @@ pub fn measure(dir: &Path) -> io::Result<Progress> {
 }
 
 /// How much the index holds by its length alone: whether it is worth a look. 0 without one.
-pub fn entries(dir: &Path) -> u64 {
+pub(crate) fn entries(dir: &Path) -> u64 {
     std::fs::metadata(dir.join(INDEX_NAME)).map_or(0, |index| index.len() / ENTRY as u64)
 }
 
@@ -239,7 +244,7 @@ pub fn entries(dir: &Path) -> u64 {
 ///
 /// # Errors
 /// As stat(2).
-pub fn kept(dir: &Path) -> io::Result<u64> {
+pub(crate) fn kept(dir: &Path) -> io::Result<u64> {
     let [out, err] = Stream::BOTH.map(Stream::file_name);
     let mut sum = 0_u64;
     for name in [out, err, INDEX_NAME] {

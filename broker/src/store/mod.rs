@@ -1,13 +1,13 @@
 //! The state directory: who holds it, and where each job's files are. The truth about jobs is
 //! here; whatever the broker has in memory was read from it or has been written to it.
 
-pub mod damage;
+pub(crate) mod damage;
 mod durable;
-pub mod index;
-pub mod log;
-pub mod owner;
+pub(crate) mod index;
+pub(crate) mod log;
+pub(crate) mod owner;
 pub mod records;
-pub mod repair;
+pub(crate) mod repair;
 mod seal;
 
 use std::collections::BTreeMap;
@@ -23,14 +23,14 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, poll};
 
-use crate::id::JobId;
+use crate::model::id::JobId;
+pub(crate) use crate::store::durable::{make_durable, replace, replace_durably};
+use crate::store::records::RequestRecord;
 use crate::sys;
-pub use durable::{make_durable, replace, replace_durably};
-use records::RequestRecord;
 
 /// An opened state directory. One broker holds it at a time.
 #[derive(Debug)]
-pub struct StateDir {
+pub(crate) struct StateDir {
     root: PathBuf,
     epoch: u64,
     _lock: Flock<File>,
@@ -64,7 +64,7 @@ impl StateDir {
     ///
     /// # Errors
     /// [`OpenError`]; `Held` names the process.
-    pub fn open(root: &Path) -> Result<StateDir, OpenError> {
+    pub(crate) fn open(root: &Path) -> Result<StateDir, OpenError> {
         let io = |step, path: &Path| {
             let path = path.to_owned();
             move |source| OpenError::Io { step, path, source }
@@ -88,12 +88,12 @@ impl StateDir {
     }
 
     /// How often the directory has been opened, but for those times when the disk was full.
-    pub fn epoch(&self) -> u64 {
+    pub(crate) fn epoch(&self) -> u64 {
         self.epoch
     }
 
     /// The directory of one job.
-    pub fn job(&self, id: JobId) -> PathBuf {
+    pub(crate) fn job(&self, id: JobId) -> PathBuf {
         self.jobs().join(id.to_string())
     }
 
@@ -101,7 +101,7 @@ impl StateDir {
     ///
     /// # Errors
     /// As mkdir(2).
-    pub fn create_job(&self, id: JobId) -> io::Result<PathBuf> {
+    pub(crate) fn create_job(&self, id: JobId) -> io::Result<PathBuf> {
         let path = self.job(id);
         DirBuilder::new().mode(0o700).create(&path)?;
         Ok(path)
@@ -113,7 +113,7 @@ impl StateDir {
     ///
     /// # Errors
     /// As rename(2), fsync(2) and unlink(2). After that of fsync(2) a job may come back.
-    pub fn remove_jobs(&self, ids: &[JobId]) -> Vec<io::Result<()>> {
+    pub(crate) fn remove_jobs(&self, ids: &[JobId]) -> Vec<io::Result<()>> {
         let doomed = |id: &JobId| self.jobs().join(format!("{REMOVED}{id}"));
         let rename = |id: &JobId| fs::rename(self.job(*id), doomed(id));
         let renamed: Vec<_> = ids.iter().map(rename).collect();
@@ -136,7 +136,7 @@ impl StateDir {
     ///
     /// # Errors
     /// As readdir(3).
-    pub fn list(&self) -> io::Result<(Vec<JobId>, BTreeMap<String, String>)> {
+    pub(crate) fn list(&self) -> io::Result<(Vec<JobId>, BTreeMap<String, String>)> {
         let (mut ids, mut strangers) = (Vec::new(), BTreeMap::new());
         for entry in fs::read_dir(self.jobs())? {
             let name = entry?.file_name().to_string_lossy().into_owned();
@@ -162,7 +162,7 @@ impl StateDir {
     ///
     /// # Errors
     /// As rename(2); the job stays where it is.
-    pub fn quarantine(
+    pub(crate) fn quarantine(
         &self,
         id: JobId,
         reason: &str,
@@ -186,12 +186,12 @@ impl StateDir {
     }
 
     /// Whether somebody has removed the job's directory. One that cannot be asked for is not gone.
-    pub fn is_gone(&self, id: JobId) -> bool {
+    pub(crate) fn is_gone(&self, id: JobId) -> bool {
         matches!(self.job(id).try_exists(), Ok(false))
     }
 
     /// Whether it is in quarantine, or on its way there; also while that cannot be told.
-    pub fn is_aside(&self, id: JobId) -> bool {
+    pub(crate) fn is_aside(&self, id: JobId) -> bool {
         let away = self.quarantine_dir().join(id.to_string());
         !self.is_gone(id) || !matches!(away.try_exists(), Ok(false))
     }
@@ -200,7 +200,7 @@ impl StateDir {
     ///
     /// # Errors
     /// As readdir(3).
-    pub fn quarantined(&self) -> io::Result<Vec<(String, String)>> {
+    pub(crate) fn quarantined(&self) -> io::Result<Vec<(String, String)>> {
         let entries = match fs::read_dir(self.quarantine_dir()) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries?,
@@ -217,7 +217,7 @@ impl StateDir {
     }
 
     /// Where jobs are that cannot be read.
-    pub fn quarantine_dir(&self) -> PathBuf {
+    pub(crate) fn quarantine_dir(&self) -> PathBuf {
         quarantine_in(&self.root)
     }
 
@@ -225,12 +225,12 @@ impl StateDir {
     ///
     /// # Errors
     /// As open(2).
-    pub fn index(&self) -> io::Result<(index::Index, BTreeMap<JobId, index::Summary>)> {
+    pub(crate) fn index(&self) -> io::Result<(index::Index, BTreeMap<JobId, index::Summary>)> {
         index::Index::open(&self.root)
     }
 
     /// The directory of all jobs.
-    pub fn jobs(&self) -> PathBuf {
+    pub(crate) fn jobs(&self) -> PathBuf {
         jobs_in(&self.root)
     }
 }
@@ -257,7 +257,7 @@ const REASON: &str = "quarantine-reason";
 ///
 /// # Errors
 /// As [`owner::look`], mkdir(2) and chmod(2).
-pub fn make_private(path: &Path) -> io::Result<()> {
+pub(crate) fn make_private(path: &Path) -> io::Result<()> {
     if let Some(fault) = owner::look(path)? {
         tracing::warn!("{fault}; it is now, and others may have read or changed what is in it");
     }

@@ -15,7 +15,7 @@ const OTHERS: u32 = 0o077;
 /// # Errors
 /// `PermissionDenied` with the remedy for a directory of another account, or a link that another account can
 /// turn elsewhere; `NotADirectory`; else as stat(2).
-pub fn look(path: &Path) -> io::Result<Option<String>> {
+pub(crate) fn look(path: &Path) -> io::Result<Option<String>> {
     let link = match fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         found => found?,
@@ -39,7 +39,7 @@ pub fn look(path: &Path) -> io::Result<Option<String>> {
 ///
 /// # Errors
 /// `InvalidData` where it is; else as stat(2).
-pub fn look_at_job(dir: &Path) -> io::Result<()> {
+pub(crate) fn look_at_job(dir: &Path) -> io::Result<()> {
     let found = match fs::symlink_metadata(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         found => found?,

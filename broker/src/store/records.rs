@@ -11,15 +11,16 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::seal;
+use crate::cgroup::limits::Found;
+use crate::cgroup::usage::Usage;
 use crate::host::BootId;
-use crate::id::JobId;
-use crate::identity::Identity;
-use crate::jobs::spec::JobSpec;
-use crate::jobs::state::{Failure, State, Totals};
-use crate::launch::limits::Found;
-use crate::launch::usage::Usage;
-use crate::limits::Row;
+use crate::model::account::Account;
+use crate::model::id::JobId;
+use crate::model::identity::Identity;
+use crate::model::limits::Row;
+use crate::model::spec::JobSpec;
+use crate::model::state::{Failure, State, Totals};
+use crate::store::seal;
 
 /// The major version of these records.
 pub const FORMAT: u32 = 1;
@@ -71,17 +72,6 @@ pub struct ChangeRecord {
     pub from: String,
     /// Likewise.
     pub to: String,
-}
-
-/// A resolved account: what the kernel is told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "passwd(5)")]
-pub struct Account {
-    pub name: String,
-    pub uid: u32,
-    pub gid: u32,
-    pub groups: Vec<u32>,
-    pub home: String,
 }
 
 /// `spawn.json`: which process the shim is. Written before GO.
@@ -240,7 +230,7 @@ pub fn load<T: DeserializeOwned>(dir: &Path, name: &str) -> io::Result<Option<T>
 ///
 /// # Errors
 /// As [`load`], but for read(2).
-pub(super) fn parse<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> io::Result<T> {
+pub(crate) fn parse<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> io::Result<T> {
     let damaged = |fault: String| io::Error::new(io::ErrorKind::InvalidData, fault);
     let record = serde_json::from_slice(bytes).map_err(|e| {
         if let Ok(Head { format }) = serde_json::from_slice(bytes)
@@ -267,7 +257,7 @@ struct Head {
 /// # Errors
 /// As write(2).
 pub fn save<T: Serialize>(dir: &Path, name: &str, value: &T) -> io::Result<fs::File> {
-    super::replace(dir, name, &seal::seal(value)?)
+    crate::store::replace(dir, name, &seal::seal(value)?)
 }
 
 /// Writes a record, whole or not at all, whatever crashes; it is durable when this returns.
@@ -275,7 +265,7 @@ pub fn save<T: Serialize>(dir: &Path, name: &str, value: &T) -> io::Result<fs::F
 /// # Errors
 /// As write(2) and fsync(2).
 pub fn save_durably<T: Serialize>(dir: &Path, name: &str, value: &T) -> io::Result<()> {
-    super::replace_durably(dir, name, &seal::seal(value)?)
+    crate::store::replace_durably(dir, name, &seal::seal(value)?)
 }
 
 /// Reads the shim's `exit`; an absent file says nothing.

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use job_shim::index::{ENTRY, Entry, Stream};
 
-use super::log::INDEX_NAME;
-use crate::jobs::state::Totals;
+use crate::model::state::Totals;
+use crate::store::log::INDEX_NAME;
 
 /// Truncates `output.idx` to its last valid entry and gives the bytes of the logs that it does
 /// not cover an entry of their own: no byte of a log is ever lost. Only for a job without a shim.
@@ -16,7 +16,7 @@ use crate::jobs::state::Totals;
 ///
 /// # Errors
 /// As open(2), read(2) and write(2).
-pub fn repair(dir: &Path) -> io::Result<Totals> {
+pub(crate) fn repair(dir: &Path) -> io::Result<Totals> {
     let lengths = Stream::BOTH.map(|s| dir.join(s.file_name()).metadata().map_or(0, |m| m.len()));
     let mut options = OpenOptions::new();
     let index = options

@@ -18,7 +18,7 @@ const DIGITS: usize = 8;
 ///
 /// # Errors
 /// `InvalidInput` for what is no JSON object with members; no record is such.
-pub(super) fn seal<T: Serialize>(record: &T) -> io::Result<Vec<u8>> {
+pub(crate) fn seal<T: Serialize>(record: &T) -> io::Result<Vec<u8>> {
     let json = serde_json::to_vec(record)?;
     let members = json.strip_prefix(b"{").and_then(|json| json.strip_suffix(b"}"));
     let members =
@@ -33,7 +33,7 @@ pub(super) fn seal<T: Serialize>(record: &T) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// What is wrong, in words for an operator.
-pub(super) fn check(bytes: &[u8]) -> Result<(), &'static str> {
+pub(crate) fn check(bytes: &[u8]) -> Result<(), &'static str> {
     match split(bytes) {
         Some((sealed, crc)) if crc32fast::hash(sealed) == crc => Ok(()),
         Some(_) => Err("its content does not match its checksum"),
@@ -43,7 +43,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), &'static str> {
 }
 
 /// Whether the record ends as a whole one does: no crash has cut it short.
-pub(super) fn is_at_its_end(bytes: &[u8]) -> bool {
+pub(crate) fn is_at_its_end(bytes: &[u8]) -> bool {
     split(bytes).is_some()
 }
 

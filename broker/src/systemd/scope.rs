@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::bus::{self, Found, Wanted};
-use super::keeper::{self, Keeper};
+use crate::systemd::bus;
+use crate::systemd::bus::{Found, Wanted};
+use crate::systemd::keeper;
+use crate::systemd::keeper::Keeper;
 
 /// The unit's name, fixed: a restarted broker finds its jobs by it.
 pub(crate) const NAME: &str = "job-broker-jobs.scope";

@@ -1,7 +1,6 @@
 //! What a broker and its client can do next. In brackets of each step: the function that does it.
 
-use job_broker::jobs::recover::{Facts, Verdict};
-use job_broker::jobs::state::{Event, State};
+use job_broker::decisions::{Event, Facts, State, Verdict};
 
 use crate::known::{Known, Status, Why, exited, failure, spawned, started};
 use crate::plan::{Do, Plan};

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use job_broker::jobs::recover::{self, Stopper};
-use job_broker::jobs::state::{Contact, Event, Failure, Snapshot, State, Totals};
-use job_broker::launch::usage::Usage;
-use job_broker::store::records::{FORMAT, FinalRecord, SpawnRecord};
+use job_broker::decisions::records::{FORMAT, FinalRecord, SpawnRecord};
+use job_broker::decisions::{
+    Contact, Event, Failure, Snapshot, State, Stopper, Totals, Usage, decide,
+};
 use job_shim::record::{self, ExitFile};
 use job_shim::wire::{Cause, Ended, Exited, Failed, Progress, Source, Started, Step};
 use uuid::Uuid;
@@ -113,13 +113,13 @@ impl Known {
         Ok(())
     }
 
-    /// `recover::settle`
+    /// `decide::settle`
     pub(crate) fn settle(self, exit: ExitFile, stop_asked: bool) -> Result<Known, String> {
         // Without a grace period: as with all other times here, there is but one moment.
         let stopper = Stopper { source: Source::User, by: String::new(), kills_from_ns: 1 };
         let asked = stop_asked.then_some(&stopper);
         let describe = |failed: Failed| failure(why(failed.step.name()));
-        recover::settle(&self.snapshot(), exit, asked, describe, 1, 1)
+        decide::settle(&self.snapshot(), exit, asked, describe, 1, 1)
             .map(|snapshot| Known::of(&snapshot))
             .map_err(|impossible| impossible.to_string())
     }

@@ -1,7 +1,8 @@
 //! Plans with a mistake in them: the model finds each one out. Some were in the programs until the
 //! model was made, and those say so.
 
-use job_broker::jobs::recover::{Facts, Verdict, decide};
+use job_broker::decisions::decide::decide;
+use job_broker::decisions::{Facts, Verdict};
 
 use crate::plan::Do::*;
 use crate::plan::{Do, End, Plan, RIGHT};

@@ -1,7 +1,7 @@
 //! The order in which brokers and shims do things, as lists: what the real functions do, and,
 //! for each way to get it wrong, a list with the mistake.
 
-use job_broker::jobs::recover::{self, Facts, Verdict};
+use job_broker::decisions::{Facts, Verdict, decide};
 
 /// One thing that a broker does about a job, and the function that does it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -126,7 +126,7 @@ pub(crate) const RIGHT: Plan = Plan {
         End::SyncExit,
         End::Leave,
     ],
-    decide: recover::decide,
+    decide: decide::decide,
     locks: true,
     knows_epochs: true,
     reads_foreign_spawn: false,

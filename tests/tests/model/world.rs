@@ -3,7 +3,7 @@
 
 use crate::known::{End, Known, Outcome, Status, Why, exit_file};
 use crate::plan::Do;
-use job_broker::jobs::state::State;
+use job_broker::decisions::State;
 use job_shim::record::ExitFile;
 
 /// A file, as far as a crash of the host tells its states apart.

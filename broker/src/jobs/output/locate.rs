@@ -5,42 +5,42 @@ use std::io;
 
 use job_shim::index::{Entry, Stream};
 
-use super::Range;
+use crate::jobs::output::Range;
 use crate::store::log::Index;
 
 /// What of the output a reader wants.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     /// One stream, or both in the order in which they were read.
-    pub(super) stream: Option<Stream>,
+    pub(crate) stream: Option<Stream>,
     /// A piece for each read of the shim, instead of neighbours put together.
-    pub(super) by_entry: bool,
+    pub(crate) by_entry: bool,
 }
 
 /// How far a reader has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Position {
+pub(crate) struct Position {
     /// No entry before this one is wanted any more.
-    pub(super) entry: u64,
+    pub(crate) entry: u64,
     /// How far each stream has been read, by [`Stream::index`].
-    pub(super) offsets: [u64; 2],
+    pub(crate) offsets: [u64; 2],
 }
 
 /// A piece that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Span {
-    pub(super) stream: Stream,
+pub(crate) struct Span {
+    pub(crate) stream: Stream,
     /// Of its first byte, in its stream.
-    pub(super) start: u64,
+    pub(crate) start: u64,
     /// Bytes; not 0.
-    pub(super) length: usize,
-    pub(super) time_ns: u64,
+    pub(crate) length: usize,
+    pub(crate) time_ns: u64,
     /// Where the reader is after it.
-    pub(super) after: Position,
+    pub(crate) after: Position,
 }
 
 impl Wanted {
-    pub(super) fn wants(self, stream: Stream) -> bool {
+    pub(crate) fn wants(self, stream: Stream) -> bool {
         self.stream.is_none_or(|wanted| wanted == stream)
     }
 
@@ -53,8 +53,8 @@ impl Wanted {
 }
 
 impl Position {
-    /// The beginning of the range, but for its last lines: those are for [`super::tail`].
-    pub(super) fn of(range: &Range, index: &mut Index<'_>, entries: u64) -> io::Result<Position> {
+    /// The beginning of the range, but for its last lines: those are for [`crate::jobs::output::tail`].
+    pub(crate) fn of(range: &Range, index: &mut Index<'_>, entries: u64) -> io::Result<Position> {
         let mut position = Position { entry: 0, offsets: range.offsets };
         let [out, err] = range.offsets;
         if out > 0 || err > 0 {
@@ -70,7 +70,7 @@ impl Position {
     }
 
     /// Forward to an entry, or to a byte inside it.
-    pub(super) fn advanced(
+    pub(crate) fn advanced(
         mut self,
         index: &mut Index<'_>,
         entry: u64,
@@ -87,7 +87,7 @@ impl Position {
     }
 
     /// The piece here, of at most `most` bytes, in an index of `entries`; `None` at its end.
-    pub(super) fn piece(
+    pub(crate) fn piece(
         self,
         wanted: Wanted,
         most: u64,
@@ -144,8 +144,8 @@ fn disordered(at: u64) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::Sample;
     use super::*;
+    use crate::jobs::output::samples::Sample;
     use crate::store::log::{Reading, Window, reads};
 
     /// All pieces from a position on.

@@ -17,14 +17,14 @@ use job_shim::index::Stream;
 use job_shim::wire::Progress;
 use tokio::sync::watch;
 
-use self::locate::{Position, Wanted};
-use self::open_logs::{Claim, Use};
-pub(super) use self::readers::Readers;
-use self::readers::{Own, Place};
-use self::tail::Tail;
-use super::job::Job;
-use super::state::Snapshot;
-use crate::authorize::Caller;
+pub(crate) use self::readers::Readers;
+use crate::auth::Caller;
+use crate::jobs::job::Job;
+use crate::jobs::output::locate::{Position, Wanted};
+use crate::jobs::output::open_logs::{Claim, Use};
+use crate::jobs::output::readers::{Own, Place};
+use crate::jobs::output::tail::Tail;
+use crate::model::state::Snapshot;
 use crate::store::log::{LogFiles, Reading, Window};
 
 /// What of the output is wanted.
@@ -109,7 +109,7 @@ impl OutputReader {
     ///
     /// # Errors
     /// [`OutputError`].
-    pub(super) async fn open(
+    pub(crate) async fn open(
         readers: &Arc<Readers>,
         caller: &Caller,
         job: Arc<Job>,

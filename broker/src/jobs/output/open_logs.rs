@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::id::JobId;
+use crate::model::id::JobId;
 use crate::store::log::LogFiles;
 
 /// All sets that are open.
 #[derive(Debug)]
-pub(super) struct OpenLogs {
+pub(crate) struct OpenLogs {
     sets: Mutex<Sets>,
     /// Somebody has stopped to use a set, or it is closed.
     freed: Notify,
@@ -39,7 +39,7 @@ struct Set {
 
 /// One reader's claim on its job's set, which is closed with the last of them.
 #[derive(Debug)]
-pub(super) struct Claim {
+pub(crate) struct Claim {
     logs: Arc<OpenLogs>,
     job: JobId,
     dir: PathBuf,
@@ -47,7 +47,7 @@ pub(super) struct Claim {
 
 /// The files, for as long as they are read from.
 #[derive(Debug)]
-pub(super) struct Use {
+pub(crate) struct Use {
     files: Arc<LogFiles>,
     /// Dropped after the files.
     _freed: Freed,
@@ -59,12 +59,12 @@ struct Freed(Arc<OpenLogs>);
 
 impl OpenLogs {
     /// At most `most` sets, one at least.
-    pub(super) fn new(most: usize) -> Arc<OpenLogs> {
+    pub(crate) fn new(most: usize) -> Arc<OpenLogs> {
         Arc::new(OpenLogs { sets: Mutex::default(), freed: Notify::new(), most: most.max(1) })
     }
 
     /// For a reader of the job whose files are in `dir`. Opens nothing yet.
-    pub(super) fn claim(self: &Arc<Self>, job: JobId, dir: PathBuf) -> Claim {
+    pub(crate) fn claim(self: &Arc<Self>, job: JobId, dir: PathBuf) -> Claim {
         self.lock().by_job.entry(job).or_default().readers += 1;
         Claim { logs: Arc::clone(self), job, dir }
     }
@@ -91,7 +91,7 @@ impl Claim {
     ///
     /// # Errors
     /// As open(2).
-    pub(super) async fn files(&self) -> io::Result<Use> {
+    pub(crate) async fn files(&self) -> io::Result<Use> {
         loop {
             let freed = self.logs.freed.notified(); // before the look, so that nothing is missed
             match self.try_files()? {

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 
-use super::open_logs::OpenLogs;
-use super::turns::{OwnTurns, Turns};
-use crate::authorize::{Caller, Role};
-use crate::descriptors::Shares;
-use crate::identity::Identity;
+use crate::auth::{Caller, Role};
+use crate::jobs::output::open_logs::OpenLogs;
+use crate::jobs::output::turns::{OwnTurns, Turns};
+use crate::model::identity::Identity;
+use crate::quota::descriptors::Shares;
 use crate::quota::{Exceeded, Permit, Quota};
 
 /// Open streams of output: of one identity, of all, and places more that only admins can have.
@@ -35,10 +35,10 @@ const OPEN_LOGS: u64 = 1024;
 
 /// What all readers share.
 #[derive(Debug)]
-pub(in crate::jobs) struct Readers {
+pub(crate) struct Readers {
     streams: Arc<Quota<Identity>>,
     reserve: Arc<Quota<Identity>>,
-    pub(super) logs: Arc<OpenLogs>,
+    pub(crate) logs: Arc<OpenLogs>,
     disk: Turns,
     searches: Turns,
     held: AtomicU64,
@@ -47,17 +47,17 @@ pub(in crate::jobs) struct Readers {
 
 /// What the readers of one identity share.
 #[derive(Debug)]
-pub(super) struct Own {
+pub(crate) struct Own {
     /// Reads that wait for the disk.
-    pub(super) disk: OwnTurns,
+    pub(crate) disk: OwnTurns,
     /// Searches that read much, and so use a processor.
-    pub(super) searches: OwnTurns,
+    pub(crate) searches: OwnTurns,
     held: AtomicU64,
 }
 
 /// A reader's place among them, with what it has on its way to its client.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     readers: Arc<Readers>,
     own: Arc<Own>,
     held: u64,
@@ -66,7 +66,7 @@ pub(super) struct Place {
 
 impl Readers {
     /// For a process of so many descriptors.
-    pub(in crate::jobs) fn new(shares: Shares) -> Arc<Readers> {
+    pub(crate) fn new(shares: Shares) -> Arc<Readers> {
         let (each, in_all, reserve) = STREAMS;
         let logs = usize::try_from(shares.open_logs.min(OPEN_LOGS)).unwrap_or(1);
         // Half of the processors are for those who do not search.
@@ -86,7 +86,7 @@ impl Readers {
     ///
     /// # Errors
     /// [`Exceeded`].
-    pub(super) fn admit(self: &Arc<Self>, caller: &Caller) -> Result<Place, Exceeded> {
+    pub(crate) fn admit(self: &Arc<Self>, caller: &Caller) -> Result<Place, Exceeded> {
         let identity = caller.identity();
         let stream = self.streams.take(identity, 1).or_else(|exceeded| match caller.role() {
             Role::Admin => self.reserve.take(identity, 1).map_err(|_| exceeded),
@@ -110,19 +110,19 @@ impl Readers {
 }
 
 impl Place {
-    pub(super) fn own(&self) -> &Own {
+    pub(crate) fn own(&self) -> &Own {
         &self.own
     }
 
     /// What it had on its way is with the client, or in the buffer that every stream has.
-    pub(super) fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         self.own.held.fetch_sub(self.held, Ordering::Relaxed);
         self.readers.held.fetch_sub(self.held, Ordering::Relaxed);
         self.held = 0;
     }
 
     /// Most bytes of the next piece.
-    pub(super) fn most(&self) -> u64 {
+    pub(crate) fn most(&self) -> u64 {
         let left =
             |budget: u64, held: &AtomicU64| budget.saturating_sub(held.load(Ordering::Relaxed));
         let left = left(BUDGET.0, &self.own.held).min(left(BUDGET.1, &self.readers.held));
@@ -130,7 +130,7 @@ impl Place {
     }
 
     /// So many bytes are on their way.
-    pub(super) fn hold(&mut self, bytes: u64) {
+    pub(crate) fn hold(&mut self, bytes: u64) {
         self.own.held.fetch_add(bytes, Ordering::Relaxed);
         self.readers.held.fetch_add(bytes, Ordering::Relaxed);
         self.held += bytes;
@@ -146,7 +146,7 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authorize::Policy;
+    use crate::auth::Policy;
 
     fn caller(name: &str) -> Caller {
         let id = |name| Identity::new(name).unwrap();

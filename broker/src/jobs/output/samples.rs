@@ -2,21 +2,21 @@
 
 use job_shim::index::{Entry, Stream};
 
-use super::locate::Span;
+use crate::jobs::output::locate::Span;
 use crate::store::log::{INDEX_NAME, LogFiles};
 
 /// An output on disk.
-pub(super) struct Sample {
-    pub(super) files: LogFiles,
-    pub(super) entries: u64,
+pub(crate) struct Sample {
+    pub(crate) files: LogFiles,
+    pub(crate) entries: u64,
     /// In the order in which they were read: the stream, the offset in it, the byte.
-    pub(super) bytes: Vec<(Stream, u64, u8)>,
+    pub(crate) bytes: Vec<(Stream, u64, u8)>,
     _dir: tempfile::TempDir,
 }
 
 impl Sample {
     /// Reads of so many bytes; the time of each is its number.
-    pub(super) fn of(reads: impl Iterator<Item = (Stream, u64)>) -> Sample {
+    pub(crate) fn of(reads: impl Iterator<Item = (Stream, u64)>) -> Sample {
         let (mut ends, mut entries, mut bytes) = ([0, 0], Vec::new(), Vec::new());
         let mut random = 88_172_645_463_325_252_u64;
         for (n, (stream, length)) in reads.enumerate() {
@@ -33,7 +33,7 @@ impl Sample {
     }
 
     /// The same output for the same seed, of `reads` reads.
-    pub(super) fn random(seed: u64, reads: usize) -> Sample {
+    pub(crate) fn random(seed: u64, reads: usize) -> Sample {
         let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut stream = Stream::Stdout;
         let read = move || {
@@ -47,7 +47,7 @@ impl Sample {
     }
 
     /// An index with these entries, without logs.
-    pub(super) fn raw(entries: &[Entry]) -> Sample {
+    pub(crate) fn raw(entries: &[Entry]) -> Sample {
         Sample::with(entries, &[])
     }
 
@@ -63,19 +63,19 @@ impl Sample {
         Sample { files, entries: entries.len() as u64, bytes: Vec::new(), _dir: dir }
     }
 
-    pub(super) fn lengths(&self) -> [u64; 2] {
+    pub(crate) fn lengths(&self) -> [u64; 2] {
         Stream::BOTH.map(|stream| self.bytes.iter().filter(|(s, ..)| *s == stream).count() as u64)
     }
 
     /// Streams and offsets, byte by byte, that a reader is to get.
-    pub(super) fn expected(&self, stream: Option<Stream>, from: [u64; 2]) -> Vec<(Stream, u64)> {
+    pub(crate) fn expected(&self, stream: Option<Stream>, from: [u64; 2]) -> Vec<(Stream, u64)> {
         let is_wanted = |s: Stream, at: u64| stream.is_none_or(|w| w == s) && at >= from[s.index()];
         let bytes = self.bytes.iter().map(|(stream, at, _)| (*stream, *at));
         bytes.filter(|(stream, at)| is_wanted(*stream, *at)).collect()
     }
 
     /// The same of what it got.
-    pub(super) fn bytes_of(&self, spans: &[Span]) -> Vec<(Stream, u64)> {
+    pub(crate) fn bytes_of(&self, spans: &[Span]) -> Vec<(Stream, u64)> {
         let bytes = |span: &Span| {
             let (stream, start) = (span.stream, span.start);
             (start..start + span.length as u64).map(move |at| (stream, at))

@@ -5,7 +5,7 @@ use std::io;
 
 use job_shim::index::Stream;
 
-use super::locate::Wanted;
+use crate::jobs::output::locate::Wanted;
 use crate::store::log::{LogFiles, Reading, Window};
 
 /// Bytes looked at before somebody else has a turn: a millisecond.
@@ -17,7 +17,7 @@ const BLOCK: u64 = 64 << 10;
 
 /// A count that goes on.
 #[derive(Debug)]
-pub(super) struct Tail {
+pub(crate) struct Tail {
     wanted: Wanted,
     /// Lines to find yet.
     missing: u64,
@@ -29,7 +29,7 @@ pub(super) struct Tail {
 }
 
 /// An entry, and where inside it.
-pub(super) type Place = (u64, Option<(Stream, u64)>);
+pub(crate) type Place = (u64, Option<(Stream, u64)>);
 
 /// What of one log has been read last.
 #[derive(Default)]
@@ -40,7 +40,7 @@ struct Block {
 
 impl Tail {
     /// The last `lines` of an output with so many entries.
-    pub(super) fn new(wanted: Wanted, lines: u64, entries: u64) -> Tail {
+    pub(crate) fn new(wanted: Wanted, lines: u64, entries: u64) -> Tail {
         Tail { wanted, missing: lines, is_last_byte: true, entry: entries, end: None }
     }
 
@@ -48,7 +48,7 @@ impl Tail {
     ///
     /// # Errors
     /// As read(2).
-    pub(super) fn step(&mut self, files: &LogFiles) -> io::Result<Option<Place>> {
+    pub(crate) fn step(&mut self, files: &LogFiles) -> io::Result<Option<Place>> {
         if self.missing == 0 {
             return Ok(Some((self.entry, None)));
         }
@@ -150,8 +150,8 @@ impl Block {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::Sample;
     use super::*;
+    use crate::jobs::output::samples::Sample;
 
     /// Where the last lines begin, by a look at all bytes: the place in their order.
     fn expected(sample: &Sample, stream: Option<Stream>, lines: u64) -> usize {
@@ -192,7 +192,7 @@ mod tests {
                     let ((entry, place), _) = found(&sample, stream, lines);
                     let mut window = Window::default();
                     let mut index = sample.files.index(&mut window, Reading::Blocking);
-                    let start = super::super::locate::Position { entry: 0, offsets: [0, 0] };
+                    let start = crate::jobs::output::locate::Position { entry: 0, offsets: [0, 0] };
                     let start = start.advanced(&mut index, entry, place).unwrap();
                     let rest = &sample.bytes[expected(&sample, stream, lines)..];
                     let wanted = |s: &Stream| stream.is_none_or(|wanted| wanted == *s);

@@ -8,33 +8,33 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Everybody's turns at one kind of work.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(crate) struct Turns {
     in_all: Arc<Semaphore>,
     each: usize,
 }
 
 /// One identity's.
 #[derive(Debug)]
-pub(super) struct OwnTurns {
+pub(crate) struct OwnTurns {
     own: Arc<Semaphore>,
     in_all: Arc<Semaphore>,
 }
 
 impl Turns {
     /// `in_all` at a time, `each` of one identity.
-    pub(super) fn new(in_all: usize, each: usize) -> Turns {
+    pub(crate) fn new(in_all: usize, each: usize) -> Turns {
         Turns { in_all: Arc::new(Semaphore::new(in_all)), each }
     }
 
     /// For one more identity.
-    pub(super) fn own(&self) -> OwnTurns {
+    pub(crate) fn own(&self) -> OwnTurns {
         OwnTurns { own: Arc::new(Semaphore::new(self.each)), in_all: Arc::clone(&self.in_all) }
     }
 }
 
 /// A turn: it has come.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(crate) struct Turn {
     _own: OwnedSemaphorePermit,
     _common: OwnedSemaphorePermit,
 }
@@ -44,7 +44,7 @@ impl OwnTurns {
     ///
     /// # Errors
     /// None; the semaphores are never closed.
-    pub(super) async fn turn(&self) -> io::Result<Turn> {
+    pub(crate) async fn turn(&self) -> io::Result<Turn> {
         // The own one first: whoever waits for it takes none of the common ones meanwhile.
         let own = Arc::clone(&self.own).acquire_owned().await.map_err(io::Error::other)?;
         let common = Arc::clone(&self.in_all).acquire_owned().await.map_err(io::Error::other)?;
@@ -58,7 +58,7 @@ impl Turn {
     ///
     /// # Errors
     /// Those of `work`.
-    pub(super) async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         self,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {

@@ -1,0 +1,298 @@
+//! Where the jobs' cgroups are, and which controllers they can have: `<mount>/<configured>`, or a
+//! scope of systemd's; root 0700. Source: Documentation/admin-guide/cgroup-v2.rst.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::cgroup::job::JobCgroup;
+use crate::model::id::JobId;
+use crate::systemd;
+use crate::systemd::scope::{Readiness, Scope};
+
+/// Below the mount, where nothing is configured and systemd is not process 1.
+const PLAIN: &str = "job-broker";
+
+/// What limits need.
+pub(crate) const CONTROLLERS: [&str; 4] = ["cpu", "memory", "io", "pids"];
+
+/// The directory that holds all jobs.
+#[derive(Debug)]
+pub struct Tree {
+    mount: PathBuf,
+    root: PathBuf,
+    /// Where systemd has made it.
+    scope: Option<Scope>,
+    /// For `cgroup.subtree_control` of a job: "+cpu +memory".
+    enable: String,
+    /// Of [`CONTROLLERS`], with the reason.
+    missing: BTreeMap<&'static str, String>,
+    /// The files that a cgroup has here.
+    files: BTreeSet<String>,
+}
+
+/// Why jobs can have no cgroups here.
+#[derive(Debug, thiserror::Error)]
+pub enum TreeError {
+    /// No cgroup2 file system.
+    #[error(
+        "no cgroup2 file system is mounted (/proc/self/mountinfo); mount one, e.g. at /sys/fs/cgroup"
+    )]
+    NotMounted,
+    /// A controller that the configuration requires.
+    #[error("controllers are required (jobs.require_controllers) and missing: {}", missing.join("; "))]
+    MissingControllers {
+        /// Which, and why.
+        missing: Vec<String>,
+    },
+    /// systemd, or the bus.
+    #[error(
+        "cannot have the scope {name} for the jobs: {source}; with jobs.cgroup in the configuration \
+         they get a plain cgroup, without systemd's help"
+    )]
+    Scope {
+        /// The unit.
+        name: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel said no.
+    #[error("cannot {step} {path}: {source}")]
+    Io {
+        /// "create", "read".
+        step: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Tree {
+    /// Finds the cgroup2 mount, wherever it is, makes `below` in it, and enables for it what
+    /// limits need, on the whole way down. Where nothing is configured, systemd makes a scope, which
+    /// `keeper` keeps, if systemd is there.
+    ///
+    /// # Errors
+    /// [`TreeError`].
+    pub fn open(
+        below: Option<&Path>,
+        required: &[String],
+        keeper: &File,
+    ) -> Result<Tree, TreeError> {
+        let io = |step, path: &Path| {
+            let path = path.to_owned();
+            move |source| TreeError::Io { step, path, source }
+        };
+        let mount = mount()?;
+        let scope = match below {
+            None if systemd::is_init() => Some(Scope::open(&mount, keeper)),
+            _ => None,
+        };
+        let scope = scope
+            .transpose()
+            .map_err(|source| TreeError::Scope { name: systemd::scope::NAME, source })?;
+        let root = match &scope {
+            Some(scope) => scope.path().to_owned(),
+            None => plain(&mount, below),
+        };
+        DirBuilder::new().recursive(true).mode(0o700).create(&root).map_err(io("create", &root))?;
+        fs::set_permissions(&root, Permissions::from_mode(0o700)).map_err(io("chmod", &root))?;
+        let kill = root.join("cgroup.kill");
+        kill.metadata().map_err(io("find (Linux 5.14 has it)", &kill))?;
+        let mut missing = BTreeMap::new();
+        for controller in CONTROLLERS {
+            if let Err(reason) = enable_down_to(&mount, &root, controller) {
+                missing.insert(controller, reason);
+            }
+        }
+        let fault = |name: &String| match missing.get(name.as_str()) {
+            Some(reason) => Some(format!("{name}: {reason}")),
+            None if CONTROLLERS.contains(&name.as_str()) => None,
+            None => Some(format!("{name}: not one of {}", CONTROLLERS.join(", "))),
+        };
+        let faults: Vec<_> = required.iter().filter_map(fault).collect();
+        if !faults.is_empty() {
+            return Err(TreeError::MissingControllers { missing: faults });
+        }
+        let present = CONTROLLERS.iter().filter(|name| !missing.contains_key(**name));
+        let enable: Vec<_> = present.map(|name| format!("+{name}")).collect();
+        let files = files(&root).map_err(io("list", &root))?;
+        Ok(Tree { mount, root, scope, enable: enable.join(" "), missing, files })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+
+    /// The scope that it is, if systemd has made it.
+    pub(crate) fn scope(&self) -> Option<&Scope> {
+        self.scope.as_ref()
+    }
+
+    /// Makes sure that a job can be put here: a scope may have been stopped, or its keeper killed.
+    /// Costs one system call where all is well. Blocks.
+    ///
+    /// # Errors
+    /// The scope is being stopped, or systemd cannot make it anew.
+    pub fn ensure(&self) -> io::Result<()> {
+        let Some(scope) = &self.scope else { return Ok(()) };
+        if scope.ensure()? == Readiness::Established {
+            fs::set_permissions(&self.root, Permissions::from_mode(0o700))?;
+            for controller in CONTROLLERS.iter().filter(|name| self.missing(name).is_none()) {
+                enable_down_to(&self.mount, &self.root, controller).map_err(io::Error::other)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The controllers that jobs have.
+    pub fn controllers(&self) -> Vec<String> {
+        CONTROLLERS.iter().filter(|c| self.missing(c).is_none()).map(|c| (*c).into()).collect()
+    }
+
+    /// Why jobs cannot have a controller, if they cannot.
+    pub fn missing(&self, controller: &str) -> Option<&str> {
+        self.missing.get(controller).map(String::as_str)
+    }
+
+    /// Whether the kernel gives cgroups this file here.
+    pub fn has_file(&self, name: &str) -> bool {
+        self.files.contains(name)
+    }
+
+    /// The directories whose limits bind all jobs: this one and those above it, nearest first.
+    /// The root of the hierarchy has no limits.
+    pub fn lineage(&self) -> impl Iterator<Item = PathBuf> + '_ {
+        self.root.ancestors().take_while(|path| *path != self.mount).map(Path::to_owned)
+    }
+
+    /// A directory as people know it: below the mount.
+    pub fn shown(&self, directory: &Path) -> String {
+        directory.strip_prefix(&self.mount).unwrap_or(directory).display().to_string()
+    }
+
+    /// The cgroup of a job, whether or not it exists.
+    pub fn job(&self, id: JobId) -> JobCgroup {
+        JobCgroup::new(self.root.join(id.to_string()))
+    }
+
+    /// The jobs that have a cgroup: all that live, unless the host went down under them.
+    ///
+    /// # Errors
+    /// As readdir(3).
+    pub fn jobs(&self) -> io::Result<Vec<JobId>> {
+        jobs(&self.root)
+    }
+
+    /// For which disks io.cost is enabled: that file of the hierarchy's root.
+    pub fn io_cost_qos(&self) -> String {
+        fs::read_to_string(self.mount.join("io.cost.qos")).unwrap_or_default()
+    }
+
+    /// What a job's own cgroup is to pass down to its leaves.
+    pub(crate) fn subtree_control(&self) -> &str {
+        &self.enable
+    }
+}
+
+/// The jobs that have a cgroup where [`Tree::open`] would put them, without making anything. None
+/// where that has never been.
+///
+/// # Errors
+/// `NotMounted` and `Io`.
+pub(crate) fn jobs_of_others(below: Option<&Path>) -> Result<Vec<JobId>, TreeError> {
+    let mount = mount()?;
+    let root = match below {
+        None if systemd::is_init() => systemd::scope::place(&mount),
+        _ => plain(&mount, below),
+    };
+    match jobs(&root) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        listed => listed.map_err(|source| TreeError::Io { step: "list", path: root, source }),
+    }
+}
+
+fn mount() -> Result<PathBuf, TreeError> {
+    let mountinfo = PathBuf::from("/proc/self/mountinfo");
+    match fs::read_to_string(&mountinfo) {
+        Ok(mounts) => cgroup2_mount(&mounts).ok_or(TreeError::NotMounted),
+        Err(source) => Err(TreeError::Io { step: "read", path: mountinfo, source }),
+    }
+}
+
+fn plain(mount: &Path, below: Option<&Path>) -> PathBuf {
+    mount.join(below.unwrap_or(Path::new(PLAIN)))
+}
+
+fn jobs(root: &Path) -> io::Result<Vec<JobId>> {
+    let mut ids = Vec::new();
+    for entry in fs::read_dir(root)? {
+        ids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<JobId>().ok()));
+    }
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+/// A cgroup has a controller when all above it pass it down. One that lacks nothing is left as it
+/// is: on most hosts all of them are systemd's.
+fn enable_down_to(mount: &Path, root: &Path, controller: &str) -> Result<(), String> {
+    let mut way: Vec<_> = root.ancestors().take_while(|path| *path != mount).collect();
+    way.push(mount);
+    for directory in way.iter().rev() {
+        let has = |file: &str| {
+            let text = fs::read_to_string(directory.join(file)).unwrap_or_default();
+            text.split_whitespace().any(|word| word == controller)
+        };
+        if !has("cgroup.controllers") {
+            return Err(format!("it is not in {}/cgroup.controllers", directory.display()));
+        }
+        if has("cgroup.subtree_control") {
+            continue;
+        }
+        let file = directory.join("cgroup.subtree_control");
+        fs::write(&file, format!("+{controller}"))
+            .map_err(|e| format!("it cannot be enabled in {}: {e}", file.display()))?;
+    }
+    Ok(())
+}
+
+fn files(directory: &Path) -> io::Result<BTreeSet<String>> {
+    let names = fs::read_dir(directory)?;
+    names.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+}
+
+/// The first cgroup2 mount in proc_pid_mountinfo(5): field 5 is the mount point, the type follows
+/// the lone hyphen.
+fn cgroup2_mount(mountinfo: &str) -> Option<PathBuf> {
+    mountinfo.lines().find_map(|line| {
+        let (fields, kind) = line.split_once(" - ")?;
+        let point = fields.split(' ').nth(4)?;
+        kind.starts_with("cgroup2 ").then(|| PathBuf::from(unescape(point)))
+    })
+}
+
+/// mountinfo writes space, tab, newline and backslash as three octal digits.
+fn unescape(text: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mount_is_found_wherever_it_is() {
+        let unified = "25 30 0:22 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n";
+        assert_eq!(cgroup2_mount(unified), Some("/sys/fs/cgroup".into()));
+        let hybrid = "32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
+                      41 31 0:38 / /sys/fs/my\\040groups rw shared:4 - cgroup2 none rw\n";
+        assert_eq!(cgroup2_mount(hybrid), Some("/sys/fs/my groups".into()));
+        assert_eq!(cgroup2_mount("1 2 0:3 / / rw - ext4 /dev/vda rw\n"), None);
+    }
+}

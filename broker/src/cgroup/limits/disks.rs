@@ -1,0 +1,82 @@
+//! The disks that a job's limits speak of.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::disk;
+use crate::cgroup::disk::{Stat, Weigher};
+use crate::cgroup::hierarchy::Tree;
+use crate::cgroup::limits::Unenforceable;
+use crate::cgroup::limits::file::{BFQ_WEIGHT, IO_MAX, IO_WEIGHT};
+use crate::model::limits::{DiskName, Knob, Limits};
+
+/// BFQ's weights end here.
+const MOST_BFQ_WEIGHT: u64 = 1_000;
+
+/// The disks that a job's limits speak of, as they were found when it was asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Found {
+    /// For each rule the devices, `MAJOR:MINOR`.
+    pub devices: Vec<Vec<String>>,
+    /// Who divides the disk of the working directory by weight.
+    pub weigher: Option<Weigher>,
+}
+
+impl Found {
+    /// Looks for the disks of these limits. What is at a path that somebody has given, `place` says.
+    ///
+    /// # Errors
+    /// [`Unenforceable`].
+    pub fn find<'a>(
+        limits: &'a Limits,
+        tree: &Tree,
+        directory: &'a str,
+        mut place: impl FnMut(&'a str) -> Result<Stat, String>,
+    ) -> Result<Found, Unenforceable> {
+        let mut found = Found::default();
+        let host = disk::Live;
+        let mut of_path = |path: &'a str| {
+            disk::of_place(&host, Path::new(path), &place(path)?).map_err(|e| e.to_string())
+        };
+        for rule in &limits.io {
+            IO_MAX.check(tree)?;
+            let disks = match &rule.disk {
+                DiskName::WorkingDirectory => of_path(directory),
+                DiskName::Path(path) => of_path(path),
+                DiskName::Device(number) => {
+                    disk::of_number(&host, number).map_err(|e| e.to_string())
+                }
+            };
+            let disks = disks.map_err(|reason| IO_MAX.unenforceable(reason))?;
+            found.devices.push(disks.devices.iter().map(ToString::to_string).collect());
+        }
+        if let Some(weight) = limits.knob(Knob::IoWeight) {
+            if tree.missing("io").is_some() || !tree.has_file(BFQ_WEIGHT.name) {
+                IO_WEIGHT.check(tree)?;
+            }
+            let disks = of_path(directory).map_err(|reason| IO_WEIGHT.unenforceable(reason))?;
+            found.weigher = disk::weighs(&host, &disks, &tree.io_cost_qos());
+            found.check_weigher(weight, &disks.devices)?;
+        }
+        Ok(found)
+    }
+
+    fn check_weigher(&self, weight: u64, devices: &[disk::Device]) -> Result<(), Unenforceable> {
+        let name = devices.last().map_or("", |device| &device.name);
+        let reason = match self.weigher {
+            None => format!(
+                "the disk {name} does not divide by weight (its scheduler is not bfq, and io.cost \
+                 is not enabled for it)"
+            ),
+            Some(Weigher::Bfq) if weight > MOST_BFQ_WEIGHT => {
+                format!(
+                    "weights on the disk {name} end at {MOST_BFQ_WEIGHT} (its scheduler is bfq)"
+                )
+            }
+            _ => return Ok(()),
+        };
+        Err(IO_WEIGHT.unenforceable(reason))
+    }
+}

@@ -1,0 +1,203 @@
+//! The files of a cgroup that hold limits: where each sits, and how it reads.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::cgroup::hierarchy::Tree;
+use crate::cgroup::job::Leaf;
+use crate::cgroup::limits::Unenforceable;
+use crate::cgroup::limits::value::Value;
+use crate::model::limits::{MAX, Rate};
+
+/// A file of a cgroup that holds a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LimitFile {
+    /// Its name, which is the limit's as well.
+    pub(crate) name: &'static str,
+    pub(crate) controller: &'static str,
+    pub(crate) leaf: Leaf,
+    pub(crate) kind: Kind,
+    /// Whether the same limit of a cgroup above binds, too. Weights do not: they divide.
+    pub(crate) inherited: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Bandwidth,
+    Number,
+    /// Bytes, which the kernel rounds down to pages.
+    Bytes,
+    Weight,
+    /// A line for each device.
+    Rates,
+}
+
+/// Memory is limited for shim and workload together, since the page cache of the logs is the job's.
+/// CPU, processes and disks are limited for the workload alone. A shim that waits for a tiny quota
+/// would be late with stops and deadlines; a user who asks for 10 processes means 10; and a log that
+/// reaches the disk slowly holds up the journal of its file system, and with it the start of every
+/// other job (measured, see ARCHITECTURE.md).
+pub(crate) const FILES: [LimitFile; 9] = {
+    const fn file(
+        name: &'static str,
+        controller: &'static str,
+        leaf: Leaf,
+        kind: Kind,
+        inherited: bool,
+    ) -> LimitFile {
+        LimitFile { name, controller, leaf, kind, inherited }
+    }
+    [
+        file("cpu.max", "cpu", Leaf::Work, Kind::Bandwidth, true),
+        file("cpu.weight", "cpu", Leaf::Job, Kind::Weight, false),
+        file("memory.max", "memory", Leaf::Job, Kind::Bytes, true),
+        file("memory.high", "memory", Leaf::Job, Kind::Bytes, true),
+        file("memory.swap.max", "memory", Leaf::Job, Kind::Bytes, true),
+        file("pids.max", "pids", Leaf::Work, Kind::Number, true),
+        file("io.weight", "io", Leaf::Job, Kind::Weight, false),
+        file("io.bfq.weight", "io", Leaf::Job, Kind::Weight, false),
+        file("io.max", "io", Leaf::Work, Kind::Rates, true),
+    ]
+};
+
+pub(crate) const IO_WEIGHT: LimitFile = FILES[6];
+pub(crate) const BFQ_WEIGHT: LimitFile = FILES[7];
+pub(crate) const IO_MAX: LimitFile = FILES[8];
+
+impl LimitFile {
+    pub(crate) fn check(&self, tree: &Tree) -> Result<(), Unenforceable> {
+        if let Some(reason) = tree.missing(self.controller) {
+            return Err(self.unenforceable(format!(
+                "the controller {} is missing: {reason}",
+                self.controller
+            )));
+        }
+        if tree.has_file(self.name) {
+            return Ok(());
+        }
+        let reason = match self.name {
+            "io.weight" => "this kernel divides disks by weight neither with io.cost nor with BFQ",
+            "memory.swap.max" => "this kernel does not account for swap",
+            _ => "this kernel has no such file",
+        };
+        Err(self.unenforceable(reason.into()))
+    }
+
+    pub(crate) fn unenforceable(&self, reason: String) -> Unenforceable {
+        Unenforceable { limit: self.name, controller: self.controller, reason }
+    }
+
+    /// `memory.max`, `io.max 8:0`.
+    pub(crate) fn shown(&self, device: Option<&str>) -> String {
+        device.map_or_else(|| self.name.into(), |device| format!("{} {device}", self.name))
+    }
+
+    /// Writes a value and answers with what the kernel has made of it. One descriptor for both:
+    /// with nine limits that is a third of the system calls, and they are most of the cost.
+    pub(crate) fn write(
+        &self,
+        directory: &Path,
+        text: &str,
+        device: Option<&str>,
+    ) -> io::Result<Value> {
+        let file = OpenOptions::new().read(true).write(true).open(directory.join(self.name))?;
+        file.write_all_at(text.as_bytes(), 0)?;
+        self.read_from(&file, device)
+    }
+
+    pub(crate) fn read(&self, directory: &Path, device: Option<&str>) -> io::Result<Value> {
+        self.read_from(&File::open(directory.join(self.name))?, device)
+    }
+
+    fn read_from(&self, file: &File, device: Option<&str>) -> io::Result<Value> {
+        let mut bytes = vec![0; 256];
+        let mut length = 0;
+        loop {
+            length += file.read_at(&mut bytes[length..], length as u64)?;
+            // The kernel makes such a file in one piece: a read that could take more has it all.
+            if length < bytes.len() {
+                break;
+            }
+            bytes.resize(2 * length, 0);
+        }
+        let text = String::from_utf8_lossy(&bytes[..length]);
+        self.parse(&text, device).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("{}: {text:?}", self.name))
+        })
+    }
+
+    fn parse(&self, text: &str, device: Option<&str>) -> Option<Value> {
+        match self.kind {
+            Kind::Number | Kind::Bytes => number(text.trim()).map(Value::Number),
+            Kind::Bandwidth => {
+                let (quota, period) = text.trim().split_once(' ')?;
+                Some(Value::Bandwidth(number(quota)?, number(period)?))
+            }
+            // `default 100`, and lines for single devices, which nobody here writes.
+            Kind::Weight => number(text.lines().next()?.split(' ').next_back()?).map(Value::Number),
+            Kind::Rates => Some(Value::Rates(rates(text, device?))),
+        }
+    }
+}
+
+/// A number of the kernel's, in decimal, or its word for none.
+fn number(text: &str) -> Option<u64> {
+    if text == "max" { Some(MAX) } else { text.parse().ok() }
+}
+
+/// The rates of one device in `io.max`; one that has no line has no limit.
+fn rates(text: &str, device: &str) -> [u64; 4] {
+    let line = text.lines().find_map(|line| line.strip_prefix(device)?.strip_prefix(' '));
+    Rate::ALL.map(|rate| {
+        let of = |word: &str| number(word.strip_prefix(rate.word())?.strip_prefix('=')?);
+        line.into_iter().flat_map(|line| line.split(' ')).find_map(of).unwrap_or(MAX)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str) -> LimitFile {
+        *FILES.iter().find(|file| file.name == name).unwrap()
+    }
+
+    #[test]
+    fn values_are_read_as_the_kernel_writes_them() {
+        let cases = [
+            ("cpu.max", "20000 100000\n", Value::Bandwidth(20_000, 100_000)),
+            ("cpu.max", "max 100000\n", Value::Bandwidth(MAX, 100_000)),
+            ("memory.max", "max\n", Value::Number(MAX)),
+            ("pids.max", "10\n", Value::Number(10)),
+            ("io.weight", "default 100\n8:0 200\n", Value::Number(100)),
+            ("cpu.weight", "39\n", Value::Number(39)),
+        ];
+        for (name, text, value) in cases {
+            assert_eq!(file(name).parse(text, None), Some(value), "{name}: {text:?}");
+        }
+        assert_eq!(file("pids.max").parse("0x10\n", None), None);
+    }
+
+    #[test]
+    fn a_device_without_a_line_has_no_limit() {
+        let text =
+            "98:16 rbps=max wbps=5000000 riops=max wiops=max\n8:0 rbps=1 wbps=2 riops=3 wiops=4\n";
+        let of = |device| IO_MAX.parse(text, Some(device));
+        assert_eq!(of("98:16"), Some(Value::Rates([MAX, 5_000_000, MAX, MAX])));
+        assert_eq!(of("8:0"), Some(Value::Rates([1, 2, 3, 4])));
+        assert_eq!(of("8:1"), Some(Value::Rates([MAX; 4])));
+    }
+
+    #[test]
+    fn what_is_written_is_what_is_read() {
+        for value in [Value::Number(MAX), Value::Number(7)] {
+            assert_eq!(file("memory.max").parse(&value.to_string(), None), Some(value));
+        }
+        let value = Value::Bandwidth(MAX, 5);
+        assert_eq!(file("cpu.max").parse(&value.to_string(), None), Some(value));
+        let value = Value::Rates([1, MAX, 3, 4]);
+        assert_eq!(IO_MAX.parse(&format!("8:0 {value}"), Some("8:0")), Some(value));
+    }
+}

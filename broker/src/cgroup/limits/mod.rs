@@ -1,0 +1,216 @@
+//! Limits as the kernel keeps them: what is written where, read back and compared; and what binds
+//! in the end. Sources: cgroup-v2.rst; what a kernel takes without a word and does not keep
+//! (`0x10`, too large numbers) is why every value is read back.
+
+mod disks;
+mod file;
+mod reading;
+pub(crate) mod resolve;
+mod value;
+
+use std::io;
+
+use crate::cgroup::disk::Weigher;
+use crate::cgroup::hierarchy::Tree;
+use crate::cgroup::job::JobCgroup;
+pub(crate) use crate::cgroup::limits::disks::Found;
+use crate::cgroup::limits::file::{FILES, IO_MAX, Kind, LimitFile};
+pub(crate) use crate::cgroup::limits::reading::{Reading, readings};
+pub(crate) use crate::cgroup::limits::value::Value;
+use crate::host;
+use crate::model::limits::{CPU_PERIOD, Knob, Limits, MAX};
+
+/// All that is to be written for one job.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    settings: Vec<Setting>,
+}
+
+/// One value for one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Setting {
+    file: LimitFile,
+    /// `MAJOR:MINOR`, for rates.
+    device: Option<String>,
+    value: Value,
+}
+
+/// A limit that this host cannot enforce; the job that asks for it is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{limit} cannot be enforced here: {reason}")]
+pub struct Unenforceable {
+    /// `memory.max`, ...
+    pub limit: &'static str,
+    /// Which controller would.
+    pub controller: &'static str,
+    /// For the user.
+    pub reason: String,
+}
+
+/// A limit that the kernel did not take.
+#[derive(Debug, thiserror::Error)]
+pub enum LimitError {
+    /// write(2) or read(2).
+    #[error("cannot set {limit} to {value:?}: {source}")]
+    Io {
+        /// `memory.max`, ...
+        limit: &'static str,
+        /// As written.
+        value: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// It says something else than it was told.
+    #[error("{limit} was set to {asked:?}, and the kernel made it {applied:?}")]
+    Differs {
+        /// `memory.max`, ...
+        limit: &'static str,
+        /// As written.
+        asked: String,
+        /// As read back.
+        applied: String,
+    },
+}
+
+impl Plan {
+    /// What to write for these limits on these disks.
+    pub fn new(limits: &Limits, found: &Found) -> Plan {
+        let mut plan = Plan::default();
+        for file in FILES {
+            if let Some(value) = wanted(limits, found, &file) {
+                plan.settings.push(Setting { file, device: None, value });
+            }
+        }
+        for (rule, devices) in limits.io.iter().zip(&found.devices) {
+            devices.iter().for_each(|device| plan.limit_rates(device, &rule.rates));
+        }
+        plan
+    }
+
+    /// Of two rules that come to the same disk the later one counts, rate by rate.
+    fn limit_rates(&mut self, device: &str, rates: &[Option<u64>; 4]) {
+        let known = self.settings.iter_mut().find(|s| s.device.as_deref() == Some(device));
+        let old = match &known {
+            Some(Setting { value: Value::Rates(old), .. }) => *old,
+            _ => [MAX; 4],
+        };
+        let value = Value::Rates(std::array::from_fn(|n| rates[n].unwrap_or(old[n])));
+        match known {
+            Some(setting) => setting.value = value,
+            None => {
+                let device = Some(device.to_owned());
+                self.settings.push(Setting { file: IO_MAX, device, value });
+            }
+        }
+    }
+
+    /// Whether this host can enforce all of it.
+    ///
+    /// # Errors
+    /// [`Unenforceable`].
+    pub fn check(&self, tree: &Tree) -> Result<(), Unenforceable> {
+        let written = self.settings.iter().filter(|setting| !setting.is_void(tree));
+        written.into_iter().try_for_each(|setting| setting.file.check(tree))
+    }
+
+    /// Names and values, as they are asked of the kernel.
+    pub fn requested(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        self.settings.iter().map(|setting| {
+            (setting.file.shown(setting.device.as_deref()), setting.value.to_string())
+        })
+    }
+
+    /// Writes all of it, reads it back and compares.
+    ///
+    /// # Errors
+    /// [`LimitError`], at the first that is not as it was told to be.
+    pub fn apply(&self, tree: &Tree, cgroup: &JobCgroup) -> Result<(), LimitError> {
+        let written = self.settings.iter().filter(|setting| !setting.is_void(tree));
+        written.into_iter().try_for_each(|setting| setting.apply(cgroup))
+    }
+
+    /// As [`Plan::apply`], for a job that runs under `old`: what does not change is not touched,
+    /// and what `old` had and this has not goes back to the kernel's default.
+    ///
+    /// # Errors
+    /// [`LimitError`]; some may be written by then.
+    pub fn replace(&self, old: &Plan, tree: &Tree, cgroup: &JobCgroup) -> Result<(), LimitError> {
+        let gone = old.settings.iter().filter(|old| !self.has(old)).map(Setting::unlimited);
+        let new = self.settings.iter().filter(|new| !old.settings.contains(new)).cloned();
+        Plan { settings: gone.chain(new).collect() }.apply(tree, cgroup)
+    }
+
+    fn has(&self, other: &Setting) -> bool {
+        self.settings.iter().any(|own| own.file == other.file && own.device == other.device)
+    }
+
+    /// What `memory.max` will be, if it is limited.
+    pub fn memory_max(&self) -> Option<u64> {
+        self.settings.iter().find_map(|setting| match (setting.file.name, setting.value) {
+            ("memory.max", Value::Number(bytes)) if bytes != MAX => Some(bytes),
+            _ => None,
+        })
+    }
+}
+
+/// What the limits say about a file; rates are told by disk.
+fn wanted(limits: &Limits, found: &Found, file: &LimitFile) -> Option<Value> {
+    let knob = match file.name {
+        "cpu.max" => {
+            let (quota, period) = limits.cpu_max()?;
+            return Some(Value::Bandwidth(quota, period));
+        }
+        "cpu.weight" => Knob::CpuWeight,
+        "memory.max" => Knob::MemoryMax,
+        "memory.high" => Knob::MemoryHigh,
+        "memory.swap.max" => Knob::MemorySwapMax,
+        "pids.max" => Knob::PidsMax,
+        "io.weight" if found.weigher == Some(Weigher::Cost) => Knob::IoWeight,
+        "io.bfq.weight" if found.weigher == Some(Weigher::Bfq) => Knob::IoWeight,
+        _ => return None,
+    };
+    let value = limits.knob(knob)?;
+    Some(Value::Number(if file.kind == Kind::Bytes { whole_pages(value) } else { value }))
+}
+
+/// The kernel keeps memory limits in pages: page_counter_memparse().
+fn whole_pages(bytes: u64) -> u64 {
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
+    let page = page.and_then(|size| u64::try_from(size).ok()).unwrap_or(4096);
+    if bytes == MAX { MAX } else { bytes / page * page }
+}
+
+impl Setting {
+    /// No swap, on a host that has none and keeps no account of it.
+    fn is_void(&self, tree: &Tree) -> bool {
+        self.file.name == "memory.swap.max"
+            && self.value == Value::Number(0)
+            && !tree.has_file(self.file.name)
+            && !host::has_swap()
+    }
+
+    fn apply(&self, cgroup: &JobCgroup) -> Result<(), LimitError> {
+        let (limit, directory) = (self.file.name, cgroup.leaf(self.file.leaf));
+        let text = match &self.device {
+            Some(device) => format!("{device} {}", self.value),
+            None => self.value.to_string(),
+        };
+        let io = |source| LimitError::Io { limit, value: text.clone(), source };
+        let applied = self.file.write(&directory, &text, self.device.as_deref()).map_err(io)?;
+        if applied != self.value {
+            let (asked, applied) = (self.value.to_string(), applied.to_string());
+            return Err(LimitError::Differs { limit, asked, applied });
+        }
+        Ok(())
+    }
+
+    fn unlimited(&self) -> Setting {
+        let value = match self.value {
+            Value::Bandwidth(..) => Value::Bandwidth(MAX, CPU_PERIOD),
+            Value::Rates(_) => Value::Rates([MAX; 4]),
+            Value::Number(_) if self.file.kind == Kind::Weight => Value::Number(100),
+            Value::Number(_) => Value::Number(MAX),
+        };
+        Setting { value, ..self.clone() }
+    }
+}

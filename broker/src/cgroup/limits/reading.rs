@@ -1,0 +1,70 @@
+//! What the kernel keeps for a job, and what binds in the end.
+
+use std::fs;
+
+use crate::cgroup::hierarchy::Tree;
+use crate::cgroup::job::{JobCgroup, Leaf};
+use crate::cgroup::limits::file::{FILES, IO_MAX, Kind, LimitFile};
+use crate::cgroup::limits::value::Value;
+
+/// A limit as it stands in the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading {
+    /// `memory.max`; `io.max 8:0`.
+    pub name: String,
+    /// In the job's own cgroup.
+    pub applied: Value,
+    /// The tightest on the way up.
+    pub effective: Value,
+    /// The cgroup above the job's that is tighter.
+    pub bound_by: Option<String>,
+}
+
+/// What the kernel keeps for a job now; a file that this kernel has not, or a job that is gone,
+/// has no line.
+pub(crate) fn readings(tree: &Tree, cgroup: &JobCgroup) -> Vec<Reading> {
+    let mut all = Vec::new();
+    for file in FILES.iter().filter(|file| tree.has_file(file.name)) {
+        if file.kind != Kind::Rates {
+            all.extend(reading(tree, cgroup, file, None));
+            continue;
+        }
+        for device in limited_devices(tree, cgroup) {
+            all.extend(reading(tree, cgroup, file, Some(&device)));
+        }
+    }
+    all
+}
+
+fn reading(
+    tree: &Tree,
+    cgroup: &JobCgroup,
+    file: &LimitFile,
+    device: Option<&str>,
+) -> Option<Reading> {
+    let applied = file.read(&cgroup.leaf(file.leaf), device).ok()?;
+    let (mut effective, mut bound_by) = (applied, None);
+    // Between the leaf and the tree there is the job's own directory, which has no limits of this
+    // kind; it is read like the others.
+    let above = (file.leaf == Leaf::Work).then(|| cgroup.leaf(Leaf::Job));
+    for directory in above.into_iter().chain(tree.lineage()).filter(|_| file.inherited) {
+        let Ok(value) = file.read(&directory, device) else { continue };
+        let tighter = effective.tighter(value);
+        if tighter != effective {
+            (effective, bound_by) = (tighter, Some(tree.shown(&directory)));
+        }
+    }
+    Some(Reading { name: file.shown(device), applied, effective, bound_by })
+}
+
+/// The devices with a line in `io.max` of the job or of a cgroup above it.
+fn limited_devices(tree: &Tree, cgroup: &JobCgroup) -> Vec<String> {
+    let mut devices = Vec::new();
+    for directory in std::iter::once(cgroup.leaf(IO_MAX.leaf)).chain(tree.lineage()) {
+        let text = fs::read_to_string(directory.join(IO_MAX.name)).unwrap_or_default();
+        devices.extend(text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned));
+    }
+    devices.sort();
+    devices.dedup();
+    devices
+}

@@ -1,0 +1,210 @@
+//! Looking for the disks of a job's limits, as far as its own user may look: the answer tells nothing of
+//! what only root may know. Each path is opened once, as that user, and its name never looked up again.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::thread;
+
+use caps::CapSet;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+
+use crate::cgroup::disk::Stat;
+use crate::cgroup::hierarchy::Tree;
+use crate::cgroup::limits::{Found, Plan, Unenforceable};
+use crate::model::account::Account;
+use crate::model::limits::{DiskName, Knob, Limits};
+use crate::model::spec::JobSpec;
+use crate::sys;
+
+/// Finds the disks, and makes sure that this host can enforce all limits. Blocks.
+///
+/// # Errors
+/// [`Unenforceable`].
+pub(crate) fn find(
+    tree: &Tree,
+    limits: &Limits,
+    spec: &JobSpec,
+    account: &Account,
+) -> Result<Found, Unenforceable> {
+    let mut places = BTreeMap::new();
+    for (limit, path) in asked(limits, &spec.working_directory) {
+        if places.contains_key(path) {
+            continue;
+        }
+        let found = open_as(path, account).and_then(|file| Stat::of(&file));
+        let found = found.map_err(|e| Unenforceable {
+            limit,
+            controller: "io",
+            reason: format!("{} cannot look up {path}: {e}", account.name),
+        })?;
+        places.insert(path, found);
+    }
+    // What lies below, such as the layers of an overlay, is the host's affair and not the job's.
+    let place =
+        |path: &str| places.get(path).copied().ok_or(format!("nobody has looked at {path}"));
+    let found = Found::find(limits, tree, &spec.working_directory, place)?;
+    Plan::new(limits, &found).check(tree)?;
+    Ok(found)
+}
+
+/// All paths that somebody outside has given and that will be looked up, with the limit that needs
+/// it. What the job cannot see it could not work in either.
+fn asked<'a>(
+    limits: &'a Limits,
+    directory: &'a str,
+) -> impl Iterator<Item = (&'static str, &'a str)> {
+    let of_rules = limits.io.iter().filter_map(move |rule| match &rule.disk {
+        DiskName::WorkingDirectory => Some(("io.max", directory)),
+        DiskName::Path(path) => Some(("io.max", path.as_str())),
+        DiskName::Device(_) => None,
+    });
+    of_rules.chain(limits.knob(Knob::IoWeight).map(|_| ("io.weight", directory)))
+}
+
+/// Opens what that user can reach under this path, whatever it is, for nothing but to see which file it
+/// is (O_PATH: no device wakes up, no FIFO blocks).
+fn open_as(path: &str, account: &Account) -> io::Result<File> {
+    // A thread of its own, which ends after it: nothing else is ever done as that user, and nobody has
+    // to become root again.
+    thread::scope(|scope| {
+        let look = || become_user(account).and_then(|()| open(path));
+        let looking = thread::Builder::new().name("look".into()).spawn_scoped(scope, look)?;
+        looking.join().unwrap_or_else(|_| Err(io::Error::other("the look was broken off")))
+    })
+}
+
+/// Without the magic links of proc(5), which lead where their process is, past all directories on the
+/// way: `/proc/self/fd` would be the broker's.
+fn open(path: &str) -> io::Result<File> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    Ok(openat2(AT_FDCWD, path, how)?.into())
+}
+
+/// Makes this thread that user's for file systems, with his groups, setfsuid(2), and takes all of its
+/// capabilities: with the change of uid go those that let root look everywhere, capabilities(7), but not
+/// CAP_SYS_PTRACE, which does so in `/proc`.
+fn become_user(account: &Account) -> io::Result<()> {
+    sys::set_thread_groups(&account.groups)?;
+    let (gid, uid) = (Gid::from_raw(account.gid), Uid::from_raw(account.uid));
+    // Both answer with what was before, and say nothing of a failure: the second call tells.
+    let is_set = (setfsgid(gid), setfsgid(gid)).1 == gid && (setfsuid(uid), setfsuid(uid)).1 == uid;
+    if !is_set {
+        let fault = format!("the broker cannot become {} for file systems", account.name);
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, fault));
+    }
+    for set in [CapSet::Effective, CapSet::Permitted] {
+        caps::clear(None, set).map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown, symlink};
+    use std::path::Path;
+    use std::process::Command;
+
+    use nix::unistd::{getgid, getgroups};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn account(groups: &[u32]) -> Account {
+        let (name, home) = ("somebody".into(), "/".into());
+        Account { name, uid: 65_533, gid: 65_533, groups: groups.to_vec(), home }
+    }
+
+    /// A directory that everybody may look into.
+    fn public() -> TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        dir
+    }
+
+    /// A directory of root's, of a group, with another in it.
+    fn inside(dir: &Path, mode: u32, group: u32) -> String {
+        let outer = dir.join(format!("{mode:o}-{group}"));
+        fs::DirBuilder::new().mode(mode).create(&outer).unwrap();
+        chown(&outer, None, Some(group)).unwrap();
+        fs::create_dir(outer.join("inner")).unwrap();
+        outer.join("inner").to_string_lossy().into_owned()
+    }
+
+    #[test]
+    fn a_path_is_looked_up_with_the_rights_and_the_groups_of_the_jobs_user_and_no_other() {
+        if !nix::unistd::geteuid().is_root() {
+            return; // who cannot become anybody else
+        }
+        let dir = public();
+        let [roots, rootgroups, teams] = [(0o700, 0), (0o750, 0), (0o750, 64_997)]
+            .map(|(mode, group)| inside(dir.path(), mode, group));
+        let before = getgroups().unwrap();
+        for hidden in [&roots, &rootgroups, &teams] {
+            assert!(open_as(hidden, &account(&[])).is_err(), "{hidden}");
+        }
+        assert!(open_as(&teams, &account(&[64_997])).is_ok());
+        assert_eq!(getgroups().unwrap(), before);
+        assert!(Path::new(&roots).exists(), "the caller is root as ever");
+    }
+
+    #[test]
+    fn what_was_opened_stays_what_it_is_when_its_name_is_given_to_something_else() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let dir = public();
+        let name = dir.path().join("link");
+        symlink("/proc", &name).unwrap();
+        let file = open_as(name.to_str().unwrap(), &account(&[])).unwrap();
+        fs::remove_file(&name).unwrap();
+        symlink("/", &name).unwrap();
+        let device = |path: &str| fs::metadata(path).unwrap().dev();
+        assert_eq!(file.metadata().unwrap().dev(), device("/proc"));
+        assert_ne!(device("/proc"), device("/"));
+    }
+
+    #[test]
+    fn the_links_of_processes_in_proc_are_no_way_around_the_rights_of_their_directories() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let dir = public();
+        let hidden = inside(dir.path(), 0o700, 0);
+        let opened = File::open(&hidden).unwrap();
+        let own = format!("/proc/self/fd/{}", opened.as_raw_fd());
+        let mut roots = Command::new("sleep").arg("600").current_dir(&hidden).spawn().unwrap();
+        let [cwd, root] = ["cwd", "root"].map(|link| format!("/proc/{}/{link}", roots.id()));
+        let tried = [own, cwd, root].map(|path| {
+            let as_user = open_as(&path, &account(&[])).map(drop);
+            let below = open_as(&format!("{path}/."), &account(&[])).map(drop);
+            (path, as_user, below)
+        });
+        // And without the flag: what root may in /proc, this thread may not.
+        let by_permission = thread::scope(|scope| {
+            let look = || become_user(&account(&[])).and_then(|()| fs::metadata(&tried[1].0));
+            scope.spawn(look).join().unwrap().map(drop)
+        });
+        roots.kill().unwrap();
+        roots.wait().unwrap();
+        for ((path, as_user, below), errno) in
+            tried.into_iter().zip([libc::ELOOP, libc::EACCES, libc::EACCES])
+        {
+            assert_eq!(as_user.unwrap_err().raw_os_error(), Some(errno), "{path}");
+            assert_eq!(below.unwrap_err().raw_os_error(), Some(errno), "{path}/.");
+        }
+        assert_eq!(by_permission.unwrap_err().raw_os_error(), Some(libc::EACCES));
+    }
+
+    #[test]
+    fn a_change_of_uid_that_does_not_take_is_noticed() {
+        // -1 is nobody's: setfsuid(2) leaves everything as it is and does not say so.
+        let nobody = Account { uid: u32::MAX, gid: getgid().as_raw(), ..account(&[]) };
+        assert!(open_as("/", &nobody).is_err());
+    }
+}

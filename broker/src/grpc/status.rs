@@ -1,0 +1,217 @@
+//! Every no that a caller can get, with its status and its details. Denied, invalid, not found and
+//! internal map to one code each. `bounded` makes the statuses.
+
+use tonic::{Code, Status};
+
+use crate::cgroup::limits::Unenforceable;
+use crate::grpc::bounded;
+use crate::grpc::bounded::{status, with_reason};
+use crate::jobs::commands::input::InputError;
+use crate::jobs::errors::{
+    DeleteError, FindError, PauseError, SignalError, StartError, StopError, UpdateError,
+};
+use crate::jobs::history::retention::NoRoom;
+use crate::jobs::output::OutputError;
+use crate::jobs::shared::calls::Busy;
+use crate::launch::accounts::AccountError;
+use crate::model::id::JobId;
+use crate::model::identity::IdentityError;
+use crate::model::limits::{Violation, Violations};
+use crate::model::spec::Refusal;
+
+/// One field that is not as it must be.
+pub(super) fn field(field: &str, fault: String) -> Status {
+    bounded::invalid([(field.to_owned(), fault)], 0)
+}
+
+/// A certificate that names nobody, or none at all.
+pub(super) fn nobody(error: Option<&IdentityError>) -> Status {
+    match error {
+        Some(error) => status(Code::Unauthenticated, error),
+        None => status(Code::Unauthenticated, "no client certificate"),
+    }
+}
+
+/// The host does not tell what it should.
+pub(super) fn host(error: &std::io::Error) -> Status {
+    status(Code::Internal, error)
+}
+
+/// What tonic says of a request that does not go on.
+pub(super) fn broken_stream(error: &Status) -> Status {
+    status(error.code(), error.message())
+}
+
+/// The same for a job that is not there and for somebody else's.
+pub(super) fn no_such_job(id: JobId) -> Status {
+    let message = format_args!("there is no job {id}");
+    bounded::of_resource(Code::NotFound, "job", id.to_string(), message)
+}
+
+/// Clients go on with the next broker from where they are.
+pub(super) fn closing() -> Status {
+    let message = "the broker is being stopped or restarted; jobs go on, connect again";
+    status(Code::Unavailable, message)
+}
+
+pub(super) fn wish(refusal: Refusal) -> Status {
+    match refusal {
+        Refusal::Invalid(violations) => violated("spec.", violations),
+        // As a message that is larger than the broker takes.
+        Refusal::TooLarge(fault) => status(Code::OutOfRange, fault),
+    }
+}
+
+/// Fields of a message that lies at `path`.
+fn violated(path: &str, violations: Violations) -> Status {
+    let violation = |v: Violation| (format!("{path}{}", v.field), v.fault);
+    bounded::invalid(violations.first.into_iter().map(violation), violations.more)
+}
+
+fn unenforceable(error: &Unenforceable) -> Status {
+    let metadata = [("limit", error.limit.to_owned()), ("controller", error.controller.to_owned())];
+    with_reason(Code::FailedPrecondition, "LIMIT_UNENFORCEABLE", error, metadata)
+}
+
+pub(super) fn start(error: StartError) -> Status {
+    let message = error.to_string();
+    let job = |job: JobId| ("job", job.to_string());
+    match error {
+        StartError::RequestReused { job: id, .. } => {
+            with_reason(Code::AlreadyExists, "REQUEST_ID_REUSED", message, [job(id)])
+        }
+        StartError::RequestAside { job: id, .. } => {
+            with_reason(Code::FailedPrecondition, "REQUEST_QUARANTINED", message, [job(id)])
+        }
+        StartError::NameTaken { job: id, .. } => {
+            with_reason(Code::AlreadyExists, "NAME_TAKEN", message, [job(id)])
+        }
+        StartError::Account(AccountError::PoolEmpty(_)) => status(Code::ResourceExhausted, message),
+        StartError::Account(AccountError::Lookup { .. }) => status(Code::Unavailable, message),
+        StartError::Account(_) => status(Code::FailedPrecondition, message),
+        StartError::Unenforceable(error) => unenforceable(&error),
+        StartError::NoRoom(error) => no_room(&error),
+        StartError::TooMany(max) => {
+            let metadata = [("max", max.to_string())];
+            with_reason(Code::ResourceExhausted, "MAX_RUNNING", message, metadata)
+        }
+        StartError::Shortage(_) => {
+            with_reason(Code::ResourceExhausted, "HOST_SHORTAGE", message, [])
+        }
+        StartError::Find(error) => find(error),
+        StartError::Failed { job: id, failure } => {
+            let errno = failure.errno.to_string();
+            let metadata = [job(id), ("step", failure.step), ("errno", errno)];
+            with_reason(Code::FailedPrecondition, "START_FAILED", failure.message, metadata)
+        }
+    }
+}
+
+/// With the numbers, for programs.
+fn no_room(error: &NoRoom) -> Status {
+    let (reason, numbers) = match *error {
+        NoRoom::Space { free, needed, .. } => ("DISK_SPACE", [("free", free), ("needed", needed)]),
+        NoRoom::Inodes { free, needed, .. } => {
+            ("DISK_INODES", [("free", free), ("needed", needed)])
+        }
+        NoRoom::Output { kept, max } => ("OUTPUT_QUOTA", [("kept", kept), ("max", max)]),
+        NoRoom::Unknown { .. } => return status(Code::Unavailable, error),
+    };
+    let metadata = numbers.map(|(name, number)| (name, number.to_string()));
+    with_reason(Code::ResourceExhausted, reason, error, metadata)
+}
+
+/// Retryable: what is in flight ends.
+pub(super) fn busy(error: Busy) -> Status {
+    with_reason(Code::ResourceExhausted, "TOO_MANY_CALLS", error, [])
+}
+
+/// The caller's own deadline, for a start that has not had its turn: nothing has run.
+pub(super) fn late() -> Status {
+    let message =
+        "the deadline of the call is over, and it was not this start's turn; nothing was started";
+    status(Code::DeadlineExceeded, message)
+}
+
+pub(super) fn find(error: FindError) -> Status {
+    match error {
+        FindError::NotKnown(_) => status(Code::Unavailable, error),
+        FindError::Io(error) if is_shortage(&error) => shortage(&error),
+        FindError::Io(_) => status(Code::Internal, error),
+    }
+}
+
+pub(super) fn update(error: UpdateError) -> Status {
+    let message = error.to_string();
+    match error {
+        UpdateError::Invalid(violations) => violated("", violations),
+        UpdateError::Unenforceable(error) => unenforceable(&error),
+        UpdateError::MemoryInUse { used, asked } => {
+            let metadata = [("used", used.to_string()), ("asked", asked.to_string())];
+            with_reason(Code::FailedPrecondition, "MEMORY_IN_USE", message, metadata)
+        }
+        UpdateError::Over | UpdateError::Limit(_) => status(Code::FailedPrecondition, message),
+        UpdateError::Starting | UpdateError::Unreachable(_) | UpdateError::Unmeasured(_) => {
+            status(Code::Unavailable, message)
+        }
+        UpdateError::Record(_) => status(Code::Internal, message),
+    }
+}
+
+pub(super) fn pause(error: PauseError) -> Status {
+    match error {
+        PauseError::NotRunning(_) => status(Code::FailedPrecondition, error),
+        // Not UNAVAILABLE, which clients try again at once: that would stop the job for another 5 s.
+        PauseError::Freeze(_) | PauseError::Thaw(_) => status(Code::Aborted, error),
+    }
+}
+
+pub(super) fn stop(error: StopError) -> Status {
+    status(Code::Internal, error)
+}
+
+pub(super) fn signal(error: SignalError) -> Status {
+    match error {
+        SignalError::Over => status(Code::FailedPrecondition, error),
+        SignalError::Unreachable(_) => status(Code::Unavailable, error),
+    }
+}
+
+pub(super) fn output(error: OutputError) -> Status {
+    match error {
+        OutputError::PastTheEnd { .. } => status(Code::OutOfRange, error),
+        OutputError::Removed => status(Code::NotFound, error),
+        OutputError::TooManyStreams(_) => {
+            with_reason(Code::ResourceExhausted, "OUTPUT_STREAMS", error, [])
+        }
+        OutputError::Io(error) if is_shortage(&error) => shortage(&error),
+        OutputError::Io(_) => status(Code::Internal, error),
+    }
+}
+
+/// What goes by when others give descriptors or memory back; nothing is wrong with what was asked.
+fn is_shortage(error: &std::io::Error) -> bool {
+    let shortages = [libc::EMFILE, libc::ENFILE, libc::ENOMEM];
+    error.raw_os_error().is_some_and(|errno| shortages.contains(&errno))
+}
+
+/// Clients try again.
+fn shortage(error: &std::io::Error) -> Status {
+    let message = format_args!("the broker is short of what this takes ({error}): try again");
+    status(Code::Unavailable, message)
+}
+
+pub(super) fn input(error: InputError) -> Status {
+    match error {
+        InputError::NoStdin => status(Code::FailedPrecondition, error),
+        InputError::Gap { .. } => status(Code::OutOfRange, error),
+        InputError::Unreachable(_) => status(Code::Unavailable, error),
+    }
+}
+
+pub(super) fn delete(error: DeleteError) -> Status {
+    match error {
+        DeleteError::Running => status(Code::FailedPrecondition, error),
+        DeleteError::Io(_) => status(Code::Internal, error),
+    }
+}

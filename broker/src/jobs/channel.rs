@@ -1,0 +1,88 @@
+//! The line to a shim: what is said goes into the socket at once, and what has no room there waits.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use job_shim::frame;
+use job_shim::wire::ToShim;
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, send};
+use tokio::net::UnixStream;
+use tokio::sync::Notify;
+
+/// The job's shim cannot be told anything now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the job's shim cannot be reached now")]
+pub struct Unreachable;
+
+/// The connection to a shim: anybody may send, its attendant alone receives.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) stream: UnixStream,
+    outbox: Mutex<Vec<u8>>,
+    pub(crate) backlog: Notify,
+}
+
+/// Unsent bytes that a stopped shim may leave with us before it counts as unreachable.
+const OUTBOX: usize = 256 * 1024;
+
+impl Link {
+    pub(crate) fn new(stream: UnixStream) -> Arc<Link> {
+        Arc::new(Link { stream, outbox: Mutex::default(), backlog: Notify::new() })
+    }
+
+    pub(crate) fn send(&self, message: &ToShim) -> Result<(), Unreachable> {
+        let mut outbox = self.outbox();
+        if outbox.len() > OUTBOX {
+            return Err(Unreachable);
+        }
+        frame::write(message, &mut outbox);
+        self.flush_locked(&mut outbox).map_err(|_| Unreachable)?;
+        if !outbox.is_empty() {
+            self.backlog.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Into the socket, or not at all: a stream of unix(7) takes a message of this size as one.
+    pub(crate) fn send_whole(&self, message: &ToShim) -> Result<(), Unreachable> {
+        let mut outbox = self.outbox();
+        if !outbox.is_empty() {
+            return Err(Unreachable);
+        }
+        frame::write(message, &mut outbox);
+        self.flush_locked(&mut outbox).map_err(|_| Unreachable)?;
+        let is_sent = outbox.is_empty();
+        outbox.clear();
+        if is_sent { Ok(()) } else { Err(Unreachable) }
+    }
+
+    /// A panic elsewhere must not take a job away from everybody else.
+    fn outbox(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends what it can of the backlog; whether all of it is gone.
+    pub(crate) fn flush(&self) -> io::Result<bool> {
+        let mut outbox = self.outbox();
+        self.flush_locked(&mut outbox)?;
+        Ok(outbox.is_empty())
+    }
+
+    fn flush_locked(&self, outbox: &mut Vec<u8>) -> io::Result<()> {
+        while !outbox.is_empty() {
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            match send(self.stream.as_raw_fd(), outbox, flags) {
+                Ok(sent) => drop(outbox.drain(..sent)),
+                Err(Errno::EAGAIN) => break,
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        if outbox.is_empty() {
+            *outbox = Vec::new(); // a thousand idle jobs keep nothing
+        }
+        Ok(())
+    }
+}

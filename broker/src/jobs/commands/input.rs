@@ -1,0 +1,98 @@
+//! Standard input of a job: bytes by offset, acknowledged once they are in the job's pipe.
+
+use std::sync::Arc;
+
+use job_shim::wire::{INPUT_PIECE, Input, InputAck, ToShim};
+
+use crate::jobs::channel::Unreachable;
+use crate::jobs::job::Job;
+
+/// Why input was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum InputError {
+    /// Started without `stdin`.
+    #[error("the job was started without standard input")]
+    NoStdin,
+    /// Bytes between what is accepted and this are missing.
+    #[error("input offset {offset} leaves a gap: {accepted} bytes have been accepted")]
+    Gap {
+        /// As sent.
+        offset: u64,
+        /// As known.
+        accepted: u64,
+    },
+    /// Try again in a moment.
+    #[error(transparent)]
+    Unreachable(#[from] Unreachable),
+}
+
+/// What has been accepted so far.
+///
+/// # Errors
+/// `NoStdin`.
+pub(crate) fn accepted(job: &Job) -> Result<InputAck, InputError> {
+    if !job.record().spec.stdin {
+        return Err(InputError::NoStdin);
+    }
+    let known = *job.watch_input().borrow();
+    Ok(InputAck { closed: known.closed || job.snapshot().state.is_over(), ..known })
+}
+
+/// Passes `data` on and answers once all of it is in the job's pipe, or nobody reads any more. A
+/// job that does not read makes this wait: that is the backpressure.
+///
+/// # Errors
+/// [`InputError`]; what was accepted before stays accepted.
+pub(crate) async fn write(
+    job: &Arc<Job>,
+    offset: u64,
+    data: &[u8],
+    end: bool,
+) -> Result<InputAck, InputError> {
+    let _turn = job.input_turn.lock().await;
+    job.contacted().await; // until then nobody knows what was accepted
+    let known = accepted(job)?;
+    if offset > known.accepted {
+        return Err(InputError::Gap { offset, accepted: known.accepted });
+    }
+    // What an earlier connection has sent already.
+    let doubled = usize::try_from(known.accepted - offset).unwrap_or(usize::MAX);
+    let mut rest = data.get(doubled..).unwrap_or_default();
+    let mut ack = known;
+    while !ack.closed && (!rest.is_empty() || end) {
+        let (piece, later) = rest.split_at(rest.len().min(INPUT_PIECE));
+        let last = end && later.is_empty();
+        ack = send(job, ack.accepted, piece, last).await?;
+        if last {
+            break;
+        }
+        rest = later;
+    }
+    Ok(ack)
+}
+
+async fn send(job: &Job, offset: u64, piece: &[u8], end: bool) -> Result<InputAck, InputError> {
+    let (mut acks, mut snapshot) = (job.watch_input(), job.watch_snapshot());
+    let goal = offset + piece.len() as u64;
+    let told = job.tell(&ToShim::Input(Input { offset, data: piece.to_vec(), end }));
+    loop {
+        let ack = *acks.borrow_and_update();
+        let known = snapshot.borrow_and_update().clone();
+        if known.state.is_over() {
+            return Ok(InputAck { closed: true, ..ack });
+        }
+        if ack.closed || (ack.accepted >= goal && !end) {
+            return Ok(ack);
+        }
+        if told.is_err() || !job.is_reachable() {
+            if !job.is_over_after_all().await {
+                return Err(Unreachable.into());
+            }
+            continue;
+        }
+        tokio::select! {
+            _ = acks.changed() => {}
+            _ = snapshot.changed() => {}
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! What to do about a job that an earlier broker left, and what its records tell once its shim is
+//! gone: pure decisions over what is on disk, by the table of ARCHITECTURE.md. After GO a job is
+//! never run again. The model in `tests/tests/model` runs on these functions.
+
+use job_shim::record::{ExitFile, Outcome};
+use job_shim::wire::{Cause, Ended, Exited, Failed, Source, Started};
+
+use crate::model::state::{Event, Failure, Impossible, Snapshot, State};
+use crate::store::records::{FinalRecord, SpawnRecord};
+
+/// What is on disk, and whether the shim of `spawn.json` still lives.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// The job was asked for in this boot.
+    pub same_boot: bool,
+    /// Of this boot alone: spawn.json is not synced, and a crash of the host may leave half of it.
+    pub spawned: Option<SpawnRecord>,
+    /// That very process, not one that has its pid now.
+    pub shim_lives: bool,
+    /// Of the job's own boot.
+    pub exit: ExitFile,
+    /// What an earlier broker has settled.
+    pub finished: Option<FinalRecord>,
+}
+
+/// What follows from that.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// It was over; remove what a crash may have left of cgroup and socket.
+    Over(Box<FinalRecord>),
+    /// Its shim lives: connect.
+    Adopt,
+    /// The shim has ended; its records tell, or nobody does.
+    Settle,
+    /// GO was never said.
+    NeverRan,
+    /// The host went down under it.
+    LostWithHost,
+}
+
+/// Who wanted a job stopped, and when the broker may have carried that out itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stopper {
+    /// In which role.
+    pub source: Source,
+    /// By name.
+    pub by: String,
+    /// Not before this, the end of the grace period: nanoseconds since 1970.
+    pub kills_from_ns: u64,
+}
+
+/// The table of recovery.
+pub fn decide(facts: Facts) -> Verdict {
+    if let Some(finished) = facts.finished {
+        return Verdict::Over(Box::new(finished));
+    }
+    match (facts.same_boot, facts.spawned) {
+        (true, None) => Verdict::NeverRan,
+        (true, Some(_)) if facts.shim_lives => Verdict::Adopt,
+        (true, Some(_)) => Verdict::Settle,
+        (false, _) if facts.exit.outcome.is_some() => Verdict::Settle,
+        // The absence of spawn.json says nothing then.
+        (false, _) => Verdict::LostWithHost,
+    }
+}
+
+/// What becomes of a job that is not over and has no shim any more, by that one's records: its
+/// end, or `lost`. What has been told of an exit stands.
+///
+/// `asked`: who wanted it stopped, should the broker have done that itself. `describe` puts a failed
+/// start into words; `created_ns` is the job's beginning where nobody told when it started.
+///
+/// # Errors
+/// [`Impossible`]: the records contradict what is known.
+pub fn settle(
+    known: &Snapshot,
+    exit: ExitFile,
+    asked: Option<&Stopper>,
+    describe: impl FnOnce(Failed) -> Failure,
+    created_ns: u64,
+    now_ns: u64,
+) -> Result<Snapshot, Impossible> {
+    let mut known = known.clone();
+    known.ran = exit.ran.or(known.ran);
+    let incomplete = exit.ended.as_ref().is_none_or(Ended::is_incomplete);
+    let told = known.exited.clone().map(Outcome::Exited);
+    let recorded = || match exit.outcome {
+        Some(Outcome::Exited(exited)) => {
+            Some(Outcome::Exited(killed_by_us(asked, &exited).unwrap_or(exited)))
+        }
+        Some(failed) => Some(failed),
+        None => asked.map(|asked| Outcome::Exited(stopped(asked, &from_nowhere(now_ns)))),
+    };
+    match told.or_else(recorded) {
+        Some(Outcome::Exited(exited)) => {
+            if known.started.is_none() {
+                // The start was never told to this broker: the pid is not known any more.
+                known.apply(Event::Started(Started { pid: 0, time_ns: created_ns }), now_ns)?;
+            }
+            let time_ns = exited.time_ns;
+            known.apply(Event::Exited(exited), now_ns)?;
+            known.apply(Event::Ended { time_ns, incomplete }, now_ns)?;
+        }
+        Some(Outcome::Failed(failed)) => {
+            // An adopted job is taken for running until its shim tells; this one never was.
+            known = Snapshot { contact: known.contact, ..Snapshot::starting() };
+            known.apply(Event::StartFailed(describe(failed)), now_ns)?;
+        }
+        None => {
+            let message = "its shim ended without a record; the exit status is not known";
+            let failure = Failure { step: "shim".into(), errno: 0, message: message.into() };
+            known.apply(Event::ShimLost(failure), now_ns)?;
+        }
+    }
+    Ok(known)
+}
+
+/// What is wrong with a last record, beside what the job's shim has recorded, which has a checksum of its
+/// own. What is not there says nothing.
+pub fn contradiction(last: &FinalRecord, exit: &ExitFile) -> Option<String> {
+    if let Some(known) = &last.exit
+        && !is_end(known.wait_status)
+    {
+        return Some(format!("wait status {} is of no process that has ended", known.wait_status));
+    }
+    match (&exit.outcome, &last.exit) {
+        (Some(Outcome::Exited(recorded)), Some(known)) => {
+            let is_same = known.cause == recorded.cause as u8
+                || (known.cause == Cause::Stopped as u8 && is_from_nowhere(recorded));
+            let is_one = known.wait_status == recorded.wait_status && is_same;
+            (!is_one).then(|| "it says another end than the shim has recorded".into())
+        }
+        (Some(Outcome::Exited(_)), None) if last.state == State::Lost => {
+            Some("it says that the end is not known, and the shim has recorded it".into())
+        }
+        (Some(Outcome::Failed(_)), Some(_)) => Some(
+            "it says how the program ended, and the shim has recorded that it never ran".into(),
+        ),
+        _ => None,
+    }
+}
+
+/// Whether wait(2) gives this for a process that has ended.
+pub(crate) fn is_end(wait_status: i32) -> bool {
+    let has_ended = libc::WIFEXITED(wait_status) || libc::WIFSIGNALED(wait_status);
+    (0..=0xffff).contains(&wait_status) && has_ended
+}
+
+/// A SIGKILL that nobody has told the shim of.
+fn is_from_nowhere(recorded: &Exited) -> bool {
+    let killed = recorded.cause == Cause::Signaled && recorded.wait_status == libc::SIGKILL;
+    killed && recorded.source == Source::System && recorded.by.is_empty()
+}
+
+/// A stop that the broker had to carry out itself, since the shim did not answer: the shim, if it
+/// lives, knows of a SIGKILL from nowhere. One that somebody has sent, or that came before the grace
+/// period was over, is another's, and may have been told long ago.
+pub(crate) fn killed_by_us(asked: Option<&Stopper>, recorded: &Exited) -> Option<Exited> {
+    let asked = asked?;
+    let is_ours = is_from_nowhere(recorded) && recorded.time_ns >= asked.kills_from_ns;
+    is_ours.then(|| stopped(asked, recorded))
+}
+
+/// The same end, as the stop that it is.
+fn stopped(asked: &Stopper, recorded: &Exited) -> Exited {
+    let (source, by) = (asked.source, asked.by.clone());
+    Exited { cause: Cause::Stopped, source, by, ..recorded.clone() }
+}
+
+/// What a shim would have recorded that had the time.
+fn from_nowhere(time_ns: u64) -> Exited {
+    let (cause, source) = (Cause::Signaled, Source::System);
+    Exited { wait_status: libc::SIGKILL, cause, source, by: String::new(), time_ns }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::usage::Usage;
+    use crate::model::state::Totals;
+    use job_shim::wire::Step;
+    use uuid::Uuid;
+
+    fn spawned() -> Option<SpawnRecord> {
+        let (boot_id, nonce, request) = (Uuid::nil(), Uuid::nil(), None);
+        Some(SpawnRecord { format: 1, boot_id, shim_pid: 7, shim_start_time: 9, nonce, request })
+    }
+
+    fn exit() -> ExitFile {
+        let failed = Failed { step: Step::Exec, errno: 2 };
+        ExitFile { outcome: Some(Outcome::Failed(failed)), ..ExitFile::default() }
+    }
+
+    #[test]
+    fn the_table_of_recovery() {
+        let here = Facts { same_boot: true, ..Facts::default() };
+        let cases = [
+            (here.clone(), Verdict::NeverRan),
+            (Facts { spawned: spawned(), shim_lives: true, ..here.clone() }, Verdict::Adopt),
+            (Facts { spawned: spawned(), ..here.clone() }, Verdict::Settle),
+            (Facts { spawned: spawned(), exit: exit(), ..here }, Verdict::Settle),
+            (Facts::default(), Verdict::LostWithHost),
+            (Facts { spawned: spawned(), ..Facts::default() }, Verdict::LostWithHost),
+            (Facts { spawned: spawned(), exit: exit(), ..Facts::default() }, Verdict::Settle),
+            (Facts { exit: exit(), ..Facts::default() }, Verdict::Settle),
+        ];
+        for (facts, expected) in cases {
+            assert_eq!(decide(facts.clone()), expected, "{facts:?}");
+        }
+    }
+
+    fn exited(cause: Cause, wait_status: i32) -> Exited {
+        Exited { wait_status, cause, source: Source::System, by: String::new(), time_ns: 3 }
+    }
+
+    fn recorded(exited: Exited) -> ExitFile {
+        ExitFile { outcome: Some(Outcome::Exited(exited)), ..ExitFile::default() }
+    }
+
+    fn settled(known: &Snapshot, exit: ExitFile, asked: Option<&Stopper>) -> Snapshot {
+        let describe = |failed: Failed| Failure {
+            step: failed.step.name().into(),
+            errno: failed.errno,
+            message: String::new(),
+        };
+        settle(known, exit, asked, describe, 1, 9).unwrap()
+    }
+
+    fn asked() -> Stopper {
+        Stopper { source: Source::User, by: "user-a".into(), kills_from_ns: 3 }
+    }
+
+    #[test]
+    fn what_was_told_of_an_exit_stands_whatever_the_records_say() {
+        let mut known = Snapshot::starting();
+        known.apply(Event::Started(Started { pid: 1, time_ns: 1 }), 1).unwrap();
+        known.apply(Event::Exited(exited(Cause::Signaled, libc::SIGKILL)), 2).unwrap();
+        for (exit, by_us) in [
+            (ExitFile::default(), None),
+            (recorded(exited(Cause::Signaled, libc::SIGKILL)), Some(&asked())),
+        ] {
+            let settled = settled(&known, exit, by_us);
+            assert_eq!((settled.state, &settled.exited), (State::Finished, &known.exited));
+        }
+    }
+
+    #[test]
+    fn a_job_without_a_record_is_lost_unless_we_killed_it() {
+        let known = Snapshot { state: State::Running, ..Snapshot::starting() };
+        let lost = settled(&known, ExitFile::default(), None);
+        assert_eq!((lost.state, lost.failure.unwrap().step.as_str()), (State::Lost, "shim"));
+        let killed = settled(&known, ExitFile::default(), Some(&asked()));
+        assert_eq!(killed.exited.unwrap().cause, Cause::Stopped);
+        let by_itself = settled(&known, recorded(exited(Cause::Exited, 0)), Some(&asked()));
+        assert_eq!(by_itself.exited.unwrap().cause, Cause::Exited);
+    }
+
+    #[test]
+    fn a_kill_that_was_another_s_is_no_stop_of_ours() {
+        let ours = exited(Cause::Signaled, libc::SIGKILL);
+        let stopped = killed_by_us(Some(&asked()), &ours).unwrap();
+        assert_eq!((stopped.cause, stopped.source), (Cause::Stopped, Source::User));
+        assert_eq!((stopped.by.as_str(), stopped.time_ns), ("user-a", 3));
+        for other in [
+            Exited { source: Source::User, by: "user-b".into(), ..ours.clone() },
+            Exited { source: Source::Admin, ..ours.clone() },
+            Exited { by: "user-b".into(), ..ours.clone() },
+            Exited { time_ns: 2, ..ours.clone() }, // it still had its grace
+            exited(Cause::OutOfMemory, libc::SIGKILL),
+            exited(Cause::Signaled, libc::SIGTERM),
+        ] {
+            assert_eq!(killed_by_us(Some(&asked()), &other), None, "{other:?}");
+            let known = Snapshot { state: State::Stopping, ..Snapshot::starting() };
+            let end = settled(&known, recorded(other.clone()), Some(&asked()));
+            assert_eq!(end.exited, Some(other));
+        }
+        assert_eq!(killed_by_us(None, &ours), None);
+    }
+
+    #[test]
+    fn an_adopted_job_that_never_ran_is_a_failed_start() {
+        let known = Snapshot { state: State::Running, ..Snapshot::starting() };
+        let failed = settled(&known, exit(), None);
+        assert_eq!(failed.start_failure().unwrap().step, "exec");
+    }
+
+    fn last(state: State, exit: Option<Exited>) -> FinalRecord {
+        FinalRecord {
+            format: 1,
+            state,
+            started: None,
+            exit: exit.map(Into::into),
+            failure: None,
+            ended_ns: 1,
+            ran_ns: None,
+            totals: Totals::default(),
+            incomplete: false,
+            usage: Usage::default(),
+            limits: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_last_record_that_the_shim_contradicts_is_not_believed() {
+        let seven = || exited(Cause::Exited, 7 << 8);
+        let killed = || exited(Cause::Signaled, libc::SIGKILL);
+        let agrees = |state, known: Option<Exited>, exit: &ExitFile| {
+            contradiction(&last(state, known), exit).is_none()
+        };
+        let finished = |known: Exited, exit: &ExitFile| agrees(State::Finished, Some(known), exit);
+        assert!(finished(seven(), &recorded(seven())) && finished(seven(), &ExitFile::default()));
+        assert!(!finished(exited(Cause::Exited, 0), &recorded(seven())));
+        assert!(!finished(exited(Cause::TimedOut, 7 << 8), &recorded(seven())));
+        assert!(finished(exited(Cause::Stopped, 9), &recorded(killed())), "the broker's own kill");
+        assert!(!finished(exited(Cause::Stopped, 15), &recorded(killed())));
+        assert!(!finished(seven(), &exit()), "it never ran");
+        assert!(!agrees(State::Lost, None, &recorded(seven())));
+        assert!(agrees(State::Lost, None, &ExitFile::default()));
+        assert!(agrees(State::Finished, None, &exit()), "a start that failed");
+        for status in [-1, 0x7f, 0x1_0000, i32::MIN] {
+            assert!(!finished(exited(Cause::Exited, status), &ExitFile::default()), "{status}");
+        }
+    }
+
+    #[test]
+    fn what_is_final_stays_final() {
+        let record = last(State::Finished, None);
+        let facts = Facts {
+            same_boot: true,
+            spawned: spawned(),
+            shim_lives: true,
+            finished: Some(record.clone()),
+            ..Facts::default()
+        };
+        assert_eq!(decide(facts), Verdict::Over(Box::new(record)));
+    }
+}

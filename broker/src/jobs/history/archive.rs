@@ -1,0 +1,185 @@
+//! Jobs that are over: out of memory but for a summary, and back from their files when somebody
+//! asks. What is on disk is the truth.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::jobs::cleanup;
+use crate::jobs::decide;
+use crate::jobs::history::quarantine;
+use crate::jobs::job::Job;
+use crate::jobs::shared::Ground;
+use crate::model::id::JobId;
+use crate::model::state::{Contact, Snapshot, Totals};
+use crate::store::index::{Stamp, Summary};
+use crate::store::owner;
+use crate::store::records;
+use crate::store::records::{FinalRecord, SpecRecord};
+
+/// A job whose `final.json` is on disk leaves memory. Whoever has hold of it keeps it.
+pub(crate) fn shelve(ground: &Ground, id: JobId) {
+    match read_summary(ground, id) {
+        Ok(Some(summary)) => {
+            let mut index = ground.index();
+            if let Some(Err(e)) = index.as_mut().map(|index| index.append(&summary)) {
+                tracing::warn!(job = %id, "not in the index of finished jobs: {e}");
+            }
+            let mut table = ground.table();
+            if table.has(id) {
+                table.retire(summary); // else somebody has removed it in this moment
+            }
+            drop(table);
+            drop(index); // until here, so that nobody reads the table for a new index in between
+            ground.ended.notify_one();
+            ground.counted.send_replace(());
+        }
+        Ok(None) => {} // removed meanwhile, or never on disk
+        Err(e) => tracing::error!(job = %id, "kept in memory, since it cannot be read: {e}"),
+    }
+}
+
+/// What its records say in short; `None` where there is no last record.
+///
+/// # Errors
+/// As [`records::load`].
+pub(crate) fn read_summary(ground: &Ground, id: JobId) -> io::Result<Option<Summary>> {
+    let dir = ground.state.job(id);
+    // Before the records: what changes in between is found to be changed.
+    let stamp = match Stamp::of(&dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        stamp => stamp?,
+    };
+    Ok(read(ground, id)?.map(|(spec, last)| summary(&spec, &last, stamp)))
+}
+
+pub(crate) fn summary(spec: &SpecRecord, last: &FinalRecord, stamp: Stamp) -> Summary {
+    Summary::new(spec, last, snapshot(last.clone()).may_be_asked_again(), stamp)
+}
+
+/// The job as it was at its end. One that is damaged goes into quarantine and is none; one that cannot
+/// be read now stays where it is, and operators are told. Blocks.
+///
+/// # Errors
+/// The disk's; `Unsupported` for records of a later format.
+pub(crate) fn load(ground: &Arc<Ground>, id: JobId) -> io::Result<Option<Arc<Job>>> {
+    let read = read(ground, id);
+    match read {
+        Err(e) if !quarantine::is_damage(&e) => {
+            if ground.leave(id.to_string(), e.to_string()) {
+                tracing::error!(job = %id, "left alone, and out of lists, since it cannot be read: {e}");
+            }
+            return Err(e);
+        }
+        _ => ground.take_back(&id.to_string()),
+    }
+    match read {
+        Ok(Some((spec, last))) => return Ok(Some(restore(spec, last))),
+        Ok(None) => {} // somebody has removed its directory
+        Err(e) => {
+            let request = ground.table().request_of(id);
+            quarantine::set_aside(ground, id, &e, request);
+        }
+    }
+    ground.table().forget(id);
+    Ok(None)
+}
+
+/// Removes jobs that are over, with their output; whether each was there. They are gone for good when this
+/// answers. Blocks; must be called within the runtime.
+///
+/// # Errors
+/// As [`StateDir::remove_jobs`](crate::store::StateDir::remove_jobs); the rest goes with the next start.
+pub(crate) fn remove(ground: &Arc<Ground>, ids: &[JobId]) -> Vec<(JobId, io::Result<bool>)> {
+    let known: Vec<_> = ids.iter().map(|id| ground.table().forget(*id)).collect();
+    let is_known = |(id, known): (&JobId, &bool)| known.then_some(*id);
+    let doomed: Vec<_> = ids.iter().zip(&known).filter_map(is_known).collect();
+    if !doomed.is_empty() {
+        ground.counted.send_replace(());
+    }
+    let mut removed = ground.state.remove_jobs(&doomed).into_iter();
+    for id in doomed {
+        ground.take_back(&id.to_string());
+        if ground.launcher.tree().job(id).exists() {
+            cleanup::clear(ground, id, None); // its end was not on record, or something sleeps in it
+        }
+    }
+    tidy(ground);
+    let answer = |known| match known {
+        false => Ok(false),
+        true => match removed.next() {
+            // It never came as far as having a directory.
+            Some(Err(e)) if e.kind() == io::ErrorKind::NotFound => Ok(true),
+            Some(Err(e)) => Err(e),
+            Some(Ok(())) | None => Ok(true),
+        },
+    };
+    ids.iter().copied().zip(known.into_iter().map(answer)).collect()
+}
+
+/// Makes the index anew when most of it is about jobs that are gone.
+pub(crate) fn tidy(ground: &Ground) {
+    let mut slot = ground.index();
+    let Some(index) = slot.as_mut() else { return };
+    if !index.is_worn(ground.table().over().len()) {
+        return;
+    }
+    let all: Vec<_> = ground.table().over().values().cloned().collect();
+    match index.rewrite(all.iter()) {
+        Ok(()) => tracing::debug!(jobs = all.len(), "the index of finished jobs was made anew"),
+        Err(e) => tracing::warn!("the index of finished jobs cannot be made anew: {e}"),
+    }
+}
+
+fn read(ground: &Ground, id: JobId) -> io::Result<Option<(SpecRecord, FinalRecord)>> {
+    let dir = ground.state.job(id);
+    owner::look_at_job(&dir)?;
+    let (spec, last) = (records::load(&dir, records::SPEC)?, records::load(&dir, records::FINAL)?);
+    match (spec, last) {
+        (Some(spec), Some(last)) => {
+            cross_check(&dir, &spec, &last)?;
+            Ok(Some((spec, last)))
+        }
+        _ if !dir.try_exists()? => Ok(None),
+        (None, _) => Err(missing(records::SPEC)),
+        (_, None) => Err(missing(records::FINAL)),
+    }
+}
+
+/// Whether the last record says what the shim's own does.
+///
+/// # Errors
+/// `InvalidData` if not; else as read(2).
+pub(crate) fn cross_check(dir: &Path, spec: &SpecRecord, last: &FinalRecord) -> io::Result<()> {
+    let exit = records::load_exit(dir, spec.boot_id.as_bytes())?;
+    let fault = decide::contradiction(last, &exit);
+    let damaged =
+        |fault| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {fault}", records::FINAL));
+    fault.map_or(Ok(()), |fault| Err(damaged(fault)))
+}
+
+pub(crate) fn missing(name: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{name} is missing"))
+}
+
+fn restore(spec: SpecRecord, last: FinalRecord) -> Arc<Job> {
+    let progress = Totals::into(last.totals);
+    let job = Job::new(spec, snapshot(last), None);
+    job.set_progress(progress);
+    job.set_settled();
+    job
+}
+
+fn snapshot(last: FinalRecord) -> Snapshot {
+    Snapshot {
+        state: last.state,
+        started: last.started.map(Into::into),
+        exited: last.exit.map(Into::into),
+        ended_ns: Some(last.ended_ns),
+        ran: last.ran_ns.map(Duration::from_nanos),
+        failure: last.failure,
+        incomplete: last.incomplete,
+        contact: Contact::Good,
+    }
+}

@@ -1,0 +1,231 @@
+//! Keeping in touch with a shim until its process has ended: who may connect when, what is known without
+//! a connection, and how its end is noticed. An idle job has one descriptor, the connection; one that
+//! has none to spare has a watch on its files.
+
+use std::convert::Infallible;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::jobs::job::Job;
+use crate::jobs::monitor::session;
+use crate::jobs::monitor::session::{Connection, PATIENCE, Parted};
+use crate::jobs::process;
+use crate::jobs::process::ShimProcess;
+use crate::jobs::shared::Ground;
+use crate::jobs::shared::reach::{Expected, Pauses, Place};
+use crate::jobs::shared::watches::Change;
+use crate::model::state::Contact;
+use crate::store::log;
+
+/// How long an attempt keeps others waiting: a shim that is well answers within a millisecond.
+const TURN: Duration = Duration::from_millis(50);
+/// Between two tries to reach a silent shim: first and longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+/// Between two looks whether a shim lives that has neither connection nor pidfd, should its files not
+/// tell: first and longest.
+const LOOKS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Between two looks at the output of a job that is followed, where the kernel gives no watch.
+const GLANCES: Duration = Duration::from_secs(1);
+
+/// How it is with a shim at first.
+#[derive(Debug)]
+pub(crate) enum First {
+    /// It has just been born.
+    Connected(Connection),
+    /// It has to be reached.
+    Expected(Expected),
+}
+
+/// Listens to the shim, and connects anew when the connection is lost. Answers when the shim has
+/// ended; it is reaped then if it is ours.
+pub(crate) async fn keep(ground: &Ground, job: &Job, shim: ShimProcess, first: First) {
+    let place = ground.reach.place_now();
+    let (mut connection, expected) = match first {
+        First::Connected(connection) => (Some(connection), None),
+        First::Expected(expected) => (None, Some(expected)),
+    };
+    let mut session = Session { ground, job, shim, expected, place, pidfd: None };
+    loop {
+        // On the heap only while there is no connection: ten thousand jobs may run.
+        let reached = match connection.take() {
+            None => Box::pin(session.reach()).await,
+            first => first,
+        };
+        let Some(reached) = reached else { return };
+        session.expected = None;
+        session.pidfd = None;
+        let place = session.place.get_or_insert(Place::Born);
+        match session::converse(ground, job, reached, place).await {
+            Parted::ForOthers => session.place = None,
+            Parted::ByShim if Box::pin(session.is_at_its_end()).await => return,
+            Parted::ByShim => {}
+        }
+    }
+}
+
+/// Answers when the shim has ended, of which nothing is heard until then.
+pub(crate) async fn ended(ground: &Ground, job: &Job, shim: ShimProcess) {
+    let mut session = Session { ground, job, shim, expected: None, place: None, pidfd: None };
+    if session.lives() {
+        session.end(&Notify::new()).await;
+    }
+}
+
+/// What is kept of a shim beside the connection.
+struct Session<'a> {
+    ground: &'a Ground,
+    job: &'a Job,
+    shim: ShimProcess,
+    /// Until it is known how it is with the shim of an earlier broker.
+    expected: Option<Expected>,
+    place: Option<Place>,
+    /// While there is no connection.
+    pidfd: Option<Arc<OwnedFd>>,
+}
+
+impl Session<'_> {
+    /// A connection to the shim, or `None` once that has ended. One that lives and does not answer is
+    /// tried again and again, less and less often; meanwhile its files tell.
+    async fn reach(&mut self) -> Option<Connection> {
+        let Session { ground, job, shim, .. } = *self;
+        let mut pauses = Pauses::new(job.id(), PAUSES.0, PAUSES.1);
+        let mut failing_since = None;
+        loop {
+            if self.place.is_none() {
+                self.expected = None; // it has none to spare: its files tell
+                self.place = self.unless_ended(ground.reach.place(job)).await?;
+            }
+            let turn = ground.reach.turn(job).await;
+            let failing_since = *failing_since.get_or_insert_with(Instant::now);
+            match for_a_moment(turn, session::connect(ground, job, shim)).await {
+                Ok(connection) => return Some(connection),
+                // One that was left alone before GO refuses, too, and is gone in a moment: it must not
+                // be taken for one whose job runs.
+                Err(e) if is_lack(&e) || failing_since.elapsed() < PATIENCE => {
+                    tracing::debug!(job = %job.id(), "its shim is not reached: {e}");
+                }
+                Err(e) => self.fall_silent(&e),
+            }
+            if !self.lives() {
+                return None;
+            }
+            self.unless_ended(sleep(pauses.next())).await?;
+        }
+    }
+
+    /// A shim that closes the connection has ended most often, or is about to.
+    async fn is_at_its_end(&mut self) -> bool {
+        if !self.lives() {
+            return true;
+        }
+        if self.job.snapshot().state.is_over() {
+            self.end(&Notify::new()).await;
+            return true;
+        }
+        self.unless_ended(sleep(PAUSES.0)).await.is_none()
+    }
+
+    fn fall_silent(&mut self, why: &io::Error) {
+        self.expected = None;
+        if self.job.snapshot().contact != Contact::Silent {
+            self.ground.reach.tell_silent(self.job.id(), why);
+        }
+        self.job.set_contact(Contact::Silent);
+    }
+
+    /// Whether the shim lives, as far as that can be told now; and its pidfd, if there is a descriptor
+    /// for it.
+    fn lives(&mut self) -> bool {
+        if self.pidfd.is_some() {
+            return true; // or that tells
+        }
+        match self.shim.open() {
+            Ok(Some(pidfd)) => self.pidfd = Some(Arc::new(pidfd)),
+            Ok(None) => return false,
+            Err(e) => tracing::debug!(job = %self.job.id(), "whether its shim lives: {e}"),
+        }
+        true
+    }
+
+    /// Waits for something without a connection. `None` once the shim has ended.
+    async fn unless_ended<T>(&self, until: impl Future<Output = T>) -> Option<T> {
+        let closed = Notify::new();
+        tokio::select! {
+            () = self.end(&closed) => None,
+            never = follow_files(self.ground, self.job, &closed) => match never {},
+            done = until => Some(done),
+        }
+    }
+
+    /// Answers when the shim has ended: as its pidfd tells, or, where there is no descriptor for one,
+    /// once it has closed its files, or at a look.
+    async fn end(&self, closed: &Notify) {
+        if let Some(pidfd) = &self.pidfd {
+            return process::ended(pidfd).await;
+        }
+        let mut looks = Pauses::new(self.job.id(), LOOKS.0, LOOKS.1);
+        loop {
+            let is_closed = tokio::select! {
+                () = closed.notified() => true,
+                () = sleep(looks.next()) => false,
+            };
+            match self.shim.open() {
+                Ok(None) => return,
+                Ok(Some(pidfd)) if is_closed => {
+                    if timeout(LOOKS.0, process::ended(&Arc::new(pidfd))).await.is_ok() {
+                        return;
+                    }
+                }
+                Ok(Some(_)) | Err(_) => {}
+            }
+        }
+    }
+}
+
+/// Gives a turn back that has not been enough: who is slow is waited for, but holds up nobody.
+async fn for_a_moment<T>(turn: impl Sized, attempt: impl Future<Output = T>) -> T {
+    let mut attempt = pin!(attempt);
+    match timeout(TURN, &mut attempt).await {
+        Ok(done) => done,
+        Err(_) => {
+            drop(turn);
+            attempt.await
+        }
+    }
+}
+
+/// What says nothing about the shim: the broker has no descriptor or no memory.
+fn is_lack(e: &io::Error) -> bool {
+    let lacks = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
+    e.raw_os_error().is_some_and(|errno| lacks.contains(&errno))
+}
+
+/// While there is no connection: the output is seen as its files grow.
+async fn follow_files(ground: &Ground, job: &Job, closed: &Notify) -> Infallible {
+    let dir = ground.state.job(job.id());
+    let watch = ground.files.watch(&dir);
+    loop {
+        match log::measure(&dir) {
+            // What was dropped, and why it waits, they do not say.
+            Ok(seen) => job.raise_progress(seen),
+            Err(e) => tracing::debug!(job = %job.id(), "cannot measure its output: {e}"),
+        }
+        match &watch {
+            Ok(watch) => {
+                if watch.changed().await == Change::Closed {
+                    closed.notify_one();
+                }
+            }
+            Err(_) => {
+                job.is_followed().await;
+                sleep(GLANCES).await;
+            }
+        }
+    }
+}

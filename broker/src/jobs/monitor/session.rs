@@ -1,0 +1,271 @@
+//! The conversation with a shim: connecting to it, knowing it again, listening to it. When that is
+//! done, and what is known meanwhile, is decided in `keep`.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use job_shim::frame;
+use job_shim::wire::{BrokerHello, Exited, FromShim, ShimHello, ToShim};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use crate::host;
+use crate::jobs::channel::Link;
+use crate::jobs::decide::killed_by_us;
+use crate::jobs::job::Job;
+use crate::jobs::monitor::validate;
+use crate::jobs::process::ShimProcess;
+use crate::jobs::shared::Ground;
+use crate::jobs::shared::reach::Place;
+use crate::launch::LaunchError;
+use crate::launch::failure::failure;
+use crate::model::state::{Contact, Event, Snapshot, State};
+
+/// How long a shim has to answer, from its turn on, before the job counts as one whose shim is silent.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The connection to a shim that is known to be the one.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) link: Arc<Link>,
+    pub(crate) reader: frame::Reader<FromShim>,
+}
+
+/// Why a conversation is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parted {
+    /// It has closed the connection, or does not make sense.
+    ByShim,
+    /// The descriptor was lent, and somebody waits for another shim.
+    ForOthers,
+}
+
+/// Listens to a shim until one of the two sides closes.
+pub(crate) async fn converse(
+    ground: &Ground,
+    job: &Job,
+    Connection { link, reader }: Connection,
+    place: &mut Place,
+) -> Parted {
+    job.set_link(Some(Arc::clone(&link)));
+    job.set_contact(Contact::Good);
+    tell_what_it_missed(job);
+    let parted = tokio::select! {
+        () = listen(ground, job, &link, reader) => Parted::ByShim,
+        () = ground.reach.give_way(job, place) => Parted::ForOthers,
+    };
+    if parted == Parted::ForOthers {
+        job.set_contact(Contact::Recovering);
+    }
+    job.set_link(None);
+    parted
+}
+
+/// Connects to the socket of an earlier broker's shim and takes the place of that one. Its turn begins
+/// now: so does the time that it has for an answer.
+pub(crate) async fn connect(
+    ground: &Ground,
+    job: &Job,
+    shim: ShimProcess,
+) -> io::Result<Connection> {
+    let word = ToShim::Hello(BrokerHello { nonce: shim.nonce, epoch: ground.state.epoch() });
+    let socket = ground.launcher.socket(job.id());
+    let greeted = timeout(PATIENCE, greet(&socket, shim, &word)).await;
+    let Greeted { link, reader, hello } = greeted.unwrap_or_else(|late| Err(late.into()))?;
+    tracing::debug!(job = %job.id(), version = reader.version(), "connected to its shim");
+    catch_up(ground, job, &hello);
+    Ok(Connection { link, reader })
+}
+
+/// A shim that has answered.
+pub(crate) struct Greeted {
+    pub(crate) link: Arc<Link>,
+    pub(crate) reader: frame::Reader<FromShim>,
+    pub(crate) hello: ShimHello,
+}
+
+/// Connects to a shim, makes sure that it is the one, says `word` and hears its Hello.
+///
+/// # Errors
+/// `InvalidData` for a shim that this program does not understand, `UnexpectedEof` for one that does
+/// not understand this program; else as connect(2) and read(2).
+pub(crate) async fn greet(socket: &Path, shim: ShimProcess, word: &ToShim) -> io::Result<Greeted> {
+    let stream = UnixStream::connect(socket).await?;
+    let peer = stream.peer_cred()?;
+    if peer.pid() != i32::try_from(shim.pid).ok() {
+        return Err(io::Error::other(format!("process {:?} listens in its place", peer.pid())));
+    }
+    let link = Link::new(stream);
+    link.send(word).map_err(io::Error::other)?;
+    let foreign = |fault: String| io::Error::new(io::ErrorKind::InvalidData, fault);
+    let mut reader = frame::Reader::default();
+    loop {
+        match reader.next_message().map_err(|e| foreign(e.to_string()))? {
+            Some(FromShim::Hello(hello)) if hello.nonce == shim.nonce => {
+                validate::hello_is_one(&hello).map_err(foreign)?;
+                return Ok(Greeted { link, reader, hello: *hello });
+            }
+            Some(other) => return Err(foreign(format!("it answers {other:?}"))),
+            None if receive(&link, &mut reader).await? == 0 => {
+                let fault = "it closes the connection without an answer";
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, fault));
+            }
+            None => {}
+        }
+    }
+}
+
+/// Until the connection closes; a surprise closes it. The job itself goes on in either case.
+async fn listen(ground: &Ground, job: &Job, link: &Link, mut reader: frame::Reader<FromShim>) {
+    loop {
+        loop {
+            match reader.next_message() {
+                Ok(Some(message)) => {
+                    if let Err(fault) = validate::check(&message) {
+                        tracing::error!(job = %job.id(), "its shim is left to itself: {fault}");
+                        return;
+                    }
+                    take(ground, job, message);
+                }
+                Ok(None) => break,
+                Err(garbled) => {
+                    tracing::error!(job = %job.id(), "its shim is left to itself: {garbled}");
+                    return;
+                }
+            }
+        }
+        match receive(link, &mut reader).await {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(e) => {
+                tracing::warn!(job = %job.id(), "connection to its shim: {e}");
+                return;
+            }
+        }
+    }
+}
+
+/// What has come, into the reader; 0 bytes are the end.
+async fn receive(link: &Link, reader: &mut frame::Reader<FromShim>) -> io::Result<usize> {
+    loop {
+        tokio::select! {
+            ready = link.stream.readable() => {
+                ready?;
+                match read(link, reader) {
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    done => return done,
+                }
+            }
+            () = link.backlog.notified() => {
+                while !link.flush()? {
+                    link.stream.writable().await?;
+                    // flush() sends past tokio's view of the socket: have it look anew.
+                    let _ = link.stream.try_io(Interest::WRITABLE, || -> io::Result<()> {
+                        Err(io::ErrorKind::WouldBlock.into())
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Its buffer is no part of what is kept for each job that runs.
+fn read(link: &Link, reader: &mut frame::Reader<FromShim>) -> io::Result<usize> {
+    let mut bytes = [0; 512];
+    let read = link.stream.try_read(&mut bytes)?;
+    reader.push(&bytes[..read]);
+    Ok(read)
+}
+
+fn take(ground: &Ground, job: &Job, message: FromShim) {
+    match message {
+        FromShim::Hello(hello) => catch_up(ground, job, &hello),
+        FromShim::Started(started) => job.apply(Event::Started(started)),
+        FromShim::Progress(progress) => job.set_progress(progress),
+        FromShim::InputAck(ack) => job.set_input(ack),
+        FromShim::Exited(exited) => {
+            let stood_still = job.snapshot().state == State::Paused;
+            main_ended(job, exited);
+            if stood_still {
+                let_go(ground, job);
+            }
+        }
+        FromShim::Ended(ended) if job.snapshot().exited.is_none() => {
+            job.set_progress(ended.progress);
+        }
+        FromShim::Ended(ended) => {
+            job.set_progress(ended.progress);
+            let incomplete = ended.is_incomplete();
+            job.apply(Event::Ended { time_ns: host::now_ns(), incomplete });
+        }
+        FromShim::Stopping => {
+            job.apply(Event::StopAsked);
+            let_go(ground, job);
+        }
+        FromShim::Limits(limits) => job.change_terms(|terms| terms.told = Some(limits)),
+        FromShim::Failed(failed) => {
+            let known = job.snapshot();
+            if known.started.is_none() {
+                // An adopted job is taken for running until its shim tells; this one never was.
+                job.restore(Snapshot { contact: known.contact, ..Snapshot::starting() });
+            }
+            job.apply(Event::StartFailed(failure(&LaunchError::Shim(failed), job.record())));
+        }
+    }
+}
+
+/// A change that an earlier broker could not finish, a stop that was asked while nobody could tell.
+/// What does not get through is told when the shim is reached again.
+fn tell_what_it_missed(job: &Job) {
+    let terms = job.terms();
+    if terms.told.is_some_and(|told| told != terms.for_shim()) {
+        let _ = job.tell(&ToShim::Limits(terms.for_shim()));
+    }
+    job.tell_stop();
+}
+
+/// A kill of ours is one from nowhere in the eyes of the shim: it is shown once it is on record whose
+/// it was, when the shim has left.
+fn main_ended(job: &Job, exited: Exited) {
+    let asked = job.stop_asked().map(|asked| asked.stopper(true));
+    if killed_by_us(asked.as_ref(), &exited).is_none() {
+        job.apply(Event::Exited(exited));
+    }
+}
+
+/// All that an adopted shim tells of the time without a broker.
+fn catch_up(ground: &Ground, job: &Job, hello: &ShimHello) {
+    job.set_progress(hello.progress);
+    job.set_input(hello.input);
+    job.change_terms(|terms| terms.told = Some(hello.limits));
+    if let Some(started) = hello.started {
+        job.apply(Event::Started(started));
+    }
+    if let Some(exited) = &hello.exited {
+        main_ended(job, exited.clone());
+    } else if hello.stopping {
+        job.apply(Event::StopAsked);
+    }
+    if hello.stopping || hello.exited.is_some() {
+        let_go(ground, job);
+    }
+}
+
+/// Its end has begun, for which its shim has let it go on, once: a pause that knew nothing of that,
+/// of this broker or of one before, may have frozen it again since.
+fn let_go(ground: &Ground, job: &Job) {
+    let (id, cgroup) = (job.id(), ground.launcher.tree().job(job.id()));
+    tokio::task::spawn_blocking(move || match cgroup.is_frozen() {
+        Ok(false) => {} // one that is gone, too
+        // Also when that cannot be told: one that is not frozen is none the worse for it.
+        Ok(true) | Err(_) => match cgroup.freeze(false) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                tracing::error!(job = %id, "it ends, and cannot be let go on for that: {e}");
+            }
+            _ => tracing::info!(job = %id, "it ends, and goes on for that"),
+        },
+    });
+}

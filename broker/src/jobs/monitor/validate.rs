@@ -1,0 +1,124 @@
+//! What a shim may say. It runs as the job's uid in part, so its numbers are a stranger's: what no shim
+//! says that is one ends the connection, before anybody adds it to anything.
+
+use job_shim::index;
+use job_shim::wire::{Exited, FromShim, InputAck, Progress, ShimHello};
+
+use crate::jobs::decide::is_end;
+
+/// More bytes than any file has, and so few that the sums of all that one job tells do not overflow.
+const MOST_BYTES: u64 = 1 << 60;
+/// Nanoseconds since 1970, in the year 2262: what signed clocks hold.
+const MOST_TIME: u64 = i64::MAX as u64;
+
+/// Whether a shim can have said this.
+///
+/// # Errors
+/// What is wrong, in words for an operator.
+pub(crate) fn check(message: &FromShim) -> Result<(), String> {
+    match message {
+        FromShim::Hello(hello) => hello_is_one(hello),
+        FromShim::Started(started) => time(started.time_ns),
+        FromShim::Progress(told) => progress(told),
+        FromShim::Ended(ended) => progress(&ended.progress),
+        FromShim::InputAck(ack) => input(ack),
+        FromShim::Exited(told) => exited(told),
+        FromShim::Failed(_) | FromShim::Stopping | FromShim::Limits(_) => Ok(()),
+    }
+}
+
+/// Likewise of what a new connection begins with.
+///
+/// # Errors
+/// As [`check`].
+pub(crate) fn hello_is_one(hello: &ShimHello) -> Result<(), String> {
+    progress(&hello.progress)?;
+    input(&hello.input)?;
+    hello.started.as_ref().map_or(Ok(()), |started| time(started.time_ns))?;
+    hello.exited.as_ref().map_or(Ok(()), exited)
+}
+
+fn progress(told: &Progress) -> Result<(), String> {
+    let Progress { stdout, stderr, entries, dropped, .. } = *told;
+    [stdout, stderr, index::length(entries), dropped].into_iter().try_for_each(bytes)
+}
+
+fn input(ack: &InputAck) -> Result<(), String> {
+    bytes(ack.accepted)
+}
+
+fn exited(told: &Exited) -> Result<(), String> {
+    if !is_end(told.wait_status) {
+        return Err(format!("it tells wait status {}, of no end", told.wait_status));
+    }
+    time(told.time_ns)
+}
+
+fn bytes(count: u64) -> Result<(), String> {
+    if count > MOST_BYTES { Err(format!("it tells of {count} bytes")) } else { Ok(()) }
+}
+
+fn time(ns: u64) -> Result<(), String> {
+    if ns > MOST_TIME { Err(format!("it tells the time {ns}")) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use job_shim::wire::{Cause, Ended, Limits, Source, Started};
+
+    fn told(wait_status: i32, time_ns: u64) -> Exited {
+        let (cause, source, by) = (Cause::Exited, Source::None, String::new());
+        Exited { wait_status, cause, source, by, time_ns }
+    }
+
+    fn hello() -> ShimHello {
+        ShimHello {
+            job: [1; 16],
+            nonce: [2; 16],
+            pid: 3,
+            started: Some(Started { pid: 4, time_ns: 5 }),
+            progress: Progress::default(),
+            input: InputAck::default(),
+            exited: Some(told(9, 6)),
+            stopping: false,
+            limits: Limits::default(),
+        }
+    }
+
+    #[test]
+    fn numbers_that_would_wrap_a_sum_are_no_shims() {
+        let one =
+            Progress { stdout: 1 << 50, stderr: 2, entries: 1 << 50, dropped: 4, blocked: None };
+        for kept in [Progress::default(), one] {
+            assert_eq!(check(&FromShim::Progress(kept)), Ok(()));
+        }
+        for wraps in [
+            Progress { stdout: u64::MAX, ..one },
+            Progress { stderr: MOST_BYTES + 1, ..one },
+            Progress { entries: u64::MAX / 32, ..one },
+            Progress { dropped: u64::MAX, ..one },
+        ] {
+            check(&FromShim::Progress(wraps)).unwrap_err();
+            check(&FromShim::Ended(Ended { progress: wraps })).unwrap_err();
+            check(&FromShim::Hello(Box::new(ShimHello { progress: wraps, ..hello() })))
+                .unwrap_err();
+        }
+        let input = InputAck { accepted: u64::MAX, closed: false };
+        check(&FromShim::InputAck(input)).unwrap_err();
+        hello_is_one(&ShimHello { input, ..hello() }).unwrap_err();
+        hello_is_one(&hello()).unwrap();
+    }
+
+    #[test]
+    fn an_end_that_wait_never_gives_and_times_beyond_all_clocks_are_no_shims() {
+        for end in [0, 7 << 8, 9, 9 | 0x80] {
+            check(&FromShim::Exited(told(end, 1))).unwrap();
+        }
+        for (end, time_ns) in [(-1, 1), (0x7f, 1), (0x10000, 1), (0, u64::MAX)] {
+            check(&FromShim::Exited(told(end, time_ns))).unwrap_err();
+            hello_is_one(&ShimHello { exited: Some(told(end, time_ns)), ..hello() }).unwrap_err();
+        }
+        check(&FromShim::Started(Started { pid: 1, time_ns: u64::MAX })).unwrap_err();
+    }
+}

@@ -1,0 +1,85 @@
+//! Whether this program could take over the jobs that run: asked from beside the broker that has
+//! them, without a lock and without changing anything. For packages, before they replace a broker.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use job_shim::wire::{Probe, ToShim};
+use tokio::time::timeout;
+
+use crate::cgroup::hierarchy;
+use crate::config;
+use crate::jobs::monitor::session;
+use crate::jobs::monitor::session::Greeted;
+use crate::jobs::process::ShimProcess;
+use crate::model::id::JobId;
+use crate::store;
+use crate::store::records;
+use crate::store::records::{SpawnRecord, SpecRecord};
+
+/// Shims that are asked at a time.
+const AT_ONCE: usize = 64;
+
+/// What would become of one job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Prospect {
+    /// Its shim speaks this version, and all that it says and what is on record is understood.
+    Adopted(u16),
+    /// No broker can reach its shim now, this one neither: it would be followed by its files.
+    Followed(String),
+    /// This program does not understand its shim or its records.
+    Foreign(String),
+    /// It has no shim, or that has left: it ends, or has not begun.
+    Over,
+}
+
+/// Every job that has a cgroup, the oldest first. Needs a runtime, and the rights of root.
+///
+/// # Errors
+/// When the cgroups cannot be listed.
+pub(crate) async fn look(
+    config: &config::Jobs,
+) -> Result<Vec<(JobId, Prospect)>, hierarchy::TreeError> {
+    let jobs = hierarchy::jobs_of_others(config.cgroup.as_deref())?;
+    let ask = |id: JobId| async move { (id, prospect(config, id).await) };
+    Ok(stream::iter(jobs).map(ask).buffered(AT_ONCE).collect().await)
+}
+
+async fn prospect(config: &config::Jobs, id: JobId) -> Prospect {
+    let dir = store::jobs_in(&config.state_dir).join(id.to_string());
+    let living = |spawned: SpawnRecord| Ok(ShimProcess::from(&spawned).open()?.map(|_| spawned));
+    let shim = match read(&dir).and_then(|spawned| spawned.map_or(Ok(None), living)) {
+        Ok(Some(spawned)) => ShimProcess::from(&spawned),
+        Ok(None) => return Prospect::Over,
+        Err(e) => return Prospect::Foreign(e.to_string()),
+    };
+    match probe(&config.run_dir.join(id.to_string()), shim).await {
+        Ok(version) => Prospect::Adopted(version),
+        Err(_) if matches!(shim.open(), Ok(None)) => Prospect::Over,
+        Err(e) if is_foreign(&e) => Prospect::Foreign(format!("its shim: {e}")),
+        Err(e) => Prospect::Followed(e.to_string()),
+    }
+}
+
+/// All records that a takeover reads.
+fn read(dir: &Path) -> io::Result<Option<SpawnRecord>> {
+    let Some(spec) = records::load::<SpecRecord>(dir, records::SPEC)? else { return Ok(None) };
+    records::load_exit(dir, spec.boot_id.as_bytes())?;
+    records::load(dir, records::SPAWN)
+}
+
+async fn probe(socket: &Path, shim: ShimProcess) -> io::Result<u16> {
+    let word = ToShim::Probe(Probe { nonce: shim.nonce });
+    let Greeted { reader, .. } =
+        timeout(session::PATIENCE, session::greet(socket, shim, &word)).await.map_err(|_| {
+            let waited: Duration = session::PATIENCE;
+            io::Error::new(io::ErrorKind::TimedOut, format!("no answer for {waited:?}"))
+        })??;
+    Ok(reader.version())
+}
+
+fn is_foreign(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+}

@@ -1,0 +1,477 @@
+//! The jobs in memory, by id, by request, and by name: those that live as they are, those that are
+//! over as summaries, since there may be 100,000 of them.
+
+pub(crate) mod filter;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::jobs::job::Job;
+use crate::jobs::registry::filter::Filter;
+use crate::model::id::JobId;
+use crate::model::identity::Identity;
+use crate::model::request::{Request, is_older};
+use crate::store::index::Summary;
+use crate::store::records::RequestRecord;
+
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    /// Also those that are over and whose last record is not on disk.
+    live: BTreeMap<JobId, Arc<Job>>,
+    over: BTreeMap<JobId, Summary>,
+    by_owner: HashMap<Identity, Own>,
+    /// Of those that are over, by the time of their end.
+    by_end: BTreeSet<(u64, JobId)>,
+    /// Bytes of output that those keep that are over.
+    kept: u128,
+    requests: HashMap<(Identity, Box<str>), JobId>,
+    /// Those of jobs that cannot be read, and may have run.
+    aside: HashMap<(Identity, Box<str>), JobId>,
+}
+
+/// Those of one owner that are over.
+#[derive(Debug, Default)]
+struct Own {
+    ids: BTreeSet<JobId>,
+    by_end: BTreeSet<(u64, JobId)>,
+}
+
+/// A job as the table has it.
+#[derive(Debug, Clone)]
+pub(crate) enum Entry {
+    Live(Arc<Job>),
+    /// To be read from its files.
+    Over(JobId),
+}
+
+impl Entry {
+    pub(crate) fn id(&self) -> JobId {
+        match self {
+            Entry::Live(job) => job.id(),
+            Entry::Over(id) => *id,
+        }
+    }
+}
+
+/// Jobs that are looked at while nobody else can; a fraction of a millisecond.
+const SLICE: usize = 1024;
+
+/// A part of a list, newest first.
+#[derive(Debug)]
+pub(crate) struct Slice {
+    pub(crate) entries: Vec<Entry>,
+    /// Where to go on; there is nothing more without.
+    pub(crate) next: Option<JobId>,
+}
+
+/// Whether a request was made before.
+#[derive(Debug)]
+pub(crate) enum Known {
+    New,
+    Same(Entry),
+    /// Its record has a digest of the checked spec, this one.
+    Older(Entry, Box<str>),
+    Other(JobId),
+    /// By a job that cannot be read.
+    Aside(JobId),
+}
+
+impl Table {
+    /// Of jobs that are over alone.
+    pub(crate) fn of(mut over: BTreeMap<JobId, Summary>) -> Table {
+        let mut table = Table {
+            by_end: over.values().map(|job| (job.ended_ns, job.id)).collect(),
+            ..Table::default()
+        };
+        over.values_mut().for_each(|job| table.note(job));
+        table.over = over;
+        table
+    }
+
+    /// Takes in all of another table, whose jobs count if both have them.
+    pub(crate) fn absorb(&mut self, other: Table) {
+        let Table { live, over, aside, .. } = other;
+        self.aside.extend(aside);
+        over.into_values().for_each(|job| self.retire(job));
+        for job in live.into_values() {
+            self.forget_over(job.id());
+            self.add(job);
+        }
+    }
+
+    pub(crate) fn add(&mut self, job: Arc<Job>) {
+        let record = job.record();
+        if !record.request_id.is_empty() {
+            self.claim(&record.owner, &record.request_id, job.id(), job.may_be_asked_again());
+        }
+        self.live.insert(job.id(), job);
+    }
+
+    /// A job is over and its last record on disk: its summary takes its place.
+    pub(crate) fn retire(&mut self, mut job: Summary) {
+        self.live.remove(&job.id);
+        self.forget_over(job.id);
+        self.by_end.insert((job.ended_ns, job.id));
+        self.note(&mut job);
+        self.over.insert(job.id, job);
+    }
+
+    /// Whoever makes an entry of `over` makes these, too.
+    fn note(&mut self, job: &mut Summary) {
+        if let Some((owner, _)) = self.by_owner.get_key_value(&job.owner) {
+            job.owner = owner.clone(); // one name in memory for all jobs of an owner
+        }
+        self.kept += u128::from(job.kept);
+        let own = self.by_owner.entry(job.owner.clone()).or_default();
+        own.ids.insert(job.id);
+        own.by_end.insert((job.ended_ns, job.id));
+        if let Some(asked) = &job.request {
+            self.claim(&job.owner, &asked.id, job.id, asked.again);
+        }
+    }
+
+    /// A request is its job's. One that never ran, so that the request may have been made anew,
+    /// takes it from no other; of the others there is one at most.
+    fn claim(&mut self, owner: &Identity, request_id: &str, id: JobId, again: bool) {
+        let request = (owner.clone(), request_id.into());
+        if again {
+            self.requests.entry(request).or_insert(id);
+        } else {
+            self.requests.insert(request, id);
+        }
+    }
+
+    /// Whether it was there.
+    pub(crate) fn forget(&mut self, id: JobId) -> bool {
+        let request = match (self.live.remove(&id), self.forget_over(id)) {
+            (Some(job), _) => {
+                let record = job.record();
+                (record.owner.clone(), record.request_id.as_str().into())
+            }
+            (None, Some(job)) => (job.owner, job.request.map(|asked| asked.id).unwrap_or_default()),
+            (None, None) => return false,
+        };
+        if self.requests.get(&request) == Some(&id) {
+            self.requests.remove(&request);
+        }
+        true
+    }
+
+    fn forget_over(&mut self, id: JobId) -> Option<Summary> {
+        let job = self.over.remove(&id)?;
+        self.kept -= u128::from(job.kept);
+        self.by_end.remove(&(job.ended_ns, id));
+        if let Some(own) = self.by_owner.get_mut(&job.owner) {
+            own.ids.remove(&id);
+            own.by_end.remove(&(job.ended_ns, id));
+            if own.ids.is_empty() {
+                self.by_owner.remove(&job.owner);
+            }
+        }
+        Some(job)
+    }
+
+    /// A job that cannot be read is none, but its request was made.
+    pub(crate) fn set_aside(&mut self, request: RequestRecord, id: JobId) {
+        if !request.id.is_empty() {
+            self.aside.insert((request.owner, request.id.into()), id);
+        }
+    }
+
+    /// Somebody has removed it.
+    pub(crate) fn forget_aside(&mut self, id: JobId) {
+        self.aside.retain(|_, aside| *aside != id);
+    }
+
+    /// Whose request a job is that is over, unless that may be made anew.
+    pub(crate) fn request_of(&self, id: JobId) -> Option<RequestRecord> {
+        let job = self.over.get(&id)?;
+        let asked = job.request.as_ref().filter(|asked| !asked.again)?;
+        Some(RequestRecord { owner: job.owner.clone(), id: asked.id.to_string() })
+    }
+
+    /// A job and whose it is.
+    pub(crate) fn find(&self, id: JobId) -> Option<(Entry, Identity)> {
+        match self.live.get(&id) {
+            Some(job) => Some((Entry::Live(Arc::clone(job)), job.owner().clone())),
+            None => self.over.get(&id).map(|job| (Entry::Over(id), job.owner.clone())),
+        }
+    }
+
+    pub(crate) fn has(&self, id: JobId) -> bool {
+        self.live.contains_key(&id) || self.over.contains_key(&id)
+    }
+
+    pub(crate) fn request(&self, owner: &Identity, asked: &Request) -> Known {
+        if asked.id.is_empty() {
+            return Known::New;
+        }
+        let request = (owner.clone(), asked.id.as_str().into());
+        let aside = || self.aside.get(&request).map_or(Known::New, |id| Known::Aside(*id));
+        let Some(id) = self.requests.get(&request) else {
+            return aside();
+        };
+        let known = match (self.live.get(id), self.over.get(id)) {
+            (Some(job), _) => {
+                let entry = Entry::Live(Arc::clone(job));
+                Some((entry, job.may_be_asked_again(), job.record().request_digest.as_str()))
+            }
+            (None, Some(job)) => {
+                job.request.as_ref().map(|r| (Entry::Over(*id), r.again, r.digest.as_ref()))
+            }
+            (None, None) => None,
+        };
+        match known {
+            None | Some((_, true, _)) => aside(),
+            Some((entry, _, own)) if own == asked.digest => Known::Same(entry),
+            Some((entry, _, own)) if is_older(own) => Known::Older(entry, own.into()),
+            Some(_) => Known::Other(*id),
+        }
+    }
+
+    /// The live job of this owner that has the name.
+    pub(crate) fn live_name(&self, owner: &Identity, name: &str) -> Option<Arc<Job>> {
+        if name.is_empty() {
+            return None;
+        }
+        let taken = |job: &&Arc<Job>| {
+            job.record().spec.name == name
+                && job.owner() == owner
+                && !job.state_and_end().0.is_over()
+        };
+        self.live.values().find(taken).cloned()
+    }
+
+    /// Jobs, of one owner or of all, that are older than `after`: at most `most`, and of no more than
+    /// [`SLICE`] jobs that are looked at, since others wait for the table meanwhile.
+    pub(crate) fn slice(
+        &self,
+        after: Option<JobId>,
+        most: usize,
+        owner: Option<&Identity>,
+        filter: &Filter,
+    ) -> Slice {
+        let is_own = |job: &Arc<Job>| owner.is_none_or(|owner| job.owner() == owner);
+        let mut live = before(&self.live, after).peekable();
+        let mut over = self.over_before(after, owner, filter).peekable();
+        let (mut entries, mut last) = (Vec::new(), after);
+        for _ in 0..SLICE {
+            match (live.peek(), over.peek()) {
+                (None, None) => return Slice { entries, next: None },
+                (Some(job), over) if over.is_none_or(|other| other.id < job.id()) => {
+                    last = Some(job.id());
+                    let wanted = is_own(job) && filter.admits_job(job);
+                    entries.extend(wanted.then(|| Entry::Live(Arc::clone(job))));
+                    live.next();
+                }
+                (_, None) => {} // which the arm before has taken
+                (_, Some(job)) => {
+                    last = Some(job.id);
+                    entries.extend(filter.admits_summary(job).then_some(Entry::Over(job.id)));
+                    over.next();
+                }
+            }
+            if entries.len() == most {
+                break;
+            }
+        }
+        Slice { entries, next: last }
+    }
+
+    /// Those that are over, the newest first; as few as the filter lets us look at.
+    fn over_before<'a>(
+        &'a self,
+        after: Option<JobId>,
+        owner: Option<&Identity>,
+        filter: &Filter,
+    ) -> Box<dyn Iterator<Item = &'a Summary> + 'a> {
+        if !filter.admits_over() {
+            return Box::new(std::iter::empty());
+        }
+        let wanted = filter.owner.as_ref().map(|name| Identity::new(name));
+        let own = match (owner, &wanted) {
+            (Some(owner), _) | (None, Some(Ok(owner))) => self.by_owner.get(owner),
+            (None, Some(Err(_))) => None, // nobody has such a name
+            (None, None) => return Box::new(before(&self.over, after)),
+        };
+        let own = own.into_iter().flat_map(move |own| {
+            match after {
+                Some(id) => own.ids.range(..id),
+                None => own.ids.range(..),
+            }
+            .rev()
+        });
+        Box::new(own.filter_map(|id| self.over.get(id)))
+    }
+
+    /// Live jobs and all jobs.
+    pub(crate) fn count(&self) -> (usize, usize) {
+        let live = self.live.values().filter(|job| !job.state_and_end().0.is_over()).count();
+        (live, self.live.len() + self.over.len())
+    }
+
+    pub(crate) fn live(&self) -> impl ExactSizeIterator<Item = &Arc<Job>> {
+        self.live.values()
+    }
+
+    pub(crate) fn over(&self) -> &BTreeMap<JobId, Summary> {
+        &self.over
+    }
+
+    /// Bytes of output of all jobs that are over.
+    pub(crate) fn kept(&self) -> u64 {
+        u64::try_from(self.kept).unwrap_or(u64::MAX)
+    }
+
+    /// Those that are over, the one that ended first at the beginning.
+    pub(crate) fn by_end(&self) -> impl Iterator<Item = &Summary> {
+        self.by_end.iter().filter_map(|(_, id)| self.over.get(id))
+    }
+
+    /// The same of each owner: how many, and which.
+    pub(crate) fn owners(&self) -> impl Iterator<Item = (usize, impl Iterator<Item = JobId>)> {
+        self.by_owner.values().map(|own| (own.ids.len(), own.by_end.iter().map(|(_, id)| *id)))
+    }
+}
+
+/// The newest first.
+fn before<T>(all: &BTreeMap<JobId, T>, after: Option<JobId>) -> impl Iterator<Item = &T> {
+    match after {
+        Some(id) => all.range(..id),
+        None => all.range(..),
+    }
+    .rev()
+    .map(|(_, entry)| entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jobs::registry::filter::States;
+    use crate::model::state::State;
+    use crate::store::index::Asked;
+    use crate::store::index::tests::summary;
+
+    fn table(all: &[Summary]) -> Table {
+        Table::of(all.iter().map(|job| (job.id, job.clone())).collect())
+    }
+
+    fn sent(id: &str, digest: &str) -> Request {
+        Request { id: id.into(), digest: digest.into() }
+    }
+
+    fn ids(entries: &[Entry]) -> Vec<JobId> {
+        entries.iter().map(Entry::id).collect()
+    }
+
+    #[test]
+    fn pages_go_from_new_to_old_and_say_where_the_next_begins() {
+        let all = [summary("a", 1), summary("b", 2), summary("a", 3), summary("a", 4)];
+        let table = table(&all);
+        let page = |after, owner: Option<&Identity>, filter: &Filter| {
+            let slice = table.slice(after, 2, owner, filter);
+            (ids(&slice.entries), slice.next)
+        };
+        let any = Filter::default();
+        assert_eq!(page(None, None, &any), (vec![all[3].id, all[2].id], Some(all[2].id)));
+        assert_eq!(
+            page(Some(all[2].id), None, &any),
+            (vec![all[1].id, all[0].id], Some(all[0].id))
+        );
+        assert_eq!(page(Some(all[0].id), None, &any), (vec![], None));
+        let owner = Some(&all[0].owner);
+        assert_eq!(page(Some(all[2].id), owner, &any), (vec![all[0].id], None));
+        let of = |owner: &str| Filter { owner: Some(owner.into()), ..Filter::default() };
+        assert_eq!(page(None, None, &of("b")), (vec![all[1].id], None));
+        assert_eq!(page(None, owner, &of("b")), (vec![], None), "not somebody else's");
+        assert_eq!(page(None, None, &of("no name")), (vec![], None));
+        let live = Filter { states: States::default().and(State::Running), ..Filter::default() };
+        assert_eq!(page(None, None, &live), (vec![], None));
+        let old = Filter { ended_before_ns: Some(2), ..Filter::default() };
+        assert_eq!(page(None, None, &old), (vec![all[0].id], None));
+        let selector = Some(all[1].id.to_string());
+        let selected = Filter { selector, ..Filter::default() };
+        assert_eq!(page(None, None, &selected), (vec![all[1].id], None));
+    }
+
+    #[test]
+    fn a_list_looks_at_so_many_jobs_and_lets_others_have_the_table() {
+        let all: Vec<_> = (0..SLICE as u64 + 500).map(|n| summary("a", n)).collect();
+        let table = table(&all);
+        let first = Filter { ended_before_ns: Some(1), ..Filter::default() };
+        let slice = table.slice(None, 100, None, &first);
+        assert_eq!((slice.entries.len(), slice.next), (0, Some(all[500].id)));
+        let slice = table.slice(slice.next, 100, None, &first);
+        assert_eq!((ids(&slice.entries), slice.next), (vec![all[0].id], None));
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_forgotten_job() {
+        let asked = Asked { id: "r".into(), digest: "2:d".into(), again: false };
+        let job = Summary { request: Some(Box::new(asked)), ..summary("a", 1) };
+        let mut table = table(std::slice::from_ref(&job));
+        assert!(matches!(
+            table.request(&job.owner, &sent("r", "2:d")),
+            Known::Same(Entry::Over(_))
+        ));
+        assert!(matches!(table.request(&job.owner, &sent("r", "2:e")), Known::Other(_)));
+        assert!(table.forget(job.id) && !table.forget(job.id));
+        assert!(matches!(table.request(&job.owner, &sent("r", "2:d")), Known::New));
+        assert_eq!((table.kept(), table.by_end().count(), table.owners().count()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_digest_of_an_older_broker_is_given_back_to_be_compared_with_its_like() {
+        let asked_then = Asked { id: "r".into(), digest: "older".into(), again: false };
+        let job = Summary { request: Some(Box::new(asked_then)), ..summary("a", 1) };
+        let table = table(std::slice::from_ref(&job));
+        match table.request(&job.owner, &sent("r", "2:d")) {
+            Known::Older(Entry::Over(id), digest) => {
+                assert_eq!((id, digest.as_ref()), (job.id, "older"));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_request_is_of_the_job_that_ran_whichever_is_seen_first() {
+        let with = |again| {
+            let asked = Asked { id: "r".into(), digest: "2:d".into(), again };
+            Summary { request: Some(Box::new(asked)), ..summary("a", 1) }
+        };
+        let (first, second) = (with(true), with(false));
+        let mut table = table(std::slice::from_ref(&second));
+        table.retire(first);
+        match table.request(&second.owner, &sent("r", "2:d")) {
+            Known::Same(Entry::Over(id)) => assert_eq!(id, second.id),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_request_of_a_job_that_cannot_be_read_stays_made() {
+        let asked = Asked { id: "r".into(), digest: "2:d".into(), again: false };
+        let job = Summary { request: Some(Box::new(asked)), ..summary("a", 1) };
+        let mut before = table(std::slice::from_ref(&job));
+        let request = before.request_of(job.id).unwrap();
+        before.forget(job.id);
+        before.set_aside(request, job.id);
+        let mut table = Table::default();
+        table.absorb(before);
+        assert!(
+            matches!(table.request(&job.owner, &sent("r", "2:d")), Known::Aside(id) if id == job.id)
+        );
+        assert!(matches!(table.request(&job.owner, &sent("s", "2:d")), Known::New));
+        table.forget_aside(job.id);
+        assert!(matches!(table.request(&job.owner, &sent("r", "2:d")), Known::New));
+    }
+
+    #[test]
+    fn a_job_that_both_tables_have_is_counted_once() {
+        let (one, two) = (summary("a", 1), summary("b", 2));
+        let mut table = table(std::slice::from_ref(&one));
+        table.absorb(super::tests::table(&[Summary { kept: 7, ..one }, two]));
+        assert_eq!((table.count(), table.kept()), ((0, 2), 17));
+        assert_eq!(table.by_end().count(), 2);
+    }
+}

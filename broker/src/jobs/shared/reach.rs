@@ -1,0 +1,240 @@
+//! In which order, and how many at a time, shims are reached that an earlier broker has left; and how
+//! many connections to shims there are, so that they leave descriptors to everybody else. A job that
+//! somebody waits for does not queue behind ten thousand others.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, TryAcquireError};
+use tokio::time::{sleep, timeout};
+
+use crate::jobs::job::Job;
+use crate::model::id::JobId;
+use crate::quota::descriptors::Shares;
+
+/// Most shims that are asked at a time: what a call waits behind, at each of its steps. An answer takes
+/// less than a millisecond, so that more would gain nothing. (With 64, ten thousand were not reached
+/// sooner, and a call took as long as all of them.)
+const AT_A_TIME: usize = 8;
+/// Most descriptors that are lent to jobs without a place.
+const LENT: usize = 64;
+/// How long a connection that was made for a caller, beyond the share of jobs, is kept after that.
+const LINGER: Duration = Duration::from_secs(2);
+/// What shims are silent within is told in one line.
+const TOGETHER: Duration = Duration::from_secs(1);
+
+/// Who may be reached now.
+#[derive(Debug)]
+pub(crate) struct Reach {
+    /// Attempts: in turn, and of jobs that somebody waits for.
+    turns: Semaphore,
+    asked_turns: Semaphore,
+    /// Descriptors of jobs, one each: kept as long as a job lives, and lent to those that somebody
+    /// waits for and that have none.
+    places: Arc<Semaphore>,
+    lent: Arc<Semaphore>,
+    silent: Mutex<Option<Silent>>,
+    /// Shims of an earlier broker of which it is not known yet how it is with them, and all of them.
+    expected: AtomicUsize,
+    all: AtomicUsize,
+    began: Instant,
+}
+
+/// The right to one descriptor: for the connection to a shim, or for its pidfd while there is none.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// Its own.
+    Own(#[allow(dead_code, reason = "it is given back when dropped")] OwnedSemaphorePermit),
+    /// For whoever has asked.
+    Lent(#[allow(dead_code, reason = "it is given back when dropped")] OwnedSemaphorePermit),
+    /// A job that has just been started has its connection already; whether it may be started is
+    /// decided elsewhere.
+    Born,
+}
+
+/// A shim of an earlier broker of which it is not known yet whether it answers.
+#[derive(Debug)]
+pub(crate) struct Expected(Arc<Reach>);
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        let Reach { expected, all, began, .. } = &*self.0;
+        if expected.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let (count, took) = (all.load(Ordering::Acquire), began.elapsed());
+            tracing::info!(count, ?took, "shims of jobs that were taken over have been reached");
+        }
+    }
+}
+
+/// Shims that have fallen silent together.
+#[derive(Debug)]
+struct Silent {
+    first: JobId,
+    why: String,
+    count: u64,
+}
+
+impl Reach {
+    /// As this process's limit of descriptors allows.
+    pub(crate) fn new() -> Reach {
+        Reach::of(Shares::of_this_process().running)
+    }
+
+    fn of(share: u64) -> Reach {
+        let share = usize::try_from(share).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        // An attempt has a second descriptor for a moment.
+        let (turns, lent) = ((share / 8).clamp(1, AT_A_TIME), (share / 8).clamp(1, LENT));
+        Reach {
+            turns: Semaphore::new(turns),
+            asked_turns: Semaphore::new(turns),
+            places: Arc::new(Semaphore::new(share.saturating_sub(turns * 2 + lent).max(1))),
+            lent: Arc::new(Semaphore::new(lent)),
+            silent: Mutex::default(),
+            expected: AtomicUsize::new(0),
+            all: AtomicUsize::new(0),
+            began: Instant::now(),
+        }
+    }
+
+    /// One more shim of an earlier broker. The last of them that is dropped is told to operators.
+    pub(crate) fn expect(self: &Arc<Reach>) -> Expected {
+        self.expected.fetch_add(1, Ordering::AcqRel);
+        self.all.fetch_add(1, Ordering::AcqRel);
+        Expected(Arc::clone(self))
+    }
+
+    /// The right to try; who is waited for need not queue.
+    pub(crate) async fn turn(&self, job: &Job) -> Option<SemaphorePermit<'_>> {
+        let asked = async {
+            job.is_wanted().await;
+            self.asked_turns.acquire().await
+        };
+        tokio::select! {
+            turn = self.turns.acquire() => turn.ok(), // never closed
+            turn = asked => turn.ok(),
+        }
+    }
+
+    /// The right to a descriptor, if there is one left.
+    pub(crate) fn place_now(&self) -> Option<Place> {
+        match Arc::clone(&self.places).try_acquire_owned() {
+            Ok(place) => Some(Place::Own(place)),
+            Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => None,
+        }
+    }
+
+    /// The right to a descriptor, as soon as there is one: of a job that has ended, or for a while as
+    /// somebody waits for this one. `None` never comes.
+    pub(crate) async fn place(&self, job: &Job) -> Option<Place> {
+        let asked = async {
+            job.is_wanted().await;
+            let place = Arc::clone(&self.lent).acquire_owned().await.ok().map(Place::Lent);
+            job.want(); // and a turn, too
+            place
+        };
+        tokio::select! {
+            place = Arc::clone(&self.places).acquire_owned() => place.ok().map(Place::Own),
+            place = asked => place,
+        }
+    }
+
+    /// Answers when a connection has to be given up for others: one that was lent, and nobody has asked
+    /// for a while.
+    pub(crate) async fn give_way(&self, job: &Job, place: &mut Place) {
+        while let Place::Lent(_) = place {
+            let is_idle = timeout(LINGER, job.is_wanted()).await.is_err();
+            match self.place_now() {
+                Some(own) => *place = own,
+                None if is_idle && self.lent.available_permits() == 0 => return,
+                None => {}
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Tells operators of a shim that lives and is silent, in one line with others.
+    pub(crate) fn tell_silent(self: &Arc<Reach>, job: JobId, why: &std::io::Error) {
+        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(silent) = &mut *silent {
+            silent.count += 1;
+            return;
+        }
+        *silent = Some(Silent { first: job, why: why.to_string(), count: 1 });
+        let reach = Arc::clone(self);
+        tokio::spawn(async move {
+            sleep(TOGETHER).await; // what comes within it is one line
+            let silent = reach.silent.lock().unwrap_or_else(PoisonError::into_inner).take();
+            match silent {
+                Some(Silent { first, why, count: 1 }) => {
+                    tracing::warn!(job = %first, "its shim lives and does not answer: {why}");
+                }
+                Some(Silent { first, why, count }) => {
+                    tracing::warn!(count, %first, "shims live and do not answer: {why}");
+                }
+                None => {}
+            }
+        });
+    }
+}
+
+/// Pauses between tries, twice as long each time, and not of all jobs at once: each has its own share
+/// of them.
+#[derive(Debug)]
+pub(crate) struct Pauses {
+    next: Duration,
+    longest: Duration,
+    /// Of 256.
+    spread: u32,
+}
+
+impl Pauses {
+    pub(crate) fn new(job: JobId, first: Duration, longest: Duration) -> Pauses {
+        let spread = job.as_bytes().iter().fold(0u8, |sum, byte| sum.wrapping_mul(31) ^ byte);
+        Pauses { next: first, longest, spread: spread.into() }
+    }
+
+    /// Between half of the pause and all of it.
+    pub(crate) fn next(&mut self) -> Duration {
+        let pause = self.next;
+        self.next = (pause * 2).min(self.longest);
+        pause / 2 + pause / 512 * self.spread
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_differ_between_jobs() {
+        let (first, longest) = (Duration::from_millis(100), Duration::from_secs(30));
+        let of = |n: u128| {
+            let id = uuid::Uuid::from_u128(n).to_string().parse().unwrap();
+            let mut pauses = Pauses::new(id, first, longest);
+            let all: Vec<_> = (0..12).map(|_| pauses.next()).collect();
+            assert!(all[0] >= first / 2 && all[11] >= longest / 2);
+            assert!(all.iter().all(|pause| *pause <= longest) && all.is_sorted());
+            all[0]
+        };
+        let different: std::collections::BTreeSet<_> = (0..100).map(of).collect();
+        assert!(different.len() > 50, "{different:?}");
+    }
+
+    #[test]
+    fn whatever_the_limit_somebody_can_be_reached() {
+        for share in [0, 1, 5, 10, 625, 12_470, u64::MAX] {
+            let reach = Reach::of(share);
+            assert!(reach.place_now().is_some());
+            for some in [&reach.turns, &reach.asked_turns, &reach.lent] {
+                assert!((1..=LENT).contains(&some.available_permits()));
+            }
+        }
+    }
+
+    #[test]
+    fn ten_thousand_jobs_have_a_place_each_with_twenty_thousand_descriptors() {
+        let reach = Reach::of(Shares::of(20_000).running);
+        assert!(reach.places.available_permits() >= 10_000);
+    }
+}

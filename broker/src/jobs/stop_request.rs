@@ -1,0 +1,68 @@
+//! A stop that somebody has asked for, and until when its job has time.
+
+use std::time::Duration;
+
+use job_shim::wire::{Source, Stop, ToShim};
+
+use crate::host;
+use crate::jobs::decide::Stopper;
+
+/// Who asked a job to stop, should the broker have to tell in the shim's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StopAsked {
+    /// In which role.
+    pub(crate) source: Source,
+    /// By name.
+    pub(crate) by: String,
+    /// The end of the grace period, since the host was started.
+    pub(crate) kill_at: Duration,
+}
+
+/// What a call for a stop changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum News {
+    /// It is the first.
+    First,
+    /// The job has less time than it had.
+    Sooner,
+    /// It is being stopped already, as fast or faster.
+    Nothing,
+}
+
+impl StopAsked {
+    /// Now.
+    pub(crate) fn new(source: Source, by: String, grace: Duration) -> StopAsked {
+        StopAsked { source, by, kill_at: host::since_boot().saturating_add(grace) }
+    }
+
+    /// What is left of the grace period.
+    pub(crate) fn left(&self) -> Duration {
+        self.kill_at.saturating_sub(host::since_boot())
+    }
+
+    /// For a shim that hears of it now: it has what is left of the grace period.
+    pub(crate) fn message(&self) -> ToShim {
+        let grace_ms = u64::try_from(self.left().as_millis()).unwrap_or(u64::MAX);
+        ToShim::Stop(Stop { grace_ms, source: self.source, by: self.by.clone() })
+    }
+
+    /// As the shim has it: whoever comes later is not the reason, and gives no more time. Whether that
+    /// changes anything.
+    pub(crate) fn join(&mut self, later: &StopAsked) -> bool {
+        let is_sooner = later.kill_at < self.kill_at;
+        self.kill_at = self.kill_at.min(later.kill_at);
+        is_sooner
+    }
+
+    /// For a comparison with what shims record, whose times are those of the wall. Computed now, since
+    /// that clock may have been set between the stop and now. Of the times of an earlier boot nothing
+    /// is known: then every such kill counts as one of this stop.
+    pub(crate) fn stopper(&self, is_of_this_boot: bool) -> Stopper {
+        let now_ns = host::now_ns();
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let (since_boot, kill_at) = (nanos(host::since_boot()), nanos(self.kill_at));
+        let booted_ns = now_ns.saturating_sub(since_boot);
+        let kills_from_ns = if is_of_this_boot { booted_ns.saturating_add(kill_at) } else { 0 };
+        Stopper { source: self.source, by: self.by.clone(), kills_from_ns }
+    }
+}

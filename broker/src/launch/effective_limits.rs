@@ -1,0 +1,247 @@
+//! The limits that a job has now: as it was asked for, and as they were changed since.
+
+use std::fmt;
+
+use job_shim::wire;
+
+use crate::cgroup::limits::{Found, Plan, Reading, Unenforceable};
+use crate::host;
+use crate::model::limits::{ByDefault, Knob, LimitTables, Limits, MAX, Rlimit, Row};
+use crate::model::spec::JobSpec;
+use crate::store::records::{ChangeRecord, SpecRecord};
+
+/// What a job may use, and since when.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// As they are now.
+    pub limits: Limits,
+    /// Which of them nobody asked for.
+    pub by_default: ByDefault,
+    /// Their disks.
+    pub found: Found,
+    /// What became of them, the oldest first.
+    pub changes: Vec<ChangeRecord>,
+    /// What the shim says that it sees to; unknown until it has said so.
+    pub told: Option<wire::Limits>,
+}
+
+impl Terms {
+    /// As they stand in a record.
+    pub fn of(record: &SpecRecord) -> Terms {
+        Terms {
+            limits: record.spec.limits.clone(),
+            by_default: record.spec.by_default.clone(),
+            found: record.found.clone(),
+            changes: record.changes.clone(),
+            told: None,
+        }
+    }
+
+    /// The record with these terms in it.
+    pub fn recorded(&self, mut record: SpecRecord) -> SpecRecord {
+        record.spec.limits = self.limits.clone();
+        record.spec.by_default = self.by_default.clone();
+        record.found = self.found.clone();
+        record.changes = self.changes.clone();
+        record.is_changing = false;
+        record
+    }
+
+    /// What the kernel is to keep.
+    pub fn plan(&self) -> Plan {
+        Plan::new(&self.limits, &self.found)
+    }
+
+    /// What the shim is to see to.
+    pub fn for_shim(&self) -> wire::Limits {
+        wire::Limits {
+            time_ms: self.limits.knob(Knob::Time),
+            cpu_time_us: self.limits.knob(Knob::CpuTime),
+            cpus_milli: cpus_milli(&self.limits),
+            output: self.limits.knob(Knob::Output),
+        }
+    }
+
+    /// Names and values of all that is asked, by name.
+    pub fn requested(&self) -> Vec<(String, String)> {
+        let mut all: Vec<_> = self.plan().requested().collect();
+        all.extend(self.limits.rlimits.iter().map(|(rlimit, (soft, hard))| {
+            let word = |value: u64| if value == MAX { "max".into() } else { value.to_string() };
+            (format!("rlimit {}", rlimit.name()), format!("{} {}", word(*soft), word(*hard)))
+        }));
+        all.extend(seen_to(&self.for_shim()));
+        all
+    }
+
+    /// A row for each limit. `readings` are the kernel's; without them only what was asked is told.
+    pub fn rows(&self, readings: Option<Vec<Reading>>) -> Vec<Row> {
+        let told: Vec<_> = self.told.iter().flat_map(seen_to).collect();
+        let known = readings.is_some();
+        let mut readings = readings.unwrap_or_default();
+        let mut rows = Vec::new();
+        for (name, requested) in self.requested() {
+            let read = readings.iter().position(|r| r.name == name).map(|at| readings.remove(at));
+            let mut row = match read {
+                Some(reading) => Row::from(reading),
+                None => Row { name: name.clone(), ..Row::default() },
+            };
+            // The kernel either takes an rlimit as it is or the start fails: setrlimit(2).
+            let exact = name.starts_with("rlimit ").then(|| requested.clone());
+            let told = told.iter().find(|(own, _)| *own == name).map(|(_, value)| value.clone());
+            if let Some(applied) = exact.or(told).filter(|_| known) {
+                row.effective = Some(applied.clone());
+                row.applied = Some(applied);
+            }
+            row.is_default = self.is_default(&name);
+            row.requested = requested;
+            rows.push(row);
+        }
+        rows.extend(readings.into_iter().map(Row::from));
+        rows
+    }
+
+    fn is_default(&self, name: &str) -> bool {
+        let ByDefault { knobs, rlimits } = &self.by_default;
+        match name.strip_prefix("rlimit ").map(Rlimit::parse) {
+            Some(rlimit) => rlimit.is_ok_and(|rlimit| rlimits.contains(&rlimit)),
+            None => knob_of(name).is_some_and(|knob| knobs.contains(&knob)),
+        }
+    }
+}
+
+/// A limit that cannot be enforced and that the caller has not asked for: whoever reads of it must not
+/// look for it in the request.
+pub(crate) fn blame(
+    mut error: Unenforceable,
+    spec: &JobSpec,
+    tables: &LimitTables,
+) -> Unenforceable {
+    let knobs = match knob_of(error.limit) {
+        Some(Knob::MemorySwapMax) => vec![Knob::MemorySwapMax, Knob::MemoryMax], // 0 goes with it
+        knob => knob.into_iter().collect(),
+    };
+    let sets = |table: &Limits| {
+        let given = |knob| spec.by_default.knobs.contains(knob) && table.knob(*knob).is_some();
+        let all_rules =
+            || !table.io.is_empty() && spec.limits.io.iter().all(|r| table.io.contains(r));
+        knobs.iter().any(given) || (error.limit == "io.max" && all_rules())
+    };
+    let sections = [(&tables.default, "[limits.default]"), (&tables.max, "[limits.max]")];
+    if let Some((_, section)) = sections.into_iter().find(|(table, _)| sets(table)) {
+        error.reason += &format!(
+            "; it is not the request that asks for it, but {section} in this broker's configuration, \
+             which its operator has to change"
+        );
+    }
+    error
+}
+
+impl From<Reading> for Row {
+    fn from(reading: Reading) -> Row {
+        Row {
+            name: reading.name,
+            applied: Some(reading.applied.to_string()),
+            effective: Some(reading.effective.to_string()),
+            bound_by: reading.bound_by.unwrap_or_default(),
+            ..Row::default()
+        }
+    }
+}
+
+/// What of it is limited, by the names of the contract.
+fn seen_to(limits: &wire::Limits) -> Vec<(String, String)> {
+    let seconds = |name: &str, value: Option<u64>, per_second: u64| {
+        value.map(|value| (name.to_owned(), format!("{}s", Decimal(value, per_second))))
+    };
+    let output = limits.output.map(|bytes| ("output_limit".to_owned(), bytes.to_string()));
+    [
+        seconds("time_limit", limits.time_ms, 1_000),
+        seconds("cpu_time_limit", limits.cpu_time_us, 1_000_000),
+        output,
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// A value in parts of a unit, as a decimal without needless zeros.
+struct Decimal(u64, u64);
+
+impl fmt::Display for Decimal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Decimal(value, per_unit) = *self;
+        write!(f, "{}", value / per_unit)?;
+        let digits = per_unit.ilog10() as usize;
+        let rest = format!("{:0digits$}", value % per_unit);
+        match rest.trim_end_matches('0') {
+            "" => Ok(()),
+            rest => write!(f, ".{rest}"),
+        }
+    }
+}
+
+fn knob_of(name: &str) -> Option<Knob> {
+    Some(match name {
+        "cpu.max" => Knob::CpuQuota,
+        "cpu.weight" => Knob::CpuWeight,
+        "memory.max" => Knob::MemoryMax,
+        "memory.high" => Knob::MemoryHigh,
+        "memory.swap.max" => Knob::MemorySwapMax,
+        "pids.max" => Knob::PidsMax,
+        "io.weight" | "io.bfq.weight" => Knob::IoWeight,
+        "time_limit" => Knob::Time,
+        "cpu_time_limit" => Knob::CpuTime,
+        "output_limit" => Knob::Output,
+        _ => return None,
+    })
+}
+
+/// How many CPUs the job can use at once, in thousandths: those of the host, or its quota.
+fn cpus_milli(limits: &Limits) -> u32 {
+    let online = host::cpus() * 1_000;
+    let quota = limits.cpu_max().filter(|(quota, _)| *quota != MAX);
+    let quota = quota.map_or(online, |(quota, period)| (quota * 1_000).div_ceil(period.max(1)));
+    u32::try_from(online.min(quota).max(1)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::limits::Value;
+
+    fn limits(knobs: &[(Knob, u64)]) -> Limits {
+        Limits { knobs: knobs.iter().copied().collect(), ..Limits::default() }
+    }
+
+    #[test]
+    fn times_are_shown_in_seconds() {
+        let cases = [(600_000, "600s"), (1_500, "1.5s"), (1, "0.001s"), (0, "0s")];
+        for (ms, text) in cases {
+            let shown = seen_to(&wire::Limits { time_ms: Some(ms), ..Default::default() });
+            assert_eq!(shown, [("time_limit".to_owned(), text.to_owned())]);
+        }
+    }
+
+    #[test]
+    fn a_row_has_what_was_asked_what_is_there_and_what_binds() {
+        let terms = Terms { limits: limits(&[(Knob::MemoryMax, 8192)]), ..Terms::default() };
+        let reading = |name: &str, applied, effective| Reading {
+            name: name.into(),
+            applied: Value::Number(applied),
+            effective: Value::Number(effective),
+            bound_by: (applied != effective).then(|| "jobs".into()),
+        };
+        let readings = vec![reading("memory.max", 8192, 4096), reading("pids.max", MAX, MAX)];
+        let rows = terms.rows(Some(readings));
+        assert_eq!((rows[0].requested.as_str(), rows[0].bound_by.as_str()), ("8192", "jobs"));
+        assert_eq!(rows[0].effective.as_deref(), Some("4096"));
+        assert_eq!((rows[1].requested.as_str(), rows[1].applied.as_deref()), ("", Some("max")));
+    }
+
+    #[test]
+    fn a_job_cannot_use_more_cpus_than_its_quota() {
+        let quota = limits(&[(Knob::CpuQuota, 20_000)]);
+        assert_eq!(cpus_milli(&quota), 200);
+        assert!(cpus_milli(&limits(&[])) >= 1_000);
+    }
+}

@@ -1,0 +1,57 @@
+//! A start that failed, in words.
+
+use job_api::echo::echo;
+use job_shim::wire::{Failed, Step};
+use nix::errno::Errno;
+
+use crate::launch::LaunchError;
+use crate::model::state::Failure;
+use crate::store::records::SpecRecord;
+
+/// For whoever asked for it: what could not be done, and to what.
+pub(crate) fn failure(error: &LaunchError, record: &SpecRecord) -> Failure {
+    let message = match error {
+        LaunchError::Shim(failed) => explain(*failed, record),
+        other => other.to_string(),
+    };
+    Failure { step: error.step().into(), errno: error.errno(), message }
+}
+
+/// The step of a start that the host was short of something for.
+pub(crate) const SHORTAGE: &str = "shortage";
+
+/// The same start without what only operators are told, whose log has it: of what the host is short.
+pub(crate) fn shortage(failure: &Failure) -> Failure {
+    let what = match failure.errno {
+        libc::EMFILE | libc::ENFILE => "descriptors",
+        libc::EAGAIN => "processes",
+        _ => "memory",
+    };
+    let why = Errno::from_raw(failure.errno);
+    let message = format!(
+        "the host is short of {what} ({why:?}); nothing was started, and no job is kept of it: try again \
+         in a moment"
+    );
+    Failure { step: SHORTAGE.into(), errno: failure.errno, message }
+}
+
+fn explain(failed: Failed, record: &SpecRecord) -> String {
+    let (spec, why) = (&record.spec, Errno::from_raw(failed.errno).desc());
+    match failed.step {
+        Step::Exec => {
+            let program = spec.argv.first().map_or("", String::as_str);
+            format!("cannot execute {}: {why}", echo(program))
+        }
+        Step::Chdir => {
+            let (directory, account) = (echo(&spec.working_directory), &record.account.name);
+            format!("cannot enter {directory} as {account}: {why}")
+        }
+        // It does not understand its launch.
+        Step::ReadLaunch if failed.errno == libc::EBADMSG => {
+            "job-shim and job-broker are not of one release, as while a package is being replaced; \
+             an operator restarts job-broker when that is done"
+                .into()
+        }
+        step => format!("the shim failed at {}: {why}", step.name()),
+    }
+}

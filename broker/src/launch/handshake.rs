@@ -1,0 +1,107 @@
+//! The first words between a broker and a shim that it has just brought forth. Up to GO they are said on
+//! a thread that may block; the answers are waited for without one, since a program that hangs in its
+//! execve(2) (a file under a lease, a file system whose server is gone) hangs for as long as it likes.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use job_shim::frame;
+use job_shim::wire::{FromShim, Started, ToShim};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::socket::{MsgFlags, send};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use crate::launch::errors::LaunchError;
+use crate::model::id::JobId;
+use crate::sys;
+
+/// A shim and the connection to it.
+#[derive(Debug)]
+pub(crate) struct Shim {
+    /// Readable once it has ended.
+    pub pidfd: OwnedFd,
+    /// Registered with the runtime of the jobs.
+    pub control: UnixStream,
+    /// Messages that have come already.
+    pub reader: frame::Reader<FromShim>,
+}
+
+/// From GO to HELLO, and from there to STARTED: both take less than 2 ms on an idle host.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl Shim {
+    /// A shim that has failed and left already has said why: that is read next.
+    pub(crate) fn go(&mut self) -> Result<(), LaunchError> {
+        let mut bytes = Vec::new();
+        frame::write(&ToShim::Go, &mut bytes);
+        // Nothing has been said before: there is room for it.
+        match send(
+            self.control.as_raw_fd(),
+            &bytes,
+            MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
+        ) {
+            Ok(sent) if sent == bytes.len() => Ok(()),
+            Ok(_) => Err(LaunchError::Go(io::ErrorKind::WriteZero.into())),
+            Err(Errno::EPIPE) => Ok(()),
+            Err(errno) => Err(LaunchError::Go(errno.into())),
+        }
+    }
+
+    pub(crate) async fn expect_hello(&mut self, id: JobId, nonce: Uuid) -> Result<(), LaunchError> {
+        match self.receive().await.map_err(LaunchError::Hello)? {
+            FromShim::Hello(hello)
+                if hello.job == *id.as_bytes() && hello.nonce == *nonce.as_bytes() =>
+            {
+                Ok(())
+            }
+            FromShim::Failed(failed) => Err(LaunchError::Shim(failed)),
+            other => Err(LaunchError::Hello(unexpected(&other))),
+        }
+    }
+
+    pub(crate) async fn expect_started(&mut self) -> Result<Started, LaunchError> {
+        match self.receive().await.map_err(LaunchError::Go)? {
+            FromShim::Started(started) => Ok(started),
+            FromShim::Failed(failed) => Err(LaunchError::Shim(failed)),
+            other => Err(LaunchError::Go(unexpected(&other))),
+        }
+    }
+
+    async fn receive(&mut self) -> io::Result<FromShim> {
+        timeout(PATIENCE, self.receive_whenever()).await?
+    }
+
+    async fn receive_whenever(&mut self) -> io::Result<FromShim> {
+        let mut bytes = [0; 512];
+        loop {
+            match self.reader.next_message() {
+                Ok(Some(message)) => return Ok(message),
+                Ok(None) => {}
+                Err(garbled) => return Err(io::Error::new(io::ErrorKind::InvalidData, garbled)),
+            }
+            self.control.readable().await?;
+            match self.control.try_read(&mut bytes) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => self.reader.push(&bytes[..n]),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Without STARTED it has no reason to live; usually it has left by itself. Blocks.
+    pub(crate) fn end(&self) {
+        let _ = sys::pidfd_kill(self.pidfd.as_fd(), libc::SIGKILL); // gone is as good
+        let mut ended = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+        let _ = poll(&mut ended, 2000u16);
+        sys::pidfd_reap(self.pidfd.as_fd());
+    }
+}
+
+fn unexpected(message: &FromShim) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("unexpected {message:?}"))
+}

@@ -1,0 +1,424 @@
+//! What a job may use: the limits that there are, their ranges, the operator's defaults and
+//! ceilings. Pure; `launch/limits.rs` makes the kernel keep them.
+
+pub(crate) mod io;
+pub(crate) mod kind;
+pub(crate) mod rlimit;
+pub(crate) mod status;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use crate::model::limits::io::{DiskName, IoRule, Rate};
+pub(crate) use crate::model::limits::kind::Knob;
+pub(crate) use crate::model::limits::rlimit::Rlimit;
+pub(crate) use crate::model::limits::status::Row;
+pub(crate) use job_api::units::MAX;
+
+/// The period of `cpu.max` where nobody says another, in microseconds; the kernel's own default.
+pub(crate) const CPU_PERIOD: u64 = 100_000;
+/// Most entries of `io_max`.
+pub(crate) const MAX_IO_RULES: usize = 16;
+/// Longest deadline, CPU time or grace period.
+pub(crate) const MAX_DURATION: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// A field that is not as it must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// As in the contract: `argv`, `env`, `limits.pids_max`, ...
+    pub field: &'static str,
+    /// What is wrong and what is allowed.
+    pub fault: String,
+}
+
+/// Broken rules: the first of them, and how many there are besides. Bounded, since somebody may break as
+/// many as there are labels in 2 MB.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Violations {
+    /// At most [`Violations::FIRST`].
+    pub first: Vec<Violation>,
+    /// Those that are only counted.
+    pub more: usize,
+}
+
+impl Violations {
+    /// How many are told.
+    pub const FIRST: usize = 16;
+
+    /// Takes in one more.
+    pub fn add(&mut self, violation: Violation) {
+        if self.first.len() < Violations::FIRST {
+            self.first.push(violation);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Takes in more.
+    pub fn extend(&mut self, violations: impl IntoIterator<Item = Violation>) {
+        violations.into_iter().for_each(|violation| self.add(violation));
+    }
+
+    /// Whether no rule is broken.
+    pub fn is_empty(&self) -> bool {
+        self.first.is_empty()
+    }
+}
+
+/// All limits of a job, or those that somebody speaks of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// What is not there has not been asked for.
+    pub knobs: BTreeMap<Knob, u64>,
+    /// `io.max`, a rule for each disk.
+    pub io: Vec<IoRule>,
+    /// Of each process, by name.
+    pub rlimits: BTreeMap<Rlimit, (u64, u64)>,
+}
+
+/// Which limits nobody asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ByDefault {
+    /// Of [`Limits::knobs`].
+    pub knobs: BTreeSet<Knob>,
+    /// Of [`Limits::rlimits`].
+    pub rlimits: BTreeSet<Rlimit>,
+}
+
+/// What the operator gives to jobs that do not say, and the most that a job may ask for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LimitTables {
+    /// `[limits.default]`.
+    pub default: Limits,
+    /// `[limits.max]`.
+    pub max: Limits,
+}
+
+impl Limits {
+    /// What a knob is set to.
+    pub fn knob(&self, knob: Knob) -> Option<u64> {
+        self.knobs.get(&knob).copied()
+    }
+
+    /// Sets a knob, if there is a value.
+    pub fn set(&mut self, knob: Knob, value: Option<u64>) {
+        if let Some(value) = value {
+            self.knobs.insert(knob, value);
+        }
+    }
+
+    /// Quota and period of `cpu.max`, if a quota is asked for.
+    pub fn cpu_max(&self) -> Option<(u64, u64)> {
+        let quota = self.knob(Knob::CpuQuota)?;
+        Some((quota, self.knob(Knob::CpuPeriod).unwrap_or(CPU_PERIOD)))
+    }
+
+    /// A knob that is a time.
+    pub fn time(&self, knob: Knob) -> Option<Duration> {
+        match knob {
+            Knob::CpuTime => self.knob(knob).map(Duration::from_micros),
+            _ => self.knob(knob).map(Duration::from_millis),
+        }
+    }
+
+    /// Whether somebody has to look for a disk.
+    pub fn need_a_disk(&self) -> bool {
+        !self.io.is_empty() || self.knob(Knob::IoWeight).is_some()
+    }
+
+    /// Every rule that is broken, whoever asks.
+    pub fn faults(&self) -> Vec<Violation> {
+        let mut faults = Vec::new();
+        let mut rule = |field: &'static str, verdict: Result<(), String>| {
+            faults.extend(verdict.err().map(|fault| Violation { field, fault }));
+        };
+        for (knob, value) in &self.knobs {
+            rule(knob.field(), knob.check(*value));
+        }
+        if self.knob(Knob::CpuPeriod).is_some() && self.knob(Knob::CpuQuota).is_none() {
+            let fault = "says nothing without cpu_max_quota_usec".into();
+            rule(Knob::CpuPeriod.field(), Err(fault));
+        }
+        if self.io.len() > MAX_IO_RULES {
+            let fault =
+                format!("has {} entries; at most {MAX_IO_RULES} are allowed", self.io.len());
+            rule("limits.io_max", Err(fault));
+        }
+        for io in &self.io {
+            rule("limits.io_max", io.check());
+        }
+        for (rlimit, values) in &self.rlimits {
+            rule("limits.rlimits", rlimit.check(*values));
+        }
+        faults
+    }
+
+    /// What a job gets that asks for `self`: the operator's default where it says nothing, the
+    /// ceiling where that says nothing either, and no swap where memory is limited.
+    pub fn with_defaults(&self, tables: &LimitTables) -> Limits {
+        let mut all = self.clone();
+        all.adopt(&tables.default);
+        // What a process may have by itself is below most ceilings, and a raise needs a privilege
+        // that root may lack: a ceiling of rlimits judges requests and gives nothing.
+        all.adopt(&Limits { rlimits: BTreeMap::new(), ..tables.max.clone() });
+        all.without_swap()
+    }
+
+    /// What a limit of memory is good for where the job can swap instead: hence no swap, unless
+    /// somebody says otherwise.
+    fn without_swap(mut self) -> Limits {
+        if self.knob(Knob::MemoryMax).is_some_and(|value| value != MAX) {
+            self.knobs.entry(Knob::MemorySwapMax).or_insert(0);
+        }
+        self
+    }
+
+    /// Takes what it does not have. Quota and period belong together.
+    fn adopt(&mut self, other: &Limits) {
+        let own_cpu = self.knob(Knob::CpuQuota).is_some();
+        for (knob, value) in &other.knobs {
+            if !(own_cpu && *knob == Knob::CpuPeriod) {
+                self.knobs.entry(*knob).or_insert(*value);
+            }
+        }
+        for theirs in &other.io {
+            match self.io.iter_mut().find(|own| own.disk == theirs.disk) {
+                Some(own) => own.complete(&theirs.rates),
+                // In front: a rule of the job that comes to the same disk overrules it.
+                None => self.io.insert(0, theirs.clone()),
+            }
+        }
+        for (rlimit, values) in &other.rlimits {
+            self.rlimits.entry(*rlimit).or_insert(*values);
+        }
+    }
+
+    /// What is above the operator's ceilings.
+    pub fn above(&self, max: &Limits) -> Vec<Violation> {
+        let mut faults = Vec::new();
+        let mut over = |field: &'static str, asked: &dyn fmt::Display, most: &dyn fmt::Display| {
+            let fault =
+                format!("is {asked}; the most that this broker allows is {most} ([limits.max])");
+            faults.push(Violation { field, fault });
+        };
+        for (knob, most) in &max.knobs {
+            let asked = self.knob(*knob).unwrap_or(*most);
+            match knob {
+                Knob::CpuQuota | Knob::CpuPeriod => {}
+                Knob::Time | Knob::CpuTime if asked > *most => {
+                    let shown =
+                        |limits: &Limits| format!("{:?}", limits.time(*knob).unwrap_or_default());
+                    over(knob.field(), &shown(self), &shown(max));
+                }
+                _ if asked > *most => over(knob.field(), &Shown(asked), &Shown(*most)),
+                _ => {}
+            }
+        }
+        if let (Some(asked), Some(most)) = (self.cpu_max(), max.cpu_max())
+            && rate(asked) > rate(most)
+        {
+            over(Knob::CpuQuota.field(), &Cpus(asked), &Cpus(most));
+        }
+        let ceiling = max.io.first().map(|rule| rule.rates).unwrap_or_default();
+        for (asked, (most, word)) in
+            self.io.iter().flat_map(|rule| rule.rates.iter().zip(ceiling.iter().zip(Rate::ALL)))
+        {
+            if let (Some(asked), Some(most)) = (asked, most)
+                && asked > most
+            {
+                let asked = format!("{asked} ({})", word.word());
+                over("limits.io_max", &asked, most);
+            }
+        }
+        for (rlimit, (_, most)) in &max.rlimits {
+            if let Some((_, hard)) = self.rlimits.get(rlimit).filter(|(_, hard)| hard > most) {
+                let asked = format!("{} ({})", Shown(*hard), rlimit.name());
+                over("limits.rlimits", &asked, &Shown(*most));
+            }
+        }
+        faults
+    }
+
+    /// These limits with those of `change` in their place.
+    pub fn changed_by(&self, change: &Limits) -> Limits {
+        let mut all = self.clone();
+        if change.knob(Knob::CpuQuota).is_some() {
+            all.knobs.remove(&Knob::CpuPeriod);
+        }
+        all.knobs.extend(&change.knobs);
+        for rule in &change.io {
+            let mut rule = rule.clone();
+            if let Some(at) = all.io.iter().position(|old| old.disk == rule.disk) {
+                rule.complete(&all.io.remove(at).rates);
+            }
+            all.io.push(rule);
+        }
+        all.without_swap()
+    }
+
+    /// What only a default has set, given what was asked.
+    pub fn not_in(&self, asked: &Limits) -> ByDefault {
+        let knobs = self.knobs.keys().filter(|knob| !asked.knobs.contains_key(knob));
+        let rlimits = self.rlimits.keys().filter(|rlimit| !asked.rlimits.contains_key(rlimit));
+        ByDefault { knobs: knobs.copied().collect(), rlimits: rlimits.copied().collect() }
+    }
+}
+
+impl ByDefault {
+    /// After somebody has asked for some of them.
+    pub fn less(mut self, asked: &Limits) -> ByDefault {
+        self.knobs.retain(|knob| !asked.knobs.contains_key(knob));
+        self
+    }
+}
+
+/// CPUs in millionths, for comparing; no quota is more than any.
+fn rate((quota, period): (u64, u64)) -> u128 {
+    if quota == MAX { u128::MAX } else { u128::from(quota) * 1_000_000 / u128::from(period.max(1)) }
+}
+
+/// A value, or the kernel's word.
+struct Shown(u64);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == MAX { f.write_str("max") } else { self.0.fmt(f) }
+    }
+}
+
+/// `20000 100000 (0.2 CPUs)`.
+struct Cpus((u64, u64));
+
+impl fmt::Display for Cpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (quota, period) = self.0;
+        write!(f, "{} in {period}", Shown(quota))?;
+        if quota == MAX { Ok(()) } else { write!(f, " ({} CPUs)", quota as f64 / period as f64) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(knobs: &[(Knob, u64)]) -> Limits {
+        Limits { knobs: knobs.iter().copied().collect(), ..Limits::default() }
+    }
+
+    fn tables(default: Limits, max: Limits) -> LimitTables {
+        LimitTables { default, max }
+    }
+
+    fn rule(disk: DiskName, wbps: u64) -> IoRule {
+        IoRule { disk, rates: [None, Some(wbps), None, None] }
+    }
+
+    #[test]
+    fn a_job_that_does_not_say_gets_the_default_or_else_the_ceiling() {
+        let tables = tables(
+            limits(&[(Knob::PidsMax, 10)]),
+            limits(&[(Knob::PidsMax, 100), (Knob::Time, 5)]),
+        );
+        let given = Limits::default().with_defaults(&tables);
+        assert_eq!((given.knob(Knob::PidsMax), given.knob(Knob::Time)), (Some(10), Some(5)));
+        assert_eq!(given.knob(Knob::MemoryMax), None);
+    }
+
+    #[test]
+    fn a_ceiling_of_rlimits_gives_nothing_to_a_job_that_does_not_ask() {
+        let max = Limits { rlimits: [(Rlimit::Nofile, (9, 9))].into(), ..Limits::default() };
+        let given = Limits::default().with_defaults(&tables(Limits::default(), max.clone()));
+        assert_eq!(given.rlimits, BTreeMap::new());
+        let asked = Limits { rlimits: [(Rlimit::Nofile, (9, 10))].into(), ..Limits::default() };
+        assert_eq!(asked.above(&max)[0].field, "limits.rlimits");
+    }
+
+    #[test]
+    fn a_time_above_its_ceiling_is_told_in_seconds() {
+        let (max, asked) = (limits(&[(Knob::Time, 1_000)]), limits(&[(Knob::Time, 2_500)]));
+        let fault = asked.above(&max)[0].fault.clone();
+        assert!(fault.contains("2.5s") && fault.contains("1s"), "{fault}");
+    }
+
+    #[test]
+    fn no_swap_where_memory_is_limited_and_nobody_says_otherwise() {
+        let none = LimitTables::default();
+        let swap =
+            |knobs: &[(Knob, u64)]| limits(knobs).with_defaults(&none).knob(Knob::MemorySwapMax);
+        assert_eq!(swap(&[(Knob::MemoryMax, 1 << 20)]), Some(0));
+        assert_eq!(swap(&[(Knob::MemoryMax, 1 << 20), (Knob::MemorySwapMax, 7)]), Some(7));
+        assert_eq!(swap(&[(Knob::MemoryMax, MAX)]), None);
+    }
+
+    #[test]
+    fn an_own_quota_does_not_get_the_period_of_the_default() {
+        let default = limits(&[(Knob::CpuQuota, 1_000), (Knob::CpuPeriod, 500_000)]);
+        let own = limits(&[(Knob::CpuQuota, 50_000)]);
+        let given = own.with_defaults(&tables(default, Limits::default()));
+        assert_eq!(given.cpu_max(), Some((50_000, CPU_PERIOD)));
+    }
+
+    #[test]
+    fn what_is_above_a_ceiling_is_refused_with_the_ceiling_named() {
+        let max = limits(&[(Knob::MemoryMax, 1 << 30), (Knob::CpuQuota, 100_000)]);
+        assert_eq!(limits(&[(Knob::MemoryMax, 1 << 30)]).above(&max), []);
+        for (knob, asked, ceiling) in [
+            (Knob::MemoryMax, MAX, "1073741824"),
+            (Knob::MemoryMax, (1 << 30) + 1, "1073741824"),
+            (Knob::CpuQuota, 150_000, "1 CPUs"),
+        ] {
+            let faults = limits(&[(knob, asked)]).above(&max);
+            assert_eq!(faults[0].field, knob.field());
+            assert!(faults[0].fault.contains(ceiling), "{}", faults[0].fault);
+        }
+    }
+
+    #[test]
+    fn cpus_are_compared_as_rates() {
+        let max = limits(&[(Knob::CpuQuota, 50_000)]);
+        let asked = |quota| limits(&[(Knob::CpuQuota, quota), (Knob::CpuPeriod, 1_000_000)]);
+        assert_eq!(asked(500_000).above(&max), []);
+        assert_eq!(asked(500_001).above(&max).len(), 1);
+    }
+
+    #[test]
+    fn naming_another_disk_does_not_lose_the_default_rates_of_the_working_directory() {
+        let default = Limits { io: vec![rule(DiskName::WorkingDirectory, 5)], ..Limits::default() };
+        let tables = tables(default.clone(), default);
+        let own = rule(DiskName::Path("/srv".into()), 3);
+        let given = Limits { io: vec![own.clone()], ..Limits::default() }.with_defaults(&tables);
+        assert_eq!(given.io, [rule(DiskName::WorkingDirectory, 5), own]);
+        let more = Limits { io: vec![rule(DiskName::Path("/srv".into()), 6)], ..Limits::default() };
+        assert_eq!(more.above(&tables.max)[0].field, "limits.io_max");
+    }
+
+    #[test]
+    fn a_change_replaces_what_it_names_and_leaves_the_rest() {
+        let old =
+            limits(&[(Knob::CpuQuota, 1_000), (Knob::CpuPeriod, 500_000), (Knob::PidsMax, 9)]);
+        let one = |rates| IoRule { rates, ..IoRule::default() };
+        let old = Limits { io: vec![one([None, Some(5), None, None])], ..old };
+        let change = Limits {
+            io: vec![one([None, None, Some(7), None])],
+            ..limits(&[(Knob::CpuQuota, 50_000)])
+        };
+        let new = old.changed_by(&change);
+        assert_eq!(new.io, [one([None, Some(5), Some(7), None])]);
+        assert_eq!(new.cpu_max(), Some((50_000, CPU_PERIOD)));
+        assert_eq!(new.knob(Knob::PidsMax), Some(9));
+    }
+
+    #[test]
+    fn a_soft_limit_above_the_hard_one_is_refused() {
+        let with =
+            |values| Limits { rlimits: [(Rlimit::Nofile, values)].into(), ..Limits::default() };
+        assert_eq!(with((16, 32)).faults(), []);
+        assert_eq!(with((32, 16)).faults().len(), 1);
+        assert_eq!(with((1, 1 << 21)).faults().len(), 1);
+    }
+}

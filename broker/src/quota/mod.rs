@@ -1,0 +1,177 @@
+//! How much of something may be in use at a time: by one key (an identity, an address, a job) and by
+//! all of them together. What is taken is a [`Permit`], and given back when that is dropped, so
+//! nothing can leak. It counts and refuses; who may do what is not decided here.
+
+pub(crate) mod descriptors;
+pub(crate) mod fair_queue;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A bound for each key and one for all keys.
+#[derive(Debug)]
+pub(crate) struct Quota<K> {
+    what: &'static str,
+    per_key: u64,
+    in_all: u64,
+    in_use: Mutex<InUse<K>>,
+}
+
+#[derive(Debug)]
+struct InUse<K> {
+    by_key: HashMap<K, u64>,
+    in_all: u64,
+}
+
+/// An amount in use; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Permit<K: Eq + Hash> {
+    quota: Arc<Quota<K>>,
+    key: K,
+    amount: u64,
+}
+
+/// There is no more to be had now. Try again when something of it has been given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Exceeded {
+    /// In the plural: "calls", "bytes of requests".
+    what: &'static str,
+    /// Which of the two bounds.
+    bound: Bound,
+    limit: u64,
+}
+
+/// Whose bound it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bound {
+    /// The caller's own.
+    Key,
+    /// Everybody's together.
+    InAll,
+}
+
+impl<K: Eq + Hash + Clone> Quota<K> {
+    /// Of `what`, at most `per_key` for each key and `in_all` for all of them.
+    pub(crate) fn new(what: &'static str, per_key: u64, in_all: u64) -> Arc<Quota<K>> {
+        let in_use = Mutex::new(InUse { by_key: HashMap::new(), in_all: 0 });
+        Arc::new(Quota { what, per_key, in_all, in_use })
+    }
+
+    /// Takes `amount` for `key`.
+    ///
+    /// # Errors
+    /// [`Exceeded`]: nothing has been taken.
+    pub(crate) fn take(self: &Arc<Self>, key: &K, amount: u64) -> Result<Permit<K>, Exceeded> {
+        self.add(key, amount)?;
+        Ok(Permit { quota: Arc::clone(self), key: key.clone(), amount })
+    }
+
+    fn add(&self, key: &K, amount: u64) -> Result<(), Exceeded> {
+        let mut in_use = self.lock();
+        let exceeded = |bound, limit| Exceeded { what: self.what, bound, limit };
+        let own = in_use.by_key.get(key).copied().unwrap_or(0);
+        let own = own.checked_add(amount).filter(|own| *own <= self.per_key);
+        let own = own.ok_or(exceeded(Bound::Key, self.per_key))?;
+        let all = in_use.in_all.checked_add(amount).filter(|all| *all <= self.in_all);
+        in_use.in_all = all.ok_or(exceeded(Bound::InAll, self.in_all))?;
+        in_use.by_key.insert(key.clone(), own);
+        Ok(())
+    }
+}
+
+impl<K: Eq + Hash + Clone> Permit<K> {
+    /// Makes it one for `amount`.
+    ///
+    /// # Errors
+    /// [`Exceeded`]: it is as before. Never when it becomes smaller.
+    pub(crate) fn resize(&mut self, amount: u64) -> Result<(), Exceeded> {
+        match amount.checked_sub(self.amount) {
+            Some(more) => self.quota.add(&self.key, more)?,
+            None => self.quota.give_back(&self.key, self.amount - amount),
+        }
+        self.amount = amount;
+        Ok(())
+    }
+}
+
+impl<K> Quota<K> {
+    /// A panic elsewhere must not take the count away from everybody.
+    fn lock(&self) -> MutexGuard<'_, InUse<K>> {
+        self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Eq + Hash> Quota<K> {
+    fn give_back(&self, key: &K, amount: u64) {
+        let mut in_use = self.lock();
+        in_use.in_all = in_use.in_all.saturating_sub(amount);
+        let Some(own) = in_use.by_key.get_mut(key) else { return };
+        *own = own.saturating_sub(amount);
+        // No entry is kept for a key that has nothing: keys come and go.
+        if *own == 0 {
+            in_use.by_key.remove(key);
+        }
+    }
+}
+
+impl<K: Eq + Hash> Drop for Permit<K> {
+    fn drop(&mut self) {
+        self.quota.give_back(&self.key, self.amount);
+    }
+}
+
+impl fmt::Display for Exceeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whose = match self.bound {
+            Bound::Key => "you have",
+            Bound::InAll => "all callers together have",
+        };
+        write!(f, "{whose} reached the limit of {} {}", self.limit, self.what)
+    }
+}
+
+impl std::error::Error for Exceeded {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_key_cannot_take_what_is_for_all() {
+        let quota = Quota::new("calls", 2, 3);
+        let held = [quota.take(&"a", 1).unwrap(), quota.take(&"a", 1).unwrap()];
+        let refused = quota.take(&"a", 1).unwrap_err();
+        assert_eq!(refused.bound, Bound::Key);
+        assert_eq!(refused.to_string(), "you have reached the limit of 2 calls");
+        let other = quota.take(&"b", 1).unwrap();
+        assert_eq!(quota.take(&"c", 1).unwrap_err().bound, Bound::InAll);
+        drop((held, other));
+        assert!(quota.take(&"a", 2).is_ok());
+    }
+
+    #[test]
+    fn what_is_refused_takes_nothing_and_what_is_dropped_leaves_nothing() {
+        let quota = Quota::new("bytes", 10, 10);
+        assert!(quota.take(&1, 11).is_err());
+        assert!(quota.take(&1, u64::MAX).is_err());
+        drop(quota.take(&1, 10).unwrap());
+        assert!(quota.lock().by_key.is_empty());
+        assert_eq!(quota.lock().in_all, 0);
+    }
+
+    #[test]
+    fn a_permit_grows_as_far_as_there_is_more_and_shrinks_always() {
+        let quota = Quota::new("bytes", 10, 15);
+        let mut held = quota.take(&"a", 0).unwrap();
+        held.resize(10).unwrap();
+        assert_eq!(held.resize(11).unwrap_err().bound, Bound::Key);
+        let other = quota.take(&"b", 5).unwrap();
+        held.resize(2).unwrap();
+        assert!(quota.take(&"b", 5).is_ok());
+        drop((held, other));
+        assert!(quota.lock().by_key.is_empty());
+        assert_eq!(quota.lock().in_all, 0);
+    }
+}
