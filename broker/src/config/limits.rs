@@ -22,44 +22,45 @@ pub struct Limits {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Table {
-    /// `0.5`, `"500m"`.
+    /// CPUs that the workload may use at a time: `0.5`, or `"500m"`.
     #[serde(deserialize_with = "cpus")]
     pub cpus: Option<Cpus>,
-    /// 1 to 10000.
+    /// Share of a busy CPU beside other jobs, 1 to 10000; the kernel's default is 100.
     pub cpu_weight: Option<u64>,
-    /// Past it the job is killed.
+    /// Memory beyond which the kernel kills the workload; the page cache of the job's log counts.
     #[serde(deserialize_with = "size")]
     pub memory: Option<u64>,
-    /// Past it the job is slowed down.
+    /// Memory beyond which the kernel slows the job down and reclaims.
     #[serde(deserialize_with = "size")]
     pub memory_high: Option<u64>,
-    /// 0 where memory is limited and this is not.
+    /// Swap. Not set: 0 where `memory` is limited.
     #[serde(deserialize_with = "size")]
     pub memory_swap: Option<u64>,
-    /// Processes and threads.
+    /// Processes and threads of the workload.
     pub pids: Option<u64>,
-    /// 1 to 10000.
+    /// Share of a busy disk beside other jobs, 1 to 10000; refused on disks whose scheduler does not honour it.
     pub io_weight: Option<u64>,
-    /// Of the disk of the working directory, like the next three.
+    /// Bytes per second read from the disk of the working directory.
     #[serde(deserialize_with = "bytes_per_second")]
     pub read_bps: Option<u64>,
-    /// Bytes per second.
+    /// Bytes per second written to the disk of the working directory.
     #[serde(deserialize_with = "bytes_per_second")]
     pub write_bps: Option<u64>,
-    /// Operations per second.
+    /// Reads per second from the disk of the working directory.
     pub read_iops: Option<u64>,
-    /// Operations per second.
+    /// Writes per second to the disk of the working directory.
     pub write_iops: Option<u64>,
-    /// Deadline.
+    /// Time from the start of the program to its stop.
     #[serde(deserialize_with = "duration")]
     pub time: Option<Duration>,
-    /// CPU time of the whole tree.
+    /// CPU time of all processes of the workload together.
     #[serde(deserialize_with = "duration")]
     pub cpu_time: Option<Duration>,
-    /// Bytes of output kept.
+    /// Output that is kept. Where neither table says, `default` is 10 GiB.
     #[serde(deserialize_with = "size")]
     pub output: Option<u64>,
-    /// By name, as in getrlimit(2): one number, or soft and hard.
+    /// Resource limits by name, as in getrlimit(2): one number, or `[soft, hard]`. In `max` they bound
+    /// requests and are given to nobody.
     pub ulimit: BTreeMap<String, Ulimit>,
 }
 

@@ -17,21 +17,26 @@ pub use crate::config::retention::{Floor, Retention};
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where clients connect.
+    /// Address and port that clients connect to: `"0.0.0.0:7443"` is all of IPv4, `"[::]:7443"` everything. A
+    /// socket that systemd passes goes before it.
+    ///
+    /// Default: `"127.0.0.1:7443"`
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
-    /// Certificates, and whose to trust.
+    /// The broker's certificate, and whom it trusts.
     pub tls: Tls,
     /// Identities that see and control everybody's jobs.
+    ///
+    /// Default: `[]`
     #[serde(default)]
     pub admins: Vec<String>,
-    /// What jobs get and where they live.
+    /// Where jobs live, and whom they run as.
     #[serde(default)]
     pub jobs: Jobs,
     /// What jobs may use.
     #[serde(default)]
     pub limits: Limits,
-    /// What is kept of jobs that are over.
+    /// How long finished jobs are kept, and when no job starts.
     #[serde(default)]
     pub retention: Retention,
 }
@@ -40,28 +45,48 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Jobs {
-    /// Jobs on disk; root 0700.
+    /// Directory of records and output; root's, 0700. Give it a file system that jobs cannot write to.
+    ///
+    /// Default: `"/var/lib/job-broker"`
     pub state_dir: PathBuf,
-    /// Sockets of the shims; root 0700. It must outlive a restart of the service.
+    /// Directory of the shims' sockets; root's, 0700. It must outlive a restart of the service.
+    ///
+    /// Default: `"/run/job-broker"`
     pub run_dir: PathBuf,
-    /// The program `job-shim`; opened once, at start.
+    /// The program `job-shim`. The broker opens it once, at its start.
+    ///
+    /// Default: `"/usr/lib/job-broker/job-shim"`
     pub shim: PathBuf,
-    /// The account, or the number, that shims run as. Never that of a job.
+    /// Account, or uid, that shims run as. No job may run as it.
+    ///
+    /// Default: `"job-shim"`
     pub shim_user: String,
-    /// The cgroup that holds all jobs, below the cgroup2 mount. Absent: a scope of systemd's where
-    /// systemd is process 1, `job-broker` elsewhere.
+    /// Cgroup of all jobs, relative to the cgroup2 mount. Not set: the scope `job-broker-jobs.scope` where systemd
+    /// is process 1, `job-broker` elsewhere.
     pub cgroup: Option<PathBuf>,
-    /// Controllers without which the broker refuses to start.
+    /// Controllers without which the broker does not start: `cpu`, `memory`, `io`, `pids`.
+    ///
+    /// Default: `[]`
     pub require_controllers: Vec<String>,
-    /// Whom jobs may run as; the first is the default. `nobody`, `pool`, or accounts of this host.
+    /// Accounts that jobs may run as; the first is the default. `pool` gives each job a uid of its own; jobs that run
+    /// as `nobody`, or as one account of this host, can signal, trace and read each other.
+    ///
+    /// Default: `["nobody", "pool"]`
     pub run_as: Vec<String>,
-    /// The uids of `pool`: first and last.
+    /// Uids of `pool`: first and last. Those of accounts and groups of this host are left out.
+    ///
+    /// Default: `[70000, 79999]`
     pub pool: (u32, u32),
-    /// From the stop signal to the kill for each job that does not say, in seconds.
+    /// Seconds from the stop signal to the kill, for a job that does not say; 0 to 86400.
+    ///
+    /// Default: `10.0`
     pub stop_timeout_seconds: f64,
-    /// How long what outlives a job's main process may go on, in seconds.
+    /// Seconds that processes may outlive their job's main process; 0 to 86400.
+    ///
+    /// Default: `1.0`
     pub leftover_grace_seconds: f64,
-    /// Most jobs that run at a time; absent: what the limit of descriptors and the memory allow.
+    /// Most jobs that run at a time, everybody's together; at least 1. Not set: five eighths of the limit of descriptors,
+    /// and no more than half of the memory holds at 320 KiB a job.
     pub max_running: Option<u64>,
 }
 
@@ -69,13 +94,15 @@ pub struct Jobs {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
-    /// The broker's own, leaf first.
+    /// The broker's certificate chain, PEM, leaf first.
     pub cert: PathBuf,
-    /// Its key.
+    /// Its private key, PEM; readable by root alone.
     pub key: PathBuf,
-    /// The authorities that sign clients' certificates.
+    /// Authorities that sign clients' certificates, PEM. Nobody else may connect.
     pub client_ca: PathBuf,
     /// The `<trust-domain>` that a client's `job://<trust-domain>/<name>` must have.
+    ///
+    /// Default: `"local"`
     #[serde(default = "default_trust_domain")]
     pub trust_domain: String,
 }

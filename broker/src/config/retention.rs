@@ -14,17 +14,20 @@ pub struct Retention {
     /// A job that ended longer ago is removed.
     #[serde(deserialize_with = "duration")]
     pub age: Option<Duration>,
-    /// So many jobs that are over are kept, those that ended last.
+    /// Most finished jobs; those that ended first are removed. At least 1.
     pub count: Option<u64>,
-    /// Of each owner.
+    /// Most finished jobs of one owner; likewise.
     pub count_per_owner: Option<u64>,
-    /// So many bytes of their output, index included; and the job that ended last.
+    /// Most output of all finished jobs, with its index; those that ended first are removed. The newest stays.
     #[serde(deserialize_with = "size")]
     pub bytes: Option<u64>,
-    /// Nothing is started while all jobs together, running ones too, keep more output than this.
+    /// No job starts while all jobs together, running ones too, keep more output than this.
     #[serde(deserialize_with = "size")]
     pub max_output: Option<u64>,
-    /// Nothing is started while less of the file system of the state directory is free.
+    /// No job starts while less of the file system of `state_dir` is free: `"5%"` of bytes and of inodes, or `"20G"`;
+    /// `0` turns the rule off.
+    ///
+    /// Default: `"1%"`
     #[serde(deserialize_with = "floor")]
     pub min_free: Floor,
 }

@@ -1,9 +1,10 @@
 //! Manual pages and completions of the installed programs, generated from their own command lines, and
-//! the pages of `docs/` that are generated from these and from the contract: what they say and what the
-//! programs take cannot differ.
+//! the pages of `docs/` that are generated from these, from the contract and from the types of the
+//! configuration: what they say and what the programs take cannot differ.
 
 mod api_page;
 mod cli_page;
+mod config_page;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -53,13 +54,17 @@ pub fn write(directory: &Path) -> Result<()> {
 /// The generated pages of `docs/`: where they are, and what they say.
 ///
 /// # Errors
-/// A contract that does not parse.
-fn docs() -> Result<[(PathBuf, String); 2]> {
+/// A contract or types of the configuration that do not parse.
+fn docs() -> Result<[(PathBuf, String); 3]> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let programs = [jobctl::command(), job_broker::command(), job_certs::command()];
     Ok([
         (workspace.join("docs/CLI.md"), cli_page::render(programs)),
         (workspace.join("docs/API.md"), api_page::render(&workspace.join("proto"))?),
+        (
+            workspace.join("docs/CONFIGURATION.md"),
+            config_page::render(&workspace.join("broker/src/config"))?,
+        ),
     ])
 }
 

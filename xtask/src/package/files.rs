@@ -10,7 +10,7 @@ use crate::programs::Programs;
 use crate::workspace;
 
 /// From `packaging/`, to below `/`.
-const PLAIN: [(&str, &str); 11] = [
+const PLAIN: [(&str, &str); 13] = [
     ("systemd/job-broker.service", "usr/lib/systemd/system/job-broker.service"),
     ("systemd/job-broker.socket", "usr/lib/systemd/system/job-broker.socket"),
     ("systemd/job-broker-drain.service", "usr/lib/systemd/system/job-broker-drain.service"),
@@ -22,6 +22,8 @@ const PLAIN: [(&str, &str); 11] = [
     ("deb/copyright", "usr/share/doc/job-broker/copyright"),
     ("deb/lintian-overrides", "usr/share/lintian/overrides/job-broker"),
     ("../README.md", "usr/share/doc/job-broker/README.md"),
+    ("../docs/OPERATING.md", "usr/share/doc/job-broker/docs/OPERATING.md"),
+    ("../docs/CONFIGURATION.md", "usr/share/doc/job-broker/docs/CONFIGURATION.md"),
 ];
 
 /// What operators edit: dpkg asks before it replaces a changed one.
