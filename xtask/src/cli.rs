@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, demo, down, interrupt, package, programs, restart, soak, test, tidy, up, vm};
+use crate::{
+    bench, demo, down, floors, interrupt, package, programs, restart, soak, test, tidy, up, vm,
+};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The project's own commands", version)]
@@ -38,7 +40,9 @@ enum Command {
     Build(programs::Args),
     /// Make the Debian package
     Package(package::Args),
-    /// Format, make generated pages anew, and judge lints, documentation and dependencies
+    /// Which module uses which: no circles, and the order of floors.toml
+    Floors(floors::Args),
+    /// Format, make generated pages anew, and judge floors, lints, documentation and dependencies
     Tidy(tidy::Args),
     /// Formatting, lints, unit tests, end-to-end tests here and in the testbed VMs, the package
     Test(test::Args),
@@ -65,6 +69,7 @@ pub(crate) fn dispatch() -> ExitCode {
         Command::DemoLimits(args) => demo::visit::run(&args),
         Command::Build(args) => programs::run(&args),
         Command::Package(args) => package::run(&args),
+        Command::Floors(args) => floors::run(&args),
         Command::Tidy(args) => tidy::run(&args),
         Command::Test(args) => test::run(&args),
         Command::TestLook(args) => test::looks::run(&args),

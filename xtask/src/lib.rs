@@ -9,6 +9,7 @@ mod bench;
 mod cli;
 mod demo;
 mod down;
+mod floors;
 mod interrupt;
 mod package;
 mod packages;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 
 use crate::programs::{self, Executable, Profile, Programs};
 use crate::vm::Suite;
-use crate::{process, workspace};
+use crate::{floors, process, workspace};
 
 /// The package with the end-to-end tests.
 const END_TO_END: &str = "job-tests";
@@ -42,6 +42,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     report.step("lints", || {
         check_cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])
     });
+    report.step("floors", || floors::run(&floors::Args::default()));
     dependencies(&mut report);
     let next = report.step("build of the next version", programs::build_next);
     let programs = report.step("build of the programs", || programs::build(Profile::Dev));

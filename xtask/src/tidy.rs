@@ -1,11 +1,11 @@
 //! `cargo xtask tidy`: what a change needs before it is committed, in a minute: format and generated
-//! pages are put right, lints, documentation and dependencies are judged.
+//! pages are put right; the order of modules, lints, documentation and dependencies are judged.
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::{process, workspace};
+use crate::{floors, process, workspace};
 
 /// What cargo judges; rustdoc's warnings are errors here.
 const JUDGED: [&[&str]; 2] = [
@@ -26,6 +26,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let mut format = workspace::cargo();
     format.args(["fmt", "--all"]).args(args.check.then_some("--check"));
     process::check(&mut format)?;
+    floors::run(&floors::Args::default())?;
     let mut pages = workspace::cargo();
     match args.check {
         true => pages.args(["test", "-q", "-p", "job-manuals"]),
