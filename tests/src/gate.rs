@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use nix::sys::stat::Mode;
 
-use crate::env::open_to_jobs;
+use crate::scratch::open_to_jobs;
 
 /// A place at which jobs wait until the test lets them through: `read line <PATH`.
 #[derive(Debug)]

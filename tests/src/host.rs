@@ -11,7 +11,7 @@ use std::thread;
 use tempfile::TempDir;
 
 use crate::cgroup;
-use crate::env::open_to_jobs;
+use crate::scratch::open_to_jobs;
 
 /// A directory on a disk of its own: a real block device, writable for jobs. Set by `xtask test`.
 const DISK: &str = "JOB_TESTS_DISK";

@@ -32,6 +32,7 @@ pub mod oracle;
 mod patience;
 mod programs;
 pub mod refusal;
+mod scratch;
 mod small_disk;
 
 pub use broker::{Broker, CRASH_AT, HOLD_AT};

@@ -35,3 +35,8 @@ pub(crate) fn target_dir() -> Result<PathBuf> {
     let directory = metadata["target_directory"].as_str();
     Ok(directory.context("cargo metadata names no target_directory")?.into())
 }
+
+/// The path of the program that is running: for what runs xtask again, here, in a job or in a machine.
+pub(crate) fn own_program() -> Result<PathBuf> {
+    std::env::current_exe().context("cannot find xtask's own program")
+}

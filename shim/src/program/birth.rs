@@ -11,7 +11,7 @@ use job_shim::launch::{
 use job_shim::wire::Step;
 use nix::errno::Errno;
 
-use super::{At, Failure};
+use super::failure::{At, Failure};
 use crate::sys::{self, Disposition};
 
 /// The descriptors of `launch.rs`, owned.

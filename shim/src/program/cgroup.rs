@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
-use super::{At, Failure};
+use super::failure::{At, Failure};
 use crate::sys;
 
 /// The cgroup `work`.

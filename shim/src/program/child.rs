@@ -20,9 +20,10 @@ use nix::unistd::{
 
 use super::birth::kill_for_memory_as_usual;
 use super::cgroup::Cgroup;
+use super::failure::{At, Failure};
 use super::pipes::Ends;
+use super::privileges;
 use super::rlimits::Rlimits;
-use super::{At, Failure, privileges};
 use crate::sys::{self, Cloned, Strings};
 
 /// Where the child keeps its ends of the two pipes.

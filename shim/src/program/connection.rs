@@ -13,6 +13,9 @@ use super::poll::{Interest, Slot};
 /// answer: one that has this much waiting is stopped.
 const MAX_UNREAD: usize = 256 * 1024;
 
+/// How long a peer that does not read is waited for at the end.
+const LINGER_MS: i32 = 2000;
+
 /// It is of no use any more: closed, broken or garbled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Closed;
@@ -93,13 +96,13 @@ impl Connection {
         }
     }
 
-    /// Gives what was kept a last chance of `timeout_ms` for each piece that the other side takes.
-    pub(crate) fn linger(&mut self, timeout_ms: i32) {
+    /// Gives what was kept a last chance: [`LINGER_MS`] for each piece that the other side takes.
+    pub(crate) fn linger(&mut self) {
         self.flush();
         while !self.unsent.is_empty() {
             let mut interest = Interest::new();
             interest.add(Slot::Broker, &self.socket, libc::POLLOUT);
-            if !interest.wait(timeout_ms).has(Slot::Broker) {
+            if !interest.wait(LINGER_MS).has(Slot::Broker) {
                 return;
             }
             self.flush();

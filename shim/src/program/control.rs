@@ -8,8 +8,8 @@ use job_shim::wire::{Blocked, BrokerHello, FromShim, Limits, Progress, Step, ToS
 use nix::sys::socket::{Backlog, getsockopt, listen, sockopt::PeerCredentials};
 
 use super::connection::{Closed, Connection};
+use super::failure::{At, Failure};
 use super::poll::{Interest, Ready, STRANGERS, Slot};
-use super::{At, Failure};
 
 /// Makes the socket take connections. Its credentials, as the peer sees them, are those of this
 /// moment: to be called after the change of uid.
@@ -163,9 +163,9 @@ impl Control {
     }
 
     /// See [`Connection::linger`].
-    pub(crate) fn linger(&mut self, timeout_ms: i32) {
+    pub(crate) fn linger(&mut self) {
         if let Some(broker) = &mut self.broker {
-            broker.linger(timeout_ms);
+            broker.linger();
         }
     }
 

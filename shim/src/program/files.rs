@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, posix_fallocate};
 use nix::sys::stat::Mode;
 
-use super::{At, Failure};
+use super::failure::{At, Failure};
 
 /// Both logs and the index. Written at offsets that the shim keeps itself, so that a piece of
 /// which only a part fitted on the disk is written over by the next attempt.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -22,9 +23,19 @@ use super::ending::{Deed, Ending};
 use super::files::{ExitRecord, Logs};
 use super::input::Input;
 use super::output::{Output, OverLimit};
+use super::pipes::Pipes;
 use super::poll::{Interest, Ready, Slot};
-use super::{LINGER_MS, Prepared};
 use crate::sys;
+
+/// What steps 4 to 9 have made.
+pub(crate) struct Prepared {
+    pub(crate) cgroup: Cgroup,
+    pub(crate) pipes: Pipes,
+    pub(crate) child: Child,
+    pub(crate) listener: UnixListener,
+    pub(crate) alarm: Alarm,
+    pub(crate) buffers: Buffers,
+}
 
 /// A job whose child waits to be told.
 pub(crate) struct Job {
@@ -210,7 +221,7 @@ impl Job {
         let _ = sys::wait(self.child.pid, true);
         exit.never_ran(failed);
         self.control.send(&FromShim::Failed(failed));
-        self.control.linger(LINGER_MS);
+        self.control.linger();
     }
 
     fn listen(&mut self, ready: &Ready) {
@@ -353,7 +364,7 @@ impl Job {
         crash::at(Point::TotalsRecorded);
         let synced = exit.sync();
         crash::at(Point::ExitSynced);
-        self.control.linger(LINGER_MS);
+        self.control.linger();
         if durable.and(synced).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }

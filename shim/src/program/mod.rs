@@ -9,6 +9,7 @@ mod connection;
 mod control;
 mod cpu_time;
 mod ending;
+mod failure;
 mod files;
 mod input;
 mod job;
@@ -21,50 +22,23 @@ mod reserve;
 mod rlimits;
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 
 use job_shim::crash::{self, Point};
 use job_shim::launch::Launch;
 use job_shim::wire::{Failed, FromShim, Step};
-use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
 
 use alarm::Alarm;
 use birth::Birth;
 use buffers::Buffers;
 use cgroup::Cgroup;
-use child::{Child, Workload};
+use child::Workload;
 use connection::Connection;
+use failure::{At, Failure};
 use files::{ExitRecord, Logs};
-use job::Job;
+use job::{Job, Prepared};
 use pipes::Pipes;
-
-/// What stands in the way of a start: the step and the error, for the broker and the record.
-#[derive(Debug, Clone, Copy)]
-struct Failure {
-    step: Step,
-    errno: Errno,
-}
-
-/// Names the step that a kernel call belongs to.
-trait At<T> {
-    fn at(self, step: Step) -> Result<T, Failure>;
-}
-
-impl<T, E: Into<std::io::Error>> At<T> for Result<T, E> {
-    fn at(self, step: Step) -> Result<T, Failure> {
-        self.map_err(|error| Failure { step, errno: errno(&error.into()) })
-    }
-}
-
-/// An error without a number is not the kernel's but the standard library's, about a short read.
-fn errno(error: &std::io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
-}
-
-/// What a peer that does not read is waited for at the end.
-const LINGER_MS: i32 = 2000;
 
 /// Runs one job; or keeps the jobs' scope, if started as that.
 pub(crate) fn run() -> ExitCode {
@@ -114,16 +88,6 @@ fn arm(launch: &Launch) {
     }
 }
 
-/// What steps 4 to 9 have made.
-struct Prepared {
-    cgroup: Cgroup,
-    pipes: Pipes,
-    child: Child,
-    listener: UnixListener,
-    alarm: Alarm,
-    buffers: Buffers,
-}
-
 /// Steps 4 to 9.
 fn prepare(launch: &Launch, work: OwnedFd, listener: OwnedFd) -> Result<Prepared, Failure> {
     let cgroup = Cgroup::open(&work)?;
@@ -155,6 +119,6 @@ fn give_up(failure: Failure, broker: &mut Connection, exit: Option<&ExitRecord>)
     }
     // A broker that does not listen finds it in the record.
     let _ = broker.send(&FromShim::Failed(failed));
-    broker.linger(LINGER_MS);
+    broker.linger();
     ExitCode::FAILURE
 }

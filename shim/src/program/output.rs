@@ -11,7 +11,7 @@ use job_shim::launch::{Launch, OutputPolicy};
 use job_shim::wire::{Blocked, Progress};
 
 use super::alarm::wall_clock_ns;
-use super::errno;
+use super::failure::errno;
 use super::files::Logs;
 use super::poll::{Interest, Ready, Slot};
 use super::reserve::Reserve;

@@ -9,7 +9,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, fchown, pipe2};
 
-use super::{At, Failure};
+use super::failure::{At, Failure};
 
 /// A writer of 1 MiB need not wait for the shim, and the shim reads 256 KiB at a time.
 const OUTPUT_PIPE: i32 = 1 << 20;

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
-use super::{At, Failure};
+use super::failure::{At, Failure};
 use crate::sys::{self, Disposition};
 
 /// Step 8: real and saved uid the shim's, effective uid the workload's. So the shim may signal the

@@ -7,7 +7,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
-use std::time::Duration;
 
 use job_shim::frame::{self, Reader};
 use job_shim::index::{ENTRY, Entry};
@@ -23,12 +22,10 @@ use nix::sys::signal::{self, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
 use nix::unistd::Pid;
 
-use crate::host::Host;
+use crate::host::{Host, TIMEOUT};
 
 pub(crate) const NOBODY: u32 = 65534;
 pub(crate) const SHIM: u32 = 61_180;
-/// Longer than anything here takes; a test that hangs fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A job that runs a shell script as nobody.
 pub(crate) fn script(text: &str) -> Launch {
@@ -235,7 +232,7 @@ pub(crate) struct Wire {
 
 impl Wire {
     fn new(stream: UnixStream) -> Wire {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         Wire { stream, reader: Reader::default() }
     }
 

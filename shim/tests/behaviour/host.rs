@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::broker::PATIENCE;
+/// Longer than anything here takes; a test that hangs fails.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -78,7 +79,7 @@ impl Host {
 
     /// Waits until that number is at least this.
     pub(crate) fn await_number(&self, file: &str, key: &str, least: u64) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while self.number(file, key) < least {
             assert!(Instant::now() < deadline, "{file}: {key} stays below {least}");
             std::thread::sleep(Duration::from_millis(1)); // not all of these files can be polled

@@ -14,6 +14,7 @@
 //! ```
 
 mod attacker;
+mod bounds;
 mod bystander;
 pub mod frames;
 mod gauge;
@@ -27,8 +28,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::env::Env;
-use crate::{is_testbed, measure};
+use crate::measure;
 pub use attacker::{Args, Attacker, end_with_parent};
+pub use bounds::{Attack, form, is_long};
 pub use bystander::{Bystander, Phase};
 pub use gauge::Gauge;
 pub use peer::Peer;
@@ -36,50 +38,6 @@ pub use verdict::Verdict;
 
 /// Most trials of an attack in its short form; see `trials` for why there are several.
 const TRIALS: usize = 3;
-
-/// Whether attacks are to take their long form, as under `cargo xtask soak --attacks`.
-pub fn is_long() -> bool {
-    std::env::var("JOB_TESTS_ATTACKS").is_ok_and(|form| form == "long")
-}
-
-/// A load: the first in the test command, the second in the long form.
-pub fn form<T>(short: T, long: T) -> T {
-    if is_long() { long } else { short }
-}
-
-/// What an attack is called, and what it may cost.
-#[derive(Debug, Clone)]
-#[must_use = "it is only a description"]
-pub struct Attack {
-    name: String,
-    peak_mib: u64,
-    p99: Duration,
-    may_fail: bool,
-}
-
-impl Attack {
-    /// An attack with the bounds that hold for all: another identity's p99 is 100 ms, the broker's
-    /// memory 128 MiB. The name begins with the item or the row of the table of faults.
-    pub fn new(name: &str) -> Attack {
-        // The testbed has one slow processor for attacker, broker and bystander.
-        let p99 = if is_testbed() { HARD } else { Duration::from_millis(100) };
-        Attack { name: name.into(), peak_mib: 128, p99, may_fail: false }
-    }
-
-    /// The broker's resident memory at its highest, in MiB.
-    pub fn peak_mib(self, peak_mib: u64) -> Attack {
-        Attack { peak_mib, ..self }
-    }
-
-    /// Others may be refused while it lasts, as with a host that has no descriptors left; they have
-    /// to be served again after it.
-    pub fn may_refuse_others(self) -> Attack {
-        Attack { may_fail: true, ..self }
-    }
-}
-
-/// The bound of another identity's p99 in any case, on whatever machine.
-const HARD: Duration = Duration::from_secs(1);
 
 /// Measures a bystander before, during and after an attack, which `make` makes and answers with what
 /// the attacker saw. Where the bounds are not kept, it is tried again: a host that stands still for a

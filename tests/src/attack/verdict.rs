@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::bounds::{Attack, HARD, is_long};
 use super::bystander::Phase;
 use super::gauge::Peak;
-use super::{Attack, HARD, is_long};
 
 /// What came of an attack.
 #[derive(Debug)]

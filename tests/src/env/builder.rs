@@ -6,10 +6,10 @@ use std::sync::Mutex;
 use job_certs::{Authority, CA_VALIDITY, SERVER_VALIDITY, ServerNames};
 
 use super::Env;
-use super::place::{self, install};
 use crate::broker::Log;
 use crate::cgroup::Cgroup;
 use crate::programs::Programs;
+use crate::scratch::{self, install};
 use crate::small_disk::SmallDisk;
 
 /// What an environment is to be; see [`Env::builder`].
@@ -24,6 +24,18 @@ pub struct Builder {
     retention: Vec<String>,
     programs: Option<Programs>,
     descriptors: Option<u64>,
+}
+
+impl Env {
+    /// A builder with nothing set: any user may start jobs, nobody is an admin.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// As the builder makes it.
+    pub fn start() -> Env {
+        Env::builder().start()
+    }
 }
 
 impl Builder {
@@ -84,7 +96,7 @@ impl Builder {
         for _ in 0..100 {
             // Below the range of ports that outgoing connections take at random: the broker's must
             // still be free when it comes back.
-            env.port = place::next_port();
+            env.port = scratch::next_port();
             match env.try_start() {
                 Err(said) if said.contains("cannot listen") => {}
                 Err(said) => panic!("the broker did not start; it said:\n{said}"),
@@ -96,14 +108,14 @@ impl Builder {
 
     fn prepare(self) -> Env {
         assert!(nix::unistd::geteuid().is_root(), "the end-to-end tests run as root: brokers do");
-        place::sweep();
-        let name = place::name();
+        scratch::sweep();
+        let name = scratch::name();
         let dir = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir();
         let dir = dir.expect("a directory");
-        place::open_to_jobs(dir.path(), 0o755);
+        scratch::open_to_jobs(dir.path(), 0o755);
         let shared = dir.path().join("shared");
         fs::create_dir(&shared).expect("a directory");
-        place::open_to_jobs(&shared, 0o777);
+        scratch::open_to_jobs(&shared, 0o777);
         let programs = self.programs.unwrap_or_else(Programs::find);
         let copied =
             [(&programs.shim, "job-shim"), (&programs.oracle, "oracle"), (&programs.load, "load")];

@@ -11,8 +11,9 @@ use job_api::v1::stream_output_response::Kind;
 use job_api::v1::wait_job_request::Until;
 
 use super::report::Row;
+use super::setup::Bench;
 use super::writer::content;
-use super::{Bench, api, usage};
+use super::{api, usage};
 use crate::site::Site;
 
 const CONNECTIONS: usize = 20;

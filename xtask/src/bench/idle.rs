@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 
+use super::quantile::median;
 use super::report::Row;
-use super::{Bench, api, median, usage};
+use super::setup::Bench;
+use super::{api, usage};
 use crate::interrupt;
 use crate::site::{Ending, Site};
 

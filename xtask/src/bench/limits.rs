@@ -11,8 +11,10 @@ use job_api::v1::wait_job_request::Until;
 use job_api::v1::{IoMax, JobSpec, Limits, Rlimit};
 use serde::{Deserialize, Serialize};
 
+use super::api;
+use super::quantile::median;
 use super::report::Row;
-use super::{Bench, api, median};
+use super::setup::Bench;
 use crate::interrupt::{self, Running};
 use crate::programs::{Profile, Programs};
 use crate::site::{Site, Throwaway};

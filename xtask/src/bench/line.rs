@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::quantile::quantile;
 use super::report::Row;
+use super::setup::Bench;
 use super::writer::now;
-use super::{Bench, quantile};
 use crate::interrupt::Running;
 use crate::site::IDENTITIES;
 

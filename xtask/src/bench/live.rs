@@ -10,8 +10,10 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use job_api::v1::wait_job_request::Until;
 
+use super::api;
+use super::quantile::median;
 use super::report::Row;
-use super::{Bench, api, median};
+use super::setup::Bench;
 use crate::interrupt::{self, Running};
 use crate::site::{IDENTITIES, Site};
 

@@ -9,8 +9,10 @@ use futures_util::future::try_join_all;
 use job_api::client::Client;
 use job_api::v1::wait_job_request::Until;
 
+use super::api;
+use super::quantile::median;
 use super::report::Row;
-use super::{Bench, api, median};
+use super::setup::Bench;
 use crate::interrupt;
 use crate::process;
 use crate::site::{IDENTITIES, Site};

@@ -10,9 +10,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use job_api::v1::GetJobRequest;
 
+use super::quantile::median;
 use super::report::Row;
+use super::setup::Bench;
 use super::writer::now;
-use super::{Bench, api, idle, median};
+use super::{api, idle};
 use crate::interrupt::{self, Running};
 use crate::site::{Ending, IDENTITIES, Site};
 

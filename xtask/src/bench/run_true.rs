@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
+use super::quantile::{median, quantile};
 use super::report::Row;
-use super::{Bench, median};
+use super::setup::Bench;
 use crate::interrupt;
 use crate::process;
 use crate::site::{Ending, IDENTITIES, Site};
@@ -44,8 +45,8 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
             .ratio_at_most(0.04),
         Row::new(name, value, "ms").beside("ssh, ControlMaster", median(&mux)).ratio_at_most(1.0),
         Row::new(name, value, "ms").beside("fork+exec+wait", median(&plain)),
-        Row::new("the same, p99", super::quantile(&jobctl, 0.99), "ms")
-            .beside("ssh, ControlMaster", super::quantile(&mux, 0.99)),
+        Row::new("the same, p99", quantile(&jobctl, 0.99), "ms")
+            .beside("ssh, ControlMaster", quantile(&mux, 0.99)),
         Row::new("the same, first call of a new broker", median(&cold), "ms"),
     ])
 }

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use super::quantile::{median, quantile};
 use super::report::Row;
 use super::run_true::milliseconds;
-use super::{Bench, idle, median, quantile, usage};
+use super::setup::Bench;
+use super::{idle, usage};
 use crate::interrupt;
 use crate::site::{Ending, IDENTITIES, Site};
 

@@ -14,8 +14,10 @@ use job_api::v1::wait_job_request::Until;
 use job_api::v1::{GetJobRequest, ListJobsRequest};
 use serde_json::{Value, json};
 
+use super::quantile::median;
 use super::report::Row;
-use super::{Bench, api, idle, median, running, usage};
+use super::setup::Bench;
+use super::{api, idle, running, usage};
 use crate::interrupt;
 use crate::site::{Ending, IDENTITIES, Site};
 

@@ -7,8 +7,10 @@ use anyhow::{Context, Result};
 use job_api::v1::WhoAmIRequest;
 use job_api::v1::wait_job_request::Until;
 
+use super::api;
+use super::quantile::median;
 use super::report::Row;
-use super::{Bench, api, median};
+use super::setup::Bench;
 use crate::interrupt;
 
 const TRUE: &str = "/bin/true";

@@ -8,8 +8,10 @@ use anyhow::{Context, Result, ensure};
 use job_api::client::Client;
 use job_api::v1::{GetServerInfoRequest, ListJobsRequest};
 
+use super::quantile::median;
 use super::report::Row;
-use super::{Bench, api, idle, median, usage};
+use super::setup::Bench;
+use super::{api, idle, usage};
 use crate::{interrupt, process};
 
 pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {

@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use super::quantile::median;
 use super::report::Row;
+use super::setup::Bench;
+use super::usage;
 use super::writer::content;
-use super::{Bench, median, usage};
 use crate::interrupt;
 use crate::process;
 use crate::site::{IDENTITIES, Site};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::stage::{Line, Stage, Stream, spawn};
-use super::{USER, json};
+use super::user::{USER, json};
 use crate::programs::Programs;
 use crate::site::{Ending, Site};
 

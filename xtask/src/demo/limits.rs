@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::json;
 use super::stage::Stage;
+use super::user::json;
 use crate::interrupt;
 use crate::site::Site;
 

@@ -6,6 +6,7 @@
 mod counting;
 mod limits;
 mod stage;
+mod user;
 pub(crate) mod visit;
 
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ use crate::interrupt;
 use crate::programs::{self, Profile, Programs};
 use crate::site::{Site, Throwaway};
 use stage::{Shown, Stage};
+use user::{USER, json};
 
 /// The arguments of `cargo xtask demo`.
 #[derive(clap::Args)]
@@ -26,9 +28,6 @@ pub(crate) struct Args {
     #[arg(last = true)]
     command: Vec<String>,
 }
-
-/// Who acts: not the admin, who could do more than users can.
-const USER: &str = "user-a";
 
 /// Two lines to stdout, a second apart, one to stderr, and an exit status of its own.
 const FIRST: &str = "id -un; echo working; sleep 1; echo done; echo complaint >&2; exit 7";
@@ -125,10 +124,4 @@ fn stop_one(stage: &mut Stage, site: &Site) -> Result<()> {
     let list = stage.live(site, &["ps"])?;
     stage.holds("the other one goes on", listed(&list, "nap") && !listed(&list, "tree"));
     Ok(())
-}
-
-/// What a jobctl command prints as JSON.
-fn json(site: &Site, words: &[&str]) -> Result<Value> {
-    let text = crate::process::output(site.jobctl(USER).args(words))?;
-    serde_json::from_str(&text).with_context(|| format!("jobctl {}: bad JSON", words.join(" ")))
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::USER;
+use super::user::USER;
 use crate::interrupt::Running;
 use crate::process::quoted;
 use crate::site::Site;

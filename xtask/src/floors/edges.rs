@@ -68,11 +68,15 @@ impl Visitor<'_> {
         }
         let is_private = matches!(import.vis, Visibility::Inherited);
         for leaf in leaves(&import.tree) {
-            for target in resolve(self.source, self.module, &leaf.path) {
+            let targets = resolve(self.source, self.module, &leaf.path);
+            // A name that stands for a module and a function: which of them is used, the code tells.
+            let is_module = targets.iter().any(|target| matches!(target, Target::Module(_)));
+            for target in targets {
                 let here = self.source.modules[self.module].node;
                 match target {
                     // A facade: whoever uses the name has an edge to what is behind it.
                     Target::Item(node) if !is_private && self.source.is_within(node, here) => {}
+                    Target::Item(_) if is_module => {}
                     Target::Item(node) => self.add(node, leaf.line),
                     Target::Module(module) => {
                         let globbed = &self.source.modules[module];

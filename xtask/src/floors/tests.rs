@@ -127,6 +127,18 @@ fn a_private_use_of_the_parent_is_seen_through() {
 }
 
 #[test]
+fn a_name_of_a_module_and_a_function_is_what_the_code_makes_of_it() {
+    let files = |user| {
+        let run = ("run.rs", "pub fn other() {}");
+        [("lib.rs", "mod a; mod run; pub fn run() {}"), ("a.rs", user), run]
+    };
+    let found = arrows(&files("use crate::run; fn f() { run::other() }"));
+    assert_eq!(found, ["it::a -> it::run a.rs:1"]);
+    let found = arrows(&files("use crate::run; fn f() { run() }"));
+    assert_eq!(found, ["it::a -> it a.rs:1"]);
+}
+
+#[test]
 fn what_a_macro_defines_is_the_module_s() {
     let b = (
         "b.rs",

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::files::{CONFFILES, files_below};
-use super::{copy, copy_compressed, write};
+use super::tree::{copy, copy_compressed, write};
 use crate::{process, workspace};
 
 /// As Debian's own tools name whoever makes a package: `DEBFULLNAME` and `DEBEMAIL`.

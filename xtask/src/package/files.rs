@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::{copy, copy_compressed};
+use super::tree::{copy, copy_compressed};
 use crate::programs::Programs;
 use crate::workspace;
 

@@ -8,13 +8,12 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::Args;
 use crate::programs::{self, Profile, Programs};
 use crate::{process, table, workspace};
 
 /// Runs them one after the other, on the programs of the release build if there is one. A failed
 /// attack does not keep the others from being made.
-pub(super) fn run(args: &Args, only: Option<&str>) -> Result<ExitCode> {
+pub(super) fn run(only: Option<&str>, json: Option<&Path>) -> Result<ExitCode> {
     let programs = programs()?;
     let directory = tempfile::tempdir().context("no temporary directory")?;
     let report = directory.path().join("report");
@@ -25,7 +24,7 @@ pub(super) fn run(args: &Args, only: Option<&str>) -> Result<ExitCode> {
     let status = process::status(command.envs(programs.environment()))?;
     let rows = rows(&fs::read_to_string(&report).unwrap_or_default())?;
     print!("\n{}", shown(&rows));
-    if let Some(path) = &args.json {
+    if let Some(path) = json {
         write(path, &rows)?;
     }
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

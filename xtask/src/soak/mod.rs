@@ -34,7 +34,7 @@ pub(crate) struct Args {
 /// Runs the one or the other.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match &args.attacks {
-        Some(only) => attacks::run(args, only.as_deref()),
+        Some(only) => attacks::run(only.as_deref(), args.json.as_deref()),
         None => kills(args),
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::{END_TO_END, own_program};
+use super::own::{END_TO_END, own_command};
 use crate::process::quoted;
 use crate::programs::{self, Profile, Programs};
 use crate::vm::Suite;
@@ -93,7 +93,7 @@ pub(super) fn run(suite: Suite, ready: &Ready<'_>) -> Result<Finished> {
 }
 
 fn in_a_machine(suite: Suite, ready: &Ready<'_>, log: &File) -> Result<ExitStatus> {
-    let mut command = own_program()?;
+    let mut command = own_command()?;
     command.args(["vm", "--systemd", suite.name(), "--boots", "3", "--timeout", "1h"]);
     command.args(["--", "sh", "-c", &ready.script]);
     command.envs(ready.programs.environment()).env("JOB_PACKAGES", &ready.packages);

@@ -9,9 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 
-use super::Suite;
 use super::machine::{Disk, Machine, Root, make_ext4};
 use super::rundir::RunDir;
+use super::suite::Suite;
 use crate::size::Size;
 use crate::{packages, process};
 

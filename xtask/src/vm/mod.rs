@@ -22,20 +22,21 @@ mod image;
 mod machine;
 mod relay;
 mod rundir;
+mod suite;
 
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use clap::ValueEnum;
+use anyhow::{Result, bail};
 
 use crate::programs::Programs;
 use crate::size::Size;
 use crate::{packages, process, workspace};
 use machine::{Machine, Root};
 use rundir::RunDir;
+pub(crate) use suite::Suite;
 
 /// The arguments of `cargo xtask vm`.
 #[derive(clap::Args)]
@@ -59,27 +60,6 @@ pub(crate) struct Args {
     /// What to run, as root, in the workspace's root
     #[arg(last = true, required = true)]
     command: Vec<String>,
-}
-
-/// A Debian release.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Suite {
-    /// systemd 252
-    Bookworm,
-    /// systemd 257
-    Trixie,
-    /// Debian's testing: the systemd of the day, 262 when this was written
-    Forky,
-}
-
-impl Suite {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Bookworm => "bookworm",
-            Self::Trixie => "trixie",
-            Self::Forky => "forky",
-        }
-    }
 }
 
 /// `cargo xtask vm`: exits as the command did.
@@ -120,7 +100,7 @@ pub(crate) const DISK: &str = "/mnt/disk";
 /// The machine cannot run here.
 pub(crate) fn again(programs: &Programs, words: &[&str]) -> Result<Command> {
     check_processor()?;
-    let own = std::env::current_exe().context("cannot find xtask's own program")?;
+    let own = workspace::own_program()?;
     let mut command = Command::new(&own);
     // Far more than any of it takes.
     command.args(["vm", "--disk", "256M", "--timeout", "10m", "--"]).arg(own).args(words);

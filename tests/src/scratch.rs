@@ -15,7 +15,7 @@ use crate::small_disk;
 const PREFIX: &str = "job-tests-";
 
 /// Removes what test processes have left that were killed, once in each process.
-pub(super) fn sweep() {
+pub(crate) fn sweep() {
     static ONCE: Once = Once::new();
     let is_left = |path: &Path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -33,18 +33,18 @@ pub(super) fn sweep() {
 }
 
 /// Of an environment's cgroup, and the beginning of its directory's.
-pub(super) fn name() -> String {
+pub(crate) fn name() -> String {
     format!("{PREFIX}{}-{}", std::process::id(), next())
 }
 
 /// Another number each time, in this process.
-pub(super) fn next() -> u32 {
+pub(crate) fn next() -> u32 {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     COUNT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// From 20000 to 31999, from another place on in each process.
-pub(super) fn next_port() -> u16 {
+pub(crate) fn next_port() -> u16 {
     let step = std::process::id().wrapping_mul(37).wrapping_add(next() * 7);
     20_000 + u16::try_from(step % 12_000).expect("it is less than 12000")
 }
@@ -52,7 +52,7 @@ pub(super) fn next_port() -> u16 {
 /// By rename, as dpkg does it: the file may be one that is being executed. And by a process of its
 /// own: what another thread starts while this one writes has the file open for writing for a moment,
 /// and it could not be executed (ETXTBSY in execve(2)).
-pub(super) fn install(from: &Path, to: &Path) {
+pub(crate) fn install(from: &Path, to: &Path) {
     let new = to.with_extension("new");
     let copied = Command::new("cp").arg(from).arg(&new).status().expect("there is a cp");
     assert!(copied.success(), "{} cannot be copied", from.display());

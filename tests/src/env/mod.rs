@@ -2,7 +2,6 @@
 //! all of it is gone at the end, also when a test fails.
 
 mod builder;
-mod place;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -24,10 +23,9 @@ use crate::gate::Gate;
 use crate::jobctl::{Finished, Running};
 use crate::patience::{PATIENCE, until};
 use crate::programs::Programs;
+use crate::scratch::{self, install};
 use crate::small_disk::SmallDisk;
 pub use builder::Builder;
-use place::install;
-pub(crate) use place::open_to_jobs;
 
 /// A running environment.
 #[derive(Debug)]
@@ -54,16 +52,6 @@ pub struct Env {
 }
 
 impl Env {
-    /// A builder with nothing set: any user may start jobs, nobody is an admin.
-    pub fn builder() -> Builder {
-        Builder::default()
-    }
-
-    /// As the builder makes it.
-    pub fn start() -> Env {
-        Env::builder().start()
-    }
-
     /// `127.0.0.1:PORT`, the same after each restart.
     pub fn addr(&self) -> String {
         format!("127.0.0.1:{}", self.port)
@@ -122,7 +110,7 @@ impl Env {
 
     /// A new gate, at which a job can be made to wait.
     pub fn gate(&self) -> Gate {
-        Gate::new(self.path(&format!("gate-{}", place::next())))
+        Gate::new(self.path(&format!("gate-{}", scratch::next())))
     }
 
     /// The credentials of somebody, who is issued a certificate when first named.

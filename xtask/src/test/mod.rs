@@ -1,20 +1,19 @@
 //! `cargo xtask test`: everything that must hold before a change goes in.
 
 pub(crate) mod looks;
+mod own;
 mod systemd;
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::programs::{self, Executable, Profile, Programs};
 use crate::vm::Suite;
 use crate::{floors, process, workspace};
-
-/// The package with the end-to-end tests.
-const END_TO_END: &str = "job-tests";
+use own::{END_TO_END, own_command};
 
 /// What the tests find in the VM: a real block device, on which jobs may write, and the word that no
 /// test may be left out there for something that its host lacks.
@@ -72,14 +71,10 @@ fn unit_tests(only: &[String], unsteady: &mut Vec<String>) -> Result<()> {
     let tests = programs::tests(&mut build)?;
     let mut judged = Ok(());
     for tests in tests.chunk_by(|one, other| one.package == other.package) {
-        let run = looks::judge(own_program()?.args(looks::words(tests, only)), unsteady);
+        let run = looks::judge(own_command()?.args(looks::words(tests, only)), unsteady);
         judged = judged.and(run);
     }
     judged
-}
-
-fn own_program() -> Result<Command> {
-    Ok(Command::new(std::env::current_exe().context("cannot find xtask's own program")?))
 }
 
 fn end_to_end(report: &mut Report, args: &Args, programs: &Programs) {
@@ -91,7 +86,7 @@ fn end_to_end(report: &mut Report, args: &Args, programs: &Programs) {
     };
     report.tests("end-to-end tests on this machine", |unsteady| {
         let words = looks::words(&tests, &args.filter);
-        looks::judge(own_program()?.args(words).envs(programs.environment()), unsteady)
+        looks::judge(own_command()?.args(words).envs(programs.environment()), unsteady)
     });
     if args.native {
         report.skip("end-to-end tests in the VM", "--native");
@@ -139,7 +134,7 @@ fn in_the_vm(
     // The model is arithmetic, the same everywhere; attacks are judged by the time that others wait, of
     // which a machine with one slow processor says nothing.
     tests.retain(|test| !["model", "attacks"].contains(&test.name.as_str()));
-    let mut command = own_program()?;
+    let mut command = own_command()?;
     let words = std::iter::once(command.get_program().to_string_lossy().into_owned());
     let words = words.chain(looks::words(&tests, only)).map(|word| process::quoted(&word));
     let script = format!("{WITH_DISK}exec {}", words.collect::<Vec<_>>().join(" "));
