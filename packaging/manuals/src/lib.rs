@@ -5,6 +5,8 @@
 mod api_page;
 mod cli_page;
 mod config_page;
+#[cfg(test)]
+mod documents;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,122 @@
+//! What the documents name is there: links, files, commands of xtask. Names in text that no compiler reads
+//! go stale with the first file that moves.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Folders of the workspace: a name in backticks that begins with one is a path.
+const FOLDERS: [&str; 10] =
+    ["api", "broker", "certs", "docs", "jobctl", "packaging", "proto", "shim", "tests", "xtask"];
+/// A name in backticks that ends so is a file.
+const ENDINGS: [&str; 4] = [".rs", ".md", ".proto", ".service"];
+/// Files of the running system.
+const ELSEWHERE: [&str; 1] = ["job-broker-drain.service"];
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// All files of the workspace, and all folders, relative to it.
+fn all(below: &Path, root: &Path, found: &mut Vec<String>) {
+    for entry in fs::read_dir(below).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if name == "target" || name == ".git" {
+            continue;
+        }
+        found.push(path.strip_prefix(root).unwrap().to_string_lossy().into_owned());
+        if path.is_dir() {
+            all(&path, root, found);
+        }
+    }
+}
+
+/// Every document that people write; what is generated or history is not.
+fn documents() -> Vec<(PathBuf, String)> {
+    let root = workspace();
+    let mut found = Vec::new();
+    all(&root, &root, &mut found);
+    let is_written = |path: &String| {
+        path.ends_with(".md")
+            && !["CHANGELOG.md", "docs/CLI.md", "docs/API.md"].contains(&path.as_str())
+    };
+    let read = |path: String| (root.join(&path), fs::read_to_string(root.join(path)).unwrap());
+    let documents: Vec<_> = found.into_iter().filter(is_written).map(read).collect();
+    assert!(documents.len() > 20);
+    documents
+}
+
+/// Text between backticks, outside blocks of code.
+fn names(text: &str) -> Vec<&str> {
+    let prose = text.split("```").step_by(2);
+    prose.flat_map(|part| part.split('`').skip(1).step_by(2)).collect()
+}
+
+#[test]
+fn links_lead_to_what_is_there() {
+    for (path, text) in documents() {
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if target.starts_with("http") {
+                continue;
+            }
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let to = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+            assert!(to.exists(), "{}: there is no {target}", path.display());
+            let is_heading = |line: &str| line.starts_with('#') && slug(line) == anchor;
+            assert!(
+                anchor.is_empty() || fs::read_to_string(&to).unwrap().lines().any(is_heading),
+                "{}: no heading {target}",
+                path.display()
+            );
+        }
+    }
+}
+
+/// A heading as links name it.
+fn slug(heading: &str) -> String {
+    let kept = |c: &char| c.is_alphanumeric() || " -_".contains(*c);
+    let text: String = heading.trim_start_matches('#').trim().chars().filter(kept).collect();
+    text.to_lowercase().replace(' ', "-")
+}
+
+#[test]
+fn files_that_documents_name_are_there() {
+    let mut there = Vec::new();
+    all(&workspace(), &workspace(), &mut there);
+    let mut stale = Vec::new();
+    for (path, text) in documents() {
+        for name in names(&text) {
+            let is_plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c));
+            let first = name.split('/').next().unwrap_or_default();
+            let is_path = name.contains('/') && FOLDERS.contains(&first);
+            let is_file = ENDINGS.iter().any(|ending| name.ends_with(ending));
+            if !is_plain || !(is_path || is_file) || ELSEWHERE.contains(&name) {
+                continue;
+            }
+            let wanted = name.trim_end_matches('/');
+            // `tests/attacks` is short for `tests/tests/attacks`, and `tests/identity` for its file.
+            let is_it = |path: &String| {
+                let path = path.strip_suffix(".rs").filter(|_| !is_file).unwrap_or(path);
+                path == wanted || path.ends_with(&format!("/{wanted}"))
+            };
+            if !there.iter().any(is_it) {
+                stale.push(format!("{}: {name}", path.display()));
+            }
+        }
+    }
+    assert!(stale.is_empty(), "no such files:\n{}", stale.join("\n"));
+}
+
+#[test]
+fn commands_of_xtask_that_documents_name_are_there() {
+    let commands = fs::read_to_string(workspace().join("xtask/src/cli.rs")).unwrap();
+    for (path, text) in documents() {
+        for rest in text.split("cargo xtask ").skip(1) {
+            let name: String = rest.chars().take_while(char::is_ascii_lowercase).collect();
+            let mut variant = name.clone();
+            variant.get_mut(..1).into_iter().for_each(str::make_ascii_uppercase);
+            let is_there = name.is_empty() || commands.contains(&format!("    {variant}("));
+            assert!(is_there, "{}: cargo xtask {name}", path.display());
+        }
+    }
+}
