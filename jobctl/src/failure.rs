@@ -9,8 +9,9 @@ use job_api::v1::{Failure as JobFailure, JobSpec};
 use tonic::{Code, Status};
 use tonic_types::{ErrorInfo, StatusExt as _};
 
-use crate::text::escape;
-use crate::{errno, tls};
+use crate::format::escape::escape;
+use crate::format::start_failure::{start_failure, start_hint};
+use crate::format::tls;
 
 /// Whose doing it was, which decides the exit status.
 #[derive(Debug, PartialEq, Eq)]
@@ -231,41 +232,6 @@ fn not_started(what: &str, status: &Status) -> Option<Failure> {
         message: status.message().to_owned(),
     };
     Some(Failure::not_started(what, failure, &JobSpec::default()))
-}
-
-/// `step exec: No such file or directory (ENOENT): "/no/such"`.
-pub(crate) fn start_failure(failure: &JobFailure, spec: &JobSpec) -> String {
-    let (step, message) = (escape(&failure.step), escape(&failure.message));
-    if failure.error_number == 0 {
-        return format!("step {step}: {message}");
-    }
-    let (meaning, name) = errno::in_words(failure.error_number);
-    let said = format!("step {step}: {meaning} ({name})");
-    let subject = match failure.step.as_str() {
-        "exec" => spec.argv.first(),
-        "chdir" => Some(&spec.working_directory),
-        _ => None,
-    };
-    match subject.filter(|subject| !subject.is_empty()) {
-        Some(subject) => format!("{said}: \"{}\"", escape(subject)),
-        None if message.contains(&meaning) => said,
-        None => format!("{said}: {message}"),
-    }
-}
-
-fn start_hint(failure: &JobFailure) -> Option<&'static str> {
-    match (failure.step.as_str(), failure.error_number) {
-        ("exec", libc::ENOENT) => Some(
-            "the program is looked up on the broker's host, in the job's PATH; \
-             a missing interpreter (\"#!\") looks the same",
-        ),
-        ("exec" | "chdir", libc::EACCES) => {
-            Some("the job's account (see --user) must be allowed to reach it on the broker's host")
-        }
-        ("exec", libc::ENOEXEC) => Some("a script needs a first line such as \"#!/bin/sh\""),
-        ("chdir", libc::ENOENT) => Some("--workdir is a directory of the broker's host"),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

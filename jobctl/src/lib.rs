@@ -1,42 +1,20 @@
 //! The remote command line of the job broker.
 //!
-//! [`run`] reads the words, runs one command and answers with the exit status; `exit.rs` decides
+//! [`run`] parses a command line, runs one command and answers with the exit status; `exit.rs` decides
 //! all of them. [`command`] is the grammar, for manual pages and completions.
+//!
+//! The rooms, each using only those after it: `commands` (what each does), `client` (the broker, over a
+//! network that fails), `print` (standard output), `cli` (the grammar), `exit`, `failure`, `format`
+//! (values as text), `sys` (unsafe code). `cargo xtask floors` holds the order.
 
-mod change;
 mod cli;
-mod connection;
-mod contexts;
-mod control;
-mod ending;
-mod errno;
+mod client;
+mod commands;
 mod exit;
 mod failure;
-mod follow;
-mod help;
-mod info;
-mod input;
-mod jobs;
-mod json;
-mod limits;
-mod lines;
-mod list;
-mod logs;
-mod output;
-mod run;
-mod selfcheck;
-mod settings;
-mod show;
-mod sink;
-mod spec;
-mod stats;
+mod format;
+mod print;
 mod sys;
-mod table;
-mod terms;
-mod text;
-mod tls;
-mod used;
-mod when;
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -44,7 +22,12 @@ use std::future::Future;
 use clap::{CommandFactory as _, Parser as _};
 
 use crate::cli::{Admin, Auth, Cli, Command, Global};
+use crate::commands::control::{stop, update};
+use crate::commands::query::{info, inspect, logs, ps, stats};
+use crate::commands::start::run;
+use crate::commands::{config, selfcheck};
 use crate::failure::{Failure, Result};
+use crate::print::sink;
 
 /// Runs one command line, the program's name first, and answers with its exit status.
 pub fn run(words: impl IntoIterator<Item = OsString>) -> i32 {
@@ -81,7 +64,7 @@ pub fn command() -> clap::Command {
 
 fn dispatch(global: &Global, command: Command) -> Result<i32> {
     match command {
-        Command::Config(command) => return contexts::config(global, &command).map(|()| exit::OK),
+        Command::Config(command) => return config::config(global, &command).map(|()| exit::OK),
         Command::Version => return version().map(|()| exit::OK),
         Command::Completion { shell } => return completion(shell).map(|()| exit::OK),
         _ => {}
@@ -114,18 +97,18 @@ async fn remote(global: &Global, command: Command) -> Result<i32> {
             return selfcheck::selfcheck(global, command).await;
         }
         Command::Start(command) => run::start(global, command).await,
-        Command::Ps(command) => list::ps(global, command).await,
-        Command::Status(command) => show::status(global, command).await,
-        Command::Inspect(command) => show::inspect(global, command).await,
-        Command::Stop(command) => control::stop(global, command).await,
-        Command::Kill(command) => control::kill(global, command).await,
-        Command::Pause(command) => change::pause(global, command).await,
-        Command::Resume(command) => change::resume(global, command).await,
-        Command::Update(command) => change::update(global, command).await,
-        Command::Rm(command) => control::rm(global, command).await,
-        Command::Prune(command) => control::prune(global, command).await,
+        Command::Ps(command) => ps::ps(global, command).await,
+        Command::Status(command) => inspect::status(global, command).await,
+        Command::Inspect(command) => inspect::inspect(global, command).await,
+        Command::Stop(command) => stop::stop(global, command).await,
+        Command::Kill(command) => stop::kill(global, command).await,
+        Command::Pause(command) => update::pause(global, command).await,
+        Command::Resume(command) => update::resume(global, command).await,
+        Command::Update(command) => update::update(global, command).await,
+        Command::Rm(command) => stop::rm(global, command).await,
+        Command::Prune(command) => stop::prune(global, command).await,
         Command::Info => info::info(global).await,
-        Command::Auth(Auth::Whoami) => show::whoami(global).await,
+        Command::Auth(Auth::Whoami) => inspect::whoami(global).await,
         Command::Config(_) | Command::Version | Command::Completion { .. } => Ok(()),
     };
     done.map(|()| exit::OK)

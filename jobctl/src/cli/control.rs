@@ -6,9 +6,9 @@ use clap::{Args, Subcommand};
 use job_api::signals::parse_signal;
 use job_api::units::parse_duration;
 
-use super::{OneJob, Reconnect, positive_duration};
-use crate::help;
-use crate::limits::{LIMITS, LimitOptions};
+use super::help;
+use super::limits::{LIMITS, LimitOptions};
+use super::options::{OneJob, Reconnect, positive_duration};
 
 #[derive(Debug, Args)]
 pub(crate) struct Update {

@@ -1,0 +1,8 @@
+//! Commands that only read: `ps`, `status`, `inspect`, `logs`, `stream`, `wait`, `stats`, `info`,
+//! `auth whoami`.
+
+pub(crate) mod info;
+pub(crate) mod inspect;
+pub(crate) mod logs;
+pub(crate) mod ps;
+pub(crate) mod stats;

@@ -1,0 +1,175 @@
+//! `run`: start, stream, pass signals on, exit as the job did. And `start`.
+
+use std::future::pending;
+
+use job_api::client::Client;
+use job_api::signals::signal_name;
+use job_api::v1::{Job, SignalJobRequest, StartJobRequest, StreamOutputRequest};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tonic::Code;
+
+use crate::cli::{self, Format, Global};
+use crate::client::connection::Broker;
+use crate::client::follow::{Event, Follower};
+use crate::commands::notes::note_end;
+use crate::commands::start::{input, request};
+use crate::exit;
+use crate::failure::{Failure, Kind, Result, say};
+use crate::print::output::Output;
+use crate::print::{json, sink};
+
+/// `jobctl run`: the exit status.
+pub(crate) async fn run(global: &Global, command: cli::Run) -> Result<i32> {
+    let interactive = command.interactive;
+    let request = request::start_request(command.job, interactive)?;
+    let broker = Broker::connect(global, command.reconnect.reconnect_timeout).await?;
+    let mut signals = Signals::new()?;
+    let job = tokio::select! {
+        job = started(&broker, &request) => job?,
+        () = signals.given_up() => {
+            say("gave up before the broker answered; the job may run: see jobctl ps");
+            return Ok(exit::INTERRUPTED);
+        }
+    };
+    // Runs beside, and is left where it is when the job ends: it may wait for a terminal.
+    if interactive {
+        input::forward(broker.silent(), job.id.clone())?;
+    }
+    let mut output = Output::new(command.raw, false)?;
+    let ended = tokio::select! {
+        ended = stream(&broker, &job.id, &mut output) => ended,
+        () = signals.pass_on(&broker, &job.id) => {
+            say(&format!("job {0} goes on; \"jobctl stop {0}\" ends it", job.id));
+            return Ok(exit::INTERRUPTED);
+        }
+    };
+    match ended {
+        Ok(job) => {
+            note_end(&job, global.quiet);
+            Ok(exit::of_job(&job))
+        }
+        Err(failure) => {
+            if failure.kind == Kind::ReaderGone {
+                send(&broker, &job.id, libc::SIGPIPE).await;
+            }
+            Err(failure)
+        }
+    }
+}
+
+/// `jobctl start`.
+pub(crate) async fn start(global: &Global, command: cli::Start) -> Result<()> {
+    let request = request::start_request(command.job, false)?;
+    let broker = Broker::connect(global, command.reconnect.reconnect_timeout).await?;
+    let job = started(&broker, &request).await?;
+    match global.output {
+        Some(format @ (Format::Json | Format::Yaml)) => {
+            sink::print(&json::shown("Job", &job, format)?)
+        }
+        _ => sink::print(&format!("{}\n", job.id)),
+    }
+}
+
+async fn started(broker: &Broker, request: &StartJobRequest) -> Result<Job> {
+    let call = |mut client: Client| {
+        let request = request.clone();
+        async move { client.start_job(request).await }
+    };
+    match broker.persistent("cannot start", call).await {
+        Ok(answer) => Ok(answer.job.unwrap_or_default()),
+        // Only here it is known what was to be started.
+        Err(Failure { kind: Kind::NotStarted(why), .. }) => {
+            let spec = request.spec.clone().unwrap_or_default();
+            Err(Failure::not_started("cannot start", *why, &spec))
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+async fn stream(broker: &Broker, id: &str, output: &mut Output) -> Result<Job> {
+    let request = StreamOutputRequest { id: id.to_owned(), follow: true, ..Default::default() };
+    let mut follower = Follower::new(broker.clone(), request);
+    loop {
+        match follower.next().await? {
+            Event::Chunk(chunk) => output.write(&chunk).await?,
+            Event::End(job) => {
+                output.finish().await?;
+                return Ok(*job);
+            }
+        }
+    }
+}
+
+async fn send(broker: &Broker, id: &str, number: i32) {
+    let request = SignalJobRequest { id: id.to_owned(), signal: number };
+    let call = |mut client: Client| {
+        let request = request.clone();
+        async move { client.signal_job(request).await }
+    };
+    let what = format!("cannot pass {} on", signal_name(number));
+    // A job that ended meanwhile is what the signal was for.
+    let ended = |failure: &Failure| failure.code == Some(Code::FailedPrecondition);
+    match broker.silent().persistent(&what, call).await {
+        Err(failure) if !ended(&failure) => failure.tell(),
+        _ => {}
+    }
+}
+
+/// At this many SIGINTs `run` gives up waiting.
+const PATIENT_INTERRUPTS: u32 = 3;
+
+/// SIGINT, SIGTERM and SIGHUP, kept until there is a job to pass them on to.
+struct Signals {
+    streams: [(i32, Signal); 3],
+    interrupts: u32,
+    pending: Vec<i32>,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let caught = |number: i32| match signal(SignalKind::from_raw(number)) {
+            Ok(stream) => Ok((number, stream)),
+            Err(e) => Err(Failure::usage(format!("cannot catch {}: {e}", signal_name(number)))),
+        };
+        let streams = [caught(libc::SIGINT)?, caught(libc::SIGTERM)?, caught(libc::SIGHUP)?];
+        Ok(Signals { streams, interrupts: 0, pending: Vec::new() })
+    }
+
+    async fn next(&mut self) -> i32 {
+        let [(int, ints), (term, terms), (hup, hups)] = &mut self.streams;
+        let number = tokio::select! {
+            Some(()) = ints.recv() => *int,
+            Some(()) = terms.recv() => *term,
+            Some(()) = hups.recv() => *hup,
+            else => pending().await,
+        };
+        if number == libc::SIGINT {
+            self.interrupts += 1;
+        }
+        number
+    }
+
+    /// Answers at the third SIGINT.
+    async fn given_up(&mut self) {
+        while self.interrupts < PATIENT_INTERRUPTS {
+            let number = self.next().await;
+            self.pending.push(number);
+        }
+    }
+
+    /// Passes on what came and what comes; answers at the third SIGINT.
+    async fn pass_on(&mut self, broker: &Broker, id: &str) {
+        // Beside us, so that a broker that does not answer cannot hold up the third.
+        let pass = |number| {
+            let (broker, id) = (broker.clone(), id.to_owned());
+            tokio::spawn(async move { send(&broker, &id, number).await });
+        };
+        std::mem::take(&mut self.pending).into_iter().for_each(pass);
+        while self.interrupts < PATIENT_INTERRUPTS {
+            let number = self.next().await;
+            if self.interrupts < PATIENT_INTERRUPTS {
+                pass(number);
+            }
+        }
+    }
+}
