@@ -6,8 +6,11 @@
 
 use std::io::Write;
 
+use job_broker::action::{Delete, Logs};
 use job_broker::config::{Jobs, Retention};
-use job_broker::{Identity, JobId, Kind, LimitTables, Policy, Range, Request, Supervisor, Wish};
+use job_broker::{
+    Identity, JobId, JobRequest, Kind, LimitTables, Policy, Range, Request, Supervisor,
+};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -25,13 +28,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let supervisor = Supervisor::open(config, LimitTables::default(), Retention::default()).await?;
 
     let caller = Policy::default().caller(Identity::new("example")?);
-    let wish = Wish { argv: arguments.collect(), ..Wish::default() };
-    let spec = supervisor.check(wish).map_err(|refusal| format!("{refusal:?}"))?;
+    let request = JobRequest { argv: arguments.collect(), ..JobRequest::default() };
+    let spec = supervisor.check(request).map_err(|refusal| format!("{refusal:?}"))?;
     let call = supervisor.admit(&caller, Kind::Start(0))?;
-    let started = supervisor.start(caller.start(spec), &Request::default(), call).await?;
+    let spec = caller.may_start(spec).map_err(|_| "the policy says no")?;
+    let started = supervisor.start(spec, &Request::default(), call).await?;
     let id: JobId = started.id();
 
-    let job = supervisor.find(&caller, id).await?.ok_or("the job is gone")?;
+    let job = supervisor.find::<Logs>(&caller, id).await?.ok_or("the job is gone")?;
     let mut output = supervisor.output(&job, Range { follow: true, ..Range::default() }).await?;
     while let Some(piece) = output.next().await? {
         std::io::stdout().write_all(&piece.data)?;
@@ -39,6 +43,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let end = job.subject().snapshot();
     println!("{:?}: {:?}", end.state, end.exited.map(|exited| exited.cause));
 
+    let job = supervisor.find::<Delete>(&caller, id).await?.ok_or("the job is gone")?;
     supervisor.delete(&job).await?;
     std::fs::remove_dir(supervisor.cgroup().path())?;
     drop(supervisor);

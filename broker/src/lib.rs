@@ -5,6 +5,7 @@
 //! gRPC, signals.
 
 mod auth;
+mod backoff;
 mod cgroup;
 pub mod config;
 mod grpc;
@@ -17,25 +18,27 @@ mod quota;
 mod serve;
 mod service;
 mod store;
+mod sync;
 mod sys;
 mod systemd;
 
-pub use auth::{Authorized, Caller, Policy, Role};
+pub use auth::{Authorized, Caller, Policy, Role, action};
+pub use jobs::commands::wait::Until;
 pub use jobs::job::Job;
 pub use jobs::output::{OutputReader, Range};
 pub use jobs::shared::calls::{Call, Kind};
-pub use jobs::supervisor::{Supervisor, Until};
+pub use jobs::supervisor::Supervisor;
 pub use model::id::JobId;
 pub use model::identity::Identity;
 pub use model::limits::LimitTables;
 pub use model::request::Request;
-pub use model::spec::Wish;
+pub use model::spec::JobRequest;
 pub use service::{command, run};
 
 /// The pure decisions and the records that they are made of, for the model checker in `tests/`.
 pub mod decisions {
     pub use crate::cgroup::usage::Usage;
-    pub use crate::jobs::decide::{self, Facts, Stopper, Verdict};
+    pub use crate::jobs::decide::{self, Facts, StopOrigin, Verdict};
     pub use crate::model::request::older_digest;
     pub use crate::model::state::{Contact, Event, Failure, Snapshot, State, Totals};
     pub use crate::store::records;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use job_api::units::{Cpus, parse_cpus, parse_duration, parse_rate, parse_size};
 use serde::{Deserialize, Deserializer, de};
 
-use crate::model::limits::{DiskName, IoRule, Knob, LimitTables, Limits as Asked, Rlimit};
+use crate::model::limits::{DiskName, IoRule, LimitKind, LimitTables, Limits as Asked, Rlimit};
 
 /// `[limits]`.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -85,8 +85,8 @@ impl Limits {
     pub fn tables(&self) -> Result<LimitTables, (&'static str, String)> {
         let max = self.max.limits("limits.max")?;
         let mut default = self.default.limits("limits.default")?;
-        if max.knob(Knob::Output).is_none() {
-            default.knobs.entry(Knob::Output).or_insert(OUTPUT);
+        if max.knob(LimitKind::Output).is_none() {
+            default.knobs.entry(LimitKind::Output).or_insert(OUTPUT);
         }
         if let Some(fault) = default.above(&max).first() {
             return Err(("limits.default", format!("{} {}", fault.field, fault.fault)));
@@ -98,17 +98,17 @@ impl Limits {
 impl Table {
     fn limits(&self, key: &'static str) -> Result<Asked, (&'static str, String)> {
         let mut all = Asked::default();
-        all.set(Knob::CpuQuota, self.cpus.map(|cpus| cpus.quota_usec));
-        all.set(Knob::CpuPeriod, self.cpus.map(|cpus| cpus.period_usec));
-        all.set(Knob::CpuWeight, self.cpu_weight);
-        all.set(Knob::MemoryMax, self.memory);
-        all.set(Knob::MemoryHigh, self.memory_high);
-        all.set(Knob::MemorySwapMax, self.memory_swap);
-        all.set(Knob::PidsMax, self.pids);
-        all.set(Knob::IoWeight, self.io_weight);
-        all.set(Knob::Time, self.time.map(|time| whole(time.as_millis())));
-        all.set(Knob::CpuTime, self.cpu_time.map(|time| whole(time.as_micros())));
-        all.set(Knob::Output, self.output);
+        all.set(LimitKind::CpuQuota, self.cpus.map(|cpus| cpus.quota_usec));
+        all.set(LimitKind::CpuPeriod, self.cpus.map(|cpus| cpus.period_usec));
+        all.set(LimitKind::CpuWeight, self.cpu_weight);
+        all.set(LimitKind::MemoryMax, self.memory);
+        all.set(LimitKind::MemoryHigh, self.memory_high);
+        all.set(LimitKind::MemorySwapMax, self.memory_swap);
+        all.set(LimitKind::PidsMax, self.pids);
+        all.set(LimitKind::IoWeight, self.io_weight);
+        all.set(LimitKind::Time, self.time.map(|time| whole(time.as_millis())));
+        all.set(LimitKind::CpuTime, self.cpu_time.map(|time| whole(time.as_micros())));
+        all.set(LimitKind::Output, self.output);
         let rates = [self.read_bps, self.write_bps, self.read_iops, self.write_iops];
         if rates.iter().any(Option::is_some) {
             all.io.push(IoRule { disk: DiskName::WorkingDirectory, rates });
@@ -184,9 +184,9 @@ mod tests {
                     time = \"1h\"\nulimit = { nofile = [16, 32], core = 0 }\n";
         let default = tables(text).unwrap().default;
         assert_eq!(default.cpu_max(), Some((50_000, 100_000)));
-        assert_eq!(default.knob(Knob::MemoryMax), Some(256 << 20));
-        assert_eq!(default.knob(Knob::Time), Some(3_600_000));
-        assert_eq!(default.knob(Knob::Output), Some(OUTPUT));
+        assert_eq!(default.knob(LimitKind::MemoryMax), Some(256 << 20));
+        assert_eq!(default.knob(LimitKind::Time), Some(3_600_000));
+        assert_eq!(default.knob(LimitKind::Output), Some(OUTPUT));
         assert_eq!(default.io[0].rates, [None, Some(5 << 20), None, None]);
         assert_eq!(default.rlimits[&Rlimit::Nofile], (16, 32));
     }

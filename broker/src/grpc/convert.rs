@@ -15,13 +15,14 @@ use crate::grpc::status;
 use crate::grpc::time::{duration, nanoseconds, timestamp};
 use crate::host;
 use crate::host::BootId;
+use crate::jobs::commands::wait::Until;
 use crate::jobs::job::Job;
 use crate::jobs::output::Range;
 use crate::jobs::registry::filter::{Filter, States};
-use crate::jobs::supervisor::{Supervisor, Until};
-use crate::model::limits::{Knob, Limits};
+use crate::jobs::supervisor::Supervisor;
+use crate::model::limits::{LimitKind, Limits};
 use crate::model::request::Request;
-use crate::model::spec::{JobSpec, MAX_LABELS, OutputPolicy, Wish};
+use crate::model::spec::{JobRequest, JobSpec, MAX_LABELS, OutputPolicy};
 use crate::model::state::{Contact, Snapshot, State};
 
 /// Bytes of a request id.
@@ -59,7 +60,7 @@ fn known<E: TryFrom<i32>>(field: &str, number: i32) -> Result<E, Status> {
     E::try_from(number).map_err(|_| status::field(field, fault()))
 }
 
-pub(super) fn wish(spec: v1::JobSpec) -> Result<Wish, Status> {
+pub(super) fn job_request(spec: v1::JobSpec) -> Result<JobRequest, Status> {
     check_labels("spec.labels", spec.labels.len())?;
     let output_policy = match known("spec.output_policy", spec.output_policy)? {
         v1::OutputPolicy::Unspecified | v1::OutputPolicy::Discard => OutputPolicy::Discard,
@@ -71,7 +72,7 @@ pub(super) fn wish(spec: v1::JobSpec) -> Result<Wish, Status> {
         cpu_time: spec.cpu_time_limit,
         output: spec.output_limit_bytes,
     };
-    Ok(Wish {
+    Ok(JobRequest {
         limits: limits::limits("spec.", spec.limits.unwrap_or_default(), beside)?,
         argv: spec.argv,
         env: spec.env,
@@ -298,12 +299,12 @@ fn spec(spec: &JobSpec, limits: &Limits) -> v1::JobSpec {
         run_as: spec.run_as.clone(),
         name: spec.name.clone(),
         labels: spec.labels.clone(),
-        time_limit: limits::shown_time(limits, Knob::Time),
-        cpu_time_limit: limits::shown_time(limits, Knob::CpuTime),
+        time_limit: limits::shown_time(limits, LimitKind::Time),
+        cpu_time_limit: limits::shown_time(limits, LimitKind::CpuTime),
         limits: Some(limits::shown(limits)),
         stop_signal: spec.stop_signal,
         stop_timeout: spec.stop_timeout.try_into().ok(),
-        output_limit_bytes: limits.knob(Knob::Output).unwrap_or(0),
+        output_limit_bytes: limits.knob(LimitKind::Output).unwrap_or(0),
         output_policy: match spec.output_policy {
             OutputPolicy::Discard => v1::OutputPolicy::Discard,
             OutputPolicy::Block => v1::OutputPolicy::Block,

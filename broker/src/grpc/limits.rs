@@ -10,8 +10,10 @@ use crate::grpc::status;
 use crate::grpc::time::{duration, timestamp};
 use crate::jobs::commands::update::Change;
 use crate::jobs::job::Job;
-use crate::jobs::stats::Figures;
-use crate::model::limits::{DiskName, IoRule, Knob, Limits, MAX, MAX_IO_RULES, Rlimit, Row};
+use crate::jobs::stats::JobStats;
+use crate::model::limits::{
+    DiskName, IoRule, LimitKind, LimitStatus, Limits, MAX, MAX_IO_RULES, Rlimit,
+};
 use crate::store::records::ChangeRecord;
 
 /// The times and the output are beside the message `Limits` in the contract, and among them here.
@@ -28,20 +30,20 @@ pub(super) fn limits(
     beside: Beside,
 ) -> Result<Limits, Status> {
     let mut all = Limits::default();
-    all.set(Knob::CpuQuota, message.cpu_max_quota_usec);
-    all.set(Knob::CpuPeriod, message.cpu_max_period_usec);
-    all.set(Knob::CpuWeight, message.cpu_weight);
-    all.set(Knob::MemoryMax, message.memory_max_bytes);
-    all.set(Knob::MemoryHigh, message.memory_high_bytes);
-    all.set(Knob::MemorySwapMax, message.memory_swap_max_bytes);
-    all.set(Knob::PidsMax, message.pids_max);
-    all.set(Knob::IoWeight, message.io_weight);
+    all.set(LimitKind::CpuQuota, message.cpu_max_quota_usec);
+    all.set(LimitKind::CpuPeriod, message.cpu_max_period_usec);
+    all.set(LimitKind::CpuWeight, message.cpu_weight);
+    all.set(LimitKind::MemoryMax, message.memory_max_bytes);
+    all.set(LimitKind::MemoryHigh, message.memory_high_bytes);
+    all.set(LimitKind::MemorySwapMax, message.memory_swap_max_bytes);
+    all.set(LimitKind::PidsMax, message.pids_max);
+    all.set(LimitKind::IoWeight, message.io_weight);
     let whole = |value: u128| u64::try_from(value).unwrap_or(MAX);
     let time = duration(&format!("{path}time_limit"), beside.time)?;
-    all.set(Knob::Time, time.map(|time| whole(time.as_millis())));
+    all.set(LimitKind::Time, time.map(|time| whole(time.as_millis())));
     let cpu_time = duration(&format!("{path}cpu_time_limit"), beside.cpu_time)?;
-    all.set(Knob::CpuTime, cpu_time.map(|time| whole(time.as_micros())));
-    all.set(Knob::Output, Some(beside.output).filter(|bytes| *bytes != 0));
+    all.set(LimitKind::CpuTime, cpu_time.map(|time| whole(time.as_micros())));
+    all.set(LimitKind::Output, Some(beside.output).filter(|bytes| *bytes != 0));
     let field = |name: &str, fault| status::field(&format!("{path}limits.{name}"), fault);
     // Before they are looked at: a change puts each in its place among the others.
     let count = message.io_max.len();
@@ -76,15 +78,15 @@ fn io_rule(message: v1::IoMax) -> Result<IoRule, String> {
 /// As the contract shows limits.
 pub(super) fn shown(limits: &Limits) -> v1::Limits {
     v1::Limits {
-        cpu_max_quota_usec: limits.knob(Knob::CpuQuota),
-        cpu_max_period_usec: limits.knob(Knob::CpuPeriod),
-        cpu_weight: limits.knob(Knob::CpuWeight),
-        memory_max_bytes: limits.knob(Knob::MemoryMax),
-        memory_high_bytes: limits.knob(Knob::MemoryHigh),
-        memory_swap_max_bytes: limits.knob(Knob::MemorySwapMax),
-        pids_max: limits.knob(Knob::PidsMax),
+        cpu_max_quota_usec: limits.knob(LimitKind::CpuQuota),
+        cpu_max_period_usec: limits.knob(LimitKind::CpuPeriod),
+        cpu_weight: limits.knob(LimitKind::CpuWeight),
+        memory_max_bytes: limits.knob(LimitKind::MemoryMax),
+        memory_high_bytes: limits.knob(LimitKind::MemoryHigh),
+        memory_swap_max_bytes: limits.knob(LimitKind::MemorySwapMax),
+        pids_max: limits.knob(LimitKind::PidsMax),
         io_max: limits.io.iter().map(shown_rule).collect(),
-        io_weight: limits.knob(Knob::IoWeight),
+        io_weight: limits.knob(LimitKind::IoWeight),
         rlimits: limits
             .rlimits
             .iter()
@@ -108,7 +110,7 @@ fn shown_rule(rule: &IoRule) -> v1::IoMax {
 }
 
 /// A time among the limits.
-pub(super) fn shown_time(limits: &Limits, knob: Knob) -> Option<prost_types::Duration> {
+pub(super) fn shown_time(limits: &Limits, knob: LimitKind) -> Option<prost_types::Duration> {
     limits.time(knob).and_then(|time| time.try_into().ok())
 }
 
@@ -116,9 +118,9 @@ pub(super) fn shown_time(limits: &Limits, knob: Knob) -> Option<prost_types::Dur
 pub(super) fn table(limits: &Limits) -> v1::LimitTable {
     v1::LimitTable {
         limits: Some(shown(limits)),
-        time_limit: shown_time(limits, Knob::Time),
-        cpu_time_limit: shown_time(limits, Knob::CpuTime),
-        output_limit_bytes: limits.knob(Knob::Output).unwrap_or(0),
+        time_limit: shown_time(limits, LimitKind::Time),
+        cpu_time_limit: shown_time(limits, LimitKind::CpuTime),
+        output_limit_bytes: limits.knob(LimitKind::Output).unwrap_or(0),
     }
 }
 
@@ -152,12 +154,12 @@ pub(super) fn changes(changes: &[ChangeRecord]) -> Vec<v1::LimitChange> {
 }
 
 /// Adds what was read for this answer.
-pub(super) fn add_figures(message: &mut v1::Job, job: &Job, figures: Figures) {
-    message.limits = figures.limits.into_iter().map(row).collect();
-    message.usage = Some(usage(job, figures.usage));
+pub(super) fn add_stats(message: &mut v1::Job, job: &Job, stats: JobStats) {
+    message.limits = stats.limits.into_iter().map(row).collect();
+    message.usage = Some(usage(job, stats.usage));
 }
 
-pub(super) fn row(row: Row) -> v1::Limit {
+pub(super) fn row(row: LimitStatus) -> v1::Limit {
     v1::Limit {
         name: row.name,
         requested: row.requested,

@@ -20,7 +20,7 @@ use prost::Message as _;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::auth::{Authorized, Caller, Policy, Role};
+use crate::auth::{Action, Authorized, Caller, Logs, Policy, Role, Verb, View};
 use crate::host;
 use crate::jobs::job::Job;
 use crate::jobs::query::Listed;
@@ -89,32 +89,36 @@ impl Grpc {
     }
 
     /// A job that is to be changed, and the same call.
-    async fn job_to_change(
+    async fn job_to_change<A: Action>(
         &self,
         (caller, call): (Caller, Call),
         id: &str,
-    ) -> Result<(Authorized<Arc<Job>>, Call), Status> {
+    ) -> Result<(Authorized<A, Arc<Job>>, Call), Status> {
         let job = self.job(&caller, id).await?;
         let call = self.supervisor.admit_change(call, &job).map_err(status::busy)?;
         Ok((job, call))
     }
 
-    async fn job(&self, caller: &Caller, id: &str) -> Result<Authorized<Arc<Job>>, Status> {
+    async fn job<A: Action>(
+        &self,
+        caller: &Caller,
+        id: &str,
+    ) -> Result<Authorized<A, Arc<Job>>, Status> {
         let parsed = id.parse().map_err(|fault| status::field("id", fault))?;
         let found = self.supervisor.find(caller, parsed).await.map_err(status::find)?;
         found.ok_or_else(|| status::no_such_job(parsed))
     }
 
-    fn show(&self, job: &Authorized<Arc<Job>>) -> Option<v1::Job> {
+    fn show<A: Action>(&self, job: &Authorized<A, Arc<Job>>) -> Option<v1::Job> {
         Some(convert::job(job.subject()))
     }
 
     /// With all that can be read of it.
-    async fn show_all(&self, job: &Authorized<Arc<Job>>) -> Option<v1::Job> {
-        self.supervisor.refresh(job.subject());
-        let figures = self.supervisor.figures(job).await;
+    async fn show_all<A: Action>(&self, job: &Authorized<A, Arc<Job>>) -> Option<v1::Job> {
+        self.supervisor.refresh(job);
+        let stats = self.supervisor.stats(job).await;
         let mut message = convert::job(job.subject());
-        limits::add_figures(&mut message, job.subject(), figures);
+        limits::add_stats(&mut message, job.subject(), stats);
         Some(message)
     }
 }
@@ -136,9 +140,10 @@ impl JobService for Grpc {
         let job = match repeated {
             Some(job) => job,
             None => {
-                let wish = convert::wish(spec)?;
-                let spec = self.supervisor.check(wish).map_err(status::wish)?;
-                let started = self.supervisor.start(caller.start(spec), &request, call);
+                let spec = convert::job_request(spec)?;
+                let spec = self.supervisor.check(spec).map_err(status::spec)?;
+                let spec = caller.may_start(spec).map_err(|_| status::denied(Verb::Start))?;
+                let started = self.supervisor.start(spec, &request, call);
                 // A client that does not hang up at its deadline has left the queue all the same.
                 let started = tokio::time::timeout(within, started).await;
                 started.map_err(|_| status::late())?.map_err(status::start)?
@@ -183,9 +188,9 @@ impl JobService for Grpc {
         let filter = convert::filter(request)?;
         let page = Page { after, size, bytes: PAGE_BYTES };
         let supervisor = self.supervisor.clone();
-        let show = move |job: &Job| {
+        let show = move |job: &Authorized<View, Arc<Job>>| {
             supervisor.refresh(job);
-            let message = convert::job(job);
+            let message = convert::job(job.subject());
             let length = message.encoded_len();
             (message, length)
         };
@@ -195,7 +200,7 @@ impl JobService for Grpc {
         if with_usage {
             let usages = self.supervisor.usages(&caller, &jobs).await;
             for ((message, job), usage) in messages.iter_mut().zip(&jobs).zip(usages) {
-                message.usage = Some(limits::usage(job, usage));
+                message.usage = Some(limits::usage(job.subject(), usage));
             }
         }
         Ok(Response::new(v1::ListJobsResponse {
@@ -260,7 +265,7 @@ impl JobService for Grpc {
     ) -> Result<Response<Self::StreamOutputStream>, Status> {
         let (caller, _call) = self.admit(&request, Kind::Short)?;
         let request = request.into_inner();
-        let job = self.job(&caller, &request.id).await?;
+        let job = self.job::<Logs>(&caller, &request.id).await?;
         let range = convert::range(&request)?;
         let reader = self.supervisor.output(&job, range).await.map_err(status::output)?;
         let job = Arc::clone(job.subject());

@@ -1,23 +1,28 @@
-//! Every no that a caller can get, with its status and its details. Denied, invalid, not found and
-//! internal map to one code each. `bounded` makes the statuses.
+//! Maps domain errors to gRPC statuses with their details. Denied, invalid, not found and internal map to
+//! one code each. `bounded` makes the statuses.
 
 use tonic::{Code, Status};
 
+use crate::auth::Verb;
 use crate::cgroup::limits::Unenforceable;
 use crate::grpc::bounded;
 use crate::grpc::bounded::{status, with_reason};
+use crate::jobs::commands::delete::DeleteError;
 use crate::jobs::commands::input::InputError;
-use crate::jobs::errors::{
-    DeleteError, FindError, PauseError, SignalError, StartError, StopError, UpdateError,
-};
-use crate::jobs::history::retention::NoRoom;
+use crate::jobs::commands::pause::PauseError;
+use crate::jobs::commands::signal::SignalError;
+use crate::jobs::commands::start::StartError;
+use crate::jobs::commands::stop::StopError;
+use crate::jobs::commands::update::UpdateError;
+use crate::jobs::history::admission::AdmissionError;
 use crate::jobs::output::OutputError;
+use crate::jobs::query::FindError;
 use crate::jobs::shared::calls::Busy;
 use crate::launch::accounts::AccountError;
 use crate::model::id::JobId;
 use crate::model::identity::IdentityError;
 use crate::model::limits::{Violation, Violations};
-use crate::model::spec::Refusal;
+use crate::model::spec::SpecError;
 
 /// One field that is not as it must be.
 pub(super) fn field(field: &str, fault: String) -> Status {
@@ -42,6 +47,11 @@ pub(super) fn broken_stream(error: &Status) -> Status {
     status(error.code(), error.message())
 }
 
+/// The policy's no, to what is about no job.
+pub(super) fn denied(verb: Verb) -> Status {
+    status(Code::PermissionDenied, format_args!("you may not {verb} jobs here"))
+}
+
 /// The same for a job that is not there and for somebody else's.
 pub(super) fn no_such_job(id: JobId) -> Status {
     let message = format_args!("there is no job {id}");
@@ -54,11 +64,11 @@ pub(super) fn closing() -> Status {
     status(Code::Unavailable, message)
 }
 
-pub(super) fn wish(refusal: Refusal) -> Status {
-    match refusal {
-        Refusal::Invalid(violations) => violated("spec.", violations),
+pub(super) fn spec(error: SpecError) -> Status {
+    match error {
+        SpecError::Invalid(violations) => violated("spec.", violations),
         // As a message that is larger than the broker takes.
-        Refusal::TooLarge(fault) => status(Code::OutOfRange, fault),
+        SpecError::TooLarge(fault) => status(Code::OutOfRange, fault),
     }
 }
 
@@ -80,7 +90,7 @@ pub(super) fn start(error: StartError) -> Status {
         StartError::RequestReused { job: id, .. } => {
             with_reason(Code::AlreadyExists, "REQUEST_ID_REUSED", message, [job(id)])
         }
-        StartError::RequestAside { job: id, .. } => {
+        StartError::RequestQuarantined { job: id, .. } => {
             with_reason(Code::FailedPrecondition, "REQUEST_QUARANTINED", message, [job(id)])
         }
         StartError::NameTaken { job: id, .. } => {
@@ -90,7 +100,7 @@ pub(super) fn start(error: StartError) -> Status {
         StartError::Account(AccountError::Lookup { .. }) => status(Code::Unavailable, message),
         StartError::Account(_) => status(Code::FailedPrecondition, message),
         StartError::Unenforceable(error) => unenforceable(&error),
-        StartError::NoRoom(error) => no_room(&error),
+        StartError::Admission(error) => not_admitted(&error),
         StartError::TooMany(max) => {
             let metadata = [("max", max.to_string())];
             with_reason(Code::ResourceExhausted, "MAX_RUNNING", message, metadata)
@@ -108,14 +118,16 @@ pub(super) fn start(error: StartError) -> Status {
 }
 
 /// With the numbers, for programs.
-fn no_room(error: &NoRoom) -> Status {
+fn not_admitted(error: &AdmissionError) -> Status {
     let (reason, numbers) = match *error {
-        NoRoom::Space { free, needed, .. } => ("DISK_SPACE", [("free", free), ("needed", needed)]),
-        NoRoom::Inodes { free, needed, .. } => {
+        AdmissionError::Space { free, needed, .. } => {
+            ("DISK_SPACE", [("free", free), ("needed", needed)])
+        }
+        AdmissionError::Inodes { free, needed, .. } => {
             ("DISK_INODES", [("free", free), ("needed", needed)])
         }
-        NoRoom::Output { kept, max } => ("OUTPUT_QUOTA", [("kept", kept), ("max", max)]),
-        NoRoom::Unknown { .. } => return status(Code::Unavailable, error),
+        AdmissionError::Output { kept, max } => ("OUTPUT_QUOTA", [("kept", kept), ("max", max)]),
+        AdmissionError::Unknown { .. } => return status(Code::Unavailable, error),
     };
     let metadata = numbers.map(|(name, number)| (name, number.to_string()));
     with_reason(Code::ResourceExhausted, reason, error, metadata)
@@ -135,7 +147,7 @@ pub(super) fn late() -> Status {
 
 pub(super) fn find(error: FindError) -> Status {
     match error {
-        FindError::NotKnown(_) => status(Code::Unavailable, error),
+        FindError::NotRecovered(_) => status(Code::Unavailable, error),
         FindError::Io(error) if is_shortage(&error) => shortage(&error),
         FindError::Io(_) => status(Code::Internal, error),
     }
@@ -154,7 +166,7 @@ pub(super) fn update(error: UpdateError) -> Status {
         UpdateError::Starting | UpdateError::Unreachable(_) | UpdateError::Unmeasured(_) => {
             status(Code::Unavailable, message)
         }
-        UpdateError::Record(_) => status(Code::Internal, message),
+        UpdateError::Record(_) | UpdateError::Internal(_) => status(Code::Internal, message),
     }
 }
 

@@ -10,7 +10,7 @@ use job_shim::wire::InputAck;
 use tokio::sync::watch;
 use tonic::{Status, Streaming};
 
-use crate::auth::Authorized;
+use crate::auth::{Authorized, Input};
 use crate::grpc::{convert, status, time};
 use crate::jobs::job::Job;
 use crate::jobs::output::{OutputReader, Piece};
@@ -69,7 +69,7 @@ fn trailer(job: &Job) -> v1::StreamOutputResponse {
 
 struct Writing {
     supervisor: Supervisor,
-    job: Authorized<Arc<Job>>,
+    job: Authorized<Input, Arc<Job>>,
     _call: Call,
     first: Option<v1::WriteInputRequest>,
     pieces: Streaming<v1::WriteInputRequest>,
@@ -79,7 +79,7 @@ struct Writing {
 /// One acknowledgement for each message, after it has reached the job's pipe.
 pub(super) fn input(
     supervisor: Supervisor,
-    (job, call): (Authorized<Arc<Job>>, Call),
+    (job, call): (Authorized<Input, Arc<Job>>, Call),
     first: v1::WriteInputRequest,
     pieces: Streaming<v1::WriteInputRequest>,
     closing: watch::Receiver<bool>,

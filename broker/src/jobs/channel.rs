@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use job_shim::frame;
 use job_shim::wire::ToShim;
@@ -11,6 +11,8 @@ use nix::sys::socket::{MsgFlags, send};
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
 
+use crate::sync::lock;
+
 /// The job's shim cannot be told anything now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the job's shim cannot be reached now")]
@@ -18,7 +20,7 @@ pub struct Unreachable;
 
 /// The connection to a shim: anybody may send, its attendant alone receives.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct Channel {
     pub(crate) stream: UnixStream,
     outbox: Mutex<Vec<u8>>,
     pub(crate) backlog: Notify,
@@ -27,9 +29,9 @@ pub(crate) struct Link {
 /// Unsent bytes that a stopped shim may leave with us before it counts as unreachable.
 const OUTBOX: usize = 256 * 1024;
 
-impl Link {
-    pub(crate) fn new(stream: UnixStream) -> Arc<Link> {
-        Arc::new(Link { stream, outbox: Mutex::default(), backlog: Notify::new() })
+impl Channel {
+    pub(crate) fn new(stream: UnixStream) -> Arc<Channel> {
+        Arc::new(Channel { stream, outbox: Mutex::default(), backlog: Notify::new() })
     }
 
     pub(crate) fn send(&self, message: &ToShim) -> Result<(), Unreachable> {
@@ -58,9 +60,8 @@ impl Link {
         if is_sent { Ok(()) } else { Err(Unreachable) }
     }
 
-    /// A panic elsewhere must not take a job away from everybody else.
     fn outbox(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.outbox)
     }
 
     /// Sends what it can of the backlog; whether all of it is gone.

@@ -5,9 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
-
-use crate::jobs::shared::Ground;
+use crate::backoff::Backoff;
+use crate::jobs::shared::Shared;
 use crate::launch::accounts::Lease;
 use crate::model::id::JobId;
 
@@ -16,20 +15,19 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 
 /// Ends and removes it, now or as soon as that can be, and gives the uid back then. Blocks, for some
 /// seconds if something sleeps; must be called within the runtime.
-pub(crate) fn clear(ground: &Arc<Ground>, id: JobId, lease: Option<Lease>) {
-    if let Err(e) = ground.launcher.clean(id) {
+pub(crate) fn clear(shared: &Arc<Shared>, id: JobId, lease: Option<Lease>) {
+    if let Err(e) = shared.launcher.clean(id) {
         tracing::warn!(job = %id, "what is left of it cannot be removed yet: {e}");
-        tokio::spawn(clear_later(Arc::clone(ground), id, lease));
+        tokio::spawn(clear_later(Arc::clone(shared), id, lease));
     }
 }
 
-async fn clear_later(ground: Arc<Ground>, id: JobId, lease: Option<Lease>) {
-    let mut pause = PAUSES.0;
+async fn clear_later(shared: Arc<Shared>, id: JobId, lease: Option<Lease>) {
+    let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
     loop {
-        sleep(pause).await;
-        pause = (pause * 2).min(PAUSES.1);
-        let _turn = ground.threads.killing.acquire().await; // never closed
-        let own = Arc::clone(&ground);
+        backoff.pause().await;
+        let _turn = shared.threads.killing.acquire().await; // never closed
+        let own = Arc::clone(&shared);
         match tokio::task::spawn_blocking(move || own.launcher.clean(id)).await {
             Ok(Err(_)) => {} // which has been told
             Ok(Ok(())) => break,

@@ -5,7 +5,7 @@
 use job_shim::record::{ExitFile, Outcome};
 use job_shim::wire::{Cause, Ended, Exited, Failed, Source, Started};
 
-use crate::model::state::{Event, Failure, Impossible, Snapshot, State};
+use crate::model::state::{Event, Failure, InvalidTransition, Snapshot, State};
 use crate::store::records::{FinalRecord, SpawnRecord};
 
 /// What is on disk, and whether the shim of `spawn.json` still lives.
@@ -40,7 +40,7 @@ pub enum Verdict {
 
 /// Who wanted a job stopped, and when the broker may have carried that out itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stopper {
+pub struct StopOrigin {
     /// In which role.
     pub source: Source,
     /// By name.
@@ -71,15 +71,15 @@ pub fn decide(facts: Facts) -> Verdict {
 /// start into words; `created_ns` is the job's beginning where nobody told when it started.
 ///
 /// # Errors
-/// [`Impossible`]: the records contradict what is known.
+/// [`InvalidTransition`]: the records contradict what is known.
 pub fn settle(
     known: &Snapshot,
     exit: ExitFile,
-    asked: Option<&Stopper>,
+    asked: Option<&StopOrigin>,
     describe: impl FnOnce(Failed) -> Failure,
     created_ns: u64,
     now_ns: u64,
-) -> Result<Snapshot, Impossible> {
+) -> Result<Snapshot, InvalidTransition> {
     let mut known = known.clone();
     known.ran = exit.ran.or(known.ran);
     let incomplete = exit.ended.as_ref().is_none_or(Ended::is_incomplete);
@@ -155,14 +155,14 @@ fn is_from_nowhere(recorded: &Exited) -> bool {
 /// A stop that the broker had to carry out itself, since the shim did not answer: the shim, if it
 /// lives, knows of a SIGKILL from nowhere. One that somebody has sent, or that came before the grace
 /// period was over, is another's, and may have been told long ago.
-pub(crate) fn killed_by_us(asked: Option<&Stopper>, recorded: &Exited) -> Option<Exited> {
+pub(crate) fn killed_by_us(asked: Option<&StopOrigin>, recorded: &Exited) -> Option<Exited> {
     let asked = asked?;
     let is_ours = is_from_nowhere(recorded) && recorded.time_ns >= asked.kills_from_ns;
     is_ours.then(|| stopped(asked, recorded))
 }
 
 /// The same end, as the stop that it is.
-fn stopped(asked: &Stopper, recorded: &Exited) -> Exited {
+fn stopped(asked: &StopOrigin, recorded: &Exited) -> Exited {
     let (source, by) = (asked.source, asked.by.clone());
     Exited { cause: Cause::Stopped, source, by, ..recorded.clone() }
 }
@@ -217,7 +217,7 @@ mod tests {
         ExitFile { outcome: Some(Outcome::Exited(exited)), ..ExitFile::default() }
     }
 
-    fn settled(known: &Snapshot, exit: ExitFile, asked: Option<&Stopper>) -> Snapshot {
+    fn settled(known: &Snapshot, exit: ExitFile, asked: Option<&StopOrigin>) -> Snapshot {
         let describe = |failed: Failed| Failure {
             step: failed.step.name().into(),
             errno: failed.errno,
@@ -226,8 +226,8 @@ mod tests {
         settle(known, exit, asked, describe, 1, 9).unwrap()
     }
 
-    fn asked() -> Stopper {
-        Stopper { source: Source::User, by: "user-a".into(), kills_from_ns: 3 }
+    fn asked() -> StopOrigin {
+        StopOrigin { source: Source::User, by: "user-a".into(), kills_from_ns: 3 }
     }
 
     #[test]

@@ -1,47 +1,48 @@
 //! One job in memory: what was asked, what is known, and the line to its shim.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use job_shim::wire::{InputAck, Progress, ToShim, Watch};
 use tokio::sync::{Notify, watch};
 
 use crate::host;
-use crate::jobs::channel::{Link, Unreachable};
+use crate::jobs::channel::{Channel, Unreachable};
 use crate::jobs::process::ShimProcess;
-use crate::jobs::stop_request::{News, StopAsked};
+use crate::jobs::stop_request::{News, StopRequest};
 use crate::launch::accounts::Lease;
-use crate::launch::effective_limits::Terms;
+use crate::launch::effective_limits::EffectiveLimits;
 use crate::model::id::JobId;
 use crate::model::identity::Identity;
-use crate::model::state::{Contact, Event, Impossible, Now, Snapshot, State};
+use crate::model::state::{Contact, Event, InvalidTransition, Now, Snapshot, State};
 use crate::store::records::SpecRecord;
+use crate::sync::lock;
 
 /// A job, shared by whoever looks at it.
 #[derive(Debug)]
 pub struct Job {
     record: SpecRecord,
-    terms: watch::Sender<Terms>,
+    terms: watch::Sender<EffectiveLimits>,
     snapshot: watch::Sender<Snapshot>,
     progress: watch::Sender<Progress>,
     input: watch::Sender<InputAck>,
     /// Its end is on record and nothing is left of it, as far as the disk takes the one and the kernel
-    /// gives the other: see `leftovers`.
+    /// gives the other: see `cleanup`.
     settled: watch::Sender<bool>,
     /// When its program began, since the host was started.
     begun: OnceLock<Begun>,
-    link: Mutex<Option<Arc<Link>>>,
+    channel: Mutex<Option<Arc<Channel>>>,
     shim: Mutex<Option<ShimProcess>>,
     /// Somebody waits for its shim to be reached.
     wanted: Notify,
     /// Somebody waits for its output, and the shim could not be asked.
     followed: Notify,
-    stop: watch::Sender<Option<StopAsked>>,
+    stop: watch::Sender<Option<StopRequest>>,
     /// Whether its shim knows of that.
     stop_told: AtomicBool,
     /// What of it is on record; one record at a time.
-    pub(crate) stop_on_record: tokio::sync::Mutex<Option<StopAsked>>,
+    pub(crate) stop_on_record: tokio::sync::Mutex<Option<StopRequest>>,
     watching: AtomicBool,
     /// One piece of input at a time.
     pub(crate) input_turn: tokio::sync::Mutex<()>,
@@ -69,14 +70,14 @@ impl Job {
     ) -> Arc<Job> {
         record.spec.abridge();
         Arc::new(Job {
-            terms: watch::Sender::new(Terms::of(&record)),
+            terms: watch::Sender::new(EffectiveLimits::of(&record)),
             record,
             snapshot: watch::Sender::new(snapshot),
             progress: watch::Sender::new(Progress::default()),
             input: watch::Sender::new(InputAck::default()),
             settled: watch::Sender::new(false),
             begun: OnceLock::new(),
-            link: Mutex::default(),
+            channel: Mutex::default(),
             shim: Mutex::default(),
             wanted: Notify::new(),
             followed: Notify::new(),
@@ -109,15 +110,15 @@ impl Job {
     }
 
     /// What it may use now.
-    pub fn terms(&self) -> Terms {
+    pub fn terms(&self) -> EffectiveLimits {
         self.terms.borrow().clone()
     }
 
-    pub(crate) fn watch_terms(&self) -> watch::Receiver<Terms> {
+    pub(crate) fn watch_terms(&self) -> watch::Receiver<EffectiveLimits> {
         self.terms.subscribe()
     }
 
-    pub(crate) fn change_terms(&self, change: impl FnOnce(&mut Terms)) {
+    pub(crate) fn change_terms(&self, change: impl FnOnce(&mut EffectiveLimits)) {
         self.terms.send_modify(change);
     }
 
@@ -169,8 +170,8 @@ impl Job {
     /// The same for an event that another may have overtaken.
     ///
     /// # Errors
-    /// [`Impossible`]; nothing has changed.
-    pub(crate) fn try_apply(&self, event: Event) -> Result<(), Impossible> {
+    /// [`InvalidTransition`]; nothing has changed.
+    pub(crate) fn try_apply(&self, event: Event) -> Result<(), InvalidTransition> {
         let mut verdict = Ok(());
         self.snapshot.send_if_modified(|snapshot| {
             let before = snapshot.clone();
@@ -239,8 +240,8 @@ impl Job {
     }
 
     /// Answers when it is known whether the shim of an earlier broker answers: who asks for something
-    /// right after a restart need not ask again. That takes two seconds at most; that a job has ended
-    /// without a broker is known once it is on record, for which nobody waits longer than this. Its shim
+    /// right after a restart need not ask again. That takes 2 s for a shim that lives; that a job has ended
+    /// without a broker is known once it is on record, for which nobody waits longer than 15 s. Its shim
     /// is reached before those that nobody asks for.
     pub(crate) async fn contacted(&self) {
         let is_known =
@@ -263,7 +264,7 @@ impl Job {
     }
 
     pub(crate) fn is_reachable(&self) -> bool {
-        lock(&self.link).is_some()
+        lock(&self.channel).is_some()
     }
 
     pub(crate) fn set_input(&self, ack: InputAck) {
@@ -313,17 +314,17 @@ impl Job {
 
     /// Says something to the shim; never waits.
     pub(crate) fn tell(&self, message: &ToShim) -> Result<(), Unreachable> {
-        self.link()?.send(message)
+        self.channel()?.send(message)
     }
 
     /// The same, and it is with the shim when this answers, whoever dies then.
     pub(crate) fn hand_over(&self, message: &ToShim) -> Result<(), Unreachable> {
-        self.link()?.send_whole(message)
+        self.channel()?.send_whole(message)
     }
 
-    fn link(&self) -> Result<Arc<Link>, Unreachable> {
+    fn channel(&self) -> Result<Arc<Channel>, Unreachable> {
         self.want(); // one that is only lent stays for a while
-        lock(&self.link).clone().ok_or(Unreachable)
+        lock(&self.channel).clone().ok_or(Unreachable)
     }
 
     /// Answers when somebody waits for its output whom the shim cannot tell of it.
@@ -333,8 +334,8 @@ impl Job {
         }
     }
 
-    pub(crate) fn set_link(&self, link: Option<Arc<Link>>) {
-        *lock(&self.link) = link;
+    pub(crate) fn set_channel(&self, channel: Option<Arc<Channel>>) {
+        *lock(&self.channel) = channel;
         self.watching.store(false, Ordering::Release);
         // Whoever waits for progress must ask again, now that there is somebody to ask.
         self.progress.send_modify(|_| ());
@@ -353,7 +354,7 @@ impl Job {
     }
 
     /// Remembers the first who asked for a stop, and the shortest time that anybody gave.
-    pub(crate) fn ask_stop(&self, asked: StopAsked) -> News {
+    pub(crate) fn ask_stop(&self, asked: StopRequest) -> News {
         let mut news = News::Nothing;
         self.stop.send_if_modified(|stop| {
             news = match stop {
@@ -369,16 +370,16 @@ impl Job {
             news != News::Nothing
         });
         if news != News::Nothing {
-            self.apply(Event::StopAsked);
+            self.apply(Event::StopRequested);
         }
         news
     }
 
-    pub(crate) fn stop_asked(&self) -> Option<StopAsked> {
+    pub(crate) fn stop_asked(&self) -> Option<StopRequest> {
         self.stop.borrow().clone()
     }
 
-    pub(crate) fn watch_stop(&self) -> watch::Receiver<Option<StopAsked>> {
+    pub(crate) fn watch_stop(&self) -> watch::Receiver<Option<StopRequest>> {
         self.stop.subscribe()
     }
 
@@ -402,8 +403,3 @@ const CONTACT: Duration = Duration::from_secs(15);
 const ENDING: Duration = Duration::from_secs(2);
 /// A shim that is well answers within a millisecond.
 const ANSWER: Duration = Duration::from_millis(200);
-
-/// A panic elsewhere must not take a job away from everybody else.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}

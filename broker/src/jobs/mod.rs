@@ -1,10 +1,11 @@
-//! Jobs, without the network: [`supervisor::Supervisor`] starts, stops, waits for, lists and follows them.
+//! Jobs, without the network. [`supervisor::Supervisor`] is the face: each of its calls is a line that leads
+//! to the room that does it. Nothing here knows gRPC, TLS or a configuration file.
 
 pub(crate) mod channel;
 pub(crate) mod cleanup;
 pub(crate) mod commands;
 pub mod decide;
-pub(crate) mod errors;
+pub(crate) mod events;
 pub(crate) mod history;
 pub(crate) mod job;
 pub(crate) mod monitor;

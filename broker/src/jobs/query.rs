@@ -1,107 +1,182 @@
-//! A page of a list. Jobs that are over are read one after the other, until the page is full: what
-//! a list costs is bounded by the page, whatever its jobs were asked with.
+//! Looking jobs up: one by its id, or a page of a list. Jobs that are over are read one after the other,
+//! until the page is full: what a list costs is bounded by the page, whatever its jobs were asked with.
 
 use std::io;
 use std::sync::Arc;
 
-use crate::auth::{Caller, Role};
-use crate::jobs::commands::start::Core;
-use crate::jobs::errors::FindError;
+use crate::auth::{Action, Authorized, Caller, Resource, View, authorize};
 use crate::jobs::history::archive;
 use crate::jobs::job::Job;
 use crate::jobs::registry::Entry;
 use crate::jobs::registry::filter::{Filter, Page};
-use crate::jobs::shared::Ground;
-use crate::jobs::supervisor::Supervisor;
+use crate::jobs::shared::{NotRecovered, Shared};
 use crate::model::id::JobId;
 use crate::model::identity::Identity;
+use crate::model::spec::JobSpec;
+use crate::store::records;
+use crate::store::records::SpecRecord;
 
 /// Bytes of arguments that may be read from the disk for each byte of a page: they are not shown, and a page
 /// of jobs with 1 MiB each would cost seconds.
 const READ: usize = 16;
 
+/// Why a job was not looked up.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    /// It may be on disk.
+    #[error(transparent)]
+    NotRecovered(#[from] NotRecovered),
+    /// It is on disk.
+    #[error("cannot read its records: {0}")]
+    Io(#[from] io::Error),
+}
+
 /// A page.
 #[derive(Debug)]
 pub struct Listed<T> {
     /// Newest first, each with what is shown of it.
-    pub jobs: Vec<(Arc<Job>, T)>,
+    pub jobs: Vec<(Authorized<View, Arc<Job>>, T)>,
     /// If there are more: those that are older than this one.
     pub next: Option<JobId>,
 }
 
-impl Supervisor {
-    /// A page of the jobs that exist for the caller, newest first. Those whose records cannot be read
-    /// now are not in it. `show` gives what is shown of a job, and its length in bytes.
-    ///
-    /// # Errors
-    /// [`FindError`].
-    pub async fn list<T: Send + 'static>(
-        &self,
-        caller: &Caller,
-        filter: &Filter,
-        page: Page,
-        show: impl Fn(&Job) -> (T, usize) + Send + 'static,
-    ) -> Result<Listed<T>, FindError> {
-        self.core.ground.all_known().await?;
-        let owner = (caller.role() != Role::Admin).then(|| caller.identity());
-        let (entries, next) = self.core.page(page, owner, filter).await;
-        let ground = Arc::clone(&self.core.ground);
-        // Gone with this call: what nobody waits for any more is not read.
-        let waits = Arc::new(());
-        let call = Arc::downgrade(&waits);
-        let read = move || {
-            let wanted = entries.into_iter().take_while(|_| call.strong_count() > 0);
-            let jobs = wanted.map(|entry| (entry.id(), read(&ground, entry)));
-            let (jobs, last) = fill(page.bytes, jobs, |(job, read)| {
-                let (shown, length) = show(job);
-                (shown, length.max(read / READ))
-            });
-            let jobs = jobs.into_iter().map(|((job, _), shown)| (job, shown)).collect();
-            Listed { jobs, next: last.or(next) }
-        };
-        let reads = &self.core.ground.threads.reads;
-        let listed = reads.run(caller.identity(), &self.core.runtime, read).await;
-        Ok(listed.map_err(io::Error::other)?)
+/// The job of this id, if the caller may do `A` to it.
+///
+/// # Errors
+/// [`FindError`].
+pub(crate) async fn find<A: Action>(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    id: JobId,
+) -> Result<Option<Authorized<A, Arc<Job>>>, FindError> {
+    let mut found = shared.registry().find(id);
+    if found.is_none() {
+        shared.recovered().await?;
+        found = shared.registry().find(id);
+    }
+    let Some((entry, owner)) = found else { return Ok(None) };
+    let resource = Resource::Job { id, owner: &owner };
+    let Ok(allowed) = authorize::<A, _>(caller, resource, ()) else { return Ok(None) };
+    let job = load(shared, caller.identity(), entry).await?;
+    Ok(job.map(|job| allowed.with(job)))
+}
+
+/// An entry of the registry as a job: from memory, or from its files. `None` for one that has been
+/// removed, and for one that is damaged.
+///
+/// # Errors
+/// [`FindError`].
+pub(crate) async fn load(
+    shared: &Arc<Shared>,
+    caller: &Identity,
+    entry: Entry,
+) -> Result<Option<Arc<Job>>, FindError> {
+    match entry {
+        Entry::Live(job) => Ok(Some(job)),
+        Entry::Over(id) => {
+            let own = Arc::clone(shared);
+            let load = move || archive::load(&own, id);
+            let loaded = shared.threads.reads.run(caller, &shared.runtime, load).await;
+            Ok(loaded.map_err(io::Error::other)??)
+        }
     }
 }
 
-impl Core {
-    /// The jobs of a page and, if there are more, where the next one begins. Everybody else has a turn
-    /// with the table, and with this thread, after each slice.
-    async fn page(
-        &self,
-        page: Page,
-        owner: Option<&Identity>,
-        filter: &Filter,
-    ) -> (Vec<Entry>, Option<JobId>) {
-        let (mut entries, mut after) = (Vec::new(), page.after);
-        loop {
-            // One more than is shown: it tells whether there is a next page.
-            let missing = page.size + 1 - entries.len();
-            let slice = self.table().slice(after, missing, owner, filter);
-            entries.extend(slice.entries);
-            if entries.len() > page.size {
-                entries.truncate(page.size);
-                let last = entries.last().map(Entry::id);
-                return (entries, last);
-            }
-            let Some(next) = slice.next else { return (entries, None) };
-            after = Some(next);
-            tokio::task::yield_now().await;
+/// All arguments, and all names of the environment, where memory has only the beginning of them and they
+/// can be read.
+pub(crate) async fn whole_spec(
+    shared: &Shared,
+    job: &Authorized<View, Arc<Job>>,
+) -> Option<JobSpec> {
+    let (dir, id) = (shared.state.job(job.subject().id()), job.subject().id());
+    job.subject().record().spec.whole?;
+    let read = move || records::load::<SpecRecord>(&dir, records::SPEC);
+    match tokio::task::spawn_blocking(read).await {
+        Ok(Ok(record)) => record.map(|record| record.spec),
+        Ok(Err(e)) => {
+            tracing::warn!(job = %id, "shown with the beginning of its arguments: {e}");
+            None
         }
+        Err(panic) => {
+            tracing::error!(job = %id, "shown with the beginning of its arguments: {panic}");
+            None
+        }
+    }
+}
+
+/// A page of the jobs that exist for the caller, newest first. Those whose records cannot be read now are
+/// not in it. `show` gives what is shown of a job, and its length in bytes.
+///
+/// # Errors
+/// [`FindError`].
+pub(crate) async fn list<T: Send + 'static>(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    filter: &Filter,
+    page: Page,
+    show: impl Fn(&Authorized<View, Arc<Job>>) -> (T, usize) + Send + 'static,
+) -> Result<Listed<T>, FindError> {
+    shared.recovered().await?;
+    let (entries, next) = entries(shared, page, caller.scope(), filter).await;
+    let (own, judged) = (Arc::clone(shared), caller.clone());
+    // Gone with this call: what nobody waits for any more is not read.
+    let waits = Arc::new(());
+    let call = Arc::downgrade(&waits);
+    let read = move || {
+        let wanted = entries.into_iter().take_while(|_| call.strong_count() > 0);
+        let jobs = wanted.map(|entry| (entry.id(), read(&own, &judged, entry)));
+        let (jobs, last) = fill(page.bytes, jobs, |(job, read)| {
+            let (shown, length) = show(job);
+            (shown, length.max(read / READ))
+        });
+        let jobs = jobs.into_iter().map(|((job, _), shown)| (job, shown)).collect();
+        Listed { jobs, next: last.or(next) }
+    };
+    let listed = shared.threads.reads.run(caller.identity(), &shared.runtime, read).await;
+    Ok(listed.map_err(io::Error::other)?)
+}
+
+/// The jobs of a page and, if there are more, where the next one begins. Everybody else has a turn
+/// with the table, and with this thread, after each slice.
+async fn entries(
+    shared: &Shared,
+    page: Page,
+    owner: Option<&Identity>,
+    filter: &Filter,
+) -> (Vec<Entry>, Option<JobId>) {
+    let (mut entries, mut after) = (Vec::new(), page.after);
+    loop {
+        // One more than is shown: it tells whether there is a next page.
+        let missing = page.size + 1 - entries.len();
+        let slice = shared.registry().slice(after, missing, owner, filter);
+        entries.extend(slice.entries);
+        if entries.len() > page.size {
+            entries.truncate(page.size);
+            let last = entries.last().map(Entry::id);
+            return (entries, last);
+        }
+        let Some(next) = slice.next else { return (entries, None) };
+        after = Some(next);
+        tokio::task::yield_now().await;
     }
 }
 
 /// One that cannot be read now keeps nobody from seeing the others.
-fn read(ground: &Arc<Ground>, entry: Entry) -> Option<(Arc<Job>, usize)> {
-    match entry {
-        Entry::Live(job) => Some((job, 0)),
+fn read(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    entry: Entry,
+) -> Option<(Authorized<View, Arc<Job>>, usize)> {
+    let (job, read) = match entry {
+        Entry::Live(job) => (job, 0),
         Entry::Over(id) => {
-            let job = archive::load(ground, id).ok().flatten()?; // which has told of it
+            let job = archive::load(shared, id).ok().flatten()?; // which has told of it
             let read = job.record().spec.whole.map_or(0, |whole| whole.argument_bytes);
-            Some((job, read))
+            (job, read)
         }
-    }
+    };
+    let resource = Resource::Job { id: job.id(), owner: job.owner() };
+    Some((authorize::<View, _>(caller, resource, Arc::clone(&job)).ok()?, read))
 }
 
 /// As many as fit, one at least; and the last that was looked at before one that did not.

@@ -6,62 +6,81 @@ use std::time::Duration;
 
 use job_shim::index;
 
-use crate::auth::{Authorized, Caller};
+use crate::auth::{Action, Authorized, Caller, View};
 use crate::cgroup::job::Leaf;
 use crate::cgroup::limits::readings;
 use crate::cgroup::usage::Usage;
 use crate::jobs::job::Job;
-use crate::jobs::shared::Ground;
-use crate::jobs::supervisor::Supervisor;
-use crate::model::limits::{Knob, Row};
+use crate::jobs::shared::Shared;
+use crate::model::limits::{LimitKind, LimitStatus};
+use crate::store::log;
 use crate::store::records;
 use crate::store::records::FinalRecord;
 
-/// The figures of a job.
+/// Usage and limits of a job.
 #[derive(Debug, Clone, Default)]
-pub struct Figures {
+pub struct JobStats {
     /// What it uses, or has used.
     pub usage: Usage,
     /// What it may use, or might have used.
-    pub limits: Vec<Row>,
+    pub limits: Vec<LimitStatus>,
 }
 
 /// What a reader is told of an ended job waits this long for its last record.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-impl Supervisor {
-    /// Usage and limits of one job.
-    pub async fn figures(&self, job: &Authorized<Arc<Job>>) -> Figures {
-        let (caller, job) = (job.caller(), Arc::clone(job.subject()));
-        if job.snapshot().state.is_over() {
-            let mut settled = job.watch_settled();
-            let settled = settled.wait_for(|settled| *settled);
-            let _ = tokio::time::timeout(PATIENCE, settled).await; // then what the kernel still has
-        }
-        if is_at_its_output_limit(&job) {
-            job.ask_anew().await;
-        }
-        let ground = Arc::clone(&self.core.ground);
-        let reads = &self.core.ground.threads.reads;
-        let read = move || read(&ground, &job);
-        reads.run(caller.identity(), &self.core.runtime, read).await.unwrap_or_default()
+/// Usage and limits of one job. Whoever may do anything to a job may see them in the answer.
+pub(crate) async fn stats<A: Action>(
+    shared: &Arc<Shared>,
+    job: &Authorized<A, Arc<Job>>,
+) -> JobStats {
+    let (caller, job) = (job.caller(), Arc::clone(job.subject()));
+    if job.snapshot().state.is_over() {
+        let mut settled = job.watch_settled();
+        let settled = settled.wait_for(|settled| *settled);
+        let _ = tokio::time::timeout(PATIENCE, settled).await; // then what the kernel still has
     }
+    if is_at_its_output_limit(&job) {
+        job.ask_anew().await;
+    }
+    let own = Arc::clone(shared);
+    let read = move || read(&own, &job);
+    shared.threads.reads.run(caller.identity(), &shared.runtime, read).await.unwrap_or_default()
+}
 
-    /// The usage of many jobs, in their order.
-    pub async fn usages(&self, caller: &Caller, jobs: &[Arc<Job>]) -> Vec<Usage> {
-        let (ground, jobs) = (Arc::clone(&self.core.ground), jobs.to_vec());
-        let waits = Arc::new(());
-        let call = Arc::downgrade(&waits); // gone with this call
-        let wanted = move |_: &&Arc<Job>| call.strong_count() > 0;
-        let read = move || jobs.iter().take_while(wanted).map(|job| usage(&ground, job)).collect();
-        let reads = &self.core.ground.threads.reads;
-        reads.run(caller.identity(), &self.core.runtime, read).await.unwrap_or_default()
+/// The usage of many jobs, in their order.
+pub(crate) async fn usages(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    jobs: &[Authorized<View, Arc<Job>>],
+) -> Vec<Usage> {
+    let jobs: Vec<_> = jobs.iter().map(|job| Arc::clone(job.subject())).collect();
+    let own = Arc::clone(shared);
+    let waits = Arc::new(());
+    let call = Arc::downgrade(&waits); // gone with this call
+    let wanted = move |_: &&Arc<Job>| call.strong_count() > 0;
+    let read = move || jobs.iter().take_while(wanted).map(|job| usage(&own, job)).collect();
+    shared.threads.reads.run(caller.identity(), &shared.runtime, read).await.unwrap_or_default()
+}
+
+/// Brings what is known of a live job's output up to date, from its files.
+pub(crate) fn refresh(shared: &Shared, job: &Job) {
+    if job.snapshot().state.is_over() {
+        return;
+    }
+    let dir = shared.state.job(job.id());
+    if log::entries(&dir) <= job.progress().entries {
+        return; // one stat(2) for each of a thousand idle jobs
+    }
+    match log::measure(&dir) {
+        Ok(seen) => job.raise_progress(seen),
+        Err(e) => tracing::debug!(job = %job.id(), "cannot measure its output: {e}"),
     }
 }
 
 /// Then bytes may be dropped, of which the files say nothing.
 fn is_at_its_output_limit(job: &Job) -> bool {
-    let (known, limit) = (job.progress(), job.terms().limits.knob(Knob::Output));
+    let (known, limit) = (job.progress(), job.terms().limits.knob(LimitKind::Output));
     !job.snapshot().state.is_over()
         && limit.is_some_and(|limit| {
             known.stdout.saturating_add(known.stderr) >= limit
@@ -69,43 +88,43 @@ fn is_at_its_output_limit(job: &Job) -> bool {
         })
 }
 
-fn read(ground: &Ground, job: &Job) -> Figures {
-    let last = |last: FinalRecord| Figures { usage: last.usage, limits: last.limits };
-    kernel_or_record(ground, job, || now(ground, job), last)
+fn read(shared: &Shared, job: &Job) -> JobStats {
+    let last = |last: FinalRecord| JobStats { usage: last.usage, limits: last.limits };
+    kernel_or_record(shared, job, || now(shared, job), last)
 }
 
-fn usage(ground: &Ground, job: &Job) -> Usage {
-    let tree = ground.launcher.tree();
-    kernel_or_record(ground, job, || tree.job(job.id()).usage(tree), |last| last.usage)
+fn usage(shared: &Shared, job: &Job) -> Usage {
+    let tree = shared.launcher.tree();
+    kernel_or_record(shared, job, || tree.job(job.id()).usage(tree), |last| last.usage)
 }
 
 /// From the kernel, unless the job's cgroup is gone, or goes while it is read: then its last record is
 /// on disk.
 fn kernel_or_record<T>(
-    ground: &Ground,
+    shared: &Shared,
     job: &Job,
     kernel: impl FnOnce() -> T,
     of: impl Fn(FinalRecord) -> T,
 ) -> T {
-    if let Some(last) = job.is_settled().then(|| last(ground, job)).flatten() {
+    if let Some(last) = job.is_settled().then(|| last(shared, job)).flatten() {
         return of(last);
     }
     let now = kernel();
-    let was_there = ground.launcher.tree().job(job.id()).leaf(Leaf::Work).exists(); // it goes first
-    if was_there { now } else { last(ground, job).map_or(now, of) }
+    let was_there = shared.launcher.tree().job(job.id()).leaf(Leaf::Work).exists(); // it goes first
+    if was_there { now } else { last(shared, job).map_or(now, of) }
 }
 
 /// Straight from the kernel.
-pub(crate) fn now(ground: &Ground, job: &Job) -> Figures {
-    let tree = ground.launcher.tree();
+pub(crate) fn now(shared: &Shared, job: &Job) -> JobStats {
+    let tree = shared.launcher.tree();
     let cgroup = tree.job(job.id());
     let readings = cgroup.exists().then(|| readings(tree, &cgroup));
-    Figures { usage: cgroup.usage(tree), limits: job.terms().rows(readings) }
+    JobStats { usage: cgroup.usage(tree), limits: job.terms().rows(readings) }
 }
 
-fn last(ground: &Ground, job: &Job) -> Option<FinalRecord> {
+fn last(shared: &Shared, job: &Job) -> Option<FinalRecord> {
     let record: io::Result<Option<FinalRecord>> =
-        records::load(&ground.state.job(job.id()), records::FINAL);
+        records::load(&shared.state.job(job.id()), records::FINAL);
     record.unwrap_or_else(|e| {
         tracing::warn!(job = %job.id(), "cannot read its final record: {e}");
         None

@@ -5,11 +5,11 @@ use std::time::Duration;
 use job_shim::wire::{Source, Stop, ToShim};
 
 use crate::host;
-use crate::jobs::decide::Stopper;
+use crate::jobs::decide::StopOrigin;
 
 /// Who asked a job to stop, should the broker have to tell in the shim's place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct StopAsked {
+pub(crate) struct StopRequest {
     /// In which role.
     pub(crate) source: Source,
     /// By name.
@@ -29,10 +29,10 @@ pub(crate) enum News {
     Nothing,
 }
 
-impl StopAsked {
+impl StopRequest {
     /// Now.
-    pub(crate) fn new(source: Source, by: String, grace: Duration) -> StopAsked {
-        StopAsked { source, by, kill_at: host::since_boot().saturating_add(grace) }
+    pub(crate) fn new(source: Source, by: String, grace: Duration) -> StopRequest {
+        StopRequest { source, by, kill_at: host::since_boot().saturating_add(grace) }
     }
 
     /// What is left of the grace period.
@@ -48,7 +48,7 @@ impl StopAsked {
 
     /// As the shim has it: whoever comes later is not the reason, and gives no more time. Whether that
     /// changes anything.
-    pub(crate) fn join(&mut self, later: &StopAsked) -> bool {
+    pub(crate) fn join(&mut self, later: &StopRequest) -> bool {
         let is_sooner = later.kill_at < self.kill_at;
         self.kill_at = self.kill_at.min(later.kill_at);
         is_sooner
@@ -57,12 +57,12 @@ impl StopAsked {
     /// For a comparison with what shims record, whose times are those of the wall. Computed now, since
     /// that clock may have been set between the stop and now. Of the times of an earlier boot nothing
     /// is known: then every such kill counts as one of this stop.
-    pub(crate) fn stopper(&self, is_of_this_boot: bool) -> Stopper {
+    pub(crate) fn origin(&self, is_of_this_boot: bool) -> StopOrigin {
         let now_ns = host::now_ns();
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let (since_boot, kill_at) = (nanos(host::since_boot()), nanos(self.kill_at));
         let booted_ns = now_ns.saturating_sub(since_boot);
         let kills_from_ns = if is_of_this_boot { booted_ns.saturating_add(kill_at) } else { 0 };
-        Stopper { source: self.source, by: self.by.clone(), kills_from_ns }
+        StopOrigin { source: self.source, by: self.by.clone(), kills_from_ns }
     }
 }

@@ -4,31 +4,31 @@ use std::fmt;
 
 use job_shim::wire;
 
-use crate::cgroup::limits::{Found, Plan, Reading, Unenforceable};
+use crate::cgroup::limits::{Plan, Reading, ResolvedDisks, Unenforceable};
 use crate::host;
-use crate::model::limits::{ByDefault, Knob, LimitTables, Limits, MAX, Rlimit, Row};
+use crate::model::limits::{ByDefault, LimitKind, LimitStatus, LimitTables, Limits, MAX, Rlimit};
 use crate::model::spec::JobSpec;
 use crate::store::records::{ChangeRecord, SpecRecord};
 
 /// What a job may use, and since when.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Terms {
+pub struct EffectiveLimits {
     /// As they are now.
     pub limits: Limits,
     /// Which of them nobody asked for.
     pub by_default: ByDefault,
     /// Their disks.
-    pub found: Found,
+    pub found: ResolvedDisks,
     /// What became of them, the oldest first.
     pub changes: Vec<ChangeRecord>,
     /// What the shim says that it sees to; unknown until it has said so.
     pub told: Option<wire::Limits>,
 }
 
-impl Terms {
+impl EffectiveLimits {
     /// As they stand in a record.
-    pub fn of(record: &SpecRecord) -> Terms {
-        Terms {
+    pub fn of(record: &SpecRecord) -> EffectiveLimits {
+        EffectiveLimits {
             limits: record.spec.limits.clone(),
             by_default: record.spec.by_default.clone(),
             found: record.found.clone(),
@@ -55,10 +55,10 @@ impl Terms {
     /// What the shim is to see to.
     pub fn for_shim(&self) -> wire::Limits {
         wire::Limits {
-            time_ms: self.limits.knob(Knob::Time),
-            cpu_time_us: self.limits.knob(Knob::CpuTime),
+            time_ms: self.limits.knob(LimitKind::Time),
+            cpu_time_us: self.limits.knob(LimitKind::CpuTime),
             cpus_milli: cpus_milli(&self.limits),
-            output: self.limits.knob(Knob::Output),
+            output: self.limits.knob(LimitKind::Output),
         }
     }
 
@@ -74,7 +74,7 @@ impl Terms {
     }
 
     /// A row for each limit. `readings` are the kernel's; without them only what was asked is told.
-    pub fn rows(&self, readings: Option<Vec<Reading>>) -> Vec<Row> {
+    pub fn rows(&self, readings: Option<Vec<Reading>>) -> Vec<LimitStatus> {
         let told: Vec<_> = self.told.iter().flat_map(seen_to).collect();
         let known = readings.is_some();
         let mut readings = readings.unwrap_or_default();
@@ -82,8 +82,8 @@ impl Terms {
         for (name, requested) in self.requested() {
             let read = readings.iter().position(|r| r.name == name).map(|at| readings.remove(at));
             let mut row = match read {
-                Some(reading) => Row::from(reading),
-                None => Row { name: name.clone(), ..Row::default() },
+                Some(reading) => LimitStatus::from(reading),
+                None => LimitStatus { name: name.clone(), ..LimitStatus::default() },
             };
             // The kernel either takes an rlimit as it is or the start fails: setrlimit(2).
             let exact = name.starts_with("rlimit ").then(|| requested.clone());
@@ -96,7 +96,7 @@ impl Terms {
             row.requested = requested;
             rows.push(row);
         }
-        rows.extend(readings.into_iter().map(Row::from));
+        rows.extend(readings.into_iter().map(LimitStatus::from));
         rows
     }
 
@@ -117,7 +117,7 @@ pub(crate) fn blame(
     tables: &LimitTables,
 ) -> Unenforceable {
     let knobs = match knob_of(error.limit) {
-        Some(Knob::MemorySwapMax) => vec![Knob::MemorySwapMax, Knob::MemoryMax], // 0 goes with it
+        Some(LimitKind::MemorySwapMax) => vec![LimitKind::MemorySwapMax, LimitKind::MemoryMax], // 0 goes with it
         knob => knob.into_iter().collect(),
     };
     let sets = |table: &Limits| {
@@ -136,14 +136,14 @@ pub(crate) fn blame(
     error
 }
 
-impl From<Reading> for Row {
-    fn from(reading: Reading) -> Row {
-        Row {
+impl From<Reading> for LimitStatus {
+    fn from(reading: Reading) -> LimitStatus {
+        LimitStatus {
             name: reading.name,
             applied: Some(reading.applied.to_string()),
             effective: Some(reading.effective.to_string()),
             bound_by: reading.bound_by.unwrap_or_default(),
-            ..Row::default()
+            ..LimitStatus::default()
         }
     }
 }
@@ -180,18 +180,18 @@ impl fmt::Display for Decimal {
     }
 }
 
-fn knob_of(name: &str) -> Option<Knob> {
+fn knob_of(name: &str) -> Option<LimitKind> {
     Some(match name {
-        "cpu.max" => Knob::CpuQuota,
-        "cpu.weight" => Knob::CpuWeight,
-        "memory.max" => Knob::MemoryMax,
-        "memory.high" => Knob::MemoryHigh,
-        "memory.swap.max" => Knob::MemorySwapMax,
-        "pids.max" => Knob::PidsMax,
-        "io.weight" | "io.bfq.weight" => Knob::IoWeight,
-        "time_limit" => Knob::Time,
-        "cpu_time_limit" => Knob::CpuTime,
-        "output_limit" => Knob::Output,
+        "cpu.max" => LimitKind::CpuQuota,
+        "cpu.weight" => LimitKind::CpuWeight,
+        "memory.max" => LimitKind::MemoryMax,
+        "memory.high" => LimitKind::MemoryHigh,
+        "memory.swap.max" => LimitKind::MemorySwapMax,
+        "pids.max" => LimitKind::PidsMax,
+        "io.weight" | "io.bfq.weight" => LimitKind::IoWeight,
+        "time_limit" => LimitKind::Time,
+        "cpu_time_limit" => LimitKind::CpuTime,
+        "output_limit" => LimitKind::Output,
         _ => return None,
     })
 }
@@ -209,7 +209,7 @@ mod tests {
     use super::*;
     use crate::cgroup::limits::Value;
 
-    fn limits(knobs: &[(Knob, u64)]) -> Limits {
+    fn limits(knobs: &[(LimitKind, u64)]) -> Limits {
         Limits { knobs: knobs.iter().copied().collect(), ..Limits::default() }
     }
 
@@ -224,7 +224,10 @@ mod tests {
 
     #[test]
     fn a_row_has_what_was_asked_what_is_there_and_what_binds() {
-        let terms = Terms { limits: limits(&[(Knob::MemoryMax, 8192)]), ..Terms::default() };
+        let terms = EffectiveLimits {
+            limits: limits(&[(LimitKind::MemoryMax, 8192)]),
+            ..EffectiveLimits::default()
+        };
         let reading = |name: &str, applied, effective| Reading {
             name: name.into(),
             applied: Value::Number(applied),
@@ -240,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_job_cannot_use_more_cpus_than_its_quota() {
-        let quota = limits(&[(Knob::CpuQuota, 20_000)]);
+        let quota = limits(&[(LimitKind::CpuQuota, 20_000)]);
         assert_eq!(cpus_milli(&quota), 200);
         assert!(cpus_milli(&limits(&[])) >= 1_000);
     }

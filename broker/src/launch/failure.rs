@@ -5,7 +5,7 @@ use job_shim::wire::{Failed, Step};
 use nix::errno::Errno;
 
 use crate::launch::LaunchError;
-use crate::model::state::Failure;
+use crate::model::state::{Failure, SHORTAGE};
 use crate::store::records::SpecRecord;
 
 /// For whoever asked for it: what could not be done, and to what.
@@ -16,9 +16,6 @@ pub(crate) fn failure(error: &LaunchError, record: &SpecRecord) -> Failure {
     };
     Failure { step: error.step().into(), errno: error.errno(), message }
 }
-
-/// The step of a start that the host was short of something for.
-pub(crate) const SHORTAGE: &str = "shortage";
 
 /// The same start without what only operators are told, whose log has it: of what the host is short.
 pub(crate) fn shortage(failure: &Failure) -> Failure {

@@ -29,7 +29,7 @@ use crate::cgroup::job::JobCgroup;
 use crate::config;
 use crate::host;
 use crate::host::BootId;
-use crate::launch::effective_limits::Terms;
+use crate::launch::effective_limits::EffectiveLimits;
 pub(crate) use crate::launch::errors::{LaunchError, SetupError};
 pub(crate) use crate::launch::handshake::Shim;
 use crate::model::id::JobId;
@@ -191,7 +191,7 @@ impl Launcher {
         let create = |source| LaunchError::CreateCgroup { path: self.tree.path().into(), source };
         self.tree.ensure().and_then(|()| cgroup.create(&self.tree)).map_err(create)?;
         crash::at(Point::CgroupMade);
-        Terms::of(job).plan().apply(&self.tree, &cgroup).map_err(LaunchError::Limits)?;
+        EffectiveLimits::of(job).plan().apply(&self.tree, &cgroup).map_err(LaunchError::Limits)?;
         crash::at(Point::LimitsSet);
         let nonce = Uuid::new_v4();
         let (child, control) = self.spawn(dir, &cgroup, job, nonce)?;
@@ -297,7 +297,7 @@ impl Launcher {
             shim_uid: self.shim_account.0,
             shim_gid: self.shim_account.1,
             stdin: spec.stdin,
-            limits: Terms::of(job).for_shim(),
+            limits: EffectiveLimits::of(job).for_shim(),
             rlimits: spec.limits.rlimits.iter().map(rlimit).collect(),
             stop_signal: spec.stop_signal,
             stop_timeout_ms: millis(spec.stop_timeout),

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use crate::model::spec::JobSpec;
-use crate::store::records::SpecRecord;
 
 /// Bytes that are kept of the arguments, and of the names of the environment.
 const KEPT: usize = 1024;
@@ -55,26 +54,6 @@ impl JobSpec {
             limits: self.limits.clone(),
             by_default: self.by_default.clone(),
             whole: self.whole.or_else(|| is_long.then(own)),
-        }
-    }
-}
-
-impl SpecRecord {
-    /// What memory keeps of it.
-    pub(crate) fn abridged(&self) -> SpecRecord {
-        SpecRecord {
-            format: self.format,
-            id: self.id,
-            owner: self.owner.clone(),
-            request_id: self.request_id.clone(),
-            request_digest: self.request_digest.clone(),
-            created_ns: self.created_ns,
-            boot_id: self.boot_id,
-            spec: self.spec.abridged(),
-            account: self.account.clone(),
-            found: self.found.clone(),
-            changes: self.changes.clone(),
-            is_changing: self.is_changing,
         }
     }
 }

@@ -51,8 +51,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::limits::{Knob, LimitTables, Limits};
-    use crate::model::spec::{Defaults, Wish};
+    use crate::model::limits::{LimitKind, LimitTables, Limits};
+    use crate::model::spec::{Defaults, JobRequest};
 
     #[test]
     fn a_request_without_an_id_costs_no_digest() {
@@ -72,14 +72,14 @@ mod tests {
     #[test]
     fn the_digest_of_older_records_stays_what_it_was() {
         let mut limits = Limits::default();
-        limits.set(Knob::Time, Some(5_000));
-        let wish = Wish {
+        limits.set(LimitKind::Time, Some(5_000));
+        let wish = JobRequest {
             argv: vec!["sh".into(), "-c".into(), "exit 3".into()],
             env: [("A".to_owned(), "1".to_owned())].into(),
             labels: [("team".to_owned(), "x".to_owned())].into(),
             name: "n".into(),
             limits,
-            ..Wish::default()
+            ..JobRequest::default()
         };
         let defaults = Defaults {
             run_as: vec!["nobody".into()],

@@ -23,7 +23,7 @@ pub(crate) const MAX_LABELS: (usize, usize) = (32, 256);
 
 /// A job as somebody asks for it. Nothing is checked yet; what is `None` or empty takes a default.
 #[derive(Debug, Clone, Default)]
-pub struct Wish {
+pub struct JobRequest {
     /// The program and its arguments.
     pub argv: Vec<String>,
     /// Added to the default environment.
@@ -74,7 +74,7 @@ pub struct Defaults {
 
 /// Why a wish is no job.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
+pub enum SpecError {
     /// Fields that break a rule.
     Invalid(Violations),
     /// More bytes of arguments and environment than a job may have.
@@ -83,7 +83,7 @@ pub enum Refusal {
 
 /// A job that may be run: every field checked, every default filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the fields of `Wish`, after the checks")]
+#[allow(missing_docs, reason = "the fields of `JobRequest`, after the checks")]
 pub struct JobSpec {
     pub argv: Vec<String>,
     /// Values live in memory only until the shim has them; on disk there are names.
@@ -109,8 +109,8 @@ impl JobSpec {
     /// Checks every field and fills in the defaults.
     ///
     /// # Errors
-    /// [`Refusal`]; of broken rules, all at once.
-    pub fn check(wish: Wish, defaults: &Defaults) -> Result<JobSpec, Refusal> {
+    /// [`SpecError`]; of broken rules, all at once.
+    pub fn check(wish: JobRequest, defaults: &Defaults) -> Result<JobSpec, SpecError> {
         check_strings(&wish.argv, &wish.env)?; // first: what follows looks at every byte
         let mut faults = Faults::default();
         faults.argv(&wish.argv);
@@ -200,8 +200,8 @@ impl Faults {
         limits
     }
 
-    fn none(self) -> Result<(), Refusal> {
-        if self.0.is_empty() { Ok(()) } else { Err(Refusal::Invalid(self.0)) }
+    fn none(self) -> Result<(), SpecError> {
+        if self.0.is_empty() { Ok(()) } else { Err(SpecError::Invalid(self.0)) }
     }
 }
 
@@ -228,7 +228,7 @@ fn check_duration(time: Option<Duration>) -> Result<(), String> {
     }
 }
 
-fn check_strings(argv: &[String], env: &BTreeMap<String, String>) -> Result<(), Refusal> {
+fn check_strings(argv: &[String], env: &BTreeMap<String, String>) -> Result<(), SpecError> {
     let lengths =
         argv.iter().map(String::len).chain(env.iter().map(|(k, v)| k.len() + v.len() + 1));
     let (mut total, mut longest) = (0, 0);
@@ -237,12 +237,12 @@ fn check_strings(argv: &[String], env: &BTreeMap<String, String>) -> Result<(), 
         longest = longest.max(length);
     }
     if longest > MAX_STRING {
-        return Err(Refusal::TooLarge(format!(
+        return Err(SpecError::TooLarge(format!(
             "an argument or variable has {longest} bytes; the kernel takes {MAX_STRING} (execve(2))"
         )));
     }
     if total > MAX_STRINGS {
-        return Err(Refusal::TooLarge(format!(
+        return Err(SpecError::TooLarge(format!(
             "arguments and environment have {total} bytes together; at most {MAX_STRINGS} are allowed"
         )));
     }
@@ -280,10 +280,10 @@ mod names_only {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::limits::Knob;
+    use crate::model::limits::LimitKind;
 
-    fn check(change: impl FnOnce(&mut Wish)) -> Result<JobSpec, Refusal> {
-        let mut wish = Wish { argv: vec!["true".into()], ..Wish::default() };
+    fn check(change: impl FnOnce(&mut JobRequest)) -> Result<JobSpec, SpecError> {
+        let mut wish = JobRequest { argv: vec!["true".into()], ..JobRequest::default() };
         change(&mut wish);
         let defaults = Defaults {
             run_as: vec!["nobody".into()],
@@ -293,9 +293,9 @@ mod tests {
         JobSpec::check(wish, &defaults)
     }
 
-    fn broken_field(change: impl FnOnce(&mut Wish)) -> &'static str {
+    fn broken_field(change: impl FnOnce(&mut JobRequest)) -> &'static str {
         match check(change) {
-            Err(Refusal::Invalid(violations)) => violations.first[0].field,
+            Err(SpecError::Invalid(violations)) => violations.first[0].field,
             other => panic!("not refused for a field: {other:?}"),
         }
     }
@@ -318,7 +318,7 @@ mod tests {
         assert_eq!(broken_field(|w| w.run_as = "root".into()), "run_as");
         assert_eq!(broken_field(|w| w.name = "a b".into()), "name");
         assert_eq!(broken_field(|w| _ = w.labels.insert("".into(), "".into())), "labels");
-        let zero = |w: &mut Wish| w.limits.set(Knob::Time, Some(0));
+        let zero = |w: &mut JobRequest| w.limits.set(LimitKind::Time, Some(0));
         assert_eq!(broken_field(zero), "time_limit");
         assert_eq!(broken_field(|w| w.stop_signal = 65), "stop_signal");
         assert_eq!(broken_field(|w| w.stop_timeout = Some(Duration::MAX)), "stop_timeout");
@@ -326,10 +326,10 @@ mod tests {
 
     #[test]
     fn what_the_kernel_would_not_exec_is_too_large() {
-        let long = |w: &mut Wish| w.argv.push("x".repeat(MAX_STRING + 1));
-        assert!(matches!(check(long), Err(Refusal::TooLarge(_))));
-        let many = |w: &mut Wish| w.argv.extend((0..20).map(|_| "x".repeat(60_000)));
-        assert!(matches!(check(many), Err(Refusal::TooLarge(_))));
+        let long = |w: &mut JobRequest| w.argv.push("x".repeat(MAX_STRING + 1));
+        assert!(matches!(check(long), Err(SpecError::TooLarge(_))));
+        let many = |w: &mut JobRequest| w.argv.extend((0..20).map(|_| "x".repeat(60_000)));
+        assert!(matches!(check(many), Err(SpecError::TooLarge(_))));
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::time::Duration;
 use job_shim::wire::{Exited, Progress, Started};
 use serde::{Deserialize, Serialize};
 
-use crate::launch::failure::SHORTAGE;
+/// The step of a start that the host was short of something for.
+pub(crate) const SHORTAGE: &str = "shortage";
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -39,7 +40,7 @@ pub enum Event {
     /// They go on.
     Resumed,
     /// Somebody asked it to stop, or one of its limits did.
-    StopAsked,
+    StopRequested,
     /// Its main process has ended.
     Exited(Exited),
     /// Nothing of it is left.
@@ -73,7 +74,7 @@ impl fmt::Display for Failure {
 /// An event that cannot happen in a state: a fault of the shim or of the broker, never of the job.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a job that is {state:?} cannot take the event {event}")]
-pub struct Impossible {
+pub struct InvalidTransition {
     state: State,
     event: &'static str,
 }
@@ -81,8 +82,8 @@ pub struct Impossible {
 /// The table. Repetitions (an adopted shim tells everything again) leave the state as it is.
 ///
 /// # Errors
-/// [`Impossible`].
-pub(crate) fn next(state: State, event: &Event) -> Result<State, Impossible> {
+/// [`InvalidTransition`].
+pub(crate) fn next(state: State, event: &Event) -> Result<State, InvalidTransition> {
     use State::*;
     let next = match (state, event) {
         (Starting | Running, Event::Started(_)) => Running,
@@ -90,12 +91,12 @@ pub(crate) fn next(state: State, event: &Event) -> Result<State, Impossible> {
         (Starting | Stopping, Event::StartFailed(_)) => Finished,
         (Running | Paused, Event::Paused) => Paused,
         (Running | Paused, Event::Resumed) => Running,
-        (Starting | Running | Paused | Stopping, Event::StopAsked) => Stopping,
+        (Starting | Running | Paused | Stopping, Event::StopRequested) => Stopping,
         (Running | Paused | Stopping, Event::Exited(_)) => Stopping,
         (Stopping, Event::Ended { .. }) => Finished,
         (Starting | Running | Paused | Stopping, Event::ShimLost(_)) => Lost,
-        (Finished | Lost, Event::StopAsked) => state,
-        _ => return Err(Impossible { state, event: event.name() }),
+        (Finished | Lost, Event::StopRequested) => state,
+        _ => return Err(InvalidTransition { state, event: event.name() }),
     };
     Ok(next)
 }
@@ -107,7 +108,7 @@ impl Event {
             Event::StartFailed(_) => "start failed",
             Event::Paused => "paused",
             Event::Resumed => "resumed",
-            Event::StopAsked => "stop asked",
+            Event::StopRequested => "stop asked",
             Event::Exited(_) => "exited",
             Event::Ended { .. } => "ended",
             Event::ShimLost(_) => "shim lost",
@@ -230,13 +231,13 @@ impl Snapshot {
     /// Takes one event in.
     ///
     /// # Errors
-    /// [`Impossible`]; the snapshot stays as it was.
-    pub fn apply(&mut self, event: Event, now_ns: u64) -> Result<(), Impossible> {
+    /// [`InvalidTransition`]; the snapshot stays as it was.
+    pub fn apply(&mut self, event: Event, now_ns: u64) -> Result<(), InvalidTransition> {
         self.state = next(self.state, &event)?;
         match event {
             Event::Started(started) => self.started = Some(started),
             Event::Exited(exited) => self.exited = Some(exited),
-            Event::Paused | Event::Resumed | Event::StopAsked => {}
+            Event::Paused | Event::Resumed | Event::StopRequested => {}
             Event::Ended { time_ns, incomplete } => {
                 self.ended_ns = Some(time_ns);
                 self.incomplete = incomplete;
@@ -315,7 +316,7 @@ mod tests {
         [
             Event::Started(Started { pid: 1, time_ns: 1 }),
             Event::StartFailed(failure.clone()),
-            Event::StopAsked,
+            Event::StopRequested,
             Event::Exited(exited),
             Event::Ended { time_ns: 9, incomplete: false },
             Event::ShimLost(failure),

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::jobs::errors::SupervisorError;
+use crate::jobs::supervisor::SupervisorError;
 use crate::journal;
 use crate::journal::Journal;
 use crate::service::settings::SettingsError;

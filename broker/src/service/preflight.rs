@@ -7,7 +7,7 @@ use std::path::Path;
 use job_shim::codec::VERSION;
 
 use crate::jobs::recovery::preflight;
-use crate::jobs::recovery::preflight::Prospect;
+use crate::jobs::recovery::preflight::TakeoverCheck;
 use crate::journal;
 use crate::model::id::JobId;
 use crate::service::ServiceError;
@@ -43,17 +43,17 @@ pub(super) fn run(file: &Path) -> Result<(), ServiceError> {
 }
 
 /// How many run, and how many of them this broker could not take over; each of those is told.
-fn count(jobs: &[(JobId, Prospect)]) -> (usize, usize) {
+fn count(jobs: &[(JobId, TakeoverCheck)]) -> (usize, usize) {
     let (mut all, mut foreign) = (0, 0);
     for (id, prospect) in jobs {
-        all += usize::from(*prospect != Prospect::Over);
+        all += usize::from(*prospect != TakeoverCheck::Over);
         match prospect {
-            Prospect::Over | Prospect::Adopted(_) => {}
-            Prospect::Followed(why) => journal::warning(format_args!(
+            TakeoverCheck::Over | TakeoverCheck::Adopted(_) => {}
+            TakeoverCheck::Followed(why) => journal::warning(format_args!(
                 "job {id}: its shim cannot be reached, as little as by any other broker now: {why}; \
                  its files would be followed"
             )),
-            Prospect::Foreign(why) => {
+            TakeoverCheck::Foreign(why) => {
                 foreign += 1;
                 journal::error(format_args!("job {id}: {why}"));
             }
@@ -63,11 +63,11 @@ fn count(jobs: &[(JobId, Prospect)]) -> (usize, usize) {
 }
 
 /// What their shims speak, where that is not what this program does.
-fn spoken(jobs: &[(JobId, Prospect)]) -> String {
+fn spoken(jobs: &[(JobId, TakeoverCheck)]) -> String {
     let versions: BTreeSet<u16> = jobs
         .iter()
         .filter_map(|(_, prospect)| match prospect {
-            Prospect::Adopted(version) if *version != VERSION => Some(*version),
+            TakeoverCheck::Adopted(version) if *version != VERSION => Some(*version),
             _ => None,
         })
         .collect();

@@ -3,10 +3,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use crate::jobs::supervisor::Supervisor;
+use crate::sync::lock;
 use crate::systemd::notify::{Notifier, one_line, watchdog_interval};
 
 /// A line stands at least this long: what starts a thousand jobs is not to keep systemd busy.
@@ -45,16 +45,16 @@ impl Status {
 
     /// The line of `systemctl status`, whenever the number of jobs changes.
     async fn follow(&self) {
-        let mut changes = self.supervisor.watch_count();
+        let mut events = self.supervisor.events();
         let mut told = String::new();
         loop {
-            changes.mark_unchanged();
+            events.skip(); // these words count what they tell of
             let words = self.words();
             let is_heard = words == told || self.notifier.status(&words);
             tokio::time::sleep(PACE).await; // the line's own pace; what changes meanwhile is in the next
             if is_heard {
                 told = words;
-                let _ = tokio::time::timeout(FRESH, changes.changed()).await;
+                let _ = tokio::time::timeout(FRESH, events.next()).await;
             }
         }
     }
@@ -65,7 +65,7 @@ impl Status {
 
     /// The reload is over; with a fault, everything is as before.
     pub(super) fn reloaded(&self, fault: Option<&dyn std::error::Error>) {
-        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault.map(one_line);
+        *lock(&self.fault) = fault.map(one_line);
         self.notifier.ready(&self.words());
     }
 
@@ -75,7 +75,7 @@ impl Status {
     }
 
     fn words(&self) -> String {
-        let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        let fault = lock(&self.fault);
         words(self.supervisor.count(), self.adopted, self.addr, fault.as_deref())
     }
 }

@@ -191,7 +191,7 @@ impl StateDir {
     }
 
     /// Whether it is in quarantine, or on its way there; also while that cannot be told.
-    pub(crate) fn is_aside(&self, id: JobId) -> bool {
+    pub(crate) fn is_quarantined(&self, id: JobId) -> bool {
         let away = self.quarantine_dir().join(id.to_string());
         !self.is_gone(id) || !matches!(away.try_exists(), Ok(false))
     }

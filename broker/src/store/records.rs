@@ -11,13 +11,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::cgroup::limits::Found;
+use crate::cgroup::limits::ResolvedDisks;
 use crate::cgroup::usage::Usage;
 use crate::host::BootId;
 use crate::model::account::Account;
 use crate::model::id::JobId;
 use crate::model::identity::Identity;
-use crate::model::limits::Row;
+use crate::model::limits::LimitStatus;
 use crate::model::spec::JobSpec;
 use crate::model::state::{Failure, State, Totals};
 use crate::store::seal;
@@ -49,13 +49,33 @@ pub struct SpecRecord {
     pub account: Account,
     /// The disks that its limits speak of.
     #[serde(default)]
-    pub found: Found,
+    pub found: ResolvedDisks,
     /// What became of its limits, the oldest first.
     #[serde(default)]
     pub changes: Vec<ChangeRecord>,
     /// The last change may not have reached the kernel: to be applied again.
     #[serde(default)]
     pub is_changing: bool,
+}
+
+impl SpecRecord {
+    /// What memory keeps of it.
+    pub(crate) fn abridged(&self) -> SpecRecord {
+        SpecRecord {
+            format: self.format,
+            id: self.id,
+            owner: self.owner.clone(),
+            request_id: self.request_id.clone(),
+            request_digest: self.request_digest.clone(),
+            created_ns: self.created_ns,
+            boot_id: self.boot_id,
+            spec: self.spec.abridged(),
+            account: self.account.clone(),
+            found: self.found.clone(),
+            changes: self.changes.clone(),
+            is_changing: self.is_changing,
+        }
+    }
 }
 
 /// One limit that was changed while the job ran.
@@ -143,7 +163,7 @@ pub struct FinalRecord {
     pub usage: Usage,
     /// What it could have used.
     #[serde(default)]
-    pub limits: Vec<Row>,
+    pub limits: Vec<LimitStatus>,
 }
 
 /// [`Started`], as JSON.

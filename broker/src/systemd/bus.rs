@@ -55,7 +55,7 @@ trait Scope {
 
 /// What systemd says of a scope.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum ResolvedDisks {
     /// There is none.
     Absent,
     /// It runs, and this is its cgroup, relative to the mount.
@@ -80,7 +80,7 @@ pub(super) struct Wanted<'a> {
 ///
 /// # Errors
 /// Bus or manager cannot be reached.
-pub(super) fn find(name: &str) -> io::Result<Found> {
+pub(super) fn find(name: &str) -> io::Result<ResolvedDisks> {
     ask(async { look_up(&zbus::Connection::system().await?, name).await })
 }
 
@@ -88,7 +88,7 @@ pub(super) fn find(name: &str) -> io::Result<Found> {
 ///
 /// # Errors
 /// Bus or manager cannot be reached, or the manager refuses.
-pub(super) fn create(wanted: &Wanted<'_>) -> io::Result<Found> {
+pub(super) fn create(wanted: &Wanted<'_>) -> io::Result<ResolvedDisks> {
     ask(async {
         let bus = zbus::Connection::system().await?;
         let manager = ManagerProxy::new(&bus).await?;
@@ -124,14 +124,14 @@ pub(super) fn create(wanted: &Wanted<'_>) -> io::Result<Found> {
     })
 }
 
-async fn look_up(bus: &zbus::Connection, name: &str) -> zbus::Result<Found> {
+async fn look_up(bus: &zbus::Connection, name: &str) -> zbus::Result<ResolvedDisks> {
     let manager = ManagerProxy::new(bus).await?;
     let path = match manager.get_unit(name).await {
         Ok(path) => path,
         Err(zbus::Error::MethodError(error, _, _))
             if error.as_str() == "org.freedesktop.systemd1.NoSuchUnit" =>
         {
-            return Ok(Found::Absent);
+            return Ok(ResolvedDisks::Absent);
         }
         Err(e) => return Err(e),
     };
@@ -141,10 +141,10 @@ async fn look_up(bus: &zbus::Connection, name: &str) -> zbus::Result<Found> {
         "active" => {
             let scope = ScopeProxy::builder(bus).path(&path)?.build().await?;
             let cgroup = scope.control_group().await?;
-            Ok(Found::Active(cgroup.trim_start_matches('/').into()))
+            Ok(ResolvedDisks::Active(cgroup.trim_start_matches('/').into()))
         }
-        "inactive" | "failed" => Ok(Found::Absent),
-        _ => Ok(Found::Leaving(state)),
+        "inactive" | "failed" => Ok(ResolvedDisks::Absent),
+        _ => Ok(ResolvedDisks::Leaving(state)),
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::systemd::bus;
-use crate::systemd::bus::{Found, Wanted};
+use crate::systemd::bus::{ResolvedDisks, Wanted};
 use crate::systemd::keeper;
 use crate::systemd::keeper::Keeper;
 
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Whether systemd has such a scope, and jobs may be in it. Blocks; where nobody can be asked, there
 /// may be one.
 pub(crate) fn is_there() -> bool {
-    !matches!(bus::find(NAME), Ok(Found::Absent))
+    !matches!(bus::find(NAME), Ok(ResolvedDisks::Absent))
 }
 
 /// Its cgroup.
@@ -61,7 +61,7 @@ pub(crate) enum Readiness {
 
 /// What became of a scope whose keeper has died.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum ScopeState {
     /// It was the keeper alone; there is a new one.
     Mended,
     /// systemd is ending all that is in the scope.
@@ -86,7 +86,7 @@ impl Scope {
             kept: watch::Sender::new(None),
         };
         match bus::find(NAME) {
-            Ok(Found::Leaving(state)) if scope.path.is_dir() => {
+            Ok(ResolvedDisks::Leaving(state)) if scope.path.is_dir() => {
                 tracing::warn!("{NAME} is {state}; no job can start before it is gone");
             }
             Err(e) => match Keeper::find(&scope.path) {
@@ -135,19 +135,19 @@ impl Scope {
     ///
     /// # Errors
     /// Bus or systemd cannot be reached.
-    pub(crate) fn fate(&self) -> io::Result<Fate> {
+    pub(crate) fn state(&self) -> io::Result<ScopeState> {
         match bus::find(NAME)? {
-            Found::Active(_) => self.ensure().map(|_| Fate::Mended),
-            Found::Leaving(_) => Ok(Fate::BeingStopped),
-            Found::Absent => Ok(Fate::Gone),
+            ResolvedDisks::Active(_) => self.ensure().map(|_| ScopeState::Mended),
+            ResolvedDisks::Leaving(_) => Ok(ScopeState::BeingStopped),
+            ResolvedDisks::Absent => Ok(ScopeState::Gone),
         }
     }
 
     fn establish(&self) -> io::Result<()> {
         match bus::find(NAME)? {
-            Found::Active(cgroup) => self.keep(&cgroup),
-            Found::Absent => self.create(),
-            Found::Leaving(state) => {
+            ResolvedDisks::Active(cgroup) => self.keep(&cgroup),
+            ResolvedDisks::Absent => self.create(),
+            ResolvedDisks::Leaving(state) => {
                 let fault =
                     format!("{NAME} is {state}: it has been stopped; try again when it is gone");
                 Err(io::Error::new(io::ErrorKind::ResourceBusy, fault))
@@ -180,7 +180,7 @@ impl Scope {
             pid: keeper.pid,
         };
         let made = bus::create(&wanted).and_then(|found| match found {
-            Found::Active(cgroup) => self.expect(&cgroup),
+            ResolvedDisks::Active(cgroup) => self.expect(&cgroup),
             other => Err(io::Error::other(format!("{NAME} is not active: {other:?}"))),
         });
         if let Err(e) = made.and_then(|()| keeper::move_into_leaf(&self.path)) {

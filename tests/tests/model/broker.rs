@@ -113,7 +113,7 @@ impl Steps<'_> {
             // `stop::recall`; over or lost with the host it is not asked for.
             if disk.stop && known.state == State::Running {
                 memory.stop_asked = true;
-                memory.known.apply(Event::StopAsked)?;
+                memory.known.apply(Event::StopRequested)?;
             }
             job.memory[b] = Some(memory);
             Ok(())
@@ -354,7 +354,7 @@ impl Steps<'_> {
                 let memory = world.jobs[n].memory[b].as_mut().ok_or("forgotten")?;
                 memory.stop_asked = true;
                 memory.stop_call = StopCall::Asked;
-                memory.known.apply(Event::StopAsked)
+                memory.known.apply(Event::StopRequested)
             });
         }
     }

@@ -28,7 +28,7 @@ pub(crate) type Way<Step, State> = (Step, Result<State, String>);
 
 /// What was found.
 #[derive(Debug)]
-pub(crate) enum Found {
+pub(crate) enum ResolvedDisks {
     /// So many states, and nothing wrong with any.
     Sound { states: usize },
     /// What is wrong, and the steps that lead there.
@@ -39,7 +39,7 @@ pub(crate) enum Found {
 type Reached<M> = (Rc<<M as Model>::State>, Option<(usize, <M as Model>::Step)>);
 
 /// Looks at every state.
-pub(crate) fn check<M: Model>(model: &M) -> Found {
+pub(crate) fn check<M: Model>(model: &M) -> ResolvedDisks {
     let start = Rc::new(model.start());
     let mut seen = HashSet::<_, BuildHasherDefault<Mixer>>::default();
     seen.insert(Rc::clone(&start));
@@ -50,7 +50,7 @@ pub(crate) fn check<M: Model>(model: &M) -> Found {
         let next = model.steps(&state);
         let names: Vec<_> = next.iter().map(|(step, _)| *step).collect();
         if let Some(fault) = model.fault(&state, &names) {
-            return Found::Violation { fault, way: way::<M>(&reached, at) };
+            return ResolvedDisks::Violation { fault, way: way::<M>(&reached, at) };
         }
         for (step, next) in next {
             match next {
@@ -63,13 +63,13 @@ pub(crate) fn check<M: Model>(model: &M) -> Found {
                 Err(fault) => {
                     let mut way = way::<M>(&reached, at);
                     way.push(step.to_string());
-                    return Found::Violation { fault, way };
+                    return ResolvedDisks::Violation { fault, way };
                 }
             }
         }
         at += 1;
     }
-    Found::Sound { states: reached.len() }
+    ResolvedDisks::Sound { states: reached.len() }
 }
 
 fn way<M: Model>(reached: &[Reached<M>], mut at: usize) -> Vec<String> {

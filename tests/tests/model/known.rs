@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use job_broker::decisions::records::{FORMAT, FinalRecord, SpawnRecord};
 use job_broker::decisions::{
-    Contact, Event, Failure, Snapshot, State, Stopper, Totals, Usage, decide,
+    Contact, Event, Failure, Snapshot, State, StopOrigin, Totals, Usage, decide,
 };
 use job_shim::record::{self, ExitFile};
 use job_shim::wire::{Cause, Ended, Exited, Failed, Progress, Source, Started, Step};
@@ -116,7 +116,7 @@ impl Known {
     /// `decide::settle`
     pub(crate) fn settle(self, exit: ExitFile, stop_asked: bool) -> Result<Known, String> {
         // Without a grace period: as with all other times here, there is but one moment.
-        let stopper = Stopper { source: Source::User, by: String::new(), kills_from_ns: 1 };
+        let stopper = StopOrigin { source: Source::User, by: String::new(), kills_from_ns: 1 };
         let asked = stop_asked.then_some(&stopper);
         let describe = |failed: Failed| failure(why(failed.step.name()));
         decide::settle(&self.snapshot(), exit, asked, describe, 1, 1)

@@ -18,7 +18,7 @@ mod shim;
 mod steps;
 mod world;
 
-use check::{Found, Model, check};
+use check::{Model, ResolvedDisks, check};
 use plan::{Plan, RIGHT};
 use steps::{Step, Steps};
 use world::{Left, World};
@@ -61,7 +61,7 @@ const CALM: Left = Left {
     failures: 0,
 };
 
-fn found(plan: Plan, left: Left) -> Found {
+fn found(plan: Plan, left: Left) -> ResolvedDisks {
     let began = std::time::Instant::now();
     let found = check(&Protocol { plan, left });
     eprintln!("{left:?}: {:?}", began.elapsed());
@@ -71,8 +71,10 @@ fn found(plan: Plan, left: Left) -> Found {
 #[track_caller]
 fn assert_sound(left: Left) {
     match found(RIGHT, left) {
-        Found::Sound { states } => eprintln!("{states} states"),
-        Found::Violation { fault, way } => panic!("{fault}; it comes to this:\n{}", way.join("\n")),
+        ResolvedDisks::Sound { states } => eprintln!("{states} states"),
+        ResolvedDisks::Violation { fault, way } => {
+            panic!("{fault}; it comes to this:\n{}", way.join("\n"))
+        }
     }
 }
 
@@ -80,8 +82,8 @@ fn assert_sound(left: Left) {
 #[track_caller]
 fn assert_caught(plan: Plan, left: Left, expected: &str) {
     match found(plan, left) {
-        Found::Sound { states } => panic!("{states} states, and the mistake is in none"),
-        Found::Violation { fault, way } => {
+        ResolvedDisks::Sound { states } => panic!("{states} states, and the mistake is in none"),
+        ResolvedDisks::Violation { fault, way } => {
             assert!(fault.contains(expected), "{fault}; it comes to this:\n{}", way.join("\n"));
         }
     }

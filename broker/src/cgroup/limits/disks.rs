@@ -9,7 +9,7 @@ use crate::cgroup::disk::{Stat, Weigher};
 use crate::cgroup::hierarchy::Tree;
 use crate::cgroup::limits::Unenforceable;
 use crate::cgroup::limits::file::{BFQ_WEIGHT, IO_MAX, IO_WEIGHT};
-use crate::model::limits::{DiskName, Knob, Limits};
+use crate::model::limits::{DiskName, LimitKind, Limits};
 
 /// BFQ's weights end here.
 const MOST_BFQ_WEIGHT: u64 = 1_000;
@@ -17,14 +17,14 @@ const MOST_BFQ_WEIGHT: u64 = 1_000;
 /// The disks that a job's limits speak of, as they were found when it was asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Found {
+pub struct ResolvedDisks {
     /// For each rule the devices, `MAJOR:MINOR`.
     pub devices: Vec<Vec<String>>,
     /// Who divides the disk of the working directory by weight.
     pub weigher: Option<Weigher>,
 }
 
-impl Found {
+impl ResolvedDisks {
     /// Looks for the disks of these limits. What is at a path that somebody has given, `place` says.
     ///
     /// # Errors
@@ -34,8 +34,8 @@ impl Found {
         tree: &Tree,
         directory: &'a str,
         mut place: impl FnMut(&'a str) -> Result<Stat, String>,
-    ) -> Result<Found, Unenforceable> {
-        let mut found = Found::default();
+    ) -> Result<ResolvedDisks, Unenforceable> {
+        let mut found = ResolvedDisks::default();
         let host = disk::Live;
         let mut of_path = |path: &'a str| {
             disk::of_place(&host, Path::new(path), &place(path)?).map_err(|e| e.to_string())
@@ -52,7 +52,7 @@ impl Found {
             let disks = disks.map_err(|reason| IO_MAX.unenforceable(reason))?;
             found.devices.push(disks.devices.iter().map(ToString::to_string).collect());
         }
-        if let Some(weight) = limits.knob(Knob::IoWeight) {
+        if let Some(weight) = limits.knob(LimitKind::IoWeight) {
             if tree.missing("io").is_some() || !tree.has_file(BFQ_WEIGHT.name) {
                 IO_WEIGHT.check(tree)?;
             }

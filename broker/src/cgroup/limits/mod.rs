@@ -13,12 +13,12 @@ use std::io;
 use crate::cgroup::disk::Weigher;
 use crate::cgroup::hierarchy::Tree;
 use crate::cgroup::job::JobCgroup;
-pub(crate) use crate::cgroup::limits::disks::Found;
+pub(crate) use crate::cgroup::limits::disks::ResolvedDisks;
 use crate::cgroup::limits::file::{FILES, IO_MAX, Kind, LimitFile};
 pub(crate) use crate::cgroup::limits::reading::{Reading, readings};
 pub(crate) use crate::cgroup::limits::value::Value;
 use crate::host;
-use crate::model::limits::{CPU_PERIOD, Knob, Limits, MAX};
+use crate::model::limits::{CPU_PERIOD, LimitKind, Limits, MAX};
 
 /// All that is to be written for one job.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub enum LimitError {
 
 impl Plan {
     /// What to write for these limits on these disks.
-    pub fn new(limits: &Limits, found: &Found) -> Plan {
+    pub fn new(limits: &Limits, found: &ResolvedDisks) -> Plan {
         let mut plan = Plan::default();
         for file in FILES {
             if let Some(value) = wanted(limits, found, &file) {
@@ -154,19 +154,19 @@ impl Plan {
 }
 
 /// What the limits say about a file; rates are told by disk.
-fn wanted(limits: &Limits, found: &Found, file: &LimitFile) -> Option<Value> {
+fn wanted(limits: &Limits, found: &ResolvedDisks, file: &LimitFile) -> Option<Value> {
     let knob = match file.name {
         "cpu.max" => {
             let (quota, period) = limits.cpu_max()?;
             return Some(Value::Bandwidth(quota, period));
         }
-        "cpu.weight" => Knob::CpuWeight,
-        "memory.max" => Knob::MemoryMax,
-        "memory.high" => Knob::MemoryHigh,
-        "memory.swap.max" => Knob::MemorySwapMax,
-        "pids.max" => Knob::PidsMax,
-        "io.weight" if found.weigher == Some(Weigher::Cost) => Knob::IoWeight,
-        "io.bfq.weight" if found.weigher == Some(Weigher::Bfq) => Knob::IoWeight,
+        "cpu.weight" => LimitKind::CpuWeight,
+        "memory.max" => LimitKind::MemoryMax,
+        "memory.high" => LimitKind::MemoryHigh,
+        "memory.swap.max" => LimitKind::MemorySwapMax,
+        "pids.max" => LimitKind::PidsMax,
+        "io.weight" if found.weigher == Some(Weigher::Cost) => LimitKind::IoWeight,
+        "io.bfq.weight" if found.weigher == Some(Weigher::Bfq) => LimitKind::IoWeight,
         _ => return None,
     };
     let value = limits.knob(knob)?;

@@ -12,9 +12,9 @@ use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 
 use crate::cgroup::disk::Stat;
 use crate::cgroup::hierarchy::Tree;
-use crate::cgroup::limits::{Found, Plan, Unenforceable};
+use crate::cgroup::limits::{Plan, ResolvedDisks, Unenforceable};
 use crate::model::account::Account;
-use crate::model::limits::{DiskName, Knob, Limits};
+use crate::model::limits::{DiskName, LimitKind, Limits};
 use crate::model::spec::JobSpec;
 use crate::sys;
 
@@ -27,7 +27,7 @@ pub(crate) fn find(
     limits: &Limits,
     spec: &JobSpec,
     account: &Account,
-) -> Result<Found, Unenforceable> {
+) -> Result<ResolvedDisks, Unenforceable> {
     let mut places = BTreeMap::new();
     for (limit, path) in asked(limits, &spec.working_directory) {
         if places.contains_key(path) {
@@ -44,7 +44,7 @@ pub(crate) fn find(
     // What lies below, such as the layers of an overlay, is the host's affair and not the job's.
     let place =
         |path: &str| places.get(path).copied().ok_or(format!("nobody has looked at {path}"));
-    let found = Found::find(limits, tree, &spec.working_directory, place)?;
+    let found = ResolvedDisks::find(limits, tree, &spec.working_directory, place)?;
     Plan::new(limits, &found).check(tree)?;
     Ok(found)
 }
@@ -60,7 +60,7 @@ fn asked<'a>(
         DiskName::Path(path) => Some(("io.max", path.as_str())),
         DiskName::Device(_) => None,
     });
-    of_rules.chain(limits.knob(Knob::IoWeight).map(|_| ("io.weight", directory)))
+    of_rules.chain(limits.knob(LimitKind::IoWeight).map(|_| ("io.weight", directory)))
 }
 
 /// Opens what that user can reach under this path, whatever it is, for nothing but to see which file it

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use job_shim::wire::{INPUT_PIECE, Input, InputAck, ToShim};
+use job_shim::wire::{self, INPUT_PIECE, InputAck, ToShim};
 
+use crate::auth::{Authorized, Input};
 use crate::jobs::channel::Unreachable;
 use crate::jobs::job::Job;
 
@@ -26,11 +27,16 @@ pub enum InputError {
     Unreachable(#[from] Unreachable),
 }
 
-/// What has been accepted so far.
+/// What of the job's standard input has been accepted.
 ///
 /// # Errors
 /// `NoStdin`.
-pub(crate) fn accepted(job: &Job) -> Result<InputAck, InputError> {
+pub(crate) async fn accepted(job: &Authorized<Input, Arc<Job>>) -> Result<InputAck, InputError> {
+    job.subject().contacted().await;
+    known(job.subject())
+}
+
+fn known(job: &Job) -> Result<InputAck, InputError> {
     if !job.record().spec.stdin {
         return Err(InputError::NoStdin);
     }
@@ -44,14 +50,15 @@ pub(crate) fn accepted(job: &Job) -> Result<InputAck, InputError> {
 /// # Errors
 /// [`InputError`]; what was accepted before stays accepted.
 pub(crate) async fn write(
-    job: &Arc<Job>,
+    job: &Authorized<Input, Arc<Job>>,
     offset: u64,
     data: &[u8],
     end: bool,
 ) -> Result<InputAck, InputError> {
+    let job = job.subject();
     let _turn = job.input_turn.lock().await;
     job.contacted().await; // until then nobody knows what was accepted
-    let known = accepted(job)?;
+    let known = known(job)?;
     if offset > known.accepted {
         return Err(InputError::Gap { offset, accepted: known.accepted });
     }
@@ -74,7 +81,7 @@ pub(crate) async fn write(
 async fn send(job: &Job, offset: u64, piece: &[u8], end: bool) -> Result<InputAck, InputError> {
     let (mut acks, mut snapshot) = (job.watch_input(), job.watch_snapshot());
     let goal = offset + piece.len() as u64;
-    let told = job.tell(&ToShim::Input(Input { offset, data: piece.to_vec(), end }));
+    let told = job.tell(&ToShim::Input(wire::Input { offset, data: piece.to_vec(), end }));
     loop {
         let ack = *acks.borrow_and_update();
         let known = snapshot.borrow_and_update().clone();

@@ -1,8 +1,15 @@
-//! One verb a file: what a caller does to a job. TODO
+//! What callers do to jobs: one verb a file, each a free function over [`Shared`](super::shared::Shared)
+//! that takes the proof that its caller may. No verb calls another, but for `drain`, which stops.
 
+pub(crate) mod delete;
+pub(crate) mod drain;
 pub(crate) mod input;
-pub(crate) mod launching;
+mod launch_task;
+pub(crate) mod output;
 pub(crate) mod pause;
+mod prepare;
+pub(crate) mod signal;
 pub(crate) mod start;
 pub(crate) mod stop;
 pub(crate) mod update;
+pub(crate) mod wait;

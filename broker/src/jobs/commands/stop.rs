@@ -3,8 +3,6 @@
 //! in the job's directory before whoever asked for it is answered; the next broker goes on with it.
 //!
 //! It is not synced: a crash of the host ends the job, too. It goes when the end is on record.
-//!
-//! A signal has no record: it is in the socket of the shim, which hears it, before that is answered.
 
 use std::io;
 use std::path::Path;
@@ -12,131 +10,105 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use job_shim::crash::{self, Point};
-use job_shim::wire::{Signal, Source, ToShim};
+use job_shim::wire::Source;
 use tokio::time::sleep;
 
-use crate::auth::{Authorized, Role};
-use crate::jobs::channel::Unreachable;
-use crate::jobs::commands::start::Core;
-use crate::jobs::errors::{SignalError, StopError};
+use crate::auth::{Authorized, Role, Stop};
 use crate::jobs::job::Job;
-use crate::jobs::shared::Ground;
-use crate::jobs::stop_request::{News, StopAsked};
-use crate::jobs::supervisor::Supervisor;
+use crate::jobs::shared::Shared;
+use crate::jobs::stop_request::{News, StopRequest};
 use crate::journal::AUDIT;
 use crate::model::state::Snapshot;
 use crate::store::records;
 use crate::store::records::{FORMAT, StopRecord};
 
-impl Supervisor {
-    /// Asks all processes of the job to end, and kills them after the grace period (absent: the
-    /// job's own). Answers once that is on record; nothing is done to a job that has ended.
-    ///
-    /// # Errors
-    /// [`StopError`].
-    pub async fn stop(
-        &self,
-        job: &Authorized<Arc<Job>>,
-        grace: Option<Duration>,
-    ) -> Result<(), StopError> {
-        let (caller, job) = (job.caller(), Arc::clone(job.subject()));
-        let grace = grace.unwrap_or(job.record().spec.stop_timeout);
-        let by = caller.identity().to_string();
-        let asked = StopAsked::new(source(caller.role()), by, grace);
-        self.core.stop_for_good(&job, asked).await
-    }
+/// It is being stopped, but not for good.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the job is being stopped, but its shim does not answer and {name} cannot be written: {0}; \
+     stop it again if the broker is restarted before the job has ended",
+    name = records::STOP
+)]
+pub struct StopError(#[source] io::Error);
 
-    /// One signal to the process group of the main process.
-    ///
-    /// # Errors
-    /// [`SignalError`].
-    pub async fn signal(&self, job: &Authorized<Arc<Job>>, number: i32) -> Result<(), SignalError> {
-        let (caller, job) = (job.caller(), job.subject());
-        job.contacted().await;
-        let known = job.snapshot();
-        if known.state.is_over() || known.exited.is_some() {
-            return Err(SignalError::Over);
+/// Asks all processes of a job to end, and kills them after the grace period; whether its shim
+/// was told. Answers at once; nothing is done to a job that has ended.
+pub(crate) fn request(shared: &Arc<Shared>, job: &Arc<Job>, asked: StopRequest) -> bool {
+    if job.snapshot().state.is_over() {
+        return true;
+    }
+    let by = asked.by.clone();
+    match job.ask_stop(asked) {
+        News::Nothing => return job.is_stop_told(),
+        News::First => {
+            shared.runtime.spawn(enforce(Arc::clone(shared), Arc::clone(job)));
         }
-        let (source, by) = (source(caller.role()), caller.identity().to_string());
-        tracing::info!(target: AUDIT, job = %job.id(), by, number, "signal");
-        match job.hand_over(&ToShim::Signal(Signal { number, source, by })) {
-            Err(Unreachable) if job.is_over_after_all().await => Err(SignalError::Over),
-            handed_over => Ok(handed_over?),
+        News::Sooner => {} // which its enforcer hears of
+    }
+    tracing::info!(target: AUDIT, job = %job.id(), by, "stop asked");
+    job.tell_stop()
+}
+
+/// The same for a caller (grace absent: the job's own). It happens even if the broker dies once this has
+/// answered.
+///
+/// # Errors
+/// [`StopError`]; it is being stopped all the same.
+pub(crate) async fn stop(
+    shared: &Arc<Shared>,
+    job: &Authorized<Stop, Arc<Job>>,
+    grace: Option<Duration>,
+) -> Result<(), StopError> {
+    let (caller, job) = (job.caller(), job.subject());
+    let grace = grace.unwrap_or(job.record().spec.stop_timeout);
+    let asked = StopRequest::new(source(caller.role()), caller.identity().to_string(), grace);
+    let told = request(shared, job, asked);
+    let mut known = job.stop_on_record.lock().await;
+    let mut recorded = record_stop(shared, job, &mut known).await;
+    if recorded.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+        // It is being started and has no directory yet. If it does not come to one, it is over.
+        let _ = job.watch_snapshot().wait_for(Snapshot::is_past_start).await;
+        recorded = record_stop(shared, job, &mut known).await;
+    }
+    match recorded {
+        Err(e) if told => {
+            // What is in the socket of a shim is heard by it, and more than that is not needed.
+            tracing::warn!(job = %job.id(), "its stop is not on record: {e}");
+            Ok(())
         }
+        recorded => recorded.map_err(StopError),
     }
 }
 
-impl Core {
-    /// Asks all processes of a job to end, and kills them after the grace period; whether its shim
-    /// was told. Answers at once; nothing is done to a job that has ended.
-    pub(crate) fn stop(self: &Arc<Core>, job: &Arc<Job>, asked: StopAsked) -> bool {
-        if job.snapshot().state.is_over() {
-            return true;
-        }
-        let by = asked.by.clone();
-        match job.ask_stop(asked) {
-            News::Nothing => return job.is_stop_told(),
-            News::First => {
-                self.runtime.spawn(enforce(Arc::clone(&self.ground), Arc::clone(job)));
-            }
-            News::Sooner => {} // which its enforcer hears of
-        }
-        tracing::info!(target: AUDIT, job = %job.id(), by, "stop asked");
-        job.tell_stop()
+/// Nothing is written about a job that is over, and nothing that is on record already: a caller that
+/// asks a million times has one file written.
+async fn record_stop(
+    shared: &Shared,
+    job: &Arc<Job>,
+    known: &mut Option<StopRequest>,
+) -> io::Result<()> {
+    let is_over = || job.snapshot().state.is_over();
+    let asked = job.stop_asked();
+    if is_over() || asked == *known {
+        return Ok(());
     }
-
-    /// The same, and it happens even if the broker dies once this has answered.
-    ///
-    /// # Errors
-    /// [`StopError`]; it is being stopped all the same.
-    pub(crate) async fn stop_for_good(
-        self: &Arc<Core>,
-        job: &Arc<Job>,
-        asked: StopAsked,
-    ) -> Result<(), StopError> {
-        let told = self.stop(job, asked);
-        let mut known = job.stop_on_record.lock().await;
-        let mut recorded = self.record_stop(job, &mut known).await;
-        if recorded.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
-            // It is being started and has no directory yet. If it does not come to one, it is over.
-            let _ = job.watch_snapshot().wait_for(Snapshot::is_past_start).await;
-            recorded = self.record_stop(job, &mut known).await;
-        }
-        match recorded {
-            Err(e) if told => {
-                // What is in the socket of a shim is heard by it, and more than that is not needed.
-                tracing::warn!(job = %job.id(), "its stop is not on record: {e}");
-                Ok(())
-            }
-            recorded => recorded.map_err(StopError),
-        }
+    let (dir, stop) = (shared.state.job(job.id()), asked.clone());
+    let record = move || {
+        let recorded = stop.map_or(Ok(()), |stop| write(&dir, &stop));
+        crash::at(Point::StopRecorded);
+        recorded
+    };
+    let stops = &shared.threads.stops;
+    let recorded = stops.run(job.owner(), &shared.runtime, record).await;
+    let recorded = recorded.map_err(io::Error::other)?;
+    if recorded.is_ok() {
+        *known = asked;
     }
-
-    /// Nothing is written about a job that is over, and nothing that is on record already: a caller that
-    /// asks a million times has one file written.
-    async fn record_stop(&self, job: &Arc<Job>, known: &mut Option<StopAsked>) -> io::Result<()> {
-        let is_over = || job.snapshot().state.is_over();
-        let asked = job.stop_asked();
-        if is_over() || asked == *known {
-            return Ok(());
-        }
-        let (dir, stop) = (self.ground.state.job(job.id()), asked.clone());
-        let record = move || {
-            let recorded = stop.map_or(Ok(()), |stop| write(&dir, &stop));
-            crash::at(Point::StopRecorded);
-            recorded
-        };
-        let stops = &self.ground.threads.stops;
-        let recorded = stops.run(job.owner(), &self.runtime, record).await;
-        let recorded = recorded.map_err(io::Error::other)?;
-        if recorded.is_ok() {
-            *known = asked;
-        }
-        recorded.or_else(|e| if is_over() { Ok(()) } else { Err(e) })
-    }
+    recorded.or_else(|e| if is_over() { Ok(()) } else { Err(e) })
 }
 
-fn source(role: Role) -> Source {
+/// In which role somebody asks, in the words of the shim.
+pub(crate) fn source(role: Role) -> Source {
     match role {
         Role::User => Source::User,
         Role::Admin => Source::Admin,
@@ -148,7 +120,7 @@ const SLACK: Duration = Duration::from_secs(3);
 
 /// The shim does the stopping. Should it not answer, the broker does, as root. There is one of these for
 /// each job that is being stopped, which hears when the job has less time than it had.
-pub(crate) async fn enforce(ground: Arc<Ground>, job: Arc<Job>) {
+pub(crate) async fn enforce(shared: Arc<Shared>, job: Arc<Job>) {
     let mut snapshot = job.watch_snapshot();
     let over = snapshot.wait_for(|known| known.exited.is_some() || known.state.is_over());
     tokio::select! {
@@ -156,7 +128,7 @@ pub(crate) async fn enforce(ground: Arc<Ground>, job: Arc<Job>) {
         () = deadline(&job) => {}
     }
     tracing::warn!(job = %job.id(), "its shim did not stop it; killing its cgroup");
-    kill(&ground, &job).await;
+    kill(&shared, &job).await;
     let mut snapshot = job.watch_snapshot();
     let over = snapshot.wait_for(|known| known.state.is_over());
     if tokio::time::timeout(SLACK, over).await.is_err() {
@@ -170,7 +142,7 @@ async fn deadline(job: &Job) {
     let mut stop = job.watch_stop();
     let mut slack = Duration::ZERO;
     loop {
-        let left = stop.borrow_and_update().as_ref().map_or(Duration::ZERO, StopAsked::left);
+        let left = stop.borrow_and_update().as_ref().map_or(Duration::ZERO, StopRequest::left);
         tokio::select! {
             () = sleep(left.saturating_add(slack)) => {}
             Ok(()) = stop.changed() => {
@@ -187,14 +159,14 @@ async fn deadline(job: &Job) {
 
 /// Answers when nothing of the workload is left: a process in uninterruptible sleep dies when it wakes
 /// up, and as long as it sleeps there is no end that its shim could tell.
-async fn kill(ground: &Arc<Ground>, job: &Job) {
+async fn kill(shared: &Arc<Shared>, job: &Job) {
     const PAUSE: Duration = Duration::from_secs(1);
     let _turn = job.kill_turn.lock().await; // each try has a thread for itself: one, however often it is stopped
-    let cgroup = ground.launcher.tree().job(job.id());
+    let cgroup = shared.launcher.tree().job(job.id());
     let mut is_known = false;
     loop {
         let own = cgroup.clone();
-        let turn = ground.threads.killing.acquire().await; // never closed
+        let turn = shared.threads.killing.acquire().await; // never closed
         match tokio::task::spawn_blocking(move || own.kill_work()).await {
             Ok(Err(e)) if !is_known => {
                 tracing::error!(job = %job.id(), "processes of it cannot be killed yet: {e}");
@@ -213,7 +185,7 @@ async fn kill(ground: &Arc<Ground>, job: &Job) {
 ///
 /// # Errors
 /// As read(2).
-pub(crate) fn recall(dir: &Path) -> io::Result<Option<StopAsked>> {
+pub(crate) fn recall(dir: &Path) -> io::Result<Option<StopRequest>> {
     let record = match records::load::<StopRecord>(dir, records::STOP) {
         Err(e) if e.kind() == io::ErrorKind::InvalidData => {
             tracing::error!("{}: {e}; somebody wanted that job stopped", dir.display());
@@ -221,14 +193,14 @@ pub(crate) fn recall(dir: &Path) -> io::Result<Option<StopAsked>> {
         }
         record => record?,
     };
-    Ok(record.map(|StopRecord { source, by, kill_at_ms, .. }| StopAsked {
+    Ok(record.map(|StopRecord { source, by, kill_at_ms, .. }| StopRequest {
         source: Source::from_number(source).unwrap_or(Source::System),
         by,
         kill_at: Duration::from_millis(kill_at_ms),
     }))
 }
 
-fn write(dir: &Path, asked: &StopAsked) -> io::Result<()> {
+fn write(dir: &Path, asked: &StopRequest) -> io::Result<()> {
     let record = StopRecord {
         format: FORMAT,
         source: asked.source as u8,
@@ -242,8 +214,8 @@ fn write(dir: &Path, asked: &StopAsked) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn asked(grace: Duration) -> StopAsked {
-        StopAsked::new(Source::Admin, "root".into(), grace)
+    fn asked(grace: Duration) -> StopRequest {
+        StopRequest::new(Source::Admin, "root".into(), grace)
     }
 
     #[test]

@@ -10,22 +10,67 @@ use std::time::Duration;
 use job_shim::crash::{self, Point};
 use job_shim::wire::ToShim;
 
-use crate::auth::Authorized;
+use crate::auth::{Authorized, Update};
+use crate::cgroup::limits::{LimitError, Unenforceable};
 use crate::host;
 use crate::jobs::channel::Unreachable;
-use crate::jobs::commands::start::Core;
-use crate::jobs::errors::UpdateError;
+use crate::jobs::commands::prepare;
 use crate::jobs::job::Job;
-use crate::jobs::shared::Ground;
+use crate::jobs::shared::Shared;
 use crate::jobs::shared::calls::Call;
-use crate::jobs::supervisor::Supervisor;
 use crate::journal::AUDIT;
-use crate::launch::effective_limits::Terms;
+use crate::launch::effective_limits::EffectiveLimits;
 use crate::model::identity::Identity;
-use crate::model::limits::{Knob, Limits, Violation, Violations};
+use crate::model::limits::{LimitKind, Limits, Violation, Violations};
 use crate::model::state::State;
 use crate::store::records;
 use crate::store::records::{ChangeRecord, SpecRecord};
+
+/// Why limits were not changed; all of them are as they were.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateError {
+    /// Too late.
+    #[error("the job has ended")]
+    Over,
+    /// It is being started.
+    #[error("the job has not started yet; try again in a moment")]
+    Starting,
+    /// Fields that break a rule.
+    #[error("invalid limits")]
+    Invalid(Violations),
+    /// This host cannot.
+    #[error(transparent)]
+    Unenforceable(#[from] Unenforceable),
+    /// The kernel would kill.
+    #[error(
+        "the job uses {used} bytes of memory, more than the new memory.max of {asked}: the kernel \
+         would reclaim, and kill the job if that is not enough; use force to accept that"
+    )]
+    MemoryInUse {
+        /// `memory.current`.
+        used: u64,
+        /// The new limit.
+        asked: u64,
+    },
+    /// Whether the kernel would kill cannot be told now.
+    #[error(
+        "how much memory the job uses cannot be read now ({0}); try again, or use force to change the \
+         limit all the same"
+    )]
+    Unmeasured(#[source] io::Error),
+    /// The kernel did not take it.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    /// Try again in a moment.
+    #[error(transparent)]
+    Unreachable(#[from] Unreachable),
+    /// `spec.json`.
+    #[error("cannot write its record: {0}")]
+    Record(io::Error),
+    /// A fault of the broker: it has panicked.
+    #[error("the change was broken off by a fault of the broker: {0}")]
+    Internal(String),
+}
 
 /// What somebody wants changed.
 #[derive(Debug, Clone, Default)]
@@ -44,188 +89,195 @@ const HISTORY: usize = 1000;
 /// How long a shim has to take its new limits before its caller is answered without that.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-impl Supervisor {
-    /// Changes limits: all that is asked, or nothing.
-    ///
-    /// # Errors
-    /// [`UpdateError`].
-    pub async fn update(
-        &self,
-        job: &Authorized<Arc<Job>>,
-        change: Change,
-        call: Call,
-    ) -> Result<(), UpdateError> {
-        let (core, by) = (Arc::clone(&self.core), job.caller().identity().clone());
-        let job = Arc::clone(job.subject());
-        // Detached: a caller that hangs up does not leave half a change.
-        let update = self.core.runtime.spawn(async move {
-            let _call = call;
-            let _turn = job.change_turn.lock().await;
-            core.update(&job, change, &by).await
-        });
-        update.await.unwrap_or_else(|panic| Err(UpdateError::Record(io::Error::other(panic))))
+/// Changes limits: all that is asked, or nothing.
+///
+/// # Errors
+/// [`UpdateError`].
+pub(crate) async fn update(
+    shared: &Arc<Shared>,
+    job: &Authorized<Update, Arc<Job>>,
+    change: Change,
+    call: Call,
+) -> Result<(), UpdateError> {
+    let (own, by, job) =
+        (Arc::clone(shared), job.caller().identity().clone(), Arc::clone(job.subject()));
+    // Detached: a caller that hangs up does not leave half a change.
+    let update = shared.runtime.spawn(async move {
+        let _call = call;
+        let _turn = job.change_turn.lock().await;
+        update_now(&own, &job, change, &by).await
+    });
+    update.await.unwrap_or_else(|panic| Err(UpdateError::Internal(panic.to_string())))
+}
+
+async fn update_now(
+    shared: &Arc<Shared>,
+    job: &Arc<Job>,
+    change: Change,
+    by: &Identity,
+) -> Result<(), UpdateError> {
+    job.contacted().await;
+    match job.snapshot().state {
+        State::Finished | State::Lost => return Err(UpdateError::Over),
+        State::Starting => return Err(UpdateError::Starting),
+        State::Running | State::Paused | State::Stopping => {}
+    }
+    let old = job.terms();
+    let mut new = old.clone();
+    new.limits = changed(shared, &old.limits, &change)?;
+    new.by_default = old.by_default.clone().less(&change.limits);
+    let (spec, account) = (&job.record().spec, &job.record().account);
+    new.found = prepare::disks(shared, by, &new.limits, spec, account).await?;
+    new.note_changes(&old, by.as_str());
+    if old.for_shim() != new.for_shim() && !job.is_reachable() {
+        let is_over = job.is_over_after_all().await;
+        return Err(if is_over { UpdateError::Over } else { Unreachable.into() });
+    }
+    let (own, changing, terms) = (Arc::clone(shared), Arc::clone(job), new.clone());
+    let applied = move || apply(&own, &changing, &changing.terms(), &terms, change.force);
+    let changes = &shared.threads.changes;
+    changes
+        .run(by, &shared.runtime, applied)
+        .await
+        .map_err(|panic| UpdateError::Internal(panic.to_string()))??;
+    if old.for_shim() != new.for_shim() {
+        let _ = job.tell(&ToShim::Limits(new.for_shim())); // else when it is reached again
+    }
+    if tokio::time::timeout(PATIENCE, taken(job)).await.is_err() {
+        // It is on record as a change that is being made: whoever asked need not wait for the rest.
+        // One waits for all of them.
+        if !job.is_finishing.swap(true, Ordering::AcqRel) {
+            let by = by.clone();
+            shared.runtime.spawn(finish_late(Arc::clone(shared), Arc::clone(job), by));
+        }
+        return Ok(());
+    }
+    crash::at(Point::ChangeTold);
+    let recorded = record_made(shared, job, by).await;
+    crash::at(Point::ChangeDone);
+    recorded
+}
+
+async fn finish_late(shared: Arc<Shared>, job: Arc<Job>, by: Identity) {
+    loop {
+        taken(&job).await;
+        let _turn = job.change_turn.lock().await;
+        if !has_taken(&job.terms()) && !job.snapshot().state.is_over() {
+            continue; // there is a later change
+        }
+        job.is_finishing.store(false, Ordering::Release);
+        if let Err(e) = record_made(&shared, &job, &by).await {
+            tracing::error!(job = %job.id(), "that its shim has taken a change is not on record: {e}");
+        }
+        return;
     }
 }
 
-impl Core {
-    async fn update(
-        self: &Arc<Core>,
-        job: &Arc<Job>,
-        change: Change,
-        by: &Identity,
-    ) -> Result<(), UpdateError> {
-        job.contacted().await;
-        match job.snapshot().state {
-            State::Finished | State::Lost => return Err(UpdateError::Over),
-            State::Starting => return Err(UpdateError::Starting),
-            State::Running | State::Paused | State::Stopping => {}
-        }
-        let old = job.terms();
-        let mut new = old.clone();
-        new.limits = self.changed(&old.limits, &change)?;
-        new.by_default = old.by_default.clone().less(&change.limits);
-        let (spec, account) = (&job.record().spec, &job.record().account);
-        new.found = self.find_disks(by, &new.limits, spec, account).await?;
-        new.note_changes(&old, by.as_str());
-        if old.for_shim() != new.for_shim() && !job.is_reachable() {
-            let is_over = job.is_over_after_all().await;
-            return Err(if is_over { UpdateError::Over } else { Unreachable.into() });
-        }
-        let (core, changing, terms) = (Arc::clone(self), Arc::clone(job), new.clone());
-        let applied = move || core.apply(&changing, &changing.terms(), &terms, change.force);
-        let changes = &self.ground.threads.changes;
-        changes
-            .run(by, &self.runtime, applied)
-            .await
-            .map_err(|panic| UpdateError::Record(io::Error::other(panic)))??;
-        if old.for_shim() != new.for_shim() {
-            let _ = job.tell(&ToShim::Limits(new.for_shim())); // else when it is reached again
-        }
-        if tokio::time::timeout(PATIENCE, taken(job)).await.is_err() {
-            // It is on record as a change that is being made: whoever asked need not wait for the rest.
-            // One waits for all of them.
-            if !job.is_finishing.swap(true, Ordering::AcqRel) {
-                let by = by.clone();
-                self.runtime.spawn(Arc::clone(self).finish_late(Arc::clone(job), by));
-            }
-            return Ok(());
-        }
-        crash::at(Point::ChangeTold);
-        let recorded = self.record_made(job, by).await;
-        crash::at(Point::ChangeDone);
-        recorded
+/// Puts on record that the change is made. Of a job that is over, what counts is on record already.
+async fn record_made(
+    shared: &Arc<Shared>,
+    job: &Arc<Job>,
+    by: &Identity,
+) -> Result<(), UpdateError> {
+    if job.snapshot().state.is_over() {
+        return Ok(());
     }
+    let (own, changed) = (Arc::clone(shared), Arc::clone(job));
+    let record = move || record_terms(&own, &changed, &changed.terms(), false);
+    let changes = &shared.threads.changes;
+    let recorded = changes.run(by, &shared.runtime, record).await;
+    match recorded.map_err(|panic| UpdateError::Internal(panic.to_string()))? {
+        Err(UpdateError::Over) => Ok(()), // and removed, since
+        recorded => recorded,
+    }
+}
 
-    async fn finish_late(self: Arc<Core>, job: Arc<Job>, by: Identity) {
-        loop {
-            taken(&job).await;
-            let _turn = job.change_turn.lock().await;
-            if !has_taken(&job.terms()) && !job.snapshot().state.is_over() {
-                continue; // there is a later change
+/// The limits after the change, if they are allowed.
+fn changed(shared: &Shared, old: &Limits, change: &Change) -> Result<Limits, UpdateError> {
+    let mut asked = change.limits.clone();
+    let mut faults = Violations::default();
+    let mut fault = |field, text: &str| faults.add(Violation { field, fault: text.into() });
+    if let Some(extension) = change.extension {
+        let extension = u64::try_from(extension.as_millis()).unwrap_or(u64::MAX);
+        match old.knob(LimitKind::Time) {
+            _ if asked.knob(LimitKind::Time).is_some() => {
+                fault("time_limit_extension", "and time_limit cannot be given together");
             }
-            job.is_finishing.store(false, Ordering::Release);
-            if let Err(e) = self.record_made(&job, &by).await {
-                tracing::error!(job = %job.id(), "that its shim has taken a change is not on record: {e}");
-            }
-            return;
+            None => fault("time_limit_extension", "is set, and the job has no deadline"),
+            Some(time) => asked.set(LimitKind::Time, Some(time.saturating_add(extension))),
         }
     }
+    if !asked.rlimits.is_empty() {
+        fault("limits.rlimits", "are fixed at the start: each process has its own");
+    }
+    let new = old.changed_by(&asked);
+    faults.extend(asked.faults());
+    faults.extend(new.above(&shared.limits().max));
+    if faults.is_empty() { Ok(new) } else { Err(UpdateError::Invalid(faults)) }
+}
 
-    /// Puts on record that the change is made. Of a job that is over, what counts is on record already.
-    async fn record_made(
-        self: &Arc<Core>,
-        job: &Arc<Job>,
-        by: &Identity,
-    ) -> Result<(), UpdateError> {
-        if job.snapshot().state.is_over() {
-            return Ok(());
-        }
-        let (core, changed) = (Arc::clone(self), Arc::clone(job));
-        let record = move || core.record_terms(&changed, &changed.terms(), false);
-        let changes = &self.ground.threads.changes;
-        let recorded = changes.run(by, &self.runtime, record).await;
-        match recorded.map_err(|panic| UpdateError::Record(io::Error::other(panic)))? {
-            Err(UpdateError::Over) => Ok(()), // and removed, since
-            recorded => recorded,
+/// Record, kernel, record. What the kernel does not take is undone. Blocks.
+fn apply(
+    shared: &Shared,
+    job: &Job,
+    old: &EffectiveLimits,
+    new: &EffectiveLimits,
+    force: bool,
+) -> Result<(), UpdateError> {
+    let tree = shared.launcher.tree();
+    let cgroup = tree.job(job.id());
+    let (before, after) = (old.plan(), new.plan());
+    if let Some(asked) =
+        after.memory_max().filter(|asked| !force && before.memory_max() != Some(*asked))
+    {
+        match cgroup.memory_current() {
+            Ok(used) if used > asked => return Err(UpdateError::MemoryInUse { used, asked }),
+            Ok(_) => {}
+            // A job that is over has no cgroup; of any other the question has no answer now.
+            Err(_) if job.snapshot().state.is_over() => return Err(UpdateError::Over),
+            Err(e) => return Err(UpdateError::Unmeasured(e)),
         }
     }
+    record_terms(shared, job, new, true)?;
+    crash::at(Point::ChangeRecorded);
+    // Before the kernel is told: it may kill the job, and the last record shows the new limit.
+    job.change_terms(|terms| *terms = EffectiveLimits { told: terms.told, ..new.clone() });
+    let made = after.replace(&before, tree, &cgroup);
+    // A job that is over has no cgroup any more; perhaps it has ended by this very change.
+    if let Err(error) = made
+        && !job.snapshot().state.is_over()
+    {
+        let undone = before.replace(&after, tree, &cgroup);
+        if let Err(e) = undone {
+            tracing::error!(job = %job.id(), "its limits cannot be set back: {e}");
+        }
+        job.change_terms(|terms| *terms = EffectiveLimits { told: terms.told, ..old.clone() });
+        record_terms(shared, job, old, false)?;
+        return Err(error.into());
+    }
+    crash::at(Point::ChangeMade);
+    for change in new.changes_since(old) {
+        let ChangeRecord { by, name, from, to, .. } = change;
+        tracing::info!(target: AUDIT, job = %job.id(), by, name, from, to, "limit changed");
+    }
+    Ok(())
+}
 
-    /// The limits after the change, if they are allowed.
-    fn changed(&self, old: &Limits, change: &Change) -> Result<Limits, UpdateError> {
-        let mut asked = change.limits.clone();
-        let mut faults = Violations::default();
-        let mut fault = |field, text: &str| faults.add(Violation { field, fault: text.into() });
-        if let Some(extension) = change.extension {
-            let extension = u64::try_from(extension.as_millis()).unwrap_or(u64::MAX);
-            match old.knob(Knob::Time) {
-                _ if asked.knob(Knob::Time).is_some() => {
-                    fault("time_limit_extension", "and time_limit cannot be given together");
-                }
-                None => fault("time_limit_extension", "is set, and the job has no deadline"),
-                Some(time) => asked.set(Knob::Time, Some(time.saturating_add(extension))),
-            }
-        }
-        if !asked.rlimits.is_empty() {
-            fault("limits.rlimits", "are fixed at the start: each process has its own");
-        }
-        let new = old.changed_by(&asked);
-        faults.extend(asked.faults());
-        faults.extend(new.above(&self.limits().max));
-        if faults.is_empty() { Ok(new) } else { Err(UpdateError::Invalid(faults)) }
-    }
-
-    /// Record, kernel, record. What the kernel does not take is undone. Blocks.
-    fn apply(&self, job: &Job, old: &Terms, new: &Terms, force: bool) -> Result<(), UpdateError> {
-        let tree = self.ground.launcher.tree();
-        let cgroup = tree.job(job.id());
-        let (before, after) = (old.plan(), new.plan());
-        if let Some(asked) =
-            after.memory_max().filter(|asked| !force && before.memory_max() != Some(*asked))
-        {
-            match cgroup.memory_current() {
-                Ok(used) if used > asked => return Err(UpdateError::MemoryInUse { used, asked }),
-                Ok(_) => {}
-                // A job that is over has no cgroup; of any other the question has no answer now.
-                Err(_) if job.snapshot().state.is_over() => return Err(UpdateError::Over),
-                Err(e) => return Err(UpdateError::Unmeasured(e)),
-            }
-        }
-        self.record_terms(job, new, true)?;
-        crash::at(Point::ChangeRecorded);
-        // Before the kernel is told: it may kill the job, and the last record shows the new limit.
-        job.change_terms(|terms| *terms = Terms { told: terms.told, ..new.clone() });
-        let made = after.replace(&before, tree, &cgroup);
-        // A job that is over has no cgroup any more; perhaps it has ended by this very change.
-        if let Err(error) = made
-            && !job.snapshot().state.is_over()
-        {
-            let undone = before.replace(&after, tree, &cgroup);
-            if let Err(e) = undone {
-                tracing::error!(job = %job.id(), "its limits cannot be set back: {e}");
-            }
-            job.change_terms(|terms| *terms = Terms { told: terms.told, ..old.clone() });
-            self.record_terms(job, old, false)?;
-            return Err(error.into());
-        }
-        crash::at(Point::ChangeMade);
-        for change in new.changes_since(old) {
-            let ChangeRecord { by, name, from, to, .. } = change;
-            tracing::info!(target: AUDIT, job = %job.id(), by, name, from, to, "limit changed");
-        }
-        Ok(())
-    }
-
-    fn record_terms(&self, job: &Job, terms: &Terms, is_changing: bool) -> Result<(), UpdateError> {
-        let saved = whole_record(&self.ground, job).and_then(|record| {
-            let mut record = terms.recorded(record);
-            record.is_changing = is_changing;
-            records::save_durably(&self.ground.state.job(job.id()), records::SPEC, &record)
-        });
-        saved.map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound if job.snapshot().state.is_over() => UpdateError::Over, // and removed
-            _ => UpdateError::Record(e),
-        })
-    }
+fn record_terms(
+    shared: &Shared,
+    job: &Job,
+    terms: &EffectiveLimits,
+    is_changing: bool,
+) -> Result<(), UpdateError> {
+    let saved = whole_record(shared, job).and_then(|record| {
+        let mut record = terms.recorded(record);
+        record.is_changing = is_changing;
+        records::save_durably(&shared.state.job(job.id()), records::SPEC, &record)
+    });
+    saved.map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound if job.snapshot().state.is_over() => UpdateError::Over, // and removed
+        _ => UpdateError::Record(e),
+    })
 }
 
 /// Answers when the shim has taken what is its own. One that is stopped takes it when it goes on, and one
@@ -239,12 +291,12 @@ async fn taken(job: &Job) {
     }
 }
 
-fn has_taken(terms: &Terms) -> bool {
+fn has_taken(terms: &EffectiveLimits) -> bool {
     terms.told == Some(terms.for_shim())
 }
 
-impl Terms {
-    fn note_changes(&mut self, old: &Terms, by: &str) {
+impl EffectiveLimits {
+    fn note_changes(&mut self, old: &EffectiveLimits, by: &str) {
         let (before, after) = (old.requested(), self.requested());
         let value = |all: &[(String, String)], name: &str| {
             all.iter()
@@ -267,7 +319,7 @@ impl Terms {
         self.changes.drain(..surplus);
     }
 
-    fn changes_since(&self, old: &Terms) -> &[ChangeRecord] {
+    fn changes_since(&self, old: &EffectiveLimits) -> &[ChangeRecord] {
         let last = old.changes.last();
         let known = last.and_then(|last| self.changes.iter().rposition(|change| change == last));
         &self.changes[known.map_or(0, |at| at + 1)..]
@@ -275,22 +327,22 @@ impl Terms {
 }
 
 /// Where memory has only the beginning, from the disk. Blocks.
-fn whole_record(ground: &Ground, job: &Job) -> io::Result<SpecRecord> {
+fn whole_record(shared: &Shared, job: &Job) -> io::Result<SpecRecord> {
     if job.record().spec.whole.is_none() {
         return Ok(job.record().clone());
     }
-    let record = records::load(&ground.state.job(job.id()), records::SPEC)?;
+    let record = records::load(&shared.state.job(job.id()), records::SPEC)?;
     record.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "spec.json is missing"))
 }
 
 /// Finishes a change that an earlier broker has recorded and may not have made. Blocks.
-pub(crate) fn finish(ground: &Ground, job: &Job) -> io::Result<()> {
-    let tree = ground.launcher.tree();
+pub(crate) fn finish(shared: &Shared, job: &Job) -> io::Result<()> {
+    let tree = shared.launcher.tree();
     if let Err(e) = job.terms().plan().apply(tree, &tree.job(job.id())) {
         tracing::error!(job = %job.id(), "a change of its limits cannot be finished: {e}");
     }
-    let record = job.terms().recorded(whole_record(ground, job)?);
-    records::save_durably(&ground.state.job(job.id()), records::SPEC, &record)
+    let record = job.terms().recorded(whole_record(shared, job)?);
+    records::save_durably(&shared.state.job(job.id()), records::SPEC, &record)
 }
 
 #[cfg(test)]
@@ -299,11 +351,11 @@ mod tests {
 
     #[test]
     fn of_many_changes_the_last_thousand_are_kept() {
-        let mut terms = Terms::default();
+        let mut terms = EffectiveLimits::default();
         for value in 1..=1200 {
             let old = terms.clone();
-            terms.limits.set(Knob::PidsMax, Some(value));
-            terms.limits.set(Knob::Output, Some(value));
+            terms.limits.set(LimitKind::PidsMax, Some(value));
+            terms.limits.set(LimitKind::Output, Some(value));
             terms.note_changes(&old, "ann");
             let noted: Vec<_> = terms.changes_since(&old).iter().map(|c| c.to.as_str()).collect();
             assert_eq!(noted, [value.to_string(), value.to_string()]);

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use crate::jobs::cleanup;
 use crate::jobs::decide;
+use crate::jobs::events::LifecycleEvent;
 use crate::jobs::history::quarantine;
 use crate::jobs::job::Job;
-use crate::jobs::shared::Ground;
+use crate::jobs::shared::Shared;
 use crate::model::id::JobId;
 use crate::model::state::{Contact, Snapshot, Totals};
 use crate::store::index::{Stamp, Summary};
@@ -19,21 +20,20 @@ use crate::store::records;
 use crate::store::records::{FinalRecord, SpecRecord};
 
 /// A job whose `final.json` is on disk leaves memory. Whoever has hold of it keeps it.
-pub(crate) fn shelve(ground: &Ground, id: JobId) {
-    match read_summary(ground, id) {
+pub(crate) fn archive(shared: &Shared, id: JobId) {
+    match read_summary(shared, id) {
         Ok(Some(summary)) => {
-            let mut index = ground.index();
+            let mut index = shared.index();
             if let Some(Err(e)) = index.as_mut().map(|index| index.append(&summary)) {
                 tracing::warn!(job = %id, "not in the index of finished jobs: {e}");
             }
-            let mut table = ground.table();
-            if table.has(id) {
-                table.retire(summary); // else somebody has removed it in this moment
+            let mut registry = shared.registry();
+            if registry.has(id) {
+                registry.retire(summary); // else somebody has removed it in this moment
             }
-            drop(table);
-            drop(index); // until here, so that nobody reads the table for a new index in between
-            ground.ended.notify_one();
-            ground.counted.send_replace(());
+            drop(registry);
+            drop(index); // until here, so that nobody reads the registry for a new index in between
+            shared.events.publish(LifecycleEvent::Archived(id));
         }
         Ok(None) => {} // removed meanwhile, or never on disk
         Err(e) => tracing::error!(job = %id, "kept in memory, since it cannot be read: {e}"),
@@ -44,14 +44,14 @@ pub(crate) fn shelve(ground: &Ground, id: JobId) {
 ///
 /// # Errors
 /// As [`records::load`].
-pub(crate) fn read_summary(ground: &Ground, id: JobId) -> io::Result<Option<Summary>> {
-    let dir = ground.state.job(id);
+pub(crate) fn read_summary(shared: &Shared, id: JobId) -> io::Result<Option<Summary>> {
+    let dir = shared.state.job(id);
     // Before the records: what changes in between is found to be changed.
     let stamp = match Stamp::of(&dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         stamp => stamp?,
     };
-    Ok(read(ground, id)?.map(|(spec, last)| summary(&spec, &last, stamp)))
+    Ok(read(shared, id)?.map(|(spec, last)| summary(&spec, &last, stamp)))
 }
 
 pub(crate) fn summary(spec: &SpecRecord, last: &FinalRecord, stamp: Stamp) -> Summary {
@@ -63,26 +63,26 @@ pub(crate) fn summary(spec: &SpecRecord, last: &FinalRecord, stamp: Stamp) -> Su
 ///
 /// # Errors
 /// The disk's; `Unsupported` for records of a later format.
-pub(crate) fn load(ground: &Arc<Ground>, id: JobId) -> io::Result<Option<Arc<Job>>> {
-    let read = read(ground, id);
+pub(crate) fn load(shared: &Arc<Shared>, id: JobId) -> io::Result<Option<Arc<Job>>> {
+    let read = read(shared, id);
     match read {
         Err(e) if !quarantine::is_damage(&e) => {
-            if ground.leave(id.to_string(), e.to_string()) {
+            if shared.mark_unreadable(id.to_string(), e.to_string()) {
                 tracing::error!(job = %id, "left alone, and out of lists, since it cannot be read: {e}");
             }
             return Err(e);
         }
-        _ => ground.take_back(&id.to_string()),
+        _ => shared.clear_unreadable(&id.to_string()),
     }
     match read {
         Ok(Some((spec, last))) => return Ok(Some(restore(spec, last))),
         Ok(None) => {} // somebody has removed its directory
         Err(e) => {
-            let request = ground.table().request_of(id);
-            quarantine::set_aside(ground, id, &e, request);
+            let request = shared.registry().request_of(id);
+            quarantine::quarantine(shared, id, &e, request);
         }
     }
-    ground.table().forget(id);
+    shared.registry().forget(id);
     Ok(None)
 }
 
@@ -91,21 +91,19 @@ pub(crate) fn load(ground: &Arc<Ground>, id: JobId) -> io::Result<Option<Arc<Job
 ///
 /// # Errors
 /// As [`StateDir::remove_jobs`](crate::store::StateDir::remove_jobs); the rest goes with the next start.
-pub(crate) fn remove(ground: &Arc<Ground>, ids: &[JobId]) -> Vec<(JobId, io::Result<bool>)> {
-    let known: Vec<_> = ids.iter().map(|id| ground.table().forget(*id)).collect();
+pub(crate) fn remove(shared: &Arc<Shared>, ids: &[JobId]) -> Vec<(JobId, io::Result<bool>)> {
+    let known: Vec<_> = ids.iter().map(|id| shared.registry().forget(*id)).collect();
     let is_known = |(id, known): (&JobId, &bool)| known.then_some(*id);
     let doomed: Vec<_> = ids.iter().zip(&known).filter_map(is_known).collect();
-    if !doomed.is_empty() {
-        ground.counted.send_replace(());
-    }
-    let mut removed = ground.state.remove_jobs(&doomed).into_iter();
+    doomed.iter().for_each(|id| shared.events.publish(LifecycleEvent::Removed(*id)));
+    let mut removed = shared.state.remove_jobs(&doomed).into_iter();
     for id in doomed {
-        ground.take_back(&id.to_string());
-        if ground.launcher.tree().job(id).exists() {
-            cleanup::clear(ground, id, None); // its end was not on record, or something sleeps in it
+        shared.clear_unreadable(&id.to_string());
+        if shared.launcher.tree().job(id).exists() {
+            cleanup::clear(shared, id, None); // its end was not on record, or something sleeps in it
         }
     }
-    tidy(ground);
+    tidy(shared);
     let answer = |known| match known {
         false => Ok(false),
         true => match removed.next() {
@@ -119,21 +117,21 @@ pub(crate) fn remove(ground: &Arc<Ground>, ids: &[JobId]) -> Vec<(JobId, io::Res
 }
 
 /// Makes the index anew when most of it is about jobs that are gone.
-pub(crate) fn tidy(ground: &Ground) {
-    let mut slot = ground.index();
+pub(crate) fn tidy(shared: &Shared) {
+    let mut slot = shared.index();
     let Some(index) = slot.as_mut() else { return };
-    if !index.is_worn(ground.table().over().len()) {
+    if !index.is_worn(shared.registry().over().len()) {
         return;
     }
-    let all: Vec<_> = ground.table().over().values().cloned().collect();
+    let all: Vec<_> = shared.registry().over().values().cloned().collect();
     match index.rewrite(all.iter()) {
         Ok(()) => tracing::debug!(jobs = all.len(), "the index of finished jobs was made anew"),
         Err(e) => tracing::warn!("the index of finished jobs cannot be made anew: {e}"),
     }
 }
 
-fn read(ground: &Ground, id: JobId) -> io::Result<Option<(SpecRecord, FinalRecord)>> {
-    let dir = ground.state.job(id);
+fn read(shared: &Shared, id: JobId) -> io::Result<Option<(SpecRecord, FinalRecord)>> {
+    let dir = shared.state.job(id);
     owner::look_at_job(&dir)?;
     let (spec, last) = (records::load(&dir, records::SPEC)?, records::load(&dir, records::FINAL)?);
     match (spec, last) {

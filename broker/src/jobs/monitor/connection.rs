@@ -12,13 +12,14 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::backoff::Backoff;
 use crate::jobs::job::Job;
 use crate::jobs::monitor::session;
 use crate::jobs::monitor::session::{Connection, PATIENCE, Parted};
 use crate::jobs::process;
 use crate::jobs::process::ShimProcess;
-use crate::jobs::shared::Ground;
-use crate::jobs::shared::reach::{Expected, Pauses, Place};
+use crate::jobs::shared::Shared;
+use crate::jobs::shared::reach::{Expected, Place};
 use crate::jobs::shared::watches::Change;
 use crate::model::state::Contact;
 use crate::store::log;
@@ -44,13 +45,13 @@ pub(crate) enum First {
 
 /// Listens to the shim, and connects anew when the connection is lost. Answers when the shim has
 /// ended; it is reaped then if it is ours.
-pub(crate) async fn keep(ground: &Ground, job: &Job, shim: ShimProcess, first: First) {
-    let place = ground.reach.place_now();
+pub(crate) async fn hold(shared: &Shared, job: &Job, shim: ShimProcess, first: First) {
+    let place = shared.reach.place_now();
     let (mut connection, expected) = match first {
         First::Connected(connection) => (Some(connection), None),
         First::Expected(expected) => (None, Some(expected)),
     };
-    let mut session = Session { ground, job, shim, expected, place, pidfd: None };
+    let mut session = Session { shared, job, shim, expected, place, pidfd: None };
     loop {
         // On the heap only while there is no connection: ten thousand jobs may run.
         let reached = match connection.take() {
@@ -61,7 +62,7 @@ pub(crate) async fn keep(ground: &Ground, job: &Job, shim: ShimProcess, first: F
         session.expected = None;
         session.pidfd = None;
         let place = session.place.get_or_insert(Place::Born);
-        match session::converse(ground, job, reached, place).await {
+        match session::converse(shared, job, reached, place).await {
             Parted::ForOthers => session.place = None,
             Parted::ByShim if Box::pin(session.is_at_its_end()).await => return,
             Parted::ByShim => {}
@@ -70,8 +71,8 @@ pub(crate) async fn keep(ground: &Ground, job: &Job, shim: ShimProcess, first: F
 }
 
 /// Answers when the shim has ended, of which nothing is heard until then.
-pub(crate) async fn ended(ground: &Ground, job: &Job, shim: ShimProcess) {
-    let mut session = Session { ground, job, shim, expected: None, place: None, pidfd: None };
+pub(crate) async fn ended(shared: &Shared, job: &Job, shim: ShimProcess) {
+    let mut session = Session { shared, job, shim, expected: None, place: None, pidfd: None };
     if session.lives() {
         session.end(&Notify::new()).await;
     }
@@ -79,7 +80,7 @@ pub(crate) async fn ended(ground: &Ground, job: &Job, shim: ShimProcess) {
 
 /// What is kept of a shim beside the connection.
 struct Session<'a> {
-    ground: &'a Ground,
+    shared: &'a Shared,
     job: &'a Job,
     shim: ShimProcess,
     /// Until it is known how it is with the shim of an earlier broker.
@@ -93,17 +94,17 @@ impl Session<'_> {
     /// A connection to the shim, or `None` once that has ended. One that lives and does not answer is
     /// tried again and again, less and less often; meanwhile its files tell.
     async fn reach(&mut self) -> Option<Connection> {
-        let Session { ground, job, shim, .. } = *self;
-        let mut pauses = Pauses::new(job.id(), PAUSES.0, PAUSES.1);
+        let Session { shared, job, shim, .. } = *self;
+        let mut backoff = Backoff::of_job(job.id(), PAUSES.0, PAUSES.1);
         let mut failing_since = None;
         loop {
             if self.place.is_none() {
                 self.expected = None; // it has none to spare: its files tell
-                self.place = self.unless_ended(ground.reach.place(job)).await?;
+                self.place = self.unless_ended(shared.reach.place(job)).await?;
             }
-            let turn = ground.reach.turn(job).await;
+            let turn = shared.reach.turn(job).await;
             let failing_since = *failing_since.get_or_insert_with(Instant::now);
-            match for_a_moment(turn, session::connect(ground, job, shim)).await {
+            match for_a_moment(turn, session::connect(shared, job, shim)).await {
                 Ok(connection) => return Some(connection),
                 // One that was left alone before GO refuses, too, and is gone in a moment: it must not
                 // be taken for one whose job runs.
@@ -115,7 +116,7 @@ impl Session<'_> {
             if !self.lives() {
                 return None;
             }
-            self.unless_ended(sleep(pauses.next())).await?;
+            self.unless_ended(sleep(backoff.next())).await?;
         }
     }
 
@@ -134,7 +135,7 @@ impl Session<'_> {
     fn fall_silent(&mut self, why: &io::Error) {
         self.expected = None;
         if self.job.snapshot().contact != Contact::Silent {
-            self.ground.reach.tell_silent(self.job.id(), why);
+            self.shared.reach.tell_silent(self.job.id(), why);
         }
         self.job.set_contact(Contact::Silent);
     }
@@ -158,7 +159,7 @@ impl Session<'_> {
         let closed = Notify::new();
         tokio::select! {
             () = self.end(&closed) => None,
-            never = follow_files(self.ground, self.job, &closed) => match never {},
+            never = follow_files(self.shared, self.job, &closed) => match never {},
             done = until => Some(done),
         }
     }
@@ -169,7 +170,7 @@ impl Session<'_> {
         if let Some(pidfd) = &self.pidfd {
             return process::ended(pidfd).await;
         }
-        let mut looks = Pauses::new(self.job.id(), LOOKS.0, LOOKS.1);
+        let mut looks = Backoff::of_job(self.job.id(), LOOKS.0, LOOKS.1);
         loop {
             let is_closed = tokio::select! {
                 () = closed.notified() => true,
@@ -207,9 +208,9 @@ fn is_lack(e: &io::Error) -> bool {
 }
 
 /// While there is no connection: the output is seen as its files grow.
-async fn follow_files(ground: &Ground, job: &Job, closed: &Notify) -> Infallible {
-    let dir = ground.state.job(job.id());
-    let watch = ground.files.watch(&dir);
+async fn follow_files(shared: &Shared, job: &Job, closed: &Notify) -> Infallible {
+    let dir = shared.state.job(job.id());
+    let watch = shared.watches.watch(&dir);
     loop {
         match log::measure(&dir) {
             // What was dropped, and why it waits, they do not say.

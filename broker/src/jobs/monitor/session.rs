@@ -13,12 +13,12 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::host;
-use crate::jobs::channel::Link;
+use crate::jobs::channel::Channel;
 use crate::jobs::decide::killed_by_us;
 use crate::jobs::job::Job;
 use crate::jobs::monitor::validate;
 use crate::jobs::process::ShimProcess;
-use crate::jobs::shared::Ground;
+use crate::jobs::shared::Shared;
 use crate::jobs::shared::reach::Place;
 use crate::launch::LaunchError;
 use crate::launch::failure::failure;
@@ -30,7 +30,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 /// The connection to a shim that is known to be the one.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(crate) link: Arc<Link>,
+    pub(crate) channel: Arc<Channel>,
     pub(crate) reader: frame::Reader<FromShim>,
 }
 
@@ -45,44 +45,44 @@ pub(crate) enum Parted {
 
 /// Listens to a shim until one of the two sides closes.
 pub(crate) async fn converse(
-    ground: &Ground,
+    shared: &Shared,
     job: &Job,
-    Connection { link, reader }: Connection,
+    Connection { channel, reader }: Connection,
     place: &mut Place,
 ) -> Parted {
-    job.set_link(Some(Arc::clone(&link)));
+    job.set_channel(Some(Arc::clone(&channel)));
     job.set_contact(Contact::Good);
     tell_what_it_missed(job);
     let parted = tokio::select! {
-        () = listen(ground, job, &link, reader) => Parted::ByShim,
-        () = ground.reach.give_way(job, place) => Parted::ForOthers,
+        () = listen(shared, job, &channel, reader) => Parted::ByShim,
+        () = shared.reach.give_way(job, place) => Parted::ForOthers,
     };
     if parted == Parted::ForOthers {
         job.set_contact(Contact::Recovering);
     }
-    job.set_link(None);
+    job.set_channel(None);
     parted
 }
 
 /// Connects to the socket of an earlier broker's shim and takes the place of that one. Its turn begins
 /// now: so does the time that it has for an answer.
 pub(crate) async fn connect(
-    ground: &Ground,
+    shared: &Shared,
     job: &Job,
     shim: ShimProcess,
 ) -> io::Result<Connection> {
-    let word = ToShim::Hello(BrokerHello { nonce: shim.nonce, epoch: ground.state.epoch() });
-    let socket = ground.launcher.socket(job.id());
+    let word = ToShim::Hello(BrokerHello { nonce: shim.nonce, epoch: shared.state.epoch() });
+    let socket = shared.launcher.socket(job.id());
     let greeted = timeout(PATIENCE, greet(&socket, shim, &word)).await;
-    let Greeted { link, reader, hello } = greeted.unwrap_or_else(|late| Err(late.into()))?;
+    let Greeted { channel, reader, hello } = greeted.unwrap_or_else(|late| Err(late.into()))?;
     tracing::debug!(job = %job.id(), version = reader.version(), "connected to its shim");
-    catch_up(ground, job, &hello);
-    Ok(Connection { link, reader })
+    catch_up(shared, job, &hello);
+    Ok(Connection { channel, reader })
 }
 
 /// A shim that has answered.
 pub(crate) struct Greeted {
-    pub(crate) link: Arc<Link>,
+    pub(crate) channel: Arc<Channel>,
     pub(crate) reader: frame::Reader<FromShim>,
     pub(crate) hello: ShimHello,
 }
@@ -98,18 +98,18 @@ pub(crate) async fn greet(socket: &Path, shim: ShimProcess, word: &ToShim) -> io
     if peer.pid() != i32::try_from(shim.pid).ok() {
         return Err(io::Error::other(format!("process {:?} listens in its place", peer.pid())));
     }
-    let link = Link::new(stream);
-    link.send(word).map_err(io::Error::other)?;
+    let channel = Channel::new(stream);
+    channel.send(word).map_err(io::Error::other)?;
     let foreign = |fault: String| io::Error::new(io::ErrorKind::InvalidData, fault);
     let mut reader = frame::Reader::default();
     loop {
         match reader.next_message().map_err(|e| foreign(e.to_string()))? {
             Some(FromShim::Hello(hello)) if hello.nonce == shim.nonce => {
                 validate::hello_is_one(&hello).map_err(foreign)?;
-                return Ok(Greeted { link, reader, hello: *hello });
+                return Ok(Greeted { channel, reader, hello: *hello });
             }
             Some(other) => return Err(foreign(format!("it answers {other:?}"))),
-            None if receive(&link, &mut reader).await? == 0 => {
+            None if receive(&channel, &mut reader).await? == 0 => {
                 let fault = "it closes the connection without an answer";
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, fault));
             }
@@ -119,7 +119,12 @@ pub(crate) async fn greet(socket: &Path, shim: ShimProcess, word: &ToShim) -> io
 }
 
 /// Until the connection closes; a surprise closes it. The job itself goes on in either case.
-async fn listen(ground: &Ground, job: &Job, link: &Link, mut reader: frame::Reader<FromShim>) {
+async fn listen(
+    shared: &Shared,
+    job: &Job,
+    channel: &Channel,
+    mut reader: frame::Reader<FromShim>,
+) {
     loop {
         loop {
             match reader.next_message() {
@@ -128,7 +133,7 @@ async fn listen(ground: &Ground, job: &Job, link: &Link, mut reader: frame::Read
                         tracing::error!(job = %job.id(), "its shim is left to itself: {fault}");
                         return;
                     }
-                    take(ground, job, message);
+                    take(shared, job, message);
                 }
                 Ok(None) => break,
                 Err(garbled) => {
@@ -137,7 +142,7 @@ async fn listen(ground: &Ground, job: &Job, link: &Link, mut reader: frame::Read
                 }
             }
         }
-        match receive(link, &mut reader).await {
+        match receive(channel, &mut reader).await {
             Ok(0) => return,
             Ok(_) => {}
             Err(e) => {
@@ -149,21 +154,21 @@ async fn listen(ground: &Ground, job: &Job, link: &Link, mut reader: frame::Read
 }
 
 /// What has come, into the reader; 0 bytes are the end.
-async fn receive(link: &Link, reader: &mut frame::Reader<FromShim>) -> io::Result<usize> {
+async fn receive(channel: &Channel, reader: &mut frame::Reader<FromShim>) -> io::Result<usize> {
     loop {
         tokio::select! {
-            ready = link.stream.readable() => {
+            ready = channel.stream.readable() => {
                 ready?;
-                match read(link, reader) {
+                match read(channel, reader) {
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                     done => return done,
                 }
             }
-            () = link.backlog.notified() => {
-                while !link.flush()? {
-                    link.stream.writable().await?;
+            () = channel.backlog.notified() => {
+                while !channel.flush()? {
+                    channel.stream.writable().await?;
                     // flush() sends past tokio's view of the socket: have it look anew.
-                    let _ = link.stream.try_io(Interest::WRITABLE, || -> io::Result<()> {
+                    let _ = channel.stream.try_io(Interest::WRITABLE, || -> io::Result<()> {
                         Err(io::ErrorKind::WouldBlock.into())
                     });
                 }
@@ -173,16 +178,16 @@ async fn receive(link: &Link, reader: &mut frame::Reader<FromShim>) -> io::Resul
 }
 
 /// Its buffer is no part of what is kept for each job that runs.
-fn read(link: &Link, reader: &mut frame::Reader<FromShim>) -> io::Result<usize> {
+fn read(channel: &Channel, reader: &mut frame::Reader<FromShim>) -> io::Result<usize> {
     let mut bytes = [0; 512];
-    let read = link.stream.try_read(&mut bytes)?;
+    let read = channel.stream.try_read(&mut bytes)?;
     reader.push(&bytes[..read]);
     Ok(read)
 }
 
-fn take(ground: &Ground, job: &Job, message: FromShim) {
+fn take(shared: &Shared, job: &Job, message: FromShim) {
     match message {
-        FromShim::Hello(hello) => catch_up(ground, job, &hello),
+        FromShim::Hello(hello) => catch_up(shared, job, &hello),
         FromShim::Started(started) => job.apply(Event::Started(started)),
         FromShim::Progress(progress) => job.set_progress(progress),
         FromShim::InputAck(ack) => job.set_input(ack),
@@ -190,7 +195,7 @@ fn take(ground: &Ground, job: &Job, message: FromShim) {
             let stood_still = job.snapshot().state == State::Paused;
             main_ended(job, exited);
             if stood_still {
-                let_go(ground, job);
+                thaw(shared, job);
             }
         }
         FromShim::Ended(ended) if job.snapshot().exited.is_none() => {
@@ -202,8 +207,8 @@ fn take(ground: &Ground, job: &Job, message: FromShim) {
             job.apply(Event::Ended { time_ns: host::now_ns(), incomplete });
         }
         FromShim::Stopping => {
-            job.apply(Event::StopAsked);
-            let_go(ground, job);
+            job.apply(Event::StopRequested);
+            thaw(shared, job);
         }
         FromShim::Limits(limits) => job.change_terms(|terms| terms.told = Some(limits)),
         FromShim::Failed(failed) => {
@@ -230,14 +235,14 @@ fn tell_what_it_missed(job: &Job) {
 /// A kill of ours is one from nowhere in the eyes of the shim: it is shown once it is on record whose
 /// it was, when the shim has left.
 fn main_ended(job: &Job, exited: Exited) {
-    let asked = job.stop_asked().map(|asked| asked.stopper(true));
+    let asked = job.stop_asked().map(|asked| asked.origin(true));
     if killed_by_us(asked.as_ref(), &exited).is_none() {
         job.apply(Event::Exited(exited));
     }
 }
 
 /// All that an adopted shim tells of the time without a broker.
-fn catch_up(ground: &Ground, job: &Job, hello: &ShimHello) {
+fn catch_up(shared: &Shared, job: &Job, hello: &ShimHello) {
     job.set_progress(hello.progress);
     job.set_input(hello.input);
     job.change_terms(|terms| terms.told = Some(hello.limits));
@@ -247,17 +252,17 @@ fn catch_up(ground: &Ground, job: &Job, hello: &ShimHello) {
     if let Some(exited) = &hello.exited {
         main_ended(job, exited.clone());
     } else if hello.stopping {
-        job.apply(Event::StopAsked);
+        job.apply(Event::StopRequested);
     }
     if hello.stopping || hello.exited.is_some() {
-        let_go(ground, job);
+        thaw(shared, job);
     }
 }
 
 /// Its end has begun, for which its shim has let it go on, once: a pause that knew nothing of that,
 /// of this broker or of one before, may have frozen it again since.
-fn let_go(ground: &Ground, job: &Job) {
-    let (id, cgroup) = (job.id(), ground.launcher.tree().job(job.id()));
+fn thaw(shared: &Shared, job: &Job) {
+    let (id, cgroup) = (job.id(), shared.launcher.tree().job(job.id()));
     tokio::task::spawn_blocking(move || match cgroup.is_frozen() {
         Ok(false) => {} // one that is gone, too
         // Also when that cannot be told: one that is not frozen is none the worse for it.

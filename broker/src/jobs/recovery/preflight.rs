@@ -24,7 +24,7 @@ const AT_ONCE: usize = 64;
 
 /// What would become of one job.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Prospect {
+pub(crate) enum TakeoverCheck {
     /// Its shim speaks this version, and all that it says and what is on record is understood.
     Adopted(u16),
     /// No broker can reach its shim now, this one neither: it would be followed by its files.
@@ -41,25 +41,25 @@ pub(crate) enum Prospect {
 /// When the cgroups cannot be listed.
 pub(crate) async fn look(
     config: &config::Jobs,
-) -> Result<Vec<(JobId, Prospect)>, hierarchy::TreeError> {
+) -> Result<Vec<(JobId, TakeoverCheck)>, hierarchy::TreeError> {
     let jobs = hierarchy::jobs_of_others(config.cgroup.as_deref())?;
     let ask = |id: JobId| async move { (id, prospect(config, id).await) };
     Ok(stream::iter(jobs).map(ask).buffered(AT_ONCE).collect().await)
 }
 
-async fn prospect(config: &config::Jobs, id: JobId) -> Prospect {
+async fn prospect(config: &config::Jobs, id: JobId) -> TakeoverCheck {
     let dir = store::jobs_in(&config.state_dir).join(id.to_string());
     let living = |spawned: SpawnRecord| Ok(ShimProcess::from(&spawned).open()?.map(|_| spawned));
     let shim = match read(&dir).and_then(|spawned| spawned.map_or(Ok(None), living)) {
         Ok(Some(spawned)) => ShimProcess::from(&spawned),
-        Ok(None) => return Prospect::Over,
-        Err(e) => return Prospect::Foreign(e.to_string()),
+        Ok(None) => return TakeoverCheck::Over,
+        Err(e) => return TakeoverCheck::Foreign(e.to_string()),
     };
     match probe(&config.run_dir.join(id.to_string()), shim).await {
-        Ok(version) => Prospect::Adopted(version),
-        Err(_) if matches!(shim.open(), Ok(None)) => Prospect::Over,
-        Err(e) if is_foreign(&e) => Prospect::Foreign(format!("its shim: {e}")),
-        Err(e) => Prospect::Followed(e.to_string()),
+        Ok(version) => TakeoverCheck::Adopted(version),
+        Err(_) if matches!(shim.open(), Ok(None)) => TakeoverCheck::Over,
+        Err(e) if is_foreign(&e) => TakeoverCheck::Foreign(format!("its shim: {e}")),
+        Err(e) => TakeoverCheck::Followed(e.to_string()),
     }
 }
 

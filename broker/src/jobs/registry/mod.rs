@@ -15,7 +15,7 @@ use crate::store::index::Summary;
 use crate::store::records::RequestRecord;
 
 #[derive(Debug, Default)]
-pub(crate) struct Table {
+pub(crate) struct Registry {
     /// Also those that are over and whose last record is not on disk.
     live: BTreeMap<JobId, Arc<Job>>,
     over: BTreeMap<JobId, Summary>,
@@ -66,22 +66,22 @@ pub(crate) struct Slice {
 
 /// Whether a request was made before.
 #[derive(Debug)]
-pub(crate) enum Known {
+pub(crate) enum RequestStatus {
     New,
     Same(Entry),
     /// Its record has a digest of the checked spec, this one.
     Older(Entry, Box<str>),
     Other(JobId),
     /// By a job that cannot be read.
-    Aside(JobId),
+    Quarantined(JobId),
 }
 
-impl Table {
+impl Registry {
     /// Of jobs that are over alone.
-    pub(crate) fn of(mut over: BTreeMap<JobId, Summary>) -> Table {
-        let mut table = Table {
+    pub(crate) fn of(mut over: BTreeMap<JobId, Summary>) -> Registry {
+        let mut table = Registry {
             by_end: over.values().map(|job| (job.ended_ns, job.id)).collect(),
-            ..Table::default()
+            ..Registry::default()
         };
         over.values_mut().for_each(|job| table.note(job));
         table.over = over;
@@ -89,8 +89,8 @@ impl Table {
     }
 
     /// Takes in all of another table, whose jobs count if both have them.
-    pub(crate) fn absorb(&mut self, other: Table) {
-        let Table { live, over, aside, .. } = other;
+    pub(crate) fn absorb(&mut self, other: Registry) {
+        let Registry { live, over, aside, .. } = other;
         self.aside.extend(aside);
         over.into_values().for_each(|job| self.retire(job));
         for job in live.into_values() {
@@ -172,14 +172,14 @@ impl Table {
     }
 
     /// A job that cannot be read is none, but its request was made.
-    pub(crate) fn set_aside(&mut self, request: RequestRecord, id: JobId) {
+    pub(crate) fn mark_quarantined(&mut self, request: RequestRecord, id: JobId) {
         if !request.id.is_empty() {
             self.aside.insert((request.owner, request.id.into()), id);
         }
     }
 
     /// Somebody has removed it.
-    pub(crate) fn forget_aside(&mut self, id: JobId) {
+    pub(crate) fn forget_quarantined(&mut self, id: JobId) {
         self.aside.retain(|_, aside| *aside != id);
     }
 
@@ -202,12 +202,16 @@ impl Table {
         self.live.contains_key(&id) || self.over.contains_key(&id)
     }
 
-    pub(crate) fn request(&self, owner: &Identity, asked: &Request) -> Known {
+    pub(crate) fn request(&self, owner: &Identity, asked: &Request) -> RequestStatus {
         if asked.id.is_empty() {
-            return Known::New;
+            return RequestStatus::New;
         }
         let request = (owner.clone(), asked.id.as_str().into());
-        let aside = || self.aside.get(&request).map_or(Known::New, |id| Known::Aside(*id));
+        let aside = || {
+            self.aside
+                .get(&request)
+                .map_or(RequestStatus::New, |id| RequestStatus::Quarantined(*id))
+        };
         let Some(id) = self.requests.get(&request) else {
             return aside();
         };
@@ -223,9 +227,9 @@ impl Table {
         };
         match known {
             None | Some((_, true, _)) => aside(),
-            Some((entry, _, own)) if own == asked.digest => Known::Same(entry),
-            Some((entry, _, own)) if is_older(own) => Known::Older(entry, own.into()),
-            Some(_) => Known::Other(*id),
+            Some((entry, _, own)) if own == asked.digest => RequestStatus::Same(entry),
+            Some((entry, _, own)) if is_older(own) => RequestStatus::Older(entry, own.into()),
+            Some(_) => RequestStatus::Other(*id),
         }
     }
 
@@ -352,8 +356,8 @@ mod tests {
     use crate::store::index::Asked;
     use crate::store::index::tests::summary;
 
-    fn table(all: &[Summary]) -> Table {
-        Table::of(all.iter().map(|job| (job.id, job.clone())).collect())
+    fn table(all: &[Summary]) -> Registry {
+        Registry::of(all.iter().map(|job| (job.id, job.clone())).collect())
     }
 
     fn sent(id: &str, digest: &str) -> Request {
@@ -412,11 +416,11 @@ mod tests {
         let mut table = table(std::slice::from_ref(&job));
         assert!(matches!(
             table.request(&job.owner, &sent("r", "2:d")),
-            Known::Same(Entry::Over(_))
+            RequestStatus::Same(Entry::Over(_))
         ));
-        assert!(matches!(table.request(&job.owner, &sent("r", "2:e")), Known::Other(_)));
+        assert!(matches!(table.request(&job.owner, &sent("r", "2:e")), RequestStatus::Other(_)));
         assert!(table.forget(job.id) && !table.forget(job.id));
-        assert!(matches!(table.request(&job.owner, &sent("r", "2:d")), Known::New));
+        assert!(matches!(table.request(&job.owner, &sent("r", "2:d")), RequestStatus::New));
         assert_eq!((table.kept(), table.by_end().count(), table.owners().count()), (0, 0, 0));
     }
 
@@ -426,7 +430,7 @@ mod tests {
         let job = Summary { request: Some(Box::new(asked_then)), ..summary("a", 1) };
         let table = table(std::slice::from_ref(&job));
         match table.request(&job.owner, &sent("r", "2:d")) {
-            Known::Older(Entry::Over(id), digest) => {
+            RequestStatus::Older(Entry::Over(id), digest) => {
                 assert_eq!((id, digest.as_ref()), (job.id, "older"));
             }
             other => panic!("{other:?}"),
@@ -443,7 +447,7 @@ mod tests {
         let mut table = table(std::slice::from_ref(&second));
         table.retire(first);
         match table.request(&second.owner, &sent("r", "2:d")) {
-            Known::Same(Entry::Over(id)) => assert_eq!(id, second.id),
+            RequestStatus::Same(Entry::Over(id)) => assert_eq!(id, second.id),
             other => panic!("{other:?}"),
         }
     }
@@ -455,15 +459,15 @@ mod tests {
         let mut before = table(std::slice::from_ref(&job));
         let request = before.request_of(job.id).unwrap();
         before.forget(job.id);
-        before.set_aside(request, job.id);
-        let mut table = Table::default();
+        before.mark_quarantined(request, job.id);
+        let mut table = Registry::default();
         table.absorb(before);
         assert!(
-            matches!(table.request(&job.owner, &sent("r", "2:d")), Known::Aside(id) if id == job.id)
+            matches!(table.request(&job.owner, &sent("r", "2:d")), RequestStatus::Quarantined(id) if id == job.id)
         );
-        assert!(matches!(table.request(&job.owner, &sent("s", "2:d")), Known::New));
-        table.forget_aside(job.id);
-        assert!(matches!(table.request(&job.owner, &sent("r", "2:d")), Known::New));
+        assert!(matches!(table.request(&job.owner, &sent("s", "2:d")), RequestStatus::New));
+        table.forget_quarantined(job.id);
+        assert!(matches!(table.request(&job.owner, &sent("r", "2:d")), RequestStatus::New));
     }
 
     #[test]

@@ -1,112 +1,172 @@
-//! What all who look after the jobs of one state directory share.
+//! What everybody shares who looks after the jobs of one state directory. The bottom of this floor:
+//! nothing here does anything to a job.
 
 pub(crate) mod calls;
 pub(crate) mod capacity;
+pub(crate) mod live_output;
 pub(crate) mod reach;
 pub(crate) mod threads;
 pub(crate) mod watches;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use tokio::sync::{Notify, watch};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
 
-use crate::host;
-use crate::jobs::registry::Table;
+use crate::config;
+use crate::host::BootId;
+use crate::jobs::events::Events;
+use crate::jobs::output::Readers;
+use crate::jobs::registry::Registry;
+use crate::jobs::shared::calls::Calls;
+use crate::jobs::shared::live_output::LiveOutput;
 use crate::jobs::shared::reach::Reach;
 use crate::jobs::shared::threads::Threads;
-use crate::jobs::shared::watches::Files;
+use crate::jobs::shared::watches::Watches;
 use crate::launch::Launcher;
 use crate::launch::accounts::Pool;
+use crate::model::account::Account;
+use crate::model::limits::LimitTables;
 use crate::quota::descriptors::Shares;
 use crate::store::StateDir;
 use crate::store::index::Index;
+use crate::sync::lock;
 
-/// What attendants work with.
+/// What everybody shares.
 #[derive(Debug)]
-pub(crate) struct Ground {
+pub(crate) struct Shared {
+    pub(crate) config: config::Jobs,
+    pub(crate) limits: watch::Sender<Arc<LimitTables>>,
+    pub(crate) retention: watch::Sender<Arc<config::Retention>>,
     pub(crate) state: StateDir,
     pub(crate) launcher: Launcher,
-    pub(crate) boot_id: host::BootId,
+    pub(crate) boot_id: BootId,
     pub(crate) pool: Arc<Pool>,
-    /// Whether the table has all jobs that are on disk, or never will.
-    pub(crate) known: watch::Sender<Option<Result<(), NotKnown>>>,
-    /// A job has ended and is no burden but to the disk.
-    pub(crate) ended: Notify,
-    /// Jobs have come to be, have ended or were removed.
-    pub(crate) counted: watch::Sender<()>,
+    /// The account of jobs that run as `nobody`, which need not look it up.
+    pub(crate) nobody: Account,
+    /// Jobs that may run at a time.
+    pub(crate) max_running: u64,
+    pub(crate) events: Events,
+    pub(crate) calls: Calls,
     pub(crate) threads: Threads,
+    pub(crate) readers: Arc<Readers>,
+    pub(crate) live_output: LiveOutput,
     /// Whose shim is reached next.
     pub(crate) reach: Arc<Reach>,
     /// What is known of jobs whose shims have no connection.
-    pub(crate) files: Arc<Files>,
-    /// Before `table`, where both are held.
+    pub(crate) watches: Arc<Watches>,
+    /// Where tasks of jobs run, whoever calls.
+    pub(crate) runtime: Handle,
+    /// Whether the registry has all jobs that are on disk, or never will.
+    recovered: watch::Sender<Option<Result<(), NotRecovered>>>,
+    /// Before `registry`, where both are held.
     index: Mutex<Option<Index>>,
-    table: Mutex<Table>,
+    registry: Mutex<Registry>,
     /// Jobs that cannot be read and are where they were, with the reasons.
-    left: Mutex<BTreeMap<String, String>>,
+    unreadable: Mutex<BTreeMap<String, String>>,
 }
 
 /// The jobs of an earlier broker could not be read: what is not in memory may be on disk.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the jobs on disk could not be read: {0}")]
-pub struct NotKnown(pub(crate) String);
+pub struct NotRecovered(pub(crate) String);
 
-impl Ground {
-    pub(crate) fn new(
-        state: StateDir,
-        launcher: Launcher,
-        boot_id: host::BootId,
-        pool: Arc<Pool>,
-    ) -> Ground {
-        Ground {
+/// What a [`Shared`] is made of: see its fields.
+pub(crate) struct Parts {
+    pub(crate) config: config::Jobs,
+    pub(crate) limits: LimitTables,
+    pub(crate) retention: config::Retention,
+    pub(crate) state: StateDir,
+    pub(crate) launcher: Launcher,
+    pub(crate) boot_id: BootId,
+    pub(crate) nobody: Account,
+}
+
+impl Shared {
+    /// Of a state directory whose jobs have still to be recovered. Must be called within the runtime of
+    /// the jobs.
+    pub(crate) fn new(parts: Parts) -> Shared {
+        let Parts { config, limits, retention, state, launcher, boot_id, nobody } = parts;
+        let shares = Shares::of_this_process();
+        let max_running = capacity::max_running(config.max_running);
+        tracing::debug!(max_running, "jobs that may run at a time");
+        Shared {
+            pool: Pool::new(config.pool, launcher.shim_uid()),
+            config,
+            limits: watch::Sender::new(Arc::new(limits)),
+            retention: watch::Sender::new(Arc::new(retention)),
             state,
             launcher,
             boot_id,
-            pool,
-            known: watch::Sender::new(None),
-            ended: Notify::new(),
-            counted: watch::Sender::new(()),
-            threads: Threads::new(Shares::of_this_process()),
+            nobody,
+            max_running,
+            events: Events::new(),
+            calls: Calls::new(),
+            threads: Threads::new(shares),
+            readers: Readers::new(shares),
+            live_output: LiveOutput::default(),
             reach: Arc::new(Reach::new()),
-            files: Arc::default(),
+            watches: Arc::default(),
+            runtime: Handle::current(),
+            recovered: watch::Sender::new(None),
             index: Mutex::default(),
-            table: Mutex::default(),
-            left: Mutex::default(),
+            registry: Mutex::default(),
+            unreadable: Mutex::default(),
         }
     }
 
-    pub(crate) fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
+        lock(&self.registry)
     }
 
     /// Nothing until it has been read.
     pub(crate) fn index(&self) -> MutexGuard<'_, Option<Index>> {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.index)
     }
 
-    /// Whether that is new.
-    pub(crate) fn leave(&self, name: String, reason: String) -> bool {
-        self.left().insert(name, reason.clone()) != Some(reason)
+    /// What jobs may use, as of the last reload.
+    pub(crate) fn limits(&self) -> Arc<LimitTables> {
+        Arc::clone(&self.limits.borrow())
     }
 
-    pub(crate) fn take_back(&self, name: &str) {
-        self.left().remove(name);
+    /// What is kept, as of the last reload.
+    pub(crate) fn retention(&self) -> Arc<config::Retention> {
+        Arc::clone(&self.retention.borrow())
     }
 
-    pub(crate) fn left(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A job cannot be read, and stays where it is; whether that is new.
+    pub(crate) fn mark_unreadable(&self, name: String, reason: String) -> bool {
+        self.unreadable().insert(name, reason.clone()) != Some(reason)
     }
 
-    /// Answers when the table has all jobs that are on disk.
+    /// It can be read again, or is gone.
+    pub(crate) fn clear_unreadable(&self, name: &str) {
+        self.unreadable().remove(name);
+    }
+
+    pub(crate) fn unreadable(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        lock(&self.unreadable)
+    }
+
+    /// Tells those who wait in [`Shared::recovered`]. The first verdict counts.
+    pub(crate) fn set_recovered(&self, verdict: Result<(), NotRecovered>) {
+        self.recovered.send_if_modified(|known| {
+            let is_open = known.is_none();
+            *known = known.take().or(Some(verdict));
+            is_open
+        });
+    }
+
+    /// Answers when the registry has all jobs that are on disk.
     ///
     /// # Errors
-    /// [`NotKnown`].
-    pub(crate) async fn all_known(&self) -> Result<(), NotKnown> {
-        let mut known = self.known.subscribe();
+    /// [`NotRecovered`].
+    pub(crate) async fn recovered(&self) -> Result<(), NotRecovered> {
+        let mut known = self.recovered.subscribe();
         let known = known.wait_for(Option::is_some).await;
         // The sender is ours, and gives a verdict; should it not, nothing is known.
-        let none = || Err(NotKnown("nobody reads them".into()));
+        let none = || Err(NotRecovered("nobody reads them".into()));
         known.ok().and_then(|known| known.clone()).unwrap_or_else(none)
     }
 }

@@ -3,7 +3,7 @@
 //! somebody waits for does not queue behind ten thousand others.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, TryAcquireError};
@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 use crate::jobs::job::Job;
 use crate::model::id::JobId;
 use crate::quota::descriptors::Shares;
+use crate::sync::lock;
 
 /// Most shims that are asked at a time: what a call waits behind, at each of its steps. An answer takes
 /// less than a millisecond, so that more would gain nothing. (With 64, ten thousand were not reached
@@ -155,7 +156,7 @@ impl Reach {
 
     /// Tells operators of a shim that lives and is silent, in one line with others.
     pub(crate) fn tell_silent(self: &Arc<Reach>, job: JobId, why: &std::io::Error) {
-        let mut silent = self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut silent = lock(&self.silent);
         if let Some(silent) = &mut *silent {
             silent.count += 1;
             return;
@@ -164,7 +165,7 @@ impl Reach {
         let reach = Arc::clone(self);
         tokio::spawn(async move {
             sleep(TOGETHER).await; // what comes within it is one line
-            let silent = reach.silent.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let silent = lock(&reach.silent).take();
             match silent {
                 Some(Silent { first, why, count: 1 }) => {
                     tracing::warn!(job = %first, "its shim lives and does not answer: {why}");
@@ -178,48 +179,9 @@ impl Reach {
     }
 }
 
-/// Pauses between tries, twice as long each time, and not of all jobs at once: each has its own share
-/// of them.
-#[derive(Debug)]
-pub(crate) struct Pauses {
-    next: Duration,
-    longest: Duration,
-    /// Of 256.
-    spread: u32,
-}
-
-impl Pauses {
-    pub(crate) fn new(job: JobId, first: Duration, longest: Duration) -> Pauses {
-        let spread = job.as_bytes().iter().fold(0u8, |sum, byte| sum.wrapping_mul(31) ^ byte);
-        Pauses { next: first, longest, spread: spread.into() }
-    }
-
-    /// Between half of the pause and all of it.
-    pub(crate) fn next(&mut self) -> Duration {
-        let pause = self.next;
-        self.next = (pause * 2).min(self.longest);
-        pause / 2 + pause / 512 * self.spread
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pauses_grow_and_differ_between_jobs() {
-        let (first, longest) = (Duration::from_millis(100), Duration::from_secs(30));
-        let of = |n: u128| {
-            let id = uuid::Uuid::from_u128(n).to_string().parse().unwrap();
-            let mut pauses = Pauses::new(id, first, longest);
-            let all: Vec<_> = (0..12).map(|_| pauses.next()).collect();
-            assert!(all[0] >= first / 2 && all[11] >= longest / 2);
-            assert!(all.iter().all(|pause| *pause <= longest) && all.is_sorted());
-            all[0]
-        };
-        let different: std::collections::BTreeSet<_> = (0..100).map(of).collect();
-        assert!(different.len() > 50, "{different:?}");
-    }
 
     #[test]
     fn whatever_the_limit_somebody_can_be_reached() {

@@ -7,24 +7,25 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use tokio::sync::Notify;
 
 use crate::store::log;
+use crate::sync::lock;
 use crate::sys;
 
 /// Watches of all jobs. The kernel may refuse them (`fs.inotify.max_user_instances` and
 /// `max_user_watches`, which are shared by all of root's programs): then files are looked at when
 /// somebody asks.
 #[derive(Debug, Default)]
-pub(crate) struct Files {
-    watches: Mutex<Watches>,
+pub(crate) struct Watches {
+    table: Mutex<Table>,
 }
 
 #[derive(Debug, Default)]
-struct Watches {
+struct Table {
     /// The kernel has refused, and operators have been told.
     is_told: bool,
     /// Made for the first who needs it, and kept: to close one may block for 5 to 15 ms (measured).
@@ -41,7 +42,7 @@ struct News {
 /// A job's files, for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    files: Arc<Files>,
+    watches: Arc<Watches>,
     inotify: Arc<Inotify>,
     descriptor: WatchDescriptor,
     news: Arc<News>,
@@ -56,19 +57,19 @@ pub(crate) enum Change {
     Closed,
 }
 
-impl Files {
+impl Watches {
     /// Watches the files in a job's directory. Must be called within the runtime.
     ///
     /// # Errors
     /// EMFILE, ENOSPC: the kernel gives no more; else as open(2).
-    pub(crate) fn watch(self: &Arc<Files>, dir: &Path) -> io::Result<Watch> {
+    pub(crate) fn watch(self: &Arc<Watches>, dir: &Path) -> io::Result<Watch> {
         let watch = self.try_watch(dir);
         let refused = |e: &io::Error| {
             [libc::EMFILE, libc::ENFILE, libc::ENOSPC].map(Some).contains(&e.raw_os_error())
         };
         if let Err(e) = &watch
             && refused(e)
-            && !std::mem::replace(&mut self.lock().is_told, true)
+            && !std::mem::replace(&mut self.table().is_told, true)
         {
             tracing::warn!(
                 "no watch on files of jobs, by inotify; they are looked at when somebody asks: {e}; see \
@@ -78,30 +79,30 @@ impl Files {
         watch
     }
 
-    fn try_watch(self: &Arc<Files>, dir: &Path) -> io::Result<Watch> {
-        let mut watches = self.lock();
-        let inotify = match &watches.inotify {
+    fn try_watch(self: &Arc<Watches>, dir: &Path) -> io::Result<Watch> {
+        let mut table = self.table();
+        let inotify = match &table.inotify {
             Some(inotify) => Arc::clone(inotify),
             None => {
                 let inotify = open(self)?;
-                Arc::clone(watches.inotify.insert(inotify))
+                Arc::clone(table.inotify.insert(inotify))
             }
         };
         let events = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CLOSE_WRITE;
         let descriptor = inotify.add_watch(&dir.join(log::INDEX_NAME), events)?;
         let news = Arc::<News>::default();
-        watches.news.insert(descriptor, Arc::clone(&news));
-        drop(watches);
-        Ok(Watch { files: Arc::clone(self), inotify, descriptor, news })
+        table.news.insert(descriptor, Arc::clone(&news));
+        drop(table);
+        Ok(Watch { watches: Arc::clone(self), inotify, descriptor, news })
     }
 
     fn tell(&self, inotify: &Inotify) -> io::Result<()> {
         let events = inotify.read_events()?;
-        let watches = self.lock();
+        let table = self.table();
         for event in events {
             if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
-                watches.news.values().for_each(|news| news.any.notify_one()); // any may have changed
-            } else if let Some(news) = watches.news.get(&event.wd) {
+                table.news.values().for_each(|news| news.any.notify_one()); // any may have changed
+            } else if let Some(news) = table.news.get(&event.wd) {
                 let is_closed = event.mask.contains(AddWatchFlags::IN_CLOSE_WRITE);
                 news.is_closed.fetch_or(is_closed, Ordering::AcqRel);
                 news.any.notify_one();
@@ -110,9 +111,8 @@ impl Files {
         Ok(())
     }
 
-    /// A panic elsewhere must not take the news from everybody.
-    fn lock(&self) -> MutexGuard<'_, Watches> {
-        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self) -> MutexGuard<'_, Table> {
+        lock(&self.table)
     }
 }
 
@@ -129,21 +129,21 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let mut watches = self.files.lock();
+        let mut table = self.watches.table();
         let _ = self.inotify.rm_watch(self.descriptor); // a file that is gone has none
-        watches.news.remove(&self.descriptor);
+        table.news.remove(&self.descriptor);
     }
 }
 
 /// The instance, with a task that tells whoever watches for as long as somebody may.
-fn open(files: &Arc<Files>) -> io::Result<Arc<Inotify>> {
+fn open(watches: &Arc<Watches>) -> io::Result<Arc<Inotify>> {
     let inotify = Arc::new(Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?);
     let readable = sys::watch_readable(Arc::new(inotify.as_fd().try_clone_to_owned()?))?;
-    let (files, reader) = (Arc::downgrade(files), Arc::clone(&inotify));
+    let (watches, reader) = (Arc::downgrade(watches), Arc::clone(&inotify));
     tokio::spawn(async move {
         while let Ok(mut news) = readable.readable().await {
-            let Some(files) = files.upgrade() else { return };
-            if let Ok(Err(e)) = news.try_io(|_| files.tell(&reader)) {
+            let Some(watches) = watches.upgrade() else { return };
+            if let Ok(Err(e)) = news.try_io(|_| watches.tell(&reader)) {
                 tracing::error!("files of jobs cannot be watched any more: {e}");
                 return;
             }
@@ -161,20 +161,21 @@ mod tests {
     #[tokio::test]
     async fn a_watch_tells_of_growth_and_of_the_end_of_whoever_writes() {
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let files = Arc::<Files>::default();
-        assert!(files.watch(one.path()).is_err(), "there is nothing yet");
+        let watches = Arc::<Watches>::default();
+        assert!(watches.watch(one.path()).is_err(), "there is nothing yet");
         let open = |dir: &Path| File::create(dir.join(log::INDEX_NAME)).unwrap();
         let (mut writer, _other) = (open(one.path()), open(other.path()));
-        let (watch, quiet) = (files.watch(one.path()).unwrap(), files.watch(other.path()).unwrap());
+        let (watch, quiet) =
+            (watches.watch(one.path()).unwrap(), watches.watch(other.path()).unwrap());
         std::io::Write::write_all(&mut writer, b"entry").unwrap();
         assert_eq!(watch.changed().await, Change::Grown);
         drop(writer);
         assert_eq!(watch.changed().await, Change::Closed);
         assert!(!quiet.news.is_closed.load(Ordering::Acquire));
         drop((watch, quiet));
-        assert!(files.lock().news.is_empty());
+        assert!(watches.table().news.is_empty());
         fs::write(one.path().join(log::INDEX_NAME), "again").unwrap();
-        let again = files.watch(one.path()).unwrap();
+        let again = watches.watch(one.path()).unwrap();
         fs::write(one.path().join(log::INDEX_NAME), "again").unwrap();
         again.changed().await;
     }

@@ -7,7 +7,7 @@ use crate::model::limits::{MAX, MAX_DURATION};
 /// A limit that is one number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Knob {
+pub enum LimitKind {
     /// `cpu.max`, first number, microseconds.
     CpuQuota,
     /// `cpu.max`, second number, microseconds.
@@ -32,36 +32,36 @@ pub enum Knob {
     Output,
 }
 
-impl Knob {
+impl LimitKind {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Knob; 11] = [
-        Knob::CpuQuota,
-        Knob::CpuPeriod,
-        Knob::CpuWeight,
-        Knob::MemoryMax,
-        Knob::MemoryHigh,
-        Knob::MemorySwapMax,
-        Knob::PidsMax,
-        Knob::IoWeight,
-        Knob::Time,
-        Knob::CpuTime,
-        Knob::Output,
+    pub const ALL: [LimitKind; 11] = [
+        LimitKind::CpuQuota,
+        LimitKind::CpuPeriod,
+        LimitKind::CpuWeight,
+        LimitKind::MemoryMax,
+        LimitKind::MemoryHigh,
+        LimitKind::MemorySwapMax,
+        LimitKind::PidsMax,
+        LimitKind::IoWeight,
+        LimitKind::Time,
+        LimitKind::CpuTime,
+        LimitKind::Output,
     ];
 
     /// The field of the contract that asks for it.
     pub fn field(self) -> &'static str {
         match self {
-            Knob::CpuQuota => "limits.cpu_max_quota_usec",
-            Knob::CpuPeriod => "limits.cpu_max_period_usec",
-            Knob::CpuWeight => "limits.cpu_weight",
-            Knob::MemoryMax => "limits.memory_max_bytes",
-            Knob::MemoryHigh => "limits.memory_high_bytes",
-            Knob::MemorySwapMax => "limits.memory_swap_max_bytes",
-            Knob::PidsMax => "limits.pids_max",
-            Knob::IoWeight => "limits.io_weight",
-            Knob::Time => "time_limit",
-            Knob::CpuTime => "cpu_time_limit",
-            Knob::Output => "output_limit_bytes",
+            LimitKind::CpuQuota => "limits.cpu_max_quota_usec",
+            LimitKind::CpuPeriod => "limits.cpu_max_period_usec",
+            LimitKind::CpuWeight => "limits.cpu_weight",
+            LimitKind::MemoryMax => "limits.memory_max_bytes",
+            LimitKind::MemoryHigh => "limits.memory_high_bytes",
+            LimitKind::MemorySwapMax => "limits.memory_swap_max_bytes",
+            LimitKind::PidsMax => "limits.pids_max",
+            LimitKind::IoWeight => "limits.io_weight",
+            LimitKind::Time => "time_limit",
+            LimitKind::CpuTime => "cpu_time_limit",
+            LimitKind::Output => "output_limit_bytes",
         }
     }
 
@@ -69,28 +69,31 @@ impl Knob {
     pub(crate) fn range(self) -> (u64, u64) {
         let time = u64::try_from(MAX_DURATION.as_millis()).unwrap_or(MAX);
         match self {
-            Knob::CpuQuota => (1_000, 1_000_000_000),
-            Knob::CpuPeriod => (1_000, 1_000_000),
-            Knob::CpuWeight | Knob::IoWeight => (1, 10_000),
-            Knob::MemoryMax | Knob::MemoryHigh => (1 << 20, 1 << 60),
-            Knob::MemorySwapMax => (0, 1 << 60),
-            Knob::PidsMax => (1, 4_194_304),
-            Knob::Time => (1, time),
-            Knob::CpuTime => (1_000, time * 1_000),
-            Knob::Output => (1, 1 << 60),
+            LimitKind::CpuQuota => (1_000, 1_000_000_000),
+            LimitKind::CpuPeriod => (1_000, 1_000_000),
+            LimitKind::CpuWeight | LimitKind::IoWeight => (1, 10_000),
+            LimitKind::MemoryMax | LimitKind::MemoryHigh => (1 << 20, 1 << 60),
+            LimitKind::MemorySwapMax => (0, 1 << 60),
+            LimitKind::PidsMax => (1, 4_194_304),
+            LimitKind::Time => (1, time),
+            LimitKind::CpuTime => (1_000, time * 1_000),
+            LimitKind::Output => (1, 1 << 60),
         }
     }
 
     /// Whether [`MAX`] takes the limit away.
     pub(crate) fn can_be_max(self) -> bool {
-        use Knob::*;
+        use LimitKind::*;
         matches!(self, CpuQuota | MemoryMax | MemoryHigh | MemorySwapMax | PidsMax)
     }
 
     fn unit(self) -> &'static str {
         match self {
-            Knob::CpuQuota | Knob::CpuPeriod => " microseconds",
-            Knob::MemoryMax | Knob::MemoryHigh | Knob::MemorySwapMax | Knob::Output => " bytes",
+            LimitKind::CpuQuota | LimitKind::CpuPeriod => " microseconds",
+            LimitKind::MemoryMax
+            | LimitKind::MemoryHigh
+            | LimitKind::MemorySwapMax
+            | LimitKind::Output => " bytes",
             _ => "",
         }
     }
@@ -100,8 +103,8 @@ impl Knob {
         if (least..=most).contains(&value) || (value == MAX && self.can_be_max()) {
             return Ok(());
         }
-        if matches!(self, Knob::Time | Knob::CpuTime) {
-            let per_second = if self == Knob::Time { 1_000.0 } else { 1_000_000.0 };
+        if matches!(self, LimitKind::Time | LimitKind::CpuTime) {
+            let per_second = if self == LimitKind::Time { 1_000.0 } else { 1_000_000.0 };
             let (value, days) = (value as f64 / per_second, MAX_DURATION.as_secs() / 86_400);
             return Err(format!("is {value} s; it must be from 0.001 s to {days} days"));
         }
@@ -117,7 +120,7 @@ mod tests {
 
     #[test]
     fn both_ends_of_every_range_are_taken_and_what_is_beyond_is_not() {
-        for knob in Knob::ALL {
+        for knob in LimitKind::ALL {
             let (least, most) = knob.range();
             for fits in [least, most] {
                 assert_eq!(knob.check(fits), Ok(()), "{knob:?} {fits}");

@@ -13,9 +13,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use crate::model::limits::io::{DiskName, IoRule, Rate};
-pub(crate) use crate::model::limits::kind::Knob;
+pub(crate) use crate::model::limits::kind::LimitKind;
 pub(crate) use crate::model::limits::rlimit::Rlimit;
-pub(crate) use crate::model::limits::status::Row;
+pub(crate) use crate::model::limits::status::LimitStatus;
 pub(crate) use job_api::units::MAX;
 
 /// The period of `cpu.max` where nobody says another, in microseconds; the kernel's own default.
@@ -73,7 +73,7 @@ impl Violations {
 #[serde(default)]
 pub struct Limits {
     /// What is not there has not been asked for.
-    pub knobs: BTreeMap<Knob, u64>,
+    pub knobs: BTreeMap<LimitKind, u64>,
     /// `io.max`, a rule for each disk.
     pub io: Vec<IoRule>,
     /// Of each process, by name.
@@ -85,7 +85,7 @@ pub struct Limits {
 #[serde(default)]
 pub struct ByDefault {
     /// Of [`Limits::knobs`].
-    pub knobs: BTreeSet<Knob>,
+    pub knobs: BTreeSet<LimitKind>,
     /// Of [`Limits::rlimits`].
     pub rlimits: BTreeSet<Rlimit>,
 }
@@ -101,12 +101,12 @@ pub struct LimitTables {
 
 impl Limits {
     /// What a knob is set to.
-    pub fn knob(&self, knob: Knob) -> Option<u64> {
+    pub fn knob(&self, knob: LimitKind) -> Option<u64> {
         self.knobs.get(&knob).copied()
     }
 
     /// Sets a knob, if there is a value.
-    pub fn set(&mut self, knob: Knob, value: Option<u64>) {
+    pub fn set(&mut self, knob: LimitKind, value: Option<u64>) {
         if let Some(value) = value {
             self.knobs.insert(knob, value);
         }
@@ -114,21 +114,21 @@ impl Limits {
 
     /// Quota and period of `cpu.max`, if a quota is asked for.
     pub fn cpu_max(&self) -> Option<(u64, u64)> {
-        let quota = self.knob(Knob::CpuQuota)?;
-        Some((quota, self.knob(Knob::CpuPeriod).unwrap_or(CPU_PERIOD)))
+        let quota = self.knob(LimitKind::CpuQuota)?;
+        Some((quota, self.knob(LimitKind::CpuPeriod).unwrap_or(CPU_PERIOD)))
     }
 
     /// A knob that is a time.
-    pub fn time(&self, knob: Knob) -> Option<Duration> {
+    pub fn time(&self, knob: LimitKind) -> Option<Duration> {
         match knob {
-            Knob::CpuTime => self.knob(knob).map(Duration::from_micros),
+            LimitKind::CpuTime => self.knob(knob).map(Duration::from_micros),
             _ => self.knob(knob).map(Duration::from_millis),
         }
     }
 
     /// Whether somebody has to look for a disk.
     pub fn need_a_disk(&self) -> bool {
-        !self.io.is_empty() || self.knob(Knob::IoWeight).is_some()
+        !self.io.is_empty() || self.knob(LimitKind::IoWeight).is_some()
     }
 
     /// Every rule that is broken, whoever asks.
@@ -140,9 +140,9 @@ impl Limits {
         for (knob, value) in &self.knobs {
             rule(knob.field(), knob.check(*value));
         }
-        if self.knob(Knob::CpuPeriod).is_some() && self.knob(Knob::CpuQuota).is_none() {
+        if self.knob(LimitKind::CpuPeriod).is_some() && self.knob(LimitKind::CpuQuota).is_none() {
             let fault = "says nothing without cpu_max_quota_usec".into();
-            rule(Knob::CpuPeriod.field(), Err(fault));
+            rule(LimitKind::CpuPeriod.field(), Err(fault));
         }
         if self.io.len() > MAX_IO_RULES {
             let fault =
@@ -172,17 +172,17 @@ impl Limits {
     /// What a limit of memory is good for where the job can swap instead: hence no swap, unless
     /// somebody says otherwise.
     fn without_swap(mut self) -> Limits {
-        if self.knob(Knob::MemoryMax).is_some_and(|value| value != MAX) {
-            self.knobs.entry(Knob::MemorySwapMax).or_insert(0);
+        if self.knob(LimitKind::MemoryMax).is_some_and(|value| value != MAX) {
+            self.knobs.entry(LimitKind::MemorySwapMax).or_insert(0);
         }
         self
     }
 
     /// Takes what it does not have. Quota and period belong together.
     fn adopt(&mut self, other: &Limits) {
-        let own_cpu = self.knob(Knob::CpuQuota).is_some();
+        let own_cpu = self.knob(LimitKind::CpuQuota).is_some();
         for (knob, value) in &other.knobs {
-            if !(own_cpu && *knob == Knob::CpuPeriod) {
+            if !(own_cpu && *knob == LimitKind::CpuPeriod) {
                 self.knobs.entry(*knob).or_insert(*value);
             }
         }
@@ -209,8 +209,8 @@ impl Limits {
         for (knob, most) in &max.knobs {
             let asked = self.knob(*knob).unwrap_or(*most);
             match knob {
-                Knob::CpuQuota | Knob::CpuPeriod => {}
-                Knob::Time | Knob::CpuTime if asked > *most => {
+                LimitKind::CpuQuota | LimitKind::CpuPeriod => {}
+                LimitKind::Time | LimitKind::CpuTime if asked > *most => {
                     let shown =
                         |limits: &Limits| format!("{:?}", limits.time(*knob).unwrap_or_default());
                     over(knob.field(), &shown(self), &shown(max));
@@ -222,7 +222,7 @@ impl Limits {
         if let (Some(asked), Some(most)) = (self.cpu_max(), max.cpu_max())
             && rate(asked) > rate(most)
         {
-            over(Knob::CpuQuota.field(), &Cpus(asked), &Cpus(most));
+            over(LimitKind::CpuQuota.field(), &Cpus(asked), &Cpus(most));
         }
         let ceiling = max.io.first().map(|rule| rule.rates).unwrap_or_default();
         for (asked, (most, word)) in
@@ -247,8 +247,8 @@ impl Limits {
     /// These limits with those of `change` in their place.
     pub fn changed_by(&self, change: &Limits) -> Limits {
         let mut all = self.clone();
-        if change.knob(Knob::CpuQuota).is_some() {
-            all.knobs.remove(&Knob::CpuPeriod);
+        if change.knob(LimitKind::CpuQuota).is_some() {
+            all.knobs.remove(&LimitKind::CpuPeriod);
         }
         all.knobs.extend(&change.knobs);
         for rule in &change.io {
@@ -306,7 +306,7 @@ impl fmt::Display for Cpus {
 mod tests {
     use super::*;
 
-    fn limits(knobs: &[(Knob, u64)]) -> Limits {
+    fn limits(knobs: &[(LimitKind, u64)]) -> Limits {
         Limits { knobs: knobs.iter().copied().collect(), ..Limits::default() }
     }
 
@@ -321,12 +321,15 @@ mod tests {
     #[test]
     fn a_job_that_does_not_say_gets_the_default_or_else_the_ceiling() {
         let tables = tables(
-            limits(&[(Knob::PidsMax, 10)]),
-            limits(&[(Knob::PidsMax, 100), (Knob::Time, 5)]),
+            limits(&[(LimitKind::PidsMax, 10)]),
+            limits(&[(LimitKind::PidsMax, 100), (LimitKind::Time, 5)]),
         );
         let given = Limits::default().with_defaults(&tables);
-        assert_eq!((given.knob(Knob::PidsMax), given.knob(Knob::Time)), (Some(10), Some(5)));
-        assert_eq!(given.knob(Knob::MemoryMax), None);
+        assert_eq!(
+            (given.knob(LimitKind::PidsMax), given.knob(LimitKind::Time)),
+            (Some(10), Some(5))
+        );
+        assert_eq!(given.knob(LimitKind::MemoryMax), None);
     }
 
     #[test]
@@ -340,7 +343,8 @@ mod tests {
 
     #[test]
     fn a_time_above_its_ceiling_is_told_in_seconds() {
-        let (max, asked) = (limits(&[(Knob::Time, 1_000)]), limits(&[(Knob::Time, 2_500)]));
+        let (max, asked) =
+            (limits(&[(LimitKind::Time, 1_000)]), limits(&[(LimitKind::Time, 2_500)]));
         let fault = asked.above(&max)[0].fault.clone();
         assert!(fault.contains("2.5s") && fault.contains("1s"), "{fault}");
     }
@@ -348,29 +352,33 @@ mod tests {
     #[test]
     fn no_swap_where_memory_is_limited_and_nobody_says_otherwise() {
         let none = LimitTables::default();
-        let swap =
-            |knobs: &[(Knob, u64)]| limits(knobs).with_defaults(&none).knob(Knob::MemorySwapMax);
-        assert_eq!(swap(&[(Knob::MemoryMax, 1 << 20)]), Some(0));
-        assert_eq!(swap(&[(Knob::MemoryMax, 1 << 20), (Knob::MemorySwapMax, 7)]), Some(7));
-        assert_eq!(swap(&[(Knob::MemoryMax, MAX)]), None);
+        let swap = |knobs: &[(LimitKind, u64)]| {
+            limits(knobs).with_defaults(&none).knob(LimitKind::MemorySwapMax)
+        };
+        assert_eq!(swap(&[(LimitKind::MemoryMax, 1 << 20)]), Some(0));
+        assert_eq!(
+            swap(&[(LimitKind::MemoryMax, 1 << 20), (LimitKind::MemorySwapMax, 7)]),
+            Some(7)
+        );
+        assert_eq!(swap(&[(LimitKind::MemoryMax, MAX)]), None);
     }
 
     #[test]
     fn an_own_quota_does_not_get_the_period_of_the_default() {
-        let default = limits(&[(Knob::CpuQuota, 1_000), (Knob::CpuPeriod, 500_000)]);
-        let own = limits(&[(Knob::CpuQuota, 50_000)]);
+        let default = limits(&[(LimitKind::CpuQuota, 1_000), (LimitKind::CpuPeriod, 500_000)]);
+        let own = limits(&[(LimitKind::CpuQuota, 50_000)]);
         let given = own.with_defaults(&tables(default, Limits::default()));
         assert_eq!(given.cpu_max(), Some((50_000, CPU_PERIOD)));
     }
 
     #[test]
     fn what_is_above_a_ceiling_is_refused_with_the_ceiling_named() {
-        let max = limits(&[(Knob::MemoryMax, 1 << 30), (Knob::CpuQuota, 100_000)]);
-        assert_eq!(limits(&[(Knob::MemoryMax, 1 << 30)]).above(&max), []);
+        let max = limits(&[(LimitKind::MemoryMax, 1 << 30), (LimitKind::CpuQuota, 100_000)]);
+        assert_eq!(limits(&[(LimitKind::MemoryMax, 1 << 30)]).above(&max), []);
         for (knob, asked, ceiling) in [
-            (Knob::MemoryMax, MAX, "1073741824"),
-            (Knob::MemoryMax, (1 << 30) + 1, "1073741824"),
-            (Knob::CpuQuota, 150_000, "1 CPUs"),
+            (LimitKind::MemoryMax, MAX, "1073741824"),
+            (LimitKind::MemoryMax, (1 << 30) + 1, "1073741824"),
+            (LimitKind::CpuQuota, 150_000, "1 CPUs"),
         ] {
             let faults = limits(&[(knob, asked)]).above(&max);
             assert_eq!(faults[0].field, knob.field());
@@ -380,8 +388,9 @@ mod tests {
 
     #[test]
     fn cpus_are_compared_as_rates() {
-        let max = limits(&[(Knob::CpuQuota, 50_000)]);
-        let asked = |quota| limits(&[(Knob::CpuQuota, quota), (Knob::CpuPeriod, 1_000_000)]);
+        let max = limits(&[(LimitKind::CpuQuota, 50_000)]);
+        let asked =
+            |quota| limits(&[(LimitKind::CpuQuota, quota), (LimitKind::CpuPeriod, 1_000_000)]);
         assert_eq!(asked(500_000).above(&max), []);
         assert_eq!(asked(500_001).above(&max).len(), 1);
     }
@@ -399,18 +408,21 @@ mod tests {
 
     #[test]
     fn a_change_replaces_what_it_names_and_leaves_the_rest() {
-        let old =
-            limits(&[(Knob::CpuQuota, 1_000), (Knob::CpuPeriod, 500_000), (Knob::PidsMax, 9)]);
+        let old = limits(&[
+            (LimitKind::CpuQuota, 1_000),
+            (LimitKind::CpuPeriod, 500_000),
+            (LimitKind::PidsMax, 9),
+        ]);
         let one = |rates| IoRule { rates, ..IoRule::default() };
         let old = Limits { io: vec![one([None, Some(5), None, None])], ..old };
         let change = Limits {
             io: vec![one([None, None, Some(7), None])],
-            ..limits(&[(Knob::CpuQuota, 50_000)])
+            ..limits(&[(LimitKind::CpuQuota, 50_000)])
         };
         let new = old.changed_by(&change);
         assert_eq!(new.io, [one([None, Some(5), Some(7), None])]);
         assert_eq!(new.cpu_max(), Some((50_000, CPU_PERIOD)));
-        assert_eq!(new.knob(Knob::PidsMax), Some(9));
+        assert_eq!(new.knob(LimitKind::PidsMax), Some(9));
     }
 
     #[test]

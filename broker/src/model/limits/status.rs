@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// One limit, in the kernel's own words, for whoever asks what a job may use.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Row {
+pub struct LimitStatus {
     /// `memory.max`, `io.max 8:0`, `rlimit nofile`, `time_limit`.
     pub name: String,
     /// Empty where nobody has asked.

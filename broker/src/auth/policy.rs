@@ -1,0 +1,68 @@
+//! The rules, and what they make of an identity: an owner controls its own jobs, an admin everybody's.
+
+use std::collections::HashSet;
+
+use crate::model::identity::Identity;
+
+/// The rules.
+#[derive(Debug, Clone, Default)]
+pub struct Policy {
+    admins: HashSet<Identity>,
+}
+
+/// A caller whose role the policy has decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    identity: Identity,
+    role: Role,
+}
+
+/// Whose jobs a caller may see and control.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Its own.
+    User,
+    /// All.
+    Admin,
+}
+
+impl Policy {
+    /// These identities are admins.
+    pub fn new(admins: impl IntoIterator<Item = Identity>) -> Policy {
+        Policy { admins: admins.into_iter().collect() }
+    }
+
+    /// Gives an identity its role.
+    pub fn caller(&self, identity: Identity) -> Caller {
+        let role = if self.admins.contains(&identity) { Role::Admin } else { Role::User };
+        Caller { identity, role }
+    }
+}
+
+impl Caller {
+    /// Who it is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Its role.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Whose jobs a list for this caller is made of; `None` for everybody's.
+    pub(crate) fn scope(&self) -> Option<&Identity> {
+        (self.role == Role::User).then_some(&self.identity)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_an_admin_unless_named() {
+        let root = Identity::new("root").unwrap();
+        assert_eq!(Policy::default().caller(root).role(), Role::User);
+    }
+}

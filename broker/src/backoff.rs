@@ -1,0 +1,60 @@
+//! Pauses between tries, each twice as long as the one before.
+
+use std::time::Duration;
+
+use crate::model::id::JobId;
+
+/// The pauses of one who tries again.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    next: Duration,
+    longest: Duration,
+    /// Of 256: how much of the second half of a pause is waited.
+    spread: u32,
+}
+
+impl Backoff {
+    /// From the first pause to the longest.
+    pub(crate) fn new(first: Duration, longest: Duration) -> Backoff {
+        Backoff { next: first, longest, spread: 256 }
+    }
+
+    /// The same for one of many jobs: each waits between half of a pause and all of it, so that not all
+    /// of them try at once.
+    pub(crate) fn of_job(job: JobId, first: Duration, longest: Duration) -> Backoff {
+        let spread = job.as_bytes().iter().fold(0u8, |sum, byte| sum.wrapping_mul(31) ^ byte);
+        Backoff { spread: spread.into(), ..Backoff::new(first, longest) }
+    }
+
+    /// The next pause.
+    pub(crate) fn next(&mut self) -> Duration {
+        let pause = self.next;
+        self.next = (pause * 2).min(self.longest);
+        pause / 2 + pause / 512 * self.spread
+    }
+
+    /// Waits for it.
+    pub(crate) async fn pause(&mut self) {
+        tokio::time::sleep(self.next()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_differ_between_jobs() {
+        let (first, longest) = (Duration::from_millis(100), Duration::from_secs(30));
+        let of = |n: u128| {
+            let id = uuid::Uuid::from_u128(n).to_string().parse().unwrap();
+            let mut backoff = Backoff::of_job(id, first, longest);
+            let all: Vec<_> = (0..12).map(|_| backoff.next()).collect();
+            assert!(all[0] >= first / 2 && all[11] >= longest / 2);
+            assert!(all.iter().all(|pause| *pause <= longest) && all.is_sorted());
+            all[0]
+        };
+        let different: std::collections::BTreeSet<_> = (0..100).map(of).collect();
+        assert!(different.len() > 50, "{different:?}");
+    }
+}

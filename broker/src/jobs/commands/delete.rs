@@ -1,0 +1,47 @@
+//! Deleting a job that has ended, with its output.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::auth::{Authorized, Delete};
+use crate::jobs::history::archive;
+use crate::jobs::job::Job;
+use crate::jobs::shared::Shared;
+use crate::journal::AUDIT;
+
+/// Why a job was not deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum DeleteError {
+    /// Stop it first.
+    #[error("the job has not ended; stop it first")]
+    Running,
+    /// The file system.
+    #[error("cannot remove its files: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Removes an ended job and its output.
+///
+/// # Errors
+/// [`DeleteError`].
+pub(crate) async fn delete(
+    shared: &Arc<Shared>,
+    job: &Authorized<Delete, Arc<Job>>,
+) -> Result<(), DeleteError> {
+    let (caller, job) = (job.caller(), job.subject());
+    job.contacted().await; // one that ended while no broker was there is not known to have yet
+    if !job.snapshot().state.is_over() {
+        return Err(DeleteError::Running);
+    }
+    let by = caller.identity();
+    tracing::info!(target: AUDIT, job = %job.id(), owner = %job.owner(), %by, "delete");
+    // The last record is being written: a moment, and not longer than the disk takes.
+    let _ = job.watch_settled().wait_for(|settled| *settled).await;
+    let (own, id) = (Arc::clone(shared), job.id());
+    let remove = move || archive::remove(&own, &[id]);
+    let removed = shared.threads.reads.run(caller.identity(), &shared.runtime, remove).await;
+    for (_, removed) in removed.map_err(io::Error::other)? {
+        removed?; // if it was there no more, somebody else was faster
+    }
+    Ok(())
+}

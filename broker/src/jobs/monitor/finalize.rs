@@ -1,0 +1,192 @@
+//! The end of a job whose shim has ended: what the records tell, what is left of the workload, `final.json`,
+//! the archive.
+
+use std::fs;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use job_shim::crash::{self, Point};
+use job_shim::wire::Failed;
+
+use crate::backoff::Backoff;
+use crate::host;
+use crate::jobs::cleanup;
+use crate::jobs::decide;
+use crate::jobs::events::LifecycleEvent;
+use crate::jobs::history::archive;
+use crate::jobs::job::Job;
+use crate::jobs::shared::Shared;
+use crate::jobs::stats::{self, JobStats};
+use crate::journal::AUDIT;
+use crate::launch::LaunchError;
+use crate::launch::failure::failure;
+use crate::model::state::{Snapshot, Totals};
+use crate::store::records::{self, FORMAT, FinalRecord};
+use crate::store::{self, repair};
+
+/// Between two tries to put an end on record: first and longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// The shim has ended: learns the end from its records, writes `final.json`, and then removes cgroup
+/// and socket. Whatever is left in `work` is killed: nobody would keep its output. What the disk does
+/// not take or give is tried again, for as long as nobody has removed the job.
+pub(crate) async fn settle(shared: Arc<Shared>, job: Arc<Job>) {
+    job.set_channel(None);
+    job.set_shim(None);
+    let (mut backoff, mut is_told) = (Backoff::new(PAUSES.0, PAUSES.1), false);
+    while let Err(e) = try_to_settle(&shared, &job).await {
+        if job.is_settled() && shared.state.is_gone(job.id()) {
+            shared.registry().forget(job.id()); // somebody has removed it
+            let clear = move || cleanup::clear(&shared, job.id(), job.take_lease());
+            let _ = tokio::task::spawn_blocking(clear).await; // a panic is told where it happens
+            return;
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            tracing::error!(job = %job.id(), "its end cannot be put on record yet: {e}");
+        }
+        backoff.pause().await;
+    }
+}
+
+/// One try. What panics is not tried again.
+async fn try_to_settle(shared: &Arc<Shared>, job: &Arc<Job>) -> io::Result<()> {
+    let _turn = shared.threads.settling.acquire().await; // never closed
+    let (own, settling) = (Arc::clone(shared), Arc::clone(job));
+    let done = tokio::task::spawn_blocking(move || {
+        settle_now(&own, &settling)?;
+        archive::archive(&own, settling.id());
+        Ok(())
+    });
+    done.await.unwrap_or_else(|panic| {
+        tracing::error!(job = %job.id(), "settling failed: {panic}");
+        job.set_settled();
+        Ok(())
+    })
+}
+
+fn settle_now(shared: &Arc<Shared>, job: &Job) -> io::Result<()> {
+    crash::at(Point::ShimGone);
+    let cgroup = shared.launcher.tree().job(job.id());
+    let killed = cgroup.kill_work();
+    if let Err(e) = &killed {
+        tracing::error!(job = %job.id(), "processes of it cannot be killed: {e}");
+    }
+    crash::at(Point::WorkKilled);
+    let known = match job.snapshot() {
+        known if known.state.is_over() => doubt(shared, job, known)?,
+        known => learn_end(shared, job, &known)?,
+    };
+    crash::at(Point::EndLearned);
+    // On record before anybody sees it: what the next broker reads is what this one has told.
+    let mut used = stats::now(shared, job);
+    if killed.is_ok() {
+        // The kernel counts those that are dead, too, until their parent, perhaps init, has reaped them.
+        used.usage.pids_current = used.usage.pids_current.map(|_| 0);
+    }
+    let written = write_final(shared, job, &known, used);
+    crash::at(Point::EndRecorded);
+    job.restore(known);
+    if !job.is_settled() {
+        report(job);
+        shared.events.publish(LifecycleEvent::Ended(job.id()));
+    }
+    if written.is_ok() {
+        cleanup::clear(shared, job.id(), job.take_lease()); // not before: it knows what was used
+    }
+    job.set_settled();
+    written
+}
+
+/// A shim tells the end before the disk has all of the output, and records it after: should that
+/// have failed, the output may be less than was told.
+fn doubt(shared: &Shared, job: &Job, mut known: Snapshot) -> io::Result<Snapshot> {
+    if known.exited.is_none() {
+        return Ok(known);
+    }
+    let boot_id = job.record().boot_id;
+    let exit = records::load_exit(&shared.state.job(job.id()), boot_id.as_bytes())?;
+    known.ran = exit.ran.or(known.ran);
+    if exit.ended.is_none() && !known.incomplete {
+        tracing::warn!(job = %job.id(), "its shim has not recorded that its output is on the disk");
+        known.incomplete = true;
+    }
+    Ok(known)
+}
+
+/// For whoever reads the journal: how it ended, and whose doing that was.
+fn report(job: &Job) {
+    let (id, owner, known) = (job.id(), job.owner(), job.snapshot());
+    match (&known.exited, &known.failure) {
+        (Some(exited), _) => {
+            let status = exited.wait_status;
+            let exit_code = libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status));
+            let signal = libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status));
+            let (cause, by) = (exited.cause, Some(&exited.by).filter(|by| !by.is_empty()));
+            tracing::info!(target: AUDIT, job = %id, %owner, ?cause, exit_code, signal, by, "ended");
+        }
+        (None, Some(failure)) => {
+            tracing::info!(target: AUDIT, job = %id, %owner, state = ?known.state, "ended: {failure}");
+        }
+        (None, None) => {
+            tracing::info!(target: AUDIT, job = %id, %owner, state = ?known.state, "ended")
+        }
+    }
+}
+
+/// From the shim's own records what it could not say any more.
+fn learn_end(shared: &Shared, job: &Job, known: &Snapshot) -> io::Result<Snapshot> {
+    let (dir, record) = (shared.state.job(job.id()), job.record());
+    let exit = records::load_exit(&dir, record.boot_id.as_bytes())?;
+    let mut totals = match &exit.ended {
+        Some(ended) => Totals::from(ended.progress),
+        None => match repair::repair(&dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Totals::default(), // somebody has removed it
+            repaired => repaired?,
+        },
+    };
+    totals.dropped = totals.dropped.max(job.progress().dropped); // no file says it, the shim has
+    job.set_progress(totals.into());
+    let describe = |failed: Failed| failure(&LaunchError::Shim(failed), record);
+    let is_of_this_boot = *record.boot_id.as_bytes() == shared.boot_id;
+    let asked = job.stop_asked().map(|asked| asked.origin(is_of_this_boot));
+    decide::settle(known, exit, asked.as_ref(), describe, record.created_ns, host::now_ns())
+        .map_err(io::Error::other)
+}
+
+/// `final.json`, durable before the cgroup goes away.
+pub(crate) fn write_final(
+    shared: &Shared,
+    job: &Job,
+    known: &Snapshot,
+    stats: JobStats,
+) -> io::Result<()> {
+    let dir = shared.state.job(job.id());
+    if known.started.is_none() && known.exited.is_none() {
+        // It may not have come to GO, before which its spec is synced: an end without a beginning would
+        // be all that a crash of the host leaves.
+        match store::make_durable(&dir, records::SPEC) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {} // there was no room for it, perhaps
+        }
+    }
+    let known = known.clone();
+    let record = FinalRecord {
+        format: FORMAT,
+        state: known.state,
+        started: known.started.map(Into::into),
+        exit: known.exited.map(Into::into),
+        failure: known.failure,
+        ended_ns: known.ended_ns.unwrap_or_else(host::now_ns),
+        ran_ns: known.ran.and_then(|ran| u64::try_from(ran.as_nanos()).ok()),
+        totals: job.progress().into(),
+        incomplete: known.incomplete,
+        usage: stats.usage,
+        limits: stats.limits,
+    };
+    records::save_durably(&dir, records::FINAL, &record)?;
+    if job.stop_asked().is_some() {
+        let _ = fs::remove_file(dir.join(records::STOP)); // no matter any more
+    }
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! Taking over one job: what its records and processes say, what follows from that, and who looks after
+//! it from now on. The decision itself is in `decide`.
+
+use std::io;
+use std::sync::Arc;
+
+use job_shim::crash::{self, Point};
+
+use crate::host;
+use crate::jobs::cleanup;
+use crate::jobs::commands::{stop, update};
+use crate::jobs::decide::{Facts, Verdict, decide};
+use crate::jobs::history::{archive, quarantine};
+use crate::jobs::job::Job;
+use crate::jobs::monitor::connection::First;
+use crate::jobs::monitor::{self, finalize};
+use crate::jobs::process::ShimProcess;
+use crate::jobs::shared::Shared;
+use crate::model::id::JobId;
+use crate::model::state::{Contact, Event, Failure, Snapshot, State};
+use crate::store::damage;
+use crate::store::index::{Stamp, Summary};
+use crate::store::owner;
+use crate::store::records::{self, FinalRecord, SpawnRecord, SpecRecord};
+
+/// What became of one job.
+pub(crate) enum Taken {
+    Live(Arc<Job>),
+    Over(Summary),
+    /// It had not come as far as being a job, or cannot be read.
+    Nothing,
+}
+
+/// Takes a job over. One that cannot be read is put into quarantine, or is left where it is.
+pub(crate) fn take_in(shared: &Arc<Shared>, id: JobId) -> Taken {
+    let taken = take_over(shared, id);
+    crash::at(Point::TakenOver);
+    taken.unwrap_or_else(|e| {
+        if quarantine::is_damage(&e) {
+            quarantine::quarantine(shared, id, &e, None);
+        } else {
+            quarantine::leave_alone(shared, id, &e);
+        }
+        Taken::Nothing
+    })
+}
+
+fn take_over(shared: &Arc<Shared>, id: JobId) -> io::Result<Taken> {
+    let dir = shared.state.job(id);
+    owner::look_at_job(&dir)?;
+    let stamp = Stamp::of(&dir).unwrap_or_default(); // there is one once there is a last record
+    let record = match records::load::<SpecRecord>(&dir, records::SPEC) {
+        Ok(Some(record)) => record,
+        Err(e) if !quarantine::is_damage(&e) => return Err(e),
+        _ if is_no_job(shared, id)? => return discard(shared, id),
+        Ok(None) => return Err(archive::missing(records::SPEC)),
+        Err(e) => return Err(e),
+    };
+    let (facts, shim) = facts(shared, id, &record)?;
+    let lease = facts.finished.is_none().then(|| shared.pool.adopt(record.account.uid)).flatten();
+    let is_changing = record.is_changing;
+    let born = facts.spawned.as_ref().map(|spawned| host::since_boot_of(spawned.shim_start_time));
+    let verdict = decide(facts);
+    tracing::debug!(job = %id, ?verdict, "recovery");
+    let job = |record, snapshot| Job::new(record, snapshot, lease);
+    let job = match verdict {
+        Verdict::Over(last) => {
+            sweep(shared, id, Some(record.account.uid));
+            return Ok(Taken::Over(archive::summary(&record, &last, stamp)));
+        }
+        Verdict::Adopt => {
+            let job = job(record, Snapshot { contact: Contact::Recovering, ..running() });
+            if let Some(born) = born {
+                job.set_begun(born);
+            }
+            if let Some(Err(e)) = is_changing.then(|| update::finish(shared, &job)) {
+                tracing::error!(job = %id, "a change of its limits cannot be put on record: {e}");
+            }
+            if shared.launcher.tree().job(id).is_frozen()? {
+                job.apply(Event::Paused);
+            }
+            if let Some(asked) = stop::recall(&dir)? {
+                job.ask_stop(asked);
+                // Its monitor tells it, and in time, unless it is silent.
+                tokio::spawn(stop::enforce(Arc::clone(shared), Arc::clone(&job)));
+            }
+            if let Some(shim) = shim {
+                let first = First::Expected(shared.reach.expect());
+                tokio::spawn(monitor::monitor(Arc::clone(shared), Arc::clone(&job), shim, first));
+            }
+            return Ok(Taken::Live(job));
+        }
+        Verdict::Settle => {
+            let job = job(record, Snapshot { contact: Contact::Recovering, ..running() });
+            if !is_changing {
+                // It was born with them, or had taken them.
+                job.change_terms(|terms| terms.told = Some(terms.for_shim()));
+            }
+            if let Some(asked) = stop::recall(&dir)? {
+                job.ask_stop(asked); // should an earlier broker have carried it out
+            }
+            job
+        }
+        Verdict::NeverRan => {
+            let job = job(record, Snapshot::starting());
+            job.apply(Event::StartFailed(failure(
+                "broker",
+                "the broker ended before the program was started; it never ran",
+            )));
+            job
+        }
+        Verdict::LostWithHost => {
+            let job = job(record, running());
+            job.set_progress(crate::store::repair::repair(&dir)?.into());
+            job.apply(Event::ShimLost(failure("host", "the host went down while the job ran")));
+            job
+        }
+    };
+    tokio::spawn(finalize::settle(Arc::clone(shared), Arc::clone(&job)));
+    Ok(Taken::Live(job))
+}
+
+/// Nothing but a beginning, of which a crash was the end. Of a job with a cgroup there is more.
+fn is_no_job(shared: &Shared, id: JobId) -> io::Result<bool> {
+    Ok(!shared.launcher.tree().job(id).exists()
+        && damage::never_began(&shared.state.job(id), &shared.boot_id)?)
+}
+
+fn discard(shared: &Shared, id: JobId) -> io::Result<Taken> {
+    tracing::info!(job = %id, "a crash cut its start short before anything ran; it is no job");
+    match shared.state.remove_jobs(&[id]).pop().unwrap_or(Ok(())) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(Taken::Nothing),
+    }
+}
+
+/// What is on disk; and, if the shim lives, which process that is.
+fn facts(
+    shared: &Shared,
+    id: JobId,
+    record: &SpecRecord,
+) -> io::Result<(Facts, Option<ShimProcess>)> {
+    let dir = shared.state.job(id);
+    let finished = records::load::<FinalRecord>(&dir, records::FINAL)?;
+    if let Some(last) = &finished {
+        archive::cross_check(&dir, record, last)?;
+        return Ok((Facts { finished, ..Facts::default() }, None)); // nothing else matters then
+    }
+    let same_boot = *record.boot_id.as_bytes() == shared.boot_id;
+    let spawned: Option<SpawnRecord> =
+        if same_boot { records::load(&dir, records::SPAWN)? } else { None };
+    let mut shim = spawned.as_ref().map(ShimProcess::from);
+    if let Some(process) = shim
+        && process.open()?.is_none()
+    {
+        shim = None;
+    }
+    let exit = records::load_exit(&dir, record.boot_id.as_bytes())?;
+    Ok((Facts { same_boot, shim_lives: shim.is_some(), spawned, exit, finished }, shim))
+}
+
+/// What a crash between the last record and the end may have left of a job's cgroup, or an end that
+/// could not remove it.
+pub(crate) fn sweep(shared: &Arc<Shared>, id: JobId, uid: Option<u32>) {
+    if shared.launcher.tree().job(id).exists() {
+        let (shared, lease) = (Arc::clone(shared), uid.and_then(|uid| shared.pool.adopt(uid)));
+        tokio::task::spawn_blocking(move || cleanup::clear(&shared, id, lease));
+    }
+}
+
+fn running() -> Snapshot {
+    Snapshot { state: State::Running, ..Snapshot::starting() }
+}
+
+fn failure(step: &str, message: &str) -> Failure {
+    Failure { step: step.into(), errno: 0, message: message.into() }
+}
