@@ -6,14 +6,14 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
 use rcgen::{Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::parse_x509_pem;
 
 use crate::clock::{self, CLOCK_SKEW};
-use crate::files::{self, Pair};
+use crate::error::{AuthorityError, Error};
+use crate::files::{self, Pair, io_error};
 use crate::leaf::{self, Leaf, Usage};
 use crate::names::{self, SCHEME, TrustDomain, UserName};
 
@@ -60,12 +60,12 @@ impl Authority {
     ///
     /// # Errors
     /// A malformed `trust_domain`; a CA that is already there (nothing is changed); I/O.
-    pub fn create(dir: &Path, trust_domain: &str, validity: Duration) -> Result<Self> {
+    pub fn create(dir: &Path, trust_domain: &str, validity: Duration) -> Result<Self, Error> {
         let domain: TrustDomain = trust_domain.parse()?;
         let now = SystemTime::now();
         let params = leaf::ca_params(&domain, now - CLOCK_SKEW, later(now, validity)?)?;
         let key = new_key()?;
-        let certificate = params.self_signed(&key).context("signing the CA certificate")?;
+        let certificate = params.self_signed(&key).map_err(crypto("signing the CA certificate"))?;
 
         let made_dir = files::private_directory(dir)?;
         let advice = "choose another --dir, or move the old authority away (what it has issued \
@@ -84,36 +84,36 @@ impl Authority {
     /// # Errors
     /// Files that are absent, unreadable or not a CA's; a key that is not the certificate's, or
     /// that others than its owner may read.
-    pub fn open(dir: &Path) -> Result<Self> {
+    pub fn open(dir: &Path) -> Result<Self, Error> {
         let pair = ca_pair(dir)?;
         let pem = fs::read(&pair.certificate).map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => anyhow!(
-                "{} does not exist: make a CA there first with `job-certs init --dir {}`",
-                pair.certificate.display(),
-                dir.display()
-            ),
-            _ => anyhow!("reading {}: {e}", pair.certificate.display()),
+            io::ErrorKind::NotFound => {
+                Error::NoAuthority { certificate: pair.certificate.clone(), dir: dir.to_owned() }
+            }
+            _ => io_error("reading", &pair.certificate)(e),
         })?;
         let key = KeyPair::from_pem(&files::read_key(&pair.key)?)
-            .with_context(|| format!("{} is not a private key in PEM", pair.key.display()))?;
+            .map_err(|source| Error::NotAKey { path: pair.key.clone(), source })?;
         Self::load(dir, &pem, key)
-            .with_context(|| format!("{} cannot be used", pair.certificate.display()))
+            .map_err(|source| Error::Authority { path: pair.certificate.clone(), source })
     }
 
-    fn load(dir: &Path, pem: &[u8], key: KeyPair) -> Result<Self> {
-        let (_, block) = parse_x509_pem(pem).map_err(|_| anyhow!("it is not PEM"))?;
-        let x509 = block.parse_x509().map_err(|_| anyhow!("it is not a certificate"))?;
-        ensure!(x509.is_ca(), "it is not the certificate of a CA");
-        ensure!(
-            x509.public_key().raw == key.subject_public_key_info(),
-            "ca.key beside it is the key of another certificate"
-        );
+    fn load(dir: &Path, pem: &[u8], key: KeyPair) -> Result<Self, AuthorityError> {
+        let (_, block) = parse_x509_pem(pem).map_err(|_| AuthorityError::NotPem)?;
+        let x509 = block.parse_x509().map_err(|_| AuthorityError::NotACertificate)?;
+        if !x509.is_ca() {
+            return Err(AuthorityError::NotACa);
+        }
+        if x509.public_key().raw != key.subject_public_key_info() {
+            return Err(AuthorityError::OtherKey);
+        }
         let der = block.contents.as_slice().into();
         Ok(Self {
             dir: dir.to_owned(),
             domain: trust_domain(&x509)?,
             not_after: clock::from_asn1(x509.validity().not_after),
-            issuer: Issuer::from_ca_cert_der(&der, key).context("reading its subject")?,
+            issuer: Issuer::from_ca_cert_der(&der, key)
+                .map_err(|_| AuthorityError::Damaged("subject"))?,
         })
     }
 
@@ -145,7 +145,7 @@ impl Authority {
         names: &ServerNames,
         out: Option<&Path>,
         validity: Duration,
-    ) -> Result<Issued> {
+    ) -> Result<Issued, Error> {
         self.issue(&self.server_leaf(names, validity)?, &self.out_or(out, "server"))
     }
 
@@ -154,7 +154,12 @@ impl Authority {
     ///
     /// # Errors
     /// As [`Authority::user_leaf`] and [`Authority::issue`].
-    pub fn issue_user(&self, name: &str, out: Option<&Path>, validity: Duration) -> Result<Issued> {
+    pub fn issue_user(
+        &self,
+        name: &str,
+        out: Option<&Path>,
+        validity: Duration,
+    ) -> Result<Issued, Error> {
         self.issue(&self.user_leaf(name, validity)?, &self.out_or(out, name))
     }
 
@@ -163,11 +168,10 @@ impl Authority {
     ///
     /// # Errors
     /// No name at all or a malformed one; a CA that has expired.
-    pub fn server_leaf(&self, names: &ServerNames, validity: Duration) -> Result<Leaf> {
-        ensure!(
-            !(names.dns.is_empty() && names.ips.is_empty()),
-            "a server needs the names that its clients connect to: give --dns, --ip or both"
-        );
+    pub fn server_leaf(&self, names: &ServerNames, validity: Duration) -> Result<Leaf, Error> {
+        if names.dns.is_empty() && names.ips.is_empty() {
+            return Err(Error::NoServerName);
+        }
         names.dns.iter().try_for_each(|name| names::check_dns(name))?;
         let (not_before, not_after) = self.lifetime(validity)?;
         Ok(Leaf {
@@ -186,7 +190,7 @@ impl Authority {
     ///
     /// # Errors
     /// A malformed name; a CA that has expired.
-    pub fn user_leaf(&self, name: &str, validity: Duration) -> Result<Leaf> {
+    pub fn user_leaf(&self, name: &str, validity: Duration) -> Result<Leaf, Error> {
         let user: UserName = name.parse()?;
         let (not_before, not_after) = self.lifetime(validity)?;
         Ok(Leaf {
@@ -204,7 +208,7 @@ impl Authority {
     ///
     /// # Errors
     /// A file that exists (nothing is overwritten); I/O. Neither file stays behind then.
-    pub fn issue(&self, leaf: &Leaf, out: &Path) -> Result<Issued> {
+    pub fn issue(&self, leaf: &Leaf, out: &Path) -> Result<Issued, Error> {
         let pair = Pair::at(out)?;
         let signed = self.sign(leaf)?;
         let advice = "move it away, or name another place with --out PREFIX";
@@ -217,23 +221,21 @@ impl Authority {
     ///
     /// # Errors
     /// A name that is not ASCII or a date beyond the year 9999.
-    pub fn sign(&self, leaf: &Leaf) -> Result<Signed> {
+    pub fn sign(&self, leaf: &Leaf) -> Result<Signed, Error> {
         let key = new_key()?;
         let certificate = leaf
             .params(&self.domain)?
             .signed_by(&key, &self.issuer)
-            .context("signing the certificate")?;
+            .map_err(crypto("signing the certificate"))?;
         Ok(Signed { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
     }
 
     /// From now, a little backdated, until `validity` is over or the CA is.
-    fn lifetime(&self, validity: Duration) -> Result<(SystemTime, SystemTime)> {
+    fn lifetime(&self, validity: Duration) -> Result<(SystemTime, SystemTime), Error> {
         let now = SystemTime::now();
-        ensure!(
-            now < self.not_after,
-            "the CA {} has expired: make a new one in another directory with `job-certs init`",
-            self.certificate().display()
-        );
+        if now >= self.not_after {
+            return Err(Error::Expired(self.certificate()));
+        }
         Ok((now - CLOCK_SKEW, later(now, validity)?.min(self.not_after)))
     }
 
@@ -242,32 +244,33 @@ impl Authority {
     }
 }
 
-fn ca_pair(dir: &Path) -> Result<Pair> {
+fn ca_pair(dir: &Path) -> Result<Pair, Error> {
     Pair::at(&dir.join("ca"))
 }
 
-fn new_key() -> Result<KeyPair> {
-    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("generating a key")
+fn new_key() -> Result<KeyPair, Error> {
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(crypto("generating a key"))
 }
 
-fn later(now: SystemTime, validity: Duration) -> Result<SystemTime> {
-    now.checked_add(validity).context("the validity is longer than time can be told")
+fn later(now: SystemTime, validity: Duration) -> Result<SystemTime, Error> {
+    now.checked_add(validity).ok_or(Error::Date)
+}
+
+fn crypto(action: &'static str) -> impl FnOnce(rcgen::Error) -> Error {
+    move |source| Error::Crypto { action, source }
 }
 
 /// What [`leaf::ca_params`] has put there: exactly one SAN URI, `job://` and the trust domain.
-fn trust_domain(ca: &X509Certificate<'_>) -> Result<TrustDomain> {
-    let names = ca.subject_alternative_name().context("reading its alternative names")?;
+fn trust_domain(ca: &X509Certificate<'_>) -> Result<TrustDomain, AuthorityError> {
+    let names =
+        ca.subject_alternative_name().map_err(|_| AuthorityError::Damaged("alternative names"))?;
     let names = names.map(|san| san.value.general_names.as_slice()).unwrap_or_default();
     let mut domains = names.iter().filter_map(|name| match name {
         GeneralName::URI(uri) => uri.strip_prefix(SCHEME),
         _ => None,
     });
     match (domains.next(), domains.next()) {
-        (Some(domain), None) => domain.parse(),
-        (found, _) => bail!(
-            "it names {} trust domain as a SAN URI {SCHEME}<trust-domain>: was it made by \
-             `job-certs init`?",
-            if found.is_some() { "more than one" } else { "no" }
-        ),
+        (Some(domain), None) => Ok(domain.parse()?),
+        (found, _) => Err(AuthorityError::TrustDomain { several: found.is_some() }),
     }
 }

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::{
-    Authority, CA_VALIDITY, Issued, SERVER_VALIDITY, ServerNames, USER_VALIDITY, clock, days, show,
-};
+use crate::error::{Error, chain};
+use crate::files::io_error;
+use crate::validity::{CA_VALIDITY, SERVER_VALIDITY, USER_VALIDITY, days};
+use crate::{Authority, Issued, ServerNames, clock, show};
 
 /// A small certificate authority for a job broker and its users.
 ///
@@ -126,14 +126,14 @@ pub fn run() -> ExitCode {
     match Cli::parse().command.execute() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("job-certs: {error:#}");
+            eprintln!("job-certs: {}", chain(&error));
             ExitCode::FAILURE
         }
     }
 }
 
 impl Command {
-    fn execute(self) -> Result<()> {
+    fn execute(self) -> Result<(), Error> {
         match self {
             Self::Init(args) => args.execute(),
             Self::Issue(Issue::Server(args)) => args.execute(),
@@ -144,7 +144,7 @@ impl Command {
 }
 
 impl Init {
-    fn execute(self) -> Result<()> {
+    fn execute(self) -> Result<(), Error> {
         let ca = Authority::create(&self.dir, &self.trust_domain, days(self.days))?;
         print(&format!(
             "{}: the authority of trust domain {}, valid until {}\n\
@@ -158,7 +158,7 @@ impl Init {
 }
 
 impl Server {
-    fn execute(self) -> Result<()> {
+    fn execute(self) -> Result<(), Error> {
         let ca = Authority::open(&self.place.dir)?;
         let names = ServerNames { dns: self.dns, ips: self.ip };
         let validity = days(self.days);
@@ -167,14 +167,14 @@ impl Server {
 }
 
 impl User {
-    fn execute(self) -> Result<()> {
+    fn execute(self) -> Result<(), Error> {
         let ca = Authority::open(&self.place.dir)?;
         let validity = days(self.days);
         report(&ca, &ca.issue_user(&self.name, self.place.out.as_deref(), validity)?, validity)
     }
 }
 
-fn report(ca: &Authority, issued: &Issued, asked: Duration) -> Result<()> {
+fn report(ca: &Authority, issued: &Issued, asked: Duration) -> Result<(), Error> {
     // A leaf always ends before its CA unless its validity had to be cut.
     if issued.not_after == ca.not_after() {
         let days = whole_days(asked);
@@ -189,7 +189,7 @@ fn report(ca: &Authority, issued: &Issued, asked: Duration) -> Result<()> {
 }
 
 /// Shows every file that can be shown, then fails for the first that could not.
-fn show_all(files: &[PathBuf]) -> Result<()> {
+fn show_all(files: &[PathBuf]) -> Result<(), Error> {
     let now = SystemTime::now();
     let mut failed = None;
     for (n, path) in files.iter().enumerate() {
@@ -197,28 +197,29 @@ fn show_all(files: &[PathBuf]) -> Result<()> {
             Ok(text) => print(&format!("{}{text}", if n > 0 { "\n" } else { "" }))?,
             Err(error) => match &failed {
                 None => failed = Some(error),
-                Some(_) => eprintln!("job-certs: {error:#}"),
+                Some(_) => eprintln!("job-certs: {}", chain(&error)),
             },
         }
     }
     failed.map_or(Ok(()), Err)
 }
 
-fn describe(path: &Path, now: SystemTime) -> Result<String> {
-    let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-    let text = show::file(&bytes, now).with_context(|| path.display().to_string())?;
+fn describe(path: &Path, now: SystemTime) -> Result<String, Error> {
+    let bytes = std::fs::read(path).map_err(io_error("reading", path))?;
+    let text = show::file(&bytes, now)
+        .map_err(|source| Error::Certificate { path: path.to_owned(), source })?;
     Ok(format!("{}\n{text}", path.display()))
 }
 
-fn readable(time: SystemTime) -> Result<String> {
+fn readable(time: SystemTime) -> Result<String, Error> {
     Ok(clock::readable(clock::to_asn1(time)?))
 }
 
 /// To stdout; a reader who has gone (`| head`) has seen what they wanted.
-fn print(text: &str) -> Result<()> {
+fn print(text: &str) -> Result<(), Error> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(e).context("writing to stdout"),
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Error::Stdout(e)),
         _ => Ok(()),
     }
 }

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Result, anyhow};
 use x509_parser::time::ASN1Time;
+
+use crate::error::Error;
 
 /// How far `notBefore` lies in the past, for peers whose clock is behind.
 pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
@@ -18,9 +19,8 @@ pub(crate) fn seconds(time: SystemTime) -> i64 {
 }
 
 /// Fails where X.509 has no such date (year 10000 and later).
-pub(crate) fn to_asn1(time: SystemTime) -> Result<ASN1Time> {
-    ASN1Time::from_timestamp(seconds(time))
-        .map_err(|_| anyhow!("a certificate cannot state a date that far away"))
+pub(crate) fn to_asn1(time: SystemTime) -> Result<ASN1Time, Error> {
+    ASN1Time::from_timestamp(seconds(time)).map_err(|_| Error::Date)
 }
 
 /// A certificate's date as a system time.

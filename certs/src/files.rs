@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use crate::error::Error;
 
 const CERTIFICATE_MODE: u32 = 0o644;
 const KEY_MODE: u32 = 0o600;
@@ -21,14 +21,12 @@ pub(crate) struct Pair {
 
 impl Pair {
     /// `PREFIX.crt` and `PREFIX.key`; dots within the prefix stay.
-    pub(crate) fn at(prefix: &Path) -> Result<Self> {
+    pub(crate) fn at(prefix: &Path) -> Result<Self, Error> {
         let ends_in_a_name =
             prefix.file_name().is_some() && !prefix.as_os_str().as_bytes().ends_with(b"/");
-        ensure!(
-            ends_in_a_name,
-            "{} does not end in a file name: give the path of the pair without .crt and .key",
-            prefix.display()
-        );
+        if !ends_in_a_name {
+            return Err(Error::NoFileName(prefix.to_owned()));
+        }
         let with = |suffix| {
             let mut path = prefix.as_os_str().to_owned();
             path.push(suffix);
@@ -41,14 +39,18 @@ impl Pair {
     ///
     /// # Errors
     /// Where one of them exists, naming it, followed by `advice`: what to do instead.
-    pub(crate) fn write(&self, certificate_pem: &str, key_pem: &str, advice: &str) -> Result<()> {
+    pub(crate) fn write(
+        &self,
+        certificate_pem: &str,
+        key_pem: &str,
+        advice: &'static str,
+    ) -> Result<(), Error> {
         let mut made = Made::default();
         // Both are created before either is filled, so that a refusal costs nothing.
         let mut key = made.file(&self.key, KEY_MODE, advice)?;
         let mut certificate = made.file(&self.certificate, CERTIFICATE_MODE, advice)?;
-        fill(&mut key, key_pem).with_context(|| format!("writing {}", self.key.display()))?;
-        fill(&mut certificate, certificate_pem)
-            .with_context(|| format!("writing {}", self.certificate.display()))?;
+        fill(&mut key, key_pem).map_err(io_error("writing", &self.key))?;
+        fill(&mut certificate, certificate_pem).map_err(io_error("writing", &self.certificate))?;
         made.keep();
         Ok(())
     }
@@ -59,7 +61,7 @@ impl Pair {
 struct Made(Vec<PathBuf>);
 
 impl Made {
-    fn file(&mut self, path: &Path, mode: u32, advice: &str) -> Result<File> {
+    fn file(&mut self, path: &Path, mode: u32, advice: &'static str) -> Result<File, Error> {
         // create_new is O_EXCL: it neither overwrites nor follows a symbolic link.
         let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
         match opened {
@@ -68,9 +70,9 @@ impl Made {
                 Ok(file)
             }
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                bail!("{} exists and is not overwritten: {advice}", path.display())
+                Err(Error::Exists { path: path.to_owned(), advice })
             }
-            Err(e) => Err(anyhow!(e).context(format!("creating {}", path.display()))),
+            Err(e) => Err(io_error("creating", path)(e)),
         }
     }
 
@@ -94,31 +96,34 @@ fn fill(file: &mut File, text: &str) -> io::Result<()> {
 }
 
 /// Makes `dir` with mode 0700 unless it is there; says whether it was made.
-pub(crate) fn private_directory(dir: &Path) -> Result<bool> {
+pub(crate) fn private_directory(dir: &Path) -> Result<bool, Error> {
     match DirBuilder::new().mode(DIRECTORY_MODE).create(dir) {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(false),
         // Parents are not made: they would have to get a mode that nobody asked for.
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            bail!("creating {}: its parent directory does not exist", dir.display())
-        }
-        Err(e) => Err(anyhow!(e).context(format!("creating the directory {}", dir.display()))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Error::NoParent(dir.to_owned())),
+        Err(e) => Err(io_error("creating the directory", dir)(e)),
     }
 }
 
 /// Reads a private key, and refuses one that others can read, as ssh does: such a key has to be
 /// taken for known.
-pub(crate) fn read_key(path: &Path) -> Result<String> {
-    let metadata = fs::metadata(path).with_context(|| format!("reading {}", path.display()))?;
-    let mode = metadata.permissions().mode();
-    ensure!(
-        mode & 0o077 == 0,
-        "{} has mode {:04o}, so others may have read it: replace the key, or if it never left \
-         your hands, chmod 600",
-        path.display(),
-        mode & 0o7777
-    );
-    fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+pub(crate) fn read_key(path: &Path) -> Result<String, Error> {
+    let metadata = fs::metadata(path).map_err(io_error("reading", path))?;
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(Error::Exposed { path: path.to_owned(), mode });
+    }
+    fs::read_to_string(path).map_err(io_error("reading", path))
+}
+
+/// Names what was attempted on which file.
+pub(crate) fn io_error(
+    action: &'static str,
+    path: &Path,
+) -> impl FnOnce(io::Error) -> Error + use<> {
+    let path = path.to_owned();
+    move |source| Error::Io { action, path, source }
 }
 
 #[cfg(test)]

@@ -3,14 +3,15 @@
 use std::net::IpAddr;
 use std::time::SystemTime;
 
-use anyhow::{Context, Result};
 use aws_lc_rs::rand;
+use rcgen::string::Ia5String;
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose,
     SanType, SerialNumber,
 };
 
 use crate::clock;
+use crate::error::Error;
 use crate::names::TrustDomain;
 
 /// A certificate to be issued, exactly as it will be: nothing here is judged or completed.
@@ -47,7 +48,7 @@ pub enum Usage {
 impl Leaf {
     /// `domain` becomes the subject's Organization, so that the subject is never empty even
     /// where a certificate must have no Common Name.
-    pub(crate) fn params(&self, domain: &TrustDomain) -> Result<CertificateParams> {
+    pub(crate) fn params(&self, domain: &TrustDomain) -> Result<CertificateParams, Error> {
         let mut params = base(domain, self.not_before, self.not_after)?;
         if let Some(name) = &self.common_name {
             params.distinguished_name.push(DnType::CommonName, name.as_str());
@@ -60,10 +61,7 @@ impl Leaf {
         Ok(params)
     }
 
-    fn alternative_names(&self) -> Result<Vec<SanType>> {
-        let ascii = |s: &String| {
-            s.as_str().try_into().with_context(|| format!("the name {s:?} is not ASCII"))
-        };
+    fn alternative_names(&self) -> Result<Vec<SanType>, Error> {
         let mut names = Vec::new();
         for uri in &self.uris {
             names.push(SanType::URI(ascii(uri)?));
@@ -74,6 +72,10 @@ impl Leaf {
         names.extend(self.ips.iter().copied().map(SanType::IpAddress));
         Ok(names)
     }
+}
+
+fn ascii(name: &str) -> Result<Ia5String, Error> {
+    name.try_into().map_err(|source| Error::NotAscii { name: name.to_owned(), source })
 }
 
 impl Usage {
@@ -91,10 +93,10 @@ pub(crate) fn ca_params(
     domain: &TrustDomain,
     not_before: SystemTime,
     not_after: SystemTime,
-) -> Result<CertificateParams> {
+) -> Result<CertificateParams, Error> {
     let mut params = base(domain, not_before, not_after)?;
     params.distinguished_name.push(DnType::CommonName, "job-certs CA");
-    params.subject_alt_names = vec![SanType::URI(domain.uri().as_str().try_into()?)];
+    params.subject_alt_names = vec![SanType::URI(ascii(&domain.uri())?)];
     params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(params)
@@ -104,7 +106,7 @@ fn base(
     domain: &TrustDomain,
     not_before: SystemTime,
     not_after: SystemTime,
-) -> Result<CertificateParams> {
+) -> Result<CertificateParams, Error> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationName, domain.to_string());
@@ -117,8 +119,8 @@ fn base(
 
 /// 128 random bits: no register of issued numbers is needed to keep them apart (RFC 5280 section
 /// 4.1.2.2 allows 20 octets).
-fn random_serial() -> Result<SerialNumber> {
+fn random_serial() -> Result<SerialNumber, Error> {
     let mut serial = [0; 16];
-    rand::fill(&mut serial).ok().context("the system's random generator failed")?;
+    rand::fill(&mut serial).map_err(|_| Error::Random)?;
     Ok(SerialNumber::from_slice(&serial))
 }

@@ -11,33 +11,23 @@
 //!
 //! [`Authority`] does in-process what the command line does. Certificates that no authority
 //! should issue (expired, two identities, no usage) are for tests: describe them as a [`Leaf`].
+//!
+//! Errors say what failed, on which file, and what to do: [`Error`].
 
 #![forbid(unsafe_code)]
 
 mod authority;
 mod cli;
 mod clock;
+mod error;
 mod files;
 mod leaf;
 mod names;
 mod show;
+mod validity;
 
 pub use authority::{Authority, Issued, ServerNames, Signed};
 pub use cli::{command, run};
+pub use error::{AuthorityError, CertificateError, Error, NameError};
 pub use leaf::{Leaf, Usage};
-
-use std::time::Duration;
-
-/// Lifetime of a CA unless told otherwise: long enough to outlive many leaves, short enough that
-/// its replacement is practised.
-pub const CA_VALIDITY: Duration = days(365);
-/// Lifetime of a broker's certificate unless told otherwise.
-pub const SERVER_VALIDITY: Duration = days(90);
-/// Lifetime of a user's certificate unless told otherwise.
-pub const USER_VALIDITY: Duration = days(30);
-
-/// A validity of `n` days of 24 hours.
-#[must_use]
-pub const fn days(n: u32) -> Duration {
-    Duration::from_secs(n as u64 * 24 * 60 * 60)
-}
+pub use validity::{CA_VALIDITY, SERVER_VALIDITY, USER_VALIDITY, days};

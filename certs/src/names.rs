@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use anyhow::{Result, bail, ensure};
+use crate::error::NameError;
 
 /// The scheme of identities, with its separator.
 pub(crate) const SCHEME: &str = "job://";
@@ -27,9 +27,9 @@ impl TrustDomain {
 }
 
 impl FromStr for TrustDomain {
-    type Err = anyhow::Error;
+    type Err = NameError;
 
-    fn from_str(s: &str) -> Result<Self> {
+    fn from_str(s: &str) -> Result<Self, NameError> {
         let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
         check("trust domain", s, "a-z 0-9 . _ -", allowed)?;
         Ok(Self(s.to_owned()))
@@ -48,9 +48,9 @@ impl fmt::Display for TrustDomain {
 pub(crate) struct UserName(String);
 
 impl FromStr for UserName {
-    type Err = anyhow::Error;
+    type Err = NameError;
 
-    fn from_str(s: &str) -> Result<Self> {
+    fn from_str(s: &str) -> Result<Self, NameError> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         check("user name", s, "A-Z a-z 0-9 . _ -", allowed)?;
         Ok(Self(s.to_owned()))
@@ -63,16 +63,26 @@ impl fmt::Display for UserName {
     }
 }
 
-fn check(what: &str, s: &str, set: &str, allowed: impl Fn(char) -> bool) -> Result<()> {
-    ensure!(!s.is_empty(), "the {what} is empty: give 1 to 63 characters of {set}");
-    if let Some((at, c)) = s.chars().enumerate().find(|(_, c)| !allowed(*c)) {
-        bail!("the {what} {s:?} has {c:?} at position {}: allowed are {set}", at + 1);
+fn check(
+    what: &'static str,
+    s: &str,
+    set: &'static str,
+    is_allowed: impl Fn(char) -> bool,
+) -> Result<(), NameError> {
+    let name = || s.to_owned();
+    if s.is_empty() {
+        return Err(NameError::Empty { what, allowed: set });
     }
-    ensure!(
-        s.starts_with(|c: char| c.is_ascii_alphanumeric()),
-        "the {what} {s:?} must start with a letter or a digit"
-    );
-    ensure!(s.len() <= 63, "the {what} {s:?} has {} characters: at most 63", s.len());
+    if let Some((at, found)) = s.chars().enumerate().find(|(_, c)| !is_allowed(*c)) {
+        let position = at + 1;
+        return Err(NameError::Character { what, name: name(), found, position, allowed: set });
+    }
+    if !s.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        return Err(NameError::Start { what, name: name() });
+    }
+    if s.len() > 63 {
+        return Err(NameError::Length { what, name: name() });
+    }
     Ok(())
 }
 
@@ -81,24 +91,23 @@ fn check(what: &str, s: &str, set: &str, allowed: impl Fn(char) -> bool) -> Resu
 /// # Errors
 /// Names the label that is wrong; an address is sent to `--ip`, because TLS never looks for
 /// addresses among DNS names.
-pub(crate) fn check_dns(name: &str) -> Result<()> {
-    ensure!(
-        name.parse::<IpAddr>().is_err(),
-        "{name} is an address, not a DNS name: give it with --ip"
-    );
+pub(crate) fn check_dns(name: &str) -> Result<(), NameError> {
+    if let Ok(address) = name.parse::<IpAddr>() {
+        return Err(NameError::Address(address));
+    }
     let host = name.strip_prefix("*.").unwrap_or(name);
-    ensure!(name.len() <= 253, "the DNS name {name:?} is longer than 253 characters");
+    if name.len() > 253 {
+        return Err(NameError::DnsLength(name.to_owned()));
+    }
     for label in host.split('.') {
-        let inner = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        let good = (1..=63).contains(&label.len())
-            && label.chars().all(inner)
+        let is_inner = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        let is_label = (1..=63).contains(&label.len())
+            && label.chars().all(is_inner)
             && !label.starts_with('-')
             && !label.ends_with('-');
-        ensure!(
-            good,
-            "the DNS name {name:?} has the label {label:?}: a label is 1 to 63 of A-Z a-z 0-9 - _, \
-             with no - at either end"
-        );
+        if !is_label {
+            return Err(NameError::DnsLabel { name: name.to_owned(), label: label.to_owned() });
+        }
     }
     Ok(())
 }
@@ -107,7 +116,7 @@ pub(crate) fn check_dns(name: &str) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn refusal<T: FromStr<Err = anyhow::Error> + fmt::Debug>(s: &str) -> String {
+    fn refusal<T: FromStr<Err = NameError> + fmt::Debug>(s: &str) -> String {
         s.parse::<T>().unwrap_err().to_string()
     }
 

@@ -4,7 +4,6 @@ use std::fmt::Write;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
-use anyhow::{Context, Result, anyhow, bail};
 use aws_lc_rs::digest;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
@@ -13,6 +12,7 @@ use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use crate::clock;
+use crate::error::CertificateError;
 use crate::names::SCHEME;
 
 const MINUTE: u64 = 60;
@@ -23,33 +23,33 @@ const DAY: u64 = 24 * HOUR;
 ///
 /// # Errors
 /// Where there is no certificate in it, or a broken one.
-pub(crate) fn file(bytes: &[u8], now: SystemTime) -> Result<String> {
+pub(crate) fn file(bytes: &[u8], now: SystemTime) -> Result<String, CertificateError> {
     let ders = certificates(bytes)?;
-    let described: Result<Vec<String>> = ders.iter().map(|der| describe(der, now)).collect();
+    let described: Result<Vec<String>, _> = ders.iter().map(|der| describe(der, now)).collect();
     Ok(described?.join("\n"))
 }
 
-fn certificates(bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
+fn certificates(bytes: &[u8]) -> Result<Vec<Vec<u8>>, CertificateError> {
     const DER_SEQUENCE: u8 = 0x30;
     if bytes.first() == Some(&DER_SEQUENCE) {
         return Ok(vec![bytes.to_vec()]);
     }
     let blocks: Vec<Pem> = Pem::iter_from_buffer(bytes)
         .collect::<Result<_, _>>()
-        .map_err(|_| anyhow!("it is neither a certificate in PEM nor in DER"))?;
+        .map_err(|_| CertificateError::Format)?;
     let has_key = blocks.iter().any(|block| block.label.ends_with("PRIVATE KEY"));
     let certificates = blocks.into_iter().filter(|block| block.label == "CERTIFICATE");
     let ders: Vec<Vec<u8>> = certificates.map(|block| block.contents).collect();
     match (ders.is_empty(), has_key) {
         (false, _) => Ok(ders),
-        (true, true) => bail!("it holds a private key and no certificate: show the .crt beside it"),
-        (true, false) => bail!("there is no certificate in it"),
+        (true, true) => Err(CertificateError::PrivateKey),
+        (true, false) => Err(CertificateError::Absent),
     }
 }
 
-fn describe(der: &[u8], now: SystemTime) -> Result<String> {
-    let (_, cert) = x509_parser::parse_x509_certificate(der)
-        .map_err(|_| anyhow!("it is not a certificate, or a damaged one"))?;
+fn describe(der: &[u8], now: SystemTime) -> Result<String, CertificateError> {
+    let (_, cert) =
+        x509_parser::parse_x509_certificate(der).map_err(|_| CertificateError::NotACertificate)?;
     let mut text = String::new();
     let mut line = |key: &str, value: &str| {
         // Infallible: the target is a String.
@@ -71,18 +71,23 @@ fn describe(der: &[u8], now: SystemTime) -> Result<String> {
     Ok(text)
 }
 
-fn alternative_names<'a>(cert: &'a X509Certificate<'a>) -> Result<Vec<GeneralName<'a>>> {
-    let names = cert.subject_alternative_name().context("its alternative names are damaged")?;
+fn alternative_names<'a>(
+    cert: &'a X509Certificate<'a>,
+) -> Result<Vec<GeneralName<'a>>, CertificateError> {
+    let names = cert
+        .subject_alternative_name()
+        .map_err(|_| CertificateError::Damaged("alternative names"))?;
     Ok(names.map(|san| san.value.general_names.clone()).unwrap_or_default())
 }
 
 /// Extended key usages by their names in RFC 5280; for a CA, what it is.
-fn usages(cert: &X509Certificate<'_>) -> Result<Vec<String>> {
+fn usages(cert: &X509Certificate<'_>) -> Result<Vec<String>, CertificateError> {
     let mut usages = Vec::new();
     if cert.is_ca() {
         usages.push("certificate authority".to_owned());
     }
-    let Some(eku) = cert.extended_key_usage().context("its key usages are damaged")? else {
+    let eku = cert.extended_key_usage().map_err(|_| CertificateError::Damaged("key usages"))?;
+    let Some(eku) = eku else {
         return Ok(usages);
     };
     let known = [

@@ -7,7 +7,10 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use job_certs::{Authority, CA_VALIDITY, Leaf, SERVER_VALIDITY, ServerNames, USER_VALIDITY, days};
+use job_certs::{
+    Authority, AuthorityError, CA_VALIDITY, Leaf, NameError, SERVER_VALIDITY, ServerNames,
+    USER_VALIDITY, days,
+};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -217,4 +220,31 @@ fn assert_extensions(certificate: &Path, expected: &[&str]) {
     for part in expected.iter().chain(&both) {
         assert!(text.contains(part), "no {part:?} in:\n{text}");
     }
+}
+
+#[test]
+fn an_error_tells_a_program_what_failed_and_on_which_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = dir.path().join("pki");
+    let Err(job_certs::Error::NoAuthority { certificate, .. }) = Authority::open(&pki) else {
+        panic!("an authority was found");
+    };
+    assert_eq!(certificate, pki.join("ca.crt"));
+    let ca = Authority::create(&pki, "local", CA_VALIDITY).unwrap();
+    let Err(job_certs::Error::Exists { path, .. }) = Authority::create(&pki, "local", CA_VALIDITY)
+    else {
+        panic!("an authority was overwritten");
+    };
+    assert_eq!(path, pki.join("ca.key"));
+    let Err(job_certs::Error::Name(NameError::Character { found, position, .. })) =
+        ca.issue_user("a/b", None, USER_VALIDITY)
+    else {
+        panic!("a path was taken for a name");
+    };
+    assert_eq!((found, position), ('/', 2));
+    std::fs::write(pki.join("ca.crt"), "no certificate").unwrap();
+    let Err(job_certs::Error::Authority { source, .. }) = Authority::open(&pki) else {
+        panic!("a text was taken for a certificate");
+    };
+    assert!(matches!(source, AuthorityError::NotPem), "{source:?}");
 }
