@@ -34,6 +34,7 @@ pub(crate) use crate::launch::errors::{LaunchError, SetupError};
 pub(crate) use crate::launch::handshake::Shim;
 use crate::model::id::JobId;
 use crate::model::spec;
+use crate::quota::fair_queue::for_a_moment;
 use crate::store;
 use crate::store::StateDir;
 use crate::store::records;
@@ -146,13 +147,18 @@ impl Launcher {
     }
 
     /// HELLO and STARTED. GO has not waited for HELLO: which program that is and which process is
-    /// known since the clone, and the shim finds GO when it has come so far.
+    /// known since the clone, and the shim finds GO when it has come so far. The turn is over with HELLO, or
+    /// after a moment.
     ///
     /// # Errors
     /// [`LaunchError`], to be followed by [`Launcher::abandon`]: the program has not run, unless the
     /// error is `Go`.
-    pub(crate) async fn started(&self, begun: &mut Begun) -> Result<Started, LaunchError> {
-        begun.shim.expect_hello(begun.id, begun.nonce).await?;
+    pub(crate) async fn started(
+        &self,
+        begun: &mut Begun,
+        turn: impl Sized,
+    ) -> Result<Started, LaunchError> {
+        for_a_moment(turn, begun.shim.expect_hello(begun.id, begun.nonce)).await?;
         let started = begun.shim.expect_started().await?;
         crash::at(Point::StartedHeard);
         Ok(started)

@@ -29,16 +29,24 @@ use crate::model::state::{Event, Failure};
 use crate::quota::fair_queue::Turn;
 use crate::store::records::SpecRecord;
 
+/// The turns that a start holds.
+pub(crate) struct StartTurns {
+    /// Until STARTED.
+    pub(crate) start: Turn<Identity>,
+    /// Until HELLO.
+    pub(crate) launch: Turn<Identity>,
+}
+
 /// Launches it; does not wait. Should the launch panic, the job is told to have failed, and nobody
 /// waits for it for ever.
 pub(crate) fn spawn(
     shared: &Arc<Shared>,
     job: &Arc<Job>,
     record: Box<SpecRecord>,
-    turn: Turn<Identity>,
+    turns: StartTurns,
     call: Call,
 ) {
-    let launch = launch(Arc::clone(shared), Arc::clone(job), record, turn);
+    let launch = launch(Arc::clone(shared), Arc::clone(job), record, turns);
     let (own, job) = (Arc::clone(shared), Arc::clone(job));
     shared.runtime.spawn(async move {
         let _call = call; // as long as it is being started, whoever waits for it
@@ -49,9 +57,10 @@ pub(crate) fn spawn(
     });
 }
 
-/// The turn, and with it the thread, is kept up to GO. A program that hangs in its execve(2) takes
-/// neither.
-async fn launch(shared: Arc<Shared>, job: Arc<Job>, record: Box<SpecRecord>, turn: Turn<Identity>) {
+/// A thread is taken up to GO. A program that hangs in its execve(2) takes none, and no turn of those that
+/// launch.
+async fn launch(shared: Arc<Shared>, job: Arc<Job>, record: Box<SpecRecord>, turns: StartTurns) {
+    let StartTurns { start: _start, launch } = turns;
     let record = Arc::<SpecRecord>::from(record);
     let (own, launching, spec) = (Arc::clone(&shared), Arc::clone(&job), Arc::clone(&record));
     let begin = move || {
@@ -59,13 +68,11 @@ async fn launch(shared: Arc<Shared>, job: Arc<Job>, record: Box<SpecRecord>, tur
         let (id, owner, argv) = (launching.id(), launching.owner(), Argv(&spec.spec.argv));
         tracing::info!(target: AUDIT, job = %id, %owner, %argv, "start");
         let begun = own.launcher.begin(&own.state, &spec);
-        let begun = begun.map_err(|error| fail(&own, &launching, &error, &spec));
-        drop(turn);
-        begun
+        (begun.map_err(|error| fail(&own, &launching, &error, &spec)), launch)
     };
     let begun = shared.runtime.spawn_blocking(begin).await.unwrap_or_else(go_on_panicking);
-    let Ok(mut begun) = begun else { return };
-    match shared.launcher.started(&mut begun).await {
+    let (Ok(mut begun), launch) = begun else { return };
+    match shared.launcher.started(&mut begun, launch).await {
         Ok(started) => monitor_started(&shared, &job, begun.into_launched(started)),
         Err(error) => {
             // Its processes may be hard to kill: not on the threads of starts that work.

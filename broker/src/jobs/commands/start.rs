@@ -8,7 +8,8 @@ use uuid::Uuid;
 use crate::auth::{Authorized, Caller, Start};
 use crate::cgroup::limits::{ResolvedDisks, Unenforceable};
 use crate::host;
-use crate::jobs::commands::{launch_task, prepare};
+use crate::jobs::commands::launch_task::{self, StartTurns};
+use crate::jobs::commands::prepare;
 use crate::jobs::events::LifecycleEvent;
 use crate::jobs::history::admission::{self, AdmissionError};
 use crate::jobs::job::Job;
@@ -131,12 +132,13 @@ pub(crate) async fn start(
         settle_name(shared, owner, &spec.name).await;
         let prepared = prepare(shared, owner, &spec).await?;
         // Before it is registered: whoever hangs up while it waits has started nothing.
-        let turn = shared.threads.launches.take(owner).await;
+        let start = shared.threads.starts.take(owner).await;
+        let turns = StartTurns { start, launch: shared.threads.launches.take(owner).await };
         match register(shared, owner, spec, prepared, request)? {
             Registered::Known(own) => spec = *own,
             Registered::New(job, record) => {
                 // Detached: a caller that hangs up does not leave half a job.
-                launch_task::spawn(shared, &job, record, turn, call);
+                launch_task::spawn(shared, &job, record, turns, call);
                 started(&job).await?;
                 return Ok(job);
             }

@@ -5,7 +5,6 @@
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,10 +21,9 @@ use crate::jobs::shared::Shared;
 use crate::jobs::shared::reach::{Expected, Place};
 use crate::jobs::shared::watches::Change;
 use crate::model::state::Contact;
+use crate::quota::fair_queue::for_a_moment;
 use crate::store::log;
 
-/// How long an attempt keeps others waiting: a shim that is well answers within a millisecond.
-const TURN: Duration = Duration::from_millis(50);
 /// Between two tries to reach a silent shim: first and longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 /// Between two looks whether a shim lives that has neither connection nor pidfd, should its files not
@@ -185,18 +183,6 @@ impl Session<'_> {
                 }
                 Ok(Some(_)) | Err(_) => {}
             }
-        }
-    }
-}
-
-/// Gives a turn back that has not been enough: who is slow is waited for, but holds up nobody.
-async fn for_a_moment<T>(turn: impl Sized, attempt: impl Future<Output = T>) -> T {
-    let mut attempt = pin!(attempt);
-    match timeout(TURN, &mut attempt).await {
-        Ok(done) => done,
-        Err(_) => {
-            drop(turn);
-            attempt.await
         }
     }
 }
