@@ -25,30 +25,30 @@ pub const OLDEST: u16 = 1;
 
 /// Bytes that do not decode.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Garbled(pub String);
+pub struct FrameError(pub String);
 
-impl std::fmt::Display for Garbled {
+impl std::fmt::Display for FrameError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "garbled message: {}", self.0)
     }
 }
 
-impl std::error::Error for Garbled {}
+impl std::error::Error for FrameError {}
 
 /// What decoding gives.
-pub type Decoded<T> = Result<T, Garbled>;
+pub type Decoded<T> = Result<T, FrameError>;
 
 /// What the next version adds to every message; in this one nothing, in no bytes.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Added {
     #[cfg(feature = "next-version")]
-    novelty: Option<[u64; 3]>,
+    extension: Option<[u64; 3]>,
 }
 
 /// As this version tells it.
 const ADDED: Added = Added {
     #[cfg(feature = "next-version")]
-    novelty: Some([7, 8, 9]),
+    extension: Some([7, 8, 9]),
 };
 
 /// Longer than all that later versions have added to a message, as zeros.
@@ -67,9 +67,9 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Decoded<T> {
     let ((value, added), _) =
         bincode::serde::decode_from_slice::<(T, Added), _>(bytes, bincode::config::standard())
-            .map_err(|e| Garbled(e.to_string()))?;
+            .map_err(|e| FrameError(e.to_string()))?;
     if added != ADDED && added != Added::default() {
-        return Err(Garbled(format!("{added:?} at its end")));
+        return Err(FrameError(format!("{added:?} at its end")));
     }
     Ok(value)
 }

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use crate::codec::{Garbled, OLDEST, VERSION, not_told};
+use crate::codec::{FrameError, OLDEST, VERSION, not_told};
 use crate::wire::Message;
 
 /// Of frames of this major version, see [`crate::codec`].
@@ -16,12 +16,12 @@ pub const MAX_PAYLOAD: usize = 64 * 1024;
 pub fn write<M: Message>(message: &M, out: &mut Vec<u8>) {
     write_frame(message.kind(), &message.payload(), out);
     #[cfg(feature = "next-version")]
-    write_frame(NOVELTY, b"of which this version does not know", out);
+    write_frame(EXTENSION, b"of which this version does not know", out);
 }
 
 /// A kind that comes with the next version.
 #[cfg(feature = "next-version")]
-const NOVELTY: u16 = 999;
+const EXTENSION: u16 = 999;
 
 fn write_frame(kind: u16, payload: &[u8], out: &mut Vec<u8>) {
     debug_assert!(payload.len() <= MAX_PAYLOAD);
@@ -62,7 +62,7 @@ impl<M: Message> Reader<M> {
     /// # Errors
     /// Bytes that are no frame, or a frame that is no message: the connection is of no use any
     /// more.
-    pub fn next_message(&mut self) -> Result<Option<M>, Garbled> {
+    pub fn next_message(&mut self) -> Result<Option<M>, FrameError> {
         loop {
             let Some((head, rest)) = self.bytes.split_first_chunk::<HEADER>() else {
                 return Ok(None);
@@ -90,21 +90,21 @@ struct Head {
 }
 
 impl Head {
-    fn from_bytes(bytes: [u8; HEADER]) -> Result<Head, Garbled> {
+    fn from_bytes(bytes: [u8; HEADER]) -> Result<Head, FrameError> {
         let [magic @ .., v0, v1, k0, k1, l0, l1, l2, l3] = bytes;
         let (version, kind) = (u16::from_le_bytes([v0, v1]), u16::from_le_bytes([k0, k1]));
         let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
         if magic != MAGIC {
             let (is, wanted) = (magic.escape_ascii(), MAGIC.escape_ascii());
-            return Err(Garbled(format!("the peer speaks {is}, and not {wanted}")));
+            return Err(FrameError(format!("the peer speaks {is}, and not {wanted}")));
         }
         if version < OLDEST {
-            return Err(Garbled(format!(
+            return Err(FrameError(format!(
                 "the peer speaks version {version}; the oldest that is understood is {OLDEST}"
             )));
         }
         if length > MAX_PAYLOAD {
-            return Err(Garbled(format!(
+            return Err(FrameError(format!(
                 "frame of {length} bytes; at most {MAX_PAYLOAD} are sent"
             )));
         }
@@ -112,14 +112,14 @@ impl Head {
     }
 
     /// `None` for one that only a newer version knows.
-    fn message<M: Message>(&self, payload: &[u8]) -> Result<Option<M>, Garbled> {
+    fn message<M: Message>(&self, payload: &[u8]) -> Result<Option<M>, FrameError> {
         let message = if self.version < VERSION {
             M::from_parts(self.kind, &not_told(payload))?
         } else {
             M::from_parts(self.kind, payload)?
         };
-        if message.is_none() && self.version <= VERSION && !is_novelty(self.kind) {
-            return Err(Garbled(format!("unknown kind {}", self.kind)));
+        if message.is_none() && self.version <= VERSION && !is_extension(self.kind) {
+            return Err(FrameError(format!("unknown kind {}", self.kind)));
         }
         Ok(message)
     }
@@ -127,12 +127,12 @@ impl Head {
 
 /// Known, and nothing to us.
 #[cfg(feature = "next-version")]
-fn is_novelty(kind: u16) -> bool {
-    kind == NOVELTY
+fn is_extension(kind: u16) -> bool {
+    kind == EXTENSION
 }
 
 #[cfg(not(feature = "next-version"))]
-fn is_novelty(_: u16) -> bool {
+fn is_extension(_: u16) -> bool {
     false
 }
 
@@ -169,7 +169,7 @@ mod tests {
         assert!(reader.next_message().is_err());
     }
 
-    fn read(version: u16, kind: u16, payload: &[u8]) -> Result<Option<FromShim>, Garbled> {
+    fn read(version: u16, kind: u16, payload: &[u8]) -> Result<Option<FromShim>, FrameError> {
         let mut bytes = Vec::new();
         write_frame(kind, payload, &mut bytes);
         bytes[4..6].copy_from_slice(&version.to_le_bytes());

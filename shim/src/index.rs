@@ -9,7 +9,7 @@
 pub const ENTRY: usize = 32;
 
 /// Bytes that every index may have: half a million reads.
-const LEAST: u64 = 16 << 20;
+const MIN_SIZE: u64 = 16 << 20;
 
 /// Bytes of an index of so many entries.
 pub fn length(entries: u64) -> u64 {
@@ -19,7 +19,7 @@ pub fn length(entries: u64) -> u64 {
 /// Whether there is no room for one more entry under this limit of output, which has been reached then:
 /// an index may have as many bytes as the output itself, and 16 MiB at least.
 pub fn is_full(entries: u64, limit: u64) -> bool {
-    length(entries.saturating_add(1)) > limit.max(LEAST)
+    length(entries.saturating_add(1)) > limit.max(MIN_SIZE)
 }
 
 /// Which of the two.
@@ -103,9 +103,11 @@ mod tests {
 
     #[test]
     fn an_index_may_have_as_many_bytes_as_the_output_and_16_mib_at_least() {
-        let half_a_million = LEAST / 32;
+        let half_a_million = MIN_SIZE / 32;
         assert!(!is_full(half_a_million - 1, 0) && is_full(half_a_million, 0));
-        assert!(!is_full(half_a_million, LEAST + 32) && is_full(half_a_million + 1, LEAST + 32));
+        assert!(
+            !is_full(half_a_million, MIN_SIZE + 32) && is_full(half_a_million + 1, MIN_SIZE + 32)
+        );
         assert!(!is_full(1 << 50, u64::MAX), "no limit is none for the index");
     }
 

@@ -1,8 +1,8 @@
-//! What a shim is given at birth: six descriptors and one [`Launch`].
+//! What a shim is given at startup: six descriptors and one [`Launch`].
 
 use serde::{Deserialize, Serialize};
 
-use crate::codec::{Decoded, Garbled, VERSION, decode, encode};
+use crate::codec::{Decoded, FrameError, VERSION, decode, encode};
 use crate::wire::Limits;
 
 /// The first control connection, one end of a socket pair. When it closes before GO, the shim
@@ -98,11 +98,11 @@ impl Launch {
     pub fn from_bytes(bytes: &[u8]) -> Decoded<Self> {
         match bytes.split_first_chunk() {
             Some((version, launch)) if *version == VERSION.to_le_bytes() => decode(launch),
-            Some((version, _)) => Err(Garbled(format!(
+            Some((version, _)) => Err(FrameError(format!(
                 "a launch of version {}, for a shim of version {VERSION}",
                 u16::from_le_bytes(*version)
             ))),
-            None => Err(Garbled("no launch".into())),
+            None => Err(FrameError("no launch".into())),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What broker and shim agree on: the words between them, what the shim is given at birth, and
+//! What broker and shim agree on: the words between them, what the shim is given at startup, and
 //! the records that it leaves on disk. No I/O beyond reading and writing these; and in builds for
 //! development the points at which both can be made to crash.
 

@@ -43,7 +43,7 @@ impl ExitFile {
         let slot =
             |n: usize| bytes.get(n * RECORD..(n + 1) * RECORD).and_then(|b| open(b, boot_id));
         let first = slot(0);
-        let ran = first.as_ref().map(|body| body.word(88)).filter(|ns| *ns > 0);
+        let ran = first.as_ref().map(|body| body.u64_at(88)).filter(|ns| *ns > 0);
         let outcome = first.and_then(|body| body.outcome());
         let ended = slot(1).map(|body| Ended { progress: body.progress() });
         ExitFile { outcome, ended, ran: ran.map(Duration::from_nanos) }
@@ -110,45 +110,45 @@ impl Body {
         self.0
     }
 
-    fn word(&self, at: usize) -> u64 {
-        u64::from(self.half(at)) | u64::from(self.half(at + 4)) << 32
+    fn u64_at(&self, at: usize) -> u64 {
+        u64::from(self.u32_at(at)) | u64::from(self.u32_at(at + 4)) << 32
     }
 
-    fn half(&self, at: usize) -> u32 {
+    fn u32_at(&self, at: usize) -> u32 {
         u32::from_le_bytes([self.0[at], self.0[at + 1], self.0[at + 2], self.0[at + 3]])
     }
 
     fn outcome(&self) -> Option<Outcome> {
         let cause = Cause::from_number(self.0[32])?;
         if cause == Cause::StartFailed {
-            let (step, errno) = (Step::from_number(self.0[34])?, self.half(36) as i32);
+            let (step, errno) = (Step::from_number(self.0[34])?, self.u32_at(36) as i32);
             return Some(Outcome::Failed(Failed { step, errno }));
         }
         let by = self.0.get(97..97 + usize::from(self.0[96]).min(MAX_BY))?;
         Some(Outcome::Exited(Exited {
-            wait_status: self.half(28) as i32,
+            wait_status: self.u32_at(28) as i32,
             cause,
             source: Source::from_number(self.0[33])?,
             by: String::from_utf8_lossy(by).into_owned(),
-            time_ns: self.word(40),
+            time_ns: self.u64_at(40),
         }))
     }
 
     fn progress(&self) -> Progress {
         Progress {
-            stdout: self.word(48),
-            stderr: self.word(56),
-            entries: self.word(64),
-            dropped: self.word(72),
-            blocked: Some(self.half(80) as i32).filter(|errno| *errno != 0).map(Blocked::Disk),
+            stdout: self.u64_at(48),
+            stderr: self.u64_at(56),
+            entries: self.u64_at(64),
+            dropped: self.u64_at(72),
+            blocked: Some(self.u32_at(80) as i32).filter(|errno| *errno != 0).map(Blocked::Disk),
         }
     }
 }
 
 fn open(bytes: &[u8], boot_id: &[u8; 16]) -> Option<Body> {
     let body = Body(bytes.try_into().ok()?);
-    let whole = body.half(252) == crc32fast::hash(&body.0[..252]);
-    (whole && body.half(0) == MAGIC && body.0[8..24] == boot_id[..]).then_some(body)
+    let whole = body.u32_at(252) == crc32fast::hash(&body.0[..252]);
+    (whole && body.u32_at(0) == MAGIC && body.0[8..24] == boot_id[..]).then_some(body)
 }
 
 #[cfg(test)]

@@ -41,8 +41,8 @@ impl Alarm {
         self.armed = result.is_ok().then_some(at);
     }
 
-    /// To be called when it rang. Setting it anew silences it.
-    pub(crate) fn rang(&mut self) {
+    /// To be called when it expired. Setting it anew silences it.
+    pub(crate) fn expired(&mut self) {
         self.armed = None;
     }
 }

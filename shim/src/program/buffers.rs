@@ -9,14 +9,14 @@ use crate::sys::{Region, release_code};
 /// As much as one frame.
 const SCRATCH: usize = 64 * 1024;
 /// What was not used for this long is given back.
-const QUIET: Duration = Duration::from_secs(1);
+const IDLE: Duration = Duration::from_secs(1);
 
 /// Both buffers of a shim.
 pub(crate) struct Buffers {
     output: Region,
     scratch: Region,
     used: bool,
-    quiet_at: Option<Duration>,
+    idle_at: Option<Duration>,
 }
 
 impl Buffers {
@@ -26,7 +26,7 @@ impl Buffers {
     /// ENOMEM.
     pub(crate) fn new() -> nix::Result<Buffers> {
         let (output, scratch) = (Region::new(BUFFER)?, Region::new(SCRATCH)?);
-        Ok(Buffers { output, scratch, used: false, quiet_at: None })
+        Ok(Buffers { output, scratch, used: false, idle_at: None })
     }
 
     /// For output on its way to the disk.
@@ -43,20 +43,20 @@ impl Buffers {
 
     /// When to look whether they are still used.
     pub(crate) fn next(&self) -> Option<Duration> {
-        self.quiet_at
+        self.idle_at
     }
 
     /// Looks, and gives back what is not. `held`: the output buffer holds what nothing else does.
     pub(crate) fn turn(&mut self, now: Duration, held: bool) {
-        let over = self.quiet_at.is_some_and(|at| at <= now);
+        let over = self.idle_at.is_some_and(|at| at <= now);
         if over && !self.used && !held {
             self.output.release();
             self.scratch.release();
             release_code();
-            self.quiet_at = None;
-        } else if over || self.used && self.quiet_at.is_none() {
+            self.idle_at = None;
+        } else if over || self.used && self.idle_at.is_none() {
             // Not moved with each use: that would set the timer anew for each read.
-            self.quiet_at = Some(now + QUIET);
+            self.idle_at = Some(now + IDLE);
             self.used = false;
         }
     }

@@ -159,13 +159,13 @@ mod tests {
 
     #[test]
     fn a_stranger_that_has_come_by_the_number_of_a_process_of_the_job_gets_no_signal() {
-        let (mut own, mut stranger) = (sleeper(), sleeper());
-        let (first, second) = (vec![pid(&own), pid(&stranger)], vec![pid(&own)]);
+        let (mut own, mut peer) = (sleeper(), sleeper());
+        let (first, second) = (vec![pid(&own), pid(&peer)], vec![pid(&own)]);
         let mut lists = [first, second].into_iter();
         signal_each(|| lists.next().unwrap(), libc::SIGTERM);
         assert_eq!(own.wait().unwrap().signal(), Some(libc::SIGTERM));
-        stranger.kill().unwrap();
-        assert_eq!(stranger.wait().unwrap().signal(), Some(libc::SIGKILL));
+        peer.kill().unwrap();
+        assert_eq!(peer.wait().unwrap().signal(), Some(libc::SIGKILL));
     }
 
     #[test]

@@ -18,12 +18,12 @@ use nix::unistd::{
     Gid, Pid, Uid, chdir, getresgid, getresuid, setgroups, setresgid, setresuid, setsid, setuid,
 };
 
-use super::birth::kill_for_memory_as_usual;
 use super::cgroup::Cgroup;
 use super::failure::{At, Failure};
 use super::pipes::Ends;
 use super::privileges;
 use super::rlimits::Rlimits;
+use super::startup::kill_for_memory_as_usual;
 use crate::sys::{self, Cloned, Strings};
 
 /// Where the child keeps its ends of the two pipes.
@@ -110,7 +110,7 @@ impl Workload {
         // After the streams, which need their numbers, and as root, who may raise them.
         self.rlimits.apply().at(Step::ResourceLimits)?;
         self.become_user()?;
-        // Their dispositions are the defaults since the shim's birth, which this was cloned from.
+        // Their dispositions are the defaults since the shim's startup, which this was cloned from.
         SigSet::empty().thread_set_mask().at(Step::Signals)?;
         sys::close_from(FAULT_FD + 1).at(Step::CloseDescriptors)?;
         chdir(self.directory.as_c_str()).at(Step::Chdir)?;

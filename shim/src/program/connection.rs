@@ -26,7 +26,7 @@ pub(crate) struct Connection {
     incoming: Reader<ToShim>,
     unsent: Vec<u8>,
     /// The other side has stopped reading for ever; what it has said before still counts.
-    deaf: bool,
+    write_failed: bool,
 }
 
 impl Connection {
@@ -35,7 +35,7 @@ impl Connection {
         let socket = UnixStream::from(socket.into());
         // Fails for a closed descriptor only; this one is owned.
         let _ = socket.set_nonblocking(true);
-        Connection { socket, incoming: Reader::default(), unsent: Vec::new(), deaf: false }
+        Connection { socket, incoming: Reader::default(), unsent: Vec::new(), write_failed: false }
     }
 
     /// Waits for whatever this connection waits for.
@@ -82,14 +82,14 @@ impl Connection {
     /// Sends what was kept, as far as that is possible now.
     pub(crate) fn flush(&mut self) {
         let mut sent = 0;
-        while !self.deaf && sent < self.unsent.len() {
+        while !self.write_failed && sent < self.unsent.len() {
             match self.socket.write(&self.unsent[sent..]) {
                 Ok(length) => sent += length,
                 Err(e) if would_block(&e) => break,
-                Err(_) => self.deaf = true,
+                Err(_) => self.write_failed = true,
             }
         }
-        if self.deaf || sent == self.unsent.len() {
+        if self.write_failed || sent == self.unsent.len() {
             self.unsent = Vec::new();
         } else {
             self.unsent.drain(..sent);

@@ -9,7 +9,7 @@ use nix::sys::socket::{Backlog, getsockopt, listen, sockopt::PeerCredentials};
 
 use super::connection::{Closed, Connection};
 use super::failure::{At, Failure};
-use super::poll::{Interest, Ready, STRANGERS, Slot};
+use super::poll::{Interest, MAX_PENDING, Ready, Slot};
 
 /// Makes the socket take connections. Its credentials, as the peer sees them, are those of this
 /// moment: to be called after the change of uid.
@@ -17,7 +17,7 @@ use super::poll::{Interest, Ready, STRANGERS, Slot};
 /// # Errors
 /// `Listen`.
 pub(crate) fn start_listening(socket: OwnedFd) -> Result<UnixListener, Failure> {
-    listen(&socket, Backlog::new(STRANGERS as i32).at(Step::Listen)?).at(Step::Listen)?;
+    listen(&socket, Backlog::new(MAX_PENDING as i32).at(Step::Listen)?).at(Step::Listen)?;
     let listener = UnixListener::from(socket);
     listener.set_nonblocking(true).at(Step::Listen)?;
     Ok(listener)
@@ -31,9 +31,9 @@ pub(crate) struct Control {
     listener: UnixListener,
     broker: Option<Connection>,
     /// They have connected and not yet said Hello; the oldest first.
-    strangers: Vec<Connection>,
+    pending: Vec<Connection>,
     /// They have asked who this is, and have not been told.
-    curious: Vec<Connection>,
+    probes: Vec<Connection>,
     /// What the broker has seen, while it waits for more.
     watch: Option<Progress>,
     /// What hindered the output when that was last told.
@@ -48,8 +48,8 @@ impl Control {
             epoch: 0,
             listener,
             broker: Some(broker),
-            strangers: Vec::new(),
-            curious: Vec::new(),
+            pending: Vec::new(),
+            probes: Vec::new(),
             watch: None,
             told: None,
         }
@@ -84,8 +84,8 @@ impl Control {
         if let Some(broker) = &self.broker {
             broker.register(interest, Slot::Broker);
         }
-        for (n, stranger) in self.strangers.iter().enumerate() {
-            stranger.register(interest, Slot::Stranger(n));
+        for (n, peer) in self.pending.iter().enumerate() {
+            peer.register(interest, Slot::Pending(n));
         }
     }
 
@@ -101,7 +101,7 @@ impl Control {
         }
         // Nobody takes the broker's place before all that it has said was heard: a shim that was
         // stopped finds the last words of a dead one and the next one's first together.
-        let new_broker = !hears_broker && self.hear_strangers(ready, scratch);
+        let new_broker = !hears_broker && self.read_pending(ready, scratch);
         if ready.has(Slot::Listener) {
             self.accept();
         }
@@ -127,8 +127,8 @@ impl Control {
     }
 
     /// Those who have asked who this is: to be told once, and left.
-    pub(crate) fn curious(&mut self) -> Vec<Connection> {
-        std::mem::take(&mut self.curious)
+    pub(crate) fn probes(&mut self) -> Vec<Connection> {
+        std::mem::take(&mut self.probes)
     }
 
     /// Says something to the broker, if there is one.
@@ -169,20 +169,19 @@ impl Control {
         }
     }
 
-    fn hear_strangers(&mut self, ready: &Ready, scratch: &mut [u8]) -> bool {
+    fn read_pending(&mut self, ready: &Ready, scratch: &mut [u8]) -> bool {
         let mut new_broker = false;
-        for (n, mut stranger) in std::mem::take(&mut self.strangers).into_iter().enumerate() {
-            let heard =
-                if ready.has(Slot::Stranger(n)) { stranger.receive(scratch) } else { Ok(()) };
-            match heard.and_then(|()| stranger.next()) {
-                Ok(None) => self.strangers.push(stranger),
+        for (n, mut peer) in std::mem::take(&mut self.pending).into_iter().enumerate() {
+            let heard = if ready.has(Slot::Pending(n)) { peer.receive(scratch) } else { Ok(()) };
+            match heard.and_then(|()| peer.next()) {
+                Ok(None) => self.pending.push(peer),
                 Ok(Some(ToShim::Hello(hello))) if self.recognize(&hello) => {
                     self.hang_up();
-                    self.broker = Some(stranger);
+                    self.broker = Some(peer);
                     new_broker = true;
                 }
                 Ok(Some(ToShim::Probe(probe))) if probe.nonce == self.nonce => {
-                    self.curious.push(stranger);
+                    self.probes.push(peer);
                 }
                 Ok(Some(_)) | Err(Closed) => {} // dropped, and so closed
             }
@@ -194,10 +193,10 @@ impl Control {
         let Ok((socket, _)) = self.listener.accept() else { return };
         // The directory of the socket lets nobody else in; this is the second lock.
         if getsockopt(&socket, PeerCredentials).is_ok_and(|peer| peer.uid() == 0) {
-            if self.strangers.len() == STRANGERS {
-                self.strangers.remove(0);
+            if self.pending.len() == MAX_PENDING {
+                self.pending.remove(0);
             }
-            self.strangers.push(Connection::new(socket));
+            self.pending.push(Connection::new(socket));
         }
     }
 }

@@ -9,10 +9,10 @@ use job_shim::wire::Limits;
 
 /// From one look to the next where the end is near: at least the first. A job that rests uses up
 /// nothing, and so its end stays near: for it the pause grows to the second.
-const LEAST_PAUSE: RangeInclusive<Duration> =
+const CHECK_INTERVAL: RangeInclusive<Duration> =
     Duration::from_millis(50)..=Duration::from_millis(250);
 /// A job rests that uses less than this part of one CPU.
-const REST: u32 = 16;
+const IDLE_RATIO: u32 = 16;
 
 /// A limit, and the next look.
 pub(crate) struct CpuTime {
@@ -20,7 +20,7 @@ pub(crate) struct CpuTime {
     cpus_milli: u32,
     /// When it was last looked at, and what had been used then.
     last: (Duration, Duration),
-    least_pause: Duration,
+    check_interval: Duration,
     look_at: Option<Duration>,
 }
 
@@ -31,7 +31,7 @@ impl CpuTime {
             limit: limits.cpu_time_us.map(Duration::from_micros),
             cpus_milli: limits.cpus_milli,
             last: (Duration::ZERO, Duration::ZERO),
-            least_pause: *LEAST_PAUSE.start(),
+            check_interval: *CHECK_INTERVAL.start(),
             look_at: None,
         }
     }
@@ -61,7 +61,7 @@ impl CpuTime {
     pub(crate) fn is_over(&mut self, now: Duration, used: Duration) -> bool {
         let left = self.limit.map(|limit| limit.saturating_sub(used));
         self.look_at = left.filter(|left| !left.is_zero()).map(|left| {
-            let pause = self.earliest(left).max(self.least_pause(now, used));
+            let pause = self.earliest(left).max(self.check_interval(now, used));
             now.saturating_add(pause)
         });
         left.is_some_and(|left| left.is_zero())
@@ -73,12 +73,12 @@ impl CpuTime {
         Duration::from_micros(micros.map_or(0, |us| u64::try_from(us).unwrap_or(u64::MAX)))
     }
 
-    fn least_pause(&mut self, now: Duration, used: Duration) -> Duration {
+    fn check_interval(&mut self, now: Duration, used: Duration) -> Duration {
         let (last, used_then) = std::mem::replace(&mut self.last, (now, used));
-        let rests = used.saturating_sub(used_then) * REST < now.saturating_sub(last);
-        let longer = if rests { self.least_pause * 2 } else { Duration::ZERO };
-        self.least_pause = longer.clamp(*LEAST_PAUSE.start(), *LEAST_PAUSE.end());
-        self.least_pause
+        let rests = used.saturating_sub(used_then) * IDLE_RATIO < now.saturating_sub(last);
+        let longer = if rests { self.check_interval * 2 } else { Duration::ZERO };
+        self.check_interval = longer.clamp(*CHECK_INTERVAL.start(), *CHECK_INTERVAL.end());
+        self.check_interval
     }
 }
 

@@ -10,7 +10,7 @@ use super::cpu_time::CpuTime;
 
 /// What is to be done to the workload now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Deed {
+pub(crate) enum Action {
     Nothing,
     /// The stop signal, to all.
     Ask,
@@ -34,7 +34,7 @@ impl Reason {
 
 /// From one kill to the next while something is left, and the longest such pause: whoever joined
 /// after the first dies soon, and one that hangs in the kernel does not keep the shim busy.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+const KILL_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// The first signal is 1, the last 64.
 const SIGNALS: std::ops::RangeInclusive<i32> = 1..=64;
@@ -76,7 +76,7 @@ impl Ending {
             patience: None,
             is_late: false,
             kill_at: None,
-            pause: PAUSES.0,
+            pause: KILL_BACKOFF.0,
             signals: Vec::new(),
             out_of_memory: false,
         }
@@ -103,13 +103,13 @@ impl Ending {
 
     /// Somebody wants it to stop. One who comes later cannot change the reason, nor give it more
     /// time.
-    pub(crate) fn stop(&mut self, now: Duration, stop: Stop) -> Deed {
+    pub(crate) fn stop(&mut self, now: Duration, stop: Stop) -> Action {
         let reason = Reason { cause: Cause::Stopped, source: stop.source, by: stop.by };
         self.end(now, reason, Duration::from_millis(stop.grace_ms))
     }
 
     /// It has written more than it may, and is to be killed for that.
-    pub(crate) fn output_limit(&mut self, now: Duration) -> Deed {
+    pub(crate) fn output_limit(&mut self, now: Duration) -> Action {
         let reason = Reason::by_nobody(Cause::OutputLimit, Source::System);
         self.end(now, reason, Duration::ZERO)
     }
@@ -120,9 +120,9 @@ impl Ending {
     }
 
     /// All its processes together have used so much.
-    pub(crate) fn cpu_time(&mut self, now: Duration, used: Duration) -> Deed {
+    pub(crate) fn cpu_time(&mut self, now: Duration, used: Duration) -> Action {
         if !self.cpu_time.is_over(now, used) {
-            return Deed::Nothing;
+            return Action::Nothing;
         }
         let reason = Reason::by_nobody(Cause::TimedOut, Source::CpuTime);
         self.end(now, reason, self.stop_timeout)
@@ -172,7 +172,7 @@ impl Ending {
     }
 
     /// What is due.
-    pub(crate) fn due(&mut self, now: Duration) -> Deed {
+    pub(crate) fn due(&mut self, now: Duration) -> Action {
         if self.deadline.is_some_and(|at| at <= now) {
             self.deadline = None;
             let reason = Reason::by_nobody(Cause::TimedOut, Source::Timeout);
@@ -181,10 +181,10 @@ impl Ending {
         self.is_late |= self.patience.take_if(|at| *at <= now).is_some();
         if self.kill_at.is_some_and(|at| at <= now) {
             self.kill_at = Some(now + self.pause);
-            self.pause = (self.pause * 2).min(PAUSES.1);
-            return Deed::Kill;
+            self.pause = (self.pause * 2).min(KILL_BACKOFF.1);
+            return Action::Kill;
         }
-        Deed::Nothing
+        Action::Nothing
     }
 
     /// When something will be due.
@@ -193,12 +193,12 @@ impl Ending {
         times.into_iter().flatten().min()
     }
 
-    fn end(&mut self, now: Duration, reason: Reason, grace: Duration) -> Deed {
+    fn end(&mut self, now: Duration, reason: Reason, grace: Duration) -> Action {
         let first = self.reason.is_none();
         self.reason.get_or_insert(reason);
         self.kill_within(now, grace);
         match self.due(now) {
-            Deed::Nothing if first => Deed::Ask,
+            Action::Nothing if first => Action::Ask,
             deed => deed,
         }
     }
@@ -283,9 +283,9 @@ mod tests {
     #[test]
     fn who_stops_first_is_the_reason() {
         let mut ending = ending(Some(50));
-        assert_eq!(ending.stop(at(0), stop(5_000, "a")), Deed::Ask);
-        assert_eq!(ending.stop(at(1), stop(5_000, "b")), Deed::Nothing);
-        assert_eq!(ending.due(at(50)), Deed::Nothing, "the deadline asks nobody again");
+        assert_eq!(ending.stop(at(0), stop(5_000, "a")), Action::Ask);
+        assert_eq!(ending.stop(at(1), stop(5_000, "b")), Action::Nothing);
+        assert_eq!(ending.due(at(50)), Action::Nothing, "the deadline asks nobody again");
         assert_eq!(cause(&mut ending, KILLED), (Cause::Stopped, Source::User, "a".into()));
     }
 
@@ -297,22 +297,22 @@ mod tests {
         assert_eq!(ending.next(), Some(at(110)));
         ending.stop(at(20), stop(5_000, "c"));
         assert_eq!(ending.next(), Some(at(110)));
-        assert_eq!(ending.stop(at(30), stop(0, "d")), Deed::Kill);
+        assert_eq!(ending.stop(at(30), stop(0, "d")), Action::Kill);
     }
 
     #[test]
     fn without_grace_it_is_killed_and_not_asked() {
-        assert_eq!(ending(None).stop(at(0), stop(0, "a")), Deed::Kill);
+        assert_eq!(ending(None).stop(at(0), stop(0, "a")), Action::Kill);
     }
 
     #[test]
     fn the_deadline_asks_and_then_kills() {
         let mut ending = ending(Some(100));
-        assert_eq!(ending.due(at(99)), Deed::Nothing);
+        assert_eq!(ending.due(at(99)), Action::Nothing);
         assert_eq!(ending.next(), Some(at(100)));
-        assert_eq!(ending.due(at(100)), Deed::Ask);
+        assert_eq!(ending.due(at(100)), Action::Ask);
         assert_eq!(ending.next(), Some(at(600)));
-        assert_eq!(ending.due(at(600)), Deed::Kill);
+        assert_eq!(ending.due(at(600)), Action::Kill);
         assert_eq!(cause(&mut ending, KILLED), (Cause::TimedOut, Source::Timeout, String::new()));
     }
 
@@ -321,7 +321,7 @@ mod tests {
         let mut ending = ending(None);
         ending.stop(at(0), stop(0, "a"));
         assert_eq!(ending.next(), Some(at(50)));
-        assert_eq!(ending.due(at(50)), Deed::Kill);
+        assert_eq!(ending.due(at(50)), Action::Kill);
         assert_eq!(ending.next(), Some(at(150)));
         ending.emptied();
         assert_eq!(ending.next(), None);
@@ -332,7 +332,7 @@ mod tests {
         let mut ending = ending(Some(100));
         assert_eq!(cause(&mut ending, EXITED_0), (Cause::Exited, Source::None, String::new()));
         assert_eq!(ending.next(), Some(at(9_200)), "and the deadline is over");
-        assert_eq!(ending.due(at(9_200)), Deed::Kill);
+        assert_eq!(ending.due(at(9_200)), Action::Kill);
     }
 
     #[test]
@@ -341,7 +341,7 @@ mod tests {
         with.exited(at(9_000), EXITED_0, 1);
         with.emptied();
         assert_eq!((with.is_over(), with.next()), (false, Some(at(20_000))));
-        assert_eq!(with.due(at(20_000)), Deed::Nothing, "nothing is left to kill");
+        assert_eq!(with.due(at(20_000)), Action::Nothing, "nothing is left to kill");
         assert_eq!((with.is_over(), with.next()), (true, None));
         let mut without = ending(None);
         without.exited(at(9_000), EXITED_0, 1);
@@ -380,11 +380,11 @@ mod tests {
     fn cpu_time_that_is_over_asks_and_then_kills() {
         let mut ending = limited(cpu_time(100));
         assert!(ending.asks_for_cpu_time(at(0)));
-        assert_eq!(ending.cpu_time(at(0), Duration::ZERO), Deed::Nothing);
+        assert_eq!(ending.cpu_time(at(0), Duration::ZERO), Action::Nothing);
         assert_eq!(ending.next(), Some(at(100)));
-        assert_eq!(ending.cpu_time(at(100), Duration::from_millis(100)), Deed::Ask);
+        assert_eq!(ending.cpu_time(at(100), Duration::from_millis(100)), Action::Ask);
         assert_eq!(ending.next(), Some(at(600)));
-        assert_eq!(ending.due(at(600)), Deed::Kill);
+        assert_eq!(ending.due(at(600)), Action::Kill);
         assert_eq!(cause(&mut ending, KILLED), (Cause::TimedOut, Source::CpuTime, String::new()));
     }
 
@@ -401,13 +401,13 @@ mod tests {
         let time = |ms| Limits { time_ms: Some(ms), ..Limits::default() };
         let mut ending = ending(Some(100));
         ending.limit(&time(500));
-        assert_eq!((ending.due(at(100)), ending.next()), (Deed::Nothing, Some(at(500))));
+        assert_eq!((ending.due(at(100)), ending.next()), (Action::Nothing, Some(at(500))));
         ending.limit(&Limits::default());
         assert_eq!(ending.next(), None);
         ending.limit(&time(50));
-        assert_eq!(ending.due(at(100)), Deed::Ask, "it has passed");
+        assert_eq!(ending.due(at(100)), Action::Ask, "it has passed");
         ending.limit(&time(50));
-        assert_eq!(ending.due(at(101)), Deed::Nothing, "the same again asks nobody again");
+        assert_eq!(ending.due(at(101)), Action::Nothing, "the same again asks nobody again");
         assert_eq!(ending.next(), Some(at(600)));
     }
 
@@ -463,7 +463,7 @@ mod tests {
     #[test]
     fn limits_beyond_all_time_never_come() {
         let mut ending = ending(Some(u64::MAX));
-        assert_eq!(ending.stop(at(0), stop(u64::MAX, "a")), Deed::Ask);
-        assert_eq!(ending.due(Duration::from_secs(1 << 40)), Deed::Nothing);
+        assert_eq!(ending.stop(at(0), stop(u64::MAX, "a")), Action::Ask);
+        assert_eq!(ending.due(Duration::from_secs(1 << 40)), Action::Nothing);
     }
 }

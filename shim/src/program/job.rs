@@ -19,7 +19,7 @@ use super::cgroup::Cgroup;
 use super::child::{Child, GO, fault};
 use super::connection::Connection;
 use super::control::Control;
-use super::ending::{Deed, Ending};
+use super::ending::{Action, Ending};
 use super::files::{ExitRecord, Logs};
 use super::input::Input;
 use super::output::{Output, OverLimit};
@@ -108,7 +108,7 @@ impl Job {
         self.limit(limits);
         self.go();
         crash::at(Point::GoPassed);
-        self.obey_all(); // what came together with GO makes no descriptor ready any more
+        self.handle_all(); // what came together with GO makes no descriptor ready any more
         loop {
             let ready = self.wait();
             if self.turn(&ready, exit).is_err() {
@@ -170,8 +170,8 @@ impl Job {
             self.exec_done(exit)?;
         }
         if ready.has(Slot::Alarm) {
-            self.alarm.rang();
-            self.output.rested(since_boot());
+            self.alarm.expired();
+            self.output.resume_reads(since_boot());
             if self.output.needs_buffer() {
                 self.output.due(since_boot(), self.buffers.output());
             }
@@ -190,7 +190,7 @@ impl Job {
             self.main_ended(exit);
         }
         if ready.has(Slot::Cgroup) {
-            self.look_for_leftovers();
+            self.check_populated();
         }
         Ok(())
     }
@@ -228,22 +228,22 @@ impl Job {
         if self.control.turn(ready, self.buffers.scratch()) {
             self.control.send(&self.hello());
         }
-        self.obey_all();
+        self.handle_all();
     }
 
-    fn obey_all(&mut self) {
-        for mut asker in self.control.curious() {
-            let _ = asker.send(&self.hello()); // one short message: a new socket takes it at once
+    fn handle_all(&mut self) {
+        for mut peer in self.control.probes() {
+            let _ = peer.send(&self.hello()); // one short message: a new socket takes it at once
         }
         while let Some(message) = self.control.next() {
-            self.obey(message);
+            self.handle(message);
         }
     }
 
-    fn obey(&mut self, message: ToShim) {
+    fn handle(&mut self, message: ToShim) {
         match message {
             ToShim::Hello(hello) if self.control.recognize(&hello) => {}
-            // Never twice, and not from a stranger.
+            // GO comes once; HELLO and PROBE come on a new connection only.
             ToShim::Go | ToShim::Hello(_) | ToShim::Probe(_) => self.control.hang_up(),
             ToShim::Stop(stop) => self.end_by(|ending, now| ending.stop(now, stop)),
             ToShim::Signal(signal) => self.signal(signal),
@@ -265,7 +265,7 @@ impl Job {
     /// cannot be somebody else's.
     fn signal(&mut self, signal: Signal) {
         let group = -self.child.pid.as_raw();
-        self.look_for_kills();
+        self.check_oom_kills();
         if self.exited.is_none() && sys::kill(group, signal.number).is_ok() {
             self.ending.signaled(signal);
         }
@@ -297,7 +297,7 @@ impl Job {
     }
 
     /// Whatever its own limits do to the job: the broker has to hear of it, since it did not ask.
-    fn end_by_limit(&mut self, how: impl FnOnce(&mut Ending, Duration) -> Deed) {
+    fn end_by_limit(&mut self, how: impl FnOnce(&mut Ending, Duration) -> Action) {
         let before = self.ending.has_begun();
         self.end_by(how);
         if !before && self.ending.has_begun() && self.exited.is_none() {
@@ -305,22 +305,22 @@ impl Job {
         }
     }
 
-    fn end_by(&mut self, how: impl FnOnce(&mut Ending, Duration) -> Deed) {
-        self.look_for_kills();
+    fn end_by(&mut self, how: impl FnOnce(&mut Ending, Duration) -> Action) {
+        self.check_oom_kills();
         match how(&mut self.ending, since_boot()) {
-            Deed::Nothing => {}
-            Deed::Ask => {
+            Action::Nothing => {}
+            Action::Ask => {
                 self.cgroup.signal_all(self.stop_signal);
                 // A frozen process does not act on a signal. It has it before it goes on, and
                 // while all are frozen nobody forks away from under the list of them.
                 self.cgroup.thaw();
             }
-            Deed::Kill => self.cgroup.kill(),
+            Action::Kill => self.cgroup.kill(),
         }
     }
 
     /// The kernel may have been first.
-    fn look_for_kills(&mut self) {
+    fn check_oom_kills(&mut self) {
         if self.cgroup.killed_for_memory() {
             self.ending.killed_for_memory();
         }
@@ -329,7 +329,7 @@ impl Job {
     fn main_ended(&mut self, exit: &ExitRecord) {
         let Ok(Some(status)) = sys::wait(self.child.pid, false) else { return };
         crash::at(Point::MainEnded);
-        self.look_for_kills();
+        self.check_oom_kills();
         let now = since_boot();
         let ran = self.began.map_or(Duration::ZERO, |began| now.saturating_sub(began));
         let exited = self.ending.exited(now, status, wall_clock_ns());
@@ -340,11 +340,11 @@ impl Job {
         self.exited = Some(exited.clone());
         self.control.send(&FromShim::Exited(exited));
         crash::at(Point::ExitSaid);
-        self.look_for_leftovers();
+        self.check_populated();
         self.end_by(Ending::due);
     }
 
-    fn look_for_leftovers(&mut self) {
+    fn check_populated(&mut self) {
         if !self.cgroup.populated() {
             self.empty = true;
             self.ending.emptied();

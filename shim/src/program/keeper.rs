@@ -9,7 +9,7 @@ use std::os::fd::RawFd;
 use caps::CapSet;
 use nix::unistd::{pause, setsid};
 
-use super::birth::default_dispositions;
+use super::startup::default_dispositions;
 use crate::sys;
 
 /// Descriptors 0 to 2 are /dev/null.

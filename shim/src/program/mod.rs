@@ -1,7 +1,6 @@
-//! The program from birth to end, in the order of `README.md`.
+//! The program from startup to end, in the order of `README.md`.
 
 mod alarm;
-mod birth;
 mod buffers;
 mod cgroup;
 mod child;
@@ -20,6 +19,7 @@ mod poll;
 mod privileges;
 mod reserve;
 mod rlimits;
+mod startup;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
@@ -30,7 +30,6 @@ use job_shim::wire::{Failed, FromShim, Step};
 use nix::sys::stat::{Mode, umask};
 
 use alarm::Alarm;
-use birth::Birth;
 use buffers::Buffers;
 use cgroup::Cgroup;
 use child::Workload;
@@ -39,6 +38,7 @@ use failure::{At, Failure};
 use files::{ExitRecord, Logs};
 use job::{Job, Prepared};
 use pipes::Pipes;
+use startup::Inherited;
 
 /// Runs one job; or keeps the jobs' scope, if started as that.
 pub(crate) fn run() -> ExitCode {
@@ -47,7 +47,7 @@ pub(crate) fn run() -> ExitCode {
         eprintln!("job-keeper: {error}");
         return ExitCode::FAILURE;
     }
-    let Ok(Birth { control, state, work, listener, launch }) = Birth::take() else {
+    let Ok(Inherited { control, state, work, listener, launch }) = Inherited::take() else {
         eprintln!("job-shim: not to be run by hand: job-broker starts one for each job");
         return ExitCode::from(2);
     };
@@ -67,10 +67,10 @@ pub(crate) fn run() -> ExitCode {
 
 /// Steps 1 to 3.
 fn open(memory: OwnedFd, state: OwnedFd) -> Result<(Launch, Logs, ExitRecord), Failure> {
-    let launch = birth::read_launch(memory)?;
+    let launch = startup::read_launch(memory)?;
     arm(&launch);
     crash::at(Point::LaunchRead);
-    birth::never_kill_for_memory()?;
+    startup::never_kill_for_memory()?;
     umask(Mode::from_bits_truncate(0o077));
     let logs = Logs::create(&state)?;
     crash::at(Point::LogsMade);

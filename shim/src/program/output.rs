@@ -24,11 +24,11 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// An index that outweighs its output by this is a job's that writes little at a time and often. Then
 /// it is read less often.
-const OUTWEIGHS: u64 = 1 << 20;
+const INDEX_EXCESS: u64 = 1 << 20;
 /// Between reads of such a job. In that time nobody fills a pipe of 1 MiB by small writes.
-const GATHER: Duration = Duration::from_millis(10);
+const COALESCE: Duration = Duration::from_millis(10);
 /// As much in one read is worth its entry: a page, 128 entries.
-const WORTH: usize = 4096;
+const LARGE_READ: usize = 4096;
 
 /// The job wrote more than it may, and the policy is to kill it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub(crate) struct Output {
     limit: u64,
     policy: OutputPolicy,
     last_time_ns: u64,
-    unkept: Option<Piece>,
+    unwritten: Option<Piece>,
     retry_at: Option<Duration>,
     /// Small writes come together until then.
     read_at: Option<Duration>,
@@ -70,7 +70,7 @@ impl Output {
             limit: launch.limits.output.unwrap_or(u64::MAX),
             policy: launch.output_policy,
             last_time_ns: 0,
-            unkept: None,
+            unwritten: None,
             retry_at: None,
             read_at: None,
             left: None,
@@ -113,12 +113,12 @@ impl Output {
 
     /// Whether the buffer holds what nothing else holds.
     pub(crate) fn needs_buffer(&self) -> bool {
-        self.unkept.is_some()
+        self.unwritten.is_some()
     }
 
     /// Waits for the pipes, unless something hinders.
     pub(crate) fn register(&self, interest: &mut Interest) {
-        let is_blocked = self.unkept.is_some() || self.progress.blocked == Some(Blocked::Limit);
+        let is_blocked = self.unwritten.is_some() || self.progress.blocked == Some(Blocked::Limit);
         if is_blocked || self.read_at.is_some() {
             return;
         }
@@ -143,7 +143,7 @@ impl Output {
     }
 
     /// Waits for the pipes again, if it is time.
-    pub(crate) fn rested(&mut self, now: Duration) {
+    pub(crate) fn resume_reads(&mut self, now: Duration) {
         self.read_at = self.read_at.filter(|at| *at > now);
     }
 
@@ -154,7 +154,7 @@ impl Output {
         }
     }
 
-    /// The workload is gone: reads what it has left in the pipes, and no more. A stranger that
+    /// The workload is gone: reads what it has left in the pipes, and no more. A process that
     /// was handed a pipe cannot make this endless. `true` once all of it is in the logs; or, of a job
     /// whose time is over, has been dropped, since the disk does not take it.
     pub(crate) fn drain(&mut self, buffer: &mut [u8], time_is_over: bool) -> bool {
@@ -166,15 +166,15 @@ impl Output {
             self.progress.blocked = self.progress.blocked.filter(|b| *b != Blocked::Limit);
         }
         self.read_left(buffer);
-        if self.unkept.is_some() && time_is_over {
+        if self.unwritten.is_some() && time_is_over {
             self.give_up(buffer);
             self.read_left(buffer);
         }
-        self.unkept.is_none()
+        self.unwritten.is_none()
     }
 
     fn read_left(&mut self, buffer: &mut [u8]) {
-        while self.unkept.is_none() && self.left.is_some_and(|left| left != [0, 0]) {
+        while self.unwritten.is_none() && self.left.is_some_and(|left| left != [0, 0]) {
             for stream in Stream::BOTH {
                 let _ = self.read(stream, buffer); // never over the limit: the policy is Discard
             }
@@ -185,7 +185,7 @@ impl Output {
     /// why output is missing.
     fn give_up(&mut self, buffer: &[u8]) {
         self.keep(buffer); // it may take it now
-        let Some(piece) = self.unkept.take() else { return };
+        let Some(piece) = self.unwritten.take() else { return };
         let kept = self.keep_beginning(&piece);
         self.progress.dropped = self.progress.dropped.saturating_add((piece.length - kept) as u64);
         self.retry_at = None;
@@ -226,7 +226,7 @@ impl Output {
     fn read(&mut self, stream: Stream, buffer: &mut [u8]) -> Result<(), OverLimit> {
         let slot = stream.index();
         let room = usize::try_from(self.room()).unwrap_or(usize::MAX);
-        let Some(pipe) = self.pipes[slot].as_mut().filter(|_| self.unkept.is_none()) else {
+        let Some(pipe) = self.pipes[slot].as_mut().filter(|_| self.unwritten.is_none()) else {
             return Ok(());
         };
         let mut most = buffer.len().min(self.left.map_or(usize::MAX, |left| left[slot]));
@@ -279,7 +279,7 @@ impl Output {
         let kept = length.min(room);
         self.progress.dropped = self.progress.dropped.saturating_add((length - kept) as u64);
         if kept > 0 {
-            self.unkept = Some(Piece { stream, length: kept, written: 0 });
+            self.unwritten = Some(Piece { stream, length: kept, written: 0 });
             self.keep(buffer);
         }
         if kept < length { self.over_limit() } else { Ok(()) }
@@ -295,20 +295,20 @@ impl Output {
 
     /// Log first, then index: bytes beyond the index are legal, an entry without bytes is not.
     fn keep(&mut self, buffer: &[u8]) {
-        let Some(mut piece) = self.unkept.take() else { return };
+        let Some(mut piece) = self.unwritten.take() else { return };
         match self.write(&mut piece, buffer) {
             Ok(entry) => {
                 self.count(&entry);
                 self.progress.blocked = None;
                 self.retry_at = None;
-                if piece.length < WORTH && self.index_outweighs() {
-                    self.read_at = Some(super::alarm::since_boot() + GATHER);
+                if piece.length < LARGE_READ && self.index_exceeds_output() {
+                    self.read_at = Some(super::alarm::since_boot() + COALESCE);
                 }
             }
             Err(error) => {
                 self.progress.blocked = Some(Blocked::Disk(errno(&error) as i32));
                 self.retry_at = Some(super::alarm::since_boot() + RETRY);
-                self.unkept = Some(piece);
+                self.unwritten = Some(piece);
             }
         }
     }
@@ -319,9 +319,9 @@ impl Output {
         self.last_time_ns = entry.time_ns;
     }
 
-    fn index_outweighs(&self) -> bool {
+    fn index_exceeds_output(&self) -> bool {
         let Progress { stdout, stderr, entries, .. } = self.progress;
-        index::length(entries) > stdout + stderr + OUTWEIGHS
+        index::length(entries) > stdout + stderr + INDEX_EXCESS
     }
 
     fn write(&mut self, piece: &mut Piece, buffer: &[u8]) -> std::io::Result<Entry> {
@@ -366,15 +366,15 @@ mod tests {
     use job_shim::wire::Limits;
 
     /// Output that has come so far, with the pipe of its standard output.
-    struct Far {
+    struct Fixture {
         output: Output,
         writer: std::io::PipeWriter,
         dir: tempfile::TempDir,
         buffer: Vec<u8>,
     }
 
-    impl Far {
-        fn new(policy: OutputPolicy, limit: u64, stdout: u64, entries: u64) -> Far {
+    impl Fixture {
+        fn new(policy: OutputPolicy, limit: u64, stdout: u64, entries: u64) -> Fixture {
             let dir = tempfile::tempdir().unwrap();
             let logs = Logs::create(File::open(dir.path()).unwrap()).ok().unwrap();
             let (reader, writer) = std::io::pipe().unwrap();
@@ -383,7 +383,7 @@ mod tests {
             let limits = Limits { output: Some(limit), ..Limits::default() };
             let mut output = Output::new(&launch(policy, limits), pipes, logs);
             output.progress = Progress { stdout, entries, ..Progress::default() };
-            Far { output, writer, dir, buffer: vec![0; BUFFER] }
+            Fixture { output, writer, dir, buffer: vec![0; BUFFER] }
         }
 
         /// The job writes so much, and it is read.
@@ -428,18 +428,18 @@ mod tests {
 
     #[test]
     fn a_full_index_is_the_output_limit_whatever_the_policy() {
-        let far = |policy| Far::new(policy, MIB, 5, 16 * ENTRIES - 1);
-        let mut discards = far(OutputPolicy::Discard);
+        let fixture = |policy| Fixture::new(policy, MIB, 5, 16 * ENTRIES - 1);
+        let mut discards = fixture(OutputPolicy::Discard);
         assert_eq!((discards.write(1), discards.kept()), (Ok(()), (6, 16 * MIB, 0)));
         assert_eq!((discards.write(3), discards.kept()), (Ok(()), (6, 16 * MIB, 3)));
         // Another limit has room for another entry, in which as much is kept as that allows.
         assert_eq!(discards.output.limit(Some(20 * MIB)), Ok(()));
         assert_eq!((discards.write(2), discards.kept()), (Ok(()), (8, 16 * MIB + 32, 3)));
 
-        let mut kills = far(OutputPolicy::Kill);
+        let mut kills = fixture(OutputPolicy::Kill);
         assert_eq!((kills.write(1), kills.write(1)), (Ok(()), Err(OverLimit)));
 
-        let mut blocks = far(OutputPolicy::Block);
+        let mut blocks = fixture(OutputPolicy::Block);
         assert_eq!((blocks.write(1), blocks.write(1)), (Ok(()), Ok(())));
         assert_eq!(blocks.output.progress.blocked, Some(Blocked::Limit));
         assert_eq!(blocks.kept(), (6, 16 * MIB, 0), "what it blocks with is still in the pipe");
@@ -449,17 +449,21 @@ mod tests {
 
     #[test]
     fn small_writes_come_together_once_the_index_outweighs_the_output() {
-        let mut far = Far::new(OutputPolicy::Discard, u64::MAX, 5000, ENTRIES);
-        far.write(31).unwrap();
-        assert_eq!(far.output.next(), None, "its index does not outweigh its output by that much");
-        let mut far = Far::new(OutputPolicy::Discard, u64::MAX, 0, ENTRIES);
-        far.write(31).unwrap();
-        let at = far.output.next().expect("it is read later");
-        far.output.rested(at - GATHER / 2);
-        assert_eq!(far.output.next(), Some(at));
-        far.output.rested(at);
-        assert_eq!(far.output.next(), None);
-        far.write(WORTH).unwrap();
-        assert_eq!(far.output.next(), None, "who writes much at a time need not wait");
+        let mut fixture = Fixture::new(OutputPolicy::Discard, u64::MAX, 5000, ENTRIES);
+        fixture.write(31).unwrap();
+        assert_eq!(
+            fixture.output.next(),
+            None,
+            "its index does not outweigh its output by that much"
+        );
+        let mut fixture = Fixture::new(OutputPolicy::Discard, u64::MAX, 0, ENTRIES);
+        fixture.write(31).unwrap();
+        let at = fixture.output.next().expect("it is read later");
+        fixture.output.resume_reads(at - COALESCE / 2);
+        assert_eq!(fixture.output.next(), Some(at));
+        fixture.output.resume_reads(at);
+        assert_eq!(fixture.output.next(), None);
+        fixture.write(LARGE_READ).unwrap();
+        assert_eq!(fixture.output.next(), None, "who writes much at a time need not wait");
     }
 }

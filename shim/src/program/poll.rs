@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use crate::sys;
 
 /// Connections that have not said who they are.
-pub(crate) const STRANGERS: usize = 4;
+pub(crate) const MAX_PENDING: usize = 4;
 
 /// One descriptor each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,10 +20,10 @@ pub(crate) enum Slot {
     Broker,
     Listener,
     /// Counted from 0.
-    Stranger(usize),
+    Pending(usize),
 }
 
-const SLOTS: usize = 9 + STRANGERS;
+const SLOTS: usize = 9 + MAX_PENDING;
 
 impl Slot {
     /// poll(2) looks at one after the other, and time passes in between: what follows from another
@@ -39,7 +39,7 @@ impl Slot {
             Slot::Stdin => 5,
             Slot::Broker => 6,
             Slot::Listener => 7,
-            Slot::Stranger(n) => 8 + n,
+            Slot::Pending(n) => 8 + n,
             Slot::Fault => SLOTS - 1,
         }
     }
@@ -85,7 +85,7 @@ impl Ready {
     pub(crate) fn has_control(&self) -> bool {
         self.has(Slot::Broker)
             || self.has(Slot::Listener)
-            || (0..STRANGERS).any(|n| self.has(Slot::Stranger(n)))
+            || (0..MAX_PENDING).any(|n| self.has(Slot::Pending(n)))
     }
 }
 
@@ -97,7 +97,7 @@ mod tests {
     fn what_became_of_the_exec_is_looked_at_after_all_that_follows_from_it() {
         let mut others = vec![Slot::Alarm, Slot::Main, Slot::Cgroup, Slot::Stdout, Slot::Stderr];
         others.extend([Slot::Stdin, Slot::Broker, Slot::Listener]);
-        others.extend((0..STRANGERS).map(Slot::Stranger));
+        others.extend((0..MAX_PENDING).map(Slot::Pending));
         let mut places: Vec<_> = others.iter().map(|slot| slot.index()).collect();
         assert!(places.iter().all(|place| *place < Slot::Fault.index()), "{places:?}");
         places.sort_unstable();

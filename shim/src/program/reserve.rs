@@ -13,7 +13,7 @@ use nix::sys::statvfs::fstatvfs;
 const SHARE: u64 = 64;
 /// Of the reserve, what a job that has printed little may use: half of it, and this part each. Others are
 /// to be able to say a word while one has filled the disk.
-const LITTLE: u64 = 16;
+const SMALL_JOB_SHARE: u64 = 16;
 /// Of what is free beyond that, the part that is written before the disk is asked again: as many shims
 /// may write at once.
 const WRITERS: u64 = 64;
@@ -50,7 +50,7 @@ fn allowance(size: u64, free: u64, length: u64, kept: u64) -> Option<u64> {
         return Some(0);
     }
     let reserve = size / SHARE;
-    let has_little = kept.saturating_add(length) <= reserve / LITTLE;
+    let has_little = kept.saturating_add(length) <= reserve / SMALL_JOB_SHARE;
     let beyond = free.saturating_sub(if has_little { reserve / 2 } else { reserve });
     Some(beyond.checked_sub(length)? / WRITERS)
 }

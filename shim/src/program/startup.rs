@@ -15,7 +15,7 @@ use super::failure::{At, Failure};
 use crate::sys::{self, Disposition};
 
 /// The descriptors of `launch.rs`, owned.
-pub(crate) struct Birth {
+pub(crate) struct Inherited {
     pub(crate) control: OwnedFd,
     pub(crate) state: OwnedFd,
     pub(crate) work: OwnedFd,
@@ -23,18 +23,18 @@ pub(crate) struct Birth {
     pub(crate) launch: OwnedFd,
 }
 
-impl Birth {
+impl Inherited {
     /// Takes them, and leaves behind whatever else the parent had: descriptors that it forgot to
     /// mark and signals that it ignored (an ignored SIGCHLD would take away the exit status).
     ///
     /// # Errors
     /// EBADF where this process was not started by a broker.
-    pub(crate) fn take() -> nix::Result<Birth> {
+    pub(crate) fn take() -> nix::Result<Inherited> {
         let numbers = [CONTROL_FD, STATE_FD, WORK_FD, LISTEN_FD, LAUNCH_FD];
         let [control, state, work, listener, launch] = sys::inherited(numbers)?;
         sys::close_from(FIRST_FREE_FD)?;
         default_dispositions()?;
-        Ok(Birth { control, state, work, listener, launch })
+        Ok(Inherited { control, state, work, listener, launch })
     }
 }
 
