@@ -49,7 +49,7 @@ pub(crate) fn of_failure(failure: &Failure, runs_a_job: bool) -> i32 {
         Kind::NotStarted(why) => of_failed_start(&why.step, why.error_number),
         Kind::Unreachable => LOST,
         Kind::ReaderGone => READER_GONE,
-        Kind::Told(status) => *status,
+        Kind::AlreadyPrinted(status) => *status,
     }
 }
 

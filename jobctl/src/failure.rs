@@ -27,7 +27,7 @@ pub(crate) enum Kind {
     /// Nobody reads standard output any more; nothing is said.
     ReaderGone,
     /// All has been said already; only the exit status is left.
-    Told(i32),
+    AlreadyPrinted(i32),
 }
 
 #[derive(Debug)]
@@ -60,8 +60,8 @@ impl Failure {
         Failure::new(Kind::Refused, what)
     }
 
-    pub(crate) fn told(status: i32) -> Self {
-        Failure::new(Kind::Told(status), "")
+    pub(crate) fn already_printed(status: i32) -> Self {
+        Failure::new(Kind::AlreadyPrinted(status), "")
     }
 
     #[must_use]
@@ -123,7 +123,7 @@ impl Failure {
     }
 
     /// Whatever it was that TLS has refused.
-    pub(crate) fn refused_by_tls(addr: &str, said: tls::Said) -> Self {
+    pub(crate) fn refused_by_tls(addr: &str, said: tls::Explanation) -> Self {
         let what = format!("cannot connect to {addr}: {}", said.what);
         Failure::unreachable(what).hint(said.hint)
     }
@@ -152,26 +152,26 @@ impl Failure {
     }
 
     /// To standard error, once.
-    pub(crate) fn tell(&self) {
-        if matches!(self.kind, Kind::ReaderGone | Kind::Told(_)) {
+    pub(crate) fn print(&self) {
+        if matches!(self.kind, Kind::ReaderGone | Kind::AlreadyPrinted(_)) {
             return;
         }
-        say(&self.what);
+        notice(&self.what);
         for detail in &self.details {
-            say_plain(&format!("  {detail}"));
+            print_line(&format!("  {detail}"));
         }
         if let Some(hint) = &self.hint {
-            say_plain(&format!("hint: {hint}"));
+            print_line(&format!("hint: {hint}"));
         }
     }
 }
 
 /// `jobctl: TEXT` on standard error. A closed standard error is nobody's failure.
-pub(crate) fn say(text: &str) {
-    say_plain(&format!("jobctl: {text}"));
+pub(crate) fn notice(text: &str) {
+    print_line(&format!("jobctl: {text}"));
 }
 
-fn say_plain(line: &str) {
+fn print_line(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
@@ -213,7 +213,7 @@ fn violations(status: &Status) -> Vec<String> {
 }
 
 /// What the broker answered: every field that it found fault with, else its message.
-pub(crate) fn answered(status: &Status) -> String {
+pub(crate) fn rejection(status: &Status) -> String {
     match violations(status).as_slice() {
         [] => escape(status.message()).into_owned(),
         faults => faults.join("; "),

@@ -43,7 +43,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> i32 {
     match dispatch(&global, command) {
         Ok(status) => status,
         Err(failure) => {
-            failure.tell();
+            failure.print();
             exit::of_failure(&failure, runs_a_job)
         }
     }

@@ -11,7 +11,7 @@ use tonic::{Response, Status};
 
 use crate::cli::Global;
 use crate::client::settings::Settings;
-use crate::failure::{Failure, Result, call_cause, is_transient, say};
+use crate::failure::{Failure, Result, call_cause, is_transient, notice};
 use crate::format::tls;
 
 /// A broker that was reached. Cloning shares the connection, which opens itself anew when it is
@@ -29,10 +29,10 @@ pub(crate) struct Broker {
 }
 
 /// What commands use that do not reconnect.
-pub(crate) const NO_PATIENCE: Duration = Duration::ZERO;
+pub(crate) const NO_RECONNECT: Duration = Duration::ZERO;
 
 /// A call that hangs in a dying connection is given at least this long on the new one.
-const SHORTEST_TRY: Duration = Duration::from_secs(1);
+const MIN_ATTEMPT: Duration = Duration::from_secs(1);
 
 impl Broker {
     /// Connects once; whoever is not there at the beginning is not waited for.
@@ -53,7 +53,7 @@ impl Broker {
     }
 
     /// The same without notices, for what runs beside a call that gives them.
-    pub(crate) fn silent(&self) -> Broker {
+    pub(crate) fn without_notices(&self) -> Broker {
         Broker { quiet: true, ..self.clone() }
     }
 
@@ -72,7 +72,7 @@ impl Broker {
     }
 
     /// A call has gone well.
-    pub(crate) fn proven(&self) {
+    pub(crate) fn mark_stable(&self) {
         self.is_proven.store(true, Ordering::Relaxed);
     }
 
@@ -99,7 +99,7 @@ impl Broker {
     ) -> Result<T> {
         match call(self.client.clone()).await {
             Ok(answer) => {
-                self.proven();
+                self.mark_stable();
                 Ok(answer.into_inner())
             }
             Err(status) => Err(self.failure(what, &status).await),
@@ -116,7 +116,7 @@ impl Broker {
             let began = Instant::now();
             match call(self.client.clone()).await {
                 Ok(answer) => {
-                    self.proven();
+                    self.mark_stable();
                     return Ok(answer.into_inner());
                 }
                 Err(status) if is_transient(&status) => {
@@ -141,7 +141,7 @@ impl Broker {
         cause: &str,
         on: &str,
     ) -> Result<()> {
-        if lived > STABLE {
+        if lived > STABLE_AFTER {
             *outage = None;
         }
         if !self.is_proven.load(Ordering::Relaxed)
@@ -173,7 +173,7 @@ impl Broker {
 
     fn outage(&self, cause: &str) -> Outage {
         if !self.quiet && !self.patience.is_zero() {
-            say(&format!("connection to {} lost ({cause}); reconnecting...", self.addr));
+            notice(&format!("connection to {} lost ({cause}); reconnecting...", self.addr));
         }
         Outage {
             addr: self.addr.clone(),
@@ -186,13 +186,13 @@ impl Broker {
 }
 
 /// What went well for this long ends an outage.
-const STABLE: Duration = Duration::from_secs(5);
+const STABLE_AFTER: Duration = Duration::from_secs(5);
 
 const FIRST_DELAY: Duration = Duration::from_millis(50);
 /// A broker that is restarted is back in a moment, and whoever follows a job is to see that moment
 /// and no more: so the pauses stay short for a while.
 const SHORT_DELAY: Duration = Duration::from_millis(200);
-const A_WHILE: Duration = Duration::from_secs(5);
+const FIRST_NOTICE: Duration = Duration::from_secs(5);
 const LONGEST_DELAY: Duration = Duration::from_secs(2);
 
 /// From a loss to the first success after it.
@@ -228,7 +228,7 @@ impl Outage {
         &self,
         call: impl Future<Output = std::result::Result<T, Status>>,
     ) -> std::result::Result<T, Status> {
-        let left = self.patience.saturating_sub(self.since.elapsed()).max(SHORTEST_TRY);
+        let left = self.patience.saturating_sub(self.since.elapsed()).max(MIN_ATTEMPT);
         match tokio::time::timeout(left, call).await {
             Ok(answer) => answer,
             Err(_) => Err(Status::unavailable("no answer")),
@@ -238,7 +238,7 @@ impl Outage {
     /// Says that it is over, once.
     fn over(&mut self, on: &str) {
         if !self.quiet {
-            say(&format!("reconnected{on}"));
+            notice(&format!("reconnected{on}"));
             self.quiet = true;
         }
     }
@@ -246,7 +246,7 @@ impl Outage {
 
 /// The pause after one of this length, so long after the loss.
 fn longer(delay: Duration, since: Duration) -> Duration {
-    (delay * 2).min(if since < A_WHILE { SHORT_DELAY } else { LONGEST_DELAY })
+    (delay * 2).min(if since < FIRST_NOTICE { SHORT_DELAY } else { LONGEST_DELAY })
 }
 
 #[cfg(test)]
@@ -283,6 +283,6 @@ mod tests {
     fn the_pauses_stay_short_for_a_while_and_then_grow_to_two_seconds() {
         let after = |since| (0..10).fold(FIRST_DELAY, |delay, _| longer(delay, since));
         assert_eq!(after(Duration::ZERO), SHORT_DELAY);
-        assert_eq!(after(A_WHILE), LONGEST_DELAY);
+        assert_eq!(after(FIRST_NOTICE), LONGEST_DELAY);
     }
 }

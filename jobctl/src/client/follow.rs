@@ -40,7 +40,7 @@ impl Follower {
             };
             match stream.message().await {
                 Ok(Some(message)) => {
-                    self.broker.proven();
+                    self.broker.mark_stable();
                     self.outage = None;
                     if let Some(event) = self.received(message)? {
                         return Ok(event);

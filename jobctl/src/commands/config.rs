@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::{self, Format, Global};
 use crate::client::contexts::{Config, Context, path};
-use crate::failure::{Failure, Result, say};
+use crate::failure::{Failure, Result, notice};
 use crate::print::sink::print;
 use crate::print::table::Table;
 
@@ -41,7 +41,7 @@ fn set(config: &mut Config, global: &Global, name: &str) -> Result<()> {
     if config.current_context.is_none() {
         config.current_context = Some(name.to_owned());
         if !global.quiet {
-            say(&format!("\"{name}\" is now the current context"));
+            notice(&format!("\"{name}\" is now the current context"));
         }
     }
     Ok(())

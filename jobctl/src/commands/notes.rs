@@ -2,7 +2,7 @@
 
 use job_api::v1::Job;
 
-use crate::failure::say;
+use crate::failure::notice;
 use crate::format::cause;
 
 /// What the exit status alone does not tell, and what is missing from the output.
@@ -12,16 +12,16 @@ pub(crate) fn note_end(job: &Job, quiet: bool) {
     }
     note_output(job);
     if let Some(reason) = cause::reason(job) {
-        say(&format!("job {} {reason}", job.id));
+        notice(&format!("job {} {reason}", job.id));
     }
 }
 
 /// What the trailer says of the output's wholeness.
 pub(crate) fn note_output(job: &Job) {
     if job.dropped_bytes > 0 {
-        say(&format!("{} bytes dropped {}", job.dropped_bytes, cause::why_dropped(job)));
+        notice(&format!("{} bytes dropped {}", job.dropped_bytes, cause::why_dropped(job)));
     }
     if job.incomplete {
-        say("output incomplete: the end of it may be missing");
+        notice("output incomplete: the end of it may be missing");
     }
 }

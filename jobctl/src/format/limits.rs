@@ -12,10 +12,10 @@ pub(crate) const NO_LIMIT: &str = "no limit";
 
 /// `64 MiB` for the `67108864` of memory.max; what is not understood is left as it is.
 pub(crate) fn in_words(name: &str, value: &str) -> String {
-    understood(name, value).unwrap_or_else(|| value.to_owned())
+    parsed(name, value).unwrap_or_else(|| value.to_owned())
 }
 
-fn understood(name: &str, value: &str) -> Option<String> {
+fn parsed(name: &str, value: &str) -> Option<String> {
     if value == "max" {
         return Some(NO_LIMIT.into());
     }

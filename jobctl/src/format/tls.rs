@@ -7,29 +7,30 @@ use job_api::client::{Credentials, own_dates};
 use crate::format::time;
 
 /// Why, and what to do.
-pub(crate) struct Said {
+pub(crate) struct Explanation {
     pub(crate) what: String,
     pub(crate) hint: &'static str,
 }
 
-const OWN_CA: &str = "is --ca (JOBCTL_CA) the authority of this broker?";
-const CLOCK: &str = "renew it there, or look at this machine's clock";
+const CHECK_CA: &str = "is --ca (JOBCTL_CA) the authority of this broker?";
+const CHECK_CLOCK: &str = "renew it there, or look at this machine's clock";
 const RENEW: &str = "have a new one issued, or look at both machines' clocks";
-const ISSUED_HERE: &str = "--cert and --key must be issued by the authority that the broker trusts";
+const CHECK_ISSUER: &str =
+    "--cert and --key must be issued by the authority that the broker trusts";
 const NOT_A_BROKER: &str = "is it the job-broker's port?";
 
 /// The broker's alert for all dates that are not right.
 const EXPIRED: &str = "alert: CertificateExpired";
 
 /// What rustls prints, a part of it each; the broker's alerts (RFC 8446, section 6) come second.
-const KNOWN: &[(&str, &str, &str)] = &[
-    ("UnknownIssuer", "the broker's certificate is not signed by the CA given", OWN_CA),
-    ("BadSignature", "the broker's certificate is not signed by the CA given", OWN_CA),
-    ("UnhandledCriticalExtension", "the broker's certificate cannot be checked", OWN_CA),
-    ("CaUsedAsEndEntity", "the broker shows a CA's certificate as its own", OWN_CA),
-    ("peer certificate: Expired", "the broker's certificate has expired", CLOCK),
-    ("NotValidYet", "the broker's certificate is not valid yet", CLOCK),
-    ("peer certificate: Revoked", "the broker's certificate is revoked", OWN_CA),
+const PATTERNS: &[(&str, &str, &str)] = &[
+    ("UnknownIssuer", "the broker's certificate is not signed by the CA given", CHECK_CA),
+    ("BadSignature", "the broker's certificate is not signed by the CA given", CHECK_CA),
+    ("UnhandledCriticalExtension", "the broker's certificate cannot be checked", CHECK_CA),
+    ("CaUsedAsEndEntity", "the broker shows a CA's certificate as its own", CHECK_CA),
+    ("peer certificate: Expired", "the broker's certificate has expired", CHECK_CLOCK),
+    ("NotValidYet", "the broker's certificate is not valid yet", CHECK_CLOCK),
+    ("peer certificate: Revoked", "the broker's certificate is revoked", CHECK_CA),
     ("InvalidPurpose", "what answers there has a certificate that is not a server's", NOT_A_BROKER),
     ("required EKU", "what answers there has a certificate that is not a server's", NOT_A_BROKER),
     (EXPIRED, "the broker says: your certificate has expired, or is not valid yet", RENEW),
@@ -37,18 +38,18 @@ const KNOWN: &[(&str, &str, &str)] = &[
     (
         "alert: UnknownCA",
         "the broker says: your certificate is not signed by an authority it trusts",
-        ISSUED_HERE,
+        CHECK_ISSUER,
     ),
     (
         "alert: DecryptError",
         "the broker says: your certificate's signature is wrong, e.g. of another CA of that name",
-        ISSUED_HERE,
+        CHECK_ISSUER,
     ),
-    ("alert: CertificateRequired", "the broker asks for a client certificate", ISSUED_HERE),
-    ("alert: BadCertificate", "the broker refuses your certificate", ISSUED_HERE),
-    ("alert: UnsupportedCertificate", "the broker refuses your certificate's kind", ISSUED_HERE),
-    ("alert: CertificateUnknown", "the broker refuses your certificate", ISSUED_HERE),
-    ("alert: AccessDenied", "the broker refuses your certificate", ISSUED_HERE),
+    ("alert: CertificateRequired", "the broker asks for a client certificate", CHECK_ISSUER),
+    ("alert: BadCertificate", "the broker refuses your certificate", CHECK_ISSUER),
+    ("alert: UnsupportedCertificate", "the broker refuses your certificate's kind", CHECK_ISSUER),
+    ("alert: CertificateUnknown", "the broker refuses your certificate", CHECK_ISSUER),
+    ("alert: AccessDenied", "the broker refuses your certificate", CHECK_ISSUER),
     ("alert: ProtocolVersion", "what answers there does not speak TLS 1.3", NOT_A_BROKER),
     ("alert: HandshakeFailure", "TLS found no common ground with what answers", NOT_A_BROKER),
     ("alert: NoApplicationProtocol", "what answers there does not speak HTTP/2", NOT_A_BROKER),
@@ -57,30 +58,33 @@ const KNOWN: &[(&str, &str, &str)] = &[
 ];
 
 /// The words for a cause that is TLS's final no; `None` for anything else, such as a reset.
-pub(crate) fn in_words(cause: &str) -> Option<Said> {
+pub(crate) fn in_words(cause: &str) -> Option<Explanation> {
     if let Some((_, names)) = cause.split_once("certificate not valid for name ") {
-        return Some(Said {
+        return Some(Explanation {
             what: format!("the broker's certificate does not match this host name: {names}"),
             hint: "connect by a name or address that the certificate holds",
         });
     }
     if cause.contains("NotValidForName") {
-        return Some(Said {
+        return Some(Explanation {
             what: "the broker's certificate does not match this host name".into(),
             hint: "connect by a name or address that the certificate holds",
         });
     }
     if let Some(dates) = dates(cause) {
-        return Some(Said { what: format!("the broker's certificate {dates}"), hint: CLOCK });
+        return Some(Explanation {
+            what: format!("the broker's certificate {dates}"),
+            hint: CHECK_CLOCK,
+        });
     }
-    let (part, what, hint) = KNOWN.iter().find(|(part, ..)| cause.contains(part))?;
+    let (part, what, hint) = PATTERNS.iter().find(|(part, ..)| cause.contains(part))?;
     let alert = part.strip_prefix("alert: ").map(|name| format!(" ({name})"));
-    Some(Said { what: format!("{what}{}", alert.unwrap_or_default()), hint })
+    Some(Explanation { what: format!("{what}{}", alert.unwrap_or_default()), hint })
 }
 
 /// The same, where one's own certificate has been shown: of its dates the broker says no more than that
 /// they are not right.
-pub(crate) fn of_own(cause: &str, credentials: &Credentials) -> Option<Said> {
+pub(crate) fn of_own(cause: &str, credentials: &Credentials) -> Option<Explanation> {
     if !cause.contains(EXPIRED) {
         return None;
     }
@@ -92,7 +96,7 @@ pub(crate) fn of_own(cause: &str, credentials: &Credentials) -> Option<Said> {
              machine's clock ({now}) it is valid"
         ),
     };
-    Some(Said { what, hint: RENEW })
+    Some(Explanation { what, hint: RENEW })
 }
 
 /// `certificate not valid yet: verification time 5 (UNIX), but certificate is not valid before 9 (...)`,

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use prost_types::Timestamp;
 
 /// A line longer than this is shown in pieces, the time before the first only.
-const LONGEST: usize = 64 << 10;
+const MAX_LINE: usize = 64 << 10;
 
 /// Of one stream.
 #[derive(Default)]
@@ -26,7 +26,7 @@ impl Lines {
             }
             self.partial.extend_from_slice(piece);
             let ends = piece.last() == Some(&b'\n');
-            if ends || self.partial.len() >= LONGEST {
+            if ends || self.partial.len() >= MAX_LINE {
                 self.flush(out);
                 self.continued = !ends;
             }
@@ -81,12 +81,12 @@ mod tests {
     fn an_endless_line_does_not_grow_without_bound() {
         let (mut lines, mut out) = (Lines::default(), Vec::new());
         for _ in 0..3 {
-            lines.push(at(1).as_ref(), &[b'x'; LONGEST], &mut out);
+            lines.push(at(1).as_ref(), &[b'x'; MAX_LINE], &mut out);
         }
         lines.push(at(1).as_ref(), b"\ny\n", &mut out);
         assert!(lines.partial.is_empty());
         let text = String::from_utf8(out).expect("text");
         assert_eq!(text.matches("1970").count(), 2);
-        assert_eq!(text.matches('x').count(), 3 * LONGEST);
+        assert_eq!(text.matches('x').count(), 3 * MAX_LINE);
     }
 }

@@ -9,11 +9,11 @@ use crate::print::sink::Sink;
 
 /// Both streams, each to its own.
 pub(crate) struct Output {
-    out: Lane,
-    err: Lane,
+    out: StreamState,
+    err: StreamState,
 }
 
-struct Lane {
+struct StreamState {
     sink: Sink,
     lines: Option<Lines>,
     escaper: Option<Escaper>,
@@ -22,7 +22,7 @@ struct Lane {
 impl Output {
     /// `raw`: what goes to a terminal is not escaped either.
     pub(crate) fn new(raw: bool, timestamps: bool) -> Result<Output> {
-        let lane = |sink: Sink| Lane {
+        let lane = |sink: Sink| StreamState {
             lines: timestamps.then(Lines::default),
             escaper: (sink.is_terminal && !raw).then(Escaper::default),
             sink,
@@ -44,7 +44,7 @@ impl Output {
     }
 }
 
-impl Lane {
+impl StreamState {
     async fn write(&mut self, chunk: &OutputChunk) -> Result<()> {
         if self.lines.is_none() && self.escaper.is_none() {
             return self.put(&chunk.data).await;

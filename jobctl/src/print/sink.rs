@@ -44,7 +44,7 @@ impl Sink {
     fn new(file: io::Result<File>, path: &str) -> Result<Sink> {
         let file = file.map_err(|error| Failure::of_stdout(&error))?;
         let is_terminal = file.is_terminal();
-        let target = match patient(&file, path) {
+        let target = match open_nonblocking(&file, path) {
             Some(own) => Target::Patient(own),
             None => Target::Blocking(file),
         };
@@ -55,14 +55,14 @@ impl Sink {
     pub(crate) async fn write_all(&mut self, data: &[u8]) -> io::Result<()> {
         match &mut self.target {
             Target::Blocking(file) => file.write_all(data),
-            Target::Patient(pipe) => write_patiently(pipe, data).await,
+            Target::Patient(pipe) => write_all_to_pipe(pipe, data).await,
         }
     }
 }
 
 /// The same pipe or terminal as a description of its own, because O_NONBLOCK on the one we were
 /// given would hit everybody who shares it. `None` where that is impossible or pointless.
-fn patient(file: &File, path: &str) -> Option<pipe::Sender> {
+fn open_nonblocking(file: &File, path: &str) -> Option<pipe::Sender> {
     let kind = file.metadata().ok()?.file_type();
     if !kind.is_fifo() && !file.is_terminal() {
         return None;
@@ -73,7 +73,7 @@ fn patient(file: &File, path: &str) -> Option<pipe::Sender> {
     pipe::Sender::from_file_unchecked(own).ok()
 }
 
-async fn write_patiently(pipe: &pipe::Sender, mut data: &[u8]) -> io::Result<()> {
+async fn write_all_to_pipe(pipe: &pipe::Sender, mut data: &[u8]) -> io::Result<()> {
     while !data.is_empty() {
         match pipe.try_write(data) {
             Ok(written) => data = &data[written..],

@@ -10,10 +10,10 @@ use job_api::v1::{DeleteJobRequest, ListJobsRequest, SignalJobRequest, StopJobRe
 use tonic::Code;
 
 use crate::cli::{Global, Kill, Prune, Rm, Stop};
-use crate::client::connection::{Broker, NO_PATIENCE};
+use crate::client::connection::{Broker, NO_RECONNECT};
 use crate::client::{calls, lookup};
 use crate::exit;
-use crate::failure::{Failure, Result, say};
+use crate::failure::{Failure, Result, notice};
 use crate::format::escape::escape;
 use crate::print::sink;
 
@@ -32,16 +32,16 @@ pub(crate) async fn each<T>(
         };
         match acted {
             Ok((_, acted)) => done.push(acted),
-            Err(failure) => result = Err(told(failure)),
+            Err(failure) => result = Err(already_printed(failure)),
         }
     }
     (done, result)
 }
 
 /// Says it now, and keeps the exit status for the end.
-fn told(failure: Failure) -> Failure {
-    failure.tell();
-    Failure::told(exit::of_failure(&failure, false))
+fn already_printed(failure: Failure) -> Failure {
+    failure.print();
+    Failure::already_printed(exit::of_failure(&failure, false))
 }
 
 pub(crate) async fn stop(global: &Global, command: Stop) -> Result<()> {
@@ -56,7 +56,7 @@ pub(crate) async fn stop(global: &Global, command: Stop) -> Result<()> {
     if !command.no_wait {
         for id in ids {
             if let Err(failure) = calls::wait(&broker, &id, Until::End).await {
-                result = Err(told(failure));
+                result = Err(already_printed(failure));
             }
         }
     }
@@ -72,7 +72,7 @@ async fn ask_to_stop(broker: &Broker, word: &str, request: StopJobRequest) -> Re
 }
 
 pub(crate) async fn kill(global: &Global, command: Kill) -> Result<()> {
-    let broker = Broker::connect(global, NO_PATIENCE).await?;
+    let broker = Broker::connect(global, NO_RECONNECT).await?;
     let signal = command.signal;
     let (_, result) = each(global, &command.jobs, async |word| {
         let id = lookup::resolve(&broker, word).await?;
@@ -114,7 +114,7 @@ async fn delete(broker: &Broker, word: &str, id: &str) -> Result<()> {
 }
 
 pub(crate) async fn prune(global: &Global, command: Prune) -> Result<()> {
-    let broker = Broker::connect(global, NO_PATIENCE).await?;
+    let broker = Broker::connect(global, NO_RECONNECT).await?;
     let before = SystemTime::now().checked_sub(command.older_than);
     let request = ListJobsRequest {
         states: vec![State::Finished.into(), State::Lost.into()],
@@ -139,7 +139,7 @@ pub(crate) async fn prune(global: &Global, command: Prune) -> Result<()> {
     if !global.quiet {
         let jobs = if gone.len() == 1 { "job" } else { "jobs" };
         let done = if command.dry_run { "would be removed" } else { "removed" };
-        say(&format!("{} {jobs} {done}", gone.len()));
+        notice(&format!("{} {jobs} {done}", gone.len()));
     }
     result
 }

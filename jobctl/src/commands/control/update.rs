@@ -8,10 +8,10 @@ use job_api::v1::{
 
 use crate::cli::{Format, Global, Jobs, TimeChange, Update};
 use crate::client::calls::wire_duration;
-use crate::client::connection::{Broker, NO_PATIENCE};
+use crate::client::connection::{Broker, NO_RECONNECT};
 use crate::client::lookup;
 use crate::commands::control::stop::each;
-use crate::failure::{Failure, Result, say};
+use crate::failure::{Failure, Result, notice};
 use crate::format::escape::escape;
 use crate::format::limits;
 use crate::print::{json, sink};
@@ -49,7 +49,7 @@ pub(crate) async fn resume(global: &Global, command: Jobs) -> Result<()> {
 pub(crate) async fn update(global: &Global, command: Update) -> Result<()> {
     let mut request = request(&command)?;
     let word = &command.which.job;
-    let broker = Broker::connect(global, NO_PATIENCE).await?;
+    let broker = Broker::connect(global, NO_RECONNECT).await?;
     request.id = lookup::resolve(&broker, word).await?;
     let what = format!("cannot update {}", escape(word));
     let asked = GetJobRequest { id: request.id.clone() };
@@ -67,7 +67,7 @@ pub(crate) async fn update(global: &Global, command: Update) -> Result<()> {
         _ if global.quiet => Ok(()),
         _ => match changes(&before, &job) {
             text if text.is_empty() => {
-                say("nothing has changed: these limits it had already");
+                notice("nothing has changed: these limits it had already");
                 Ok(())
             }
             text => sink::print(&text),

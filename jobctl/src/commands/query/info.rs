@@ -7,7 +7,7 @@ use job_api::client::Client;
 use job_api::v1::{GetServerInfoRequest, GetServerInfoResponse};
 
 use crate::cli::{Format, Global};
-use crate::client::connection::{Broker, NO_PATIENCE};
+use crate::client::connection::{Broker, NO_RECONNECT};
 use crate::commands::query::inspect::Lines;
 use crate::failure::Result;
 use crate::format::escape::escape;
@@ -16,7 +16,7 @@ use crate::print::table::Table;
 use crate::print::{json, sink};
 
 pub(crate) async fn info(global: &Global) -> Result<()> {
-    let broker = Broker::connect(global, NO_PATIENCE).await?;
+    let broker = Broker::connect(global, NO_RECONNECT).await?;
     let call = async |mut client: Client| client.get_server_info(GetServerInfoRequest {}).await;
     let info = broker.once("cannot show the broker", call).await?;
     let text = match global.output.unwrap_or(Format::Table) {

@@ -8,7 +8,7 @@ use job_api::units::show_size;
 use job_api::v1::{GetJobRequest, Job, JobSpec, Limit, OutputPolicy};
 
 use crate::cli::{Format, Global, OneJob, Status};
-use crate::client::connection::{Broker, NO_PATIENCE};
+use crate::client::connection::{Broker, NO_RECONNECT};
 use crate::client::{calls, lookup};
 use crate::commands::query::ps;
 use crate::failure::Result;
@@ -55,7 +55,7 @@ pub(crate) async fn inspect(global: &Global, command: OneJob) -> Result<()> {
 }
 
 async fn job(global: &Global, command: &OneJob) -> Result<Job> {
-    let broker = Broker::connect(global, NO_PATIENCE).await?;
+    let broker = Broker::connect(global, NO_RECONNECT).await?;
     let request = GetJobRequest { id: lookup::resolve(&broker, &command.job).await? };
     let what = format!("cannot show {}", escape(&command.job));
     let call = async |mut client: Client| client.get_job(request).await;
@@ -136,8 +136,8 @@ fn add_spec(lines: &mut Lines, spec: &JobSpec, job: &Job) {
 fn add_limits(lines: &mut Lines, job: &Job) {
     lines.add("time limit", limits::bound(job, "time_limit").unwrap_or_default());
     lines.add("CPU time limit", limits::bound(job, "cpu_time_limit").unwrap_or_default());
-    let apart = ["time_limit", "cpu_time_limit", "output_limit"];
-    let asked = |limit: &&Limit| !limit.requested.is_empty() && !apart.contains(&&*limit.name);
+    let separated = ["time_limit", "cpu_time_limit", "output_limit"];
+    let asked = |limit: &&Limit| !limit.requested.is_empty() && !separated.contains(&&*limit.name);
     for limit in job.limits.iter().filter(asked) {
         let words = limits::in_words(&limit.name, limits::value(limit).unwrap_or_default());
         let default = if limit.is_default { ", by default" } else { "" };
@@ -208,7 +208,7 @@ fn bytes(count: u64) -> String {
 }
 
 pub(crate) async fn whoami(global: &Global) -> Result<()> {
-    let broker = Broker::connect(global, NO_PATIENCE).await?;
+    let broker = Broker::connect(global, NO_RECONNECT).await?;
     let me = calls::identity(&broker).await?;
     let text = match global.output.unwrap_or(Format::Table) {
         format @ (Format::Json | Format::Yaml) => json::shown("WhoAmIResponse", &me, format)?,

@@ -76,7 +76,7 @@ pub(crate) async fn wait(global: &Global, command: Wait) -> Result<i32> {
         let status = match wait_for(global, &broker, word, until).await {
             Ok(status) => status,
             Err(failure) => {
-                failure.tell();
+                failure.print();
                 exit::of_failure(&failure, true)
             }
         };

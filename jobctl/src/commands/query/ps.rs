@@ -9,7 +9,7 @@ use job_api::v1::job::State;
 use job_api::v1::{Cause, Job, ListJobsRequest, ListJobsResponse, Source};
 
 use crate::cli::{self, Format, Global, Ps};
-use crate::client::connection::{Broker, NO_PATIENCE};
+use crate::client::connection::{Broker, NO_RECONNECT};
 use crate::client::lookup;
 use crate::failure::Result;
 use crate::format::escape::{escape, shell_quoted};
@@ -21,7 +21,7 @@ use crate::print::{json, sink};
 const SHORT_ID: usize = 18;
 
 pub(crate) async fn ps(global: &Global, command: Ps) -> Result<()> {
-    let broker = Broker::connect(global, NO_PATIENCE).await?;
+    let broker = Broker::connect(global, NO_RECONNECT).await?;
     let limit = command.limit;
     let format = global.output.unwrap_or(Format::Table);
     // Reading what jobs use costs the broker time: only for what shows it.

@@ -3,20 +3,20 @@
 use job_api::v1::{IoMax, JobSpec, Limits, OutputPolicy, Rlimit};
 
 use super::canary::{Canary, Check, Step};
-use super::judges;
-use super::judges::{CPUS, MEMORY, NOFILE, OUTPUT, PIDS, WRITE_BPS};
+use super::checks;
+use super::checks::{CPUS, MEMORY, NOFILE, OUTPUT, PIDS, WRITE_BPS};
 
 const SECOND: prost_types::Duration = prost_types::Duration { seconds: 1, nanos: 0 };
 
 /// Until a canary has come to its point, in milliseconds: for a host that has little time to give.
-const PATIENCE: u64 = 20_000;
+const TIMEOUT_MS: u64 = 20_000;
 
 const PLAIN: Canary = Canary {
     name: "",
     script: "",
     limits: |_, _| {},
     beside: None,
-    course: &[],
+    steps: &[],
     checks: &[],
     is_alone: false,
 };
@@ -36,11 +36,11 @@ pub(crate) const CANARIES: &[Canary] = &[
             limited(spec, Limits { memory_max_bytes: Some(MEMORY), ..Limits::default() });
         },
         beside: Some("exec sleep 90"),
-        course: &[Step::End(PATIENCE)],
+        steps: &[Step::End(TIMEOUT_MS)],
         checks: &[
-            Check { name: "memory", asked: "64 MiB, then killed", judge: judges::memory },
-            Check { name: "neighbour", asked: "runs on beside it", judge: judges::neighbour },
-            Check { name: "record", asked: "its exit and all output", judge: judges::record },
+            Check { name: "memory", asked: "64 MiB, then killed", judge: checks::memory },
+            Check { name: "neighbour", asked: "runs on beside it", judge: checks::neighbour },
+            Check { name: "record", asked: "its exit and all output", judge: checks::record },
         ],
         ..PLAIN
     },
@@ -54,16 +54,16 @@ pub(crate) const CANARIES: &[Canary] = &[
             }\n\
             bomb 6 2>/dev/null",
         limits: |spec, _| limited(spec, Limits { pids_max: Some(PIDS), ..Limits::default() }),
-        course: &[
-            Step::Until(judges::has_met_pids_max, PATIENCE),
+        steps: &[
+            Step::Until(checks::has_met_pids_max, TIMEOUT_MS),
             Step::Sleep(300),
             Step::Read,
             Step::Stop(500),
             Step::End(5_000),
         ],
         checks: &[
-            Check { name: "pids", asked: "16 processes", judge: judges::pids },
-            Check { name: "fork bomb", asked: "gone 5 s after a stop", judge: judges::bomb_gone },
+            Check { name: "pids", asked: "16 processes", judge: checks::pids },
+            Check { name: "fork bomb", asked: "gone 5 s after a stop", judge: checks::bomb_gone },
         ],
         ..PLAIN
     },
@@ -81,8 +81,8 @@ pub(crate) const CANARIES: &[Canary] = &[
                 },
             );
         },
-        course: &[Step::Sleep(300), Step::Read, Step::Sleep(5_000), Step::Read],
-        checks: &[Check { name: "cpu", asked: "0.2 CPUs", judge: judges::cpu }],
+        steps: &[Step::Sleep(300), Step::Read, Step::Sleep(5_000), Step::Read],
+        checks: &[Check { name: "cpu", asked: "0.2 CPUs", judge: checks::cpu }],
         is_alone: true,
         ..PLAIN
     },
@@ -90,16 +90,16 @@ pub(crate) const CANARIES: &[Canary] = &[
         name: "cpu-time",
         script: "while :; do :; done",
         limits: |spec, _| spec.cpu_time_limit = Some(SECOND),
-        course: &[Step::End(PATIENCE)],
-        checks: &[Check { name: "cpu time", asked: "1 s of CPU time", judge: judges::cpu_time }],
+        steps: &[Step::End(TIMEOUT_MS)],
+        checks: &[Check { name: "cpu time", asked: "1 s of CPU time", judge: checks::cpu_time }],
         ..PLAIN
     },
     Canary {
         name: "time",
         script: "exec sleep 90",
         limits: |spec, _| spec.time_limit = Some(SECOND),
-        course: &[Step::End(PATIENCE)],
-        checks: &[Check { name: "deadline", asked: "1 s", judge: judges::deadline }],
+        steps: &[Step::End(TIMEOUT_MS)],
+        checks: &[Check { name: "deadline", asked: "1 s", judge: checks::deadline }],
         ..PLAIN
     },
     Canary {
@@ -112,8 +112,8 @@ pub(crate) const CANARIES: &[Canary] = &[
                 IoMax { path: directory.to_owned(), wbps: Some(WRITE_BPS), ..IoMax::default() };
             limited(spec, Limits { io_max: vec![disk], ..Limits::default() });
         },
-        course: &[Step::Sleep(300), Step::Read, Step::Sleep(3_000), Step::Read],
-        checks: &[Check { name: "io", asked: "5 MB/s written to DIR", judge: judges::io }],
+        steps: &[Step::Sleep(300), Step::Read, Step::Sleep(3_000), Step::Read],
+        checks: &[Check { name: "io", asked: "5 MB/s written to DIR", judge: checks::io }],
         is_alone: true,
         ..PLAIN
     },
@@ -124,8 +124,8 @@ pub(crate) const CANARIES: &[Canary] = &[
             spec.output_limit_bytes = OUTPUT;
             spec.set_output_policy(OutputPolicy::Kill);
         },
-        course: &[Step::End(PATIENCE)],
-        checks: &[Check { name: "output", asked: "1 MiB, then ended", judge: judges::output }],
+        steps: &[Step::End(TIMEOUT_MS)],
+        checks: &[Check { name: "output", asked: "1 MiB, then ended", judge: checks::output }],
         ..PLAIN
     },
     Canary {
@@ -135,14 +135,14 @@ pub(crate) const CANARIES: &[Canary] = &[
             let nofile = Rlimit { name: "nofile".into(), soft: NOFILE, hard: NOFILE };
             limited(spec, Limits { rlimits: vec![nofile], ..Limits::default() });
         },
-        course: &[Step::End(PATIENCE)],
-        checks: &[Check { name: "ulimit", asked: "16 open files", judge: judges::nofile }],
+        steps: &[Step::End(TIMEOUT_MS)],
+        checks: &[Check { name: "ulimit", asked: "16 open files", judge: checks::nofile }],
         ..PLAIN
     },
     Canary {
         name: "pause",
         script: "exec nice -n 19 sh -c 'while :; do :; done'",
-        course: &[
+        steps: &[
             Step::Sleep(300),
             Step::Pause,
             Step::Read,
@@ -152,7 +152,7 @@ pub(crate) const CANARIES: &[Canary] = &[
             Step::Sleep(500),
             Step::Read,
         ],
-        checks: &[Check { name: "pause", asked: "no CPU time meanwhile", judge: judges::pause }],
+        checks: &[Check { name: "pause", asked: "no CPU time meanwhile", judge: checks::pause }],
         ..PLAIN
     },
     Canary {
@@ -162,8 +162,8 @@ pub(crate) const CANARIES: &[Canary] = &[
             setsid -f sh -c 'setsid -f sleep 90; exec sleep 90'\n\
             setsid -f sleep 90\n\
             echo ready; exec sleep 90",
-        course: &[
-            Step::Until(judges::has_said_something, PATIENCE),
+        steps: &[
+            Step::Until(checks::has_said_something, TIMEOUT_MS),
             Step::Sleep(300),
             Step::Read,
             Step::Stop(500),
@@ -172,18 +172,18 @@ pub(crate) const CANARIES: &[Canary] = &[
         checks: &[Check {
             name: "stop",
             asked: "deaf setsid processes gone",
-            judge: judges::escape,
+            judge: checks::escape,
         }],
         ..PLAIN
     },
     Canary {
         name: "holder",
         script: "sleep 90 & exit 0",
-        course: &[Step::Exit(PATIENCE), Step::End(PATIENCE)],
+        steps: &[Step::Exit(TIMEOUT_MS), Step::End(TIMEOUT_MS)],
         checks: &[Check {
             name: "end",
             asked: "with a process that holds stdout",
-            judge: judges::holder,
+            judge: checks::holder,
         }],
         ..PLAIN
     },
@@ -208,7 +208,7 @@ mod tests {
     fn the_whole_check_takes_less_than_twenty_seconds_where_limits_hold() {
         let slept = |canary: &Canary| {
             let slept = |step: &Step| if let Step::Sleep(ms) = step { *ms } else { 0 };
-            canary.course.iter().map(slept).sum::<u64>()
+            canary.steps.iter().map(slept).sum::<u64>()
         };
         let alone: u64 = CANARIES.iter().filter(|canary| canary.is_alone).map(slept).sum();
         let together = CANARIES.iter().filter(|canary| !canary.is_alone).map(slept).max();

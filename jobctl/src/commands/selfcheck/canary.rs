@@ -17,7 +17,7 @@ pub(crate) struct Canary {
     pub(crate) limits: fn(&mut JobSpec, &str),
     /// What a second job does that has no limits and is there all the time.
     pub(crate) beside: Option<&'static str>,
-    pub(crate) course: &'static [Step],
+    pub(crate) steps: &'static [Step],
     pub(crate) checks: &'static [Check],
     /// Its measurement wants a quiet host.
     pub(crate) is_alone: bool,

@@ -1,14 +1,14 @@
 //! `admin selfcheck`: canaries go past their limits on the real host, and what the kernel counted is
 //! held against what was asked.
 //!
-//! [`canaries`] is the list, [`course`] runs one over the API, [`judges`] are pure functions over
+//! [`canaries`] is the list, [`runner`] runs one over the API, [`checks`] are pure functions over
 //! what was seen, [`report`] prints.
 
 mod canaries;
 mod canary;
-mod course;
-mod judges;
+mod checks;
 mod report;
+mod runner;
 
 use std::rc::Rc;
 
@@ -18,16 +18,16 @@ use tokio::task::{JoinSet, LocalSet};
 
 use crate::cli::{Global, Selfcheck};
 use crate::client::calls;
-use crate::client::connection::{Broker, NO_PATIENCE};
+use crate::client::connection::{Broker, NO_RECONNECT};
 use crate::commands::selfcheck::canaries::CANARIES;
 use crate::commands::selfcheck::canary::{Canary, Row, Unmeasured};
-use crate::commands::selfcheck::course::Ground;
-use crate::failure::{Failure, Result, say};
+use crate::commands::selfcheck::runner::Runner;
+use crate::failure::{Failure, Result, notice};
 use crate::format::escape::escape;
 use crate::print::sink;
 
 /// How often a canary is looked at.
-const LOOKS: usize = 3;
+const ATTEMPTS: usize = 3;
 
 /// `jobctl admin selfcheck`: the exit status.
 pub(crate) async fn selfcheck(global: &Global, command: Selfcheck) -> Result<i32> {
@@ -36,17 +36,20 @@ pub(crate) async fn selfcheck(global: &Global, command: Selfcheck) -> Result<i32
         return Err(Failure::usage(format!("--directory {directory} is not absolute"))
             .hint("it is a directory of the broker's host, e.g. /var/tmp"));
     }
-    let broker = Broker::connect(global, NO_PATIENCE).await?;
+    let broker = Broker::connect(global, NO_RECONNECT).await?;
     admins_only(&broker).await?;
     let mut signals = Signals::new()?;
     if !global.quiet {
-        say(&format!("checking {}; this takes 15 s, longer on a busy host", escape(&broker.addr)));
+        notice(&format!(
+            "checking {}; this takes 15 s, longer on a busy host",
+            escape(&broker.addr)
+        ));
     }
     let (interrupt, interrupted) = watch::channel(false);
-    let ground = Rc::new(Ground::new(broker, command.directory.clone(), interrupted));
-    let left = ground.how_to_remove();
+    let runner = Rc::new(Runner::new(broker, command.directory.clone(), interrupted));
+    let left = runner.how_to_remove();
     let local = LocalSet::new();
-    let rows = local.run_until(all(ground));
+    let rows = local.run_until(all(runner));
     tokio::pin!(rows);
     let mut ended_by = None;
     let rows = loop {
@@ -54,10 +57,10 @@ pub(crate) async fn selfcheck(global: &Global, command: Selfcheck) -> Result<i32
             rows = &mut rows => break rows,
             signal = signals.next() => {
                 if ended_by.replace(signal).is_some() {
-                    say(&left);
+                    notice(&left);
                     break Ok(Vec::new());
                 }
-                say("interrupted: stopping and removing the canaries");
+                notice("interrupted: stopping and removing the canaries");
                 interrupt.send_replace(true);
             }
         }
@@ -68,7 +71,7 @@ pub(crate) async fn selfcheck(global: &Global, command: Selfcheck) -> Result<i32
     let rows = rows?;
     sink::print(&report::shown(&rows, &command.directory, global.output)?)?;
     if !global.quiet {
-        say(&report::summary(&rows));
+        notice(&report::summary(&rows));
     }
     Ok(report::status(&rows))
 }
@@ -84,43 +87,39 @@ async fn admins_only(broker: &Broker) -> Result<()> {
 }
 
 /// Those that disturb nobody's measurement at once, the others one after the other.
-async fn all(ground: Rc<Ground>) -> Result<Vec<Row>> {
+async fn all(runner: Rc<Runner>) -> Result<Vec<Row>> {
     let (alone, together): (Vec<_>, Vec<_>) =
         CANARIES.iter().enumerate().partition(|(_, canary)| canary.is_alone);
     let mut tasks = JoinSet::new();
     for (place, canary) in together {
-        let ground = Rc::clone(&ground);
-        tasks.spawn_local(async move { look(&ground, canary, 1).await.map(|rows| (place, rows)) });
+        let runner = Rc::clone(&runner);
+        tasks.spawn_local(async move { look(&runner, canary, 1).await.map(|rows| (place, rows)) });
     }
     let mut found = tasks.join_all().await.into_iter().collect::<Result<Vec<_>>>()?;
     for (place, canary) in alone {
-        found.push((place, look(&ground, canary, 1).await?));
+        found.push((place, look(&runner, canary, 1).await?));
     }
     found.sort_by_key(|(place, _)| *place);
     let mut all = Vec::new();
     for (place, rows) in found {
-        all.extend(looked_at_again(&ground, &CANARIES[place], rows).await?);
+        all.extend(retried(&runner, &CANARIES[place], rows).await?);
     }
     Ok(all)
 }
 
 /// Until its checks are settled: what a busy host has held up passes, what is not enforced stays.
-async fn looked_at_again(
-    ground: &Ground,
-    canary: &'static Canary,
-    mut rows: Vec<Row>,
-) -> Result<Vec<Row>> {
-    for number in 2..=LOOKS {
-        if ground.is_interrupted() || rows.iter().all(|row| row.finding.is_settled()) {
+async fn retried(runner: &Runner, canary: &'static Canary, mut rows: Vec<Row>) -> Result<Vec<Row>> {
+    for number in 2..=ATTEMPTS {
+        if runner.is_interrupted() || rows.iter().all(|row| row.finding.is_settled()) {
             break;
         }
-        rows = look(ground, canary, number).await?;
+        rows = look(runner, canary, number).await?;
     }
     Ok(rows)
 }
 
-async fn look(ground: &Ground, canary: &'static Canary, number: usize) -> Result<Vec<Row>> {
-    match course::measure(ground, canary).await {
+async fn look(runner: &Runner, canary: &'static Canary, number: usize) -> Result<Vec<Row>> {
+    match runner::measure(runner, canary).await {
         Err(Unmeasured::Lost(failure)) => Err(*failure),
         outcome => Ok(canary.judged(&outcome, number)),
     }

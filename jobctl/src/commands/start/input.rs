@@ -26,18 +26,18 @@ const WINDOW_PIECES: usize = 1024;
 
 /// Passes standard input on beside the caller, until it ends or the job takes no more.
 pub(crate) fn forward(broker: Broker, id: String) -> Result<()> {
-    let pieces = read_aside()?;
+    let pieces = read_on_thread()?;
     tokio::spawn(async move {
-        let mut input = Input { broker, id, pieces, kept: Kept::default(), outage: None };
+        let mut input = Input { broker, id, pieces, kept: Unacknowledged::default(), outage: None };
         if let Err(failure) = input.run().await {
-            failure.tell();
+            failure.print();
         }
     });
     Ok(())
 }
 
 /// Reads in a thread of its own, one piece ahead: a pipe's or terminal's read cannot be given up.
-fn read_aside() -> Result<mpsc::Receiver<Bytes>> {
+fn read_on_thread() -> Result<mpsc::Receiver<Bytes>> {
     let stdin = io::stdin().as_fd().try_clone_to_owned().map(std::fs::File::from);
     let mut stdin =
         stdin.map_err(|error| Failure::usage(format!("cannot read standard input: {error}")))?;
@@ -55,7 +55,7 @@ fn read_aside() -> Result<mpsc::Receiver<Bytes>> {
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    Failure::usage(format!("cannot read standard input: {error}")).tell();
+                    Failure::usage(format!("cannot read standard input: {error}")).print();
                     return;
                 }
             }
@@ -72,7 +72,7 @@ struct Input {
     broker: Broker,
     id: String,
     pieces: mpsc::Receiver<Bytes>,
-    kept: Kept,
+    kept: Unacknowledged,
     outage: Option<Outage>,
 }
 
@@ -97,7 +97,7 @@ impl Session {
 }
 
 /// Why a session ended.
-enum Over {
+enum SessionEnd {
     /// All was taken, or no more is wanted.
     Done,
     Cut(Status),
@@ -109,11 +109,11 @@ impl Input {
             let opened = Instant::now();
             let over = match self.open().await {
                 Ok(session) => self.feed(session).await?,
-                Err(status) => Over::Cut(status),
+                Err(status) => SessionEnd::Cut(status),
             };
             let status = match over {
-                Over::Done => return Ok(()),
-                Over::Cut(status) => status,
+                SessionEnd::Done => return Ok(()),
+                SessionEnd::Cut(status) => status,
             };
             match status.code() {
                 // The job has ended, or is gone: its output tells the rest.
@@ -147,30 +147,30 @@ impl Input {
         Ok(Session { requests: Some(requests), answers })
     }
 
-    async fn feed(&mut self, mut session: Session) -> Result<Over> {
+    async fn feed(&mut self, mut session: Session) -> Result<SessionEnd> {
         let accepted = match session.answers.message().await {
-            Ok(Some(answer)) if answer.closed => return Ok(Over::Done),
+            Ok(Some(answer)) if answer.closed => return Ok(SessionEnd::Done),
             Ok(Some(answer)) => answer.accepted,
-            Ok(None) => return Ok(Over::Cut(Status::unavailable("the stream ended early"))),
-            Err(status) => return Ok(Over::Cut(status)),
+            Ok(None) => return Ok(SessionEnd::Cut(Status::unavailable("the stream ended early"))),
+            Err(status) => return Ok(SessionEnd::Cut(status)),
         };
         self.kept.acknowledge(accepted)?;
-        for request in self.kept.again() {
+        for request in self.kept.unacknowledged() {
             session.send(request);
         }
         loop {
             tokio::select! {
                 answer = session.answers.message() => match answer {
-                    Ok(Some(answer)) if answer.closed => return Ok(Over::Done),
+                    Ok(Some(answer)) if answer.closed => return Ok(SessionEnd::Done),
                     Ok(Some(answer)) => {
                         self.outage = None;
                         self.kept.acknowledge(answer.accepted)?;
                     }
-                    Ok(None) if self.kept.is_done() => return Ok(Over::Done),
+                    Ok(None) if self.kept.is_done() => return Ok(SessionEnd::Done),
                     Ok(None) => {
-                        return Ok(Over::Cut(Status::unavailable("the stream ended early")));
+                        return Ok(SessionEnd::Cut(Status::unavailable("the stream ended early")));
                     }
-                    Err(status) => return Ok(Over::Cut(status)),
+                    Err(status) => return Ok(SessionEnd::Cut(status)),
                 },
                 piece = self.pieces.recv(), if self.kept.has_room() => {
                     session.send(self.kept.keep(piece));
@@ -182,7 +182,7 @@ impl Input {
 
 /// What was read and is not known to have reached the job.
 #[derive(Default)]
-struct Kept {
+struct Unacknowledged {
     pieces: VecDeque<Bytes>,
     /// Of the first byte kept: all before have reached the job's pipe.
     accepted: u64,
@@ -191,7 +191,7 @@ struct Kept {
     ended: bool,
 }
 
-impl Kept {
+impl Unacknowledged {
     fn has_room(&self) -> bool {
         let room = self.next - self.accepted + PIECE as u64 <= WINDOW;
         room && self.pieces.len() < WINDOW_PIECES && !self.ended
@@ -242,7 +242,7 @@ impl Kept {
     }
 
     /// The messages for all that is kept, on a new connection.
-    fn again(&self) -> Vec<WriteInputRequest> {
+    fn unacknowledged(&self) -> Vec<WriteInputRequest> {
         let mut offset = self.accepted;
         let mut requests = Vec::with_capacity(self.pieces.len() + 1);
         for data in &self.pieces {
@@ -266,25 +266,25 @@ mod tests {
 
     #[test]
     fn after_a_cut_exactly_what_did_not_arrive_is_sent_again() {
-        let mut kept = Kept::default();
+        let mut kept = Unacknowledged::default();
         for data in ["abc", "def", "g"] {
             kept.keep(Some(Bytes::from_static(data.as_bytes())));
         }
         kept.keep(None);
         kept.acknowledge(4).expect("was sent");
         assert_eq!(
-            sent(&kept.again()),
+            sent(&kept.unacknowledged()),
             [(4, &b"ef"[..], false), (6, &b"g"[..], false), (7, &b""[..], true)]
         );
         kept.acknowledge(4).expect("an acknowledgement may be repeated");
         kept.acknowledge(7).expect("was sent");
-        assert_eq!(sent(&kept.again()), [(7, &b""[..], true)]);
+        assert_eq!(sent(&kept.unacknowledged()), [(7, &b""[..], true)]);
         assert!(kept.is_done());
     }
 
     #[test]
     fn reading_stops_at_one_mebibyte_that_is_not_acknowledged() {
-        let mut kept = Kept::default();
+        let mut kept = Unacknowledged::default();
         let piece = Bytes::from(vec![0; PIECE]);
         while kept.has_room() {
             kept.keep(Some(piece.clone()));
@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn small_pieces_are_bounded_by_their_number() {
-        let mut kept = Kept::default();
+        let mut kept = Unacknowledged::default();
         while kept.has_room() {
             kept.keep(Some(Bytes::from_static(b"x")));
         }
@@ -305,6 +305,6 @@ mod tests {
 
     #[test]
     fn bytes_that_were_never_sent_cannot_have_arrived() {
-        assert!(Kept::default().acknowledge(1).is_err());
+        assert!(Unacknowledged::default().acknowledge(1).is_err());
     }
 }

@@ -14,7 +14,7 @@ use crate::client::follow::{Event, Follower};
 use crate::commands::notes::note_end;
 use crate::commands::start::{input, request};
 use crate::exit;
-use crate::failure::{Failure, Kind, Result, say};
+use crate::failure::{Failure, Kind, Result, notice};
 use crate::print::output::Output;
 use crate::print::{json, sink};
 
@@ -27,19 +27,19 @@ pub(crate) async fn run(global: &Global, command: cli::Run) -> Result<i32> {
     let job = tokio::select! {
         job = started(&broker, &request) => job?,
         () = signals.given_up() => {
-            say("gave up before the broker answered; the job may run: see jobctl ps");
+            notice("gave up before the broker answered; the job may run: see jobctl ps");
             return Ok(exit::INTERRUPTED);
         }
     };
     // Runs beside, and is left where it is when the job ends: it may wait for a terminal.
     if interactive {
-        input::forward(broker.silent(), job.id.clone())?;
+        input::forward(broker.without_notices(), job.id.clone())?;
     }
     let mut output = Output::new(command.raw, false)?;
     let ended = tokio::select! {
         ended = stream(&broker, &job.id, &mut output) => ended,
         () = signals.pass_on(&broker, &job.id) => {
-            say(&format!("job {0} goes on; \"jobctl stop {0}\" ends it", job.id));
+            notice(&format!("job {0} goes on; \"jobctl stop {0}\" ends it", job.id));
             return Ok(exit::INTERRUPTED);
         }
     };
@@ -109,14 +109,14 @@ async fn send(broker: &Broker, id: &str, number: i32) {
     let what = format!("cannot pass {} on", signal_name(number));
     // A job that ended meanwhile is what the signal was for.
     let ended = |failure: &Failure| failure.code == Some(Code::FailedPrecondition);
-    match broker.silent().persistent(&what, call).await {
-        Err(failure) if !ended(&failure) => failure.tell(),
+    match broker.without_notices().persistent(&what, call).await {
+        Err(failure) if !ended(&failure) => failure.print(),
         _ => {}
     }
 }
 
 /// At this many SIGINTs `run` gives up waiting.
-const PATIENT_INTERRUPTS: u32 = 3;
+const MAX_INTERRUPTS: u32 = 3;
 
 /// SIGINT, SIGTERM and SIGHUP, kept until there is a job to pass them on to.
 struct Signals {
@@ -151,7 +151,7 @@ impl Signals {
 
     /// Answers at the third SIGINT.
     async fn given_up(&mut self) {
-        while self.interrupts < PATIENT_INTERRUPTS {
+        while self.interrupts < MAX_INTERRUPTS {
             let number = self.next().await;
             self.pending.push(number);
         }
@@ -165,9 +165,9 @@ impl Signals {
             tokio::spawn(async move { send(&broker, &id, number).await });
         };
         std::mem::take(&mut self.pending).into_iter().for_each(pass);
-        while self.interrupts < PATIENT_INTERRUPTS {
+        while self.interrupts < MAX_INTERRUPTS {
             let number = self.next().await;
-            if self.interrupts < PATIENT_INTERRUPTS {
+            if self.interrupts < MAX_INTERRUPTS {
                 pass(number);
             }
         }

@@ -59,9 +59,9 @@ const COLUMNS: &[Column] = &[
     column("IO READ / WRITE", 2, |line| line.io()),
     column("OOM", 7, |line| line.now.memory_oom_kills.map(|count| count.to_string())),
     column("OUTPUT", 3, |line| Some(show_size(line.now.stdout_bytes + line.now.stderr_bytes))),
-    wide("PSI CPU", 11, |line| stalled(line.now.cpu_pressure.as_ref())),
-    wide("PSI MEM", 12, |line| stalled(line.now.memory_pressure.as_ref())),
-    wide("PSI IO", 13, |line| stalled(line.now.io_pressure.as_ref())),
+    wide("PSI CPU", 11, |line| pressure(line.now.cpu_pressure.as_ref())),
+    wide("PSI MEM", 12, |line| pressure(line.now.memory_pressure.as_ref())),
+    wide("PSI IO", 13, |line| pressure(line.now.io_pressure.as_ref())),
 ];
 
 impl Line<'_> {
@@ -111,7 +111,7 @@ fn wall(usage: &Usage) -> Option<Duration> {
 }
 
 /// Percent of the last 10 s in which some process stood still for want of it.
-fn stalled(pressure: Option<&Pressure>) -> Option<String> {
+fn pressure(pressure: Option<&Pressure>) -> Option<String> {
     pressure.map(|pressure| format!("{:.1}%", pressure.some_avg10))
 }
 
@@ -159,7 +159,7 @@ fn fitting(lines: &[Line<'_>], is_wide: bool, width: Option<usize>) -> String {
     let mut columns: Vec<&Column> =
         COLUMNS.iter().filter(|column| is_wide || !column.is_wide).collect();
     loop {
-        let text = laid_out(lines, &columns);
+        let text = layout(lines, &columns);
         let widest = text.lines().map(|line| line.width()).max().unwrap_or(0);
         let last = columns.iter().map(|column| column.rank).max().unwrap_or(0);
         if last == 0 || width.is_none_or(|width| widest <= width) {
@@ -169,7 +169,7 @@ fn fitting(lines: &[Line<'_>], is_wide: bool, width: Option<usize>) -> String {
     }
 }
 
-fn laid_out(lines: &[Line<'_>], columns: &[&Column]) -> String {
+fn layout(lines: &[Line<'_>], columns: &[&Column]) -> String {
     let heads: Vec<&'static str> = columns.iter().map(|column| column.head).collect();
     let mut table = Table::new(&heads);
     for line in lines {

@@ -29,7 +29,7 @@ const PAGE: u32 = 1000;
 
 pub(crate) async fn stats(global: &Global, command: Stats) -> Result<i32> {
     let broker = Broker::connect(global, command.reconnect.reconnect_timeout).await?;
-    let watched = Watched::find(&broker, &command.jobs).await?;
+    let selection = Selection::find(&broker, &command.jobs).await?;
     let format = match global.output.unwrap_or(Format::Table) {
         Format::Table | Format::Wide if global.quiet => Format::Name,
         format => format,
@@ -37,23 +37,23 @@ pub(crate) async fn stats(global: &Global, command: Stats) -> Result<i32> {
     let is_table = matches!(format, Format::Table | Format::Wide);
     let has_screen = is_table && screen::is_there();
     if command.no_stream || !(command.stream || has_screen) {
-        return once(&broker, &watched, format).await.map(|()| exit::OK);
+        return once(&broker, &selection, format).await.map(|()| exit::OK);
     }
-    stream(&broker, &watched, format, has_screen).await
+    stream(&broker, &selection, format, has_screen).await
 }
 
 /// Whose figures are wanted.
-enum Watched {
+enum Selection {
     /// All that have not ended.
     Live,
     /// These, by id, also when they have ended.
     Named(Vec<String>),
 }
 
-impl Watched {
-    async fn find(broker: &Broker, words: &[String]) -> Result<Watched> {
+impl Selection {
+    async fn find(broker: &Broker, words: &[String]) -> Result<Selection> {
         if words.is_empty() {
-            return Ok(Watched::Live);
+            return Ok(Selection::Live);
         }
         let mut ids = Vec::new();
         for word in words {
@@ -62,11 +62,11 @@ impl Watched {
                 ids.push(id);
             }
         }
-        Ok(Watched::Named(ids))
+        Ok(Selection::Named(ids))
     }
 
     async fn read(&self, broker: &Broker) -> Result<Vec<Job>> {
-        let Watched::Named(ids) = self else { return live(broker).await };
+        let Selection::Named(ids) = self else { return live(broker).await };
         let mut jobs = Vec::with_capacity(ids.len());
         for id in ids {
             jobs.push(one(broker, id).await?);
@@ -76,7 +76,7 @@ impl Watched {
 
     /// Nothing will change any more.
     fn is_over(&self, jobs: &[Job]) -> bool {
-        matches!(self, Watched::Named(_)) && !jobs.iter().any(is_live)
+        matches!(self, Selection::Named(_)) && !jobs.iter().any(is_live)
     }
 }
 
@@ -118,12 +118,12 @@ async fn one(broker: &Broker, id: &str) -> Result<Job> {
 }
 
 /// Tables take two readings, for a rate needs two; messages hold what one reading says.
-async fn once(broker: &Broker, watched: &Watched, format: Format) -> Result<()> {
+async fn once(broker: &Broker, selection: &Selection, format: Format) -> Result<()> {
     let mut readings = Readings::default();
-    readings.take(watched.read(broker).await?);
+    readings.take(selection.read(broker).await?);
     if matches!(format, Format::Table | Format::Wide) && readings.jobs.iter().any(is_live) {
         sleep(PERIOD).await;
-        readings.take(watched.read(broker).await?);
+        readings.take(selection.read(broker).await?);
     }
     // As with ps: what is asked for as wide is not cut.
     let is_narrow = format == Format::Table && std::io::stdout().is_terminal();
@@ -165,7 +165,7 @@ impl Readings {
 /// Until a signal comes, or nothing will change any more. The exit status.
 async fn stream(
     broker: &Broker,
-    watched: &Watched,
+    selection: &Selection,
     format: Format,
     has_screen: bool,
 ) -> Result<i32> {
@@ -178,7 +178,7 @@ async fn stream(
     loop {
         let reading = async {
             ticks.tick().await;
-            watched.read(broker).await
+            selection.read(broker).await
         };
         tokio::select! {
             jobs = reading => readings.take(jobs?),
@@ -194,9 +194,9 @@ async fn stream(
                 let (width, height) = screen::size();
                 screen.draw(readings.shown(format, Some(width), Some(height))?)?;
             }
-            None => sink::print(&apart(format, &readings.shown(format, None, None)?))?,
+            None => sink::print(&separated(format, &readings.shown(format, None, None)?))?,
         }
-        if watched.is_over(&readings.jobs) {
+        if selection.is_over(&readings.jobs) {
             return Ok(exit::OK);
         }
     }
@@ -204,7 +204,7 @@ async fn stream(
 
 /// One reading after the other, without a terminal's commands: tables with an empty line between,
 /// YAML as documents.
-fn apart(format: Format, text: &str) -> String {
+fn separated(format: Format, text: &str) -> String {
     match format {
         Format::Json | Format::Name => text.to_owned(),
         Format::Yaml => format!("---\n{text}"),
@@ -263,16 +263,16 @@ mod tests {
 
     #[test]
     fn it_ends_by_itself_when_all_the_named_jobs_have_ended() {
-        let named = Watched::Named(vec!["a".into(), "b".into()]);
+        let named = Selection::Named(vec!["a".into(), "b".into()]);
         let (ended, paused) = (job("a", State::Finished, 0), job("b", State::Paused, 0));
         assert!(!named.is_over(&[ended.clone(), paused]));
         assert!(named.is_over(std::slice::from_ref(&ended)));
-        assert!(!Watched::Live.is_over(&[]));
+        assert!(!Selection::Live.is_over(&[]));
     }
 
     #[test]
     fn messages_follow_each_other_as_documents() {
-        assert_eq!(apart(Format::Yaml, "jobs: []\n"), "---\njobs: []\n");
-        assert_eq!(apart(Format::Table, "JOB\n"), "JOB\n\n");
+        assert_eq!(separated(Format::Yaml, "jobs: []\n"), "---\njobs: []\n");
+        assert_eq!(separated(Format::Table, "JOB\n"), "JOB\n\n");
     }
 }

@@ -7,8 +7,8 @@ use crate::failure::Result;
 use crate::print::sink;
 
 /// The alternate screen, no cursor, no wrapping of lines that are too long.
-const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
-const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
+const ENTER_SCREEN: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
+const LEAVE_SCREEN: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
 
 /// Whether standard output is a terminal that takes commands.
 pub(crate) fn is_there() -> bool {
@@ -30,7 +30,7 @@ pub(crate) struct Screen {
 impl Screen {
     pub(crate) fn enter() -> Screen {
         // A terminal that has gone says so at the first drawing.
-        let _ = sink::print(ENTER);
+        let _ = sink::print(ENTER_SCREEN);
         Screen { last: String::new() }
     }
 
@@ -45,14 +45,14 @@ impl Screen {
 
     /// Gives the terminal back meanwhile.
     pub(crate) fn away(&mut self, meanwhile: impl FnOnce()) {
-        let _ = sink::print(LEAVE);
+        let _ = sink::print(LEAVE_SCREEN);
         meanwhile();
-        let _ = sink::print(ENTER);
+        let _ = sink::print(ENTER_SCREEN);
     }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        let _ = sink::print(&format!("{LEAVE}{}", self.last));
+        let _ = sink::print(&format!("{LEAVE_SCREEN}{}", self.last));
     }
 }

@@ -26,7 +26,7 @@ const DEADLINE_SLACK: Duration = Duration::from_secs(2);
 const FROZEN_SLACK: u64 = 1_000;
 const SECOND: Duration = Duration::from_secs(1);
 /// "begun" and a newline, see the canary.
-const BEGUN: u64 = 6;
+const STARTED_LINE: u64 = 6;
 
 fn usage(job: &Job) -> Usage {
     job.usage.clone().unwrap_or_default()
@@ -60,7 +60,7 @@ fn seconds(duration: Duration) -> String {
 }
 
 /// The cause, or the state of what has not ended.
-fn fate(job: &Job) -> String {
+fn cause_of(job: &Job) -> String {
     match job.cause() {
         Cause::Unspecified => job.state().as_str_name().to_owned(),
         Cause::Exited => format!("exited with {}", job.exit_code.unwrap_or_default()),
@@ -69,10 +69,10 @@ fn fate(job: &Job) -> String {
 }
 
 /// `timed_out by cpu_time_limit`.
-fn fate_and_limit(job: &Job) -> String {
+fn cause_and_limit(job: &Job) -> String {
     match job.ended_by_limit.as_str() {
-        "" => fate(job),
-        limit => format!("{} by {limit}", fate(job)),
+        "" => cause_of(job),
+        limit => format!("{} by {limit}", cause_of(job)),
     }
 }
 
@@ -83,7 +83,7 @@ fn last(evidence: &Evidence) -> Job {
 /// What a canary that failed by itself says.
 fn failed(evidence: &Evidence) -> Finding {
     let why = match evidence.said.as_str() {
-        "" => fate(&last(evidence)),
+        "" => cause_of(&last(evidence)),
         said => said.to_owned(),
     };
     Finding::unchecked("", format!("the canary failed: {why}"))
@@ -105,7 +105,7 @@ pub(crate) fn memory(evidence: &Evidence) -> Finding {
     let job = last(evidence);
     let usage = usage(&job);
     let peak = usage.memory_peak_bytes.map(|peak| format!(" at {}", show_size(peak)));
-    let measured = format!("{}{}", fate_and_limit(&job), peak.unwrap_or_default());
+    let measured = format!("{}{}", cause_and_limit(&job), peak.unwrap_or_default());
     if !is_over(&job) && usage.memory_peak_bytes.is_some_and(|peak| peak < MEMORY) {
         return Finding::unchecked(measured, "it did not grow so far in time");
     }
@@ -119,9 +119,9 @@ pub(crate) fn memory(evidence: &Evidence) -> Finding {
 pub(crate) fn neighbour(evidence: &Evidence) -> Finding {
     let Some(neighbour) = &evidence.beside else { return unfinished() };
     if last(evidence).cause() != Cause::OutOfMemory {
-        return Finding::unchecked(fate(neighbour), "nothing was killed beside it");
+        return Finding::unchecked(cause_of(neighbour), "nothing was killed beside it");
     }
-    Finding::of(neighbour.state() == State::Running, fate(neighbour))
+    Finding::of(neighbour.state() == State::Running, cause_of(neighbour))
 }
 
 /// The shim outlives what happens to the job: it tells the end, and what was written.
@@ -136,7 +136,7 @@ pub(crate) fn record(evidence: &Evidence) -> Finding {
         (None, None) => "no exit".to_owned(),
     };
     let is_told = job.signal.is_some() || job.exit_code.is_some();
-    let is_whole = !job.incomplete && written(&job) == BEGUN;
+    let is_whole = !job.incomplete && written(&job) == STARTED_LINE;
     let output = if is_whole { "whole" } else { "not whole" };
     let is_finished = job.state() == State::Finished;
     Finding::of(is_finished && is_told && is_whole, format!("{exit}, output {output}"))
@@ -180,7 +180,7 @@ fn gone(before: &Reading, end: &Reading) -> Finding {
     let measured = match (is_gone, left) {
         (true, _) => format!("gone after {}", seconds(took)),
         (false, Some(left)) => format!("{left} left after {}", seconds(took)),
-        (false, None) => format!("{} after {}", fate(&end.job), seconds(took)),
+        (false, None) => format!("{} after {}", cause_of(&end.job), seconds(took)),
     };
     Finding::of(is_gone, measured)
 }
@@ -221,9 +221,9 @@ fn difference(
 pub(crate) fn cpu_time(evidence: &Evidence) -> Finding {
     let job = last(evidence);
     let Some(used) = cpu_usec(&job).map(Duration::from_micros) else {
-        return Finding::unchecked(fate_and_limit(&job), "the host's kernel counts no CPU time");
+        return Finding::unchecked(cause_and_limit(&job), "the host's kernel counts no CPU time");
     };
-    let measured = format!("{} after {}", fate_and_limit(&job), seconds(used));
+    let measured = format!("{} after {}", cause_and_limit(&job), seconds(used));
     let is_ended = job.cause() == Cause::TimedOut && job.ended_by_limit == "cpu_time_limit";
     if !is_ended && used < SECOND {
         return Finding::unchecked(measured, "it was not given so much CPU time");
@@ -233,9 +233,9 @@ pub(crate) fn cpu_time(evidence: &Evidence) -> Finding {
 
 pub(crate) fn deadline(evidence: &Evidence) -> Finding {
     let job = last(evidence);
-    let Some(ran) = ran(&job) else { return Finding::of(false, fate(&job)) };
+    let Some(ran) = ran(&job) else { return Finding::of(false, cause_of(&job)) };
     let is_ended = job.cause() == Cause::TimedOut && job.ended_by_limit == "time_limit";
-    let measured = format!("{} after {}", fate_and_limit(&job), seconds(ran));
+    let measured = format!("{} after {}", cause_and_limit(&job), seconds(ran));
     Finding::of(is_ended && ran <= SECOND + DEADLINE_SLACK, measured)
 }
 
@@ -282,7 +282,7 @@ pub(crate) fn output(evidence: &Evidence) -> Finding {
     let job = last(evidence);
     let kept = written(&job);
     let is_ended = job.cause() == Cause::OutputLimit && kept <= OUTPUT;
-    Finding::of(is_ended, format!("{} with {} kept", fate(&job), show_size(kept)))
+    Finding::of(is_ended, format!("{} with {} kept", cause_of(&job), show_size(kept)))
 }
 
 /// The canary compares what `ulimit -n` says.
@@ -327,5 +327,5 @@ pub(crate) fn holder(evidence: &Evidence) -> Finding {
 }
 
 #[cfg(test)]
-#[path = "judges_tests.rs"]
+#[path = "checks_tests.rs"]
 mod tests;

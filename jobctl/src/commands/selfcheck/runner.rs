@@ -16,21 +16,21 @@ use tonic_types::StatusExt as _;
 
 use super::canary::{Canary, Evidence, Reading, Step, Unmeasured};
 use crate::client::connection::Broker;
-use crate::failure::{answered, is_transient, say};
+use crate::failure::{is_transient, notice, rejection};
 
 type Outcome<T> = std::result::Result<T, Unmeasured>;
 
 /// Every canary's deadline, so that none stays where we cannot stop it.
 const DEADLINE: prost_types::Duration = prost_types::Duration { seconds: 60, nanos: 0 };
 /// Between two looks at a canary that is to come to a point.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// From the kill to the removal.
-const REMOVAL: Duration = Duration::from_secs(5);
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Of what a canary says of itself, in bytes.
-const SAID: usize = 200;
+const MAX_STDERR: usize = 200;
 
 /// What all canaries of one check share.
-pub(crate) struct Ground {
+pub(crate) struct Runner {
     broker: Broker,
     directory: String,
     /// Tells this check's canaries from those of others: names are unique.
@@ -38,14 +38,14 @@ pub(crate) struct Ground {
     interrupted: watch::Receiver<bool>,
 }
 
-impl Ground {
+impl Runner {
     pub(crate) fn new(
         broker: Broker,
         directory: String,
         interrupted: watch::Receiver<bool>,
-    ) -> Ground {
+    ) -> Runner {
         let run = uuid::Uuid::new_v4().simple().to_string();
-        Ground { broker, directory, run: run[..8].to_owned(), interrupted }
+        Runner { broker, directory, run: run[..8].to_owned(), interrupted }
     }
 
     /// For whom cannot wait until it is done.
@@ -73,8 +73,8 @@ impl Ground {
                 let failure = self.broker.failure("cannot check", &status).await;
                 Err(Unmeasured::Lost(Box::new(failure)))
             }
-            Err(status) if is_refusal(&status) => Err(Unmeasured::Refused(answered(&status))),
-            Err(status) => Err(Unmeasured::Failed(answered(&status))),
+            Err(status) if is_refusal(&status) => Err(Unmeasured::Refused(rejection(&status))),
+            Err(status) => Err(Unmeasured::Failed(rejection(&status))),
         }
     }
 
@@ -120,7 +120,7 @@ impl Ground {
     /// Nothing of it stays.
     async fn remove(&self, id: &str) -> Outcome<()> {
         self.stop(id, Duration::ZERO).await?;
-        self.wait(id, Until::End, REMOVAL).await?;
+        self.wait(id, Until::End, REMOVE_TIMEOUT).await?;
         let mut client = self.broker.client.clone();
         self.call(client.delete_job(DeleteJobRequest { id: id.to_owned() })).await.map(drop)
     }
@@ -134,12 +134,12 @@ impl Ground {
         let (mut stream, mut said) = (answer.into_inner(), Vec::new());
         while let Ok(Some(message)) = stream.message().await {
             match message.kind {
-                Some(Kind::Chunk(chunk)) if said.len() < SAID => said.extend(chunk.data),
+                Some(Kind::Chunk(chunk)) if said.len() < MAX_STDERR => said.extend(chunk.data),
                 Some(Kind::Chunk(_)) => break,
                 Some(Kind::Trailer(_)) | None => {}
             }
         }
-        said.truncate(SAID);
+        said.truncate(MAX_STDERR);
         String::from_utf8_lossy(&said).trim_end().to_owned()
     }
 }
@@ -162,95 +162,95 @@ fn is_refusal(status: &Status) -> bool {
 }
 
 /// Starts it, does what its course says, and removes it, whatever comes.
-pub(crate) async fn measure(ground: &Ground, canary: &Canary) -> Outcome<Evidence> {
+pub(crate) async fn measure(runner: &Runner, canary: &Canary) -> Outcome<Evidence> {
     let mut jobs = Vec::new();
-    let outcome = observed(ground, canary, &mut jobs).await;
+    let outcome = observed(runner, canary, &mut jobs).await;
     for id in jobs {
-        match ground.remove(&id).await {
+        match runner.remove(&id).await {
             Ok(()) => {}
             Err(Unmeasured::Refused(why) | Unmeasured::Failed(why)) => {
-                say(&format!("cannot remove the canary {id}: {why}"));
+                notice(&format!("cannot remove the canary {id}: {why}"));
             }
-            Err(_) => say(&format!("cannot remove the canary {id}; it ends at its deadline")),
+            Err(_) => notice(&format!("cannot remove the canary {id}; it ends at its deadline")),
         }
     }
     outcome
 }
 
-async fn observed(ground: &Ground, canary: &Canary, jobs: &mut Vec<String>) -> Outcome<Evidence> {
-    if ground.is_interrupted() {
+async fn observed(runner: &Runner, canary: &Canary, jobs: &mut Vec<String>) -> Outcome<Evidence> {
+    if runner.is_interrupted() {
         return Err(Unmeasured::Interrupted);
     }
     // Starts are not given up half-way: what came of them would stay.
     let mut neighbour = None;
     if let Some(script) = canary.beside {
         let name = format!("{}-beside", canary.name);
-        let id = ground.start(ground.spec(&name, script)).await?;
+        let id = runner.start(runner.spec(&name, script)).await?;
         jobs.push(id.clone());
         neighbour = Some(id);
     }
-    let mut spec = ground.spec(canary.name, canary.script);
-    (canary.limits)(&mut spec, &ground.directory);
-    let id = ground.start(spec).await?;
+    let mut spec = runner.spec(canary.name, canary.script);
+    (canary.limits)(&mut spec, &runner.directory);
+    let id = runner.start(spec).await?;
     jobs.push(id.clone());
-    let course = async {
-        let mut evidence = followed(ground, &id, canary.course).await?;
+    let steps = async {
+        let mut evidence = followed(runner, &id, canary.steps).await?;
         if let Some(neighbour) = neighbour {
-            evidence.beside = Some(ground.job(&neighbour).await?);
+            evidence.beside = Some(runner.job(&neighbour).await?);
         }
         Ok(evidence)
     };
     tokio::select! {
-        evidence = course => evidence,
-        () = ground.interrupted() => Err(Unmeasured::Interrupted),
+        evidence = steps => evidence,
+        () = runner.interrupted() => Err(Unmeasured::Interrupted),
     }
 }
 
-async fn followed(ground: &Ground, id: &str, course: &[Step]) -> Outcome<Evidence> {
+async fn followed(runner: &Runner, id: &str, steps: &[Step]) -> Outcome<Evidence> {
     let began = Instant::now();
     let mut evidence = Evidence::default();
-    for step in course {
+    for step in steps {
         if let Step::Sleep(ms) = step {
             sleep(Duration::from_millis(*ms)).await;
             continue;
         }
-        let job = done(ground, id, step).await?;
+        let job = done(runner, id, step).await?;
         evidence.readings.push(Reading { at: began.elapsed(), job });
     }
     let last = evidence.readings.last().map(|reading| &reading.job);
     if last.is_some_and(|job| job.exit_code.is_some_and(|code| code != 0)) {
-        evidence.said = ground.said(id).await;
+        evidence.said = runner.said(id).await;
     }
     Ok(evidence)
 }
 
 /// Does it and reads the job.
-async fn done(ground: &Ground, id: &str, step: &Step) -> Outcome<Job> {
-    let mut client = ground.broker.client.clone();
+async fn done(runner: &Runner, id: &str, step: &Step) -> Outcome<Job> {
+    let mut client = runner.broker.client.clone();
     match step {
         Step::Sleep(_) | Step::Read => {}
-        Step::Until(is_so, ms) => return until(ground, id, *is_so, *ms).await,
+        Step::Until(is_so, ms) => return until(runner, id, *is_so, *ms).await,
         Step::Pause => {
-            ground.call(client.pause_job(PauseJobRequest { id: id.to_owned() })).await?;
+            runner.call(client.pause_job(PauseJobRequest { id: id.to_owned() })).await?;
         }
         Step::Resume => {
-            ground.call(client.resume_job(ResumeJobRequest { id: id.to_owned() })).await?;
+            runner.call(client.resume_job(ResumeJobRequest { id: id.to_owned() })).await?;
         }
-        Step::Stop(ms) => ground.stop(id, Duration::from_millis(*ms)).await?,
-        Step::Exit(ms) => ground.wait(id, Until::Exit, Duration::from_millis(*ms)).await?,
-        Step::End(ms) => ground.wait(id, Until::End, Duration::from_millis(*ms)).await?,
+        Step::Stop(ms) => runner.stop(id, Duration::from_millis(*ms)).await?,
+        Step::Exit(ms) => runner.wait(id, Until::Exit, Duration::from_millis(*ms)).await?,
+        Step::End(ms) => runner.wait(id, Until::End, Duration::from_millis(*ms)).await?,
     }
-    ground.job(id).await
+    runner.job(id).await
 }
 
-async fn until(ground: &Ground, id: &str, is_so: fn(&Job) -> bool, ms: u64) -> Outcome<Job> {
+async fn until(runner: &Runner, id: &str, is_so: fn(&Job) -> bool, ms: u64) -> Outcome<Job> {
     let began = Instant::now();
     loop {
-        let job = ground.job(id).await?;
+        let job = runner.job(id).await?;
         if is_so(&job) || began.elapsed() >= Duration::from_millis(ms) {
             return Ok(job);
         }
-        sleep(LOOK).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 

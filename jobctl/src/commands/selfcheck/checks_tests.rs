@@ -55,7 +55,7 @@ fn verdict(finding: &Finding) -> &'static str {
 fn hog(cause: Cause, peak: Option<u64>) -> Job {
     let usage = Usage { memory_peak_bytes: peak, memory_oom_kills: Some(1), ..Usage::default() };
     let by = if cause == Cause::OutOfMemory { "memory.max" } else { "" };
-    Job { signal: Some(9), stdout_bytes: BEGUN, ..ended(cause, by, usage) }
+    Job { signal: Some(9), stdout_bytes: STARTED_LINE, ..ended(cause, by, usage) }
 }
 
 #[test]
