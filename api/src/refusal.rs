@@ -41,8 +41,8 @@ pub async fn refusal(
         Err(_) => return Ok(None),
     };
     // The verdict is one network latency away, of which the handshake has just shown several.
-    let patience = began.elapsed() * 4 + Duration::from_millis(100);
-    match timeout(patience, stream.read_u8()).await {
+    let limit = began.elapsed() * 4 + Duration::from_millis(100);
+    match timeout(limit, stream.read_u8()).await {
         Ok(Err(error)) => Ok(Some(root_cause(&error))),
         Ok(Ok(_)) | Err(_) => Ok(None),
     }

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::patience::{PATIENCE, eventually};
+use crate::wait::{TIMEOUT, eventually};
 
 /// A job's output, and the job as the trailer shows it.
 #[derive(Debug, Default)]
@@ -94,7 +94,7 @@ pub async fn job(client: &mut Client, id: &str) -> Job {
 /// The job once nothing of it is left.
 ///
 /// # Panics
-/// After [`PATIENCE`].
+/// After [`TIMEOUT`].
 pub async fn ended(client: &mut Client, id: &str) -> Job {
     wait(client, id, Until::End).await
 }
@@ -102,32 +102,32 @@ pub async fn ended(client: &mut Client, id: &str) -> Job {
 /// The job once its exit status is known.
 ///
 /// # Panics
-/// After [`PATIENCE`].
+/// After [`TIMEOUT`].
 pub async fn exited(client: &mut Client, id: &str) -> Job {
     wait(client, id, Until::Exit).await
 }
 
 async fn wait(client: &mut Client, id: &str, until: Until) -> Job {
-    let timeout = Some(duration(PATIENCE));
+    let timeout = Some(duration(TIMEOUT));
     let request = WaitJobRequest { id: id.into(), until: until.into(), timeout };
     let answer = client.wait_job(request).await.expect("there is such a job").into_inner();
     let job = answer.job.expect("an answer has a job");
-    assert!(answer.done, "it had not ended after {PATIENCE:?}: {job:?}");
+    assert!(answer.done, "it had not ended after {TIMEOUT:?}: {job:?}");
     job
 }
 
 /// The job once it is as it is waited for: what no call waits for by itself.
 ///
 /// # Panics
-/// After [`PATIENCE`], with the job as it is then.
+/// After [`TIMEOUT`], with the job as it is then.
 pub async fn becomes(client: &mut Client, id: &str, is_it: impl Fn(&Job) -> bool) -> Job {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let job = job(client, id).await;
         if is_it(&job) {
             return job;
         }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {job:#?}");
+        assert!(Instant::now() < deadline, "waited {TIMEOUT:?} in vain: {job:#?}");
         tokio::time::sleep(Duration::from_millis(5)).await; // between two looks
     }
 }
@@ -236,7 +236,7 @@ pub fn limit<'a>(job: &'a Job, name: &str) -> &'a Limit {
 /// All output of a job, to its end.
 ///
 /// # Panics
-/// When the stream breaks, leaves a gap, or does not go on for [`PATIENCE`].
+/// When the stream breaks, leaves a gap, or does not go on for [`TIMEOUT`].
 pub async fn output(client: &mut Client, id: &str) -> Output {
     let request = StreamOutputRequest { id: id.into(), follow: true, ..Default::default() };
     read(client, request).await
@@ -245,7 +245,7 @@ pub async fn output(client: &mut Client, id: &str) -> Output {
 /// The part of a job's output that is asked for.
 ///
 /// # Panics
-/// When the stream breaks, leaves a gap, or does not go on for [`PATIENCE`].
+/// When the stream breaks, leaves a gap, or does not go on for [`TIMEOUT`].
 pub async fn read(client: &mut Client, request: StreamOutputRequest) -> Output {
     try_read(client, request).await.expect("the stream does not break")
 }
@@ -257,14 +257,14 @@ pub async fn read(client: &mut Client, request: StreamOutputRequest) -> Output {
 ///
 /// # Panics
 /// On a gap between chunks, when the stream ends without its trailer, and when nothing of it comes
-/// for [`PATIENCE`].
+/// for [`TIMEOUT`].
 pub async fn try_read(client: &mut Client, request: StreamOutputRequest) -> Result<Output, Status> {
     let late = "a stream goes on, or ends with its job";
-    let answer = timeout(PATIENCE, client.stream_output(request)).await.expect(late);
+    let answer = timeout(TIMEOUT, client.stream_output(request)).await.expect(late);
     let mut stream = answer?.into_inner();
     let mut output = Output::default();
     let mut next = [None, None];
-    while let Some(message) = timeout(PATIENCE, stream.message()).await.expect(late)? {
+    while let Some(message) = timeout(TIMEOUT, stream.message()).await.expect(late)? {
         match message.kind.expect("a message has a kind") {
             Kind::Chunk(chunk) => {
                 let is_err = chunk.stream() == OutputStream::Err;

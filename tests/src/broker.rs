@@ -10,7 +10,7 @@ use std::thread;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::patience::{PATIENCE, until};
+use crate::wait::{TIMEOUT, until};
 
 /// See `job_shim::crash`; for a shim, a variable of its job.
 pub const CRASH_AT: &str = "JOB_CRASH_AT";
@@ -46,7 +46,7 @@ impl Broker {
         thread::spawn(move || keep(stderr, &log, &sender));
         let mut said = String::new();
         loop {
-            match lines.recv_timeout(PATIENCE) {
+            match lines.recv_timeout(TIMEOUT) {
                 Ok(line) if line.contains("ready") && line.contains("addr=") => {
                     return Ok(Broker { child });
                 }
@@ -58,7 +58,7 @@ impl Broker {
                 Err(mpsc::RecvTimeoutError::Timeout) => {
                     let _ = child.kill();
                     let _ = child.wait();
-                    panic!("the broker was not ready after {PATIENCE:?}; it said:\n{said}");
+                    panic!("the broker was not ready after {TIMEOUT:?}; it said:\n{said}");
                 }
             }
         }
@@ -77,7 +77,7 @@ impl Broker {
     /// Waits for its end.
     ///
     /// # Panics
-    /// After [`PATIENCE`]; it is killed then.
+    /// After [`TIMEOUT`]; it is killed then.
     pub fn wait(mut self) -> ExitStatus {
         until("the broker ends", || self.child.try_wait().expect("the broker is our child"))
     }

@@ -15,7 +15,7 @@ use crate::scratch::open_to_jobs;
 
 /// A directory on a disk of its own: a real block device, writable for jobs. Set by `xtask test`.
 const DISK: &str = "JOB_TESTS_DISK";
-const LEAVE_NOTHING_OUT: &str = "JOB_TESTS_LEAVE_NOTHING_OUT";
+const SKIP_NOTHING: &str = "JOB_TESTS_LEAVE_NOTHING_OUT";
 
 /// What a test can need of its host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,8 +51,8 @@ pub fn has_program(name: &str, option: &str) -> bool {
 
 fn has_unless(missing: Option<String>) -> bool {
     let Some(why) = missing else { return true };
-    assert!(std::env::var_os(LEAVE_NOTHING_OUT).is_none(), "this host must have all: {why}");
-    leave_out(&why);
+    assert!(std::env::var_os(SKIP_NOTHING).is_none(), "this host must have all: {why}");
+    skip(&why);
     false
 }
 
@@ -60,13 +60,13 @@ fn has_unless(missing: Option<String>) -> bool {
 pub fn lacks(need: Need) -> bool {
     let lacks = need.missing().is_some();
     if !lacks {
-        leave_out(&format!("{need} is there"));
+        skip(&format!("{need} is there"));
     }
     lacks
 }
 
 /// Tells why a test is left out.
-pub fn leave_out(why: &str) {
+pub fn skip(why: &str) {
     tell(&format!("left out: {why}"));
 }
 

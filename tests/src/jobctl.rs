@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::patience::PATIENCE;
+use crate::wait::TIMEOUT;
 
 /// A process that has ended.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ impl Running {
     /// Answers when standard output contains `text`.
     ///
     /// # Panics
-    /// When it ended or [`PATIENCE`] did before.
+    /// When it ended or [`TIMEOUT`] did before.
     pub fn wait_for_stdout(&self, text: &str) {
         self.wait_for(&self.stdout, text);
     }
@@ -103,7 +103,7 @@ impl Running {
     /// Answers when standard error contains `text`.
     ///
     /// # Panics
-    /// When it ended or [`PATIENCE`] did before.
+    /// When it ended or [`TIMEOUT`] did before.
     pub fn wait_for_stderr(&self, text: &str) {
         self.wait_for(&self.stderr, text);
     }
@@ -119,7 +119,7 @@ impl Running {
     /// Answers when this many bytes have come on standard output.
     ///
     /// # Panics
-    /// When it ended or [`PATIENCE`] did before.
+    /// When it ended or [`TIMEOUT`] did before.
     pub fn wait_for_bytes(&self, count: usize) {
         let came = self.stdout.wait(|bytes| bytes.len() >= count);
         assert!(came, "{count} bytes did not come\nstderr: {}", self.stderr.text());
@@ -142,19 +142,19 @@ impl Running {
     /// Waits for its end.
     ///
     /// # Panics
-    /// After [`PATIENCE`]; it is killed then.
+    /// After [`TIMEOUT`]; it is killed then.
     pub fn finish(self) -> Finished {
-        self.finish_within(PATIENCE)
+        self.finish_within(TIMEOUT)
     }
 
     /// The same for what may take longer.
     ///
     /// # Panics
     /// After that time; it is killed then.
-    pub fn finish_within(mut self, patience: Duration) -> Finished {
+    pub fn finish_within(mut self, limit: Duration) -> Finished {
         drop(self.child.stdin.take());
         let streams = [&self.stdout, &self.stderr];
-        let ended = streams.into_iter().all(|stream| stream.wait_for_end(patience));
+        let ended = streams.into_iter().all(|stream| stream.wait_for_end(limit));
         if !ended {
             let _ = self.child.kill();
         }
@@ -162,7 +162,7 @@ impl Running {
         let took = self.began.elapsed();
         let (stdout, stderr) = (self.stdout.take(), self.stderr.take());
         let said = String::from_utf8_lossy(&stderr);
-        assert!(ended, "it had not ended after {patience:?}; stderr: {said}");
+        assert!(ended, "it had not ended after {limit:?}; stderr: {said}");
         Finished { status, stdout, stderr, took }
     }
 }
@@ -207,22 +207,22 @@ impl Captured {
         Captured { shared, reader: Some(reader) }
     }
 
-    /// Whether `has` came true before the end of the pipe and of [`PATIENCE`].
+    /// Whether `has` came true before the end of the pipe and of [`TIMEOUT`].
     fn wait(&self, has: impl Fn(&[u8]) -> bool) -> bool {
-        let seen = self.wait_while(PATIENCE, |seen| !seen.ended && !has(&seen.bytes));
+        let seen = self.wait_while(TIMEOUT, |seen| !seen.ended && !has(&seen.bytes));
         seen.is_some_and(|bytes| has(&bytes))
     }
 
-    fn wait_for_end(&self, patience: Duration) -> bool {
-        self.wait_while(patience, |seen| !seen.ended).is_some()
+    fn wait_for_end(&self, limit: Duration) -> bool {
+        self.wait_while(limit, |seen| !seen.ended).is_some()
     }
 
-    fn wait_while(&self, patience: Duration, waits: impl Fn(&Seen) -> bool) -> Option<Vec<u8>> {
+    fn wait_while(&self, limit: Duration, waits: impl Fn(&Seen) -> bool) -> Option<Vec<u8>> {
         let seen = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (seen, timeout) = self
             .shared
             .1
-            .wait_timeout_while(seen, patience, |seen| waits(seen))
+            .wait_timeout_while(seen, limit, |seen| waits(seen))
             .unwrap_or_else(PoisonError::into_inner);
         (!timeout.timed_out()).then(|| seen.bytes.clone())
     }

@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 
 use crate::env::Env;
 use crate::oracle;
-use crate::patience::PATIENCE;
+use crate::wait::TIMEOUT;
 use crate::{api, until};
 
 /// The exit status of the oracle here: nothing else has it.
@@ -51,15 +51,15 @@ pub fn runs(env: &Env, name: &str) -> Vec<String> {
 
 /// Somebody who repeats a call when the broker dies under it, and starts the next broker.
 #[derive(Debug)]
-pub struct Persistent {
+pub struct RetryingClient {
     client: Client,
     user: String,
 }
 
-impl Persistent {
+impl RetryingClient {
     /// Starts a broker if there is none.
-    pub async fn new(env: &mut Env, user: &str) -> Persistent {
-        Persistent { client: connect(env, user).await, user: user.into() }
+    pub async fn new(env: &mut Env, user: &str) -> RetryingClient {
+        RetryingClient { client: connect(env, user).await, user: user.into() }
     }
 
     /// Calls until there is an answer of a broker's.
@@ -68,13 +68,13 @@ impl Persistent {
     /// That answer.
     ///
     /// # Panics
-    /// After [`PATIENCE`].
+    /// After [`TIMEOUT`].
     pub async fn call<T>(
         &mut self,
         env: &mut Env,
         call: impl AsyncFn(&mut Client) -> Result<T, Status>,
     ) -> Result<T, Status> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let status = match call(&mut self.client).await {
                 Ok(answer) => return Ok(answer),
@@ -89,7 +89,7 @@ impl Persistent {
             if !may_pass && !is_full {
                 return Err(status);
             }
-            assert!(Instant::now() < deadline, "for {PATIENCE:?}: {status:?}");
+            assert!(Instant::now() < deadline, "for {TIMEOUT:?}: {status:?}");
             if env.broker_has_died() {
                 env.crash_brokers(None);
                 self.client = connect(env, &self.user).await;
@@ -122,9 +122,9 @@ impl Persistent {
     /// The job once nothing of it is left.
     ///
     /// # Panics
-    /// After [`PATIENCE`], with the job as it is then.
+    /// After [`TIMEOUT`], with the job as it is then.
     pub async fn ended(&mut self, env: &mut Env, id: &str) -> Job {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let get = async |client: &mut Client| {
                 client.get_job(job_api::v1::GetJobRequest { id: id.into() }).await
@@ -134,7 +134,7 @@ impl Persistent {
             if matches!(job.state(), State::Finished | State::Lost) {
                 return job;
             }
-            assert!(Instant::now() < deadline, "it had not ended after {PATIENCE:?}: {job:?}");
+            assert!(Instant::now() < deadline, "it had not ended after {TIMEOUT:?}: {job:?}");
             tokio::time::sleep(Duration::from_millis(10)).await; // between two looks
         }
     }
@@ -197,7 +197,7 @@ fn assert_beginning(stream: char, bytes: &[u8], lines: u64) {
 
 /// To a broker that lives, and does not die in this very moment.
 async fn connect(env: &mut Env, user: &str) -> Client {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         revive(env);
         if let Some(client) = env.try_client(user).await {
@@ -207,7 +207,7 @@ async fn connect(env: &mut Env, user: &str) -> Client {
             // Where it was to, and before anybody came: so would the next one, and the one after it.
             env.crash_brokers(None);
         }
-        assert!(Instant::now() < deadline, "no connection to the broker for {PATIENCE:?}");
+        assert!(Instant::now() < deadline, "no connection to the broker for {TIMEOUT:?}");
         tokio::time::sleep(Duration::from_millis(10)).await; // between two tries
     }
 }

@@ -11,7 +11,7 @@
 //! it: by a [`Gate`], by a word of the job's, by a limit that an update sets then ([`api::end_in`]).
 //! What is measured has further windows ([`measure::windows`]), and what has a bound on its time
 //! [`trials`]: a wrong program fails in all of them. What fails all the same, `cargo xtask test` looks at
-//! once more, alone: a test that passes then rejects nothing, and the summary calls it unsteady. Look into
+//! once more, alone: a test that passes then rejects nothing, and the summary calls it flaky. Look into
 //! it: a race in a program shows itself in the same way.
 
 #![allow(clippy::expect_used, reason = "a panic is how a test fails")]
@@ -21,24 +21,24 @@ pub mod attack;
 mod broker;
 mod cgroup;
 mod env;
+pub mod finished;
 mod gate;
 pub mod host;
 mod jobctl;
-pub mod kept;
 pub mod ledger;
 pub mod machine;
 pub mod measure;
 pub mod oracle;
-mod patience;
 mod programs;
 pub mod refusal;
 mod scratch;
 mod small_disk;
+mod wait;
 
 pub use broker::{Broker, CRASH_AT, HOLD_AT};
 pub use cgroup::Cgroup;
 pub use env::{Builder, Env};
 pub use gate::Gate;
 pub use jobctl::{Finished, Running};
-pub use patience::{PATIENCE, eventually, is_testbed, lives, scaled, trials, until};
 pub use programs::{Programs, target_dir};
+pub use wait::{TIMEOUT, eventually, is_running, is_testbed, scaled, trials, until};

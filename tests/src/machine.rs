@@ -12,7 +12,7 @@ use job_api::client::{self, Client, Credentials};
 use job_api::v1::job::State;
 use job_api::v1::{Job, JobSpec};
 
-use crate::patience::{PATIENCE, eventually, is_testbed, until};
+use crate::wait::{TIMEOUT, eventually, is_testbed, until};
 use crate::{Programs, api, oracle};
 
 const PKI: &str = "/etc/job-broker/pki";
@@ -94,7 +94,7 @@ impl Host {
     /// A connection as an admin, to a broker that may be on its way.
     ///
     /// # Panics
-    /// When it does not answer for [`PATIENCE`].
+    /// When it does not answer for [`TIMEOUT`].
     pub async fn client(&self) -> Client {
         let read = |name: &str| fs::read(Path::new(PKI).join(name)).expect("it was issued");
         let credentials =
@@ -187,7 +187,7 @@ impl Host {
         sh("mkdir -p /run/systemd/system/testbed.service.d && \
             printf '[Unit]\\nDefaultDependencies=no\\n' >/run/systemd/system/testbed.service.d/a.conf && \
             systemctl daemon-reload && systemctl --no-block poweroff");
-        sleep(PATIENCE * 2);
+        sleep(TIMEOUT * 2);
         panic!("it has not gone down");
     }
 
@@ -197,7 +197,7 @@ impl Host {
     /// When it goes on.
     pub fn cut_power(&self) -> ! {
         fs::write("/proc/sysrq-trigger", "o").expect("root may");
-        sleep(PATIENCE);
+        sleep(TIMEOUT);
         panic!("it has not gone down");
     }
 

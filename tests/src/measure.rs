@@ -9,7 +9,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::api;
 use crate::env::Env;
-use crate::patience::{PATIENCE, eventually};
+use crate::wait::{TIMEOUT, eventually};
 
 const IO_WINDOW: Duration = Duration::from_secs(3);
 
@@ -31,11 +31,11 @@ pub fn cpu_usec(env: &Env, id: &str) -> u64 {
     word_after(&text, "usage_usec ").expect("cpu.stat has it")
 }
 
-/// Measures in one window after another until what is measured is right, or for [`PATIENCE`], and
+/// Measures in one window after another until what is measured is right, or for [`TIMEOUT`], and
 /// answers with the last window, for the caller to judge. Whatever holds up job, kernel or reader for
 /// a moment spoils the window in which it happens; a limit that is not enforced is missing in all.
 pub async fn windows<T>(mut window: impl AsyncFnMut() -> T, is_right: impl Fn(&T) -> bool) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let measured = window().await;
         if is_right(&measured) || Instant::now() > deadline {

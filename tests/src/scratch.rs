@@ -8,8 +8,8 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::cgroup::Cgroup;
-use crate::patience::lives;
 use crate::small_disk;
+use crate::wait::is_running;
 
 /// Of an environment's cgroup and directory; the test's process follows.
 const PREFIX: &str = "job-tests-";
@@ -20,7 +20,7 @@ pub(crate) fn sweep() {
     let is_left = |path: &Path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse().ok());
-        pid.is_some_and(|pid| !lives(pid))
+        pid.is_some_and(|pid| !is_running(pid))
     };
     ONCE.call_once(|| {
         Cgroup::all().iter().filter(|cgroup| is_left(cgroup.path())).for_each(Cgroup::end);

@@ -32,10 +32,11 @@ fn a_job_is_named_by_id_by_a_unique_beginning_and_by_name() {
 fn ps_lists_what_lives_and_with_a_what_has_ended() {
     let env = Env::start();
     let done = env.jobctl("user-a", &["start", "--name", "done", "--", "sh", "-c", "exit 4"]).id();
-    let lives = env.jobctl("user-a", &["start", "--name", "lives", "--", "sleep", "1000"]).id();
+    let is_running =
+        env.jobctl("user-a", &["start", "--name", "lives", "--", "sleep", "1000"]).id();
     env.jobctl("user-a", &["wait", "--until", "end", &done]).expect(4);
-    assert_eq!(env.jobctl("user-a", &["ps", "-q"]).out(), format!("{lives}\n"));
-    assert_eq!(env.jobctl("user-a", &["ps", "-a", "-q"]).out(), format!("{lives}\n{done}\n"));
+    assert_eq!(env.jobctl("user-a", &["ps", "-q"]).out(), format!("{is_running}\n"));
+    assert_eq!(env.jobctl("user-a", &["ps", "-a", "-q"]).out(), format!("{is_running}\n{done}\n"));
     let table = env.jobctl("user-a", &["ps", "-a", "-o", "wide"]).out();
     let mut lines = table.lines();
     let head = lines.next().unwrap().to_lowercase();
@@ -117,10 +118,10 @@ fn logs_follow_tail_and_continue_from_a_byte() {
 #[test]
 fn rm_removes_what_has_ended_and_prune_the_rest() {
     let env = Env::start();
-    let lives = env.jobctl("user-a", &["start", "--", "sleep", "1000"]).id();
-    assert_eq!(env.jobctl("user-a", &["rm", &lives]).code(), 1, "it lives");
-    env.jobctl("user-a", &["rm", "-f", &lives]).expect(0);
-    assert!(!env.job_dir(&lives).exists());
+    let is_running = env.jobctl("user-a", &["start", "--", "sleep", "1000"]).id();
+    assert_eq!(env.jobctl("user-a", &["rm", &is_running]).code(), 1, "it lives");
+    env.jobctl("user-a", &["rm", "-f", &is_running]).expect(0);
+    assert!(!env.job_dir(&is_running).exists());
     let id = env.jobctl("user-a", &["start", "--", "true"]).id();
     env.jobctl("user-a", &["wait", "--until", "end", &id]).expect(0);
     env.jobctl("user-a", &["prune", "--older-than", "1h"]).expect(0);

@@ -16,8 +16,8 @@ use job_api::v1::{
     ResumeJobRequest, StartJobRequest, StopJobRequest, UpdateJobRequest,
 };
 use job_shim::crash::Point;
-use job_tests::ledger::{self, Persistent};
-use job_tests::{CRASH_AT, Env, Gate, PATIENCE, Programs, api, scaled, until};
+use job_tests::ledger::{self, RetryingClient};
+use job_tests::{CRASH_AT, Env, Gate, Programs, TIMEOUT, api, scaled, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tonic::Code;
@@ -79,7 +79,7 @@ fn missing(name: &str) -> StartJobRequest {
 /// A life of three jobs with everything that leaves something behind: start, run, end, update, pause,
 /// resume, stop, a start that fails, delete. All of it as if nothing had happened, whatever the broker does.
 async fn live(env: &mut Env, name: &str) {
-    let caller = &mut Persistent::new(env, "user-a").await;
+    let caller = &mut RetryingClient::new(env, "user-a").await;
     let (a, b, c) = (format!("{name}-a"), format!("{name}-b"), format!("{name}-c"));
 
     let request = oracle(env, &a);
@@ -106,7 +106,7 @@ async fn live(env: &mut Env, name: &str) {
     let resume = async |client: &mut Client| client.resume_job(resume.clone()).await;
     let resumed = caller.call(env, resume).await.unwrap().into_inner().job.unwrap();
     assert_eq!(resumed.state(), State::Running);
-    let grace = Some(api::duration(PATIENCE));
+    let grace = Some(api::duration(TIMEOUT));
     let stop = StopJobRequest { id: sleeper.clone(), grace };
     let stop = async |client: &mut Client| client.stop_job(stop.clone()).await;
     caller.call(env, stop).await.unwrap();
@@ -134,7 +134,7 @@ async fn live(env: &mut Env, name: &str) {
 
 /// Nothing is left, and then nothing is left of what was kept either.
 async fn leave(env: &mut Env) {
-    let caller = &mut Persistent::new(env, "user-a").await;
+    let caller = &mut RetryingClient::new(env, "user-a").await;
     let list = async |client: &mut Client| client.list_jobs(ListJobsRequest::default()).await;
     for job in caller.call(env, list).await.unwrap().into_inner().jobs {
         caller.ended(env, &job.id).await;
@@ -207,7 +207,7 @@ async fn a_broker_killed_at_any_step_of_a_recovery_changes_nothing() {
             let jobs = prepare(&mut env, &name).await;
             let (at, mark) = crash(&env, point, times);
             env.crash_brokers(Some(at));
-            let caller = &mut Persistent::new(&mut env, "user-a").await;
+            let caller = &mut RetryingClient::new(&mut env, "user-a").await;
             settle(&mut env, caller, &name, &jobs).await;
             leave(&mut env).await;
             env.kill_broker();
@@ -224,7 +224,7 @@ async fn a_broker_killed_at_any_step_of_a_recovery_changes_nothing() {
 
 /// And leaves no broker.
 async fn prepare(env: &mut Env, name: &str) -> [String; 3] {
-    let caller = &mut Persistent::new(env, "user-a").await;
+    let caller = &mut RetryingClient::new(env, "user-a").await;
     let gate = env.gate();
     let script = format!("{}; exec {} lines {LINES}", gate.wait(), env.oracle());
     let mut ids = Vec::new();
@@ -252,7 +252,7 @@ async fn prepare(env: &mut Env, name: &str) -> [String; 3] {
     [ends, runs, lost]
 }
 
-async fn settle(env: &mut Env, caller: &mut Persistent, name: &str, jobs: &[String; 3]) {
+async fn settle(env: &mut Env, caller: &mut RetryingClient, name: &str, jobs: &[String; 3]) {
     let [ends, runs, lost] = jobs;
     let ended = caller.ended(env, ends).await;
     assert_eq!((ended.exit_code, ended.incomplete), (Some(ledger::EXIT), false), "{ended:?}");
@@ -334,7 +334,7 @@ async fn try_shim(env: &mut Env, point: Point, way: Way) -> bool {
         env.crash_brokers(Some(at));
         env.kill_broker();
     }
-    let caller = &mut Persistent::new(env, "user-a").await;
+    let caller = &mut RetryingClient::new(env, "user-a").await;
     let (at, mark) = crash(env, point, 1);
     let mut request = if way == Way::IsMissing { missing(&name) } else { oracle(env, &name) };
     request.spec.as_mut().unwrap().env.insert(CRASH_AT.into(), at);
@@ -360,7 +360,7 @@ async fn try_shim(env: &mut Env, point: Point, way: Way) -> bool {
     let failed = |status: tonic::Status| (status.code(), status.message().to_owned());
     let first = caller.start(env, &request).await.map(|job| job.id).map_err(failed);
     env.restart_broker();
-    let caller = &mut Persistent::new(env, "user-a").await;
+    let caller = &mut RetryingClient::new(env, "user-a").await;
     let second = caller.start(env, &request).await.map(|job| job.id).map_err(failed);
     if way != Way::IsAbandoned {
         assert_eq!(first, second);

@@ -392,7 +392,7 @@ fn a_job_cannot_trace_its_shim() {
         my $own = syscall(101, 16, $c, 0, 0); my $shim = syscall(101, 16, getppid, 0, 0); \
         print \"own $own shim $shim errno \", $!+0, \"\\n\"; kill 9, $c;";
     if !cfg!(target_arch = "x86_64") {
-        return host::leave_out("the number of ptrace is x86-64's");
+        return host::skip("the number of ptrace is x86-64's");
     }
     if !host::has_program("perl", "-e1") {
         return;

@@ -8,7 +8,7 @@ use job_api::v1::job::State;
 use job_api::v1::{
     Cause, DeleteJobRequest, GetJobRequest, ListJobsRequest, SignalJobRequest, Source,
 };
-use job_tests::{Env, api, lives, until};
+use job_tests::{Env, api, is_running, until};
 use tonic::Code;
 
 #[test]
@@ -38,7 +38,7 @@ fn a_deadline_ends_the_whole_tree_in_time() {
     assert_eq!(ran.code(), 124, "{}", ran.err());
     env.assert_clean();
     let pids: Vec<i32> = ran.out().split_whitespace().map(|pid| pid.parse().unwrap()).collect();
-    assert!(pids.len() == 2 && !pids.iter().any(|pid| lives(*pid)), "{pids:?}");
+    assert!(pids.len() == 2 && !pids.iter().any(|pid| is_running(*pid)), "{pids:?}");
 }
 
 #[test]
@@ -98,9 +98,9 @@ fn a_grandchild_in_its_own_session_is_killed_by_stop() {
     let id = env.jobctl("user-a", &["start", "--", "sh", "-c", escape]).id();
     let told = || env.stdout_log(&id).strip_suffix('\n')?.parse().ok();
     let pid = until("the grandchild tells its pid", told);
-    assert!(lives(pid));
+    assert!(is_running(pid));
     env.jobctl("user-a", &["stop", "-t", "100ms", &id]).expect(0);
-    assert!(!lives(pid), "{pid} lives");
+    assert!(!is_running(pid), "{pid} lives");
     env.assert_clean();
 }
 

@@ -335,16 +335,16 @@ async fn a_job_has_all_of_an_update_or_nothing() {
 async fn ended_jobs_jobs_of_others_and_values_out_of_range_are_refused() {
     let env = Env::start();
     let mut client = env.client("user-a").await;
-    let lives = api::start(&mut client, api::spec(&["sleep", "1000"])).await.id;
+    let is_running = api::start(&mut client, api::spec(&["sleep", "1000"])).await.id;
     for request in [
-        UpdateJobRequest { time_limit: seconds(0.0), ..of(&lives) },
-        UpdateJobRequest { time_limit_extension: seconds(0.0), ..of(&lives) },
-        UpdateJobRequest { cpu_time_limit: seconds(0.0), ..of(&lives) },
-        UpdateJobRequest { limits: memory(4096), ..of(&lives) },
+        UpdateJobRequest { time_limit: seconds(0.0), ..of(&is_running) },
+        UpdateJobRequest { time_limit_extension: seconds(0.0), ..of(&is_running) },
+        UpdateJobRequest { cpu_time_limit: seconds(0.0), ..of(&is_running) },
+        UpdateJobRequest { limits: memory(4096), ..of(&is_running) },
         UpdateJobRequest {
             time_limit: seconds(9.0),
             time_limit_extension: seconds(1.0),
-            ..of(&lives)
+            ..of(&is_running)
         },
         UpdateJobRequest { time_limit: seconds(1.0), ..of("x") },
     ] {
@@ -353,11 +353,11 @@ async fn ended_jobs_jobs_of_others_and_values_out_of_range_are_refused() {
         assert!(!said.is_empty());
     }
     let mut other = env.client("user-b").await;
-    let theirs = UpdateJobRequest { time_limit: seconds(1.0), ..of(&lives) };
+    let theirs = UpdateJobRequest { time_limit: seconds(1.0), ..of(&is_running) };
     let refused = api::update(&mut other, theirs).await.unwrap_err();
     assert_eq!(refused.code(), Code::NotFound, "{refused}");
-    assert_eq!(api::pause(&mut other, &lives).await.unwrap_err().code(), Code::NotFound);
-    assert_eq!(api::resume(&mut other, &lives).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(api::pause(&mut other, &is_running).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(api::resume(&mut other, &is_running).await.unwrap_err().code(), Code::NotFound);
 
     let ended = api::start(&mut client, api::spec(&["true"])).await.id;
     api::ended(&mut client, &ended).await;

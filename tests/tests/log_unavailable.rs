@@ -10,7 +10,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use job_tests::{Env, PATIENCE, api, trials, until};
+use job_tests::{Env, TIMEOUT, api, trials, until};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 /// In the place of the environment's own, which listens to what its broker says.
@@ -88,7 +88,7 @@ async fn a_broker_whose_log_nobody_reads_answers_as_ever_and_says_later_how_many
     let missing = tokio::task::spawn_blocking(move || {
         lines.into_iter().find(|line| line.contains("lines left out here")).unwrap()
     });
-    let missing = tokio::time::timeout(PATIENCE, missing).await.expect("it says so").unwrap();
+    let missing = tokio::time::timeout(TIMEOUT, missing).await.expect("it says so").unwrap();
     assert!(missing.contains("WARN"), "{missing}");
     assert_serves(&env);
 }
@@ -138,7 +138,7 @@ fn a_broker_serves_while_its_service_manager_is_frozen_and_is_ready_for_it_later
         command.env("NOTIFY_SOCKET", &path).stderr(Stdio::null());
     });
     assert_serves(&env);
-    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    manager.set_read_timeout(Some(TIMEOUT)).unwrap();
     let mut heard = [0; 1024];
     loop {
         let length = manager.recv(&mut heard).expect("it says that it is ready");

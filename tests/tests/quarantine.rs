@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use job_api::v1::{GetServerInfoRequest, JobSpec};
 use job_tests::api::{reason, try_request};
-use job_tests::kept::{directories, ids, quarantined, run, until_quarantined};
+use job_tests::finished::{directories, ids, quarantined, run, until_quarantined};
 use job_tests::{Env, api, eventually, until};
 use tonic::Code;
 

@@ -16,7 +16,7 @@ use job_api::v1::job::State;
 use job_api::v1::{
     Cause, DeleteJobRequest, ListJobsRequest, StartJobRequest, StopJobRequest, UpdateJobRequest,
 };
-use job_tests::ledger::{self, EXIT, Persistent};
+use job_tests::ledger::{self, EXIT, RetryingClient};
 use job_tests::{Env, api, oracle};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -156,7 +156,7 @@ impl Round {
     /// Each request is answered in the end, by one job that ran once and whose end is known.
     async fn judge(&self, env: &mut Env) -> u64 {
         let mut checked = 0;
-        let caller = &mut Persistent::new(env, "user-a").await;
+        let caller = &mut RetryingClient::new(env, "user-a").await;
         let stopped = self.stopped.lock().unwrap().clone();
         for id in &stopped {
             caller.ended(env, id).await; // an acknowledged stop happens
@@ -233,7 +233,7 @@ async fn play(env: &mut Env, seed: u64, most: usize, tally: &mut Tally) {
 
 /// Everything ended is deleted, and then nothing is there.
 async fn forget(env: &mut Env) {
-    let caller = &mut Persistent::new(env, "user-a").await;
+    let caller = &mut RetryingClient::new(env, "user-a").await;
     loop {
         let list = async |client: &mut Client| client.list_jobs(ListJobsRequest::default()).await;
         let jobs = caller.call(env, list).await.unwrap().into_inner().jobs;

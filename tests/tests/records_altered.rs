@@ -9,7 +9,7 @@ use std::path::Path;
 
 use job_api::v1::Cause;
 use job_api::v1::job::State;
-use job_tests::kept::{quarantined, run_to};
+use job_tests::finished::{quarantined, run_to};
 use job_tests::{Env, api, until};
 
 /// Places in each record, spread over its length.

@@ -14,7 +14,7 @@ use job_api::v1::{Cause, Job, SignalJobRequest, Source, StopJobRequest};
 use job_shim::frame;
 use job_shim::wire::{BrokerHello, ToShim};
 use job_tests::oracle;
-use job_tests::{Env, api, lives, scaled, trials, until};
+use job_tests::{Env, api, is_running, scaled, trials, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use uuid::Uuid;
@@ -53,7 +53,7 @@ async fn a_job_whose_shim_is_killed_is_lost_without_survivors() {
     assert!(workload.len() >= 2);
     signal(shim, Signal::SIGKILL);
     assert_lost_and_gone(&env, &mut client, &job.id).await;
-    assert!(!workload.iter().any(|pid| lives(*pid)), "{workload:?}");
+    assert!(!workload.iter().any(|pid| is_running(*pid)), "{workload:?}");
     assert_eq!(env.jobctl("user-a", &["wait", &job.id]).code(), 255);
     assert_eq!(api::job(&mut client, &other.id).await.state(), State::Running);
     api::stop(&mut client, &other.id, Duration::ZERO).await;
@@ -137,7 +137,7 @@ async fn a_stopped_shim_holds_up_nobody_and_its_job_can_be_stopped() {
     api::stop(&mut client, &stuck.id, Duration::from_millis(100)).await;
     let job = api::ended(&mut client, &stuck.id).await;
     assert_eq!((job.cause(), job.source()), (Cause::Stopped, Source::User), "{job:?}");
-    assert!(!workload.iter().any(|pid| lives(*pid)) && !lives(shim));
+    assert!(!workload.iter().any(|pid| is_running(*pid)) && !is_running(shim));
     assert_eq!(api::output(&mut client, &stuck.id).await.stdout, b"up\n");
     env.assert_clean();
 }
@@ -266,7 +266,7 @@ async fn shim_and_broker_killed_together_leave_a_lost_job_and_nothing_else() {
     env.start_broker();
     let mut client = env.client("user-a").await;
     assert_lost_and_gone(&env, &mut client, &job.id).await;
-    assert!(!workload.iter().any(|pid| lives(*pid)), "{workload:?}");
+    assert!(!workload.iter().any(|pid| is_running(*pid)), "{workload:?}");
     env.assert_clean();
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use job_api::client::Client;
 use job_api::v1::{Job, ListJobsRequest};
-use job_tests::kept::{directories, ids, run, run_to};
+use job_tests::finished::{directories, ids, run, run_to};
 use job_tests::{Env, api, scaled, until};
 use serde_json::Value;
 use tonic::Code;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use job_api::v1::job::State;
 use job_api::v1::{Cause, Job};
 use job_tests::machine::{Host, Oracles, install, packages, sh, try_install};
-use job_tests::{api, lives, until};
+use job_tests::{api, is_running, until};
 
 const JOBS: usize = 20;
 
@@ -77,7 +77,7 @@ async fn jobs_notice_nothing_of_what_happens_to_the_broker_and_to_systemd() {
     life.goes_on_over("kill -9 of the keeper", |host| {
         let keeper = host.keeper();
         sh(&format!("kill -9 {keeper}"));
-        until("the keeper has ended", || (!lives(keeper)).then_some(()));
+        until("the keeper has ended", || (!is_running(keeper)).then_some(()));
         until("another keeper", || (host.keeper() != keeper).then_some(()));
     })
     .await;

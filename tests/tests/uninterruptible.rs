@@ -21,7 +21,7 @@ const SHIMS_WORD: Duration = Duration::from_secs(4);
 /// Of a disk that others write on as well, a test keeps its hands.
 fn can_freeze() -> bool {
     if !job_tests::is_testbed() {
-        host::leave_out("only the testbed's disk is nobody else's");
+        host::skip("only the testbed's disk is nobody else's");
         return false;
     }
     host::has(&[Need::Disk]) && host::has_program("fsfreeze", "--version")

@@ -35,7 +35,7 @@ enum Command {
     BenchLimits(bench::limits::Args),
     /// What `demo` has run in the testbed VM
     #[command(hide = true)]
-    DemoLimits(demo::visit::Args),
+    DemoLimits(demo::in_vm::Args),
     /// Build job-broker, jobctl, job-certs and the static job-shim, and say where they are
     Build(programs::Args),
     /// Make the Debian package
@@ -48,7 +48,7 @@ enum Command {
     Test(test::Args),
     /// What `test` has run here and in the testbed VM
     #[command(hide = true)]
-    TestLook(test::looks::Args),
+    TestRun(test::retry::Args),
     /// Kill broker and shims at random moments under load, for a long time; or make all attacks
     Soak(soak::Args),
     /// Run a command as root in a throw-away VM with full cgroup v2, and exit as it did
@@ -66,13 +66,13 @@ pub(crate) fn dispatch() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::BenchWriter(args) => bench::writer::run(&args),
         Command::BenchLimits(args) => bench::limits::run(&args),
-        Command::DemoLimits(args) => demo::visit::run(&args),
+        Command::DemoLimits(args) => demo::in_vm::run(&args),
         Command::Build(args) => programs::run(&args),
         Command::Package(args) => package::run(&args),
         Command::Floors(args) => floors::run(&args),
         Command::Tidy(args) => tidy::run(&args),
         Command::Test(args) => test::run(&args),
-        Command::TestLook(args) => test::looks::run(&args),
+        Command::TestRun(args) => test::retry::run(&args),
         Command::Soak(args) => soak::run(&args),
         // Like `docker run`: 125 is the VM's own failure, everything else is the command's status.
         Command::Vm(args) => return vm::run(&args).unwrap_or_else(|e| fail(&e, 125)),

@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The signal that came, 0: none.
-static CAUGHT: AtomicI32 = AtomicI32::new(0);
+static SIGNAL: AtomicI32 = AtomicI32::new(0);
 
 /// The programs that are to end with us.
 static RUNNING: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
@@ -54,7 +54,7 @@ pub(crate) fn watch() -> Result<()> {
 }
 
 fn caught(signal: Signal) {
-    if CAUGHT.swap(signal as i32, Ordering::SeqCst) == 0 {
+    if SIGNAL.swap(signal as i32, Ordering::SeqCst) == 0 {
         eprintln!("xtask: {signal}: cleaning up");
     }
     for pid in running().iter() {
@@ -70,7 +70,7 @@ fn running() -> MutexGuard<'static, Vec<Pid>> {
 /// # Errors
 /// A signal has come.
 pub(crate) fn check() -> Result<()> {
-    match Signal::try_from(CAUGHT.load(Ordering::SeqCst)) {
+    match Signal::try_from(SIGNAL.load(Ordering::SeqCst)) {
         Ok(signal) => bail!("ended by {signal}"),
         Err(_) => Ok(()),
     }
@@ -78,7 +78,7 @@ pub(crate) fn check() -> Result<()> {
 
 /// The exit status that says which signal came: 128 and its number.
 pub(crate) fn status() -> Option<u8> {
-    match CAUGHT.load(Ordering::SeqCst) {
+    match SIGNAL.load(Ordering::SeqCst) {
         0 => None,
         signal => u8::try_from(128 + signal).ok(),
     }

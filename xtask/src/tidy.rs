@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::{floors, process, workspace};
 
 /// What cargo judges; rustdoc's warnings are errors here.
-const JUDGED: [&[&str]; 2] = [
+const CHECKS: [&[&str]; 2] = [
     &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
     &["doc", "--workspace", "--no-deps", "--document-private-items"],
 ];
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         false => pages.args(["run", "-q", "-p", "job-manuals", "--", "--pages"]),
     };
     process::check(&mut pages)?;
-    for arguments in JUDGED {
+    for arguments in CHECKS {
         let mut cargo = workspace::cargo();
         process::check(cargo.args(arguments).env("RUSTDOCFLAGS", "-D warnings"))?;
     }

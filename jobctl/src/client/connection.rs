@@ -24,7 +24,7 @@ pub(crate) struct Broker {
     /// A call has gone well: the broker knows us.
     is_proven: Arc<AtomicBool>,
     /// How long to try after a loss.
-    patience: Duration,
+    timeout: Duration,
     quiet: bool,
 }
 
@@ -36,7 +36,7 @@ const MIN_ATTEMPT: Duration = Duration::from_secs(1);
 
 impl Broker {
     /// Connects once; whoever is not there at the beginning is not waited for.
-    pub(crate) async fn connect(global: &Global, patience: Duration) -> Result<Broker> {
+    pub(crate) async fn connect(global: &Global, timeout: Duration) -> Result<Broker> {
         let settings = Settings::find(global)?;
         let credentials = settings.credentials()?;
         let client = connect(&settings.addr, &credentials)
@@ -47,7 +47,7 @@ impl Broker {
             addr: settings.addr,
             credentials: Arc::new(credentials),
             is_proven: Arc::default(),
-            patience,
+            timeout,
             quiet: global.quiet,
         })
     }
@@ -172,12 +172,12 @@ impl Broker {
     }
 
     fn outage(&self, cause: &str) -> Outage {
-        if !self.quiet && !self.patience.is_zero() {
+        if !self.quiet && !self.timeout.is_zero() {
             notice(&format!("connection to {} lost ({cause}); reconnecting...", self.addr));
         }
         Outage {
             addr: self.addr.clone(),
-            patience: self.patience,
+            timeout: self.timeout,
             quiet: self.quiet,
             since: Instant::now(),
             delay: FIRST_DELAY,
@@ -198,7 +198,7 @@ const LONGEST_DELAY: Duration = Duration::from_secs(2);
 /// From a loss to the first success after it.
 pub(crate) struct Outage {
     addr: String,
-    patience: Duration,
+    timeout: Duration,
     quiet: bool,
     since: Instant,
     delay: Duration,
@@ -207,11 +207,11 @@ pub(crate) struct Outage {
 impl Outage {
     /// Waits before the next try: 50 ms, doubled up to 200 ms, and after a while up to 2 s.
     async fn pause(&mut self, cause: &str) -> Result<()> {
-        let left = self.patience.saturating_sub(self.since.elapsed());
+        let left = self.timeout.saturating_sub(self.since.elapsed());
         if left.is_zero() {
-            let tried = match self.patience {
+            let tried = match self.timeout {
                 Duration::ZERO => String::new(),
-                patience => format!("; gave up after {}", humantime::format_duration(patience)),
+                timeout => format!("; gave up after {}", humantime::format_duration(timeout)),
             };
             return Err(Failure::unreachable(format!(
                 "connection to {} lost: {cause}{tried}",
@@ -228,7 +228,7 @@ impl Outage {
         &self,
         call: impl Future<Output = std::result::Result<T, Status>>,
     ) -> std::result::Result<T, Status> {
-        let left = self.patience.saturating_sub(self.since.elapsed()).max(MIN_ATTEMPT);
+        let left = self.timeout.saturating_sub(self.since.elapsed()).max(MIN_ATTEMPT);
         match tokio::time::timeout(left, call).await {
             Ok(answer) => answer,
             Err(_) => Err(Status::unavailable("no answer")),
@@ -253,10 +253,10 @@ fn longer(delay: Duration, since: Duration) -> Duration {
 mod tests {
     use super::*;
 
-    fn outage(patience: Duration) -> Outage {
+    fn outage(timeout: Duration) -> Outage {
         Outage {
             addr: "b:1".into(),
-            patience,
+            timeout,
             quiet: true,
             since: Instant::now(),
             delay: FIRST_DELAY,
@@ -264,18 +264,18 @@ mod tests {
     }
 
     #[tokio::test(flavor = "current_thread")]
-    async fn without_patience_a_loss_is_final() {
+    async fn without_a_timeout_a_loss_is_final() {
         assert!(outage(Duration::ZERO).pause("reset").await.is_err());
     }
 
     #[tokio::test(flavor = "current_thread")]
-    async fn the_pauses_grow_until_the_patience_ends() {
+    async fn the_delays_grow_until_the_timeout() {
         let mut outage = outage(Duration::from_secs(3600));
         assert!(outage.pause("reset").await.is_ok());
         assert_eq!(outage.delay, FIRST_DELAY * 2);
         assert!(outage.pause("reset").await.is_ok());
         assert_eq!(outage.delay, FIRST_DELAY * 4);
-        outage.patience = Duration::ZERO;
+        outage.timeout = Duration::ZERO;
         assert!(outage.pause("reset").await.is_err());
     }
 

@@ -16,7 +16,7 @@ const AT_MOST: Duration = Duration::from_secs(300);
 /// The attacker and its victims are on other hosts in truth, and do not share processors.
 const NICE: i32 = 5;
 /// Where attackers come from: not the bystander's /24, which has a share of its own.
-const FROM: &str = "127.66.0.1";
+const SOURCE_ADDRESS: &str = "127.66.0.1";
 
 /// An attack that runs.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Attacker {
     /// # Panics
     /// When it cannot be executed.
     pub fn start(env: &Env, user: &str, name: &str, words: &[&str]) -> Attacker {
-        Attacker::from(env, user, FROM, name, words)
+        Attacker::from(env, user, SOURCE_ADDRESS, name, words)
     }
 
     /// The same from another loopback address.

@@ -11,7 +11,7 @@ use crate::env::Env;
 /// Less than the broker's: what is measured is the broker's answer, not the measuring's turn.
 const NICE: i32 = -5;
 /// Where it comes from, see `attacker.rs`.
-const FROM: &str = "127.77.0.1";
+const SOURCE_ADDRESS: &str = "127.77.0.1";
 
 /// A well-behaved client, which calls all the time.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl Bystander {
     /// When it does not come so far.
     pub fn start(env: &Env) -> Bystander {
         let mut command = niced(NICE, &env.client_command("bystander", &env.programs().bystander));
-        command.env("JOB_TESTS_FROM", FROM).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.env("JOB_TESTS_FROM", SOURCE_ADDRESS).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("the bystander can be executed");
         let stdin = child.stdin.take().expect("it is piped");
         let stdout = BufReader::new(child.stdout.take().expect("it is piped"));

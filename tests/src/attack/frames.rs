@@ -28,7 +28,7 @@ pub const END_HEADERS: u8 = 4;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long the other side may take nothing before it counts as deaf.
-const DEAF: Duration = Duration::from_secs(2);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
 type Stream = TlsStream<TcpStream>;
 
@@ -65,7 +65,7 @@ impl Frames {
             self.write.write_all(frames).await?;
             self.write.flush().await
         };
-        timeout(DEAF, send).await?
+        timeout(WRITE_TIMEOUT, send).await?
     }
 
     /// Whether the other side ends the connection within this time.

@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle, sleep};
 use std::time::Duration;
 
 /// Between two looks at what has no peak in the kernel.
-const EVERY: Duration = Duration::from_millis(50);
+const INTERVAL: Duration = Duration::from_millis(50);
 
 /// Watches a process from its start until it is read.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ impl Gauge {
             while !watched.done.load(Ordering::Relaxed) {
                 watched.descriptors.fetch_max(open_files(pid), Ordering::Relaxed);
                 watched.threads.fetch_max(status(pid, "Threads:"), Ordering::Relaxed);
-                sleep(EVERY);
+                sleep(INTERVAL);
             }
         });
         Gauge { pid, before_mib, seen, watch }

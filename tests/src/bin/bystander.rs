@@ -25,7 +25,7 @@ use tonic::Status;
 /// After which a call has failed.
 const AT_MOST: Duration = Duration::from_secs(10);
 /// Between two calls that only look, two that start or stop something, two new connections.
-const PACE: [Duration; 3] =
+const INTERVALS: [Duration; 3] =
     [Duration::from_millis(10), Duration::from_millis(40), Duration::from_millis(250)];
 /// How many failures are told in words.
 const TOLD: usize = 3;
@@ -40,12 +40,12 @@ struct Sample {
 
 /// What all lanes have noticed, and up to when each has.
 #[derive(Default)]
-struct Noticed {
+struct Observed {
     samples: Vec<Sample>,
     up_to: [Option<Instant>; 3],
 }
 
-type Shared = Arc<Mutex<Noticed>>;
+type Shared = Arc<Mutex<Observed>>;
 
 /// What a call is, and what became of it.
 type Called = (&'static str, Result<(), Status>);
@@ -71,7 +71,7 @@ fn call_forever(noticed: &Shared, ready: &Sender<()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(async {
         let peer = Peer::of_environment();
-        let mut looking = Looking::new(&peer).await;
+        let mut looking = Watch::new(&peer).await;
         let mut working = Working::new(&peer).await;
         // Each of them once, so that what is slow for the first time alone is over.
         for _ in 0..4 {
@@ -104,23 +104,23 @@ async fn lane(number: usize, noticed: &Shared, mut call: impl AsyncFnMut() -> Ca
         let mut noticed = lock(noticed);
         while due <= now {
             noticed.samples.push(Sample { call, due, took: now - due, failure: failure.take() });
-            due += PACE[number];
+            due += INTERVALS[number];
         }
     }
 }
 
 /// Calls that only look.
-struct Looking {
+struct Watch {
     client: Client,
     job: String,
     turn: usize,
 }
 
-impl Looking {
-    async fn new(peer: &Peer) -> Looking {
+impl Watch {
+    async fn new(peer: &Peer) -> Watch {
         let mut client = peer.client().await.expect("a connection");
         let job = api::start(&mut client, api::spec(&["sleep", "1000"])).await.id;
-        Looking { client, job, turn: 0 }
+        Watch { client, job, turn: 0 }
     }
 
     async fn call(&mut self) -> Called {
@@ -223,6 +223,6 @@ fn summary(samples: &[Sample]) -> Value {
     })
 }
 
-fn lock(noticed: &Shared) -> MutexGuard<'_, Noticed> {
+fn lock(noticed: &Shared) -> MutexGuard<'_, Observed> {
     noticed.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -21,10 +21,10 @@ use crate::broker::{Broker, CRASH_AT, HOLD_AT, Log};
 use crate::cgroup::Cgroup;
 use crate::gate::Gate;
 use crate::jobctl::{Finished, Running};
-use crate::patience::{PATIENCE, until};
 use crate::programs::Programs;
 use crate::scratch::{self, install};
 use crate::small_disk::SmallDisk;
+use crate::wait::{TIMEOUT, until};
 pub use builder::Builder;
 
 /// A running environment.
@@ -217,7 +217,7 @@ impl Env {
     /// When it does not start, with what it said.
     pub fn start_broker(&mut self) {
         assert!(self.broker.is_none(), "one broker at a time");
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while let Err(said) = self.try_start() {
             let retry = said.contains("cannot listen") && Instant::now() < deadline;
             assert!(retry, "the broker did not start again; it said:\n{said}");
@@ -328,7 +328,7 @@ impl Env {
     pub fn drain(&self, grace: Duration) -> Output {
         assert!(self.broker.is_none(), "one broker at a time");
         let mut command = Command::new("timeout");
-        command.arg(PATIENCE.as_secs().to_string()).arg(&self.programs.broker).arg("--config");
+        command.arg(TIMEOUT.as_secs().to_string()).arg(&self.programs.broker).arg("--config");
         command.arg(self.path("broker.toml")).args(["drain", "--grace"]);
         command.arg(grace.as_secs().to_string()).output().expect("job-broker can be executed")
     }

@@ -4,12 +4,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-mod arrivals;
+mod admission;
+mod baseline;
 mod calls;
 mod connections;
 mod log;
 mod messages;
-mod nothing;
 mod output;
 mod readers;
 mod records;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 
 use job_tests::attack::form;
-use job_tests::{Env, kept};
+use job_tests::{Env, finished};
 
 /// One byte of each `exit`, at another place each time, and no `final.json`: what the broker believes
 /// then is the shim's own record, whole, or none. (Row 37; `final.json` itself: `tests/records`.)
@@ -13,7 +13,9 @@ fn a_damaged_exit_record_is_never_another_exit_status() {
     let mut env = Env::builder().admin("admin").start();
     let count = form(24, 155);
     let codes: HashMap<String, usize> = (0..count)
-        .map(|n| (kept::run_to(&env, "user-a", &format!("exit {}", 1 + n), 1 + n as i32), 1 + n))
+        .map(|n| {
+            (finished::run_to(&env, "user-a", &format!("exit {}", 1 + n), 1 + n as i32), 1 + n)
+        })
         .collect();
     env.kill_broker();
     let mut damaged = 0;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use job_api::v1::job::State;
 use job_api::v1::{Cause, ListJobsRequest};
 use job_tests::attack::{form, is_long};
-use job_tests::{Env, api, eventually, lives, measure, oracle, trials, until};
+use job_tests::{Env, api, eventually, is_running, measure, oracle, trials, until};
 use nix::errno::Errno;
 use nix::sys::inotify::{InitFlags, Inotify};
 use nix::sys::signal::Signal;
@@ -165,7 +165,7 @@ async fn without_inotify_files_are_looked_at_when_somebody_asks() {
     let job = api::ended(&mut client, &id).await;
     assert_eq!((job.state(), job.exit_code), (State::Finished, Some(0)));
     assert!(cpu(&env) - before < 1.0, "it looks, and does not spin");
-    assert!(!lives(shim));
+    assert!(!is_running(shim));
     let told = env.log().lines().filter(|line| line.contains("inotify")).count();
     assert!(told <= 1 && (told == 1 || !full), "told once: {told}");
 }

@@ -37,11 +37,11 @@ struct Medians {
 pub(super) fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let rounds = bench.rounds(50, 300);
     let broker = bench.broker()?;
-    let lack = broker.site.lack(Path::new(HOST_DISK))?;
-    let (medians, place) = match lack {
+    let missing_feature = broker.site.missing_feature(Path::new(HOST_DISK))?;
+    let (medians, place) = match missing_feature {
         None => (compare(&broker.site, Path::new(HOST_DISK), rounds)?, ""),
-        Some(lack) => {
-            eprintln!("xtask: {}: measured in a VM whose kernel can", lack.words);
+        Some(missing_feature) => {
+            eprintln!("xtask: {}: measured in a VM whose kernel can", missing_feature.words);
             (in_the_vm(&bench.programs, rounds)?, ", in the testbed VM")
         }
     };
@@ -79,7 +79,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 fn in_the_vm(programs: &Programs, rounds: usize) -> Result<Medians> {
     let rounds = rounds.to_string();
     let mut command =
-        vm::again(programs, &["bench-limits", "--rounds", &rounds, "--disk", vm::DISK])?;
+        vm::rerun_in_vm(programs, &["bench-limits", "--rounds", &rounds, "--disk", vm::DISK])?;
     let text = said(&mut command)?;
     serde_json::from_str(&text).with_context(|| format!("bench-limits: bad JSON: {text}"))
 }

@@ -21,7 +21,7 @@ const KILLS: usize = 3;
 /// What a broker logs when it has reached all that it has taken over.
 const REACHED: &str = "shims of jobs that were taken over have been reached";
 /// For that: something is wrong if it takes longer.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 pub(crate) fn measure(bench: &Bench, count: usize) -> Result<Vec<Row>> {
     let broker = bench.broker()?;
@@ -96,7 +96,7 @@ fn kill(bench: &Bench, site: &Site) -> Result<Restart> {
         if said(&log, before)?.contains(REACHED) {
             break begin.elapsed().as_secs_f64();
         }
-        ensure!(begin.elapsed() < PATIENCE, "not all shims are reached after {PATIENCE:?}");
+        ensure!(begin.elapsed() < TIMEOUT, "not all shims are reached after {TIMEOUT:?}");
         interrupt::check()?;
     };
     thread::sleep(Duration::from_secs(1)); // what such a broker looks like afterwards

@@ -26,7 +26,7 @@ pub(crate) struct Master {
     socket: PathBuf,
 }
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Sshd {
     /// # Errors
@@ -101,7 +101,7 @@ impl Sshd {
     }
 
     fn wait_until(&self, fault: &str, is_so: impl Fn() -> bool) -> Result<()> {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TIMEOUT;
         while !is_so() {
             interrupt::check()?;
             if Instant::now() > until {

@@ -20,7 +20,7 @@ const SCRIPT: &str = "i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo $i; sleep 0.
 const KILL_AFTER: usize = 20;
 
 /// So long there is no broker: several lines' time.
-const DEAD: Duration = Duration::from_secs(1);
+const TAKEOVER_MAX: Duration = Duration::from_secs(1);
 
 pub(crate) fn play(stage: &mut Stage, site: &Site, programs: &Programs) -> Result<()> {
     stage.heading("The broker is killed while a job runs, and nobody who listens notices");
@@ -45,8 +45,8 @@ pub(crate) fn play(stage: &mut Stage, site: &Site, programs: &Programs) -> Resul
     followed.take(logged);
     logs.wait()?;
     stage.holds("jobctl run has exited 0, as the job did", status.success());
-    judge(stage, "jobctl run", &numbers.seen);
-    judge(stage, "jobctl logs -f", &followed.seen);
+    check_outcome(stage, "jobctl run", &numbers.seen);
+    check_outcome(stage, "jobctl logs -f", &followed.seen);
     let job = json(site, &["ps", "-o", "json"])?;
     let nap = job.to_string().contains("\"nap\"");
     stage.holds("the job that ran in the background is still there, too", nap);
@@ -58,9 +58,9 @@ fn kill_and_start(stage: &mut Stage, site: &Site, programs: &Programs, job: u64)
     stage.piece("\n");
     stage.say(&format!("# kill -9 {broker}"));
     site.end(Ending::Killed)?;
-    thread::sleep(DEAD); // the audience looks at a host without a broker
+    thread::sleep(TAKEOVER_MAX); // the audience looks at a host without a broker
     let lives = Path::new("/proc").join(job.to_string()).exists();
-    stage.holds(&format!("no broker for {DEAD:?}, and the job (pid {job}) lives"), lives);
+    stage.holds(&format!("no broker for {TAKEOVER_MAX:?}, and the job (pid {job}) lives"), lives);
     stage.say("# job-broker --config ... &");
     site.start(programs)?;
     let pid = site.broker_pid().unwrap_or_default();
@@ -68,7 +68,7 @@ fn kill_and_start(stage: &mut Stage, site: &Site, programs: &Programs, job: u64)
     Ok(())
 }
 
-fn judge(stage: &mut Stage, who: &str, seen: &[usize]) {
+fn check_outcome(stage: &mut Stage, who: &str, seen: &[usize]) {
     let missing = (1..=LINES).filter(|n| !seen.contains(n)).count();
     let doubled = seen.iter().enumerate().filter(|(at, n)| seen[..*at].contains(n)).count();
     let in_order = seen.is_sorted();

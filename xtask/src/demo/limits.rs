@@ -1,5 +1,5 @@
 //! The scenes about limits, by their effect. They need all controllers and a disk: see
-//! [`crate::site::Lack`].
+//! [`crate::site::MissingFeature`].
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -28,7 +28,7 @@ const PIDS: u64 = 10;
 const BOMB: &str = "bomb() { trap \"exec sleep 600\" EXIT; [ $1 -gt 0 ] || exit; \
                     bomb $(($1-1)) & bomb $(($1-1)) & wait; }; bomb 6 2>/dev/null";
 /// A fork bomb is at its limit, or gone, in a moment, also on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 const MIB: f64 = (1 << 20) as f64;
 /// MiB, and MiB per second.
@@ -100,7 +100,7 @@ fn processes(stage: &mut Stage, site: &Site) -> Result<()> {
     stage.heading("Processes: a fork bomb is held at its limit");
     let start = ["start", "--name", "bomb", "--pids-limit", "10", "--", "sh", "-c", BOMB];
     stage.live(site, &start)?;
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TIMEOUT;
     let refused = |usage: &Value| usage["pids_max_events"].as_u64().unwrap_or(0);
     while refused(&job(site, "bomb")?["usage"]) == 0 && Instant::now() < until {
         thread::sleep(Duration::from_millis(100)); // between two looks
@@ -122,7 +122,7 @@ fn processes(stage: &mut Stage, site: &Site) -> Result<()> {
 
 /// `stop` is back when all processes are gone; their cgroup goes in the moment after.
 fn goes(cgroup: &Path) -> bool {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TIMEOUT;
     while cgroup.exists() && Instant::now() < until {
         thread::sleep(Duration::from_millis(10)); // between two looks
     }

@@ -1,13 +1,13 @@
 //! `cargo xtask demo`: the main job on a real workload, narrated, checked, and cleaned up after.
 //!
 //! `stage` shows and judges, `counting` is the scene with the killed broker, `limits` are those about
-//! limits, which `visit` has played in the testbed VM where this host lacks what they need.
+//! limits, which `in_vm` has played in the testbed VM where this host lacks what they need.
 
 mod counting;
+pub(crate) mod in_vm;
 mod limits;
 mod stage;
 mod user;
-pub(crate) mod visit;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -67,7 +67,7 @@ fn play(stage: &mut Stage, args: &Args, programs: &Programs, site: &Site) -> Res
     }
     stop_one(stage, site)?;
     counting::play(stage, site, programs)?;
-    visit::play(stage, site, programs)
+    in_vm::play(stage, site, programs)
 }
 
 fn first_command(stage: &mut Stage, site: &Site) -> Result<()> {

@@ -59,7 +59,7 @@ impl Shown {
 const BOLD: &str = "\x1b[1m";
 
 /// How the lines of claims begin.
-const HELD: &str = "  [ok] ";
+const OK_MARK: &str = "  [ok] ";
 const FAILED: &str = "  [FAILED] ";
 
 /// Counts what did not hold.
@@ -150,7 +150,7 @@ impl Stage {
 
     /// Something that was claimed, and whether it was so.
     pub(crate) fn holds(&mut self, claim: &str, held: bool) {
-        let mark = if held { HELD } else { FAILED };
+        let mark = if held { OK_MARK } else { FAILED };
         let line = format!("{mark}{claim}");
         println!("{line}");
         self.count(&line);
@@ -158,7 +158,7 @@ impl Stage {
 
     /// Whether a line is a claim, and held. None of a job's is: they have a margin.
     fn count(&mut self, line: &str) {
-        self.held += usize::from(line.starts_with(HELD));
+        self.held += usize::from(line.starts_with(OK_MARK));
         self.failed += usize::from(line.starts_with(FAILED));
     }
 

@@ -36,7 +36,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let profile = if args.dev { Profile::Dev } else { Profile::Release };
     let path = make(profile, args.revision, &programs::build(profile)?)?;
     if profile == Profile::Release {
-        judge(&path)?;
+        run_lintian(&path)?;
     }
     println!("{}", path.display());
     Ok(ExitCode::SUCCESS)
@@ -87,7 +87,7 @@ fn write_manuals(directory: &Path) -> Result<()> {
 }
 
 /// lintian's errors fail the packaging; what it merely warns of is shown.
-fn judge(package: &Path) -> Result<()> {
+fn run_lintian(package: &Path) -> Result<()> {
     if process::find("lintian").is_none() {
         eprintln!("xtask: lintian is not installed; the package was not judged");
         return Ok(());

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::{IDENTITIES, Site, WHY};
+use super::{IDENTITIES, ROOT_REASON, Site};
 use crate::programs::Programs;
 use crate::{interrupt, process, root};
 
@@ -35,8 +35,8 @@ pub(crate) enum Ending {
 
 /// A start or a clean end that takes longer has gone wrong. Nothing tells us of either: the broker
 /// is not our child.
-const PATIENCE: Duration = Duration::from_secs(20);
-const PAUSE: Duration = Duration::from_millis(10);
+const TIMEOUT: Duration = Duration::from_secs(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 impl Site {
     /// The broker's pid, while it runs.
@@ -77,10 +77,10 @@ impl Site {
             .with_context(|| format!("cannot write {}", log.display()))?;
         let said_before = log.seek(SeekFrom::End(0))?;
         self.spawn(programs)?;
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TIMEOUT;
         let mut seen = false;
         loop {
-            thread::sleep(PAUSE);
+            thread::sleep(POLL_INTERVAL);
             let runs = self.broker_pid().is_some();
             if runs && is_up(self) {
                 return Ok(());
@@ -108,7 +108,7 @@ impl Site {
             script = format!("export JOB_BROKER_LOG={}\n", process::quoted(&level));
         }
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        process::check(&mut root::script(&(script + START), &words, WHY)?)
+        process::check(&mut root::script(&(script + START), &words, ROOT_REASON)?)
     }
 
     fn answers(&self) -> bool {
@@ -140,18 +140,19 @@ impl Site {
             Ending::Asked => "TERM",
             Ending::Killed => "KILL",
         };
-        let mut kill = root::script("kill -s \"$1\" \"$2\"", &[signal, &pid.to_string()], WHY)?;
+        let mut kill =
+            root::script("kill -s \"$1\" \"$2\"", &[signal, &pid.to_string()], ROOT_REASON)?;
         if let Err(error) = process::check(&mut kill)
             && self.broker_pid() == Some(pid)
         {
             return Err(error);
         }
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TIMEOUT;
         while !is_gone(pid) {
             if Instant::now() > until {
-                bail!("the broker (pid {pid}) has not ended {PATIENCE:?} after SIG{signal}");
+                bail!("the broker (pid {pid}) has not ended {TIMEOUT:?} after SIG{signal}");
             }
-            thread::sleep(PAUSE);
+            thread::sleep(POLL_INTERVAL);
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::{Site, WHY};
+use super::{ROOT_REASON, Site};
 use crate::{process, root};
 
 /// $1 is the cgroup. What joins after a write to cgroup.kill lives, hence the loop; and rmdir(2)
@@ -29,7 +29,7 @@ impl Site {
         if !cgroup.exists() {
             return Ok(());
         }
-        let mut clear = root::script(CLEAR, &[&cgroup.to_string_lossy()], WHY)?;
+        let mut clear = root::script(CLEAR, &[&cgroup.to_string_lossy()], ROOT_REASON)?;
         process::check(clear.stderr(std::process::Stdio::null()))
             .with_context(|| format!("cannot clear {}", cgroup.display()))
     }

@@ -12,7 +12,7 @@
 mod address;
 mod broker;
 mod cgroup;
-mod lack;
+mod missing_feature;
 mod throwaway;
 
 use std::fs::{self, DirBuilder};
@@ -32,14 +32,15 @@ use crate::process::quoted;
 use crate::programs::{Profile, Programs};
 use crate::{process, root};
 pub(crate) use broker::Ending;
-pub(crate) use lack::Lack;
+pub(crate) use missing_feature::MissingFeature;
 pub(crate) use throwaway::Throwaway;
 
 /// Whom there is a certificate for. The first is an admin.
 pub(crate) const IDENTITIES: [&str; 3] = ["admin", "user-a", "user-b"];
 
 /// Why root is needed.
-const WHY: &str = "for the broker, which makes cgroups and gives up privileges for its jobs";
+const ROOT_REASON: &str =
+    "for the broker, which makes cgroups and gives up privileges for its jobs";
 
 /// The uid of the shims, which needs no account: just below the uids of the broker's pool, beyond
 /// `nobody` and systemd's `DynamicUser=` (61184-65519).

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that must hold before a change goes in.
 
-pub(crate) mod looks;
 mod own;
+pub(crate) mod retry;
 mod systemd;
 
 use std::process::ExitCode;
@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     dependencies(&mut report);
     let next = report.step("build of the next version", programs::build_next);
     let programs = report.step("build of the programs", || programs::build(Profile::Dev));
-    report.tests("unit tests", |unsteady| unit_tests(&args.filter, unsteady));
+    report.tests("unit tests", |flaky| unit_tests(&args.filter, flaky));
     match programs.filter(|_| next.is_some()) {
         Some(programs) => end_to_end(&mut report, args, &programs),
         None => report.skip("end-to-end tests", "the programs could not be built"),
@@ -65,13 +65,13 @@ fn dependencies(report: &mut Report) {
     }
 }
 
-fn unit_tests(only: &[String], unsteady: &mut Vec<String>) -> Result<()> {
+fn unit_tests(only: &[String], flaky: &mut Vec<String>) -> Result<()> {
     let mut build = workspace::cargo();
     build.args(["test", "--workspace", "--exclude", END_TO_END, "--no-run"]);
     let tests = programs::tests(&mut build)?;
     let mut judged = Ok(());
     for tests in tests.chunk_by(|one, other| one.package == other.package) {
-        let run = looks::judge(own_command()?.args(looks::words(tests, only)), unsteady);
+        let run = retry::check_outcome(own_command()?.args(retry::words(tests, only)), flaky);
         judged = judged.and(run);
     }
     judged
@@ -84,9 +84,9 @@ fn end_to_end(report: &mut Report, args: &Args, programs: &Programs) {
     }) else {
         return;
     };
-    report.tests("end-to-end tests on this machine", |unsteady| {
-        let words = looks::words(&tests, &args.filter);
-        looks::judge(own_command()?.args(words).envs(programs.environment()), unsteady)
+    report.tests("end-to-end tests on this machine", |flaky| {
+        let words = retry::words(&tests, &args.filter);
+        retry::check_outcome(own_command()?.args(words).envs(programs.environment()), flaky)
     });
     if args.native {
         report.skip("end-to-end tests in the VM", "--native");
@@ -105,8 +105,8 @@ fn end_to_end(report: &mut Report, args: &Args, programs: &Programs) {
     };
     let machines = thread::scope(|scope| {
         let machines = scope.spawn(with_systemd);
-        report.tests("end-to-end tests in the VM", |unsteady| {
-            in_the_vm(tests, &args.filter, programs, unsteady)
+        report.tests("end-to-end tests in the VM", |flaky| {
+            in_the_vm(tests, &args.filter, programs, flaky)
         });
         machines.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
@@ -117,7 +117,7 @@ fn end_to_end(report: &mut Report, args: &Args, programs: &Programs) {
             Some(Err(e)) => _ = report.step(&name, || -> Result<()> { Err(e) }),
             Some(Ok(tests)) => {
                 let name = format!("{name}, {} s beside the VM", tests.took.as_secs());
-                report.tests(&name, |unsteady| tests.judge(unsteady));
+                report.tests(&name, |flaky| tests.check_outcome(flaky));
             }
         }
     }
@@ -129,17 +129,17 @@ fn in_the_vm(
     mut tests: Vec<Executable>,
     only: &[String],
     programs: &Programs,
-    unsteady: &mut Vec<String>,
+    flaky: &mut Vec<String>,
 ) -> Result<()> {
     // The model is arithmetic, the same everywhere; attacks are judged by the time that others wait, of
     // which a machine with one slow processor says nothing.
     tests.retain(|test| !["model", "attacks"].contains(&test.name.as_str()));
     let mut command = own_command()?;
     let words = std::iter::once(command.get_program().to_string_lossy().into_owned());
-    let words = words.chain(looks::words(&tests, only)).map(|word| process::quoted(&word));
+    let words = words.chain(retry::words(&tests, only)).map(|word| process::quoted(&word));
     let script = format!("{WITH_DISK}exec {}", words.collect::<Vec<_>>().join(" "));
     command.args(["vm", "--disk", "256M", "--timeout", "2h", "--", "sh", "-c", &script]);
-    looks::judge(command.envs(programs.environment()), unsteady)
+    retry::check_outcome(command.envs(programs.environment()), flaky)
 }
 
 /// What became of each step.
@@ -170,16 +170,16 @@ impl Report {
         }
     }
 
-    /// A step that also tells what is to be said of unsteady tests.
+    /// A step that also tells what is to be said of flaky tests.
     fn tests(&mut self, name: &str, run: impl FnOnce(&mut Vec<String>) -> Result<()>) {
-        let mut unsteady = Vec::new();
-        self.step(name, || run(&mut unsteady));
-        self.lines.extend(unsteady.into_iter().map(|words| format!("UNSTEADY {words}")));
+        let mut flaky = Vec::new();
+        self.step(name, || run(&mut flaky));
+        self.lines.extend(flaky.into_iter().map(|words| format!("FLAKY    {words}")));
     }
 
     fn skip(&mut self, name: &str, why: &str) {
-        println!("\n=== {name}: left out: {why}");
-        self.lines.push(format!("left out {name}: {why}"));
+        println!("\n=== {name}: skipped: {why}");
+        self.lines.push(format!("skipped  {name}: {why}"));
     }
 
     fn summary(&self) -> ExitCode {

@@ -102,16 +102,16 @@ fn in_a_machine(suite: Suite, ready: &Ready<'_>, log: &File) -> Result<ExitStatu
 }
 
 impl Finished {
-    /// Passes on what was said, and adds what is to be said of unsteady tests.
+    /// Passes on what was said, and adds what is to be said of flaky tests.
     ///
     /// # Errors
     /// The machine, or tests that failed.
-    pub(super) fn judge(&self, unsteady: &mut Vec<String>) -> Result<()> {
+    pub(super) fn check_outcome(&self, flaky: &mut Vec<String>) -> Result<()> {
         print!("{}", String::from_utf8_lossy(&self.said));
         match self.status.code() {
             Some(0) => {
                 let passed = "some of the package's tests failed, and all passed in a new machine";
-                unsteady.extend(self.is_second.then(|| passed.to_owned()));
+                flaky.extend(self.is_second.then(|| passed.to_owned()));
                 Ok(())
             }
             Some(125) => bail!("the VM failed"),

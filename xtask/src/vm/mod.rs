@@ -90,7 +90,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     bail!("the VM went down before its command ended{}", machine.log_tail())
 }
 
-/// Where [`again`] has its disk.
+/// Where [`rerun_in_vm`] has its disk.
 pub(crate) const DISK: &str = "/mnt/disk";
 
 /// xtask with these words, in a machine with a disk of its own: for what the host cannot do. It finds
@@ -98,7 +98,7 @@ pub(crate) const DISK: &str = "/mnt/disk";
 ///
 /// # Errors
 /// The machine cannot run here.
-pub(crate) fn again(programs: &Programs, words: &[&str]) -> Result<Command> {
+pub(crate) fn rerun_in_vm(programs: &Programs, words: &[&str]) -> Result<Command> {
     check_processor()?;
     let own = workspace::own_program()?;
     let mut command = Command::new(&own);

@@ -130,12 +130,12 @@ pub(crate) async fn searches(peer: &Peer, args: &Args) -> Value {
 pub(crate) async fn tails(peer: &Peer, args: &Args) -> Value {
     let (id, streams) = (args.text("ids"), args.number("streams"));
     let clients = clients(peer, streams).await;
-    let patience = Duration::from_millis(args.number("hold_ms") as u64);
+    let limit = Duration::from_millis(args.number("hold_ms") as u64);
     let tail = |n: usize| {
         let (mut client, id) = (clients[n / EACH].clone(), id.to_owned());
         tokio::spawn(async move {
             let request = StreamOutputRequest { id, tail_lines: Some(1), ..Default::default() };
-            match timeout(patience, client.stream_output(request)).await {
+            match timeout(limit, client.stream_output(request)).await {
                 Ok(Err(status)) if status.code() != Code::Cancelled => (0, 1),
                 Ok(_) => (1, 0),
                 Err(_) => (0, 0),

@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::limits;
 use super::stage::Stage;
 use crate::programs::{Profile, Programs};
-use crate::site::{Lack, Site, Throwaway};
+use crate::site::{MissingFeature, Site, Throwaway};
 use crate::{interrupt, vm};
 
 /// Where a host has its disk.
@@ -16,17 +16,17 @@ const HOST_DISK: &str = "/var/tmp";
 
 /// The scenes, wherever they can be played.
 pub(crate) fn play(stage: &mut Stage, site: &Site, programs: &Programs) -> Result<()> {
-    let Some(lack) = site.lack(Path::new(HOST_DISK))? else {
+    let Some(missing_feature) = site.missing_feature(Path::new(HOST_DISK))? else {
         return limits::play(stage, site, Path::new(HOST_DISK));
     };
-    refused(stage, site, &lack)?;
+    refused(stage, site, &missing_feature)?;
     let scene = stage.scene().to_string();
     let mut words = vec!["demo-limits", "--scene", &scene, "--disk", vm::DISK];
     if stage.is_bold() {
         words.push("--bold");
     }
-    let sentence = capitalized(&lack.words);
-    match vm::again(programs, &words) {
+    let sentence = capitalized(&missing_feature.words);
+    match vm::rerun_in_vm(programs, &words) {
         Ok(mut command) => {
             stage.say(&format!("{sentence}: the rest is shown in a VM whose kernel can."));
             stage.guest(&mut command)
@@ -38,9 +38,9 @@ pub(crate) fn play(stage: &mut Stage, site: &Site, programs: &Programs) -> Resul
     }
 }
 
-fn refused(stage: &mut Stage, site: &Site, lack: &Lack) -> Result<()> {
+fn refused(stage: &mut Stage, site: &Site, missing_feature: &MissingFeature) -> Result<()> {
     stage.heading("A limit that this host cannot enforce");
-    let shown = stage.live(site, &["run", &lack.refused, "--", "true"])?;
+    let shown = stage.live(site, &["run", &missing_feature.refused, "--", "true"])?;
     let is_refused = shown.status.code() == Some(125);
     stage.holds("it is refused with the reason, and nothing ran without it", is_refused);
     stage.piece("\n");

@@ -11,7 +11,7 @@ use crate::process;
 
 /// What this host lacks.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Lack {
+pub(crate) struct MissingFeature {
     /// The beginning of a sentence: "this host has no memory controller for jobs (why)".
     pub(crate) words: String,
     /// An option of `jobctl run` that is refused for it.
@@ -32,17 +32,17 @@ impl Site {
     ///
     /// # Errors
     /// The broker does not answer.
-    pub(crate) fn lack(&self, directory: &Path) -> Result<Option<Lack>> {
+    pub(crate) fn missing_feature(&self, directory: &Path) -> Result<Option<MissingFeature>> {
         let info = process::output(self.jobctl(IDENTITIES[0]).args(["info", "-o", "json"]))?;
         let info = serde_json::from_str(&info).context("jobctl info: bad JSON")?;
         match controllers(&info) {
-            Some(lack) => Ok(Some(lack)),
+            Some(missing_feature) => Ok(Some(missing_feature)),
             None => self.disk(directory),
         }
     }
 
     /// By trying it: which file systems are on a disk that can be limited, the broker knows.
-    fn disk(&self, directory: &Path) -> Result<Option<Lack>> {
+    fn disk(&self, directory: &Path) -> Result<Option<MissingFeature>> {
         let refused = format!("--device-write-bps={}:1G", directory.display());
         let mut run = self.jobctl(IDENTITIES[0]);
         run.args(["run", &refused, "--", "true"]).stdin(Stdio::null());
@@ -55,12 +55,12 @@ impl Site {
         let directory = directory.display();
         let words =
             format!("this host cannot limit what jobs do on the disk of {directory} ({why})");
-        Ok(Some(Lack { words, refused }))
+        Ok(Some(MissingFeature { words, refused }))
     }
 }
 
 /// From `GetServerInfoResponse`.
-fn controllers(info: &Value) -> Option<Lack> {
+fn controllers(info: &Value) -> Option<MissingFeature> {
     let why = |name: &str| info["missing_controllers"][name].as_str();
     let missing: Vec<_> = OPTIONS.iter().filter(|(name, _)| why(name).is_some()).collect();
     let (first, option) = missing.first()?;
@@ -73,7 +73,7 @@ fn controllers(info: &Value) -> Option<Lack> {
     let why = why(first).unwrap_or_default();
     let why = if names.len() > 1 { format!("{first}: {why}") } else { why.to_owned() };
     let words = format!("this host has no {controllers} for jobs ({why})");
-    Some(Lack { words, refused: (*option).to_owned() })
+    Some(MissingFeature { words, refused: (*option).to_owned() })
 }
 
 #[cfg(test)]
@@ -86,7 +86,7 @@ mod tests {
     fn a_missing_controller_is_named_with_its_reason() {
         let info = json!({"controllers": ["cpu", "memory", "pids"],
                           "missing_controllers": {"io": "held by cgroup v1"}});
-        let expected = Lack {
+        let expected = MissingFeature {
             words: "this host has no io controller for jobs (held by cgroup v1)".into(),
             refused: "--device-write-bps=5M".into(),
         };
@@ -96,9 +96,12 @@ mod tests {
     #[test]
     fn of_several_the_first_has_its_reason() {
         let info = json!({"missing_controllers": {"cpu": "c", "pids": "p", "memory": "m"}});
-        let lack = controllers(&info).expect("three are missing");
+        let missing_feature = controllers(&info).expect("three are missing");
         let words = "this host has no memory, cpu and pids controllers for jobs (memory: m)";
-        assert_eq!((lack.words.as_str(), lack.refused.as_str()), (words, "--memory=64M"));
+        assert_eq!(
+            (missing_feature.words.as_str(), missing_feature.refused.as_str()),
+            (words, "--memory=64M")
+        );
     }
 
     #[test]

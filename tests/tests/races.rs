@@ -142,7 +142,7 @@ async fn after_a_restart_an_ended_job_can_be_removed_and_its_name_is_free() {
     let hold = Hold::next_broker(&mut env, Point::ShimGone);
     env.kill_broker();
     gate.open();
-    until("it has ended", || (!job_tests::lives(shim)).then_some(()));
+    until("it has ended", || (!job_tests::is_running(shim)).then_some(()));
     env.start_broker();
     hold.is_reached();
     let mut client = env.client("user-a").await;

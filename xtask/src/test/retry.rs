@@ -2,7 +2,7 @@
 //!
 //! A machine that tests is shared with others and stands still for seconds at times. A test that it has
 //! made fail does not reject a change, and it is not forgotten either: the summary of the run calls it
-//! unsteady. Whoever reads that finds what it said above: most such tests expect too much of a clock,
+//! flaky. Whoever reads that finds what it said above: most such tests expect too much of a clock,
 //! and some have found a race in the program.
 
 use std::fmt::Write as _;
@@ -19,11 +19,11 @@ use crate::process;
 use crate::programs::Executable;
 
 /// So many of one executable may fail by the machine's doing.
-const FEW: usize = 3;
-/// What begins the line that tells of an unsteady test.
-const UNSTEADY: &str = "=== unsteady: ";
+const MAX_RETRIED: usize = 3;
+/// What begins the line that tells of an flaky test.
+const FLAKY: &str = "=== flaky: ";
 
-/// The arguments of `cargo xtask test-look`.
+/// The arguments of `cargo xtask test-run`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The package whose tests they are
@@ -48,7 +48,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 /// The words that have xtask run these, which are of one package.
 pub(super) fn words(executables: &[Executable], only: &[String]) -> Vec<String> {
-    let mut words = vec!["test-look".to_owned()];
+    let mut words = vec!["test-run".to_owned()];
     let text = |path: &Path| path.to_string_lossy().into_owned();
     words.extend(executables.first().map(|first| format!("--package={}", text(&first.package))));
     words.extend(only.iter().map(|word| format!("--only={word}")));
@@ -56,12 +56,12 @@ pub(super) fn words(executables: &[Executable], only: &[String]) -> Vec<String> 
     words
 }
 
-/// Runs a command that runs those words, here or in a VM, and adds what it says of unsteady tests.
+/// Runs a command that runs those words, here or in a VM, and adds what it says of flaky tests.
 ///
 /// # Errors
 /// Tests have failed, or the VM.
-pub(super) fn judge(command: &mut Command, unsteady: &mut Vec<String>) -> Result<()> {
-    let see = |line: &str| unsteady.extend(line.strip_prefix(UNSTEADY).map(str::to_owned));
+pub(super) fn check_outcome(command: &mut Command, flaky: &mut Vec<String>) -> Result<()> {
+    let see = |line: &str| flaky.extend(line.strip_prefix(FLAKY).map(str::to_owned));
     match lines(command, see)?.code() {
         Some(0) => Ok(()),
         Some(125) => bail!("the VM failed"),
@@ -81,7 +81,7 @@ fn passes(executable: &Path, package: &Path, only: &[String]) -> Result<bool> {
         return Ok(true);
     }
     let failed = failures(&said);
-    if failed.is_empty() || failed.len() > FEW {
+    if failed.is_empty() || failed.len() > MAX_RETRIED {
         return Ok(false);
     }
     let mut all_passed = true;
@@ -92,7 +92,7 @@ fn passes(executable: &Path, package: &Path, only: &[String]) -> Result<bool> {
             lines(tests().args(["--exact", name]), |line| has_run |= line == "running 1 test")?;
         let passed = has_run && status.success();
         if passed {
-            println!("{UNSTEADY}{name} failed beside others, and passed alone");
+            println!("{FLAKY}{name} failed beside others, and passed alone");
         }
         all_passed &= passed;
     }
@@ -108,7 +108,7 @@ fn failures(said: &str) -> Vec<&str> {
 /// Runs to the end, and passes on what is written to stdout, having shown each line to `see`. A
 /// process that is left over and still has the pipe is not waited for.
 fn lines(command: &mut Command, mut see: impl FnMut(&str)) -> Result<ExitStatus> {
-    const LAST_WORDS: Duration = Duration::from_secs(2);
+    const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -125,7 +125,7 @@ fn lines(command: &mut Command, mut see: impl FnMut(&str)) -> Result<ExitStatus>
     });
     let mut last = None;
     while last.is_none_or(|last| Instant::now() < last) {
-        match receive.recv_timeout(LAST_WORDS) {
+        match receive.recv_timeout(DRAIN_TIMEOUT) {
             Ok(line) => {
                 println!("{line}");
                 see(&line);
@@ -134,7 +134,7 @@ fn lines(command: &mut Command, mut see: impl FnMut(&str)) -> Result<ExitStatus>
             Err(RecvTimeoutError::Disconnected) => break,
         }
         if last.is_none() && child.try_wait()?.is_some() {
-            last = Some(Instant::now() + LAST_WORDS);
+            last = Some(Instant::now() + DRAIN_TIMEOUT);
         }
     }
     Ok(child.wait()?)
@@ -146,10 +146,10 @@ mod tests {
 
     use super::*;
 
-    /// An executable that is one test, `is_steady`, with this script.
+    /// An executable that is one test, `is_stable`, with this script.
     fn test_executable(directory: &Path, script: &str) -> PathBuf {
         let path = directory.join("tests");
-        let report = r#"said() { printf 'test is_steady ... %s\n\nfailures:\n' "$1"; }"#;
+        let report = r#"said() { printf 'test is_stable ... %s\n\nfailures:\n' "$1"; }"#;
         // Not by this process: what another thread starts meanwhile has the file open for writing for a
         // moment, and it could not be executed (ETXTBSY in execve(2)).
         let mut writer = Command::new("sh");
@@ -162,7 +162,7 @@ mod tests {
         path
     }
 
-    fn looked_at(script: &str) -> bool {
+    fn passes_in_the_end(script: &str) -> bool {
         let directory = tempfile::tempdir().expect("a directory");
         let executable = test_executable(directory.path(), script);
         passes(&executable, directory.path(), &["is".to_owned()]).expect("it runs")
@@ -170,32 +170,34 @@ mod tests {
 
     #[test]
     fn a_test_that_fails_twice_has_failed() {
-        assert!(!looked_at("said FAILED; printf '    is_steady\n\n'; exit 101"));
+        assert!(!passes_in_the_end("said FAILED; printf '    is_stable\n\n'; exit 101"));
     }
 
     #[test]
-    fn a_test_that_fails_beside_others_and_passes_alone_is_unsteady() {
-        let script = r#"[ "$*" = "--exact is_steady" ] && { echo running 1 test; exit 0; }
-            [ "$*" = is ] && said FAILED; printf '    is_steady\n\n'; exit 101"#;
-        assert!(looked_at(script));
+    fn a_test_that_fails_beside_others_and_passes_alone_is_flaky() {
+        let script = r#"[ "$*" = "--exact is_stable" ] && { echo running 1 test; exit 0; }
+            [ "$*" = is ] && said FAILED; printf '    is_stable\n\n'; exit 101"#;
+        assert!(passes_in_the_end(script));
     }
 
     #[test]
     fn a_test_that_is_not_found_again_has_failed() {
-        let script = r#"[ "$*" = "--exact is_steady" ] && { echo running 0 tests; exit 0; }
-            said FAILED; printf '    is_steady\n\n'; exit 101"#;
-        assert!(!looked_at(script));
+        let script = r#"[ "$*" = "--exact is_stable" ] && { echo running 0 tests; exit 0; }
+            said FAILED; printf '    is_stable\n\n'; exit 101"#;
+        assert!(!passes_in_the_end(script));
     }
 
     #[test]
     fn a_failure_that_names_no_test_is_one() {
-        assert!(!looked_at("[ $# = 2 ] && exit 0; kill -9 $$"));
+        assert!(!passes_in_the_end("[ $# = 2 ] && exit 0; kill -9 $$"));
     }
 
     #[test]
     fn many_failures_are_not_looked_at_again() {
         let names = "printf '    %s\\n' a b c d; echo";
-        assert!(!looked_at(&format!("[ $# = 2 ] && exit 0; said FAILED; {names}; exit 101")));
+        assert!(!passes_in_the_end(&format!(
+            "[ $# = 2 ] && exit 0; said FAILED; {names}; exit 101"
+        )));
     }
 
     #[test]
@@ -206,22 +208,23 @@ mod tests {
     }
 
     #[test]
-    fn unsteady_tests_are_heard_of_and_leftovers_are_not_waited_for() {
+    fn flaky_tests_are_heard_of_and_leftovers_are_not_waited_for() {
         let begin = Instant::now();
-        let script = "echo '=== unsteady: a::b'; echo on; sleep 60 2>/dev/null &";
-        let mut unsteady = Vec::new();
-        judge(Command::new("sh").args(["-c", script]), &mut unsteady).expect("it succeeds");
-        assert_eq!(unsteady, ["a::b"]);
+        let script = "echo '=== flaky: a::b'; echo on; sleep 60 2>/dev/null &";
+        let mut flaky = Vec::new();
+        check_outcome(Command::new("sh").args(["-c", script]), &mut flaky).expect("it succeeds");
+        assert_eq!(flaky, ["a::b"]);
         assert!(begin.elapsed() < Duration::from_secs(50));
     }
 
     #[test]
     fn a_vm_that_fails_is_told_from_tests_that_fail() {
         for (status, words) in [(1, "some tests failed"), (125, "the VM failed")] {
-            let script = format!("echo '=== unsteady: a'; exit {status}");
-            let (mut command, mut unsteady) = (Command::new("sh"), Vec::new());
-            let error = judge(command.args(["-c", &script]), &mut unsteady).expect_err("it failed");
-            assert_eq!((error.to_string().as_str(), unsteady), (words, vec!["a".to_owned()]));
+            let script = format!("echo '=== flaky: a'; exit {status}");
+            let (mut command, mut flaky) = (Command::new("sh"), Vec::new());
+            let error =
+                check_outcome(command.args(["-c", &script]), &mut flaky).expect_err("it failed");
+            assert_eq!((error.to_string().as_str(), flaky), (words, vec!["a".to_owned()]));
         }
     }
 }

@@ -67,8 +67,8 @@ async fn a_request_that_an_older_broker_has_recorded_is_known_again() {
         env: [("TOKEN".to_owned(), "secret".to_owned())].into(),
         ..api::spec(argv)
     };
-    let (lives, ended) = (with_env(&["sleep", "1000"]), with_env(&["true"]));
-    let first = api::try_request(&mut client, lives.clone(), "lives").await.unwrap().id;
+    let (is_running, ended) = (with_env(&["sleep", "1000"]), with_env(&["true"]));
+    let first = api::try_request(&mut client, is_running.clone(), "lives").await.unwrap().id;
     let second = api::try_request(&mut client, ended.clone(), "ended").await.unwrap().id;
     api::ended(&mut client, &second).await;
     env.stop_broker();
@@ -83,9 +83,9 @@ async fn a_request_that_an_older_broker_has_recorded_is_known_again() {
     fs::remove_file(env.path("state/finished.idx")).unwrap();
     env.start_broker();
     let mut client = env.client("user-a").await;
-    assert_eq!(api::try_request(&mut client, lives.clone(), "lives").await.unwrap().id, first);
+    assert_eq!(api::try_request(&mut client, is_running.clone(), "lives").await.unwrap().id, first);
     assert_eq!(api::try_request(&mut client, ended, "ended").await.unwrap().id, second);
-    let other = JobSpec { env: [("TOKEN".to_owned(), "x".to_owned())].into(), ..lives };
+    let other = JobSpec { env: [("TOKEN".to_owned(), "x".to_owned())].into(), ..is_running };
     for id in ["lives", "ended"] {
         let refused = api::try_request(&mut client, other.clone(), id).await.unwrap_err();
         assert_eq!(refused.code(), Code::AlreadyExists, "{refused}");

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Longer than anything takes that works, on a slow and busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// How often that is tried at most which a host that stands still for a moment spoils.
 const TRIALS: usize = 5;
@@ -23,14 +23,14 @@ pub fn scaled<T>(here: T, in_vm: T) -> T {
 /// answers with it.
 ///
 /// # Panics
-/// After [`PATIENCE`], saying `what` did not come.
+/// After [`TIMEOUT`], saying `what` did not come.
 pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {what}");
+        assert!(Instant::now() < deadline, "waited {TIMEOUT:?} in vain: {what}");
         thread::sleep(Duration::from_millis(5)); // between two looks
     }
 }
@@ -40,12 +40,12 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 /// # Panics
 /// As [`until`].
 pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(found) = ask().await {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {what}");
+        assert!(Instant::now() < deadline, "waited {TIMEOUT:?} in vain: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await; // between two questions
     }
 }
@@ -63,7 +63,7 @@ pub async fn trials<T>(mut trial: impl AsyncFnMut() -> T, is_right: impl Fn(&T) 
 }
 
 /// Whether a process runs. One that has ended and waits to be reaped by its parent does not.
-pub fn lives(pid: i32) -> bool {
+pub fn is_running(pid: i32) -> bool {
     // The state follows the name, which may hold anything, see proc_pid_stat(5).
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
