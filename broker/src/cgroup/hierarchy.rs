@@ -1,12 +1,13 @@
 //! Where the jobs' cgroups are, and which controllers they can have: `<mount>/<configured>`, or a
 //! scope of systemd's; root 0700. Source: Documentation/admin-guide/cgroup-v2.rst.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::cgroup::features::{CONTROLLERS, Features};
 use crate::cgroup::job::JobCgroup;
 use crate::model::id::JobId;
 use crate::systemd;
@@ -15,27 +16,19 @@ use crate::systemd::scope::{Readiness, Scope};
 /// Below the mount, where nothing is configured and systemd is not process 1.
 const PLAIN: &str = "job-broker";
 
-/// What limits need.
-pub(crate) const CONTROLLERS: [&str; 4] = ["cpu", "memory", "io", "pids"];
-
 /// The directory that holds all jobs.
 #[derive(Debug)]
-pub struct Tree {
+pub struct Hierarchy {
     mount: PathBuf,
     root: PathBuf,
     /// Where systemd has made it.
     scope: Option<Scope>,
-    /// For `cgroup.subtree_control` of a job: "+cpu +memory".
-    enable: String,
-    /// Of [`CONTROLLERS`], with the reason.
-    missing: BTreeMap<&'static str, String>,
-    /// The files that a cgroup has here.
-    files: BTreeSet<String>,
+    features: Features,
 }
 
 /// Why jobs can have no cgroups here.
 #[derive(Debug, thiserror::Error)]
-pub enum TreeError {
+pub enum HierarchyError {
     /// No cgroup2 file system.
     #[error(
         "no cgroup2 file system is mounted (/proc/self/mountinfo); mount one, e.g. at /sys/fs/cgroup"
@@ -70,21 +63,21 @@ pub enum TreeError {
     },
 }
 
-impl Tree {
+impl Hierarchy {
     /// Finds the cgroup2 mount, wherever it is, makes `below` in it, and enables for it what
     /// limits need, on the whole way down. Where nothing is configured, systemd makes a scope, which
     /// `keeper` keeps, if systemd is there.
     ///
     /// # Errors
-    /// [`TreeError`].
+    /// [`HierarchyError`].
     pub fn open(
         below: Option<&Path>,
         required: &[String],
         keeper: &File,
-    ) -> Result<Tree, TreeError> {
+    ) -> Result<Hierarchy, HierarchyError> {
         let io = |step, path: &Path| {
             let path = path.to_owned();
-            move |source| TreeError::Io { step, path, source }
+            move |source| HierarchyError::Io { step, path, source }
         };
         let mount = mount()?;
         let scope = match below {
@@ -93,7 +86,7 @@ impl Tree {
         };
         let scope = scope
             .transpose()
-            .map_err(|source| TreeError::Scope { name: systemd::scope::NAME, source })?;
+            .map_err(|source| HierarchyError::Scope { name: systemd::scope::NAME, source })?;
         let root = match &scope {
             Some(scope) => scope.path().to_owned(),
             None => plain(&mount, below),
@@ -115,12 +108,15 @@ impl Tree {
         };
         let faults: Vec<_> = required.iter().filter_map(fault).collect();
         if !faults.is_empty() {
-            return Err(TreeError::MissingControllers { missing: faults });
+            return Err(HierarchyError::MissingControllers { missing: faults });
         }
-        let present = CONTROLLERS.iter().filter(|name| !missing.contains_key(**name));
-        let enable: Vec<_> = present.map(|name| format!("+{name}")).collect();
-        let files = files(&root).map_err(io("list", &root))?;
-        Ok(Tree { mount, root, scope, enable: enable.join(" "), missing, files })
+        let features = Features::of(&root, missing).map_err(io("list", &root))?;
+        Ok(Hierarchy { mount, root, scope, features })
+    }
+
+    /// What cgroups can do on this host.
+    pub(crate) fn features(&self) -> &Features {
+        &self.features
     }
 
     /// Where it is.
@@ -142,26 +138,13 @@ impl Tree {
         let Some(scope) = &self.scope else { return Ok(()) };
         if scope.ensure()? == Readiness::Established {
             fs::set_permissions(&self.root, Permissions::from_mode(0o700))?;
-            for controller in CONTROLLERS.iter().filter(|name| self.missing(name).is_none()) {
+            for controller in
+                CONTROLLERS.iter().filter(|name| self.features.missing(name).is_none())
+            {
                 enable_down_to(&self.mount, &self.root, controller).map_err(io::Error::other)?;
             }
         }
         Ok(())
-    }
-
-    /// The controllers that jobs have.
-    pub fn controllers(&self) -> Vec<String> {
-        CONTROLLERS.iter().filter(|c| self.missing(c).is_none()).map(|c| (*c).into()).collect()
-    }
-
-    /// Why jobs cannot have a controller, if they cannot.
-    pub fn missing(&self, controller: &str) -> Option<&str> {
-        self.missing.get(controller).map(String::as_str)
-    }
-
-    /// Whether the kernel gives cgroups this file here.
-    pub fn has_file(&self, name: &str) -> bool {
-        self.files.contains(name)
     }
 
     /// The directories whose limits bind all jobs: this one and those above it, nearest first.
@@ -192,19 +175,14 @@ impl Tree {
     pub fn io_cost_qos(&self) -> String {
         fs::read_to_string(self.mount.join("io.cost.qos")).unwrap_or_default()
     }
-
-    /// What a job's own cgroup is to pass down to its leaves.
-    pub(crate) fn subtree_control(&self) -> &str {
-        &self.enable
-    }
 }
 
-/// The jobs that have a cgroup where [`Tree::open`] would put them, without making anything. None
+/// The jobs that have a cgroup where [`Hierarchy::open`] would put them, without making anything. None
 /// where that has never been.
 ///
 /// # Errors
 /// `NotMounted` and `Io`.
-pub(crate) fn jobs_of_others(below: Option<&Path>) -> Result<Vec<JobId>, TreeError> {
+pub(crate) fn jobs_of_others(below: Option<&Path>) -> Result<Vec<JobId>, HierarchyError> {
     let mount = mount()?;
     let root = match below {
         None if systemd::is_init() => systemd::scope::place(&mount),
@@ -212,15 +190,15 @@ pub(crate) fn jobs_of_others(below: Option<&Path>) -> Result<Vec<JobId>, TreeErr
     };
     match jobs(&root) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        listed => listed.map_err(|source| TreeError::Io { step: "list", path: root, source }),
+        listed => listed.map_err(|source| HierarchyError::Io { step: "list", path: root, source }),
     }
 }
 
-fn mount() -> Result<PathBuf, TreeError> {
+fn mount() -> Result<PathBuf, HierarchyError> {
     let mountinfo = PathBuf::from("/proc/self/mountinfo");
     match fs::read_to_string(&mountinfo) {
-        Ok(mounts) => cgroup2_mount(&mounts).ok_or(TreeError::NotMounted),
-        Err(source) => Err(TreeError::Io { step: "read", path: mountinfo, source }),
+        Ok(mounts) => cgroup2_mount(&mounts).ok_or(HierarchyError::NotMounted),
+        Err(source) => Err(HierarchyError::Io { step: "read", path: mountinfo, source }),
     }
 }
 
@@ -258,11 +236,6 @@ fn enable_down_to(mount: &Path, root: &Path, controller: &str) -> Result<(), Str
             .map_err(|e| format!("it cannot be enabled in {}: {e}", file.display()))?;
     }
     Ok(())
-}
-
-fn files(directory: &Path) -> io::Result<BTreeSet<String>> {
-    let names = fs::read_dir(directory)?;
-    names.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
 /// The first cgroup2 mount in proc_pid_mountinfo(5): field 5 is the mount point, the type follows

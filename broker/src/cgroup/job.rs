@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, poll};
 
-use crate::cgroup::hierarchy::Tree;
+use crate::cgroup::features::Features;
 use crate::cgroup::usage::Usage;
 
 /// The cgroup of one job.
@@ -40,14 +40,14 @@ impl JobCgroup {
     ///
     /// # Errors
     /// As mkdir(2) and write(2).
-    pub fn create(&self, tree: &Tree) -> io::Result<()> {
+    pub(crate) fn create(&self, features: &Features) -> io::Result<()> {
         DirBuilder::new().mode(0o700).create(&self.path)?;
-        if !tree.subtree_control().is_empty() {
-            fs::write(self.path.join("cgroup.subtree_control"), tree.subtree_control())?;
+        if !features.subtree_control().is_empty() {
+            fs::write(self.path.join("cgroup.subtree_control"), features.subtree_control())?;
         }
         DirBuilder::new().mode(0o700).create(self.leaf(Leaf::Shim))?;
         DirBuilder::new().mode(0o700).create(self.leaf(Leaf::Work))?;
-        if tree.has_file("memory.oom.group") {
+        if features.has_file("memory.oom.group") {
             fs::write(self.leaf(Leaf::Work).join("memory.oom.group"), "1")?;
         }
         Ok(())
@@ -177,8 +177,8 @@ impl JobCgroup {
     }
 
     /// What the job uses and has used.
-    pub fn usage(&self, tree: &Tree) -> Usage {
-        Usage::read(&self.path, &|name| tree.has_file(name))
+    pub(crate) fn usage(&self, features: &Features) -> Usage {
+        Usage::read(&self.path, &|name| features.has_file(name))
     }
 
     /// Bytes of memory that the job uses now, page cache included.

@@ -85,8 +85,8 @@ impl Limits {
     pub fn tables(&self) -> Result<LimitTables, (&'static str, String)> {
         let max = self.max.limits("limits.max")?;
         let mut default = self.default.limits("limits.default")?;
-        if max.knob(LimitKind::Output).is_none() {
-            default.knobs.entry(LimitKind::Output).or_insert(OUTPUT);
+        if max.get(LimitKind::Output).is_none() {
+            default.values.entry(LimitKind::Output).or_insert(OUTPUT);
         }
         if let Some(fault) = default.above(&max).first() {
             return Err(("limits.default", format!("{} {}", fault.field, fault.fault)));
@@ -96,19 +96,28 @@ impl Limits {
 }
 
 impl Table {
+    /// What the key of this limit says.
+    fn value(&self, kind: LimitKind) -> Option<u64> {
+        match kind {
+            LimitKind::CpuQuota => self.cpus.map(|cpus| cpus.quota_usec),
+            LimitKind::CpuPeriod => self.cpus.map(|cpus| cpus.period_usec),
+            LimitKind::CpuWeight => self.cpu_weight,
+            LimitKind::MemoryMax => self.memory,
+            LimitKind::MemoryHigh => self.memory_high,
+            LimitKind::MemorySwapMax => self.memory_swap,
+            LimitKind::PidsMax => self.pids,
+            LimitKind::IoWeight => self.io_weight,
+            LimitKind::Time => self.time.map(|time| whole(time.as_millis())),
+            LimitKind::CpuTime => self.cpu_time.map(|time| whole(time.as_micros())),
+            LimitKind::Output => self.output,
+        }
+    }
+
     fn limits(&self, key: &'static str) -> Result<Asked, (&'static str, String)> {
         let mut all = Asked::default();
-        all.set(LimitKind::CpuQuota, self.cpus.map(|cpus| cpus.quota_usec));
-        all.set(LimitKind::CpuPeriod, self.cpus.map(|cpus| cpus.period_usec));
-        all.set(LimitKind::CpuWeight, self.cpu_weight);
-        all.set(LimitKind::MemoryMax, self.memory);
-        all.set(LimitKind::MemoryHigh, self.memory_high);
-        all.set(LimitKind::MemorySwapMax, self.memory_swap);
-        all.set(LimitKind::PidsMax, self.pids);
-        all.set(LimitKind::IoWeight, self.io_weight);
-        all.set(LimitKind::Time, self.time.map(|time| whole(time.as_millis())));
-        all.set(LimitKind::CpuTime, self.cpu_time.map(|time| whole(time.as_micros())));
-        all.set(LimitKind::Output, self.output);
+        for kind in LimitKind::ALL {
+            all.set(*kind, self.value(*kind));
+        }
         let rates = [self.read_bps, self.write_bps, self.read_iops, self.write_iops];
         if rates.iter().any(Option::is_some) {
             all.io.push(IoRule { disk: DiskName::WorkingDirectory, rates });
@@ -184,9 +193,9 @@ mod tests {
                     time = \"1h\"\nulimit = { nofile = [16, 32], core = 0 }\n";
         let default = tables(text).unwrap().default;
         assert_eq!(default.cpu_max(), Some((50_000, 100_000)));
-        assert_eq!(default.knob(LimitKind::MemoryMax), Some(256 << 20));
-        assert_eq!(default.knob(LimitKind::Time), Some(3_600_000));
-        assert_eq!(default.knob(LimitKind::Output), Some(OUTPUT));
+        assert_eq!(default.get(LimitKind::MemoryMax), Some(256 << 20));
+        assert_eq!(default.get(LimitKind::Time), Some(3_600_000));
+        assert_eq!(default.get(LimitKind::Output), Some(OUTPUT));
         assert_eq!(default.io[0].rates, [None, Some(5 << 20), None, None]);
         assert_eq!(default.rlimits[&Rlimit::Nofile], (16, 32));
     }

@@ -8,7 +8,7 @@ use prost::Message as _;
 use prost_types::Timestamp;
 use tonic::Status;
 
-use crate::cgroup::hierarchy::CONTROLLERS;
+use crate::cgroup::features::CONTROLLERS;
 use crate::grpc::limits;
 use crate::grpc::limits::Beside;
 use crate::grpc::status;
@@ -304,7 +304,7 @@ fn spec(spec: &JobSpec, limits: &Limits) -> v1::JobSpec {
         limits: Some(limits::shown(limits)),
         stop_signal: spec.stop_signal,
         stop_timeout: spec.stop_timeout.try_into().ok(),
-        output_limit_bytes: limits.knob(LimitKind::Output).unwrap_or(0),
+        output_limit_bytes: limits.get(LimitKind::Output).unwrap_or(0),
         output_policy: match spec.output_policy {
             OutputPolicy::Discard => v1::OutputPolicy::Discard,
             OutputPolicy::Block => v1::OutputPolicy::Block,
@@ -322,7 +322,8 @@ pub(super) fn server_info(
 ) -> v1::GetServerInfoResponse {
     let ((hostname, kernel), (live, all)) = (host::uname(), supervisor.count());
     let tree = supervisor.cgroup();
-    let missing = CONTROLLERS.iter().filter_map(|name| Some((*name, tree.missing(name)?)));
+    let missing =
+        CONTROLLERS.iter().filter_map(|name| Some((*name, tree.features().missing(name)?)));
     v1::GetServerInfoResponse {
         version: env!("CARGO_PKG_VERSION").into(),
         hostname,
@@ -333,8 +334,8 @@ pub(super) fn server_info(
         stored_jobs: all as u64,
         cgroup: tree.path().display().to_string(),
         missing_controllers: missing.map(|(name, why)| (name.into(), why.into())).collect(),
-        controllers: tree.controllers(),
-        features: limits::features(tree),
+        controllers: tree.features().controllers(),
+        features: limits::features(tree.features()),
         default_limits: Some(limits::table(&supervisor.limits().default)),
         max_limits: Some(limits::table(&supervisor.limits().max)),
         quarantined: Vec::new(),

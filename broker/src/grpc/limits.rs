@@ -3,7 +3,7 @@
 use job_api::v1;
 use tonic::Status;
 
-use crate::cgroup::hierarchy::{CONTROLLERS, Tree};
+use crate::cgroup::features::{CONTROLLERS, Features};
 use crate::cgroup::usage;
 use crate::cgroup::usage::Usage;
 use crate::grpc::status;
@@ -30,20 +30,25 @@ pub(super) fn limits(
     beside: Beside,
 ) -> Result<Limits, Status> {
     let mut all = Limits::default();
-    all.set(LimitKind::CpuQuota, message.cpu_max_quota_usec);
-    all.set(LimitKind::CpuPeriod, message.cpu_max_period_usec);
-    all.set(LimitKind::CpuWeight, message.cpu_weight);
-    all.set(LimitKind::MemoryMax, message.memory_max_bytes);
-    all.set(LimitKind::MemoryHigh, message.memory_high_bytes);
-    all.set(LimitKind::MemorySwapMax, message.memory_swap_max_bytes);
-    all.set(LimitKind::PidsMax, message.pids_max);
-    all.set(LimitKind::IoWeight, message.io_weight);
     let whole = |value: u128| u64::try_from(value).unwrap_or(MAX);
     let time = duration(&format!("{path}time_limit"), beside.time)?;
-    all.set(LimitKind::Time, time.map(|time| whole(time.as_millis())));
     let cpu_time = duration(&format!("{path}cpu_time_limit"), beside.cpu_time)?;
-    all.set(LimitKind::CpuTime, cpu_time.map(|time| whole(time.as_micros())));
-    all.set(LimitKind::Output, Some(beside.output).filter(|bytes| *bytes != 0));
+    for kind in LimitKind::ALL.iter().copied() {
+        let value = match kind {
+            LimitKind::CpuQuota => message.cpu_max_quota_usec,
+            LimitKind::CpuPeriod => message.cpu_max_period_usec,
+            LimitKind::CpuWeight => message.cpu_weight,
+            LimitKind::MemoryMax => message.memory_max_bytes,
+            LimitKind::MemoryHigh => message.memory_high_bytes,
+            LimitKind::MemorySwapMax => message.memory_swap_max_bytes,
+            LimitKind::PidsMax => message.pids_max,
+            LimitKind::IoWeight => message.io_weight,
+            LimitKind::Time => time.map(|time| whole(time.as_millis())),
+            LimitKind::CpuTime => cpu_time.map(|time| whole(time.as_micros())),
+            LimitKind::Output => Some(beside.output).filter(|bytes| *bytes != 0),
+        };
+        all.set(kind, value);
+    }
     let field = |name: &str, fault| status::field(&format!("{path}limits.{name}"), fault);
     // Before they are looked at: a change puts each in its place among the others.
     let count = message.io_max.len();
@@ -78,15 +83,15 @@ fn io_rule(message: v1::IoMax) -> Result<IoRule, String> {
 /// As the contract shows limits.
 pub(super) fn shown(limits: &Limits) -> v1::Limits {
     v1::Limits {
-        cpu_max_quota_usec: limits.knob(LimitKind::CpuQuota),
-        cpu_max_period_usec: limits.knob(LimitKind::CpuPeriod),
-        cpu_weight: limits.knob(LimitKind::CpuWeight),
-        memory_max_bytes: limits.knob(LimitKind::MemoryMax),
-        memory_high_bytes: limits.knob(LimitKind::MemoryHigh),
-        memory_swap_max_bytes: limits.knob(LimitKind::MemorySwapMax),
-        pids_max: limits.knob(LimitKind::PidsMax),
+        cpu_max_quota_usec: limits.get(LimitKind::CpuQuota),
+        cpu_max_period_usec: limits.get(LimitKind::CpuPeriod),
+        cpu_weight: limits.get(LimitKind::CpuWeight),
+        memory_max_bytes: limits.get(LimitKind::MemoryMax),
+        memory_high_bytes: limits.get(LimitKind::MemoryHigh),
+        memory_swap_max_bytes: limits.get(LimitKind::MemorySwapMax),
+        pids_max: limits.get(LimitKind::PidsMax),
         io_max: limits.io.iter().map(shown_rule).collect(),
-        io_weight: limits.knob(LimitKind::IoWeight),
+        io_weight: limits.get(LimitKind::IoWeight),
         rlimits: limits
             .rlimits
             .iter()
@@ -110,8 +115,8 @@ fn shown_rule(rule: &IoRule) -> v1::IoMax {
 }
 
 /// A time among the limits.
-pub(super) fn shown_time(limits: &Limits, knob: LimitKind) -> Option<prost_types::Duration> {
-    limits.time(knob).and_then(|time| time.try_into().ok())
+pub(super) fn shown_time(limits: &Limits, kind: LimitKind) -> Option<prost_types::Duration> {
+    limits.time(kind).and_then(|time| time.try_into().ok())
 }
 
 /// The operator's defaults, or ceilings.
@@ -120,7 +125,7 @@ pub(super) fn table(limits: &Limits) -> v1::LimitTable {
         limits: Some(shown(limits)),
         time_limit: shown_time(limits, LimitKind::Time),
         cpu_time_limit: shown_time(limits, LimitKind::CpuTime),
-        output_limit_bytes: limits.knob(LimitKind::Output).unwrap_or(0),
+        output_limit_bytes: limits.get(LimitKind::Output).unwrap_or(0),
     }
 }
 
@@ -221,13 +226,13 @@ fn pressure(pressure: usage::Pressure) -> v1::Pressure {
 }
 
 /// What the kernel has here that limits and figures need.
-pub(super) fn features(tree: &Tree) -> Vec<v1::Feature> {
+pub(super) fn features(features: &Features) -> Vec<v1::Feature> {
     let file =
-        |name: &str, without: &str| (name.to_owned(), tree.has_file(name), without.to_owned());
+        |name: &str, without: &str| (name.to_owned(), features.has_file(name), without.to_owned());
     let mut all: Vec<_> = CONTROLLERS
         .into_iter()
         .map(|name| {
-            let reason = tree.missing(name);
+            let reason = features.missing(name);
             (format!("controller {name}"), reason.is_none(), reason.unwrap_or("").to_owned())
         })
         .collect();
@@ -239,7 +244,7 @@ pub(super) fn features(tree: &Tree) -> Vec<v1::Feature> {
         file("cgroup.freeze", "jobs cannot be paused"),
         file("cpu.pressure", "there is no pressure information (PSI)"),
     ]);
-    let weighs = tree.has_file("io.weight") || tree.has_file("io.bfq.weight");
+    let weighs = features.has_file("io.weight") || features.has_file("io.bfq.weight");
     all.push(("io.weight".into(), weighs, "disks cannot be divided by weight".into()));
     all.into_iter()
         .map(|(name, available, reason)| {

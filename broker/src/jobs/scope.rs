@@ -14,7 +14,7 @@ use crate::systemd::scope::{NAME, ScopeState};
 /// is being stopped, its jobs are told by us as well: so that what ignores systemd's SIGTERM is ended
 /// by its shim, and recorded, before systemd kills the shim, too.
 pub(crate) async fn watch(shared: Arc<Shared>) {
-    let keepers = shared.launcher.tree().scope().map(|scope| scope.watch_keeper());
+    let keepers = shared.launcher.hierarchy().scope().map(|scope| scope.watch_keeper());
     let Some(mut keepers) = keepers else { return };
     loop {
         let keeper = keepers.borrow_and_update().clone();
@@ -40,7 +40,7 @@ async fn ended(keeper: Arc<OwnedFd>) {
 
 async fn answer(shared: &Arc<Shared>) {
     let own = Arc::clone(shared);
-    let state = spawn_blocking(move || own.launcher.tree().scope().map(|scope| scope.state()));
+    let state = spawn_blocking(move || own.launcher.hierarchy().scope().map(|scope| scope.state()));
     match state.await {
         Ok(Some(Ok(ScopeState::Mended))) => {}
         Ok(Some(Ok(ScopeState::BeingStopped))) => {

@@ -80,7 +80,7 @@ pub(crate) fn refresh(shared: &Shared, job: &Job) {
 
 /// Then bytes may be dropped, of which the files say nothing.
 fn is_at_its_output_limit(job: &Job) -> bool {
-    let (known, limit) = (job.progress(), job.terms().limits.knob(LimitKind::Output));
+    let (known, limit) = (job.progress(), job.terms().limits.get(LimitKind::Output));
     !job.snapshot().state.is_over()
         && limit.is_some_and(|limit| {
             known.stdout.saturating_add(known.stderr) >= limit
@@ -94,8 +94,8 @@ fn read(shared: &Shared, job: &Job) -> JobStats {
 }
 
 fn usage(shared: &Shared, job: &Job) -> Usage {
-    let tree = shared.launcher.tree();
-    kernel_or_record(shared, job, || tree.job(job.id()).usage(tree), |last| last.usage)
+    let tree = shared.launcher.hierarchy();
+    kernel_or_record(shared, job, || tree.job(job.id()).usage(tree.features()), |last| last.usage)
 }
 
 /// From the kernel, unless the job's cgroup is gone, or goes while it is read: then its last record is
@@ -110,16 +110,16 @@ fn kernel_or_record<T>(
         return of(last);
     }
     let now = kernel();
-    let was_there = shared.launcher.tree().job(job.id()).leaf(Leaf::Work).exists(); // it goes first
+    let was_there = shared.launcher.hierarchy().job(job.id()).leaf(Leaf::Work).exists(); // it goes first
     if was_there { now } else { last(shared, job).map_or(now, of) }
 }
 
 /// Straight from the kernel.
 pub(crate) fn now(shared: &Shared, job: &Job) -> JobStats {
-    let tree = shared.launcher.tree();
+    let tree = shared.launcher.hierarchy();
     let cgroup = tree.job(job.id());
     let readings = cgroup.exists().then(|| readings(tree, &cgroup));
-    JobStats { usage: cgroup.usage(tree), limits: job.terms().rows(readings) }
+    JobStats { usage: cgroup.usage(tree.features()), limits: job.terms().rows(readings) }
 }
 
 fn last(shared: &Shared, job: &Job) -> Option<FinalRecord> {

@@ -10,7 +10,7 @@ use job_shim::wire::InputAck;
 use crate::auth::{
     Action, Authorized, Caller, Delete, Input, Logs, Pause, Signal, Start, Stop, Update, View,
 };
-use crate::cgroup::hierarchy::Tree;
+use crate::cgroup::hierarchy::Hierarchy;
 use crate::cgroup::usage::Usage;
 use crate::config;
 use crate::host;
@@ -391,8 +391,8 @@ impl Supervisor {
     }
 
     /// The cgroup of the jobs and its controllers.
-    pub fn cgroup(&self) -> &Tree {
-        self.shared.launcher.tree()
+    pub fn cgroup(&self) -> &Hierarchy {
+        self.shared.launcher.hierarchy()
     }
 
     /// How often the state directory has been opened.

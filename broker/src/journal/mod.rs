@@ -3,25 +3,23 @@
 //! and [`flow`].
 
 mod flow;
+mod form;
 mod line;
 mod queue;
 
-use std::fmt::{Display, Write as _};
+use std::fmt::Display;
 use std::io::{self, Write as _};
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::stat::fstat;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::journal::form::Form;
 pub(crate) use crate::journal::line::Argv;
-use crate::journal::line::{Escaped, LONGEST, Words};
+use crate::journal::line::{LONGEST, Words};
 use crate::journal::queue::{Purpose, Queue};
 
 /// The target of events that say who has done what: with a job, or with the broker. They are neither
@@ -30,59 +28,6 @@ pub(crate) const AUDIT: &str = "job_broker::audit";
 
 /// How long the end of the program waits for whoever reads its log.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-
-/// The form of a line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
-    /// `<4>words field=value`, where the number is the priority of syslog(3), see sd-daemon(3): so
-    /// `journalctl -p warning` finds what matters. Time and program the journal has by itself.
-    Journal,
-    /// With time, level and module in front.
-    Plain,
-}
-
-impl Form {
-    /// Of the standard error of this process. That the variable is there does not say that it is the
-    /// journal: it is inherited by whatever a service starts, and means the file that it names,
-    /// systemd.exec(5).
-    fn of_stderr() -> Form {
-        let named = std::env::var("JOURNAL_STREAM");
-        match named.is_ok_and(|named| is_named(io::stderr(), &named)) {
-            true => Form::Journal,
-            false => Form::Plain,
-        }
-    }
-
-    /// The whole line, with its newline; `text` is escaped and is cut once more where it has to be.
-    fn line(self, level: Level, target: &str, text: &str) -> String {
-        let mut line = String::with_capacity(text.len().min(LONGEST) + 64);
-        // Writing to a string fails for nothing.
-        let _ = match self {
-            Form::Journal => line.write_str(priority(level)),
-            Form::Plain => SystemTime
-                .format_time(&mut Writer::new(&mut line))
-                .and_then(|()| write!(line, " {level:>5} {target}: ")),
-        };
-        let room = LONGEST - 1 - line.len().min(LONGEST - 1);
-        let _ = Escaped::new(&mut line, room).write_str(text); // an error says that it is cut
-        line.push('\n');
-        line
-    }
-}
-
-fn priority(level: Level) -> &'static str {
-    match level {
-        Level::ERROR => "<3>",
-        Level::WARN => "<4>",
-        Level::INFO => "<6>",
-        _ => "<7>",
-    }
-}
-
-/// Whether this is the file that has that `DEVICE:INODE`, both in decimal.
-fn is_named(file: impl AsFd, named: &str) -> bool {
-    fstat(file).is_ok_and(|found| named == format!("{}:{}", found.st_dev, found.st_ino))
-}
 
 /// What is not logged but said: by a command, which may run under systemd, too.
 pub(crate) fn error(what: impl Display) {
@@ -172,7 +117,6 @@ impl<S: Subscriber> Layer<S> for Lines {
 #[cfg(test)]
 mod tests {
     use std::io::{PipeReader, Read};
-    use std::os::unix::fs::MetadataExt;
 
     use super::*;
 
@@ -224,15 +168,5 @@ mod tests {
             }
             assert!(said.contains("1200006 bytes, sha256 "), "{said}");
         }
-    }
-
-    #[test]
-    fn the_journal_is_known_by_its_device_and_inode() {
-        let [journal, other] = [(); 2].map(|()| tempfile::tempfile().unwrap());
-        let found = journal.metadata().unwrap();
-        let named = format!("{}:{}", found.dev(), found.ino());
-        assert!(is_named(&journal, &named));
-        assert!(!is_named(&other, &named));
-        assert!(!is_named(&journal, ""));
     }
 }

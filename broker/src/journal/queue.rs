@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::Level;
 
-use crate::journal::Form;
 use crate::journal::flow::Flow;
+use crate::journal::form::Form;
 
 /// What a line is kept for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -55,10 +55,10 @@ impl EffectiveLimits {
     /// What the shim is to see to.
     pub fn for_shim(&self) -> wire::Limits {
         wire::Limits {
-            time_ms: self.limits.knob(LimitKind::Time),
-            cpu_time_us: self.limits.knob(LimitKind::CpuTime),
+            time_ms: self.limits.get(LimitKind::Time),
+            cpu_time_us: self.limits.get(LimitKind::CpuTime),
             cpus_milli: cpus_milli(&self.limits),
-            output: self.limits.knob(LimitKind::Output),
+            output: self.limits.get(LimitKind::Output),
         }
     }
 
@@ -101,10 +101,10 @@ impl EffectiveLimits {
     }
 
     fn is_default(&self, name: &str) -> bool {
-        let ByDefault { knobs, rlimits } = &self.by_default;
+        let ByDefault { kinds, rlimits } = &self.by_default;
         match name.strip_prefix("rlimit ").map(Rlimit::parse) {
             Some(rlimit) => rlimit.is_ok_and(|rlimit| rlimits.contains(&rlimit)),
-            None => knob_of(name).is_some_and(|knob| knobs.contains(&knob)),
+            None => LimitKind::named(name).is_some_and(|kind| kinds.contains(&kind)),
         }
     }
 }
@@ -116,15 +116,15 @@ pub(crate) fn blame(
     spec: &JobSpec,
     tables: &LimitTables,
 ) -> Unenforceable {
-    let knobs = match knob_of(error.limit) {
+    let kinds = match LimitKind::named(error.limit) {
         Some(LimitKind::MemorySwapMax) => vec![LimitKind::MemorySwapMax, LimitKind::MemoryMax], // 0 goes with it
-        knob => knob.into_iter().collect(),
+        kind => kind.into_iter().collect(),
     };
     let sets = |table: &Limits| {
-        let given = |knob| spec.by_default.knobs.contains(knob) && table.knob(*knob).is_some();
+        let given = |kind| spec.by_default.kinds.contains(kind) && table.get(*kind).is_some();
         let all_rules =
             || !table.io.is_empty() && spec.limits.io.iter().all(|r| table.io.contains(r));
-        knobs.iter().any(given) || (error.limit == "io.max" && all_rules())
+        kinds.iter().any(given) || (error.limit == "io.max" && all_rules())
     };
     let sections = [(&tables.default, "[limits.default]"), (&tables.max, "[limits.max]")];
     if let Some((_, section)) = sections.into_iter().find(|(table, _)| sets(table)) {
@@ -180,22 +180,6 @@ impl fmt::Display for Decimal {
     }
 }
 
-fn knob_of(name: &str) -> Option<LimitKind> {
-    Some(match name {
-        "cpu.max" => LimitKind::CpuQuota,
-        "cpu.weight" => LimitKind::CpuWeight,
-        "memory.max" => LimitKind::MemoryMax,
-        "memory.high" => LimitKind::MemoryHigh,
-        "memory.swap.max" => LimitKind::MemorySwapMax,
-        "pids.max" => LimitKind::PidsMax,
-        "io.weight" | "io.bfq.weight" => LimitKind::IoWeight,
-        "time_limit" => LimitKind::Time,
-        "cpu_time_limit" => LimitKind::CpuTime,
-        "output_limit" => LimitKind::Output,
-        _ => return None,
-    })
-}
-
 /// How many CPUs the job can use at once, in thousandths: those of the host, or its quota.
 fn cpus_milli(limits: &Limits) -> u32 {
     let online = host::cpus() * 1_000;
@@ -209,8 +193,8 @@ mod tests {
     use super::*;
     use crate::cgroup::limits::Value;
 
-    fn limits(knobs: &[(LimitKind, u64)]) -> Limits {
-        Limits { knobs: knobs.iter().copied().collect(), ..Limits::default() }
+    fn limits(kinds: &[(LimitKind, u64)]) -> Limits {
+        Limits { values: kinds.iter().copied().collect(), ..Limits::default() }
     }
 
     #[test]

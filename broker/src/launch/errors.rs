@@ -14,7 +14,7 @@ use crate::launch::accounts;
 pub enum SetupError {
     /// No place for the jobs.
     #[error(transparent)]
-    Tree(#[from] hierarchy::TreeError),
+    Hierarchy(#[from] hierarchy::HierarchyError),
     /// No account for the shims.
     #[error("jobs.shim_user: {0}")]
     Account(#[from] accounts::AccountError),

@@ -24,7 +24,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
 use uuid::Uuid;
 
-use crate::cgroup::hierarchy::Tree;
+use crate::cgroup::hierarchy::Hierarchy;
 use crate::cgroup::job::JobCgroup;
 use crate::config;
 use crate::host;
@@ -44,7 +44,7 @@ use crate::sys;
 /// What every launch needs and none changes.
 #[derive(Debug)]
 pub(crate) struct Launcher {
-    tree: Tree,
+    tree: Hierarchy,
     program: File,
     null: File,
     run_dir: File,
@@ -98,7 +98,7 @@ impl Launcher {
         read_write.read(true).write(true);
         let program = File::open(&config.shim).map_err(io("open", &config.shim))?;
         Ok(Launcher {
-            tree: Tree::open(config.cgroup.as_deref(), &config.require_controllers, &program)?,
+            tree: Hierarchy::open(config.cgroup.as_deref(), &config.require_controllers, &program)?,
             program,
             null: read_write.open(null).map_err(io("open", null))?,
             run_dir: File::open(run_dir).map_err(io("open", run_dir))?,
@@ -109,7 +109,7 @@ impl Launcher {
     }
 
     /// Where the jobs' cgroups are.
-    pub(crate) fn tree(&self) -> &Tree {
+    pub(crate) fn hierarchy(&self) -> &Hierarchy {
         &self.tree
     }
 
@@ -195,7 +195,7 @@ impl Launcher {
     fn bring_shim(&self, dir: &Path, job: &SpecRecord) -> Result<(Shim, u32, Uuid), LaunchError> {
         let cgroup = self.tree.job(job.id);
         let create = |source| LaunchError::CreateCgroup { path: self.tree.path().into(), source };
-        self.tree.ensure().and_then(|()| cgroup.create(&self.tree)).map_err(create)?;
+        self.tree.ensure().and_then(|()| cgroup.create(self.tree.features())).map_err(create)?;
         crash::at(Point::CgroupMade);
         EffectiveLimits::of(job).plan().apply(&self.tree, &cgroup).map_err(LaunchError::Limits)?;
         crash::at(Point::LimitsSet);

@@ -3,23 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::spec::JobSpec;
+use crate::model::spec::{JobSpec, Whole};
 
 /// Bytes that are kept of the arguments, and of the names of the environment.
 const KEPT: usize = 1024;
 /// Counted for each beside its bytes, so that a million empty ones are not kept.
 const EACH: usize = 8;
-
-/// How much there is in all, of a spec that has only the beginning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Whole {
-    /// Arguments.
-    pub arguments: usize,
-    /// Their bytes.
-    pub argument_bytes: usize,
-    /// Variables of the environment.
-    pub variables: usize,
-}
 
 impl JobSpec {
     /// Lets go of all but the beginning, and of the environment's values.

@@ -1,4 +1,4 @@
-//! What to run: the wish as it comes in, and the [`JobSpec`] that a wish becomes once every field
+//! What to run: the request as it comes in, and the [`JobSpec`] that it becomes once every field
 //! has been checked. There is no other way to a `JobSpec`.
 
 use std::collections::BTreeMap;
@@ -9,15 +9,13 @@ use job_api::names::{check_env, check_name};
 use serde::ser::Error as _;
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::model::abridged::Whole;
+use crate::model::limits::MAX_PATH;
 use crate::model::limits::{ByDefault, LimitTables, Limits, MAX_DURATION, Violation, Violations};
 
 /// Longest single argument or environment string: the kernel's MAX_ARG_STRLEN, execve(2).
 pub(crate) const MAX_STRING: usize = 128 * 1024 - 1;
 /// Most bytes of arguments and environment together.
 pub(crate) const MAX_STRINGS: usize = 1024 * 1024;
-/// Longest path, without its NUL: PATH_MAX of limits.h.
-pub(crate) const MAX_PATH: usize = 4095;
 /// Most labels, and bytes of one label's value.
 pub(crate) const MAX_LABELS: (usize, usize) = (32, 256);
 
@@ -72,7 +70,18 @@ pub struct Defaults {
     pub limits: LimitTables,
 }
 
-/// Why a wish is no job.
+/// How much there is in all, of a spec that has only the beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Whole {
+    /// Arguments.
+    pub arguments: usize,
+    /// Their bytes.
+    pub argument_bytes: usize,
+    /// Variables of the environment.
+    pub variables: usize,
+}
+
+/// Why a request is no job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SpecError {
     /// Fields that break a rule.
@@ -110,45 +119,46 @@ impl JobSpec {
     ///
     /// # Errors
     /// [`SpecError`]; of broken rules, all at once.
-    pub fn check(wish: JobRequest, defaults: &Defaults) -> Result<JobSpec, SpecError> {
-        check_strings(&wish.argv, &wish.env)?; // first: what follows looks at every byte
+    pub fn check(request: JobRequest, defaults: &Defaults) -> Result<JobSpec, SpecError> {
+        check_strings(&request.argv, &request.env)?; // first: what follows looks at every byte
         let mut faults = Faults::default();
-        faults.argv(&wish.argv);
-        for (name, value) in &wish.env {
+        faults.argv(&request.argv);
+        for (name, value) in &request.env {
             faults.rule("env", check_env(name, value));
         }
-        faults.rule("working_directory", check_directory(&wish.working_directory));
-        if !wish.name.is_empty() {
+        faults.rule("working_directory", check_directory(&request.working_directory));
+        if !request.name.is_empty() {
             faults.rule(
                 "name",
-                check_name(&wish.name).map_err(|f| format!("{} {f}", echo(&wish.name))),
+                check_name(&request.name).map_err(|f| format!("{} {f}", echo(&request.name))),
             );
         }
-        faults.labels(&wish.labels);
-        faults.rule("stop_timeout", check_duration(wish.stop_timeout));
-        if !(0..=64).contains(&wish.stop_signal) {
-            let fault = format!("is {}; signals are 1 to 64, 0 is SIGTERM", wish.stop_signal);
+        faults.labels(&request.labels);
+        faults.rule("stop_timeout", check_duration(request.stop_timeout));
+        if !(0..=64).contains(&request.stop_signal) {
+            let fault = format!("is {}; signals are 1 to 64, 0 is SIGTERM", request.stop_signal);
             faults.rule("stop_signal", Err(fault));
         }
-        let run_as = if wish.run_as.is_empty() { defaults.run_as[0].clone() } else { wish.run_as };
+        let run_as =
+            if request.run_as.is_empty() { defaults.run_as[0].clone() } else { request.run_as };
         if !defaults.run_as.contains(&run_as) {
             let (asked, allowed) = (echo(&run_as), defaults.run_as.join(", "));
             faults.rule("run_as", Err(format!("{asked} is not allowed here; allowed: {allowed}")));
         }
-        let limits = faults.limits(&wish.limits, &defaults.limits);
+        let limits = faults.limits(&request.limits, &defaults.limits);
         faults.none()?;
         Ok(JobSpec {
-            argv: wish.argv,
-            env: wish.env,
-            working_directory: or_default(wish.working_directory, "/"),
+            argv: request.argv,
+            env: request.env,
+            working_directory: or_default(request.working_directory, "/"),
             run_as,
-            name: wish.name,
-            labels: wish.labels,
-            stop_signal: if wish.stop_signal == 0 { libc::SIGTERM } else { wish.stop_signal },
-            stop_timeout: wish.stop_timeout.unwrap_or(defaults.stop_timeout),
-            output_policy: wish.output_policy,
-            stdin: wish.stdin,
-            by_default: limits.not_in(&wish.limits),
+            name: request.name,
+            labels: request.labels,
+            stop_signal: if request.stop_signal == 0 { libc::SIGTERM } else { request.stop_signal },
+            stop_timeout: request.stop_timeout.unwrap_or(defaults.stop_timeout),
+            output_policy: request.output_policy,
+            stdin: request.stdin,
+            by_default: limits.not_in(&request.limits),
             limits,
             whole: None,
         })
@@ -283,14 +293,14 @@ mod tests {
     use crate::model::limits::LimitKind;
 
     fn check(change: impl FnOnce(&mut JobRequest)) -> Result<JobSpec, SpecError> {
-        let mut wish = JobRequest { argv: vec!["true".into()], ..JobRequest::default() };
-        change(&mut wish);
+        let mut request = JobRequest { argv: vec!["true".into()], ..JobRequest::default() };
+        change(&mut request);
         let defaults = Defaults {
             run_as: vec!["nobody".into()],
             stop_timeout: Duration::from_secs(10),
             limits: LimitTables::default(),
         };
-        JobSpec::check(wish, &defaults)
+        JobSpec::check(request, &defaults)
     }
 
     fn broken_field(change: impl FnOnce(&mut JobRequest)) -> &'static str {

@@ -10,9 +10,17 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-use crate::serve::Arrival;
-use crate::serve::lobby::Lobby;
+use crate::serve::lobby::{Lobby, Place};
 use crate::serve::spares::Spares;
+
+/// A connection that was let in, on its way to the thread that serves it.
+pub(super) struct Arrival {
+    pub(super) tcp: TcpStream,
+    pub(super) from: SocketAddr,
+    /// Until it is known who it is.
+    pub(super) place: Place,
+    pub(super) ticket: Ticket,
+}
 
 /// How many connections each thread has.
 #[derive(Debug)]

@@ -15,7 +15,6 @@ pub(crate) mod tls;
 mod turns;
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::thread;
 
@@ -24,24 +23,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tonic::service::Routes;
 
-use crate::serve::accept::{Threads, Ticket};
+use crate::serve::accept::{Arrival, Threads};
 use crate::serve::connection::Server;
-use crate::serve::lobby::{Lobby, Place};
+use crate::serve::lobby::Lobby;
 use crate::serve::members::{Members, Places};
 use crate::serve::tls::Tls;
 use crate::serve::turns::Turns;
 
 use crate::auth::Policy;
 use crate::quota::descriptors::Shares;
-
-/// A connection that was let in, on its way to the thread that serves it.
-struct Arrival {
-    tcp: TcpStream,
-    from: SocketAddr,
-    /// Until it is known who it is.
-    place: Place,
-    ticket: Ticket,
-}
 
 /// Serves `routes` on `listener` until `closing` becomes true and every connection has been told.
 ///

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::jobs::supervisor::Supervisor;
-use crate::service::ServiceError;
+use crate::service::error::ServiceError;
 use crate::service::settings::SettingsError;
 use crate::systemd;
 

@@ -3,23 +3,22 @@
 mod certificates;
 mod check;
 mod drain;
+mod error;
 mod preflight;
 mod reload;
 mod serving;
 mod settings;
 mod status;
 
-use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::jobs::supervisor::SupervisorError;
 use crate::journal;
 use crate::journal::Journal;
-use crate::service::settings::SettingsError;
+use crate::service::error::ServiceError;
 use crate::systemd::notify::one_line;
 
 /// Runs commands for remote users who are not trusted with a shell. Runs as root, usually as a
@@ -50,27 +49,6 @@ enum Command {
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]
         grace: u64,
     },
-}
-
-#[derive(Debug, thiserror::Error)]
-enum ServiceError {
-    #[error("it must run as root: it makes cgroups and gives up privileges for its jobs")]
-    NotRoot,
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    #[error(transparent)]
-    Supervisor(#[from] SupervisorError),
-    #[error("cannot listen on {addr}: {source}")]
-    Listen { addr: std::net::SocketAddr, source: io::Error },
-    #[error("cannot use the socket that systemd passes: {0}")]
-    Passed(io::Error),
-    #[error(
-        "{foreign} of {all} running jobs cannot be taken over by this version, which would leave them \
-         to themselves; let the broker run that has them until they have ended, or stop them"
-    )]
-    Foreign { all: usize, foreign: usize },
-    #[error("cannot run: {0}")]
-    Io(#[from] io::Error),
 }
 
 /// What sysexits.h calls EX_CONFIG: the same configuration would fail again, so that a service

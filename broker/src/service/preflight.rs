@@ -10,7 +10,7 @@ use crate::jobs::recovery::preflight;
 use crate::jobs::recovery::preflight::TakeoverCheck;
 use crate::journal;
 use crate::model::id::JobId;
-use crate::service::ServiceError;
+use crate::service::error::ServiceError;
 use crate::service::settings::Settings;
 use crate::store;
 use crate::store::owner;

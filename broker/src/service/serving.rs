@@ -15,7 +15,7 @@ use crate::auth::Policy;
 use crate::jobs::shared::threads;
 use crate::jobs::supervisor::Supervisor;
 use crate::journal::AUDIT;
-use crate::service::ServiceError;
+use crate::service::error::ServiceError;
 use crate::service::reload::Reloader;
 use crate::service::settings::Settings;
 use crate::service::status::Status;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::stat::{major, minor};
 use nix::sys::statfs::{FUSE_SUPER_MAGIC, fstatfs};
 
-use crate::cgroup::disk::Number;
+use crate::cgroup::disk::device::Number;
 
 /// What an open file is, whatever its name leads to by now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,17 +16,18 @@
 //!   disk, that is limited as well: what a job writes there past the volume counts, and operations
 //!   count as the disk sees them, split.
 
+mod device;
 mod host;
 mod mounts;
 mod refusal;
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::path::Path;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::disk::device::NotANumber;
+pub(crate) use crate::cgroup::disk::device::{Device, Number};
 pub(crate) use crate::cgroup::disk::host::{Host, Live, Stat};
 use crate::cgroup::disk::mounts::Mount;
 pub(crate) use crate::cgroup::disk::refusal::NoDisk;
@@ -34,26 +35,6 @@ pub(crate) use crate::cgroup::disk::refusal::NoDisk;
 /// How deep overlays may lie on overlays: FILESYSTEM_MAX_STACK_DEPTH of the kernel. More means that
 /// the mount options name something else here than where they were given.
 const OVERLAYS: u32 = 2;
-
-/// The number of a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Number {
-    /// Which driver; 0 is for what is no device.
-    pub major: u32,
-    /// Which of its devices.
-    pub minor: u32,
-}
-
-/// A block device that `io.max` takes. Shown as its number, as `io.max` writes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Device {
-    /// Which driver.
-    pub major: u32,
-    /// Which of its devices.
-    pub minor: u32,
-    /// As in `/dev`.
-    pub name: String,
-}
 
 /// What a limit is written to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +52,16 @@ pub enum Weigher {
     Cost,
     /// The scheduler BFQ: `io.bfq.weight`, 1 to 1000. It does not look at `io.weight`.
     Bfq,
+}
+
+impl Weigher {
+    /// The file of a cgroup that it looks at.
+    pub(crate) fn file(self) -> &'static str {
+        match self {
+            Weigher::Cost => "io.weight",
+            Weigher::Bfq => "io.bfq.weight",
+        }
+    }
 }
 
 /// The disk of a file or directory, or of the file system in which it lies. That of a block device is
@@ -218,37 +209,6 @@ fn whole(host: &impl Host, number: Number) -> Result<Number, NoDisk> {
 fn device(host: &impl Host, number: Number) -> Result<Device, NoDisk> {
     let name = host.name(number).ok_or(NoDisk::NoDevice(number))?;
     Ok(Device { major: number.major, minor: number.minor, name })
-}
-
-/// Text that is not `MAJOR:MINOR`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotANumber;
-
-impl FromStr for Number {
-    type Err = NotANumber;
-
-    fn from_str(text: &str) -> Result<Number, NotANumber> {
-        let part = |digits: &str| -> Result<u32, NotANumber> {
-            if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-                return Err(NotANumber);
-            }
-            digits.parse().map_err(|_| NotANumber)
-        };
-        let (major, minor) = text.split_once(':').ok_or(NotANumber)?;
-        Ok(Number { major: part(major)?, minor: part(minor)? })
-    }
-}
-
-impl fmt::Display for Number {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.major, self.minor)
-    }
-}
-
-impl fmt::Display for Device {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.major, self.minor)
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-use crate::cgroup::disk::Number;
+use crate::cgroup::disk::device::Number;
 
 /// One line of mountinfo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::cgroup::disk::{Device, Number};
+use crate::cgroup::disk::device::{Device, Number};
 
 /// No disk, or none that `io.max` can take.
 #[derive(Debug, thiserror::Error)]

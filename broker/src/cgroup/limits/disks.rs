@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::disk;
 use crate::cgroup::disk::{Stat, Weigher};
-use crate::cgroup::hierarchy::Tree;
-use crate::cgroup::limits::Unenforceable;
+use crate::cgroup::hierarchy::Hierarchy;
+use crate::cgroup::limits::errors::Unenforceable;
 use crate::cgroup::limits::file::{BFQ_WEIGHT, IO_MAX, IO_WEIGHT};
 use crate::model::limits::{DiskName, LimitKind, Limits};
 
@@ -31,7 +31,7 @@ impl ResolvedDisks {
     /// [`Unenforceable`].
     pub fn find<'a>(
         limits: &'a Limits,
-        tree: &Tree,
+        tree: &Hierarchy,
         directory: &'a str,
         mut place: impl FnMut(&'a str) -> Result<Stat, String>,
     ) -> Result<ResolvedDisks, Unenforceable> {
@@ -52,8 +52,9 @@ impl ResolvedDisks {
             let disks = disks.map_err(|reason| IO_MAX.unenforceable(reason))?;
             found.devices.push(disks.devices.iter().map(ToString::to_string).collect());
         }
-        if let Some(weight) = limits.knob(LimitKind::IoWeight) {
-            if tree.missing("io").is_some() || !tree.has_file(BFQ_WEIGHT.name) {
+        if let Some(weight) = limits.get(LimitKind::IoWeight) {
+            if tree.features().missing("io").is_some() || !tree.features().has_file(BFQ_WEIGHT.name)
+            {
                 IO_WEIGHT.check(tree)?;
             }
             let disks = of_path(directory).map_err(|reason| IO_WEIGHT.unenforceable(reason))?;

@@ -5,9 +5,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use crate::cgroup::hierarchy::Tree;
+use crate::cgroup::hierarchy::Hierarchy;
 use crate::cgroup::job::Leaf;
-use crate::cgroup::limits::Unenforceable;
+use crate::cgroup::limits::errors::Unenforceable;
 use crate::cgroup::limits::value::Value;
 use crate::model::limits::{MAX, Rate};
 
@@ -67,14 +67,14 @@ pub(crate) const BFQ_WEIGHT: LimitFile = FILES[7];
 pub(crate) const IO_MAX: LimitFile = FILES[8];
 
 impl LimitFile {
-    pub(crate) fn check(&self, tree: &Tree) -> Result<(), Unenforceable> {
-        if let Some(reason) = tree.missing(self.controller) {
+    pub(crate) fn check(&self, tree: &Hierarchy) -> Result<(), Unenforceable> {
+        if let Some(reason) = tree.features().missing(self.controller) {
             return Err(self.unenforceable(format!(
                 "the controller {} is missing: {reason}",
                 self.controller
             )));
         }
-        if tree.has_file(self.name) {
+        if tree.features().has_file(self.name) {
             return Ok(());
         }
         let reason = match self.name {

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::cgroup::hierarchy::Tree;
+use crate::cgroup::hierarchy::Hierarchy;
 use crate::cgroup::job::{JobCgroup, Leaf};
 use crate::cgroup::limits::file::{FILES, IO_MAX, Kind, LimitFile};
 use crate::cgroup::limits::value::Value;
@@ -22,9 +22,9 @@ pub struct Reading {
 
 /// What the kernel keeps for a job now; a file that this kernel has not, or a job that is gone,
 /// has no line.
-pub(crate) fn readings(tree: &Tree, cgroup: &JobCgroup) -> Vec<Reading> {
+pub(crate) fn readings(tree: &Hierarchy, cgroup: &JobCgroup) -> Vec<Reading> {
     let mut all = Vec::new();
-    for file in FILES.iter().filter(|file| tree.has_file(file.name)) {
+    for file in FILES.iter().filter(|file| tree.features().has_file(file.name)) {
         if file.kind != Kind::Rates {
             all.extend(reading(tree, cgroup, file, None));
             continue;
@@ -37,7 +37,7 @@ pub(crate) fn readings(tree: &Tree, cgroup: &JobCgroup) -> Vec<Reading> {
 }
 
 fn reading(
-    tree: &Tree,
+    tree: &Hierarchy,
     cgroup: &JobCgroup,
     file: &LimitFile,
     device: Option<&str>,
@@ -58,7 +58,7 @@ fn reading(
 }
 
 /// The devices with a line in `io.max` of the job or of a cgroup above it.
-fn limited_devices(tree: &Tree, cgroup: &JobCgroup) -> Vec<String> {
+fn limited_devices(tree: &Hierarchy, cgroup: &JobCgroup) -> Vec<String> {
     let mut devices = Vec::new();
     for directory in std::iter::once(cgroup.leaf(IO_MAX.leaf)).chain(tree.lineage()) {
         let text = fs::read_to_string(directory.join(IO_MAX.name)).unwrap_or_default();

@@ -11,7 +11,7 @@ use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 
 use crate::cgroup::disk::Stat;
-use crate::cgroup::hierarchy::Tree;
+use crate::cgroup::hierarchy::Hierarchy;
 use crate::cgroup::limits::{Plan, ResolvedDisks, Unenforceable};
 use crate::model::account::Account;
 use crate::model::limits::{DiskName, LimitKind, Limits};
@@ -23,7 +23,7 @@ use crate::sys;
 /// # Errors
 /// [`Unenforceable`].
 pub(crate) fn find(
-    tree: &Tree,
+    tree: &Hierarchy,
     limits: &Limits,
     spec: &JobSpec,
     account: &Account,
@@ -60,7 +60,7 @@ fn asked<'a>(
         DiskName::Path(path) => Some(("io.max", path.as_str())),
         DiskName::Device(_) => None,
     });
-    of_rules.chain(limits.knob(LimitKind::IoWeight).map(|_| ("io.weight", directory)))
+    of_rules.chain(limits.get(LimitKind::IoWeight).map(|_| ("io.weight", directory)))
 }
 
 /// Opens what that user can reach under this path, whatever it is, for nothing but to see which file it

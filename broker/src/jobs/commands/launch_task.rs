@@ -163,7 +163,7 @@ fn give_up(shared: &Arc<Shared>, job: &Arc<Job>, failure: Failure) {
 /// nothing.
 fn clear(shared: &Arc<Shared>, job: &Arc<Job>) {
     let (own, id, lease) = (Arc::clone(shared), job.id(), job.take_lease());
-    if shared.launcher.tree().job(id).exists() {
+    if shared.launcher.hierarchy().job(id).exists() {
         shared.runtime.spawn_blocking(move || cleanup::clear(&own, id, lease));
     }
 }

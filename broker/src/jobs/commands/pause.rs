@@ -114,7 +114,7 @@ async fn resume_now(shared: &Shared, job: &Job, by: &Identity) -> Result<(), Pau
 
 /// A cgroup that is gone has nothing that could go on.
 async fn freeze(shared: &Shared, job: &Job, by: &Identity, freeze: bool) -> io::Result<()> {
-    let cgroup = shared.launcher.tree().job(job.id());
+    let cgroup = shared.launcher.hierarchy().job(job.id());
     let write = move || {
         crash::at(Point::FreezeDue);
         match cgroup.freeze(freeze) {

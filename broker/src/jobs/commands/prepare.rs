@@ -52,12 +52,12 @@ pub(crate) async fn disks(
 ) -> Result<ResolvedDisks, Unenforceable> {
     if !limits.need_a_disk() {
         let disks = ResolvedDisks::default();
-        Plan::new(limits, &disks).check(shared.launcher.tree())?;
+        Plan::new(limits, &disks).check(shared.launcher.hierarchy())?;
         return Ok(disks);
     }
     let (own, limits) = (Arc::clone(shared), limits.clone());
     let (spec, account) = (spec.abridged(), account.clone());
-    let resolve = move || resolve::find(own.launcher.tree(), &limits, &spec, &account);
+    let resolve = move || resolve::find(own.launcher.hierarchy(), &limits, &spec, &account);
     let resolved = shared.threads.lookups.run(owner, &shared.runtime, resolve).await;
     resolved.unwrap_or_else(|panic| {
         Err(Unenforceable { limit: "io.max", controller: "io", reason: panic.to_string() })

@@ -162,7 +162,7 @@ async fn deadline(job: &Job) {
 async fn kill(shared: &Arc<Shared>, job: &Job) {
     const PAUSE: Duration = Duration::from_secs(1);
     let _turn = job.kill_turn.lock().await; // each try has a thread for itself: one, however often it is stopped
-    let cgroup = shared.launcher.tree().job(job.id());
+    let cgroup = shared.launcher.hierarchy().job(job.id());
     let mut is_known = false;
     loop {
         let own = cgroup.clone();

@@ -199,8 +199,8 @@ fn changed(shared: &Shared, old: &Limits, change: &Change) -> Result<Limits, Upd
     let mut fault = |field, text: &str| faults.add(Violation { field, fault: text.into() });
     if let Some(extension) = change.extension {
         let extension = u64::try_from(extension.as_millis()).unwrap_or(u64::MAX);
-        match old.knob(LimitKind::Time) {
-            _ if asked.knob(LimitKind::Time).is_some() => {
+        match old.get(LimitKind::Time) {
+            _ if asked.get(LimitKind::Time).is_some() => {
                 fault("time_limit_extension", "and time_limit cannot be given together");
             }
             None => fault("time_limit_extension", "is set, and the job has no deadline"),
@@ -224,7 +224,7 @@ fn apply(
     new: &EffectiveLimits,
     force: bool,
 ) -> Result<(), UpdateError> {
-    let tree = shared.launcher.tree();
+    let tree = shared.launcher.hierarchy();
     let cgroup = tree.job(job.id());
     let (before, after) = (old.plan(), new.plan());
     if let Some(asked) =
@@ -337,7 +337,7 @@ fn whole_record(shared: &Shared, job: &Job) -> io::Result<SpecRecord> {
 
 /// Finishes a change that an earlier broker has recorded and may not have made. Blocks.
 pub(crate) fn finish(shared: &Shared, job: &Job) -> io::Result<()> {
-    let tree = shared.launcher.tree();
+    let tree = shared.launcher.hierarchy();
     if let Err(e) = job.terms().plan().apply(tree, &tree.job(job.id())) {
         tracing::error!(job = %job.id(), "a change of its limits cannot be finished: {e}");
     }

@@ -99,7 +99,7 @@ pub(crate) fn remove(shared: &Arc<Shared>, ids: &[JobId]) -> Vec<(JobId, io::Res
     let mut removed = shared.state.remove_jobs(&doomed).into_iter();
     for id in doomed {
         shared.clear_unreadable(&id.to_string());
-        if shared.launcher.tree().job(id).exists() {
+        if shared.launcher.hierarchy().job(id).exists() {
             cleanup::clear(shared, id, None); // its end was not on record, or something sleeps in it
         }
     }

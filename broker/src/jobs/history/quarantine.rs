@@ -102,7 +102,7 @@ fn mark(shared: &Shared, id: JobId, reason: String) {
 }
 
 fn still_runs(shared: &Shared, id: JobId, fault: &str) -> String {
-    let work = shared.launcher.tree().job(id).leaf(Leaf::Work);
+    let work = shared.launcher.hierarchy().job(id).leaf(Leaf::Work);
     format!(
         "{fault}; it still runs, so it is left in place until it has ended; to end it, write 1 to {}",
         work.join("cgroup.kill").display()
@@ -118,7 +118,7 @@ struct Shims {
 impl Shims {
     fn of(shared: &Shared, id: JobId) -> io::Result<Shims> {
         let mut shims = Shims { living: Vec::new(), lease: None };
-        for pid in shared.launcher.tree().job(id).shims()? {
+        for pid in shared.launcher.hierarchy().job(id).shims()? {
             if let Some(pidfd) = process::living(pid)? {
                 shims.living.push(Arc::new(pidfd));
                 shims.lease = shims.lease.or(lease(shared, pid)?);
@@ -141,7 +141,7 @@ fn move_away(
     lease: Option<Lease>,
     (reason, request): (&str, Option<&RequestRecord>),
 ) {
-    if shared.launcher.tree().job(id).exists() {
+    if shared.launcher.hierarchy().job(id).exists() {
         cleanup::clear(shared, id, lease);
     }
     match shared.state.quarantine(id, reason, request) {

@@ -67,7 +67,7 @@ async fn try_to_settle(shared: &Arc<Shared>, job: &Arc<Job>) -> io::Result<()> {
 
 fn settle_now(shared: &Arc<Shared>, job: &Job) -> io::Result<()> {
     crash::at(Point::ShimGone);
-    let cgroup = shared.launcher.tree().job(job.id());
+    let cgroup = shared.launcher.hierarchy().job(job.id());
     let killed = cgroup.kill_work();
     if let Err(e) = &killed {
         tracing::error!(job = %job.id(), "processes of it cannot be killed: {e}");

@@ -262,7 +262,7 @@ fn catch_up(shared: &Shared, job: &Job, hello: &ShimHello) {
 /// Its end has begun, for which its shim has let it go on, once: a pause that knew nothing of that,
 /// of this broker or of one before, may have frozen it again since.
 fn thaw(shared: &Shared, job: &Job) {
-    let (id, cgroup) = (job.id(), shared.launcher.tree().job(job.id()));
+    let (id, cgroup) = (job.id(), shared.launcher.hierarchy().job(job.id()));
     tokio::task::spawn_blocking(move || match cgroup.is_frozen() {
         Ok(false) => {} // one that is gone, too
         // Also when that cannot be told: one that is not frozen is none the worse for it.

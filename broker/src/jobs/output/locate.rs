@@ -5,7 +5,7 @@ use std::io;
 
 use job_shim::index::{Entry, Stream};
 
-use crate::jobs::output::Range;
+use crate::jobs::output::range::Range;
 use crate::store::log::Index;
 
 /// What of the output a reader wants.

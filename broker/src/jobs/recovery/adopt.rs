@@ -76,7 +76,7 @@ fn take_over(shared: &Arc<Shared>, id: JobId) -> io::Result<Taken> {
             if let Some(Err(e)) = is_changing.then(|| update::finish(shared, &job)) {
                 tracing::error!(job = %id, "a change of its limits cannot be put on record: {e}");
             }
-            if shared.launcher.tree().job(id).is_frozen()? {
+            if shared.launcher.hierarchy().job(id).is_frozen()? {
                 job.apply(Event::Paused);
             }
             if let Some(asked) = stop::recall(&dir)? {
@@ -122,7 +122,7 @@ fn take_over(shared: &Arc<Shared>, id: JobId) -> io::Result<Taken> {
 
 /// Nothing but a beginning, of which a crash was the end. Of a job with a cgroup there is more.
 fn is_no_job(shared: &Shared, id: JobId) -> io::Result<bool> {
-    Ok(!shared.launcher.tree().job(id).exists()
+    Ok(!shared.launcher.hierarchy().job(id).exists()
         && damage::never_began(&shared.state.job(id), &shared.boot_id)?)
 }
 
@@ -162,7 +162,7 @@ fn facts(
 /// What a crash between the last record and the end may have left of a job's cgroup, or an end that
 /// could not remove it.
 pub(crate) fn sweep(shared: &Arc<Shared>, id: JobId, uid: Option<u32>) {
-    if shared.launcher.tree().job(id).exists() {
+    if shared.launcher.hierarchy().job(id).exists() {
         let (shared, lease) = (Arc::clone(shared), uid.and_then(|uid| shared.pool.adopt(uid)));
         tokio::task::spawn_blocking(move || cleanup::clear(&shared, id, lease));
     }

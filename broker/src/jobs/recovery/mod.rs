@@ -35,7 +35,7 @@ const THREADS: usize = 4;
 /// # Errors
 /// When the cgroups cannot be listed.
 pub(crate) fn recover_live(shared: &Arc<Shared>) -> io::Result<()> {
-    let ids = shared.launcher.tree().jobs()?;
+    let ids = shared.launcher.hierarchy().jobs()?;
     let (next, runtime) = (AtomicUsize::new(0), Handle::current());
     let take_turns = || {
         let _in_runtime = runtime.enter();
@@ -65,7 +65,7 @@ fn adopt_one(shared: &Arc<Shared>, id: JobId) {
 /// A cgroup without a directory: of a job that was removed while its cgroup could not be.
 fn remove_remnant(shared: &Arc<Shared>, id: JobId) {
     let is_dead = |pid: &u32| matches!(process::living(*pid), Ok(None));
-    match shared.launcher.tree().job(id).shims() {
+    match shared.launcher.hierarchy().job(id).shims() {
         Ok(shims) if shims.iter().all(is_dead) => sweep(shared, id, None),
         Ok(_) => tracing::warn!(job = %id, "it has a shim and no directory; it is left alone"),
         Err(e) => tracing::warn!(job = %id, "it has no directory, and is left alone: {e}"),

@@ -41,7 +41,7 @@ pub(crate) enum TakeoverCheck {
 /// When the cgroups cannot be listed.
 pub(crate) async fn look(
     config: &config::Jobs,
-) -> Result<Vec<(JobId, TakeoverCheck)>, hierarchy::TreeError> {
+) -> Result<Vec<(JobId, TakeoverCheck)>, hierarchy::HierarchyError> {
     let jobs = hierarchy::jobs_of_others(config.cgroup.as_deref())?;
     let ask = |id: JobId| async move { (id, prospect(config, id).await) };
     Ok(stream::iter(jobs).map(ask).buffered(AT_ONCE).collect().await)

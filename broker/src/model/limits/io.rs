@@ -1,11 +1,11 @@
 //! Rates on disks, `io.max`.
 
 use job_api::echo::echo;
+use job_api::units::MAX;
 use serde::{Deserialize, Serialize};
 
-use crate::model::limits::MAX;
-use crate::model::spec::MAX_PATH;
-
+/// Longest path, without its NUL: PATH_MAX of limits.h.
+pub(crate) const MAX_PATH: usize = 4095;
 /// Of 0 the kernel says ERANGE, of 1 EINVAL.
 const LEAST_RATE: u64 = 2;
 

@@ -1,116 +1,139 @@
-//! Limits that are one number, and what each may be.
+//! Limits that are one number: a row for each, with all that the other rooms have to know of it. A new
+//! limit begins here; where else it is needed, the compiler says.
 
+use std::time::Duration;
+
+use job_api::units::MAX;
 use serde::{Deserialize, Serialize};
 
-use crate::model::limits::{MAX, MAX_DURATION};
+/// Longest deadline, CPU time or grace period.
+pub(crate) const MAX_DURATION: Duration = Duration::from_secs(10 * 365 * 86_400);
 
-/// A limit that is one number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LimitKind {
-    /// `cpu.max`, first number, microseconds.
-    CpuQuota,
-    /// `cpu.max`, second number, microseconds.
-    CpuPeriod,
+/// What a limit is measured in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    Microseconds,
+    Bytes,
+    /// A time, in milliseconds.
+    Milliseconds,
+    /// A time, in microseconds.
+    CpuMicroseconds,
+    Count,
+}
+
+/// What is known of a kind of limit.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    /// The field of the contract that asks for it.
+    field: &'static str,
+    /// Its name where limits are shown: the kernel's file, or the contract's word for what the shim
+    /// enforces. Some have two: a disk is divided by weight in one of two files.
+    names: &'static [&'static str],
+    unit: Unit,
+    range: (u64, u64),
+    /// Whether [`MAX`] takes the limit away.
+    can_be_max: bool,
+}
+
+const DAYS: u64 = MAX_DURATION.as_secs() / 86_400;
+const MILLIS: u64 = MAX_DURATION.as_secs() * 1_000;
+
+macro_rules! limit_kinds {
+    ($($(#[$doc:meta])* $kind:ident: $field:literal $names:expr, $unit:ident $range:expr, max $max:literal;)*) => {
+        /// A limit that is one number.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum LimitKind {
+            $($(#[$doc])* $kind,)*
+        }
+
+        impl LimitKind {
+            /// All of them, in the order in which they are shown.
+            pub(crate) const ALL: &[LimitKind] = &[$(LimitKind::$kind),*];
+
+            const fn row(self) -> Row {
+                match self {$(
+                    LimitKind::$kind => Row {
+                        field: $field,
+                        names: &$names,
+                        unit: Unit::$unit,
+                        range: $range,
+                        can_be_max: $max,
+                    },
+                )*}
+            }
+        }
+    };
+}
+
+// Ranges: cgroup-v2.rst, and for memory what a shim and its program need to start.
+limit_kinds! {
+    /// `cpu.max`, first number.
+    CpuQuota: "limits.cpu_max_quota_usec" ["cpu.max"], Microseconds (1_000, 1_000_000_000), max true;
+    /// `cpu.max`, second number.
+    CpuPeriod: "limits.cpu_max_period_usec" [], Microseconds (1_000, 1_000_000), max false;
     /// `cpu.weight`.
-    CpuWeight,
-    /// `memory.max`, bytes.
-    MemoryMax,
-    /// `memory.high`, bytes.
-    MemoryHigh,
-    /// `memory.swap.max`, bytes.
-    MemorySwapMax,
+    CpuWeight: "limits.cpu_weight" ["cpu.weight"], Count (1, 10_000), max false;
+    /// `memory.max`.
+    MemoryMax: "limits.memory_max_bytes" ["memory.max"], Bytes (1 << 20, 1 << 60), max true;
+    /// `memory.high`.
+    MemoryHigh: "limits.memory_high_bytes" ["memory.high"], Bytes (1 << 20, 1 << 60), max true;
+    /// `memory.swap.max`.
+    MemorySwapMax: "limits.memory_swap_max_bytes" ["memory.swap.max"], Bytes (0, 1 << 60), max true;
     /// `pids.max`.
-    PidsMax,
-    /// `io.weight`.
-    IoWeight,
-    /// The deadline from the start of the program, milliseconds.
-    Time,
-    /// CPU time of the whole tree, microseconds.
-    CpuTime,
-    /// Bytes of output kept.
-    Output,
+    PidsMax: "limits.pids_max" ["pids.max"], Count (1, 4_194_304), max true;
+    /// `io.weight`, or `io.bfq.weight`.
+    IoWeight: "limits.io_weight" ["io.weight", "io.bfq.weight"], Count (1, 10_000), max false;
+    /// The deadline, from the start of the program.
+    Time: "time_limit" ["time_limit"], Milliseconds (1, MILLIS), max false;
+    /// CPU time of the whole tree.
+    CpuTime: "cpu_time_limit" ["cpu_time_limit"], CpuMicroseconds (1_000, MILLIS * 1_000), max false;
+    /// Output kept.
+    Output: "output_limit_bytes" ["output_limit"], Bytes (1, 1 << 60), max false;
 }
 
 impl LimitKind {
-    /// All of them, in the order in which they are shown.
-    pub const ALL: [LimitKind; 11] = [
-        LimitKind::CpuQuota,
-        LimitKind::CpuPeriod,
-        LimitKind::CpuWeight,
-        LimitKind::MemoryMax,
-        LimitKind::MemoryHigh,
-        LimitKind::MemorySwapMax,
-        LimitKind::PidsMax,
-        LimitKind::IoWeight,
-        LimitKind::Time,
-        LimitKind::CpuTime,
-        LimitKind::Output,
-    ];
-
     /// The field of the contract that asks for it.
     pub fn field(self) -> &'static str {
-        match self {
-            LimitKind::CpuQuota => "limits.cpu_max_quota_usec",
-            LimitKind::CpuPeriod => "limits.cpu_max_period_usec",
-            LimitKind::CpuWeight => "limits.cpu_weight",
-            LimitKind::MemoryMax => "limits.memory_max_bytes",
-            LimitKind::MemoryHigh => "limits.memory_high_bytes",
-            LimitKind::MemorySwapMax => "limits.memory_swap_max_bytes",
-            LimitKind::PidsMax => "limits.pids_max",
-            LimitKind::IoWeight => "limits.io_weight",
-            LimitKind::Time => "time_limit",
-            LimitKind::CpuTime => "cpu_time_limit",
-            LimitKind::Output => "output_limit_bytes",
+        self.row().field
+    }
+
+    /// The kind that has this name where limits are shown: `memory.max`, `time_limit`.
+    pub(crate) fn named(name: &str) -> Option<LimitKind> {
+        LimitKind::ALL.iter().copied().find(|kind| kind.row().names.contains(&name))
+    }
+
+    /// A value as a time, of a limit that is one.
+    pub(crate) fn time(self, value: u64) -> Duration {
+        match self.row().unit {
+            Unit::Microseconds | Unit::CpuMicroseconds => Duration::from_micros(value),
+            Unit::Milliseconds | Unit::Bytes | Unit::Count => Duration::from_millis(value),
         }
     }
 
-    /// What it may be: cgroup-v2.rst, and for memory what a shim and its program need to start.
-    pub(crate) fn range(self) -> (u64, u64) {
-        let time = u64::try_from(MAX_DURATION.as_millis()).unwrap_or(MAX);
-        match self {
-            LimitKind::CpuQuota => (1_000, 1_000_000_000),
-            LimitKind::CpuPeriod => (1_000, 1_000_000),
-            LimitKind::CpuWeight | LimitKind::IoWeight => (1, 10_000),
-            LimitKind::MemoryMax | LimitKind::MemoryHigh => (1 << 20, 1 << 60),
-            LimitKind::MemorySwapMax => (0, 1 << 60),
-            LimitKind::PidsMax => (1, 4_194_304),
-            LimitKind::Time => (1, time),
-            LimitKind::CpuTime => (1_000, time * 1_000),
-            LimitKind::Output => (1, 1 << 60),
-        }
+    /// Whether it is shown as a time.
+    pub(crate) fn is_time(self) -> bool {
+        matches!(self.row().unit, Unit::Milliseconds | Unit::CpuMicroseconds)
     }
 
-    /// Whether [`MAX`] takes the limit away.
-    pub(crate) fn can_be_max(self) -> bool {
-        use LimitKind::*;
-        matches!(self, CpuQuota | MemoryMax | MemoryHigh | MemorySwapMax | PidsMax)
-    }
-
-    fn unit(self) -> &'static str {
-        match self {
-            LimitKind::CpuQuota | LimitKind::CpuPeriod => " microseconds",
-            LimitKind::MemoryMax
-            | LimitKind::MemoryHigh
-            | LimitKind::MemorySwapMax
-            | LimitKind::Output => " bytes",
-            _ => "",
-        }
-    }
-
+    /// Whether a value is in range, else what is wrong with it.
     pub(crate) fn check(self, value: u64) -> Result<(), String> {
-        let (least, most) = self.range();
-        if (least..=most).contains(&value) || (value == MAX && self.can_be_max()) {
+        let Row { unit, range: (least, most), can_be_max, .. } = self.row();
+        if (least..=most).contains(&value) || (value == MAX && can_be_max) {
             return Ok(());
         }
-        if matches!(self, LimitKind::Time | LimitKind::CpuTime) {
-            let per_second = if self == LimitKind::Time { 1_000.0 } else { 1_000_000.0 };
-            let (value, days) = (value as f64 / per_second, MAX_DURATION.as_secs() / 86_400);
-            return Err(format!("is {value} s; it must be from 0.001 s to {days} days"));
-        }
-        let max =
-            if self.can_be_max() { format!(", or {MAX} for no limit") } else { String::new() };
-        Err(format!("is {value}; it must be from {least} to {most}{}{max}", self.unit()))
+        let unit = match unit {
+            Unit::Milliseconds | Unit::CpuMicroseconds => {
+                let per_second = if unit == Unit::Milliseconds { 1_000.0 } else { 1_000_000.0 };
+                let value = value as f64 / per_second;
+                return Err(format!("is {value} s; it must be from 0.001 s to {DAYS} days"));
+            }
+            Unit::Microseconds => " microseconds",
+            Unit::Bytes => " bytes",
+            Unit::Count => "",
+        };
+        let max = if can_be_max { format!(", or {MAX} for no limit") } else { String::new() };
+        Err(format!("is {value}; it must be from {least} to {most}{unit}{max}"))
     }
 }
 
@@ -120,17 +143,17 @@ mod tests {
 
     #[test]
     fn both_ends_of_every_range_are_taken_and_what_is_beyond_is_not() {
-        for knob in LimitKind::ALL {
-            let (least, most) = knob.range();
+        for kind in LimitKind::ALL.iter().copied() {
+            let (least, most) = kind.row().range;
             for fits in [least, most] {
-                assert_eq!(knob.check(fits), Ok(()), "{knob:?} {fits}");
+                assert_eq!(kind.check(fits), Ok(()), "{kind:?} {fits}");
             }
             for beyond in [least.checked_sub(1), Some(most + 1)].into_iter().flatten() {
-                let fault = knob.check(beyond).unwrap_err();
+                let fault = kind.check(beyond).unwrap_err();
                 let says = fault.contains(&least.to_string()) && fault.contains(&most.to_string());
-                assert!(says || fault.contains("3650 days"), "{knob:?} {beyond}: {fault}");
+                assert!(says || fault.contains("3650 days"), "{kind:?} {beyond}: {fault}");
             }
-            assert_eq!(knob.check(MAX).is_ok(), knob.can_be_max(), "{knob:?}");
+            assert_eq!(kind.check(MAX).is_ok(), kind.row().can_be_max, "{kind:?}");
         }
     }
 }

@@ -1,0 +1,55 @@
+//! Devices: their numbers, and those that `io.max` takes.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The number of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Number {
+    /// Which driver; 0 is for what is no device.
+    pub major: u32,
+    /// Which of its devices.
+    pub minor: u32,
+}
+
+/// A block device that `io.max` takes. Shown as its number, as `io.max` writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Device {
+    /// Which driver.
+    pub major: u32,
+    /// Which of its devices.
+    pub minor: u32,
+    /// As in `/dev`.
+    pub name: String,
+}
+
+/// Text that is not `MAJOR:MINOR`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotANumber;
+
+impl FromStr for Number {
+    type Err = NotANumber;
+
+    fn from_str(text: &str) -> Result<Number, NotANumber> {
+        let part = |digits: &str| -> Result<u32, NotANumber> {
+            if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+                return Err(NotANumber);
+            }
+            digits.parse().map_err(|_| NotANumber)
+        };
+        let (major, minor) = text.split_once(':').ok_or(NotANumber)?;
+        Ok(Number { major: part(major)?, minor: part(minor)? })
+    }
+}
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.major, self.minor)
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.major, self.minor)
+    }
+}

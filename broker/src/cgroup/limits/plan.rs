@@ -1,0 +1,174 @@
+//! All that is to be written for one job: worked out from its limits, written, read back and compared.
+
+use crate::cgroup::disk::Weigher;
+use crate::cgroup::hierarchy::Hierarchy;
+use crate::cgroup::job::JobCgroup;
+use crate::cgroup::limits::disks::ResolvedDisks;
+use crate::cgroup::limits::errors::{LimitError, Unenforceable};
+use crate::cgroup::limits::file::{FILES, IO_MAX, Kind, LimitFile};
+use crate::cgroup::limits::value::Value;
+use crate::host;
+use crate::model::limits::{CPU_PERIOD, LimitKind, Limits, MAX};
+
+/// All that is to be written for one job.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    settings: Vec<Setting>,
+}
+
+/// One value for one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Setting {
+    file: LimitFile,
+    /// `MAJOR:MINOR`, for rates.
+    device: Option<String>,
+    value: Value,
+}
+
+impl Plan {
+    /// What to write for these limits on these disks.
+    pub fn new(limits: &Limits, disks: &ResolvedDisks) -> Plan {
+        let mut plan = Plan::default();
+        for file in FILES {
+            if let Some(value) = wanted(limits, disks, &file) {
+                plan.settings.push(Setting { file, device: None, value });
+            }
+        }
+        for (rule, devices) in limits.io.iter().zip(&disks.devices) {
+            devices.iter().for_each(|device| plan.limit_rates(device, &rule.rates));
+        }
+        plan
+    }
+
+    /// Of two rules that come to the same disk the later one counts, rate by rate.
+    fn limit_rates(&mut self, device: &str, rates: &[Option<u64>; 4]) {
+        let known = self.settings.iter_mut().find(|s| s.device.as_deref() == Some(device));
+        let old = match &known {
+            Some(Setting { value: Value::Rates(old), .. }) => *old,
+            _ => [MAX; 4],
+        };
+        let value = Value::Rates(std::array::from_fn(|n| rates[n].unwrap_or(old[n])));
+        match known {
+            Some(setting) => setting.value = value,
+            None => {
+                let device = Some(device.to_owned());
+                self.settings.push(Setting { file: IO_MAX, device, value });
+            }
+        }
+    }
+
+    /// Whether this host can enforce all of it.
+    ///
+    /// # Errors
+    /// [`Unenforceable`].
+    pub fn check(&self, tree: &Hierarchy) -> Result<(), Unenforceable> {
+        let written = self.settings.iter().filter(|setting| !setting.is_void(tree));
+        written.into_iter().try_for_each(|setting| setting.file.check(tree))
+    }
+
+    /// Names and values, as they are asked of the kernel.
+    pub fn requested(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        self.settings.iter().map(|setting| {
+            (setting.file.shown(setting.device.as_deref()), setting.value.to_string())
+        })
+    }
+
+    /// Writes all of it, reads it back and compares.
+    ///
+    /// # Errors
+    /// [`LimitError`], at the first that is not as it was told to be.
+    pub fn apply(&self, tree: &Hierarchy, cgroup: &JobCgroup) -> Result<(), LimitError> {
+        let written = self.settings.iter().filter(|setting| !setting.is_void(tree));
+        written.into_iter().try_for_each(|setting| setting.apply(cgroup))
+    }
+
+    /// As [`Plan::apply`], for a job that runs under `old`: what does not change is not touched,
+    /// and what `old` had and this has not goes back to the kernel's default.
+    ///
+    /// # Errors
+    /// [`LimitError`]; some may be written by then.
+    pub fn replace(
+        &self,
+        old: &Plan,
+        tree: &Hierarchy,
+        cgroup: &JobCgroup,
+    ) -> Result<(), LimitError> {
+        let gone = old.settings.iter().filter(|old| !self.has(old)).map(Setting::unlimited);
+        let new = self.settings.iter().filter(|new| !old.settings.contains(new)).cloned();
+        Plan { settings: gone.chain(new).collect() }.apply(tree, cgroup)
+    }
+
+    fn has(&self, other: &Setting) -> bool {
+        self.settings.iter().any(|own| own.file == other.file && own.device == other.device)
+    }
+
+    /// What `memory.max` will be, if it is limited.
+    pub fn memory_max(&self) -> Option<u64> {
+        self.settings.iter().find_map(|setting| match (setting.file.name, setting.value) {
+            ("memory.max", Value::Number(bytes)) if bytes != MAX => Some(bytes),
+            _ => None,
+        })
+    }
+}
+
+/// What the limits say about a file; rates are told by disk.
+fn wanted(limits: &Limits, disks: &ResolvedDisks, file: &LimitFile) -> Option<Value> {
+    if file.kind == Kind::Rates {
+        return None;
+    }
+    let kind = LimitKind::named(file.name)?;
+    match (kind, disks.weigher) {
+        (LimitKind::CpuQuota, _) => {
+            let (quota, period) = limits.cpu_max()?;
+            return Some(Value::Bandwidth(quota, period));
+        }
+        (LimitKind::IoWeight, weigher) if weigher.map(Weigher::file) != Some(file.name) => {
+            return None;
+        }
+        _ => {}
+    }
+    let value = limits.get(kind)?;
+    Some(Value::Number(if file.kind == Kind::Bytes { whole_pages(value) } else { value }))
+}
+
+/// The kernel keeps memory limits in pages: page_counter_memparse().
+fn whole_pages(bytes: u64) -> u64 {
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
+    let page = page.and_then(|size| u64::try_from(size).ok()).unwrap_or(4096);
+    if bytes == MAX { MAX } else { bytes / page * page }
+}
+
+impl Setting {
+    /// No swap, on a host that has none and keeps no account of it.
+    fn is_void(&self, tree: &Hierarchy) -> bool {
+        self.file.name == "memory.swap.max"
+            && self.value == Value::Number(0)
+            && !tree.features().has_file(self.file.name)
+            && !host::has_swap()
+    }
+
+    fn apply(&self, cgroup: &JobCgroup) -> Result<(), LimitError> {
+        let (limit, directory) = (self.file.name, cgroup.leaf(self.file.leaf));
+        let text = match &self.device {
+            Some(device) => format!("{device} {}", self.value),
+            None => self.value.to_string(),
+        };
+        let io = |source| LimitError::Io { limit, value: text.clone(), source };
+        let applied = self.file.write(&directory, &text, self.device.as_deref()).map_err(io)?;
+        if applied != self.value {
+            let (asked, applied) = (self.value.to_string(), applied.to_string());
+            return Err(LimitError::Differs { limit, asked, applied });
+        }
+        Ok(())
+    }
+
+    fn unlimited(&self) -> Setting {
+        let value = match self.value {
+            Value::Bandwidth(..) => Value::Bandwidth(MAX, CPU_PERIOD),
+            Value::Rates(_) => Value::Rates([MAX; 4]),
+            Value::Number(_) if self.file.kind == Kind::Weight => Value::Number(100),
+            Value::Number(_) => Value::Number(MAX),
+        };
+        Setting { value, ..self.clone() }
+    }
+}

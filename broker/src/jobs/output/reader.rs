@@ -1,0 +1,254 @@
+//! [`OutputReader`]: gives a job's output piece by piece.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use job_shim::index::Stream;
+use job_shim::wire::Progress;
+use tokio::sync::watch;
+
+use crate::auth::Caller;
+use crate::jobs::job::Job;
+use crate::jobs::output::locate::{Position, Wanted};
+use crate::jobs::output::open_logs::{Claim, Use};
+use crate::jobs::output::range::Range;
+use crate::jobs::output::readers::{Own, Place, Readers};
+use crate::jobs::output::tail::{self, Tail};
+use crate::model::state::Snapshot;
+use crate::store::log::{LogFiles, Reading, Window};
+
+/// Output of one stream, as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// Whose.
+    pub stream: Stream,
+    /// Of the first byte, in its stream.
+    pub offset: u64,
+    /// The bytes.
+    pub data: Vec<u8>,
+    /// When the first of them was read, nanoseconds since 1970.
+    pub time_ns: u64,
+}
+
+/// Why there is no reader, or no next piece.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    /// Of a job that has ended.
+    #[error("{name} offset {offset} is past the end, which is {length}")]
+    PastTheEnd {
+        /// `stdout` or `stderr`.
+        name: &'static str,
+        /// As asked.
+        offset: u64,
+        /// As it is.
+        length: u64,
+    },
+    /// By somebody who was faster.
+    #[error("the job has been removed, with its output")]
+    Removed,
+    /// Are open now; the job does not notice.
+    #[error("{0}: close some, or try again later")]
+    TooManyStreams(String),
+    /// The disk, or an index that is damaged.
+    #[error("cannot read the job's output: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Pieces that one reader gives before others on its thread have a turn: of single bytes, they are
+/// worth little, and each is a moment's work.
+const IN_A_ROW: u32 = 64;
+
+/// Reads a job's output from a position on.
+#[derive(Debug)]
+pub struct OutputReader {
+    job: Arc<Job>,
+    wanted: Wanted,
+    follow: bool,
+    position: Position,
+    /// Entries around the position, while there is something to read.
+    window: Window,
+    /// Something, since the shim was last asked for more.
+    has_given: bool,
+    /// Pieces, since others last had a turn.
+    in_a_row: u32,
+    progress: watch::Receiver<Progress>,
+    snapshot: watch::Receiver<Snapshot>,
+    claim: Claim,
+    place: Place,
+}
+
+impl OutputReader {
+    /// Finds the beginning of the range in the files in `dir`.
+    ///
+    /// # Errors
+    /// [`OutputError`].
+    pub(crate) async fn open(
+        readers: &Arc<Readers>,
+        caller: &Caller,
+        job: Arc<Job>,
+        dir: PathBuf,
+        range: Range,
+    ) -> Result<Self, OutputError> {
+        let place = readers.admit(caller);
+        let place = place.map_err(|e| OutputError::TooManyStreams(e.to_string()))?;
+        let mut reader = OutputReader {
+            progress: job.watch_progress(),
+            snapshot: job.watch_snapshot(),
+            wanted: Wanted { stream: range.stream, by_entry: range.by_entry },
+            follow: range.follow,
+            position: Position { entry: 0, offsets: range.offsets },
+            window: Window::default(),
+            has_given: false,
+            in_a_row: 0,
+            claim: readers.logs.claim(job.id(), dir),
+            place,
+            job,
+        };
+        let is_over = reader.is_over(); // first: what is over has said its last length before
+        let known = *reader.progress.borrow_and_update();
+        if is_over {
+            check_offsets(range.offsets, known)?;
+        }
+        reader.seek(range, known.entries).await?;
+        Ok(reader)
+    }
+
+    /// The next piece; `None` at the end of the range: then the job's snapshot is the trailer.
+    ///
+    /// # Errors
+    /// [`OutputError::Io`], and [`OutputError::Removed`].
+    pub async fn next(&mut self) -> Result<Option<Piece>, OutputError> {
+        self.place.release(); // whoever asks for the next piece has passed the last one on
+        loop {
+            // In this order: what is over has said its last length before.
+            let over = self.is_over();
+            let known = *self.progress.borrow_and_update();
+            if let Some(piece) = self.piece(known.entries).await? {
+                self.has_given = true;
+                return Ok(Some(piece));
+            }
+            if over || !self.follow {
+                return Ok(None);
+            }
+            if std::mem::take(&mut self.has_given) {
+                // First what was given goes to the client, then the shim is asked for more: asked
+                // before, it would wake up and take a processor from whoever waits for the line. A
+                // turn of the scheduler, and not yield_now(), which is over when it is polled twice.
+                let _ = tokio::spawn(std::future::ready(())).await;
+                continue;
+            }
+            (self.window, self.in_a_row) = (Window::default(), 0); // thousands wait
+            self.job.ask_for_progress();
+            tokio::select! {
+                _ = self.progress.changed() => {}
+                _ = self.snapshot.changed() => {}
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.snapshot.borrow().state.is_over()
+    }
+
+    /// The bytes at the position, if there are any.
+    async fn piece(&mut self, entries: u64) -> Result<Option<Piece>, OutputError> {
+        self.in_a_row += 1;
+        if self.in_a_row > IN_A_ROW {
+            self.in_a_row = 0;
+            tokio::task::yield_now().await;
+        }
+        let (position, wanted, most) = (self.position, self.wanted, self.place.most());
+        let read = move |files: &LogFiles, window: &mut Window, reading| {
+            let index = &mut files.index(window, reading);
+            let Some(span) = position.piece(wanted, most, index, entries)? else {
+                return Ok(None);
+            };
+            let data = files.read(span.stream, span.start, span.length, reading)?;
+            match data.len() < span.length {
+                true => Err(io::ErrorKind::WouldBlock.into()),
+                false => Ok(Some((span, data))),
+            }
+        };
+        let Some((span, data)) = self.read(read).await? else { return Ok(None) };
+        self.position = span.after;
+        self.place.hold(data.len() as u64);
+        let (stream, offset, time_ns) = (span.stream, span.start, span.time_ns);
+        Ok(Some(Piece { stream, offset, data, time_ns }))
+    }
+
+    async fn seek(&mut self, mut range: Range, entries: u64) -> Result<(), OutputError> {
+        let lines = range.tail_lines.take();
+        if range.offsets != [0, 0] || range.since_ns.is_some() {
+            let find = move |files: &LogFiles, window: &mut Window, reading| {
+                Position::of(&range, &mut files.index(window, reading), entries)
+            };
+            self.position = self.read(find).await?;
+        }
+        let Some(lines) = lines else { return Ok(()) };
+        let (entry, place) = self.tail(lines, entries).await?;
+        let position = self.position;
+        let advance = move |files: &LogFiles, window: &mut Window, reading| {
+            position.advanced(&mut files.index(window, reading), entry, place)
+        };
+        self.position = self.read(advance).await?;
+        Ok(())
+    }
+
+    /// Where the last `lines` lines begin: slice by slice, and no further than somebody waits for it.
+    async fn tail(&mut self, lines: u64, entries: u64) -> Result<tail::Place, OutputError> {
+        let mut tail = Tail::new(self.wanted, lines, entries);
+        loop {
+            let turn = self.own().searches.turn().await?;
+            let files = self.files().await?;
+            let step = move || Ok((tail.step(&files)?, tail));
+            let found;
+            (found, tail) = turn.run(step).await?;
+            if let Some(found) = found {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Reads what needs few bytes: on the spot where they are in the page cache, else on a thread that
+    /// may block.
+    async fn read<T: Send + 'static>(
+        &mut self,
+        read: impl Fn(&LogFiles, &mut Window, Reading) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, OutputError> {
+        let files = self.files().await?;
+        match read(&files, &mut self.window, Reading::Cached) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => drop(files), // others need them, too
+            done => return Ok(done?),
+        }
+        let turn = self.own().disk.turn().await?;
+        let (files, mut window) = (self.files().await?, std::mem::take(&mut self.window));
+        let read = move || Ok((read(&files, &mut window, Reading::Blocking)?, window));
+        let done;
+        (done, self.window) = turn.run(read).await?;
+        Ok(done)
+    }
+
+    async fn files(&self) -> Result<Use, OutputError> {
+        let files = self.claim.files().await?;
+        if files.are_missing() && self.job.progress().entries > 0 {
+            return Err(OutputError::Removed);
+        }
+        Ok(files)
+    }
+
+    fn own(&self) -> &Own {
+        self.place.own()
+    }
+}
+
+fn check_offsets(offsets: [u64; 2], known: Progress) -> Result<(), OutputError> {
+    for (name, offset, length) in
+        [("stdout", offsets[0], known.stdout), ("stderr", offsets[1], known.stderr)]
+    {
+        if offset > length {
+            return Err(OutputError::PastTheEnd { name, offset, length });
+        }
+    }
+    Ok(())
+}

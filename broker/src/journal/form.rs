@@ -1,0 +1,82 @@
+//! The form of a line of the log.
+
+use std::fmt::Write as _;
+use std::io;
+use std::os::fd::AsFd;
+
+use nix::sys::stat::fstat;
+use tracing::Level;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
+
+use crate::journal::line::{Escaped, LONGEST};
+
+/// The form of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// `<4>words field=value`, where the number is the priority of syslog(3), see sd-daemon(3): so
+    /// `journalctl -p warning` finds what matters. Time and program the journal has by itself.
+    Journal,
+    /// With time, level and module in front.
+    Plain,
+}
+
+impl Form {
+    /// Of the standard error of this process. That the variable is there does not say that it is the
+    /// journal: it is inherited by whatever a service starts, and means the file that it names,
+    /// systemd.exec(5).
+    pub(super) fn of_stderr() -> Form {
+        let named = std::env::var("JOURNAL_STREAM");
+        match named.is_ok_and(|named| is_named(io::stderr(), &named)) {
+            true => Form::Journal,
+            false => Form::Plain,
+        }
+    }
+
+    /// The whole line, with its newline; `text` is escaped and is cut once more where it has to be.
+    pub(super) fn line(self, level: Level, target: &str, text: &str) -> String {
+        let mut line = String::with_capacity(text.len().min(LONGEST) + 64);
+        // Writing to a string fails for nothing.
+        let _ = match self {
+            Form::Journal => line.write_str(priority(level)),
+            Form::Plain => SystemTime
+                .format_time(&mut Writer::new(&mut line))
+                .and_then(|()| write!(line, " {level:>5} {target}: ")),
+        };
+        let room = LONGEST - 1 - line.len().min(LONGEST - 1);
+        let _ = Escaped::new(&mut line, room).write_str(text); // an error says that it is cut
+        line.push('\n');
+        line
+    }
+}
+
+fn priority(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "<3>",
+        Level::WARN => "<4>",
+        Level::INFO => "<6>",
+        _ => "<7>",
+    }
+}
+
+/// Whether this is the file that has that `DEVICE:INODE`, both in decimal.
+fn is_named(file: impl AsFd, named: &str) -> bool {
+    fstat(file).is_ok_and(|found| named == format!("{}:{}", found.st_dev, found.st_ino))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn the_journal_is_known_by_its_device_and_inode() {
+        let [journal, other] = [(); 2].map(|()| tempfile::tempfile().unwrap());
+        let found = journal.metadata().unwrap();
+        let named = format!("{}:{}", found.dev(), found.ino());
+        assert!(is_named(&journal, &named));
+        assert!(!is_named(&other, &named));
+        assert!(!is_named(&journal, ""));
+    }
+}
