@@ -1,5 +1,6 @@
 //! `cargo xtask tidy`: what a change needs before it is committed, in a minute: format and generated
-//! pages are put right; the order of modules, lints, documentation and dependencies are judged.
+//! pages are put right; names in documents, the order of modules, lints, rustdoc and dependencies are
+//! checked.
 
 use std::process::ExitCode;
 
@@ -27,12 +28,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     format.args(["fmt", "--all"]).args(args.check.then_some("--check"));
     process::check(&mut format)?;
     floors::run(&floors::Args::default())?;
-    let mut pages = workspace::cargo();
-    match args.check {
-        true => pages.args(["test", "-q", "-p", "job-manuals"]),
-        false => pages.args(["run", "-q", "-p", "job-manuals", "--", "--pages"]),
-    };
-    process::check(&mut pages)?;
+    if !args.check {
+        let mut pages = workspace::cargo();
+        process::check(pages.args(["run", "-q", "-p", "job-manuals", "--", "--pages"]))?;
+    }
+    // The pages are up to date, and what documents name is there.
+    process::check(workspace::cargo().args(["test", "-q", "-p", "job-manuals"]))?;
     for arguments in CHECKS {
         let mut cargo = workspace::cargo();
         process::check(cargo.args(arguments).env("RUSTDOCFLAGS", "-D warnings"))?;
