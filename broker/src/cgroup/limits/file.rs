@@ -38,7 +38,7 @@ pub(crate) enum Kind {
 /// CPU, processes and disks are limited for the workload alone. A shim that waits for a tiny quota
 /// would be late with stops and deadlines; a user who asks for 10 processes means 10; and a log that
 /// reaches the disk slowly holds up the journal of its file system, and with it the start of every
-/// other job (measured, see ARCHITECTURE.md).
+/// other job (measured: docs/decisions/0011).
 pub(crate) const FILES: [LimitFile; 9] = {
     const fn file(
         name: &'static str,
