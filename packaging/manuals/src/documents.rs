@@ -120,3 +120,18 @@ fn commands_of_xtask_that_documents_name_are_there() {
         }
     }
 }
+
+#[test]
+fn the_rooms_of_the_architecture_stand_in_the_order_that_is_held() {
+    let read = |path: &str| fs::read_to_string(workspace().join(path)).unwrap();
+    let floors: toml::Table = toml::from_str(&read("floors.toml")).unwrap();
+    let rooms = floors["floors"]["broker"].as_array().unwrap();
+    let page = read("ARCHITECTURE.md");
+    let diagram = page.split("```").find(|block| block.contains(" service/")).unwrap();
+    let place = |room: &str| {
+        let names = [format!(" {room}/"), format!(" {room}.rs")];
+        names.iter().find_map(|name| diagram.find(name)).unwrap_or_else(|| panic!("no {room}"))
+    };
+    let places: Vec<_> = rooms.iter().map(|room| place(room.as_str().unwrap())).collect();
+    assert!(places.len() > 10 && places.is_sorted(), "{rooms:?}\n{diagram}");
+}
