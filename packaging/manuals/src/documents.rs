@@ -135,3 +135,15 @@ fn the_rooms_of_the_architecture_stand_in_the_order_that_is_held() {
     let places: Vec<_> = rooms.iter().map(|room| place(room.as_str().unwrap())).collect();
     assert!(places.len() > 10 && places.is_sorted(), "{rooms:?}\n{diagram}");
 }
+
+#[test]
+fn what_is_read_first_stays_short() {
+    let read = |path: &str| fs::read_to_string(workspace().join(path)).unwrap();
+    let architecture = read("ARCHITECTURE.md");
+    let widest = architecture.lines().map(|line| line.chars().count()).max().unwrap();
+    assert!(architecture.lines().count() <= 250 && widest <= 100, "{widest} columns");
+    for row in read("THREAT-MODEL.md").lines().filter(|line| line.starts_with('|')) {
+        let is_short = |cell: &str| cell.chars().count() <= 300;
+        assert!(row.split('|').all(is_short), "more than three lines: notes are below: {row}");
+    }
+}
