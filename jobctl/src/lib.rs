@@ -14,6 +14,8 @@ mod exit;
 mod failure;
 mod format;
 mod print;
+#[cfg(test)]
+mod snapshots;
 mod sys;
 
 use std::ffi::OsString;

@@ -24,19 +24,22 @@ pub(crate) async fn info(global: &Global) -> Result<()> {
             json::shown("GetServerInfoResponse", &info, format)?
         }
         Format::Name => format!("{}\n", escape(&info.hostname)),
-        Format::Table | Format::Wide => lines(&info, &broker.addr).shown() + &limits(&info),
+        Format::Table | Format::Wide => {
+            lines(&info, &broker.addr, SystemTime::now()).shown() + &limits(&info)
+        }
     };
     sink::print(&text)
 }
 
-fn lines(info: &GetServerInfoResponse, addr: &str) -> Lines {
+/// What `info` prints first.
+pub(crate) fn lines(info: &GetServerInfoResponse, addr: &str, now: SystemTime) -> Lines {
     let mut lines = Lines::default();
     lines.add("address", addr);
     lines.add("version", &info.version);
     lines.add("host", &info.hostname);
     lines.add("kernel", &info.kernel);
     lines.add("boot id", &info.boot_id);
-    lines.add("started", time::both(info.started_at.as_ref(), SystemTime::now()));
+    lines.add("started", time::both(info.started_at.as_ref(), now));
     lines.add("epoch", info.epoch.to_string());
     lines.add("running jobs", info.running_jobs.to_string());
     lines.add("stored jobs", info.stored_jobs.to_string());
@@ -68,7 +71,7 @@ fn add_abilities(lines: &mut Lines, info: &GetServerInfoResponse) {
 }
 
 /// Defaults and ceilings side by side; nothing where the broker has none.
-fn limits(info: &GetServerInfoResponse) -> String {
+pub(crate) fn limits(info: &GetServerInfoResponse) -> String {
     let of = |side: &Option<_>| side.as_ref().map(limits::table).unwrap_or_default();
     let (defaults, ceilings) = (of(&info.default_limits), of(&info.max_limits));
     if defaults.is_empty() && ceilings.is_empty() {
@@ -118,7 +121,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_told_with_its_reason() {
-        let text = lines(&info(), "b:1").shown();
+        let text = lines(&info(), "b:1", SystemTime::now()).shown();
         for line in [
             "controllers:  cpu, memory\n",
             "missing:      io: held by cgroup v1\n",

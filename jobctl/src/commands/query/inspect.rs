@@ -44,7 +44,7 @@ pub(crate) async fn status(global: &Global, command: Status) -> Result<()> {
         format @ (Format::Json | Format::Yaml) => json::shown("Job", &job, format)?,
         Format::Name => format!("{}\n", job.id),
         Format::Table | Format::Wide if command.limits => limits(&job),
-        Format::Table | Format::Wide => job_lines(&job).shown(),
+        Format::Table | Format::Wide => job_lines(&job, SystemTime::now()).shown(),
     };
     sink::print(&text)
 }
@@ -62,8 +62,8 @@ async fn job(global: &Global, command: &OneJob) -> Result<Job> {
     Ok(broker.once(&what, call).await?.job.unwrap_or_default())
 }
 
-fn job_lines(job: &Job) -> Lines {
-    let now = SystemTime::now();
+/// What `status` prints.
+pub(crate) fn job_lines(job: &Job, now: SystemTime) -> Lines {
     let spec = job.spec.clone().unwrap_or_default();
     let mut lines = Lines::default();
     lines.add("id", &job.id);
@@ -152,7 +152,8 @@ fn add_limits(lines: &mut Lines, job: &Job) {
 }
 
 /// What is asked, applied and in force, side by side.
-fn limits(job: &Job) -> String {
+/// What `status --limits` prints.
+pub(crate) fn limits(job: &Job) -> String {
     let mut table = Table::new(&["LIMIT", "ASKED", "APPLIED", "IN FORCE", "BOUND BY"]);
     for limit in &job.limits {
         let words = |value: &str| limits::in_words(&limit.name, value);
@@ -238,7 +239,7 @@ mod tests {
             stdout_bytes: 1536,
             ..Job::default()
         };
-        let text = job_lines(&job).shown();
+        let text = job_lines(&job, SystemTime::now()).shown();
         assert!(text.contains("exit code: "), "{text}");
         assert!(text.contains("1.5 KiB (1536)\n"), "{text}");
         assert!(text.contains("disk\\x1b[2Jfull"), "{text}");
@@ -285,7 +286,7 @@ io.weight    -              -             -         -
 
     #[test]
     fn in_short_only_limits_that_were_asked_for_are_shown() {
-        let text = job_lines(&limited()).shown();
+        let text = job_lines(&limited(), SystemTime::now()).shown();
         for line in [
             "cpu.max 0.2 CPUs\n",
             "memory.max 64 MiB, but 32 MiB of /jobs.slice binds\n",

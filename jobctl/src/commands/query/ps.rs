@@ -36,7 +36,7 @@ pub(crate) async fn ps(global: &Global, command: Ps) -> Result<()> {
         Format::Name => sink::print(&ids(&jobs)),
         _ if global.quiet => sink::print(&ids(&jobs)),
         Format::Wide => sink::print(&wide(&jobs)),
-        Format::Table => sink::print(&narrow(&jobs)),
+        Format::Table => sink::print(&narrow(&jobs, SystemTime::now())),
     }
 }
 
@@ -69,12 +69,12 @@ fn ids(jobs: &[Job]) -> String {
 }
 
 /// For people: short, relative, as wide as the terminal.
-fn narrow(jobs: &[Job]) -> String {
+pub(crate) fn narrow(jobs: &[Job], now: SystemTime) -> String {
     let mut table = Table::new(&[
         "ID", "NAME", "OWNER", "STATE", "CAUSE", "EXIT", "SIGNAL", "SOURCE", "PID", "STARTED",
         "ENDED", "COMMAND",
     ]);
-    let (now, length) = (SystemTime::now(), id_length(jobs));
+    let length = id_length(jobs);
     for job in jobs {
         let mut cells = vec![job.id.get(..length).unwrap_or(&job.id).to_owned()];
         cells.extend(common(job));
@@ -101,7 +101,7 @@ pub(crate) fn id_length(jobs: &[Job]) -> usize {
 }
 
 /// Everything that fits on a line, in full.
-fn wide(jobs: &[Job]) -> String {
+pub(crate) fn wide(jobs: &[Job]) -> String {
     let mut table = Table::new(&[
         "ID", "NAME", "OWNER", "STATE", "CAUSE", "EXIT", "SIGNAL", "SOURCE", "PID", "UID",
         "CREATED", "STARTED", "ENDED", "ENDED-BY", "STDOUT", "STDERR", "DROPPED", "CPUS",
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_row_has_what_people_look_for_and_nothing_that_steers_a_terminal() {
-        let text = narrow(&[job()]);
+        let text = narrow(&[job()], SystemTime::now());
         let row = text.lines().nth(1).expect("a row");
         for part in ["0198c7f2-3d4e-7f01  ", "evil\\x1b[2J", "user-a", "finished", "stopped"] {
             assert!(row.contains(part), "{part} in {row}");
@@ -223,7 +223,7 @@ mod tests {
     fn jobs_of_the_same_millisecond_can_be_told_apart() {
         let mut other = job();
         other.id = "0198c7f2-3d4e-7f01-8001-0123456789ab".into();
-        let text = narrow(&[job(), other]);
+        let text = narrow(&[job(), other], SystemTime::now());
         assert!(text.contains("0198c7f2-3d4e-7f01-8000  "), "{text}");
         assert!(text.contains("0198c7f2-3d4e-7f01-8001  "), "{text}");
     }

@@ -1,6 +1,6 @@
 //! `stats`: what jobs use, a line each, once a second.
 
-mod columns;
+pub(crate) mod columns;
 mod screen;
 
 use std::collections::HashMap;
