@@ -230,7 +230,6 @@ fn info_describes_the_broker() {
         }],
         default_limits: limits(256 << 20, 3_600),
         max_limits: limits(4 << 30, 86_400),
-        ..GetServerInfoResponse::default()
     };
     let text = info::lines(&broker, "host-1:8443", now()).shown() + &info::limits(&broker);
     check("info", &[("jobctl info", text)]);

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::process;
 use crate::programs::Executable;
+use crate::{process, workspace};
 
 /// So many of one executable may fail by the machine's doing.
 const MAX_RETRIED: usize = 3;
@@ -73,6 +73,8 @@ fn passes(executable: &Path, package: &Path, only: &[String]) -> Result<bool> {
     let tests = || {
         let mut command = Command::new(executable);
         command.current_dir(package).env("CARGO_MANIFEST_DIR", package);
+        // Snapshots are compared, never written: in the VM the workspace cannot be changed.
+        command.env("INSTA_WORKSPACE_ROOT", workspace::root()).env("INSTA_UPDATE", "no");
         command
     };
     let mut said = String::new();
