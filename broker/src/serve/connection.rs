@@ -5,7 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::Request;
 use hyper::body::Incoming;
@@ -14,7 +14,7 @@ use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::sync::watch;
 use tokio::task::yield_now;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::Status;
@@ -25,14 +25,17 @@ use crate::grpc::{PeerResult, door};
 use crate::model::identity;
 use crate::model::identity::Identity;
 use crate::quota::Permit;
+use crate::quota::fair_queue::Turns;
 use crate::serve::budget::{Account, Budget, HEADERS, STREAMS};
 use crate::serve::calls::Calls;
 use crate::serve::lobby::Place;
 use crate::serve::members::Members;
+use crate::serve::network::Network;
+use crate::serve::pace::Pace;
 use crate::serve::preface::Prefaced;
 use crate::serve::tls;
 use crate::serve::tls::Tls;
-use crate::serve::turns::{Paced, Turns};
+use crate::serve::turns::Paced;
 
 /// What all connections share.
 pub(super) struct Server {
@@ -40,6 +43,7 @@ pub(super) struct Server {
     tls: watch::Receiver<Tls>,
     routes: Routes,
     members: Members,
+    pace: Pace,
     budget: Budget,
     http: http2::Builder<TokioExecutor>,
 }
@@ -71,7 +75,7 @@ impl Server {
             .max_send_buf_size(16 << 10)
             .keep_alive_interval(KEEPALIVE.0)
             .keep_alive_timeout(KEEPALIVE.1);
-        Server { tls, routes, members, budget: Budget::new(), http }
+        Server { tls, routes, members, pace: Pace::default(), budget: Budget::new(), http }
     }
 
     /// One connection, from handshake to end. The journal tells who came, from where, or why not.
@@ -80,11 +84,11 @@ impl Server {
         tcp: TcpStream,
         from: SocketAddr,
         mut place: Place,
-        turns: Turns,
+        turns: Arc<Turns<Network>>,
         closing: watch::Receiver<bool>,
     ) {
         let shaken = tokio::select! {
-            shaken = self.handshake(tcp, turns) => shaken,
+            shaken = self.handshake(tcp, from, turns) => shaken,
             () = place.put_out() => Err(io::Error::other("too many have not said who they are")),
         };
         let (stream, peer) = match shaken {
@@ -108,10 +112,17 @@ impl Server {
         }
     }
 
-    async fn handshake(&self, tcp: TcpStream, turns: Turns) -> io::Result<(Stream, PeerResult)> {
-        let tcp = Paced::new(tokio::net::TcpStream::from_std(tcp)?, turns);
+    async fn handshake(
+        &self,
+        tcp: TcpStream,
+        from: SocketAddr,
+        turns: Arc<Turns<Network>>,
+    ) -> io::Result<(Stream, PeerResult)> {
+        let network = Network::from(from.ip());
+        let tcp = Paced::new(tokio::net::TcpStream::from_std(tcp)?, turns, network);
         let Tls { config, trust_domain } = self.tls.borrow().clone();
         let shake = async {
+            sleep(self.pace.delay(network, Instant::now())).await;
             let mut tls = TlsAcceptor::from(config).accept(tcp).await?;
             yield_now().await; // the turn of this handshake ends when others were looked at
             tls.get_mut().0.set_free();

@@ -9,6 +9,7 @@ mod lobby;
 mod members;
 mod messages;
 mod network;
+mod pace;
 mod preface;
 mod spares;
 pub(crate) mod tls;
@@ -28,10 +29,10 @@ use crate::serve::connection::Server;
 use crate::serve::lobby::Lobby;
 use crate::serve::members::{Members, Places};
 use crate::serve::tls::Tls;
-use crate::serve::turns::Turns;
 
 use crate::auth::Policy;
 use crate::quota::descriptors::Shares;
+use crate::quota::fair_queue::Turns;
 
 /// Serves `routes` on `listener` until `closing` becomes true and every connection has been told.
 ///
@@ -79,13 +80,13 @@ async fn work(
     closing: watch::Receiver<bool>,
 ) {
     let mut connections = JoinSet::new();
-    let turns = Turns::new();
+    let turns = Turns::new(1, 1);
     loop {
         tokio::select! {
             arrival = arrivals.recv() => match arrival {
                 Some(Arrival { tcp, from, place, ticket }) => {
                     let (server, closing) = (Arc::clone(&server), closing.clone());
-                    let turns = turns.clone();
+                    let turns = Arc::clone(&turns);
                     connections.spawn(async move {
                         let _ticket = ticket;
                         server.serve(tcp, from, place, turns, closing).await;

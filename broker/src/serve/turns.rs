@@ -1,5 +1,6 @@
-//! The processor's time of handshakes. Each takes a millisecond or two of signatures: of a flood of them,
-//! one step is made at a time on each thread, and the connections there are looked at in between.
+//! The steps of one handshake, each when it is its network's turn: one at a time on each thread, and the other
+//! connections there are looked at in between. Whoever comes from another network waits for one step of a
+//! flood, however many connections that has.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -8,20 +9,19 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::task::yield_now;
 
-/// Whose turn it is, on one thread.
-#[derive(Debug, Clone)]
-pub(super) struct Turns(Arc<Semaphore>);
+use crate::quota::fair_queue::{self, Turns};
+use crate::serve::network::Network;
 
 type Soon<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-type Turn = OwnedSemaphorePermit;
+type Turn = fair_queue::Turn<Network>;
 
 /// A connection that reads what a handshake needs when it is its turn, until it is [`Paced::set_free`].
 pub(super) struct Paced {
     tcp: TcpStream,
-    turns: Turns,
+    turns: Arc<Turns<Network>>,
+    network: Network,
     state: State,
 }
 
@@ -29,7 +29,7 @@ enum State {
     /// Until something comes.
     Idle,
     /// Something has come.
-    Waiting(Soon<Result<Turn, AcquireError>>),
+    Waiting(Soon<Turn>),
     /// What is read is worked on.
     Working(#[allow(dead_code, reason = "given back when dropped")] Turn),
     /// Done for now. The turn ends when the runtime has looked at other connections.
@@ -37,15 +37,9 @@ enum State {
     Free,
 }
 
-impl Turns {
-    pub(super) fn new() -> Turns {
-        Turns(Arc::new(Semaphore::new(1)))
-    }
-}
-
 impl Paced {
-    pub(super) fn new(tcp: TcpStream, turns: Turns) -> Paced {
-        Paced { tcp, turns, state: State::Idle }
+    pub(super) fn new(tcp: TcpStream, turns: Arc<Turns<Network>>, network: Network) -> Paced {
+        Paced { tcp, turns, network, state: State::Idle }
     }
 
     /// The handshake is over.
@@ -66,11 +60,10 @@ impl AsyncRead for Paced {
                 State::Free => return Pin::new(&mut this.tcp).poll_read(context, buffer),
                 State::Idle => {
                     ready!(this.tcp.poll_read_ready(context))?;
-                    State::Waiting(Box::pin(Arc::clone(&this.turns.0).acquire_owned()))
+                    let (turns, network) = (Arc::clone(&this.turns), this.network);
+                    State::Waiting(Box::pin(async move { turns.take(&network).await }))
                 }
-                State::Waiting(turn) => {
-                    State::Working(ready!(turn.as_mut().poll(context)).map_err(io::Error::other)?)
-                }
+                State::Waiting(turn) => State::Working(ready!(turn.as_mut().poll(context))),
                 State::Working(_) => {
                     if let Poll::Ready(read) = Pin::new(&mut this.tcp).poll_read(context, buffer) {
                         return Poll::Ready(read);

@@ -40,6 +40,15 @@ fn a_flood_of_half_handshakes_holds_up_nobody() {
 }
 
 #[test]
+fn a_flood_of_completed_handshakes_holds_up_nobody() {
+    // The attacker shares the processors with the broker, as a local user would, at a lower priority; what it
+    // took of them is `cpu_ms`.
+    let words = form(["lanes=32", "seconds=3"], ["lanes=32", "seconds=20"]);
+    let verdict = attack("row 30: completed handshakes", "handshakes", &words);
+    assert!(verdict.seen["shaken"].as_u64() > Some(32), "{}", verdict.seen);
+}
+
+#[test]
 fn rapid_resets_hold_up_nobody() {
     let words = form(["count=20000", "seconds=3"], ["count=1000000", "seconds=20"]);
     let verdict = attack("row 30: rapid reset", "rapid-reset", &words);

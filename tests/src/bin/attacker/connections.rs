@@ -9,10 +9,13 @@ use job_tests::attack::frames::{
     CONTINUATION, END_HEADERS, Frames, HEADERS, PING, RST_STREAM, SETTINGS, field, frame, header,
 };
 use job_tests::attack::{Args, Peer};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike as _;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{sleep_until, timeout};
+use tokio::task::JoinSet;
+use tokio::time::{sleep_until, timeout, timeout_at};
 
 /// The beginning of a record of TLS with a ClientHello of 512 bytes.
 const HALF_HELLO: &[u8] = &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
@@ -63,6 +66,39 @@ async fn half(peer: &Peer, says_something: bool) -> Option<TcpStream> {
         tcp.write_all(HALF_HELLO).await.ok()?;
     }
     Some(tcp)
+}
+
+/// On each of `lanes`, for `seconds`, one connection after the other that shakes hands with the certificate of
+/// a user, and is gone.
+pub(crate) async fn handshakes(peer: &Peer, args: &Args) -> Value {
+    let until = Instant::now() + Duration::from_secs(args.number("seconds") as u64);
+    let mut lanes = JoinSet::new();
+    for _ in 0..args.number("lanes") {
+        let peer = peer.clone();
+        lanes.spawn(async move {
+            let (mut shaken, mut refused) = (0, 0);
+            while let Ok(done) = timeout_at(until.into(), peer.tls()).await {
+                match done {
+                    // With a reset: ports that wait for a minute would hold up the attacker.
+                    Ok(tls) => shaken += usize::from(tls.get_ref().0.set_zero_linger().is_ok()),
+                    Err(_) => refused += 1,
+                }
+            }
+            (shaken, refused)
+        });
+    }
+    let seen = lanes.join_all().await;
+    let [shaken, refused]: [usize; 2] =
+        [seen.iter().map(|seen| seen.0).sum(), seen.iter().map(|seen| seen.1).sum()];
+    json!({ "shaken": shaken, "refused": refused, "cpu_ms": own_cpu().as_millis() as u64 })
+}
+
+/// What this process has taken of the processors: what an attacker on another host would not take from
+/// the broker.
+fn own_cpu() -> Duration {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).expect("a process may ask");
+    let times = [usage.user_time(), usage.system_time()];
+    times.iter().map(|time| Duration::from_micros(time.num_microseconds() as u64)).sum()
 }
 
 /// `count` streams, on one connection after the other, each reset as soon as it is open.

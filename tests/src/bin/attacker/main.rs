@@ -29,6 +29,7 @@ async fn main() {
         "refusals" => requests::refusals(&peer, &args).await,
         "certificates" => connections::certificates(&peer, &args).await,
         "half-handshakes" => connections::half_handshakes(&peer, &args).await,
+        "handshakes" => connections::handshakes(&peer, &args).await,
         "rapid-reset" => connections::rapid_reset(&peer, &args).await,
         "settings" => connections::settings(&peer, &args).await,
         "pings" => connections::pings(&peer, &args).await,
