@@ -148,8 +148,9 @@ pub(super) fn late() -> Status {
 pub(super) fn find(error: FindError) -> Status {
     match error {
         FindError::NotRecovered(_) => status(Code::Unavailable, error),
-        FindError::Io(error) if is_shortage(&error) => shortage(&error),
-        FindError::Io(_) => status(Code::Internal, error),
+        FindError::Record(error) if error.is_shortage() => shortage(&error),
+        FindError::Record(_) => status(Code::Internal, error),
+        FindError::Internal(_) => status(Code::Internal, error),
     }
 }
 
@@ -208,7 +209,7 @@ fn is_shortage(error: &std::io::Error) -> bool {
 }
 
 /// Clients try again.
-fn shortage(error: &std::io::Error) -> Status {
+fn shortage(error: &dyn std::error::Error) -> Status {
     let message = format_args!("the broker is short of what this takes ({error}): try again");
     status(Code::Unavailable, message)
 }
@@ -224,6 +225,6 @@ pub(super) fn input(error: InputError) -> Status {
 pub(super) fn delete(error: DeleteError) -> Status {
     match error {
         DeleteError::Running => status(Code::FailedPrecondition, error),
-        DeleteError::Io(_) => status(Code::Internal, error),
+        DeleteError::Io(_) | DeleteError::Internal(_) => status(Code::Internal, error),
     }
 }

@@ -1,8 +1,9 @@
 //! Looking jobs up: one by its id, or a page of a list. Jobs that are over are read one after the other,
 //! until the page is full: what a list costs is bounded by the page, whatever its jobs were asked with.
 
-use std::io;
 use std::sync::Arc;
+
+use tokio::task::JoinError;
 
 use crate::auth::{Action, Authorized, Caller, Resource, View, authorize};
 use crate::jobs::history::archive;
@@ -13,6 +14,7 @@ use crate::jobs::shared::{NotRecovered, Shared};
 use crate::model::id::JobId;
 use crate::model::identity::Identity;
 use crate::model::spec::JobSpec;
+use crate::store::error::RecordError;
 use crate::store::records;
 use crate::store::records::SpecRecord;
 
@@ -28,7 +30,10 @@ pub enum FindError {
     NotRecovered(#[from] NotRecovered),
     /// It is on disk.
     #[error("cannot read its records: {0}")]
-    Io(#[from] io::Error),
+    Record(#[from] RecordError),
+    /// A fault of the broker: it has panicked.
+    #[error("the look-up was broken off by a fault of the broker: {0}")]
+    Internal(String),
 }
 
 /// A page.
@@ -77,9 +82,13 @@ pub(crate) async fn load(
             let own = Arc::clone(shared);
             let load = move || archive::load(&own, id);
             let loaded = shared.threads.reads.run(caller, &shared.runtime, load).await;
-            Ok(loaded.map_err(io::Error::other)??)
+            Ok(loaded.map_err(internal)??)
         }
     }
+}
+
+fn internal(panic: JoinError) -> FindError {
+    FindError::Internal(panic.to_string())
 }
 
 /// All arguments, and all names of the environment, where memory has only the beginning of them and they
@@ -104,8 +113,8 @@ pub(crate) async fn whole_spec(
     }
 }
 
-/// A page of the jobs that exist for the caller, newest first. Those whose records cannot be read now are
-/// not in it. `show` gives what is shown of a job, and its length in bytes.
+/// A page of the jobs that exist for the caller, newest first. Those whose records are damaged, or of a later
+/// format, are not in it. `show` gives what is shown of a job, and its length in bytes.
 ///
 /// # Errors
 /// [`FindError`].
@@ -124,16 +133,27 @@ pub(crate) async fn list<T: Send + 'static>(
     let call = Arc::downgrade(&waits);
     let read = move || {
         let wanted = entries.into_iter().take_while(|_| call.strong_count() > 0);
-        let jobs = wanted.map(|entry| (entry.id(), read(&own, &judged, entry)));
+        let mut shortage = None;
+        let jobs = wanted.map_while(|entry| match read(&own, &judged, entry.clone()) {
+            Err(error) => {
+                shortage = Some(error);
+                None
+            }
+            Ok(read) => Some((entry.id(), read)),
+        });
         let (jobs, last) = fill(page.bytes, jobs, |(job, read)| {
             let (shown, length) = show(job);
             (shown, length.max(read / READ))
         });
+        // A list without some of its jobs, since the host is short of something, would be a wrong answer.
+        if let Some(error) = shortage {
+            return Err(error);
+        }
         let jobs = jobs.into_iter().map(|((job, _), shown)| (job, shown)).collect();
-        Listed { jobs, next: last.or(next) }
+        Ok(Listed { jobs, next: last.or(next) })
     };
     let listed = shared.threads.reads.run(caller.identity(), &shared.runtime, read).await;
-    Ok(listed.map_err(io::Error::other)?)
+    Ok(listed.map_err(internal)??)
 }
 
 /// The jobs of a page and, if there are more, where the next one begins. Everybody else has a turn
@@ -161,22 +181,28 @@ async fn entries(
     }
 }
 
+/// A job that may be listed, and the bytes of arguments that were read from the disk for it.
+type Read = (Authorized<View, Arc<Job>>, usize);
+
 /// One that cannot be read now keeps nobody from seeing the others.
-fn read(
-    shared: &Arc<Shared>,
-    caller: &Caller,
-    entry: Entry,
-) -> Option<(Authorized<View, Arc<Job>>, usize)> {
+///
+/// # Errors
+/// The host is short of what reading takes.
+fn read(shared: &Arc<Shared>, caller: &Caller, entry: Entry) -> Result<Option<Read>, RecordError> {
     let (job, read) = match entry {
         Entry::Live(job) => (job, 0),
-        Entry::Over(id) => {
-            let job = archive::load(shared, id).ok().flatten()?; // which has told of it
-            let read = job.record().spec.whole.map_or(0, |whole| whole.argument_bytes);
-            (job, read)
-        }
+        Entry::Over(id) => match archive::load(shared, id) {
+            Ok(Some(job)) => {
+                let read = job.record().spec.whole.map_or(0, |whole| whole.argument_bytes);
+                (job, read)
+            }
+            Err(error) if error.is_shortage() => return Err(error),
+            Ok(None) | Err(_) => return Ok(None), // which has been told
+        },
     };
     let resource = Resource::Job { id: job.id(), owner: job.owner() };
-    Some((authorize::<View, _>(caller, resource, Arc::clone(&job)).ok()?, read))
+    let seen = authorize::<View, _>(caller, resource, Arc::clone(&job)).ok();
+    Ok(seen.map(|seen| (seen, read)))
 }
 
 /// As many as fit, one at least; and the last that was looked at before one that did not.

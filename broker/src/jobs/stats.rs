@@ -1,6 +1,5 @@
 //! What a job uses and may use: read from the kernel while it lives, from its last record after.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -123,8 +122,7 @@ pub(crate) fn now(shared: &Shared, job: &Job) -> JobStats {
 }
 
 fn last(shared: &Shared, job: &Job) -> Option<FinalRecord> {
-    let record: io::Result<Option<FinalRecord>> =
-        records::load(&shared.state.job(job.id()), records::FINAL);
+    let record = records::load::<FinalRecord>(&shared.state.job(job.id()), records::FINAL);
     record.unwrap_or_else(|e| {
         tracing::warn!(job = %job.id(), "cannot read its final record: {e}");
         None

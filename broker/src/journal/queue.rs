@@ -13,6 +13,7 @@ use tracing::Level;
 
 use crate::journal::flow::Flow;
 use crate::journal::form::Form;
+use crate::sync::lock;
 
 /// What a line is kept for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,7 +171,7 @@ impl Queue {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn write_one(&self, file: &impl AsFd) {

@@ -3,13 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 use uuid::Uuid;
 
 use crate::model::account::Account;
+use crate::sync::lock;
 
 /// The kernel's overflow uid, which every Linux calls nobody.
 const NOBODY: u32 = 65_534;
@@ -117,7 +118,7 @@ impl Pool {
     }
 
     fn turns(&self) -> MutexGuard<'_, Turns> {
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.turns)
     }
 
     /// The uid of a job that an earlier broker gave it; `None` for one outside the pool.

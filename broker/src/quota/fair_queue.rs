@@ -6,13 +6,15 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinError;
 use tokio::time::timeout;
+
+use crate::sync::lock;
 
 /// So many turns at a time, and so many of one key.
 #[derive(Debug)]
@@ -165,7 +167,7 @@ impl<K: Eq + Hash + Clone> Turns<K> {
 
     /// A panic elsewhere must not take everybody's turns away.
     fn lock(&self) -> MutexGuard<'_, State<K>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -8,7 +8,9 @@ pub(crate) mod fair_queue;
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::sync::lock;
 
 /// A bound for each key and one for all keys.
 #[derive(Debug)]
@@ -99,7 +101,7 @@ impl<K: Eq + Hash + Clone> Permit<K> {
 impl<K> Quota<K> {
     /// A panic elsewhere must not take the count away from everybody.
     fn lock(&self) -> MutexGuard<'_, InUse<K>> {
-        self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.in_use)
     }
 }
 

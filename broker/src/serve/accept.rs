@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use crate::serve::lobby::{Lobby, Place};
 use crate::serve::spares::Spares;
+use crate::sync::lock;
 
 /// A connection that was let in, on its way to the thread that serves it.
 pub(super) struct Arrival {
@@ -56,7 +57,7 @@ impl Threads {
 
     /// On the thread that has the fewest connections, the first of these.
     fn ticket(&self) -> Ticket {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = lock(&self.counts);
         let fewest = counts.iter().enumerate().min_by_key(|(_, count)| **count);
         let thread = fewest.map_or(0, |(thread, _)| thread);
         counts[thread] += 1;
@@ -66,7 +67,7 @@ impl Threads {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)[self.thread] -= 1;
+        lock(&self.counts)[self.thread] -= 1;
     }
 }
 

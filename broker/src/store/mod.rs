@@ -3,6 +3,7 @@
 
 pub(crate) mod damage;
 mod durable;
+pub(crate) mod error;
 pub(crate) mod index;
 pub(crate) mod log;
 pub(crate) mod owner;

@@ -7,6 +7,8 @@ use std::path::Path;
 
 use nix::unistd::geteuid;
 
+use crate::store::error::RecordError;
+
 /// Permissions of group and others, of which there are to be none.
 const OTHERS: u32 = 0o077;
 
@@ -38,13 +40,13 @@ pub(crate) fn look(path: &Path) -> io::Result<Option<String>> {
 /// Of one job: made by the broker, so neither a link nor anybody else's.
 ///
 /// # Errors
-/// `InvalidData` where it is; else as stat(2).
-pub(crate) fn look_at_job(dir: &Path) -> io::Result<()> {
+/// `Damaged` where it is; else as stat(2).
+pub(crate) fn look_at_job(dir: &Path) -> Result<(), RecordError> {
     let found = match fs::symlink_metadata(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         found => found?,
     };
-    let fault = |what: String| Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    let fault = |what: String| Err(RecordError::Damaged(what));
     if !found.is_dir() {
         return fault("it is no directory of its own".into());
     }
@@ -96,7 +98,7 @@ mod tests {
         let fault = look(&state).unwrap_err();
         assert_eq!(fault.kind(), io::ErrorKind::PermissionDenied);
         assert!(fault.to_string().contains("chown -hR root:root"), "{fault}");
-        assert_eq!(look_at_job(&state).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert!(look_at_job(&state).unwrap_err().is_damage());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use job_shim::record::{self, ExitFile};
 use job_shim::wire::{Cause, Exited, Source, Started};
@@ -13,13 +14,14 @@ use uuid::Uuid;
 
 use crate::cgroup::limits::ResolvedDisks;
 use crate::cgroup::usage::Usage;
-use crate::host::BootId;
+use crate::host::{self, BootId};
 use crate::model::account::Account;
 use crate::model::id::JobId;
 use crate::model::identity::Identity;
 use crate::model::limits::LimitStatus;
 use crate::model::spec::JobSpec;
-use crate::model::state::{Failure, State, Totals};
+use crate::model::state::{Contact, Failure, Snapshot, State, Totals};
+use crate::store::error::RecordError;
 use crate::store::seal;
 
 /// The major version of these records.
@@ -166,6 +168,46 @@ pub struct FinalRecord {
     pub limits: Vec<LimitStatus>,
 }
 
+impl FinalRecord {
+    /// What is known of a job at its end.
+    pub(crate) fn new(
+        known: &Snapshot,
+        totals: Totals,
+        usage: Usage,
+        limits: Vec<LimitStatus>,
+    ) -> FinalRecord {
+        let known = known.clone();
+        FinalRecord {
+            format: FORMAT,
+            state: known.state,
+            started: known.started.map(Into::into),
+            exit: known.exited.map(Into::into),
+            failure: known.failure,
+            ended_ns: known.ended_ns.unwrap_or_else(host::now_ns),
+            ran_ns: known.ran.and_then(|ran| u64::try_from(ran.as_nanos()).ok()),
+            totals,
+            incomplete: known.incomplete,
+            usage,
+            limits,
+        }
+    }
+
+    /// The same, as it was known then.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let last = self.clone();
+        Snapshot {
+            state: last.state,
+            started: last.started.map(Into::into),
+            exited: last.exit.map(Into::into),
+            ended_ns: Some(last.ended_ns),
+            ran: last.ran_ns.map(Duration::from_nanos),
+            failure: last.failure,
+            incomplete: last.incomplete,
+            contact: Contact::Good,
+        }
+    }
+}
+
 /// [`Started`], as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the fields of `Started`")]
@@ -235,13 +277,12 @@ pub const FINAL: &str = "final.json";
 /// Reads a record; `None` where there is none.
 ///
 /// # Errors
-/// `InvalidData` when it does not parse, with file and place, or is not what was written; `Unsupported` for a record of a later
-/// [`FORMAT`]; else as read(2), with the file.
-pub fn load<T: DeserializeOwned>(dir: &Path, name: &str) -> io::Result<Option<T>> {
+/// [`RecordError`].
+pub fn load<T: DeserializeOwned>(dir: &Path, name: &'static str) -> Result<Option<T>, RecordError> {
     let bytes = match fs::read(dir.join(name)) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(io::Error::new(e.kind(), format!("{name}: {e}"))),
+        Err(source) => return Err(RecordError::Read { name, source }),
     };
     parse(name, &bytes).map(Some)
 }
@@ -250,18 +291,18 @@ pub fn load<T: DeserializeOwned>(dir: &Path, name: &str) -> io::Result<Option<T>
 ///
 /// # Errors
 /// As [`load`], but for read(2).
-pub(crate) fn parse<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> io::Result<T> {
-    let damaged = |fault: String| io::Error::new(io::ErrorKind::InvalidData, fault);
-    let record = serde_json::from_slice(bytes).map_err(|e| {
-        if let Ok(Head { format }) = serde_json::from_slice(bytes)
-            && format > FORMAT
-        {
-            let fault = format!("{name}: of format {format}; this broker reads {FORMAT}");
-            return io::Error::new(io::ErrorKind::Unsupported, fault);
-        }
-        damaged(format!("{name}: {e}"))
-    })?;
-    seal::check(bytes).map_err(|fault| damaged(format!("{name}: {fault}")))?;
+pub(crate) fn parse<T: DeserializeOwned>(
+    name: &'static str,
+    bytes: &[u8],
+) -> Result<T, RecordError> {
+    let record =
+        serde_json::from_slice(bytes).map_err(|e| match serde_json::from_slice(bytes) {
+            Ok(Head { format }) if format > FORMAT => {
+                RecordError::NewerFormat { name, format, known: FORMAT }
+            }
+            _ => RecordError::Damaged(format!("{name}: {e}")),
+        })?;
+    seal::check(bytes).map_err(|fault| RecordError::Damaged(format!("{name}: {fault}")))?;
     Ok(record)
 }
 
@@ -319,10 +360,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(SPAWN), r#"{"format":2,"shim":{"pid":7}}"#).unwrap();
         let fault = load::<SpawnRecord>(dir.path(), SPAWN).unwrap_err();
-        assert_eq!(fault.kind(), io::ErrorKind::Unsupported, "{fault}");
+        assert!(matches!(fault, RecordError::NewerFormat { format: 2, .. }), "{fault}");
         fs::write(dir.path().join(SPAWN), r#"{"format":1,"shim":{"pid":7}}"#).unwrap();
         let fault = load::<SpawnRecord>(dir.path(), SPAWN).unwrap_err();
-        assert_eq!(fault.kind(), io::ErrorKind::InvalidData, "{fault}");
+        assert!(matches!(fault, RecordError::Damaged(_)), "{fault}");
     }
 
     #[test]

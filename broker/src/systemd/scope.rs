@@ -6,12 +6,13 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use crate::sync::lock;
 use crate::systemd::bus;
 use crate::systemd::bus::{ResolvedDisks, Wanted};
 use crate::systemd::keeper;
@@ -115,7 +116,7 @@ impl Scope {
         if is_kept() {
             return Ok(Readiness::Kept);
         }
-        let _alone = self.establishing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = lock(&self.establishing);
         let until = Instant::now() + PATIENCE;
         while !is_kept() {
             match self.establish() {
@@ -209,6 +210,6 @@ impl Scope {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Keeper>> {
-        self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.keeper)
     }
 }

@@ -18,6 +18,9 @@ pub enum DeleteError {
     /// The file system.
     #[error("cannot remove its files: {0}")]
     Io(#[from] io::Error),
+    /// A fault of the broker: it has panicked.
+    #[error("the removal was broken off by a fault of the broker: {0}")]
+    Internal(String),
 }
 
 /// Removes an ended job and its output.
@@ -40,7 +43,7 @@ pub(crate) async fn delete(
     let (own, id) = (Arc::clone(shared), job.id());
     let remove = move || archive::remove(&own, &[id]);
     let removed = shared.threads.reads.run(caller.identity(), &shared.runtime, remove).await;
-    for (_, removed) in removed.map_err(io::Error::other)? {
+    for (_, removed) in removed.map_err(|panic| DeleteError::Internal(panic.to_string()))? {
         removed?; // if it was there no more, somebody else was faster
     }
     Ok(())

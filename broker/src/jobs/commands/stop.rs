@@ -19,6 +19,7 @@ use crate::jobs::shared::Shared;
 use crate::jobs::stop_request::{News, StopRequest};
 use crate::journal::AUDIT;
 use crate::model::state::Snapshot;
+use crate::store::error::RecordError;
 use crate::store::records;
 use crate::store::records::{FORMAT, StopRecord};
 
@@ -184,10 +185,10 @@ async fn kill(shared: &Arc<Shared>, job: &Job) {
 /// for it.
 ///
 /// # Errors
-/// As read(2).
-pub(crate) fn recall(dir: &Path) -> io::Result<Option<StopRequest>> {
+/// [`RecordError`], but for damage.
+pub(crate) fn recall(dir: &Path) -> Result<Option<StopRequest>, RecordError> {
     let record = match records::load::<StopRecord>(dir, records::STOP) {
-        Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+        Err(e) if e.is_damage() => {
             tracing::error!("{}: {e}; somebody wanted that job stopped", dir.display());
             return Ok(None);
         }

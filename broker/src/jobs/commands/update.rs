@@ -23,6 +23,7 @@ use crate::launch::effective_limits::EffectiveLimits;
 use crate::model::identity::Identity;
 use crate::model::limits::{LimitKind, Limits, Violation, Violations};
 use crate::model::state::State;
+use crate::store::error::RecordError;
 use crate::store::records;
 use crate::store::records::{ChangeRecord, SpecRecord};
 
@@ -66,7 +67,7 @@ pub enum UpdateError {
     Unreachable(#[from] Unreachable),
     /// `spec.json`.
     #[error("cannot write its record: {0}")]
-    Record(io::Error),
+    Record(RecordError),
     /// A fault of the broker: it has panicked.
     #[error("the change was broken off by a fault of the broker: {0}")]
     Internal(String),
@@ -272,11 +273,11 @@ fn record_terms(
     let saved = whole_record(shared, job).and_then(|record| {
         let mut record = terms.recorded(record);
         record.is_changing = is_changing;
-        records::save_durably(&shared.state.job(job.id()), records::SPEC, &record)
+        Ok(records::save_durably(&shared.state.job(job.id()), records::SPEC, &record)?)
     });
-    saved.map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound if job.snapshot().state.is_over() => UpdateError::Over, // and removed
-        _ => UpdateError::Record(e),
+    saved.map_err(|e| match e.is_absent() && job.snapshot().state.is_over() {
+        true => UpdateError::Over, // and removed
+        false => UpdateError::Record(e),
     })
 }
 
@@ -327,22 +328,22 @@ impl EffectiveLimits {
 }
 
 /// Where memory has only the beginning, from the disk. Blocks.
-fn whole_record(shared: &Shared, job: &Job) -> io::Result<SpecRecord> {
+fn whole_record(shared: &Shared, job: &Job) -> Result<SpecRecord, RecordError> {
     if job.record().spec.whole.is_none() {
         return Ok(job.record().clone());
     }
     let record = records::load(&shared.state.job(job.id()), records::SPEC)?;
-    record.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "spec.json is missing"))
+    record.ok_or(RecordError::Missing(records::SPEC))
 }
 
 /// Finishes a change that an earlier broker has recorded and may not have made. Blocks.
-pub(crate) fn finish(shared: &Shared, job: &Job) -> io::Result<()> {
+pub(crate) fn finish(shared: &Shared, job: &Job) -> Result<(), RecordError> {
     let tree = shared.launcher.hierarchy();
     if let Err(e) = job.terms().plan().apply(tree, &tree.job(job.id())) {
         tracing::error!(job = %job.id(), "a change of its limits cannot be finished: {e}");
     }
     let record = job.terms().recorded(whole_record(shared, job)?);
-    records::save_durably(&shared.state.job(job.id()), records::SPEC, &record)
+    Ok(records::save_durably(&shared.state.job(job.id()), records::SPEC, &record)?)
 }
 
 #[cfg(test)]

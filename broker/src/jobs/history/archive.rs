@@ -4,7 +4,6 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::jobs::cleanup;
 use crate::jobs::decide;
@@ -13,7 +12,7 @@ use crate::jobs::history::quarantine;
 use crate::jobs::job::Job;
 use crate::jobs::shared::Shared;
 use crate::model::id::JobId;
-use crate::model::state::{Contact, Snapshot, Totals};
+use crate::store::error::RecordError;
 use crate::store::index::{Stamp, Summary};
 use crate::store::owner;
 use crate::store::records;
@@ -44,7 +43,7 @@ pub(crate) fn archive(shared: &Shared, id: JobId) {
 ///
 /// # Errors
 /// As [`records::load`].
-pub(crate) fn read_summary(shared: &Shared, id: JobId) -> io::Result<Option<Summary>> {
+fn read_summary(shared: &Shared, id: JobId) -> Result<Option<Summary>, RecordError> {
     let dir = shared.state.job(id);
     // Before the records: what changes in between is found to be changed.
     let stamp = match Stamp::of(&dir) {
@@ -55,18 +54,19 @@ pub(crate) fn read_summary(shared: &Shared, id: JobId) -> io::Result<Option<Summ
 }
 
 pub(crate) fn summary(spec: &SpecRecord, last: &FinalRecord, stamp: Stamp) -> Summary {
-    Summary::new(spec, last, snapshot(last.clone()).may_be_asked_again(), stamp)
+    Summary::new(spec, last, last.snapshot().may_be_asked_again(), stamp)
 }
 
 /// The job as it was at its end. One that is damaged goes into quarantine and is none; one that cannot
 /// be read now stays where it is, and operators are told. Blocks.
 ///
 /// # Errors
-/// The disk's; `Unsupported` for records of a later format.
-pub(crate) fn load(shared: &Arc<Shared>, id: JobId) -> io::Result<Option<Arc<Job>>> {
+/// [`RecordError`], but for damage.
+pub(crate) fn load(shared: &Arc<Shared>, id: JobId) -> Result<Option<Arc<Job>>, RecordError> {
     let read = read(shared, id);
     match read {
-        Err(e) if !quarantine::is_damage(&e) => {
+        Err(e) if e.is_shortage() => return Err(e),
+        Err(e) if !e.is_damage() => {
             if shared.mark_unreadable(id.to_string(), e.to_string()) {
                 tracing::error!(job = %id, "left alone, and out of lists, since it cannot be read: {e}");
             }
@@ -75,7 +75,7 @@ pub(crate) fn load(shared: &Arc<Shared>, id: JobId) -> io::Result<Option<Arc<Job
         _ => shared.clear_unreadable(&id.to_string()),
     }
     match read {
-        Ok(Some((spec, last))) => return Ok(Some(restore(spec, last))),
+        Ok(Some((spec, last))) => return Ok(Some(restore(spec, &last))),
         Ok(None) => {} // somebody has removed its directory
         Err(e) => {
             let request = shared.registry().request_of(id);
@@ -130,7 +130,7 @@ pub(crate) fn tidy(shared: &Shared) {
     }
 }
 
-fn read(shared: &Shared, id: JobId) -> io::Result<Option<(SpecRecord, FinalRecord)>> {
+fn read(shared: &Shared, id: JobId) -> Result<Option<(SpecRecord, FinalRecord)>, RecordError> {
     let dir = shared.state.job(id);
     owner::look_at_job(&dir)?;
     let (spec, last) = (records::load(&dir, records::SPEC)?, records::load(&dir, records::FINAL)?);
@@ -140,44 +140,30 @@ fn read(shared: &Shared, id: JobId) -> io::Result<Option<(SpecRecord, FinalRecor
             Ok(Some((spec, last)))
         }
         _ if !dir.try_exists()? => Ok(None),
-        (None, _) => Err(missing(records::SPEC)),
-        (_, None) => Err(missing(records::FINAL)),
+        (None, _) => Err(RecordError::Missing(records::SPEC)),
+        (_, None) => Err(RecordError::Missing(records::FINAL)),
     }
 }
 
 /// Whether the last record says what the shim's own does.
 ///
 /// # Errors
-/// `InvalidData` if not; else as read(2).
-pub(crate) fn cross_check(dir: &Path, spec: &SpecRecord, last: &FinalRecord) -> io::Result<()> {
+/// `Damaged` if not; else as read(2).
+pub(crate) fn cross_check(
+    dir: &Path,
+    spec: &SpecRecord,
+    last: &FinalRecord,
+) -> Result<(), RecordError> {
     let exit = records::load_exit(dir, spec.boot_id.as_bytes())?;
-    let fault = decide::contradiction(last, &exit);
-    let damaged =
-        |fault| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {fault}", records::FINAL));
-    fault.map_or(Ok(()), |fault| Err(damaged(fault)))
+    match decide::contradiction(last, &exit) {
+        Some(fault) => Err(RecordError::Damaged(format!("{}: {fault}", records::FINAL))),
+        None => Ok(()),
+    }
 }
 
-pub(crate) fn missing(name: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("{name} is missing"))
-}
-
-fn restore(spec: SpecRecord, last: FinalRecord) -> Arc<Job> {
-    let progress = Totals::into(last.totals);
-    let job = Job::new(spec, snapshot(last), None);
-    job.set_progress(progress);
+fn restore(spec: SpecRecord, last: &FinalRecord) -> Arc<Job> {
+    let job = Job::new(spec, last.snapshot(), None);
+    job.set_progress(last.totals.into());
     job.set_settled();
     job
-}
-
-fn snapshot(last: FinalRecord) -> Snapshot {
-    Snapshot {
-        state: last.state,
-        started: last.started.map(Into::into),
-        exited: last.exit.map(Into::into),
-        ended_ns: Some(last.ended_ns),
-        ran: last.ran_ns.map(Duration::from_nanos),
-        failure: last.failure,
-        incomplete: last.incomplete,
-        contact: Contact::Good,
-    }
 }

@@ -21,19 +21,15 @@ use crate::journal::AUDIT;
 use crate::launch::accounts::Lease;
 use crate::model::id::JobId;
 use crate::store::damage;
+use crate::store::error::RecordError;
 use crate::store::records::RequestRecord;
-
-/// Whether a record is damaged, rather than that the disk could not be asked.
-pub(crate) fn is_damage(e: &io::Error) -> bool {
-    e.kind() == io::ErrorKind::InvalidData
-}
 
 /// Moves it away, now or when its shim has ended. `request` is what the index knows. Blocks; must be
 /// called within the runtime.
 pub(crate) fn quarantine(
     shared: &Arc<Shared>,
     id: JobId,
-    fault: &io::Error,
+    fault: &RecordError,
     request: Option<RequestRecord>,
 ) {
     let (fault, request) = noted(shared, id, fault, request);
@@ -63,7 +59,7 @@ pub(crate) fn quarantine(
 /// The disk, or this program, cannot read it now; a later broker may. It stays where it is, and what
 /// is its own stays so meanwhile: its request, and its uid while it runs. Blocks; must be called
 /// within the runtime.
-pub(crate) fn leave_alone(shared: &Arc<Shared>, id: JobId, fault: &io::Error) {
+pub(crate) fn leave_alone(shared: &Arc<Shared>, id: JobId, fault: &RecordError) {
     let (fault, _) = noted(shared, id, fault, None);
     let fault = format!("{fault}; a restart of the broker tries again");
     match Shims::of(shared, id) {
@@ -80,7 +76,7 @@ pub(crate) fn leave_alone(shared: &Arc<Shared>, id: JobId, fault: &io::Error) {
 fn noted(
     shared: &Shared,
     id: JobId,
-    fault: &io::Error,
+    fault: &RecordError,
     request: Option<RequestRecord>,
 ) -> (String, Option<RequestRecord>) {
     let request = request.or_else(|| damage::request(&shared.state.job(id)));

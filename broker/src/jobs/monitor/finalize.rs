@@ -22,7 +22,7 @@ use crate::journal::AUDIT;
 use crate::launch::LaunchError;
 use crate::launch::failure::failure;
 use crate::model::state::{Snapshot, Totals};
-use crate::store::records::{self, FORMAT, FinalRecord};
+use crate::store::records::{self, FinalRecord};
 use crate::store::{self, repair};
 
 /// Between two tries to put an end on record: first and longest.
@@ -170,20 +170,8 @@ pub(crate) fn write_final(
             _ => {} // there was no room for it, perhaps
         }
     }
-    let known = known.clone();
-    let record = FinalRecord {
-        format: FORMAT,
-        state: known.state,
-        started: known.started.map(Into::into),
-        exit: known.exited.map(Into::into),
-        failure: known.failure,
-        ended_ns: known.ended_ns.unwrap_or_else(host::now_ns),
-        ran_ns: known.ran.and_then(|ran| u64::try_from(ran.as_nanos()).ok()),
-        totals: job.progress().into(),
-        incomplete: known.incomplete,
-        usage: stats.usage,
-        limits: stats.limits,
-    };
+    let totals = job.progress().into();
+    let record = FinalRecord::new(known, totals, stats.usage, stats.limits);
     records::save_durably(&dir, records::FINAL, &record)?;
     if job.stop_asked().is_some() {
         let _ = fs::remove_file(dir.join(records::STOP)); // no matter any more

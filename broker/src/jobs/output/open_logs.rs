@@ -5,12 +5,13 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
 use crate::model::id::JobId;
 use crate::store::log::LogFiles;
+use crate::sync::lock;
 
 /// All sets that are open.
 #[derive(Debug)]
@@ -71,7 +72,7 @@ impl OpenLogs {
 
     /// A panic elsewhere must not take the logs away from everybody.
     fn lock(&self) -> MutexGuard<'_, Sets> {
-        self.sets.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.sets)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 
 use crate::auth::{Caller, Role};
@@ -13,6 +13,7 @@ use crate::jobs::output::turns::{OwnTurns, Turns};
 use crate::model::identity::Identity;
 use crate::quota::descriptors::Shares;
 use crate::quota::{Exceeded, Permit, Quota};
+use crate::sync::lock;
 
 /// Open streams of output: of one identity, of all, and places more that only admins can have.
 ///
@@ -97,7 +98,7 @@ impl Readers {
     }
 
     fn own(&self, identity: &Identity) -> Arc<Own> {
-        let mut by_identity = self.by_identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_identity = lock(&self.by_identity);
         if let Some(own) = by_identity.get(identity).and_then(Weak::upgrade) {
             return own;
         }

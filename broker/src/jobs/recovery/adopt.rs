@@ -19,6 +19,7 @@ use crate::jobs::shared::Shared;
 use crate::model::id::JobId;
 use crate::model::state::{Contact, Event, Failure, Snapshot, State};
 use crate::store::damage;
+use crate::store::error::RecordError;
 use crate::store::index::{Stamp, Summary};
 use crate::store::owner;
 use crate::store::records::{self, FinalRecord, SpawnRecord, SpecRecord};
@@ -36,7 +37,7 @@ pub(crate) fn take_in(shared: &Arc<Shared>, id: JobId) -> Taken {
     let taken = take_over(shared, id);
     crash::at(Point::TakenOver);
     taken.unwrap_or_else(|e| {
-        if quarantine::is_damage(&e) {
+        if e.is_damage() {
             quarantine::quarantine(shared, id, &e, None);
         } else {
             quarantine::leave_alone(shared, id, &e);
@@ -45,15 +46,15 @@ pub(crate) fn take_in(shared: &Arc<Shared>, id: JobId) -> Taken {
     })
 }
 
-fn take_over(shared: &Arc<Shared>, id: JobId) -> io::Result<Taken> {
+fn take_over(shared: &Arc<Shared>, id: JobId) -> Result<Taken, RecordError> {
     let dir = shared.state.job(id);
     owner::look_at_job(&dir)?;
     let stamp = Stamp::of(&dir).unwrap_or_default(); // there is one once there is a last record
     let record = match records::load::<SpecRecord>(&dir, records::SPEC) {
         Ok(Some(record)) => record,
-        Err(e) if !quarantine::is_damage(&e) => return Err(e),
-        _ if is_no_job(shared, id)? => return discard(shared, id),
-        Ok(None) => return Err(archive::missing(records::SPEC)),
+        Err(e) if !e.is_damage() => return Err(e),
+        _ if is_no_job(shared, id)? => return Ok(discard(shared, id)?),
+        Ok(None) => return Err(RecordError::Missing(records::SPEC)),
         Err(e) => return Err(e),
     };
     let (facts, shim) = facts(shared, id, &record)?;
@@ -139,7 +140,7 @@ fn facts(
     shared: &Shared,
     id: JobId,
     record: &SpecRecord,
-) -> io::Result<(Facts, Option<ShimProcess>)> {
+) -> Result<(Facts, Option<ShimProcess>), RecordError> {
     let dir = shared.state.job(id);
     let finished = records::load::<FinalRecord>(&dir, records::FINAL)?;
     if let Some(last) = &finished {

@@ -16,6 +16,7 @@ use crate::jobs::monitor::session::Greeted;
 use crate::jobs::process::ShimProcess;
 use crate::model::id::JobId;
 use crate::store;
+use crate::store::error::RecordError;
 use crate::store::records;
 use crate::store::records::{SpawnRecord, SpecRecord};
 
@@ -64,7 +65,7 @@ async fn prospect(config: &config::Jobs, id: JobId) -> TakeoverCheck {
 }
 
 /// All records that a takeover reads.
-fn read(dir: &Path) -> io::Result<Option<SpawnRecord>> {
+fn read(dir: &Path) -> Result<Option<SpawnRecord>, RecordError> {
     let Some(spec) = records::load::<SpecRecord>(dir, records::SPEC)? else { return Ok(None) };
     records::load_exit(dir, spec.boot_id.as_bytes())?;
     records::load(dir, records::SPAWN)
