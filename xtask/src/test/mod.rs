@@ -2,8 +2,10 @@
 
 mod own;
 pub(crate) mod retry;
+mod select;
 mod systemd;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,12 +16,17 @@ use crate::programs::{self, Executable, Profile, Programs};
 use crate::vm::Suite;
 use crate::{floors, process, workspace};
 use own::{END_TO_END, own_command};
+use select::{Chosen, Kind};
 
 /// What the tests find in the VM: a real block device, on which jobs may write, and the word that no
 /// test may be left out there for something that its host lacks.
 const WITH_DISK: &str = "mkdir -m 1777 /mnt/disk/jobs || exit
     export JOB_TESTS_DISK=/mnt/disk/jobs JOB_TESTS_LEAVE_NOTHING_OUT=1
 ";
+
+/// The model is arithmetic, the same everywhere; attacks are judged by the time that others wait, of
+/// which a machine with one slow processor says nothing.
+const NATIVE_ONLY: [&str; 2] = ["model", "attacks"];
 
 /// The arguments of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -30,27 +37,100 @@ pub(crate) struct Args {
     /// The package under the newest systemd that Debian has, too
     #[arg(long, conflicts_with = "native")]
     newest: bool,
-    /// Only tests whose name contains one of these
-    filter: Vec<String>,
+    /// Only in the testbed VM
+    #[arg(long, conflicts_with = "native")]
+    vm: bool,
+    /// Only these suites (`output`, `jobctl`), or tests with one of these in their names
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
 }
 
-/// Runs all steps, whether or not earlier ones failed, and ends with a summary.
+/// Runs all steps, or those that run the tests of these names; a failed step does not keep others from
+/// being run. Ends with a summary.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let suites = select::suites(&workspace::root())?;
+    let chosen = select::choose(&args.names, &suites)?;
     let mut report = Report::default();
-    report.step("formatting", || check_cargo(&["fmt", "--all", "--check"]));
-    report.step("lints", || {
-        check_cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])
-    });
-    report.step("floors", || floors::run(&floors::Args::default()));
-    dependencies(&mut report);
-    let next = report.step("build of the next version", programs::build_next);
-    let programs = report.step("build of the programs", || programs::build(Profile::Dev));
-    report.tests("unit tests", |flaky| unit_tests(&args.filter, flaky));
-    match programs.filter(|_| next.is_some()) {
-        Some(programs) => end_to_end(&mut report, args, &programs),
-        None => report.skip("end-to-end tests", "the programs could not be built"),
+    if args.names.is_empty() {
+        everything(&mut report, args);
+    } else {
+        selected(&mut report, args, &chosen);
     }
     Ok(report.summary())
+}
+
+fn everything(report: &mut Report, args: &Args) {
+    if !args.vm {
+        report.step("formatting", || check_cargo(&["fmt", "--all", "--check"]));
+        report.step("lints", || {
+            check_cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])
+        });
+        report.step("floors", || floors::run(&floors::Args::default()));
+        dependencies(report);
+    }
+    let next = report.step("build of the next version", programs::build_next);
+    let programs = report.step("build of the programs", || programs::build(Profile::Dev));
+    if !args.vm {
+        report.tests("unit tests", unit_tests);
+        report.step("doc tests", || check_cargo(&["test", "--quiet", "--workspace", "--doc"]));
+    }
+    match programs.filter(|_| next.is_some()) {
+        Some(programs) => end_to_end(report, args, &programs),
+        None => report.skip("end-to-end tests", "the programs could not be built"),
+    }
+}
+
+/// Builds and runs no more than these suites.
+fn selected(report: &mut Report, args: &Args, chosen: &Chosen) {
+    for (suite, filter) in chosen {
+        if let Kind::Package(manifest) = &suite.kind {
+            report.tests(&suite.name, |flaky| package_tests(manifest, filter, flaky));
+        }
+    }
+    let mut end_to_end = chosen.iter().filter(|(suite, _)| suite.kind == Kind::EndToEnd).peekable();
+    let mut systemd = chosen.iter().filter(|(suite, _)| suite.kind == Kind::Systemd).peekable();
+    if end_to_end.peek().is_none() && systemd.peek().is_none() {
+        return;
+    }
+    if chosen.keys().any(|suite| suite.needs_next)
+        && report.step("build of the next version", programs::build_next).is_none()
+    {
+        return;
+    }
+    let built = report.step("build of the programs", || programs::build(Profile::Dev));
+    let Some(programs) = built else { return };
+    for (suite, filter) in end_to_end {
+        suite_end_to_end(report, args, &programs, &suite.name, filter);
+    }
+    if systemd.peek().is_some() {
+        let filter: Vec<String> = systemd.flat_map(|(_, filter)| filter.clone()).collect();
+        under_systemd(report, args, &programs, &filter);
+    }
+}
+
+fn suite_end_to_end(
+    report: &mut Report,
+    args: &Args,
+    programs: &Programs,
+    suite: &str,
+    filter: &[String],
+) {
+    let Some(tests) = report.step(&format!("build of {suite}"), || {
+        let mut build = workspace::cargo();
+        programs::tests(build.args(["test", "-p", END_TO_END, "--test", suite, "--no-run"]))
+    }) else {
+        return;
+    };
+    if !args.vm {
+        report.tests(&format!("{suite} on this machine"), |flaky| {
+            on_this_machine(&tests, filter, programs, flaky)
+        });
+    }
+    if args.native || NATIVE_ONLY.contains(&suite) {
+        report.skip(&format!("{suite} in the VM"), if args.native { "--native" } else { "no use" });
+        return;
+    }
+    report.tests(&format!("{suite} in the VM"), |flaky| in_the_vm(tests, filter, programs, flaky));
 }
 
 fn check_cargo(arguments: &[&str]) -> Result<()> {
@@ -65,16 +145,25 @@ fn dependencies(report: &mut Report) {
     }
 }
 
-fn unit_tests(only: &[String], flaky: &mut Vec<String>) -> Result<()> {
+fn unit_tests(flaky: &mut Vec<String>) -> Result<()> {
     let mut build = workspace::cargo();
     build.args(["test", "--workspace", "--exclude", END_TO_END, "--no-run"]);
-    let tests = programs::tests(&mut build)?;
-    let mut judged = Ok(());
+    run_packages(&programs::tests(&mut build)?, &[], flaky)
+}
+
+fn package_tests(manifest: &Path, filter: &[String], flaky: &mut Vec<String>) -> Result<()> {
+    let mut build = workspace::cargo();
+    build.arg("test").arg("--manifest-path").arg(manifest).arg("--no-run");
+    run_packages(&programs::tests(&mut build)?, filter, flaky)
+}
+
+fn run_packages(tests: &[Executable], filter: &[String], flaky: &mut Vec<String>) -> Result<()> {
+    let mut result = Ok(());
     for tests in tests.chunk_by(|one, other| one.package == other.package) {
-        let run = retry::check_outcome(own_command()?.args(retry::words(tests, only)), flaky);
-        judged = judged.and(run);
+        let words = retry::words(tests, filter);
+        result = result.and(retry::check_outcome(own_command()?.args(words), flaky));
     }
-    judged
+    result
 }
 
 fn end_to_end(report: &mut Report, args: &Args, programs: &Programs) {
@@ -84,43 +173,55 @@ fn end_to_end(report: &mut Report, args: &Args, programs: &Programs) {
     }) else {
         return;
     };
-    report.tests("end-to-end tests on this machine", |flaky| {
-        let words = retry::words(&tests, &args.filter);
-        retry::check_outcome(own_command()?.args(words).envs(programs.environment()), flaky)
-    });
+    if !args.vm {
+        report.tests("end-to-end tests on this machine", |flaky| {
+            on_this_machine(&tests, &[], programs, flaky)
+        });
+    }
     if args.native {
         report.skip("end-to-end tests in the VM", "--native");
         report.skip("the package under systemd 252 and 257", "--native");
         return;
     }
+    let package = report.step("build of the package", || systemd::prepare(&[], programs));
+    // One after the other, and beside the VM: each machine has one processor.
+    let machines = thread::scope(|scope| {
+        let machines = scope.spawn(|| in_machines(args, package.as_ref()));
+        report.tests("end-to-end tests in the VM", |flaky| in_the_vm(tests, &[], programs, flaky));
+        machines.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
+    report.machines(machines);
+}
+
+fn under_systemd(report: &mut Report, args: &Args, programs: &Programs, filter: &[String]) {
+    if args.native {
+        report.skip("the package under systemd 252 and 257", "--native");
+        return;
+    }
+    let package = report.step("build of the package", || systemd::prepare(filter, programs));
+    report.machines(in_machines(args, package.as_ref()));
+}
+
+/// What became of the package's tests in one machine; none where there was no package.
+type InMachine = (&'static str, Option<Result<systemd::Finished>>);
+
+fn in_machines(args: &Args, package: Option<&systemd::Ready<'_>>) -> Vec<InMachine> {
     let mut suites = vec![(Suite::Bookworm, "systemd 252"), (Suite::Trixie, "systemd 257")];
     if args.newest {
         suites.push((Suite::Forky, "Debian's newest systemd"));
     }
-    let package = report.step("build of the package", || systemd::prepare(&args.filter, programs));
-    // One after the other, and beside the VM: each machine has one processor.
-    let with_systemd = || {
-        let run = |(suite, name)| (name, package.as_ref().map(|it| systemd::run(suite, it)));
-        suites.into_iter().map(run).collect::<Vec<_>>()
-    };
-    let machines = thread::scope(|scope| {
-        let machines = scope.spawn(with_systemd);
-        report.tests("end-to-end tests in the VM", |flaky| {
-            in_the_vm(tests, &args.filter, programs, flaky)
-        });
-        machines.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    });
-    for (name, finished) in machines {
-        let name = format!("the package under {name}");
-        match finished {
-            None => report.skip(&name, "it could not be built"),
-            Some(Err(e)) => _ = report.step(&name, || -> Result<()> { Err(e) }),
-            Some(Ok(tests)) => {
-                let name = format!("{name}, {} s beside the VM", tests.took.as_secs());
-                report.tests(&name, |flaky| tests.check_outcome(flaky));
-            }
-        }
-    }
+    let run = |(suite, name)| (name, package.map(|package| systemd::run(suite, package)));
+    suites.into_iter().map(run).collect()
+}
+
+fn on_this_machine(
+    tests: &[Executable],
+    filter: &[String],
+    programs: &Programs,
+    flaky: &mut Vec<String>,
+) -> Result<()> {
+    let words = retry::words(tests, filter);
+    retry::check_outcome(own_command()?.args(words).envs(programs.environment()), flaky)
 }
 
 /// The same test executables, inside a machine with all controllers, as a process of its own: it
@@ -131,9 +232,7 @@ fn in_the_vm(
     programs: &Programs,
     flaky: &mut Vec<String>,
 ) -> Result<()> {
-    // The model is arithmetic, the same everywhere; attacks are judged by the time that others wait, of
-    // which a machine with one slow processor says nothing.
-    tests.retain(|test| !["model", "attacks"].contains(&test.name.as_str()));
+    tests.retain(|test| !NATIVE_ONLY.contains(&test.name.as_str()));
     let mut command = own_command()?;
     let words = std::iter::once(command.get_program().to_string_lossy().into_owned());
     let words = words.chain(retry::words(&tests, only)).map(|word| process::quoted(&word));
@@ -175,6 +274,21 @@ impl Report {
         let mut flaky = Vec::new();
         self.step(name, || run(&mut flaky));
         self.lines.extend(flaky.into_iter().map(|words| format!("FLAKY    {words}")));
+    }
+
+    /// What machines with systemd have found, whose output has been kept.
+    fn machines(&mut self, machines: Vec<InMachine>) {
+        for (name, finished) in machines {
+            let name = format!("the package under {name}");
+            match finished {
+                None => self.skip(&name, "it could not be built"),
+                Some(Err(error)) => _ = self.step(&name, || -> Result<()> { Err(error) }),
+                Some(Ok(tests)) => {
+                    let name = format!("{name}, in {} s", tests.took.as_secs());
+                    self.tests(&name, |flaky| tests.check_outcome(flaky));
+                }
+            }
+        }
     }
 
     fn skip(&mut self, name: &str, why: &str) {
