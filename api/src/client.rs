@@ -66,6 +66,24 @@ const MAX_MESSAGE: usize = 8 << 20;
 
 /// Connects to `addr` (`HOST:PORT`) and answers when the TLS handshake is done.
 ///
+/// ```no_run
+/// use job_api::client::{self, Credentials};
+/// use job_api::v1::ListJobsRequest;
+///
+/// # async fn list() -> Result<(), Box<dyn std::error::Error>> {
+/// let credentials = Credentials {
+///     ca: std::fs::read("ca.crt")?,
+///     cert: std::fs::read("me.crt")?,
+///     key: std::fs::read("me.key")?,
+/// };
+/// let mut broker = client::connect("build7.example.org:7443", &credentials).await?;
+/// for job in broker.list_jobs(ListJobsRequest::default()).await?.into_inner().jobs {
+///     println!("{} {}", job.id, job.state().as_str_name());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// [`ConnectError`]; a broker that refuses the caller's certificate is found out with the first
 /// call only, since TLS 1.3 lets the client speak first.

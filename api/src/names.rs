@@ -10,6 +10,13 @@ pub const MAX_NAME: usize = 63;
 
 /// A job's name, a label's key, an identity's name: `[A-Za-z0-9][A-Za-z0-9_.-]{0,62}`.
 ///
+/// ```
+/// use job_api::names::check_name;
+///
+/// assert!(check_name("build-7").is_ok());
+/// assert!(check_name("two words").is_err());
+/// ```
+///
 /// # Errors
 /// A sentence that says what is wrong.
 pub fn check_name(name: &str) -> Result<(), Fault> {

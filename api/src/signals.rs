@@ -13,6 +13,13 @@ const RTMAX: i32 = 64;
 
 /// Reads `TERM`, `SIGTERM`, `term`, `15`, `RTMIN+3`, `RTMAX-1`.
 ///
+/// ```
+/// use job_api::signals::{parse_signal, signal_name};
+///
+/// assert_eq!(parse_signal("SIGTERM"), Ok(15));
+/// assert_eq!(signal_name(15), "SIGTERM");
+/// ```
+///
 /// # Errors
 /// A sentence that names the text and shows the form.
 pub fn parse_signal(text: &str) -> Result<i32, String> {

@@ -16,6 +16,16 @@ pub fn or_max(text: &str, parse: impl FnOnce(&str) -> Result<u64, String>) -> Re
 
 /// Reads `90`, `90s`, `500ms`, `1h30m`, `2d`; a bare number is seconds.
 ///
+/// ```
+/// use std::time::Duration;
+///
+/// use job_api::units::parse_duration;
+///
+/// assert_eq!(parse_duration("1h30m"), Ok(Duration::from_secs(5400)));
+/// assert_eq!(parse_duration("90"), parse_duration("90s"));
+/// assert!(parse_duration("soon").is_err());
+/// ```
+///
 /// # Errors
 /// A sentence that names the text and shows the form.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -49,6 +59,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Reads `4096`, `64k`, `256M`, `1.5GiB`: powers of 1024, as docker and systemd take them.
+///
+/// ```
+/// use job_api::units::{MAX, or_max, parse_size, show_size};
+///
+/// assert_eq!(parse_size("256M"), Ok(256 << 20));
+/// assert_eq!(show_size(256 << 20), "256 MiB");
+/// assert_eq!(or_max("max", parse_size), Ok(MAX));
+/// ```
 ///
 /// # Errors
 /// A sentence that names the text and shows the form.
@@ -143,6 +161,14 @@ const MOST_CPUS: f64 = 10_000.0;
 
 /// Reads `0.5`, `500m` (thousandths), `2`, `max`; from 0.001. The period is the kernel's default
 /// where it can be, else the shortest in which the quota is long enough.
+///
+/// ```
+/// use job_api::units::parse_cpus;
+///
+/// let half = parse_cpus("500m")?;
+/// assert_eq!((half.quota_usec, half.period_usec), (50_000, 100_000));
+/// # Ok::<(), String>(())
+/// ```
 ///
 /// # Errors
 /// A sentence that names the text and shows the form, or the range and its reason.

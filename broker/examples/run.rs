@@ -1,10 +1,12 @@
-//! Runs one command as a job, without the network, and prints what it wrote:
+//! Runs one command as a job, without the network, prints what it wrote, and exits as it did:
 //!
 //! ```text
 //! sudo target/debug/examples/run target/x86_64-unknown-linux-musl/shim/job-shim sh -c 'id; exit 7'
 //! ```
 
 use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitCode, ExitStatus};
 
 use job_broker::action::{Delete, Logs};
 use job_broker::config::{Jobs, Retention};
@@ -13,7 +15,7 @@ use job_broker::{
 };
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let shim = arguments.next().ok_or("usage: run SHIM COMMAND [ARGUMENT...]")?;
     let home = std::env::temp_dir().join(format!("job-broker-example-{}", std::process::id()));
@@ -41,12 +43,18 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         std::io::stdout().write_all(&piece.data)?;
     }
     let end = job.subject().snapshot();
-    println!("{:?}: {:?}", end.state, end.exited.map(|exited| exited.cause));
+    let status = end.exited.map(|exited| ExitStatus::from_raw(exited.wait_status));
+    match status {
+        Some(status) => eprintln!("job {id} ended: {status}"),
+        None => eprintln!("job {id} ended without an exit status: {:?}", end.failure),
+    }
 
     let job = supervisor.find::<Delete>(&caller, id).await?.ok_or("the job is gone")?;
     supervisor.delete(&job).await?;
     std::fs::remove_dir(supervisor.cgroup().path())?;
     drop(supervisor);
     std::fs::remove_dir_all(home)?;
-    Ok(())
+    // As shells have it: 128+N for signal N.
+    let code = status.and_then(|status| status.code().or(status.signal().map(|n| 128 + n)));
+    Ok(ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
 }

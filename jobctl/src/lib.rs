@@ -1,6 +1,6 @@
 //! The remote command line of the job broker.
 //!
-//! [`run`] parses a command line, runs one command and answers with the exit status; `exit.rs` decides
+//! [`run()`] parses a command line, runs one command and answers with the exit status; `exit.rs` decides
 //! all of them. [`command`] is the grammar, for manual pages and completions.
 //!
 //! The rooms, each using only those after it: `commands` (what each does), `client` (the broker, over a

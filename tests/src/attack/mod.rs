@@ -1,7 +1,7 @@
 //! Attacks on a broker, and what a well-behaved client of another identity notices of them.
 //!
 //! An attack runs in a process of its own (the program `attacker`, one file for each room), and so
-//! does the [`Bystander`], which makes a fixed mix of calls all the time. [`measure`] brings the two
+//! does the [`Bystander`], which makes a fixed mix of calls all the time. [`measure()`] brings the two
 //! together, and a [`Verdict`] says what the attack cost others: `verdict.assert()` judges it.
 //!
 //! ```ignore
