@@ -37,9 +37,9 @@ pub use service::{command, run};
 
 /// The pure decisions and the records that they are made of, for the model checker in `tests/`.
 pub mod decisions {
-    pub use crate::cgroup::usage::Usage;
     pub use crate::jobs::decide::{self, Facts, StopOrigin, Verdict};
     pub use crate::model::request::older_digest;
     pub use crate::model::state::{Contact, Event, Failure, Snapshot, State, Totals};
+    pub use crate::model::usage::Usage;
     pub use crate::store::records;
 }

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::cgroup::features::Features;
-use crate::cgroup::usage::Usage;
+use crate::cgroup::usage;
+use crate::model::usage::Usage;
 
 /// The cgroup of one job.
 #[derive(Debug, Clone)]
@@ -178,7 +179,7 @@ impl JobCgroup {
 
     /// What the job uses and has used.
     pub(crate) fn usage(&self, features: &Features) -> Usage {
-        Usage::read(&self.path, &|name| features.has_file(name))
+        usage::read(&self.path, &|name| features.has_file(name))
     }
 
     /// Bytes of memory that the job uses now, page cache included.

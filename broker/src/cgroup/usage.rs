@@ -5,119 +5,56 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 
+use crate::model::usage::{IoUsage, Pressure, Usage};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
-use serde::{Deserialize, Serialize};
 
-/// The whole tree of a job together. What this kernel does not tell is absent.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-#[allow(missing_docs, reason = "as in the contract's message Usage, whose names these are")]
-pub struct Usage {
-    pub cpu_usage_usec: Option<u64>,
-    pub cpu_user_usec: Option<u64>,
-    pub cpu_system_usec: Option<u64>,
-    pub cpu_nr_periods: Option<u64>,
-    pub cpu_nr_throttled: Option<u64>,
-    pub cpu_throttled_usec: Option<u64>,
-    pub memory_current_bytes: Option<u64>,
-    pub memory_peak_bytes: Option<u64>,
-    pub memory_swap_current_bytes: Option<u64>,
-    pub memory_oom_kills: Option<u64>,
-    pub memory_high_events: Option<u64>,
-    pub memory_max_events: Option<u64>,
-    pub pids_current: Option<u64>,
-    pub pids_peak: Option<u64>,
-    pub pids_max_events: Option<u64>,
-    /// Only disks that were used.
-    pub io: Vec<IoUsage>,
-    /// Whether the kernel accounts for io here; without it an empty `io` says nothing.
-    pub has_io: bool,
-    pub cpu_pressure: Option<Pressure>,
-    pub memory_pressure: Option<Pressure>,
-    pub io_pressure: Option<Pressure>,
-}
-
-/// A line of `io.stat`. A volume and the disk below it both count the same bytes: no sums.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-#[allow(missing_docs, reason = "as in the contract's message IoUsage")]
-pub struct IoUsage {
-    /// `MAJOR:MINOR`.
-    pub device: String,
-    /// As in `/dev`; empty if the device is gone.
-    pub name: String,
-    pub rbytes: u64,
-    pub wbytes: u64,
-    pub rios: u64,
-    pub wios: u64,
-}
-
-/// Time in which some, or all, processes stood still for want of something.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Pressure {
-    /// Microseconds.
-    pub some_total_usec: u64,
-    /// Percent, of the last 10 s.
-    pub some_avg10: f64,
-    /// Microseconds; not told for the CPU before Linux 5.13.
-    pub full_total_usec: Option<u64>,
-    /// Percent, of the last 10 s.
-    pub full_avg10: Option<f64>,
-}
-
-/// Percentages are decimals of the kernel's, never NaN.
-impl Eq for Pressure {}
-
-impl Usage {
-    /// Reads the cgroup of a job. Memory and disks are accounted for shim and workload together, CPU
-    /// and processes for the workload alone, as they are limited. A cgroup that is gone has used
-    /// nothing that anybody could tell. `has` knows the files that cgroups have on this host.
-    pub fn read(job: &Path, has: &dyn Fn(&str) -> bool) -> Usage {
-        let Ok(directory) = File::open(job) else { return Usage::default() };
-        let mut files = Files { directory, has, buffer: vec![0; 4096] };
-        let mut usage = Usage {
-            memory_current_bytes: files.number("memory.current"),
-            memory_peak_bytes: files.number("memory.peak"),
-            memory_swap_current_bytes: files.number("memory.swap.current"),
-            pids_current: files.number("work/pids.current"),
-            pids_peak: files.number("work/pids.peak"),
-            pids_max_events: files.text("work/pids.events").and_then(|text| value(text, "max")),
-            cpu_pressure: files.text("cpu.pressure").and_then(pressure),
-            memory_pressure: files.text("memory.pressure").and_then(pressure),
-            io_pressure: files.text("io.pressure").and_then(pressure),
-            ..Usage::default()
-        };
-        if let Some(text) = files.text("work/cpu.stat") {
-            usage.cpu(text);
-        }
-        if let Some(text) = files.text("memory.events") {
-            usage.memory_high_events = value(text, "high");
-            usage.memory_max_events = value(text, "max");
-            usage.memory_oom_kills = value(text, "oom_kill");
-        }
-        // Of the kills only those of the workload count. None of the job is none of the workload.
-        if usage.memory_oom_kills.is_some_and(|kills| kills > 0) {
-            let kills = files.text("work/memory.events").and_then(|text| value(text, "oom_kill"));
-            usage.memory_oom_kills = kills.or(usage.memory_oom_kills);
-        }
-        if let Some(text) = files.text("io.stat") {
-            usage.has_io = true;
-            usage.io = io(text);
-            usage.io.iter_mut().for_each(|disk| disk.name = name(&disk.device));
-        }
-        usage
+/// Reads the cgroup of a job. Memory and disks are accounted for shim and workload together, CPU
+/// and processes for the workload alone, as they are limited. A cgroup that is gone has used
+/// nothing that anybody could tell. `has` knows the files that cgroups have on this host.
+pub(crate) fn read(job: &Path, has: &dyn Fn(&str) -> bool) -> Usage {
+    let Ok(directory) = File::open(job) else { return Usage::default() };
+    let mut files = Files { directory, has, buffer: vec![0; 4096] };
+    let mut usage = Usage {
+        memory_current_bytes: files.number("memory.current"),
+        memory_peak_bytes: files.number("memory.peak"),
+        memory_swap_current_bytes: files.number("memory.swap.current"),
+        pids_current: files.number("work/pids.current"),
+        pids_peak: files.number("work/pids.peak"),
+        pids_max_events: files.text("work/pids.events").and_then(|text| value(text, "max")),
+        cpu_pressure: files.text("cpu.pressure").and_then(pressure),
+        memory_pressure: files.text("memory.pressure").and_then(pressure),
+        io_pressure: files.text("io.pressure").and_then(pressure),
+        ..Usage::default()
+    };
+    if let Some(text) = files.text("work/cpu.stat") {
+        cpu(&mut usage, text);
     }
-
-    fn cpu(&mut self, text: &str) {
-        self.cpu_usage_usec = value(text, "usage_usec");
-        self.cpu_user_usec = value(text, "user_usec");
-        self.cpu_system_usec = value(text, "system_usec");
-        self.cpu_nr_periods = value(text, "nr_periods");
-        self.cpu_nr_throttled = value(text, "nr_throttled");
-        self.cpu_throttled_usec = value(text, "throttled_usec");
+    if let Some(text) = files.text("memory.events") {
+        usage.memory_high_events = value(text, "high");
+        usage.memory_max_events = value(text, "max");
+        usage.memory_oom_kills = value(text, "oom_kill");
     }
+    // Of the kills only those of the workload count. None of the job is none of the workload.
+    if usage.memory_oom_kills.is_some_and(|kills| kills > 0) {
+        let kills = files.text("work/memory.events").and_then(|text| value(text, "oom_kill"));
+        usage.memory_oom_kills = kills.or(usage.memory_oom_kills);
+    }
+    if let Some(text) = files.text("io.stat") {
+        usage.has_io = true;
+        usage.io = io(text);
+        usage.io.iter_mut().for_each(|disk| disk.name = name(&disk.device));
+    }
+    usage
+}
+
+fn cpu(usage: &mut Usage, text: &str) {
+    usage.cpu_usage_usec = value(text, "usage_usec");
+    usage.cpu_user_usec = value(text, "user_usec");
+    usage.cpu_system_usec = value(text, "system_usec");
+    usage.cpu_nr_periods = value(text, "nr_periods");
+    usage.cpu_nr_throttled = value(text, "nr_throttled");
+    usage.cpu_throttled_usec = value(text, "throttled_usec");
 }
 
 /// The files of one cgroup, one after the other, opened relative to its directory. One costs 7 us
@@ -222,7 +159,8 @@ mod tests {
     #[test]
     fn without_the_cpu_controller_there_is_time_but_no_throttling() {
         let mut usage = Usage::default();
-        usage.cpu(
+        cpu(
+            &mut usage,
             "usage_usec 1523\nuser_usec 1000\nsystem_usec 523\ncore_sched.force_idle_usec 0\n",
         );
         assert_eq!((usage.cpu_usage_usec, usage.cpu_system_usec), (Some(1523), Some(523)));
@@ -236,7 +174,7 @@ mod tests {
                     core_sched.force_idle_usec 0\nnr_periods 101\nnr_throttled 99\n\
                     throttled_usec 7912345\nnr_bursts 3\nburst_usec 17\n";
         let mut usage = Usage::default();
-        usage.cpu(text);
+        cpu(&mut usage, text);
         assert_eq!(usage.cpu_nr_periods, Some(101));
         assert_eq!(usage.cpu_nr_throttled, Some(99));
         assert_eq!(usage.cpu_throttled_usec, Some(7_912_345));
@@ -290,10 +228,7 @@ mod tests {
 
     #[test]
     fn a_cgroup_that_is_gone_tells_nothing() {
-        assert_eq!(
-            Usage::read(Path::new("/sys/fs/cgroup/absent/job"), &|_| true),
-            Usage::default()
-        );
+        assert_eq!(read(Path::new("/sys/fs/cgroup/absent/job"), &|_| true), Usage::default());
     }
 
     #[test]
@@ -309,7 +244,7 @@ mod tests {
         write("work/pids.events", "max 9\n");
         let many: String = (0..500).map(|n| format!("0:{n} rbytes=1 wbytes=2\n")).collect();
         write("io.stat", &many);
-        let usage = Usage::read(job.path(), &|_| true);
+        let usage = read(job.path(), &|_| true);
         assert_eq!(usage.memory_current_bytes, Some(4096));
         assert_eq!(usage.memory_swap_current_bytes, None);
         assert_eq!((usage.memory_oom_kills, usage.memory_max_events), (Some(4), Some(2)));

@@ -4,8 +4,6 @@ use job_api::v1;
 use tonic::Status;
 
 use crate::cgroup::features::{CONTROLLERS, Features};
-use crate::cgroup::usage;
-use crate::cgroup::usage::Usage;
 use crate::grpc::status;
 use crate::grpc::time::{duration, timestamp};
 use crate::jobs::commands::update::Change;
@@ -14,6 +12,8 @@ use crate::jobs::stats::JobStats;
 use crate::model::limits::{
     DiskName, IoRule, LimitKind, LimitStatus, Limits, MAX, MAX_IO_RULES, Rlimit,
 };
+use crate::model::usage;
+use crate::model::usage::Usage;
 use crate::store::records::ChangeRecord;
 
 /// The times and the output are beside the message `Limits` in the contract, and among them here.

@@ -176,8 +176,8 @@ fn from_nowhere(time_ns: u64) -> Exited {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::usage::Usage;
     use crate::model::state::Totals;
+    use crate::model::usage::Usage;
     use job_shim::wire::Step;
     use uuid::Uuid;
 

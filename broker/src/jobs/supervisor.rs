@@ -11,7 +11,6 @@ use crate::auth::{
     Action, Authorized, Caller, Delete, Input, Logs, Pause, Signal, Start, Stop, Update, View,
 };
 use crate::cgroup::hierarchy::Hierarchy;
-use crate::cgroup::usage::Usage;
 use crate::config;
 use crate::host;
 use crate::jobs::commands::delete::{self, DeleteError};
@@ -40,6 +39,7 @@ use crate::model::id::JobId;
 use crate::model::limits::LimitTables;
 use crate::model::request::Request;
 use crate::model::spec::{Defaults, JobRequest, JobSpec, SpecError};
+use crate::model::usage::Usage;
 use crate::store::{OpenError, StateDir};
 
 /// Holds a state directory and the jobs in it. Cheap to clone; all clones are one.

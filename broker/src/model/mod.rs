@@ -1,4 +1,5 @@
-//! Pure words. TODO
+//! The words that all rooms share: identities, requests, limits, states, usage. Pure data and rules; nothing
+//! here does I/O or knows how anything is done.
 
 pub(crate) mod abridged;
 pub(crate) mod account;
@@ -8,3 +9,4 @@ pub(crate) mod limits;
 pub(crate) mod request;
 pub(crate) mod spec;
 pub(crate) mod state;
+pub(crate) mod usage;

@@ -1,6 +1,7 @@
 //! Why the state directory gives no answer.
 
 use std::io;
+use std::path::PathBuf;
 
 /// Why a record of a job cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -60,4 +61,27 @@ impl RecordError {
             _ => None,
         }
     }
+}
+
+/// Why the state directory could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another broker runs on it.
+    #[error("{path} is held by another broker, process {holder}; stop that one first")]
+    Held {
+        /// The directory.
+        path: PathBuf,
+        /// Its pid, as it wrote it.
+        holder: String,
+    },
+    /// The file system said no.
+    #[error("cannot {step} {path}: {source}")]
+    Io {
+        /// "create", "lock", ...
+        step: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
 }

@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::cgroup::limits::ResolvedDisks;
-use crate::cgroup::usage::Usage;
 use crate::host::{self, BootId};
 use crate::model::account::Account;
 use crate::model::id::JobId;
@@ -21,6 +20,7 @@ use crate::model::identity::Identity;
 use crate::model::limits::LimitStatus;
 use crate::model::spec::JobSpec;
 use crate::model::state::{Contact, Failure, Snapshot, State, Totals};
+use crate::model::usage::Usage;
 use crate::store::error::RecordError;
 use crate::store::seal;
 

@@ -1,0 +1,194 @@
+//! The birth of a shim: its descriptors, its launch message, its clone into the cgroup. Nothing is said to it
+//! here.
+
+use std::ffi::{CString, NulError};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use job_shim::crash::{self, Point};
+use job_shim::launch::{Launch, OutputPolicy, Rlimit};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
+use uuid::Uuid;
+
+use crate::cgroup::job::JobCgroup;
+use crate::config;
+use crate::host::BootId;
+use crate::launch::accounts;
+use crate::launch::effective_limits::EffectiveLimits;
+use crate::launch::errors::{LaunchError, SetupError};
+use crate::model::id::JobId;
+use crate::model::{limits, spec};
+use crate::store;
+use crate::store::records::SpecRecord;
+use crate::sys;
+
+/// What every shim is born with and none changes.
+#[derive(Debug)]
+pub(super) struct Spawner {
+    program: File,
+    null: File,
+    run_dir: File,
+    boot_id: BootId,
+    shim_account: (u32, u32),
+    leftover_grace: Duration,
+}
+
+impl Spawner {
+    /// Opens what every shim needs.
+    ///
+    /// # Errors
+    /// [`SetupError`], in words for an operator.
+    pub(super) fn open(config: &config::Jobs, boot_id: BootId) -> Result<Spawner, SetupError> {
+        let io = |step, path: &Path| {
+            let path = path.to_owned();
+            move |source| SetupError::Io { step, path, source }
+        };
+        let run_dir = &config.run_dir;
+        store::make_private(run_dir).map_err(io("create", run_dir))?;
+        let null = Path::new("/dev/null");
+        let mut read_write = OpenOptions::new();
+        read_write.read(true).write(true);
+        Ok(Spawner {
+            program: File::open(&config.shim).map_err(io("open", &config.shim))?,
+            null: read_write.open(null).map_err(io("open", null))?,
+            run_dir: File::open(run_dir).map_err(io("open", run_dir))?,
+            boot_id,
+            shim_account: accounts::shim_account(&config.shim_user)?,
+            leftover_grace: config.leftover_grace(),
+        })
+    }
+
+    /// The program `job-shim`, opened.
+    pub(super) fn program(&self) -> &File {
+        &self.program
+    }
+
+    /// The uid of the shims.
+    pub(super) fn shim_uid(&self) -> u32 {
+        self.shim_account.0
+    }
+
+    /// The socket of a job's shim. Through the directory's descriptor, since the path may be longer than
+    /// the 107 bytes that unix(7) allows.
+    pub(super) fn socket(&self, id: JobId) -> PathBuf {
+        format!("/proc/self/fd/{}/{id}", self.run_dir.as_raw_fd()).into()
+    }
+
+    /// A shim in the cgroup of its job, with a connection to it.
+    ///
+    /// # Errors
+    /// [`LaunchError`].
+    pub(super) fn spawn(
+        &self,
+        dir: &Path,
+        cgroup: &JobCgroup,
+        job: &SpecRecord,
+        nonce: Uuid,
+    ) -> Result<(sys::Child, tokio::net::UnixStream), LaunchError> {
+        let prepare = || -> io::Result<_> {
+            let (control, theirs) = UnixStream::pair()?;
+            control.set_nonblocking(true)?;
+            // Before GO: what cannot be listened to is not started.
+            let control = tokio::net::UnixStream::from_std(control)?;
+            let listener = self.bind(job.id)?;
+            crash::at(Point::SocketBound);
+            let launch = memory_file(&self.launch_message(job, nonce).to_bytes())?;
+            let (state, work) = (File::open(dir)?, cgroup.work()?);
+            Ok((control, theirs, listener, launch, state, work, cgroup.shim()?))
+        };
+        let (control, theirs, listener, launch, state, work, leaf) =
+            prepare().map_err(LaunchError::Descriptors)?;
+        let null = self.null.as_raw_fd();
+        let name = c_string(&job.id.to_string()).map_err(LaunchError::Descriptors)?;
+        let birth = sys::Birth {
+            program: self.program.as_fd(),
+            argv: &[c"job-shim", &name],
+            // In the order of job_shim::launch: CONTROL_FD, STATE_FD, WORK_FD, LISTEN_FD, LAUNCH_FD.
+            descriptors: &[
+                null,
+                null,
+                null,
+                theirs.as_raw_fd(),
+                state.as_raw_fd(),
+                work.as_raw_fd(),
+                listener.as_raw_fd(),
+                launch.as_raw_fd(),
+            ],
+            cgroup: leaf.as_fd(),
+        };
+        let child = sys::spawn(&birth).map_err(LaunchError::Spawn)?;
+        crash::at(Point::ShimCloned);
+        Ok((child, control))
+    }
+
+    fn bind(&self, id: JobId) -> io::Result<OwnedFd> {
+        let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        bind(fd.as_raw_fd(), &UnixAddr::new(&self.socket(id))?)?;
+        Ok(fd)
+    }
+
+    fn launch_message(&self, job: &SpecRecord, nonce: Uuid) -> Launch {
+        let spec = &job.spec;
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Launch {
+            job: *job.id.as_bytes(),
+            nonce: *nonce.as_bytes(),
+            boot_id: self.boot_id,
+            argv: spec.argv.iter().map(|arg| arg.clone().into_bytes()).collect(),
+            env: environment(job),
+            working_directory: spec.working_directory.clone().into_bytes(),
+            uid: job.account.uid,
+            gid: job.account.gid,
+            groups: job.account.groups.clone(),
+            shim_uid: self.shim_account.0,
+            shim_gid: self.shim_account.1,
+            stdin: spec.stdin,
+            limits: EffectiveLimits::of(job).for_shim(),
+            rlimits: spec.limits.rlimits.iter().map(rlimit).collect(),
+            stop_signal: spec.stop_signal,
+            stop_timeout_ms: millis(spec.stop_timeout),
+            leftover_grace_ms: millis(self.leftover_grace),
+            output_policy: match spec.output_policy {
+                spec::OutputPolicy::Discard => OutputPolicy::Discard,
+                spec::OutputPolicy::Block => OutputPolicy::Block,
+                spec::OutputPolicy::Kill => OutputPolicy::Kill,
+            },
+        }
+    }
+}
+
+fn rlimit((rlimit, (soft, hard)): (&limits::Rlimit, &(u64, u64))) -> Rlimit {
+    Rlimit { resource: rlimit.number(), soft: *soft, hard: *hard }
+}
+
+/// Built from nothing: the broker's own environment is no business of a job's.
+fn environment(job: &SpecRecord) -> Vec<Vec<u8>> {
+    let (id, account) = (job.id.to_string(), &job.account);
+    let mut all = std::collections::BTreeMap::from([
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("HOME", &account.home),
+        ("USER", &account.name),
+        ("LOGNAME", &account.name),
+        ("SHELL", "/bin/sh"),
+        ("LANG", "C.UTF-8"),
+        ("JOB_ID", &id),
+    ]);
+    all.extend(job.spec.env.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    all.into_iter().map(|(name, value)| format!("{name}={value}").into_bytes()).collect()
+}
+
+fn memory_file(bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::from(memfd_create(c"launch", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    Ok(file)
+}
+
+fn c_string(text: &str) -> io::Result<CString> {
+    CString::new(text).map_err(|e: NulError| e.into())
+}
