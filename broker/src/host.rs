@@ -8,6 +8,12 @@ use std::time::{Duration, SystemTime};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
 
+/// What says nothing about what was asked for: this process, or its host, has no descriptor or no memory.
+pub(crate) fn is_shortage(e: &io::Error) -> bool {
+    let shortages = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
+    e.raw_os_error().is_some_and(|errno| shortages.contains(&errno))
+}
+
 /// One boot of this host: `/proc/sys/kernel/random/boot_id`, random(4).
 pub(crate) type BootId = [u8; 16];
 

@@ -40,12 +40,31 @@ pub(crate) fn never_began(dir: &Path, boot_id: &BootId) -> io::Result<bool> {
         && is_empty(dir, INDEX_NAME)?)
 }
 
-/// Whose request it was, from whatever tells. An empty id: it was started without one.
-pub(crate) fn request(dir: &Path) -> Option<RequestRecord> {
-    let noted = || records::load(dir, REQUEST).ok().flatten();
-    let spawned = || records::load::<SpawnRecord>(dir, SPAWN).ok().flatten()?.request;
+/// Whose request it was, from whatever tells. An empty id: it was started without one. `None`: all that is
+/// there was read, and none of it tells.
+///
+/// # Errors
+/// As read(2), of a record that might tell, where no other does.
+pub(crate) fn request(dir: &Path) -> io::Result<Option<RequestRecord>> {
+    type Told = fn(&[u8]) -> Option<RequestRecord>;
     // A copy that has a checksum before one that is known to be damaged.
-    noted().or_else(spawned).or_else(|| request_in(&read(dir, SPEC).ok()??))
+    let copies: [(&str, Told); 3] = [
+        (REQUEST, |bytes| records::parse(REQUEST, bytes).ok()),
+        (SPAWN, |bytes| records::parse::<SpawnRecord>(SPAWN, bytes).ok()?.request),
+        (SPEC, request_in),
+    ];
+    let mut unread = None;
+    for (name, told) in copies {
+        match read(dir, name) {
+            Ok(bytes) => {
+                if let Some(request) = bytes.as_deref().and_then(told) {
+                    return Ok(Some(request));
+                }
+            }
+            Err(e) => unread = Some(e),
+        }
+    }
+    unread.map_or(Ok(None), Err)
 }
 
 /// From a `spec.json` that need not be one: the fields before the spec itself, in which callers' words
@@ -177,9 +196,19 @@ mod tests {
         // Not what a caller has called so.
         let damaged = WHOLE.replacen("request_id", "re?uest_id", 1);
         assert_eq!(request_in(damaged.as_bytes()), None);
-        assert_eq!(request(dir(&[(SPEC, b"{"), (SPAWN, SPAWNED)]).path()), ann("c"));
+        assert_eq!(request(dir(&[(SPEC, b"{"), (SPAWN, SPAWNED)]).path()).unwrap(), ann("c"));
         let noted = br#"{"owner":"ann","id":"d"}"#;
-        assert_eq!(request(dir(&[(REQUEST, noted), (SPAWN, SPAWNED)]).path()), ann("d"));
-        assert_eq!(request(dir(&[(SPEC, b"{")]).path()), None);
+        assert_eq!(request(dir(&[(REQUEST, noted), (SPAWN, SPAWNED)]).path()).unwrap(), ann("d"));
+        assert_eq!(request(dir(&[(SPEC, b"{")]).path()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_not_one_that_says_nothing() {
+        let dir = dir(&[]);
+        assert_eq!(request(dir.path()).unwrap(), None);
+        fs::create_dir(dir.path().join(SPAWN)).unwrap(); // EISDIR, in the place of EMFILE or EIO
+        assert_eq!(request(dir.path()).unwrap_err().kind(), io::ErrorKind::IsADirectory);
+        fs::write(dir.path().join(SPEC), WHOLE).unwrap();
+        assert_eq!(request(dir.path()).unwrap().unwrap().id, "a\"b", "another one tells");
     }
 }

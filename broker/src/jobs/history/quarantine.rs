@@ -11,9 +11,13 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use crate::cgroup::job::Leaf;
+use crate::host;
 use crate::jobs::cleanup;
 use crate::jobs::process;
 use crate::jobs::shared::Shared;
@@ -23,6 +27,10 @@ use crate::model::id::JobId;
 use crate::store::damage;
 use crate::store::error::RecordError;
 use crate::store::records::RequestRecord;
+
+/// Between two tries to read a request while the broker is short of descriptors or memory, and how many.
+const PAUSE: Duration = Duration::from_millis(100);
+const TRIES: u32 = 100;
 
 /// Moves it away, now or when its shim has ended. `request` is what the index knows. Blocks; must be
 /// called within the runtime.
@@ -79,17 +87,38 @@ fn noted(
     fault: &RecordError,
     request: Option<RequestRecord>,
 ) -> (String, Option<RequestRecord>) {
-    let request = request.or_else(|| damage::request(&shared.state.job(id)));
-    let fault = match &request {
-        Some(request) => {
-            shared.registry().mark_quarantined(request.clone(), id);
-            fault.to_string()
-        }
-        None => {
-            format!("{fault}; the id of its request is lost, so that request may be made again")
-        }
+    let known = match request {
+        Some(request) => Ok(Some(request)),
+        None => request_of(&shared.state.job(id)),
     };
-    (fault, request)
+    match known {
+        Ok(Some(request)) => {
+            shared.registry().mark_quarantined(request.clone(), id);
+            (fault.to_string(), Some(request))
+        }
+        Ok(None) => {
+            let lost = "the id of its request is lost, so that request may be made again";
+            (format!("{fault}; {lost}"), None)
+        }
+        Err(e) => {
+            let unread = format!("its request cannot be read ({e}), so it may be made again");
+            (format!("{fault}; {unread}"), None)
+        }
+    }
+}
+
+/// A shortage of descriptors or memory passes, and is no reason to run a request twice: it is waited for.
+fn request_of(dir: &Path) -> io::Result<Option<RequestRecord>> {
+    let mut tries = 0;
+    loop {
+        match damage::request(dir) {
+            Err(e) if host::is_shortage(&e) && tries < TRIES => {
+                tries += 1;
+                thread::sleep(PAUSE);
+            }
+            told => return told,
+        }
+    }
 }
 
 fn mark(shared: &Shared, id: JobId, reason: String) {
@@ -154,8 +183,14 @@ fn move_away(
 pub(crate) fn recall(shared: &Shared) -> io::Result<()> {
     for (name, _) in shared.state.quarantined()? {
         let Ok(id) = name.parse() else { continue };
-        if let Some(request) = damage::request(&shared.state.quarantine_dir().join(name)) {
-            shared.registry().mark_quarantined(request, id);
+        match request_of(&shared.state.quarantine_dir().join(&name)) {
+            Ok(Some(request)) => shared.registry().mark_quarantined(request, id),
+            Ok(None) => {} // as its reason says
+            Err(e) if host::is_shortage(&e) => return Err(e),
+            // A disk that cannot read this would keep everybody from starting anything.
+            Err(e) => tracing::error!(
+                "the request of {name} in quarantine cannot be read ({e}), so it may be made again"
+            ),
         }
     }
     Ok(())

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::backoff::Backoff;
+use crate::host;
 use crate::jobs::job::Job;
 use crate::jobs::monitor::session;
 use crate::jobs::monitor::session::{Connection, PATIENCE, Parted};
@@ -106,7 +107,7 @@ impl Session<'_> {
                 Ok(connection) => return Some(connection),
                 // One that was left alone before GO refuses, too, and is gone in a moment: it must not
                 // be taken for one whose job runs.
-                Err(e) if is_lack(&e) || failing_since.elapsed() < PATIENCE => {
+                Err(e) if host::is_shortage(&e) || failing_since.elapsed() < PATIENCE => {
                     tracing::debug!(job = %job.id(), "its shim is not reached: {e}");
                 }
                 Err(e) => self.fall_silent(&e),
@@ -185,12 +186,6 @@ impl Session<'_> {
             }
         }
     }
-}
-
-/// What says nothing about the shim: the broker has no descriptor or no memory.
-fn is_lack(e: &io::Error) -> bool {
-    let lacks = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
-    e.raw_os_error().is_some_and(|errno| lacks.contains(&errno))
 }
 
 /// While there is no connection: the output is seen as its files grow.
