@@ -7,7 +7,7 @@
 //! |---|---|---|---|
 //! | requests that come, or whose call has not ended | 8 | 16 | 64 |
 //! | those again while they are put together (a buffer doubles as it grows) | 8 | 16 | 64 |
-//! | answers of unary calls, encoded and not yet sent | 16 | 16 | 64 |
+//! | answers of unary calls, encoded and not yet sent, for `ANSWER_TIME` at most | 16 | 16 | 64 |
 //! | HTTP/2's own: a window of 1, a read buffer of 1, send buffers of 16 KiB x 100 | 3.6 | | |
 //! | headers: 8 KiB x 100, those of a call that lasts are cut to 1 KiB | 0.8 | | |
 //!
@@ -27,6 +27,10 @@ pub(super) const HEADERS: u32 = 8 << 10;
 /// For the whole of a message, from when the broker waits for it, however it trickles. For the largest
 /// that is 1.7 Mbit/s.
 pub(super) const MESSAGE_TIME: Duration = Duration::from_secs(10);
+
+/// For an answer that is not small to be taken, and for each 64 KiB of it again so much: 0.5 Mbit/s. Who does
+/// not take it has no connection any more.
+pub(super) const ANSWER_TIME: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(1)];
 
 /// Most bytes of requests: of one connection, of one identity, in all.
 const REQUESTS: [u64; 3] = [8 << 20, 16 << 20, 64 << 20];

@@ -5,10 +5,12 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use hyper::body::{Body as _, Bytes, Frame, Incoming, SizeHint};
 use hyper::header::{self, HeaderMap, HeaderName};
 use hyper::{Request, Response};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 use tonic::Status;
 use tonic::body::Body;
@@ -19,7 +21,7 @@ use crate::grpc;
 use crate::grpc::{PeerResult, door};
 use crate::model::identity::Identity;
 use crate::quota::Permit;
-use crate::serve::budget::{Account, MESSAGE_TIME};
+use crate::serve::budget::{ANSWER_TIME, Account, MESSAGE_TIME};
 use crate::serve::messages::{Fault, Messages};
 
 /// The calls of one connection.
@@ -28,6 +30,7 @@ pub(super) struct Calls {
     routes: Routes,
     peer: PeerResult,
     account: Account,
+    untaken: Arc<Notify>,
 }
 
 /// Calls whose client sends more than one message.
@@ -46,8 +49,14 @@ const KEPT_HEADERS: usize = 1 << 10;
 const SMALL_ANSWER: usize = 4 << 10;
 
 impl Calls {
-    pub(super) fn new(routes: Routes, peer: PeerResult, account: Account) -> Calls {
-        Calls { routes, peer, account }
+    /// `untaken` is notified when an answer is not taken in time.
+    pub(super) fn new(
+        routes: Routes,
+        peer: PeerResult,
+        account: Account,
+        untaken: Arc<Notify>,
+    ) -> Calls {
+        Calls { routes, peer, account, untaken }
     }
 
     /// Answers one call.
@@ -60,9 +69,10 @@ impl Calls {
         let path = request.uri().path();
         let sends_one = !CLIENT_STREAMS.contains(&path);
         let gets_one = sends_one && !SERVER_STREAMS.contains(&path);
-        let account = self.account.clone();
+        let (account, untaken) = (self.account.clone(), Arc::clone(&self.untaken));
         let response = if sends_one { self.one(request).await } else { self.many(request).await };
-        let response = if gets_one { counted(response, &account).await } else { response };
+        let response =
+            if gets_one { counted(response, &account, &untaken).await } else { response };
         Ok(grpc::guard(response))
     }
 
@@ -112,7 +122,11 @@ fn trim(headers: &mut HeaderMap) {
 }
 
 /// The same response, its message charged until HTTP/2 has sent it or given it up.
-async fn counted(response: Response<Body>, account: &Account) -> Response<Body> {
+async fn counted(
+    response: Response<Body>,
+    account: &Account,
+    untaken: &Arc<Notify>,
+) -> Response<Body> {
     let (head, mut body) = response.into_parts();
     if body.is_end_stream() {
         return Response::from_parts(head, body);
@@ -121,7 +135,12 @@ async fn counted(response: Response<Body>, account: &Account) -> Response<Body> 
     let first = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
     let first = match first.map(|frame| frame.map(Frame::into_data)) {
         Some(Ok(Ok(bytes))) if bytes.len() > SMALL_ANSWER => match account.answer(bytes.len()) {
-            Ok(permit) => Some(Ok(Frame::data(Bytes::from_owner(Unsent { bytes, permit })))),
+            Ok(permit) => {
+                let [least, each] = ANSWER_TIME;
+                let within = least + each * (bytes.len() >> 16) as u32;
+                let taken = notify_unless_taken(within, Arc::clone(untaken));
+                Some(Ok(Frame::data(Bytes::from_owner(Unsent { bytes, permit, taken }))))
+            }
             Err(exceeded) => return refused(door::too_much(exceeded)),
         },
         Some(Ok(Ok(bytes))) => Some(Ok(Frame::data(bytes))),
@@ -132,11 +151,24 @@ async fn counted(response: Response<Body>, account: &Account) -> Response<Body> 
     Response::from_parts(head, Body::new(Begun { first, rest: body }))
 }
 
+/// Notifies unless what is given back is dropped in time.
+fn notify_unless_taken(within: Duration, untaken: Arc<Notify>) -> oneshot::Sender<Infallible> {
+    let (taken, is_taken) = oneshot::channel();
+    tokio::spawn(async move {
+        if timeout(within, is_taken).await.is_err() {
+            untaken.notify_one();
+        }
+    });
+    taken
+}
+
 /// A message that is charged as long as any part of it is kept.
 struct Unsent {
     bytes: Bytes,
     #[allow(dead_code, reason = "given back when dropped")]
     permit: Permit<Identity>,
+    #[allow(dead_code, reason = "its other end notices when it is dropped")]
+    taken: oneshot::Sender<Infallible>,
 }
 
 impl AsRef<[u8]> for Unsent {
@@ -208,5 +240,21 @@ impl hyper::body::Body for Input {
         self.0.release();
         let message = ready!(self.0.poll_next(context)).map_err(Status::from).transpose();
         Poll::Ready(message.map(|message| message.map(Frame::data)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_nobody_takes_is_told_and_one_that_was_taken_is_not() {
+        let untaken = Arc::new(Notify::new());
+        let within = Duration::from_millis(20);
+        drop(notify_unless_taken(within, Arc::clone(&untaken)));
+        assert!(timeout(10 * within, untaken.notified()).await.is_err());
+        let kept = notify_unless_taken(within, Arc::clone(&untaken));
+        timeout(Duration::from_secs(10), untaken.notified()).await.unwrap();
+        drop(kept);
     }
 }

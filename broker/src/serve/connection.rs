@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -98,9 +98,14 @@ impl Server {
         let ended = match self.admit(&peer, from) {
             Ok((account, _member)) => {
                 drop(place);
-                let calls = Calls::new(self.routes.clone(), Arc::clone(&peer), account);
+                let untaken = Arc::new(Notify::new());
+                let own = Arc::clone(&untaken);
+                let calls = Calls::new(self.routes.clone(), Arc::clone(&peer), account, own);
                 let service = service_fn(move |request| calls.clone().call(request));
-                self.answer(stream, service, closing).await
+                tokio::select! {
+                    ended = self.answer(stream, service, closing) => ended,
+                    () = untaken.notified() => Err(io::Error::other("its client takes no answer")),
+                }
             }
             Err(status) => tokio::select! {
                 ended = self.refuse(stream, status) => ended,

@@ -46,7 +46,7 @@ async fn answers_that_nobody_reads_take_no_more_than_their_callers_budget() {
     let job = format!("job={}", api::start(&mut client, api::spec(&words)).await.id);
     let attack = Attack::new("item 3: answers that are not read");
     let streams = attack::form("streams=100", "streams=1000");
-    let words = [&job, "connections=2", streams, "seconds=2"];
+    let words = [job.as_str(), "connections=2", streams, attack::form("seconds=2", "seconds=60")];
     let verdict = tokio::task::block_in_place(|| {
         attack::measure(&env, &attack, || {
             Attacker::start(&env, "mallory", "unread_answers", &words).finish()
@@ -54,5 +54,7 @@ async fn answers_that_nobody_reads_take_no_more_than_their_callers_budget() {
     });
     let seen = &verdict.seen;
     assert_eq!(seen["codes"], serde_json::json!([RESOURCE_EXHAUSTED]), "{seen}");
+    // That one which has taken the whole budget: for 900 kB there are 43 s.
+    assert_eq!(seen["ended"], attack::form(0, 1), "{seen}");
     verdict.assert();
 }

@@ -66,13 +66,13 @@ async fn begin(
 }
 
 /// On each of `connections`, makes `streams` calls whose answers are large, and reads nothing of them,
-/// until `seconds` have passed.
+/// until `seconds` have passed; and how many of the connections have ended by then.
 pub(crate) async fn unread_answers(peer: &Peer, args: &Args) -> Value {
     let look = raw::envelope(&GetJobRequest { id: args.text("job").into() });
     let mut settings = Builder::new();
     settings.initial_window_size(0);
     let (mut answered, mut codes) = (0, Vec::new());
-    let mut kept = Vec::new();
+    let (mut kept, mut open) = (Vec::new(), Vec::new());
     for _ in 0..args.number("connections") {
         let send = peer.http2(&settings).await.expect("a connection");
         for _ in 0..args.number("streams") {
@@ -86,12 +86,17 @@ pub(crate) async fn unread_answers(peer: &Peer, args: &Args) -> Value {
             codes.extend(code.and_then(|code| code.to_str().ok()?.parse::<i32>().ok()));
             kept.push(response);
         }
+        open.push(send);
     }
     tokio::time::sleep(Duration::from_secs(args.number("seconds") as u64)).await; // the attack itself
     let refused = codes.len();
     codes.sort_unstable();
     codes.dedup();
-    json!({ "answered": answered, "refused": refused, "codes": codes })
+    let mut ended = 0;
+    for send in open {
+        ended += usize::from(send.ready().await.is_err());
+    }
+    json!({ "answered": answered, "refused": refused, "codes": codes, "ended": ended })
 }
 
 /// Two messages where one is wanted, one that is too large, and one that nobody asked to compress.
