@@ -12,7 +12,14 @@ use job_api::v1::stream_output_response::Kind;
 use job_api::v1::{JobSpec, OutputStream, StartJobRequest, StreamOutputRequest};
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
+async fn main() -> ExitCode {
+    run().await.unwrap_or_else(|error| {
+        eprintln!("run_remote: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+async fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let [addr, ca, cert, key, dashes, command @ ..] = words.as_slice() else {
         return Err("usage: run_remote HOST:PORT CA CERT KEY -- COMMAND [ARGUMENT...]".into());
@@ -32,7 +39,8 @@ async fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
         spec: Some(JobSpec { argv: command.to_vec(), ..JobSpec::default() }),
         ..StartJobRequest::default()
     };
-    let job = broker.start_job(request).await?.into_inner().job.unwrap_or_default();
+    let started = broker.start_job(request).await.map_err(|status| status.message().to_owned())?;
+    let job = started.into_inner().job.unwrap_or_default();
     eprintln!("job {} runs as uid {}", job.id, job.uid);
 
     let follow = StreamOutputRequest { id: job.id.clone(), follow: true, ..Default::default() };

@@ -16,7 +16,7 @@ pub mod units;
 
 /// Generated from `proto/job/v1/job.proto`, which documents every message and field.
 #[allow(missing_docs, reason = "generated; the .proto is the documentation")]
-#[allow(clippy::all, reason = "generated")]
+#[allow(clippy::all, rustdoc::broken_intra_doc_links, reason = "generated")]
 pub mod v1 {
     tonic::include_proto!("job.v1");
 }

@@ -1,16 +1,16 @@
-//! What goes over the socket and into the launch, as bytes: bincode 2 (`config::standard`), confined
-//! to this file; and how that may change while shims and brokers of several releases live together.
+//! The encoding of messages and of the launch: bincode 2 (`config::standard`), confined to this file;
+//! and how it may change while shims and brokers of several releases run together.
 //!
 //! - The magic of a frame is the major version: behind another one nothing is read.
 //! - [`VERSION`] rises with each release that says anything new. Both sides name theirs in every
 //!   frame, and neither refuses a newer one.
-//! - A message grows at its end only. Who does not know a field leaves its bytes alone; who misses it
-//!   reads zeros, so that the zero of a new field (0, `None`, empty, false) means "not told". What
-//!   is inside a message, the enums among it, does not change.
-//! - A kind of a newer peer that is unknown here is passed over. Who needs an answer looks at the
-//!   peer's version before it asks.
-//! - The launch is not a conversation: a shim that left half of it unread would run a job without
-//!   what was asked for. There both versions must be the same.
+//! - A message grows at its end only. An older reader ignores the bytes of a field that it does not
+//!   know; a newer one reads zeros for a missing field, so that the zero of a new field (0, `None`,
+//!   empty, false) means "not sent". Types inside a message, enums included, do not change.
+//! - A message of an unknown kind is skipped. A sender that needs an answer checks the peer's version
+//!   first.
+//! - The launch has no answer: a shim that ignored half of it would run a job without the limits asked
+//!   for. There both versions must be the same.
 //!
 //! The feature `next-version` makes programs of the release after this one, which say more, for the
 //! tests of upgrades and downgrades.

@@ -1,20 +1,19 @@
-//! Moments between two steps that leave something behind, at which a program that was built for
-//! development kills itself if it is told to: so the tests see that whoever comes after it copes. In
-//! any other build [`at`] is nothing.
+//! Crash points: places between two durable steps at which a development build kills itself when asked
+//! to, so that tests see the next program recover. In any other build [`at`] does nothing.
 //!
 //! A broker is told by [`VARIABLE`] in its environment, a shim by that of its job:
-//! `JOB_CRASH_AT=<point>:<n>:<file>` is the n-th time that the point is reached, from 1; the file
-//! is made at once and has a byte in it once that has come. With [`HOLD`] in a broker's environment,
-//! `JOB_HOLD_AT`, the thread that comes there waits instead, until somebody removes the file.
+//! `JOB_CRASH_AT=<point>:<n>:<file>` crashes the n-th time that the point is reached, from 1; the file
+//! is created at once and gets a byte when that happens. With [`HOLD`] in a broker's environment,
+//! `JOB_HOLD_AT`, the thread that reaches the point waits instead, until the file is removed.
 
 /// The name of the variable.
 pub const VARIABLE: &str = "JOB_CRASH_AT";
-/// The name of the other one.
+/// The variable that makes a thread wait instead.
 pub const HOLD: &str = "JOB_HOLD_AT";
 
 macro_rules! points {
     ($([$program:ident: $whose:literal] $($point:ident = $when:literal,)*)*) => {
-        /// A moment, by what has just been done.
+        /// A point, named after the step just done.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Point {
             $($(#[doc = $when] $point,)*)*
@@ -119,7 +118,7 @@ mod armed {
         let _ = ARMED.set(parse(value, false)); // the first one counts
     }
 
-    /// Ends the process here, or waits, if it is to.
+    /// Kills the process here, or waits, if this point is armed.
     pub fn at(point: Point) {
         let variable = |name, holds| parse(&std::env::var(name).ok()?, holds);
         let from_environment = || variable(VARIABLE, false).or_else(|| variable(HOLD, true));

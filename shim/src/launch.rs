@@ -15,9 +15,9 @@ pub const WORK_FD: i32 = 5;
 /// A Unix stream socket, bound but not listening: credentials are taken at listen(2), which is
 /// to happen after the change of uid (unix(7), SO_PEERCRED).
 pub const LISTEN_FD: i32 = 6;
-/// A memory file with the encoded [`Launch`], read from its beginning.
+/// A memory file (memfd) with the encoded [`Launch`], read from offset 0.
 pub const LAUNCH_FD: i32 = 7;
-/// The first descriptor that must not exist in a newborn shim.
+/// The first descriptor that must not exist when a shim starts.
 pub const FIRST_FREE_FD: i32 = 8;
 
 /// Everything a shim needs to know. It travels in memory and never to disk: the environment may
@@ -36,7 +36,7 @@ pub struct Launch {
     pub env: Vec<Vec<u8>>,
     /// Entered as the workload's user.
     pub working_directory: Vec<u8>,
-    /// Whom the workload runs as.
+    /// The uid that the workload runs as.
     pub uid: u32,
     /// Its group.
     pub gid: u32,
@@ -48,15 +48,15 @@ pub struct Launch {
     pub shim_gid: u32,
     /// A pipe as standard input instead of `/dev/null`.
     pub stdin: bool,
-    /// Deadline, CPU time and output: what the shim sees to.
+    /// Deadline, CPU time and output: the limits that the shim enforces.
     pub limits: Limits,
-    /// Of each process of the workload, set as root.
+    /// Resource limits of each workload process, set while still root.
     pub rlimits: Vec<Rlimit>,
-    /// What asks the workload to end.
+    /// The signal that asks the workload to end.
     pub stop_signal: i32,
     /// From the stop signal to the kill, in milliseconds.
     pub stop_timeout_ms: u64,
-    /// What outlives the main process is killed after this, in milliseconds.
+    /// Processes that outlive the main process are killed after this, in milliseconds.
     pub leftover_grace_ms: u64,
     /// What happens to output past its limit.
     pub output_policy: OutputPolicy,

@@ -1,6 +1,6 @@
-//! What broker and shim agree on: the words between them, what the shim is given at startup, and
-//! the records that it leaves on disk. No I/O beyond reading and writing these; and in builds for
-//! development the points at which both can be made to crash.
+//! The protocol between broker and shim: messages, the launch that a shim inherits, and the records
+//! that it writes. No I/O beyond reading and writing these; and, in development builds, the points
+//! at which tests crash either program.
 
 pub mod codec;
 pub mod crash;

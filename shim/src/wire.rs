@@ -1,26 +1,26 @@
-//! The words between broker and shim. Each direction is a type of its own, so that a shim that
-//! says the broker's words does not compile. How they may change is said in [`crate::codec`]; the
-//! golden bytes at the end of this file must decode for ever.
+//! The messages between broker and shim. Each direction is a type, so that a shim that sends a broker's
+//! message does not compile. [`crate::codec`] says how they may change; the golden bytes at the end of
+//! this file must decode for ever.
 
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{Decoded, decode, encode};
 pub use crate::step::Step;
 
-/// One direction of the conversation: kinds 1.. are the broker's words, 101.. the shim's.
+/// One direction of the conversation: kinds 1.. are the broker's messages, 101.. the shim's.
 pub trait Message: Sized {
     /// The number in the frame's header.
     fn kind(&self) -> u16;
     /// The payload after it.
     fn payload(&self) -> Vec<u8>;
-    /// Back from both; `None` for a kind that this build does not know.
+    /// Decodes both; `None` for a kind that this build does not know.
     ///
     /// # Errors
     /// A payload that is not of its kind.
     fn from_parts(kind: u16, payload: &[u8]) -> Decoded<Option<Self>>;
 }
 
-/// What the broker says.
+/// Messages from the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToShim {
     /// First on an accepted connection; the shim closes it if the nonce is not its own.
@@ -37,29 +37,29 @@ pub enum ToShim {
     Input(Input),
     /// New limits, in place of those it has. Answered with [`FromShim::Limits`].
     Limits(Limits),
-    /// First and last on an accepted connection: who are you? Answered with [`FromShim::Hello`]; the
-    /// shim's broker stays what it is.
+    /// The only message on an accepted connection: who are you? Answered with [`FromShim::Hello`]; the
+    /// shim keeps its current broker.
     Probe(Probe),
 }
 
-/// What the shim says.
+/// Messages from the shim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FromShim {
     /// First on every connection: who it is, and all that a broker that knows nothing needs.
     Hello(Box<ShimHello>),
     /// execve(2) succeeded.
     Started(Started),
-    /// It did not come that far; the shim leaves.
+    /// The start failed; the shim exits.
     Failed(Failed),
-    /// More output, as asked for with WATCH; unasked, when what hinders it has changed.
+    /// More output, as asked for with WATCH; unasked, when the reason for blocking has changed.
     Progress(Progress),
-    /// Standard input went on.
+    /// The job has read more input.
     InputAck(InputAck),
     /// The main process has ended; the rest is being drained.
     Exited(Exited),
     /// Nothing is left and all output is in the log.
     Ended(Ended),
-    /// It is being ended by a limit: the processes have been asked, or are being killed.
+    /// A limit is ending the job: the processes have the stop signal, or are being killed.
     Stopping,
     /// The limits that it has now, in answer to [`ToShim::Limits`].
     Limits(Limits),
@@ -106,7 +106,7 @@ pub struct Signal {
 /// See [`ToShim::Watch`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watch {
-    /// What the broker knows already.
+    /// The progress that the broker has seen.
     pub seen: Progress,
 }
 
@@ -121,7 +121,7 @@ pub struct Input {
     pub end: bool,
 }
 
-/// What the shim, and not the kernel, sees to. It is born with them, and a broker may change them.
+/// The limits that the shim enforces, not the kernel. The launch sets them; a broker may change them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Wall-clock deadline from the start of the program, in milliseconds.
@@ -146,7 +146,7 @@ pub const INPUT_WINDOW: u64 = 1 << 20;
 pub struct ShimHello {
     /// The job's id.
     pub job: [u8; 16],
-    /// The one it was born with.
+    /// The nonce of its launch.
     pub nonce: [u8; 16],
     /// Its pid.
     pub pid: u32,
@@ -158,9 +158,9 @@ pub struct ShimHello {
     pub input: InputAck,
     /// Set once the main process has ended.
     pub exited: Option<Exited>,
-    /// Something is ending it: a stop, its deadline, its CPU time, its output limit.
+    /// A stop, the deadline, the CPU time or the output limit is ending the job.
     pub stopping: bool,
-    /// The ones it has now.
+    /// The limits in force.
     pub limits: Limits,
 }
 
@@ -182,7 +182,7 @@ pub struct Failed {
     pub errno: i32,
 }
 
-/// The lengths of the files on disk and what hinders them to grow.
+/// The lengths of the files on disk, and why they do not grow.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Bytes in `stdout.log`.
@@ -194,7 +194,7 @@ pub struct Progress {
     /// Bytes that were read and not kept: past the output limit, or at the end of a job for which the
     /// disk had no room.
     pub dropped: u64,
-    /// The job blocks, since its output cannot be kept now. At its end: it is why output is missing.
+    /// Why the job blocks on its output; at its end, why output is missing.
     pub blocked: Option<Blocked>,
 }
 
@@ -286,7 +286,7 @@ pub enum Source {
 }
 
 impl Cause {
-    /// Back from the number that records hold.
+    /// Decodes the number in a record.
     pub fn from_number(number: u8) -> Option<Cause> {
         use Cause::*;
         [Exited, Stopped, Signaled, TimedOut, OutputLimit, StartFailed, OutOfMemory]
@@ -296,7 +296,7 @@ impl Cause {
 }
 
 impl Source {
-    /// Back from the number that records hold.
+    /// Decodes the number in a record.
     pub fn from_number(number: u8) -> Option<Source> {
         use Source::*;
         [None, User, Admin, System, Timeout, Oom, CpuTime]

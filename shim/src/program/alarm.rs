@@ -1,4 +1,4 @@
-//! Time: one timer for all that is going to happen.
+//! Time: one timer for everything that is due.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -41,7 +41,7 @@ impl Alarm {
         self.armed = result.is_ok().then_some(at);
     }
 
-    /// To be called when it expired. Setting it anew silences it.
+    /// Call this when it has expired. Setting it again clears the event.
     pub(crate) fn expired(&mut self) {
         self.armed = None;
     }

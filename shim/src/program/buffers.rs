@@ -1,5 +1,5 @@
-//! Memory that is there only while it is used: a thousand idle shims are to cost little. A shim
-//! that has rested for a second holds its stack, a few pages of data and the code of its loop.
+//! Memory that is resident only while it is used: a thousand idle shims must cost little. A shim that
+//! has been idle for a second holds its stack, a few pages of data and the code of its loop.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::sys::{Region, release_code};
 
 /// As much as one frame.
 const SCRATCH: usize = 64 * 1024;
-/// What was not used for this long is given back.
+/// A buffer that is unused for this long is given back.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// Both buffers of a shim.
@@ -41,12 +41,12 @@ impl Buffers {
         self.scratch.bytes()
     }
 
-    /// When to look whether they are still used.
+    /// When to check whether they are still used.
     pub(crate) fn next(&self) -> Option<Duration> {
         self.idle_at
     }
 
-    /// Looks, and gives back what is not. `held`: the output buffer holds what nothing else does.
+    /// Checks, and gives back what is unused. `held`: the output buffer holds bytes that are not in a log.
     pub(crate) fn turn(&mut self, now: Duration, held: bool) {
         let over = self.idle_at.is_some_and(|at| at <= now);
         if over && !self.used && !held {

@@ -9,14 +9,14 @@ use job_shim::wire::{FromShim, ToShim};
 
 use super::poll::{Interest, Slot};
 
-/// What a broker may leave unread before it is cut off. It gets few words, and each of them as an
-/// answer: one that has this much waiting is stopped.
+/// Unread bytes after which a broker is cut off. It gets few messages, each of them an answer: a broker
+/// with this much waiting has stopped reading.
 const MAX_UNREAD: usize = 256 * 1024;
 
 /// How long a peer that does not read is waited for at the end.
 const LINGER_MS: i32 = 2000;
 
-/// It is of no use any more: closed, broken or garbled.
+/// The connection is unusable: closed, broken or garbled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Closed;
 
@@ -25,7 +25,7 @@ pub(crate) struct Connection {
     socket: UnixStream,
     incoming: Reader<ToShim>,
     unsent: Vec<u8>,
-    /// The other side has stopped reading for ever; what it has said before still counts.
+    /// The peer does not read any more; messages that it sent before still count.
     write_failed: bool,
 }
 
@@ -64,12 +64,12 @@ impl Connection {
     /// The next whole message.
     ///
     /// # Errors
-    /// After bytes that are none.
+    /// When the bytes are no message.
     pub(crate) fn next(&mut self) -> Result<Option<ToShim>, Closed> {
         self.incoming.next_message().map_err(|_| Closed)
     }
 
-    /// Sends, or keeps for later what the socket does not take now.
+    /// Sends, and buffers what the socket does not take now.
     ///
     /// # Errors
     /// When the other side has not read for too long.
@@ -79,7 +79,7 @@ impl Connection {
         if self.unsent.len() > MAX_UNREAD { Err(Closed) } else { Ok(()) }
     }
 
-    /// Sends what was kept, as far as that is possible now.
+    /// Sends what is buffered, as far as that is possible now.
     pub(crate) fn flush(&mut self) {
         let mut sent = 0;
         while !self.write_failed && sent < self.unsent.len() {
@@ -96,7 +96,7 @@ impl Connection {
         }
     }
 
-    /// Gives what was kept a last chance: [`LINGER_MS`] for each piece that the other side takes.
+    /// Waits for what is buffered to be sent: [`LINGER_MS`] for each piece that the other side takes.
     pub(crate) fn linger(&mut self) {
         self.flush();
         while !self.unsent.is_empty() {

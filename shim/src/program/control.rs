@@ -30,18 +30,18 @@ pub(crate) struct Control {
     epoch: u64,
     listener: UnixListener,
     broker: Option<Connection>,
-    /// They have connected and not yet said Hello; the oldest first.
+    /// Connections without a HELLO yet; the oldest first.
     pending: Vec<Connection>,
-    /// They have asked who this is, and have not been told.
+    /// Connections that sent PROBE and await HELLO.
     probes: Vec<Connection>,
-    /// What the broker has seen, while it waits for more.
+    /// The progress that the broker has seen, while its WATCH is open.
     watch: Option<Progress>,
-    /// What hindered the output when that was last told.
+    /// The reason for blocking that was last sent.
     told: Option<Blocked>,
 }
 
 impl Control {
-    /// Begins with the connection that the shim was born with.
+    /// Starts with the inherited connection.
     pub(crate) fn new(launch: &Launch, listener: UnixListener, broker: Connection) -> Control {
         Control {
             nonce: launch.nonce,
@@ -55,8 +55,8 @@ impl Control {
         }
     }
 
-    /// Step 10: waits for GO, and gives the limits that hold by then. `None`: the broker is gone, or
-    /// says what makes no sense before it.
+    /// Step 10: waits for GO, and returns the limits in force by then. `None`: the broker is gone, or
+    /// sent a message that is not allowed before GO.
     pub(crate) fn await_go(&mut self, mut limits: Limits, scratch: &mut [u8]) -> Option<Limits> {
         while let Some(broker) = &self.broker {
             let mut interest = Interest::new();
@@ -99,8 +99,8 @@ impl Control {
                 self.hang_up();
             }
         }
-        // Nobody takes the broker's place before all that it has said was heard: a shim that was
-        // stopped finds the last words of a dead one and the next one's first together.
+        // Messages queued by the old broker are processed before a new one takes its place: a shim that
+        // was stopped finds both queues at once.
         let new_broker = !hears_broker && self.read_pending(ready, scratch);
         if ready.has(Slot::Listener) {
             self.accept();
@@ -108,7 +108,7 @@ impl Control {
         new_broker
     }
 
-    /// The broker's next word.
+    /// The broker's next message.
     pub(crate) fn next(&mut self) -> Option<ToShim> {
         let message = self.broker.as_mut()?.next();
         message.unwrap_or_else(|Closed| {
@@ -117,7 +117,7 @@ impl Control {
         })
     }
 
-    /// Whether that is our broker, and not one that a later one has taken the place of.
+    /// Whether this is our broker, and not one that a later broker has replaced.
     pub(crate) fn recognize(&mut self, hello: &BrokerHello) -> bool {
         let known = hello.nonce == self.nonce && hello.epoch >= self.epoch;
         if known {
@@ -126,12 +126,12 @@ impl Control {
         known
     }
 
-    /// Those who have asked who this is: to be told once, and left.
+    /// Takes the connections that sent PROBE: each gets HELLO and is closed.
     pub(crate) fn probes(&mut self) -> Vec<Connection> {
         std::mem::take(&mut self.probes)
     }
 
-    /// Says something to the broker, if there is one.
+    /// Sends a message to the broker, if one is connected.
     pub(crate) fn send(&mut self, message: &FromShim) {
         if let Some(broker) = &mut self.broker
             && broker.send(message).is_err()
@@ -140,19 +140,19 @@ impl Control {
         }
     }
 
-    /// Ends the connection with the broker; the job goes on, and a broker may come again.
+    /// Closes the connection with the broker; the job goes on, and a broker may connect again.
     pub(crate) fn hang_up(&mut self) {
         self.broker = None;
         self.watch = None;
     }
 
-    /// The broker wants to know of more than this.
+    /// The broker asks to be told of more output than this.
     pub(crate) fn watch(&mut self, seen: Progress) {
         self.watch = Some(seen);
     }
 
-    /// Answers, if somebody waits and there is something new. One answer to each question: without
-    /// a reader there is nothing to send. That the job blocks, or does so no more, is told unasked.
+    /// Sends progress, if a WATCH is open and there is more. One answer for each WATCH: without a reader
+    /// nothing is sent. A change of the reason for blocking is sent unasked.
     pub(crate) fn report(&mut self, progress: Progress) {
         let asked = self.watch.is_some_and(|seen| seen != progress);
         if asked || self.told != progress.blocked {

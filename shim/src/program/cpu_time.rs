@@ -1,24 +1,24 @@
-//! When to look at the CPU time of a job that may only have so much of it. No event tells that it
-//! is over, and asking all the time would cost more than the job: what is left, used by all its
-//! CPUs at once, is the earliest moment at which it can be. Pure, like [`super::ending`].
+//! When to check the CPU time of a job that has a limit of it. The kernel has no event for that, and
+//! constant polling would cost more than the job: the rest of its time divided by the CPUs that it can
+//! use at once is the earliest moment. Pure, like [`super::ending`].
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use job_shim::wire::Limits;
 
-/// From one look to the next where the end is near: at least the first. A job that rests uses up
-/// nothing, and so its end stays near: for it the pause grows to the second.
+/// The shortest and the longest interval between checks near the limit: the longest for an idle job, whose
+/// limit stays near.
 const CHECK_INTERVAL: RangeInclusive<Duration> =
     Duration::from_millis(50)..=Duration::from_millis(250);
-/// A job rests that uses less than this part of one CPU.
+/// A job that uses less than this part of one CPU is idle.
 const IDLE_RATIO: u32 = 16;
 
-/// A limit, and the next look.
+/// A limit, and the next check.
 pub(crate) struct CpuTime {
     limit: Option<Duration>,
     cpus_milli: u32,
-    /// When it was last looked at, and what had been used then.
+    /// The time of the last check, and the CPU time used by then.
     last: (Duration, Duration),
     check_interval: Duration,
     look_at: Option<Duration>,
@@ -36,13 +36,13 @@ impl CpuTime {
         }
     }
 
-    /// Another limit in place of the one it has.
+    /// Replaces the limit.
     pub(crate) fn limit(&mut self, limits: &Limits) {
         self.limit = limits.cpu_time_us.map(Duration::from_micros);
         self.cpus_milli = limits.cpus_milli;
     }
 
-    /// The next look is to be at this time, if there is a limit.
+    /// Schedules the next check, if there is a limit.
     pub(crate) fn look(&mut self, at: Duration) {
         self.look_at = self.limit.map(|_| at);
     }
@@ -57,7 +57,7 @@ impl CpuTime {
         self.look_at
     }
 
-    /// A look: by `now`, all processes together have used so much. `true` is said once.
+    /// A check: `used` by all processes until `now`. `true` once, when the limit is reached.
     pub(crate) fn is_over(&mut self, now: Duration, used: Duration) -> bool {
         let left = self.limit.map(|limit| limit.saturating_sub(used));
         self.look_at = left.filter(|left| !left.is_zero()).map(|left| {

@@ -1,5 +1,5 @@
-//! How a job comes to its end: who asked first, and when force is used. Pure: time comes in,
-//! deeds go out. All times are since boot.
+//! How a job ends: which cause was first, and when it is killed. Pure: times in, actions out. All times
+//! are since boot.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use job_shim::wire::{Cause, Exited, Limits, Signal, Source, Stop};
 
 use super::cpu_time::CpuTime;
 
-/// What is to be done to the workload now.
+/// What to do to the workload now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     Nothing,
-    /// The stop signal, to all.
+    /// Send the stop signal to all processes.
     Ask,
-    /// cgroup.kill.
+    /// Write cgroup.kill.
     Kill,
 }
 
@@ -32,14 +32,14 @@ impl Reason {
     }
 }
 
-/// From one kill to the next while something is left, and the longest such pause: whoever joined
-/// after the first dies soon, and one that hangs in the kernel does not keep the shim busy.
+/// The first and the longest delay between kills while processes are left: a process that joined after
+/// the first kill dies soon, and one that hangs in the kernel does not keep the shim busy.
 const KILL_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// The first signal is 1, the last 64.
 const SIGNALS: std::ops::RangeInclusive<i32> = 1..=64;
 
-/// Everything that is going to end this job.
+/// Everything that can end this job.
 pub(crate) struct Ending {
     time_limit: Option<Duration>,
     stop_timeout: Duration,
@@ -47,7 +47,7 @@ pub(crate) struct Ending {
     /// While the program runs: since when.
     running: Option<Duration>,
     cpu_time: CpuTime,
-    /// Why it ends; the first one counts.
+    /// Why it ends; the first cause wins.
     reason: Option<Reason>,
     deadline: Option<Duration>,
     /// The deadline, once the main process has ended: until then the disk has time for its output.
@@ -101,25 +101,24 @@ impl Ending {
         self.cpu_time.look(start);
     }
 
-    /// Somebody wants it to stop. One who comes later cannot change the reason, nor give it more
-    /// time.
+    /// A stop was requested. A later stop neither changes the cause nor extends the grace period.
     pub(crate) fn stop(&mut self, now: Duration, stop: Stop) -> Action {
         let reason = Reason { cause: Cause::Stopped, source: stop.source, by: stop.by };
         self.end(now, reason, Duration::from_millis(stop.grace_ms))
     }
 
-    /// It has written more than it may, and is to be killed for that.
+    /// The output limit is exceeded, and the policy is to kill.
     pub(crate) fn output_limit(&mut self, now: Duration) -> Action {
         let reason = Reason::by_nobody(Cause::OutputLimit, Source::System);
         self.end(now, reason, Duration::ZERO)
     }
 
-    /// Whether [`Ending::cpu_time`] is to be told now.
+    /// Whether to call [`Ending::cpu_time`] now.
     pub(crate) fn asks_for_cpu_time(&self, now: Duration) -> bool {
         self.cpu_time.next().is_some_and(|at| at <= now)
     }
 
-    /// All its processes together have used so much.
+    /// The CPU time that all processes together have used.
     pub(crate) fn cpu_time(&mut self, now: Duration, used: Duration) -> Action {
         if !self.cpu_time.is_over(now, used) {
             return Action::Nothing;
@@ -128,8 +127,8 @@ impl Ending {
         self.end(now, reason, self.stop_timeout)
     }
 
-    /// The kernel has killed some of it for lack of memory. That is the reason, unless there is
-    /// one already: to be told before every other.
+    /// The OOM killer has killed a process of the job. That is the cause, unless there is one already:
+    /// call this before any other event.
     pub(crate) fn killed_for_memory(&mut self) {
         let was_killed = self.signals.iter().any(|signal| signal.number == libc::SIGKILL);
         self.out_of_memory |= self.reason.is_none() && !was_killed;
@@ -171,7 +170,7 @@ impl Ending {
         self.kill_at = None;
     }
 
-    /// What is due.
+    /// The action that is due.
     pub(crate) fn due(&mut self, now: Duration) -> Action {
         if self.deadline.is_some_and(|at| at <= now) {
             self.deadline = None;
@@ -187,7 +186,7 @@ impl Ending {
         Action::Nothing
     }
 
-    /// When something will be due.
+    /// When the next action is due.
     pub(crate) fn next(&self) -> Option<Duration> {
         let times = [self.deadline, self.cpu_time.next(), self.kill_at, self.patience];
         times.into_iter().flatten().min()

@@ -92,7 +92,7 @@ impl ExitRecord {
         crash::at(Point::FailureRecorded);
     }
 
-    /// Writes that nothing is left, and what there is of output.
+    /// Records the end of the whole job, and the lengths of its output.
     ///
     /// # Errors
     /// Those of write(2).

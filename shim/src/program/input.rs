@@ -1,5 +1,4 @@
-//! The workload's standard input: bytes by their offset, so that a broker that comes again loses
-//! and doubles none.
+//! The workload's standard input, by offset: a broker that reconnects loses and repeats no byte.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -9,11 +8,11 @@ use job_shim::wire::{INPUT_WINDOW, Input as Piece, InputAck};
 use super::connection::Closed;
 use super::poll::{Interest, Slot};
 
-/// The pipe, and what waits for it.
+/// The pipe, and the bytes that wait for it.
 pub(crate) struct Input {
     pipe: Option<File>,
     waiting: Vec<u8>,
-    /// The end of input comes after what is waiting.
+    /// Close the pipe after the waiting bytes.
     ends: bool,
     accepted: u64,
 }
@@ -24,7 +23,7 @@ impl Input {
         Input { pipe, waiting: Vec::new(), ends: false, accepted: 0 }
     }
 
-    /// How far it has come.
+    /// The progress so far.
     pub(crate) fn ack(&self) -> InputAck {
         InputAck { accepted: self.accepted, closed: self.pipe.is_none() }
     }
@@ -36,7 +35,7 @@ impl Input {
         }
     }
 
-    /// Takes a piece. What is known already is skipped.
+    /// Takes a piece. Bytes that were accepted before are skipped.
     ///
     /// # Errors
     /// A piece after a gap, or more than [`INPUT_WINDOW`] ahead of the acknowledged: this broker

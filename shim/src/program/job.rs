@@ -42,7 +42,7 @@ pub(crate) struct Job {
     id: [u8; 16],
     nonce: [u8; 16],
     stop_signal: i32,
-    /// Those that ending and output go by.
+    /// The limits in force.
     limits: Limits,
     child: Child,
     cgroup: Cgroup,
@@ -53,10 +53,10 @@ pub(crate) struct Job {
     alarm: Alarm,
     buffers: Buffers,
     go: Option<File>,
-    /// Until it says whether the exec has succeeded.
+    /// Open until the exec has succeeded or failed.
     fault: Option<File>,
     started: Option<Started>,
-    /// The same since the host was started: the clock of the wall may be set meanwhile.
+    /// The start by the boot clock: the wall clock may be set meanwhile.
     began: Option<Duration>,
     exited: Option<Exited>,
     /// The main process has ended and nothing is left in the cgroup.
@@ -100,7 +100,7 @@ impl Job {
             self.go = None;
             self.child.abandon(&self.cgroup);
             crash::at(Point::Abandoned);
-            // So that a later broker does not take this for a job that was lost.
+            // A later broker must not take this for a lost job.
             exit.never_ran(Failed { step: Step::Abandoned, errno: libc::ECANCELED });
             return ExitCode::SUCCESS;
         };
@@ -296,7 +296,7 @@ impl Job {
         }
     }
 
-    /// Whatever its own limits do to the job: the broker has to hear of it, since it did not ask.
+    /// Ends the job by one of its limits, and reports STOPPING: the broker did not ask for it.
     fn end_by_limit(&mut self, how: impl FnOnce(&mut Ending, Duration) -> Action) {
         let before = self.ending.has_begun();
         self.end_by(how);
@@ -334,7 +334,7 @@ impl Job {
         let ran = self.began.map_or(Duration::ZERO, |began| now.saturating_sub(began));
         let exited = self.ending.exited(now, status, wall_clock_ns());
         // In the page cache it survives this process and the broker; the disk comes at the end.
-        // A failure is the broker's to see, which is told too.
+        // The broker gets the same by message, so that a failed write is not lost.
         let _ = exit.outcome(&Outcome::Exited(exited.clone()), ran);
         crash::at(Point::OutcomeRecorded);
         self.exited = Some(exited.clone());
@@ -351,7 +351,7 @@ impl Job {
         }
     }
 
-    /// Step 12. The broker hears of the end at once; the disk may take its time.
+    /// Step 12. The broker gets ENDED at once; the disk may take its time.
     fn end(mut self, exit: &ExitRecord) -> ExitCode {
         let ended = Ended { progress: self.output.progress() };
         self.control.send(&FromShim::Ended(ended.clone()));

@@ -24,7 +24,7 @@ pub(super) fn is_wanted() -> bool {
 /// job can signal. A session of its own, so that no terminal's hang-up reaches it.
 ///
 /// # Errors
-/// None that a kernel gives; whoever started it sees it end.
+/// None that a kernel returns; the parent sees it exit.
 pub(super) fn keep() -> Result<Infallible, Box<dyn std::error::Error>> {
     sys::close_from(FIRST_OWN_FD)?;
     default_dispositions()?;

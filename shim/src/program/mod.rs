@@ -79,7 +79,7 @@ fn open(memory: OwnedFd, state: OwnedFd) -> Result<(Launch, Logs, ExitRecord), F
     Ok((launch, logs, exit))
 }
 
-/// A shim has no environment of its own; in a build for development its job's has the word.
+/// Arms a crash point from the job's environment: a shim has none of its own.
 fn arm(launch: &Launch) {
     let entries = launch.env.iter().filter_map(|entry| std::str::from_utf8(entry).ok());
     let mut pairs = entries.filter_map(|entry| entry.split_once('='));
@@ -111,13 +111,13 @@ fn prepare(launch: &Launch, work: OwnedFd, listener: OwnedFd) -> Result<Prepared
     }
 }
 
-/// The end of a shim whose program never ran: on record, and told.
+/// Records and reports that the program never ran.
 fn give_up(failure: Failure, broker: &mut Connection, exit: Option<&ExitRecord>) -> ExitCode {
     let failed = Failed { step: failure.step, errno: failure.errno as i32 };
     if let Some(exit) = exit {
         exit.never_ran(failed);
     }
-    // A broker that does not listen finds it in the record.
+    // A broker that is gone finds it in the record.
     let _ = broker.send(&FromShim::Failed(failed));
     broker.linger();
     ExitCode::FAILURE

@@ -22,12 +22,12 @@ pub(crate) const BUFFER: usize = 256 * 1024;
 /// Until the disk is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// An index that outweighs its output by this is a job's that writes little at a time and often. Then
-/// it is read less often.
+/// An index that exceeds its output by this belongs to a job that writes a few bytes at a time, often.
+/// Its pipes are then read less often.
 const INDEX_EXCESS: u64 = 1 << 20;
-/// Between reads of such a job. In that time nobody fills a pipe of 1 MiB by small writes.
+/// Between reads of such a job. Small writes do not fill a pipe of 1 MiB in that time.
 const COALESCE: Duration = Duration::from_millis(10);
-/// As much in one read is worth its entry: a page, 128 entries.
+/// A read of this size is worth its index entry: a page, 128 entries.
 const LARGE_READ: usize = 4096;
 
 /// The job wrote more than it may, and the policy is to kill it.
@@ -41,7 +41,7 @@ struct Piece {
     written: usize,
 }
 
-/// Both streams on their way.
+/// Copies both streams from their pipes to the logs.
 pub(crate) struct Output {
     pipes: [Option<File>; 2],
     logs: Logs,
@@ -51,12 +51,12 @@ pub(crate) struct Output {
     last_time_ns: u64,
     unwritten: Option<Piece>,
     retry_at: Option<Duration>,
-    /// Small writes come together until then.
+    /// No read before this: small writes are coalesced in the pipe.
     read_at: Option<Duration>,
-    /// Once nobody is left to write: how much of each pipe is still to be read.
+    /// After the workload has ended: the bytes of each pipe that are still to be read.
     left: Option<[usize; 2]>,
     reserve: Reserve,
-    /// The job is over and the disk has not taken all: what is left is dropped.
+    /// The job is over and the disk is full: the rest is dropped.
     given_up: bool,
 }
 
@@ -79,12 +79,12 @@ impl Output {
         }
     }
 
-    /// How far it has come.
+    /// The progress so far.
     pub(crate) fn progress(&self) -> Progress {
         self.progress
     }
 
-    /// Another limit in place of the one it has. A job that blocks at the old one goes on.
+    /// Replaces the limit. A job that blocks at the old limit goes on.
     ///
     /// # Errors
     /// See [`OverLimit`]: it has written more than that already.
@@ -111,12 +111,12 @@ impl Output {
         self.limit.saturating_sub(stdout + stderr)
     }
 
-    /// Whether the buffer holds what nothing else holds.
+    /// Whether the buffer holds bytes that are not in a log.
     pub(crate) fn needs_buffer(&self) -> bool {
         self.unwritten.is_some()
     }
 
-    /// Waits for the pipes, unless something hinders.
+    /// Waits for the pipes, unless output is blocked.
     pub(crate) fn register(&self, interest: &mut Interest) {
         let is_blocked = self.unwritten.is_some() || self.progress.blocked == Some(Blocked::Limit);
         if is_blocked || self.read_at.is_some() {

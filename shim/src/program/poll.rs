@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use crate::sys;
 
-/// Connections that have not said who they are.
+/// The most connections without a HELLO.
 pub(crate) const MAX_PENDING: usize = 4;
 
 /// One descriptor each.
@@ -71,17 +71,17 @@ impl Interest {
 }
 
 impl Ready {
-    /// Anything at all on this slot. All descriptors are non-blocking: whoever asks may try.
+    /// Whether this slot has any event. All descriptors are non-blocking, so a caller may just try.
     pub(crate) fn has(&self, slot: Slot) -> bool {
         self.0[slot.index()].revents != 0
     }
 
-    /// Something from the workload.
+    /// Whether the workload has something.
     pub(crate) fn has_output(&self) -> bool {
         self.has(Slot::Stdout) || self.has(Slot::Stderr)
     }
 
-    /// Something from a broker, or somebody who might be one.
+    /// Whether a broker or a pending connection has something.
     pub(crate) fn has_control(&self) -> bool {
         self.has(Slot::Broker)
             || self.has(Slot::Listener)

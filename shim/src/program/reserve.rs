@@ -11,8 +11,8 @@ use nix::sys::statvfs::fstatvfs;
 /// is told otherwise (`retention.min_free`, 1 %), so that a job which has filled the disk keeps no other
 /// from starting.
 const SHARE: u64 = 64;
-/// Of the reserve, what a job that has printed little may use: half of it, and this part each. Others are
-/// to be able to say a word while one has filled the disk.
+/// Jobs that have printed little may use half of the reserve, this part each: they must be able to print
+/// while another job has filled the disk.
 const SMALL_JOB_SHARE: u64 = 16;
 /// Of what is free beyond that, the part that is written before the disk is asked again: as many shims
 /// may write at once.

@@ -1,4 +1,4 @@
-//! Steps 1 and 2: what the shim was born with, and its safety from the out-of-memory killer.
+//! Steps 1 and 2: what the shim inherits, and its protection from the out-of-memory killer.
 
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -89,8 +89,8 @@ pub(crate) fn kill_for_memory_as_usual() -> Result<(), Failure> {
 }
 
 /// A host whose root does not hold CAP_SYS_RESOURCE (many containers) has no way of protecting a
-/// process: there, and only there, the score stays as it is. To say so is the broker's part, once
-/// and for all jobs.
+/// process: there, and only there, the score stays as it is. The broker reports it, once for all
+/// jobs.
 fn set_oom_score(score: &[u8]) -> Result<(), Failure> {
     let result = std::fs::write("/proc/self/oom_score_adj", score);
     let held = caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_RESOURCE);
