@@ -160,7 +160,7 @@ pub(crate) fn watch_readable(fd: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd
 
 /// A program to be born into a cgroup with exactly these descriptors.
 #[derive(Debug)]
-pub(crate) struct Birth<'a> {
+pub(crate) struct SpawnRequest<'a> {
     /// Held open since the broker's start: an upgrade on disk does not mix versions.
     pub program: BorrowedFd<'a>,
     /// What it sees as its arguments.
@@ -180,20 +180,20 @@ pub(crate) struct Child {
     pub pidfd: OwnedFd,
 }
 
-/// The most descriptors and arguments of a [`Birth`].
-const MOST: usize = 16;
+/// The most descriptors and arguments of a [`SpawnRequest`].
+const MAX_DESCRIPTORS: usize = 16;
 /// Where descriptors are parked that lie where others have their places. Low, since fcntl(2) refuses a
 /// number that RLIMIT_NOFILE does not allow.
-const PARKED: c_int = MOST as c_int;
+const FIRST_FREE: c_int = MAX_DESCRIPTORS as c_int;
 /// What the child needs before execveat(2), many times over.
 const STACK: usize = 64 * 1024;
 
 /// Shared with the child until its execveat(2): the parent sleeps, and the memory is one.
-struct Shared {
+struct ChildArgs {
     program: RawFd,
-    argv: [*const c_char; MOST + 1],
+    argv: [*const c_char; MAX_DESCRIPTORS + 1],
     envp: [*const c_char; 1],
-    descriptors: [RawFd; MOST],
+    descriptors: [RawFd; MAX_DESCRIPTORS],
     count: usize,
     errno: c_int,
 }
@@ -223,20 +223,23 @@ const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 /// # Errors
 /// As clone3(2) (EAGAIN: pids.max; ENOENT: the cgroup is gone; EBUSY: it has controllers enabled
 /// for its children) or execveat(2).
-pub(crate) fn spawn(birth: &Birth<'_>) -> io::Result<Child> {
-    assert!(birth.argv.len() <= MOST && birth.descriptors.len() <= MOST, "a fixed, small birth");
-    let mut shared = Shared {
-        program: birth.program.as_raw_fd(),
-        argv: [ptr::null(); MOST + 1],
+pub(crate) fn spawn(request: &SpawnRequest<'_>) -> io::Result<Child> {
+    assert!(
+        request.argv.len() <= MAX_DESCRIPTORS && request.descriptors.len() <= MAX_DESCRIPTORS,
+        "a fixed, small request"
+    );
+    let mut shared = ChildArgs {
+        program: request.program.as_raw_fd(),
+        argv: [ptr::null(); MAX_DESCRIPTORS + 1],
         envp: [ptr::null()],
-        descriptors: [-1; MOST],
-        count: birth.descriptors.len(),
+        descriptors: [-1; MAX_DESCRIPTORS],
+        count: request.descriptors.len(),
         errno: 0,
     };
-    for (slot, arg) in shared.argv.iter_mut().zip(birth.argv) {
+    for (slot, arg) in shared.argv.iter_mut().zip(request.argv) {
         *slot = arg.as_ptr();
     }
-    shared.descriptors[..shared.count].copy_from_slice(birth.descriptors);
+    shared.descriptors[..shared.count].copy_from_slice(request.descriptors);
 
     let mut stack = Vec::<u8>::with_capacity(STACK);
     let mut pidfd: c_int = -1;
@@ -251,7 +254,7 @@ pub(crate) fn spawn(birth: &Birth<'_>) -> io::Result<Child> {
         stack: stack.as_mut_ptr() as u64,
         // The psABI wants 16-byte alignment; the allocation's end may have less.
         stack_size: (STACK - stack.as_ptr() as usize % 16) as u64,
-        cgroup: birth.cgroup.as_raw_fd() as u64,
+        cgroup: request.cgroup.as_raw_fd() as u64,
         ..CloneArgs::default()
     };
     // SAFETY: `args` is complete; the child runs on its own stack, which outlives it here, touches
@@ -294,15 +297,15 @@ unsafe fn with_signals_blocked(action: impl FnOnce() -> isize) -> isize {
 
 /// In the child: puts the descriptors in their places and becomes the program.
 extern "C" fn child(shared: *mut c_void) -> ! {
-    // SAFETY: `shared` is the parent's `Shared`, which lives until this process has exec'ed or
+    // SAFETY: `shared` is the parent's `ChildArgs`, which lives until this process has exec'ed or
     // exited, since the parent sleeps. Only async-signal-safe calls are made (signal-safety(7)).
     unsafe {
-        let shared = &mut *shared.cast::<Shared>();
+        let shared = &mut *shared.cast::<ChildArgs>();
         // Usually none is in the way, and the child needs no descriptor more than it has come with.
         for slot in 0..shared.count {
-            shared.descriptors[slot] = park(shared, shared.descriptors[slot]);
+            shared.descriptors[slot] = move_out_of_the_way(shared, shared.descriptors[slot]);
         }
-        let program = park(shared, shared.program);
+        let program = move_out_of_the_way(shared, shared.program);
         for place in 0..shared.count {
             if libc::dup2(shared.descriptors[place], place as c_int) < 0 {
                 fail(shared);
@@ -318,21 +321,21 @@ extern "C" fn child(shared: *mut c_void) -> ! {
 }
 
 /// The same file under a number that is no place.
-unsafe fn park(shared: &mut Shared, fd: RawFd) -> RawFd {
-    if fd >= PARKED {
+unsafe fn move_out_of_the_way(shared: &mut ChildArgs, fd: RawFd) -> RawFd {
+    if fd >= FIRST_FREE {
         return fd;
     }
     // SAFETY: async-signal-safe calls alone, as in `child`.
     unsafe {
-        let parked = libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, PARKED);
-        if parked < 0 {
+        let moved = libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, FIRST_FREE);
+        if moved < 0 {
             fail(shared); // told as what it is, and not as the EBADF that -1 would become
         }
-        parked
+        moved
     }
 }
 
-unsafe fn fail(shared: &mut Shared) -> ! {
+unsafe fn fail(shared: &mut ChildArgs) -> ! {
     // SAFETY: errno is the parent thread's, which sleeps; _exit runs no handlers.
     unsafe {
         shared.errno = *libc::__errno_location();
@@ -434,13 +437,13 @@ mod tests {
             limit(64); // as an operator may: all numbers below 64 are in use or may be
             let all = descriptors_of("/dev/null");
             let program = File::open("/bin/true").unwrap();
-            let birth = Birth {
+            let request = SpawnRequest {
                 program: program.as_fd(),
                 argv: &[c"true"],
                 descriptors: &all,
                 cgroup: cgroup.as_fd(),
             };
-            let Ok(child) = spawn(&birth) else { return 1 };
+            let Ok(child) = spawn(&request) else { return 1 };
             pidfd_reap_blocking(&child.pidfd);
             0
         });
@@ -452,14 +455,14 @@ mod tests {
         let Some(cgroup) = own_cgroup() else { return };
         let status = in_a_child(|| {
             let program = File::open("/bin/true").unwrap();
-            limit(MOST as u64); // nothing can be parked
-            let birth = Birth {
+            limit(MAX_DESCRIPTORS as u64); // nothing can be parked
+            let request = SpawnRequest {
                 program: program.as_fd(),
                 argv: &[c"true"],
                 descriptors: &[0, 0, 0],
                 cgroup: cgroup.as_fd(),
             };
-            let error = spawn(&birth).map(drop).unwrap_err();
+            let error = spawn(&request).map(drop).unwrap_err();
             i32::from(error.raw_os_error() == Some(libc::EBADF))
         });
         assert_eq!(status, 0);

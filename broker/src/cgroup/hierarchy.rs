@@ -14,7 +14,7 @@ use crate::systemd;
 use crate::systemd::scope::{Readiness, Scope};
 
 /// Below the mount, where nothing is configured and systemd is not process 1.
-const PLAIN: &str = "job-broker";
+const DEFAULT_CGROUP: &str = "job-broker";
 
 /// The directory that holds all jobs.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ impl Hierarchy {
             .map_err(|source| HierarchyError::Scope { name: systemd::scope::NAME, source })?;
         let root = match &scope {
             Some(scope) => scope.path().to_owned(),
-            None => plain(&mount, below),
+            None => configured_path(&mount, below),
         };
         DirBuilder::new().recursive(true).mode(0o700).create(&root).map_err(io("create", &root))?;
         fs::set_permissions(&root, Permissions::from_mode(0o700)).map_err(io("chmod", &root))?;
@@ -136,7 +136,7 @@ impl Hierarchy {
     /// The scope is being stopped, or systemd cannot make it anew.
     pub fn ensure(&self) -> io::Result<()> {
         let Some(scope) = &self.scope else { return Ok(()) };
-        if scope.ensure()? == Readiness::Established {
+        if scope.ensure()? == Readiness::Recreated {
             fs::set_permissions(&self.root, Permissions::from_mode(0o700))?;
             for controller in
                 CONTROLLERS.iter().filter(|name| self.features.missing(name).is_none())
@@ -149,12 +149,12 @@ impl Hierarchy {
 
     /// The directories whose limits bind all jobs: this one and those above it, nearest first.
     /// The root of the hierarchy has no limits.
-    pub fn lineage(&self) -> impl Iterator<Item = PathBuf> + '_ {
+    pub fn ancestors(&self) -> impl Iterator<Item = PathBuf> + '_ {
         self.root.ancestors().take_while(|path| *path != self.mount).map(Path::to_owned)
     }
 
     /// A directory as people know it: below the mount.
-    pub fn shown(&self, directory: &Path) -> String {
+    pub fn below_mount(&self, directory: &Path) -> String {
         directory.strip_prefix(&self.mount).unwrap_or(directory).display().to_string()
     }
 
@@ -182,11 +182,11 @@ impl Hierarchy {
 ///
 /// # Errors
 /// `NotMounted` and `Io`.
-pub(crate) fn jobs_of_others(below: Option<&Path>) -> Result<Vec<JobId>, HierarchyError> {
+pub(crate) fn existing_jobs(below: Option<&Path>) -> Result<Vec<JobId>, HierarchyError> {
     let mount = mount()?;
     let root = match below {
-        None if systemd::is_init() => systemd::scope::place(&mount),
-        _ => plain(&mount, below),
+        None if systemd::is_init() => systemd::scope::cgroup_path(&mount),
+        _ => configured_path(&mount, below),
     };
     match jobs(&root) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -202,8 +202,8 @@ fn mount() -> Result<PathBuf, HierarchyError> {
     }
 }
 
-fn plain(mount: &Path, below: Option<&Path>) -> PathBuf {
-    mount.join(below.unwrap_or(Path::new(PLAIN)))
+fn configured_path(mount: &Path, below: Option<&Path>) -> PathBuf {
+    mount.join(below.unwrap_or(Path::new(DEFAULT_CGROUP)))
 }
 
 fn jobs(root: &Path) -> io::Result<Vec<JobId>> {
@@ -218,9 +218,9 @@ fn jobs(root: &Path) -> io::Result<Vec<JobId>> {
 /// A cgroup has a controller when all above it pass it down. One that lacks nothing is left as it
 /// is: on most hosts all of them are systemd's.
 fn enable_down_to(mount: &Path, root: &Path, controller: &str) -> Result<(), String> {
-    let mut way: Vec<_> = root.ancestors().take_while(|path| *path != mount).collect();
-    way.push(mount);
-    for directory in way.iter().rev() {
+    let mut path: Vec<_> = root.ancestors().take_while(|path| *path != mount).collect();
+    path.push(mount);
+    for directory in path.iter().rev() {
         let has = |file: &str| {
             let text = fs::read_to_string(directory.join(file)).unwrap_or_default();
             text.split_whitespace().any(|word| word == controller)

@@ -73,7 +73,7 @@ impl JobCgroup {
     /// # Errors
     /// As read(2): then nobody can say that there are none.
     pub fn shims(&self) -> io::Result<Vec<u32>> {
-        let text = read_if_there(&self.leaf(Leaf::Shim).join("cgroup.procs"))?;
+        let text = read_if_exists(&self.leaf(Leaf::Shim).join("cgroup.procs"))?;
         text.lines().map(|line| line.parse().map_err(io::Error::other)).collect()
     }
 
@@ -104,7 +104,7 @@ impl JobCgroup {
             opened => opened?,
         };
         let until = Instant::now() + Duration::from_secs(10);
-        while says(&mut events, "populated 1")? {
+        while has_line(&mut events, "populated 1")? {
             fs::write(self.leaf(Leaf::Work).join("cgroup.kill"), "1")?;
             if Instant::now() > until {
                 return Err(io::ErrorKind::TimedOut.into());
@@ -151,7 +151,8 @@ impl JobCgroup {
         let file = work.join("cgroup.freeze");
         fs::write(&file, if freeze { "1" } else { "0" })?;
         let mut waits = 0; // and not a clock: a host that stood still for 5 s has frozen nothing meanwhile
-        while freeze && !says(&mut events, "frozen 1")? && says(&mut events, "populated 1")? {
+        while freeze && !has_line(&mut events, "frozen 1")? && has_line(&mut events, "populated 1")?
+        {
             if !self.is_frozen()? {
                 let fault = "somebody let them go on";
                 return Err(io::Error::new(io::ErrorKind::Interrupted, fault));
@@ -173,7 +174,7 @@ impl JobCgroup {
     /// # Errors
     /// As read(2).
     pub fn is_frozen(&self) -> io::Result<bool> {
-        let text = read_if_there(&self.leaf(Leaf::Work).join("cgroup.freeze"))?;
+        let text = read_if_exists(&self.leaf(Leaf::Work).join("cgroup.freeze"))?;
         Ok(text.trim() == "1")
     }
 
@@ -193,7 +194,7 @@ impl JobCgroup {
 }
 
 /// A file of a cgroup; nothing where that has been removed.
-fn read_if_there(path: &Path) -> io::Result<String> {
+fn read_if_exists(path: &Path) -> io::Result<String> {
     match fs::read_to_string(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(String::new()),
         Err(e) if e.raw_os_error() == Some(libc::ENODEV) => Ok(String::new()), // since it was opened
@@ -202,7 +203,7 @@ fn read_if_there(path: &Path) -> io::Result<String> {
 }
 
 /// Whether `cgroup.events` has this line; a cgroup that has been removed in the meantime has none.
-fn says(events: &mut File, line: &str) -> io::Result<bool> {
+fn has_line(events: &mut File, line: &str) -> io::Result<bool> {
     let mut text = String::new();
     events.rewind()?;
     match events.read_to_string(&mut text) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use job_api::units::{Cpus, parse_cpus, parse_duration, parse_rate, parse_size};
 use serde::{Deserialize, Deserializer, de};
 
-use crate::model::limits::{DiskName, IoRule, LimitKind, LimitTables, Limits as Asked, Rlimit};
+use crate::model::limits::{DiskName, IoRule, LimitKind, LimitTables, Limits as JobLimits, Rlimit};
 
 /// `[limits]`.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -75,7 +75,7 @@ pub enum Ulimit {
 }
 
 /// Bytes of output kept for a job when nobody says anything: a disk is not filled by one job.
-const OUTPUT: u64 = 10 << 30;
+const DEFAULT_OUTPUT: u64 = 10 << 30;
 
 impl Limits {
     /// In the supervisor's terms.
@@ -86,7 +86,7 @@ impl Limits {
         let max = self.max.limits("limits.max")?;
         let mut default = self.default.limits("limits.default")?;
         if max.get(LimitKind::Output).is_none() {
-            default.values.entry(LimitKind::Output).or_insert(OUTPUT);
+            default.values.entry(LimitKind::Output).or_insert(DEFAULT_OUTPUT);
         }
         if let Some(fault) = default.above(&max).first() {
             return Err(("limits.default", format!("{} {}", fault.field, fault.fault)));
@@ -107,14 +107,14 @@ impl Table {
             LimitKind::MemorySwapMax => self.memory_swap,
             LimitKind::PidsMax => self.pids,
             LimitKind::IoWeight => self.io_weight,
-            LimitKind::Time => self.time.map(|time| whole(time.as_millis())),
-            LimitKind::CpuTime => self.cpu_time.map(|time| whole(time.as_micros())),
+            LimitKind::Time => self.time.map(|time| saturating(time.as_millis())),
+            LimitKind::CpuTime => self.cpu_time.map(|time| saturating(time.as_micros())),
             LimitKind::Output => self.output,
         }
     }
 
-    fn limits(&self, key: &'static str) -> Result<Asked, (&'static str, String)> {
-        let mut all = Asked::default();
+    fn limits(&self, key: &'static str) -> Result<JobLimits, (&'static str, String)> {
+        let mut all = JobLimits::default();
         for kind in LimitKind::ALL {
             all.set(*kind, self.value(*kind));
         }
@@ -137,45 +137,45 @@ impl Table {
     }
 }
 
-fn whole(value: u128) -> u64 {
+fn saturating(value: u128) -> u64 {
     u64::try_from(value).unwrap_or(u64::MAX)
 }
 
 /// A number as TOML has it, or text with a unit.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Written {
-    Whole(u64),
-    Broken(f64),
+enum Raw {
+    Integer(u64),
+    Float(f64),
     Text(String),
 }
 
-pub(super) fn written<'de, D: Deserializer<'de>, T>(
+pub(super) fn parse_value<'de, D: Deserializer<'de>, T>(
     from: D,
     parse: impl FnOnce(&str) -> Result<T, String>,
 ) -> Result<Option<T>, D::Error> {
-    let text = match Written::deserialize(from)? {
-        Written::Whole(number) => number.to_string(),
-        Written::Broken(number) => number.to_string(),
-        Written::Text(text) => text,
+    let text = match Raw::deserialize(from)? {
+        Raw::Integer(number) => number.to_string(),
+        Raw::Float(number) => number.to_string(),
+        Raw::Text(text) => text,
     };
     parse(&text).map(Some).map_err(de::Error::custom)
 }
 
 fn cpus<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Cpus>, D::Error> {
-    written(from, parse_cpus)
+    parse_value(from, parse_cpus)
 }
 
 pub(super) fn size<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
-    written(from, parse_size)
+    parse_value(from, parse_size)
 }
 
 fn bytes_per_second<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
-    written(from, parse_rate)
+    parse_value(from, parse_rate)
 }
 
 pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    written(from, parse_duration)
+    parse_value(from, parse_duration)
 }
 
 #[cfg(test)]
@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(default.cpu_max(), Some((50_000, 100_000)));
         assert_eq!(default.get(LimitKind::MemoryMax), Some(256 << 20));
         assert_eq!(default.get(LimitKind::Time), Some(3_600_000));
-        assert_eq!(default.get(LimitKind::Output), Some(OUTPUT));
+        assert_eq!(default.get(LimitKind::Output), Some(DEFAULT_OUTPUT));
         assert_eq!(default.io[0].rates, [None, Some(5 << 20), None, None]);
         assert_eq!(default.rlimits[&Rlimit::Nofile], (16, 32));
     }

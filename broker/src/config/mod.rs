@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 pub use crate::config::limits::{Limits, Table, Ulimit};
-pub use crate::config::retention::{Floor, Retention};
+pub use crate::config::retention::{MinFree, Retention};
 
 /// `/etc/job-broker/config.toml`.
 #[derive(Debug, Clone, Deserialize)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use job_api::units::parse_size;
 use serde::{Deserialize, Deserializer};
 
-use crate::config::limits::{duration, size, written};
+use crate::config::limits::{duration, parse_value, size};
 
 /// `[retention]`. Without keys, everything is kept until somebody removes it.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
@@ -28,24 +28,24 @@ pub struct Retention {
     /// `0` turns the rule off.
     ///
     /// Default: `"1%"`
-    #[serde(deserialize_with = "floor")]
-    pub min_free: Floor,
+    #[serde(deserialize_with = "min_free_value")]
+    pub min_free: MinFree,
 }
 
 /// So much has to be free.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Floor {
+pub enum MinFree {
     /// Of bytes and of inodes: 0 to 1.
     Share(f64),
     /// Of bytes; and inodes for a few jobs.
     Bytes(u64),
 }
 
-impl Default for Floor {
+impl Default for MinFree {
     /// A disk that is all but full: whoever has not thought about it should not find out by jobs
     /// that block.
-    fn default() -> Floor {
-        Floor::Share(0.01)
+    fn default() -> MinFree {
+        MinFree::Share(0.01)
     }
 }
 
@@ -67,16 +67,16 @@ impl Retention {
     }
 }
 
-fn floor<'de, D: Deserializer<'de>>(from: D) -> Result<Floor, D::Error> {
-    written(from, parse_floor).map(Option::unwrap_or_default)
+fn min_free_value<'de, D: Deserializer<'de>>(from: D) -> Result<MinFree, D::Error> {
+    parse_value(from, parse_min_free).map(Option::unwrap_or_default)
 }
 
-fn parse_floor(text: &str) -> Result<Floor, String> {
+fn parse_min_free(text: &str) -> Result<MinFree, String> {
     let Some(percent) = text.trim().strip_suffix('%') else {
-        return parse_size(text).map(Floor::Bytes).map_err(|fault| format!("{fault} or \"5%\""));
+        return parse_size(text).map(MinFree::Bytes).map_err(|fault| format!("{fault} or \"5%\""));
     };
     match percent.trim().parse::<f64>() {
-        Ok(percent) if (0.0..100.0).contains(&percent) => Ok(Floor::Share(percent / 100.0)),
+        Ok(percent) if (0.0..100.0).contains(&percent) => Ok(MinFree::Share(percent / 100.0)),
         _ => Err(format!("{text:?} is not from \"0%\" to below \"100%\"")),
     }
 }
@@ -97,9 +97,9 @@ mod tests {
         let retention = read(text).unwrap();
         assert_eq!(retention.age, Some(Duration::from_secs(30 * 86_400)));
         assert_eq!((retention.bytes, retention.max_output), (Some(10 << 30), Some(7)));
-        assert_eq!(retention.min_free, Floor::Share(0.05));
-        assert_eq!(read("min_free = \"1G\"").unwrap().min_free, Floor::Bytes(1 << 30));
-        assert_eq!(read("").unwrap().min_free, Floor::Share(0.01));
+        assert_eq!(retention.min_free, MinFree::Share(0.05));
+        assert_eq!(read("min_free = \"1G\"").unwrap().min_free, MinFree::Bytes(1 << 30));
+        assert_eq!(read("").unwrap().min_free, MinFree::Share(0.01));
     }
 
     #[test]

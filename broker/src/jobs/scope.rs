@@ -42,8 +42,8 @@ async fn answer(shared: &Arc<Shared>) {
     let own = Arc::clone(shared);
     let state = spawn_blocking(move || own.launcher.hierarchy().scope().map(|scope| scope.state()));
     match state.await {
-        Ok(Some(Ok(ScopeState::Mended))) => {}
-        Ok(Some(Ok(ScopeState::BeingStopped))) => {
+        Ok(Some(Ok(ScopeState::KeeperReplaced))) => {}
+        Ok(Some(Ok(ScopeState::Stopping))) => {
             tracing::warn!("{NAME} is being stopped, and all jobs with it");
             drain::stop_all(shared, &format!("stop of {NAME}"), None);
         }

@@ -105,7 +105,7 @@ impl Spawner {
             prepare().map_err(LaunchError::Descriptors)?;
         let null = self.null.as_raw_fd();
         let name = c_string(&job.id.to_string()).map_err(LaunchError::Descriptors)?;
-        let birth = sys::Birth {
+        let request = sys::SpawnRequest {
             program: self.program.as_fd(),
             argv: &[c"job-shim", &name],
             // In the order of job_shim::launch: CONTROL_FD, STATE_FD, WORK_FD, LISTEN_FD, LAUNCH_FD.
@@ -121,7 +121,7 @@ impl Spawner {
             ],
             cgroup: leaf.as_fd(),
         };
-        let child = sys::spawn(&birth).map_err(LaunchError::Spawn)?;
+        let child = sys::spawn(&request).map_err(LaunchError::Spawn)?;
         crash::at(Point::ShimCloned);
         Ok((child, control))
     }

@@ -17,7 +17,7 @@ pub(super) fn run(file: &Path, grace: Duration) -> Result<(), ServiceError> {
         return Err(ServiceError::NotRoot);
     }
     let config = Config::load(file).map_err(SettingsError::from)?;
-    if config.jobs.cgroup.is_none() && systemd::is_init() && !systemd::scope::is_there() {
+    if config.jobs.cgroup.is_none() && systemd::is_init() && !systemd::scope::exists() {
         tracing::info!("there is no {}: no job runs", systemd::scope::NAME);
         return Ok(());
     }

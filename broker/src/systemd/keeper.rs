@@ -91,12 +91,12 @@ fn make_leaf(scope: &Path) -> io::Result<()> {
 fn start(cgroup: &Path, program: BorrowedFd<'_>) -> io::Result<Keeper> {
     let (null, cgroup) = (File::open("/dev/null")?, File::open(cgroup)?);
     let null = null.as_raw_fd();
-    let birth = sys::Birth {
+    let request = sys::SpawnRequest {
         program,
         argv: &[c"job-keeper"],
         descriptors: &[null, null, null],
         cgroup: cgroup.as_fd(),
     };
-    let child = sys::spawn(&birth)?;
+    let child = sys::spawn(&request)?;
     Ok(Keeper { pid: child.pid, pidfd: child.pidfd })
 }

@@ -27,7 +27,7 @@ struct Manager {
     socket: UnixDatagram,
     address: SocketAddr,
     /// It is ready and could not say so yet.
-    owes_ready: AtomicBool,
+    ready_pending: AtomicBool,
 }
 
 impl Notifier {
@@ -50,7 +50,7 @@ impl Notifier {
     /// The API answers. Said at the latest with the first of the later messages that is delivered.
     pub(crate) fn ready(&self, status: &str) {
         if let Some(manager) = &self.manager {
-            manager.owes_ready.store(true, Ordering::Relaxed);
+            manager.ready_pending.store(true, Ordering::Relaxed);
         }
         self.status(status);
     }
@@ -101,17 +101,17 @@ impl Manager {
     fn at(address: SocketAddr) -> io::Result<Manager> {
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
-        Ok(Manager { socket, address, owes_ready: AtomicBool::new(false) })
+        Ok(Manager { socket, address, ready_pending: AtomicBool::new(false) })
     }
 
     /// Of READY, RELOADING and STOPPING in one message systemd takes the last. So readiness that is
     /// owed goes in front; and RELOADING is always followed by another READY.
     fn send(&self, message: &str) -> io::Result<()> {
-        let owed = self.owes_ready.swap(false, Ordering::Relaxed);
-        let ready = if owed { "READY=1\n" } else { "" };
+        let pending = self.ready_pending.swap(false, Ordering::Relaxed);
+        let ready = if pending { "READY=1\n" } else { "" };
         let sent = self.socket.send_to_addr(format!("{ready}{message}").as_bytes(), &self.address);
-        if owed && sent.is_err() {
-            self.owes_ready.store(true, Ordering::Relaxed);
+        if pending && sent.is_err() {
+            self.ready_pending.store(true, Ordering::Relaxed);
         }
         sent.map(drop)
     }
@@ -141,20 +141,23 @@ mod tests {
     use super::*;
 
     /// A service manager, and who tells it things.
-    struct Ears {
+    struct TestManager {
         socket: UnixDatagram,
         address: SocketAddr,
         _dir: TempDir,
     }
 
-    impl Ears {
-        fn open() -> (Ears, Notifier) {
+    impl TestManager {
+        fn open() -> (TestManager, Notifier) {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("notify");
             let socket = UnixDatagram::bind(&path).unwrap();
             let address = SocketAddr::from_pathname(&path).unwrap();
             let manager = Manager::at(address.clone()).unwrap();
-            (Ears { socket, address, _dir: dir }, Notifier { manager: Some(Arc::new(manager)) })
+            (
+                TestManager { socket, address, _dir: dir },
+                Notifier { manager: Some(Arc::new(manager)) },
+            )
         }
 
         fn heard(&self) -> String {
@@ -173,21 +176,21 @@ mod tests {
 
     #[test]
     fn each_message_is_one_datagram_in_the_form_of_sd_notify() {
-        let (ears, notifier) = Ears::open();
+        let (manager, notifier) = TestManager::open();
         notifier.ready("20 jobs running");
-        assert_eq!(ears.heard(), "READY=1\nSTATUS=20 jobs running");
+        assert_eq!(manager.heard(), "READY=1\nSTATUS=20 jobs running");
         notifier.reloading();
-        let reloading = ears.heard();
+        let reloading = manager.heard();
         let time = reloading.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC="));
         assert!(time.is_some_and(|time| time.parse::<u64>().is_ok()), "{reloading}");
         notifier.watchdog();
-        assert_eq!(ears.heard(), "WATCHDOG=1");
+        assert_eq!(manager.heard(), "WATCHDOG=1");
     }
 
     #[test]
     fn a_manager_that_does_not_listen_holds_nobody_up_and_hears_of_readiness_later() {
-        let (ears, notifier) = Ears::open();
-        let waiting = ears.fill();
+        let (manager, notifier) = TestManager::open();
+        let waiting = manager.fill();
         let (sender, said) = mpsc::channel();
         thread::spawn(move || {
             notifier.ready("one");
@@ -196,11 +199,11 @@ mod tests {
         });
         let (notifier, heard) = said.recv_timeout(Duration::from_secs(60)).expect("it waits");
         assert!(!heard);
-        (0..waiting).for_each(|_| assert_eq!(ears.heard(), "X"));
+        (0..waiting).for_each(|_| assert_eq!(manager.heard(), "X"));
         assert!(notifier.status("three"));
-        assert_eq!(ears.heard(), "READY=1\nSTATUS=three");
+        assert_eq!(manager.heard(), "READY=1\nSTATUS=three");
         notifier.watchdog();
-        assert_eq!(ears.heard(), "WATCHDOG=1");
+        assert_eq!(manager.heard(), "WATCHDOG=1");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::sync::lock;
 use crate::systemd::bus;
-use crate::systemd::bus::{ResolvedDisks, Wanted};
+use crate::systemd::bus::{ScopeSpec, UnitState};
 use crate::systemd::keeper;
 use crate::systemd::keeper::Keeper;
 
@@ -25,16 +25,16 @@ const SLICE: &str = "jobs.slice";
 const DRAIN: &str = "job-broker-drain.service";
 /// How long a start waits at most for a scope that is just leaving or just coming, which takes systemd
 /// a moment, and longer on a busy host.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whether systemd has such a scope, and jobs may be in it. Blocks; where nobody can be asked, there
 /// may be one.
-pub(crate) fn is_there() -> bool {
-    !matches!(bus::find(NAME), Ok(ResolvedDisks::Absent))
+pub(crate) fn exists() -> bool {
+    !matches!(bus::find(NAME), Ok(UnitState::Absent))
 }
 
 /// Its cgroup.
-pub(crate) fn place(mount: &Path) -> PathBuf {
+pub(crate) fn cgroup_path(mount: &Path) -> PathBuf {
     mount.join(SLICE).join(NAME)
 }
 
@@ -48,25 +48,25 @@ pub(crate) struct Scope {
     /// Held by the one thread that sees to it that there is a scope.
     establishing: Mutex<()>,
     /// The keeper's pidfd, for whoever waits for its end.
-    kept: watch::Sender<Option<Arc<OwnedFd>>>,
+    keeper_pidfd: watch::Sender<Option<Arc<OwnedFd>>>,
 }
 
 /// What had to be done before a job could be put into the scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Readiness {
     /// Nothing.
-    Kept,
+    Ready,
     /// The keeper was dead, and perhaps the scope gone.
-    Established,
+    Recreated,
 }
 
 /// What became of a scope whose keeper has died.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ScopeState {
     /// It was the keeper alone; there is a new one.
-    Mended,
+    KeeperReplaced,
     /// systemd is ending all that is in the scope.
-    BeingStopped,
+    Stopping,
     /// It is gone, and is made anew when a job wants to start.
     Gone,
 }
@@ -80,14 +80,14 @@ impl Scope {
     pub(crate) fn open(mount: &Path, program: &File) -> io::Result<Scope> {
         let scope = Scope {
             mount: mount.into(),
-            path: place(mount),
+            path: cgroup_path(mount),
             program: program.try_clone()?,
             keeper: Mutex::default(),
             establishing: Mutex::default(),
-            kept: watch::Sender::new(None),
+            keeper_pidfd: watch::Sender::new(None),
         };
         match bus::find(NAME) {
-            Ok(ResolvedDisks::Leaving(state)) if scope.path.is_dir() => {
+            Ok(UnitState::Deactivating(state)) if scope.path.is_dir() => {
                 tracing::warn!("{NAME} is {state}; no job can start before it is gone");
             }
             Err(e) => match Keeper::find(&scope.path) {
@@ -112,24 +112,24 @@ impl Scope {
     /// # Errors
     /// The scope is being stopped, or systemd cannot make one.
     pub(crate) fn ensure(&self) -> io::Result<Readiness> {
-        let is_kept = || self.lock().as_ref().is_some_and(Keeper::lives);
-        if is_kept() {
-            return Ok(Readiness::Kept);
+        let has_keeper = || self.lock().as_ref().is_some_and(Keeper::lives);
+        if has_keeper() {
+            return Ok(Readiness::Ready);
         }
         let _alone = lock(&self.establishing);
-        let until = Instant::now() + PATIENCE;
-        while !is_kept() {
+        let until = Instant::now() + TIMEOUT;
+        while !has_keeper() {
             match self.establish() {
                 Err(_) if Instant::now() < until => sleep(Duration::from_millis(50)), // a try apart
                 established => established?,
             }
         }
-        Ok(Readiness::Established)
+        Ok(Readiness::Recreated)
     }
 
     /// Tells the keeper's pidfd whenever there is a new keeper.
     pub(crate) fn watch_keeper(&self) -> watch::Receiver<Option<Arc<OwnedFd>>> {
-        self.kept.subscribe()
+        self.keeper_pidfd.subscribe()
     }
 
     /// To be called when the keeper has died. Blocks.
@@ -138,17 +138,17 @@ impl Scope {
     /// Bus or systemd cannot be reached.
     pub(crate) fn state(&self) -> io::Result<ScopeState> {
         match bus::find(NAME)? {
-            ResolvedDisks::Active(_) => self.ensure().map(|_| ScopeState::Mended),
-            ResolvedDisks::Leaving(_) => Ok(ScopeState::BeingStopped),
-            ResolvedDisks::Absent => Ok(ScopeState::Gone),
+            UnitState::Active(_) => self.ensure().map(|_| ScopeState::KeeperReplaced),
+            UnitState::Deactivating(_) => Ok(ScopeState::Stopping),
+            UnitState::Absent => Ok(ScopeState::Gone),
         }
     }
 
     fn establish(&self) -> io::Result<()> {
         match bus::find(NAME)? {
-            ResolvedDisks::Active(cgroup) => self.keep(&cgroup),
-            ResolvedDisks::Absent => self.create(),
-            ResolvedDisks::Leaving(state) => {
+            UnitState::Active(cgroup) => self.keep(&cgroup),
+            UnitState::Absent => self.create(),
+            UnitState::Deactivating(state) => {
                 let fault =
                     format!("{NAME} is {state}: it has been stopped; try again when it is gone");
                 Err(io::Error::new(io::ErrorKind::ResourceBusy, fault))
@@ -173,15 +173,15 @@ impl Scope {
 
     fn create(&self) -> io::Result<()> {
         let keeper = Keeper::start_here(&self.mount, self.program.as_fd())?;
-        let wanted = Wanted {
+        let spec = ScopeSpec {
             name: NAME,
             description: "Jobs of job-broker.service",
             slice: SLICE,
             before: DRAIN,
             pid: keeper.pid,
         };
-        let made = bus::create(&wanted).and_then(|found| match found {
-            ResolvedDisks::Active(cgroup) => self.expect(&cgroup),
+        let made = bus::create(&spec).and_then(|found| match found {
+            UnitState::Active(cgroup) => self.expect(&cgroup),
             other => Err(io::Error::other(format!("{NAME} is not active: {other:?}"))),
         });
         if let Err(e) = made.and_then(|()| keeper::move_into_leaf(&self.path)) {
@@ -205,7 +205,7 @@ impl Scope {
     }
 
     fn set_keeper(&self, keeper: Keeper) {
-        self.kept.send_replace(keeper.pidfd.try_clone().ok().map(Arc::new));
+        self.keeper_pidfd.send_replace(keeper.pidfd.try_clone().ok().map(Arc::new));
         *self.lock() = Some(keeper);
     }
 

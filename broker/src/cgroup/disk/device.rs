@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 /// The number of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Number {
+pub struct DeviceNumber {
     /// Which driver; 0 is for what is no device.
     pub major: u32,
     /// Which of its devices.
@@ -25,24 +25,24 @@ pub(crate) struct Device {
 
 /// Text that is not `MAJOR:MINOR`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotANumber;
+pub struct InvalidDeviceNumber;
 
-impl FromStr for Number {
-    type Err = NotANumber;
+impl FromStr for DeviceNumber {
+    type Err = InvalidDeviceNumber;
 
-    fn from_str(text: &str) -> Result<Number, NotANumber> {
-        let part = |digits: &str| -> Result<u32, NotANumber> {
+    fn from_str(text: &str) -> Result<DeviceNumber, InvalidDeviceNumber> {
+        let part = |digits: &str| -> Result<u32, InvalidDeviceNumber> {
             if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-                return Err(NotANumber);
+                return Err(InvalidDeviceNumber);
             }
-            digits.parse().map_err(|_| NotANumber)
+            digits.parse().map_err(|_| InvalidDeviceNumber)
         };
-        let (major, minor) = text.split_once(':').ok_or(NotANumber)?;
-        Ok(Number { major: part(major)?, minor: part(minor)? })
+        let (major, minor) = text.split_once(':').ok_or(InvalidDeviceNumber)?;
+        Ok(DeviceNumber { major: part(major)?, minor: part(minor)? })
     }
 }
 
-impl fmt::Display for Number {
+impl fmt::Display for DeviceNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.major, self.minor)
     }

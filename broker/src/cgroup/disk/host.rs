@@ -9,15 +9,15 @@ use std::path::{Path, PathBuf};
 use nix::sys::stat::{major, minor};
 use nix::sys::statfs::{FUSE_SUPER_MAGIC, fstatfs};
 
-use crate::cgroup::disk::device::Number;
+use crate::cgroup::disk::device::DeviceNumber;
 
 /// What an open file is, whatever its name leads to by now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
     /// `st_dev`, stat(2).
-    pub device: Number,
+    pub device: DeviceNumber,
     /// The device itself, if it is the node of a block device.
-    pub block: Option<Number>,
+    pub block: Option<DeviceNumber>,
     /// The mount it is on, field 1 of proc_pid_mountinfo(5). The kernel's own answer: a longest
     /// prefix of the path is wrong behind symbolic links and where mounts lie on each other, and
     /// `st_dev` is wrong for the subvolumes of a btrfs.
@@ -36,7 +36,7 @@ impl Stat {
         let found = file.metadata()?;
         let number = |device| {
             let part = |part: u64| u32::try_from(part).unwrap_or(u32::MAX);
-            Number { major: part(major(device)), minor: part(minor(device)) }
+            DeviceNumber { major: part(major(device)), minor: part(minor(device)) }
         };
         let device = number(found.dev());
         Ok(Stat {
@@ -67,36 +67,36 @@ pub(crate) trait Host {
     fn sysfs(&self) -> PathBuf;
 
     /// A file in the sysfs directory of a device, if both are there.
-    fn attribute(&self, device: Number, file: &str) -> Option<String> {
+    fn attribute(&self, device: DeviceNumber, file: &str) -> Option<String> {
         fs::read_to_string(self.directory(device).join(file)).ok()
     }
 
     /// A device as it is called in `/dev`, if there is such a device.
-    fn name(&self, device: Number) -> Option<String> {
+    fn name(&self, device: DeviceNumber) -> Option<String> {
         let target = fs::read_link(self.directory(device)).ok()?;
         // A slash in a name, as in cciss/c0d0, is "!" in sysfs.
         Some(target.file_name()?.to_str()?.replace('!', "/"))
     }
 
     /// What a node of device-mapper, md or bcache lies on, partitions included.
-    fn slaves(&self, device: Number) -> Vec<Number> {
+    fn slaves(&self, device: DeviceNumber) -> Vec<DeviceNumber> {
         numbers(&self.directory(device).join("slaves"))
     }
 
     /// The devices of each mounted btrfs.
-    fn btrfs(&self) -> Vec<Vec<Number>> {
+    fn btrfs(&self) -> Vec<Vec<DeviceNumber>> {
         let systems = fs::read_dir(self.sysfs().join("fs/btrfs")).into_iter().flatten().flatten();
         systems.map(|system| numbers(&system.path().join("devices"))).collect()
     }
 
     /// `/sys/dev/block/M:m`, a symbolic link.
-    fn directory(&self, device: Number) -> PathBuf {
+    fn directory(&self, device: DeviceNumber) -> PathBuf {
         self.sysfs().join("dev/block").join(device.to_string())
     }
 }
 
 /// The numbers of all devices that a directory of sysfs links to.
-fn numbers(directory: &Path) -> Vec<Number> {
+fn numbers(directory: &Path) -> Vec<DeviceNumber> {
     let links = fs::read_dir(directory).into_iter().flatten().flatten();
     let number =
         |link: fs::DirEntry| fs::read_to_string(link.path().join("dev")).ok()?.trim().parse().ok();
@@ -105,9 +105,9 @@ fn numbers(directory: &Path) -> Vec<Number> {
 
 /// This host, now.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Live;
+pub(crate) struct LocalHost;
 
-impl Host for Live {
+impl Host for LocalHost {
     fn stat(&self, path: &Path) -> io::Result<Stat> {
         // O_PATH opens nothing: no device wakes up, no FIFO blocks.
         Stat::of(&OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?)

@@ -17,24 +17,24 @@
 //!   count as the disk sees them, split.
 
 mod device;
+mod error;
 mod host;
 mod mounts;
-mod refusal;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::disk::device::NotANumber;
-pub(crate) use crate::cgroup::disk::device::{Device, Number};
-pub(crate) use crate::cgroup::disk::host::{Host, Live, Stat};
+use crate::cgroup::disk::device::InvalidDeviceNumber;
+pub(crate) use crate::cgroup::disk::device::{Device, DeviceNumber};
+pub(crate) use crate::cgroup::disk::error::DiskError;
+pub(crate) use crate::cgroup::disk::host::{Host, LocalHost, Stat};
 use crate::cgroup::disk::mounts::Mount;
-pub(crate) use crate::cgroup::disk::refusal::NoDisk;
 
 /// How deep overlays may lie on overlays: FILESYSTEM_MAX_STACK_DEPTH of the kernel. More means that
 /// the mount options name something else here than where they were given.
-const OVERLAYS: u32 = 2;
+const MAX_OVERLAY_DEPTH: u32 = 2;
 
 /// What a limit is written to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,19 +47,19 @@ pub(crate) struct Disks {
 /// Who divides a disk by weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Weigher {
+pub enum WeightPolicy {
     /// io.cost: `io.weight`, 1 to 10000.
     Cost,
     /// The scheduler BFQ: `io.bfq.weight`, 1 to 1000. It does not look at `io.weight`.
     Bfq,
 }
 
-impl Weigher {
+impl WeightPolicy {
     /// The file of a cgroup that it looks at.
     pub(crate) fn file(self) -> &'static str {
         match self {
-            Weigher::Cost => "io.weight",
-            Weigher::Bfq => "io.bfq.weight",
+            WeightPolicy::Cost => "io.weight",
+            WeightPolicy::Bfq => "io.bfq.weight",
         }
     }
 }
@@ -69,84 +69,94 @@ impl Weigher {
 /// else there by now, so it is not looked up.
 ///
 /// # Errors
-/// [`NoDisk`].
-pub(crate) fn of_place(host: &impl Host, path: &Path, found: &Stat) -> Result<Disks, NoDisk> {
-    resolve(host, path, found, OVERLAYS)
+/// [`DiskError`].
+pub(crate) fn disks_of_path(
+    host: &impl Host,
+    path: &Path,
+    found: &Stat,
+) -> Result<Disks, DiskError> {
+    resolve(host, path, found, MAX_OVERLAY_DEPTH)
 }
 
 /// The device with this number, written `MAJOR:MINOR`, and no other.
 ///
 /// # Errors
-/// [`NoDisk`]: no number, no such device, or a partition.
-pub(crate) fn of_number(host: &impl Host, number: &str) -> Result<Disks, NoDisk> {
-    let number = number.parse().map_err(|NotANumber| NoDisk::NotANumber(number.to_owned()))?;
-    named(host, number)
+/// [`DiskError`]: no number, no such device, or a partition.
+pub(crate) fn disks_of_device(host: &impl Host, number: &str) -> Result<Disks, DiskError> {
+    let number = number
+        .parse()
+        .map_err(|InvalidDeviceNumber| DiskError::InvalidDeviceNumber(number.to_owned()))?;
+    block_device(host, number)
 }
 
 /// Who divides the disk by weight, if anybody does; `io_cost_qos` is that file of the root cgroup
 /// and may be empty. It is the lowest device that counts: nodes without requests have neither a
 /// scheduler nor io.cost.
-pub(crate) fn weighs(host: &impl Host, disks: &Disks, io_cost_qos: &str) -> Option<Weigher> {
-    let lowest = disks.devices.last()?;
-    let number = lowest.to_string();
+pub(crate) fn weight_policy(
+    host: &impl Host,
+    disks: &Disks,
+    io_cost_qos: &str,
+) -> Option<WeightPolicy> {
+    let lowest_disks = disks.devices.last()?;
+    let number = lowest_disks.to_string();
     let costs = io_cost_qos.lines().any(|line| {
         let mut words = line.split_whitespace();
         words.next() == Some(&number) && words.any(|word| word == "enable=1")
     });
     if costs {
-        return Some(Weigher::Cost);
+        return Some(WeightPolicy::Cost);
     }
-    let number = Number { major: lowest.major, minor: lowest.minor };
+    let number = DeviceNumber { major: lowest_disks.major, minor: lowest_disks.minor };
     let schedulers = host.attribute(number, "queue/scheduler")?;
-    schedulers.split_whitespace().any(|word| word == "[bfq]").then_some(Weigher::Bfq)
+    schedulers.split_whitespace().any(|word| word == "[bfq]").then_some(WeightPolicy::Bfq)
 }
 
-fn resolve(host: &impl Host, path: &Path, found: &Stat, overlays: u32) -> Result<Disks, NoDisk> {
+fn resolve(host: &impl Host, path: &Path, found: &Stat, depth: u32) -> Result<Disks, DiskError> {
     if !path.is_absolute() {
-        return Err(NoDisk::Relative(path.into()));
+        return Err(DiskError::Relative(path.into()));
     }
     if let Some(number) = found.block {
-        return named(host, number);
+        return block_device(host, number);
     }
     if found.is_fuse {
-        return Err(NoDisk::FileSystem { path: path.into(), kind: "fuse".into() });
+        return Err(DiskError::FileSystem { path: path.into(), kind: "fuse".into() });
     }
     if found.device.major != 0 {
-        return stack(host, whole(host, found.device)?);
+        return stack(host, whole_disk(host, found.device)?);
     }
-    let mountinfo = host.mountinfo().map_err(NoDisk::Mounts)?;
+    let mountinfo = host.mountinfo().map_err(DiskError::Mounts)?;
     let mount = Mount::find(&mountinfo, found.mount)
-        .ok_or_else(|| NoDisk::UnknownMount { path: path.into(), mount: found.mount })?;
+        .ok_or_else(|| DiskError::UnknownMount { path: path.into(), mount: found.mount })?;
     match mount.kind {
         "btrfs" => btrfs(host, path, &mount),
-        "overlay" => overlay(host, path, &mount, overlays),
-        kind => Err(NoDisk::FileSystem { path: path.into(), kind: kind.into() }),
+        "overlay" => overlay(host, path, &mount, depth),
+        kind => Err(DiskError::FileSystem { path: path.into(), kind: kind.into() }),
     }
 }
 
 /// The device that somebody has named, not where files lie: nothing is resolved.
-fn named(host: &impl Host, number: Number) -> Result<Disks, NoDisk> {
-    let disk = whole(host, number)?;
+fn block_device(host: &impl Host, number: DeviceNumber) -> Result<Disks, DiskError> {
+    let disk = whole_disk(host, number)?;
     if disk != number {
         let partition = device(host, number)?;
-        return Err(NoDisk::Partition { partition, disk: device(host, disk)? });
+        return Err(DiskError::Partition { partition, disk: device(host, disk)? });
     }
     Ok(Disks { devices: vec![device(host, number)?] })
 }
 
 /// The subvolumes of a btrfs have anonymous devices of their own. Its mount tells one of the real
 /// ones, and sysfs how many there are.
-fn btrfs(host: &impl Host, path: &Path, mount: &Mount<'_>) -> Result<Disks, NoDisk> {
+fn btrfs(host: &impl Host, path: &Path, mount: &Mount<'_>) -> Result<Disks, DiskError> {
     let source = mount.source();
-    let gone = || NoDisk::Nameless { path: path.into(), device: source.clone() };
+    let gone = || DiskError::UnknownBtrfsDevice { path: path.into(), device: source.clone() };
     let number = host.stat(&source).ok().and_then(|found| found.block).ok_or_else(gone)?;
     let members = host.btrfs().into_iter().find(|members| members.contains(&number));
     match members.ok_or_else(gone)?[..] {
-        [one] => stack(host, whole(host, one)?),
+        [one] => stack(host, whole_disk(host, one)?),
         ref several => {
-            let disks = several.iter().map(|one| device(host, whole(host, *one)?));
+            let disks = several.iter().map(|one| device(host, whole_disk(host, *one)?));
             let disks = disks.collect::<Result<_, _>>()?;
-            Err(NoDisk::SeveralDisks { path: path.into(), disks })
+            Err(DiskError::SeveralDisks { path: path.into(), disks })
         }
     }
 }
@@ -156,29 +166,29 @@ fn overlay(
     host: &impl Host,
     path: &Path,
     mount: &Mount<'_>,
-    overlays: u32,
-) -> Result<Disks, NoDisk> {
+    depth: u32,
+) -> Result<Disks, DiskError> {
     let path = path.to_owned();
     let Some(layer) = mount.layer() else {
-        return Err(NoDisk::FileSystem { path, kind: "overlay".into() });
+        return Err(DiskError::FileSystem { path, kind: "overlay".into() });
     };
     // The option is a path of where and when the overlay was mounted. Here it may be nothing, or
     // the overlay itself: in a container, or after the root was changed.
-    if overlays == 0 || !layer.is_absolute() {
-        return Err(NoDisk::HiddenLayer { path, layer });
+    if depth == 0 || !layer.is_absolute() {
+        return Err(DiskError::HiddenLayer { path, layer });
     }
     let resolved = match host.stat(&layer) {
-        Ok(found) if found.device != mount.device => resolve(host, &layer, &found, overlays - 1),
-        _ => return Err(NoDisk::HiddenLayer { path, layer }),
+        Ok(found) if found.device != mount.device => resolve(host, &layer, &found, depth - 1),
+        _ => return Err(DiskError::HiddenLayer { path, layer }),
     };
-    resolved.map_err(|source| NoDisk::Layer { path, layer, source: Box::new(source) })
+    resolved.map_err(|source| DiskError::Layer { path, layer, source: Box::new(source) })
 }
 
 /// A node and, if all that is below it lies on one other disk, that disk.
-fn stack(host: &impl Host, number: Number) -> Result<Disks, NoDisk> {
+fn stack(host: &impl Host, number: DeviceNumber) -> Result<Disks, DiskError> {
     let mut devices = vec![device(host, number)?];
     let mut below = BTreeSet::new();
-    lowest(host, number, &mut below)?;
+    lowest_disks(host, number, &mut below)?;
     if let (Some(disk), 1) = (below.first(), below.len())
         && *disk != number
     {
@@ -188,26 +198,30 @@ fn stack(host: &impl Host, number: Number) -> Result<Disks, NoDisk> {
 }
 
 /// The whole disks under a node: its `slaves`, or itself where it has none.
-fn lowest(host: &impl Host, number: Number, disks: &mut BTreeSet<Number>) -> Result<(), NoDisk> {
+fn lowest_disks(
+    host: &impl Host,
+    number: DeviceNumber,
+    disks: &mut BTreeSet<DeviceNumber>,
+) -> Result<(), DiskError> {
     let slaves = host.slaves(number);
     if slaves.is_empty() {
         disks.insert(number);
     }
-    slaves.into_iter().try_for_each(|slave| lowest(host, whole(host, slave)?, disks))
+    slaves.into_iter().try_for_each(|slave| lowest_disks(host, whole_disk(host, slave)?, disks))
 }
 
 /// A partition's disk; every other device is one.
-fn whole(host: &impl Host, number: Number) -> Result<Number, NoDisk> {
+fn whole_disk(host: &impl Host, number: DeviceNumber) -> Result<DeviceNumber, DiskError> {
     if host.attribute(number, "partition").is_none() {
         return Ok(number);
     }
     host.attribute(number, "../dev")
         .and_then(|text| text.trim().parse().ok())
-        .ok_or(NoDisk::NoDevice(number))
+        .ok_or(DiskError::NoDevice(number))
 }
 
-fn device(host: &impl Host, number: Number) -> Result<Device, NoDisk> {
-    let name = host.name(number).ok_or(NoDisk::NoDevice(number))?;
+fn device(host: &impl Host, number: DeviceNumber) -> Result<Device, DiskError> {
+    let name = host.name(number).ok_or(DiskError::NoDevice(number))?;
     Ok(Device { major: number.major, minor: number.minor, name })
 }
 

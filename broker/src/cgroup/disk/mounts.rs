@@ -4,13 +4,13 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-use crate::cgroup::disk::device::Number;
+use crate::cgroup::disk::device::DeviceNumber;
 
 /// One line of mountinfo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mount<'a> {
     /// `st_dev` of what is on it.
-    pub(crate) device: Number,
+    pub(crate) device: DeviceNumber,
     /// The type of its file system.
     pub(crate) kind: &'a str,
     source: &'a str,
@@ -96,14 +96,14 @@ mod tests {
                     125 25 0:31 / /a\\040-\\040b rw shared:4 master:1 - nfs4 srv:/b rw,vers=4.2\n";
         let mount = Mount::find(text, 125).unwrap();
         assert_eq!((mount.kind, mount.source()), ("nfs4", "srv:/b".into()));
-        assert_eq!(Mount::find(text, 25).unwrap().device, Number { major: 8, minor: 2 });
+        assert_eq!(Mount::find(text, 25).unwrap().device, DeviceNumber { major: 8, minor: 2 });
         assert_eq!(Mount::find(text, 5), None);
     }
 
     #[test]
     fn both_kinds_of_escapes_in_the_layers_of_an_overlay_are_undone() {
         let layer = |options| {
-            let device = Number { major: 0, minor: 50 };
+            let device = DeviceNumber { major: 0, minor: 50 };
             Mount { device, kind: "overlay", source: "overlay", options }.layer()
         };
         let written = layer("rw,lowerdir=/l,upperdir=/my\\040upper\\054x\\134:y,workdir=/w");

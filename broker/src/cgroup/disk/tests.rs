@@ -99,18 +99,18 @@ impl Host for Recorded {
     }
 }
 
-fn at(host: &impl Host, path: &str) -> Result<Disks, NoDisk> {
+fn at(host: &impl Host, path: &str) -> Result<Disks, DiskError> {
     let path = Path::new(path);
-    of_place(host, path, &host.stat(path).expect("it is there"))
+    disks_of_path(host, path, &host.stat(path).expect("it is there"))
 }
 
-fn shown(disks: Result<Disks, NoDisk>) -> String {
+fn shown(disks: Result<Disks, DiskError>) -> String {
     match disks {
         Ok(disks) => {
             let all = disks.devices.iter().map(|disk| format!("{disk} {}", disk.name));
             all.collect::<Vec<_>>().join(", ")
         }
-        Err(refusal) => refusal.to_string(),
+        Err(error) => error.to_string(),
     }
 }
 
@@ -267,15 +267,15 @@ fn a_subvolume_of_btrfs_leads_to_the_device_of_its_mount() {
 
 #[test]
 fn btrfs_over_two_disks_is_refused_with_both_named() {
-    let refusal = Recorded::host(BTRFS).disks("/pool");
-    assert!(refusal.contains("/pool lies on several disks"), "{refusal}");
-    assert!(refusal.contains("8:16 (sdb)") && refusal.contains("8:32 (sdc)"), "{refusal}");
+    let error = Recorded::host(BTRFS).disks("/pool");
+    assert!(error.contains("/pool lies on several disks"), "{error}");
+    assert!(error.contains("8:16 (sdb)") && error.contains("8:32 (sdc)"), "{error}");
 }
 
 #[test]
 fn btrfs_from_a_device_that_has_another_name_here_is_refused() {
-    let refusal = Recorded::host(BTRFS).disks("/early");
-    assert!(refusal.contains("mounted from /dev/root"), "{refusal}");
+    let error = Recorded::host(BTRFS).disks("/early");
+    assert!(error.contains("mounted from /dev/root"), "{error}");
 }
 
 const DOCKER: &str = "
@@ -353,9 +353,9 @@ fn what_has_no_disk_is_refused_with_its_kind_and_a_way_out() {
         ("/ssh", "fuse.sshfs, which a process outside the job reads and writes"),
         ("/ntfs", "fuse, which a process outside the job reads and writes"),
     ] {
-        let refusal = host.disks(path);
-        assert!(refusal.contains(why), "{refusal}");
-        assert!(refusal.contains("give a path on a local disk, or a disk as MAJOR:MINOR"));
+        let error = host.disks(path);
+        assert!(error.contains(why), "{error}");
+        assert!(error.contains("give a path on a local disk, or a disk as MAJOR:MINOR"));
     }
 }
 
@@ -373,7 +373,7 @@ fn the_uppermost_of_mounts_on_one_place_counts() {
 #[test]
 fn a_named_device_is_taken_as_it_is() {
     let (scsi, volumes) = (Recorded::host(SCSI), Recorded::host(VOLUMES));
-    assert_eq!(shown(of_number(&scsi, "8:16")), "8:16 sdb");
+    assert_eq!(shown(disks_of_device(&scsi, "8:16")), "8:16 sdb");
     assert_eq!(scsi.disks("/dev/sda"), "8:0 sda");
     assert_eq!(volumes.disks("/dev/mapper/vg-root"), "253:0 dm-0");
 }
@@ -381,22 +381,24 @@ fn a_named_device_is_taken_as_it_is() {
 #[test]
 fn a_named_partition_is_refused_and_its_disk_named() {
     let host = Recorded::host(SCSI);
-    for refusal in [shown(of_number(&host, "8:1")), host.disks("/dev/sda1")] {
-        assert!(refusal.starts_with("8:1 is the partition sda1 of a disk"), "{refusal}");
-        assert!(refusal.ends_with("name the disk, 8:0 (sda)"), "{refusal}");
+    for error in [shown(disks_of_device(&host, "8:1")), host.disks("/dev/sda1")] {
+        assert!(error.starts_with("8:1 is the partition sda1 of a disk"), "{error}");
+        assert!(error.ends_with("name the disk, 8:0 (sda)"), "{error}");
     }
 }
 
 #[test]
 fn what_is_not_there_or_no_number_is_refused() {
     let host = Recorded::host(SCSI);
-    assert!(shown(of_number(&host, "8:32")).contains("no block device 8:32 on this host"));
-    assert!(shown(of_number(&host, "0:0")).contains("no block device 0:0"));
+    assert!(shown(disks_of_device(&host, "8:32")).contains("no block device 8:32 on this host"));
+    assert!(shown(disks_of_device(&host, "0:0")).contains("no block device 0:0"));
     for text in ["8", "8:", ":0", "8:0 ", "+8:0", "8:0:0", "sda", "4294967296:0", "../../etc:0"] {
-        assert!(shown(of_number(&host, text)).contains("not a device number"), "{text}");
+        assert!(shown(disks_of_device(&host, text)).contains("not a device number"), "{text}");
     }
     let found = host.stat(Path::new("/data")).unwrap();
-    assert!(shown(of_place(&host, Path::new("data"), &found)).contains("not an absolute path"));
+    assert!(
+        shown(disks_of_path(&host, Path::new("data"), &found)).contains("not an absolute path")
+    );
 }
 
 #[test]
@@ -408,23 +410,23 @@ fn a_mount_that_is_in_no_table_is_refused() {
 #[test]
 fn weights_divide_where_io_cost_or_bfq_is_on() {
     let host = Recorded::host(SCSI);
-    let weigher = |path: &str, qos| weighs(&host, &at(&host, path).unwrap(), qos);
-    assert_eq!(weigher("/home", ""), Some(Weigher::Bfq));
+    let weigher = |path: &str, qos| weight_policy(&host, &at(&host, path).unwrap(), qos);
+    assert_eq!(weigher("/home", ""), Some(WeightPolicy::Bfq));
     assert_eq!(weigher("/data", ""), None);
     let qos = "8:16 enable=1 ctrl=auto rpct=0.00 rlat=250000 wpct=0.00 wlat=250000 min=1.00 max=10000.00\n\
                8:160 enable=1\n";
-    assert_eq!(weigher("/data", qos), Some(Weigher::Cost));
+    assert_eq!(weigher("/data", qos), Some(WeightPolicy::Cost));
     assert_eq!(weigher("/data", "8:16 enable=0 ctrl=user\n8:160 enable=1\n"), None);
 }
 
 #[test]
 fn this_host_can_be_looked_at() {
-    let proc = at(&Live, "/proc/self");
-    assert!(matches!(proc, Err(NoDisk::FileSystem { kind, .. }) if kind == "proc"));
-    assert_eq!(Live.stat(Path::new("/absent")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    let proc = at(&LocalHost, "/proc/self");
+    assert!(matches!(proc, Err(DiskError::FileSystem { kind, .. }) if kind == "proc"));
+    assert_eq!(LocalHost.stat(Path::new("/absent")).unwrap_err().kind(), io::ErrorKind::NotFound);
     // What it says about a disk, the kernel says too.
-    if let Ok(disks) = at(&Live, env!("CARGO_MANIFEST_DIR")) {
-        assert_eq!(shown(of_number(&Live, &disks.devices[0].to_string())), {
+    if let Ok(disks) = at(&LocalHost, env!("CARGO_MANIFEST_DIR")) {
+        assert_eq!(shown(disks_of_device(&LocalHost, &disks.devices[0].to_string())), {
             let first = &disks.devices[0];
             format!("{first} {}", first.name)
         });

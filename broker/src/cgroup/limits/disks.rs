@@ -5,14 +5,14 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::disk;
-use crate::cgroup::disk::{Stat, Weigher};
+use crate::cgroup::disk::{Stat, WeightPolicy};
 use crate::cgroup::hierarchy::Hierarchy;
 use crate::cgroup::limits::errors::Unenforceable;
 use crate::cgroup::limits::file::{BFQ_WEIGHT, IO_MAX, IO_WEIGHT};
 use crate::model::limits::{DiskName, LimitKind, Limits};
 
 /// BFQ's weights end here.
-const MOST_BFQ_WEIGHT: u64 = 1_000;
+const MAX_BFQ_WEIGHT: u64 = 1_000;
 
 /// The disks that a job's limits speak of, as they were found when it was asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,60 +21,64 @@ pub struct ResolvedDisks {
     /// For each rule the devices, `MAJOR:MINOR`.
     pub devices: Vec<Vec<String>>,
     /// Who divides the disk of the working directory by weight.
-    pub weigher: Option<Weigher>,
+    #[serde(rename = "weigher")]
+    pub weight_policy: Option<WeightPolicy>,
 }
 
 impl ResolvedDisks {
-    /// Looks for the disks of these limits. What is at a path that somebody has given, `place` says.
+    /// Looks for the disks of these limits. What is at a path that somebody has given, `stat_of` says.
     ///
     /// # Errors
     /// [`Unenforceable`].
-    pub fn find<'a>(
+    pub fn resolve<'a>(
         limits: &'a Limits,
-        tree: &Hierarchy,
+        hierarchy: &Hierarchy,
         directory: &'a str,
-        mut place: impl FnMut(&'a str) -> Result<Stat, String>,
+        mut stat_of: impl FnMut(&'a str) -> Result<Stat, String>,
     ) -> Result<ResolvedDisks, Unenforceable> {
         let mut found = ResolvedDisks::default();
-        let host = disk::Live;
+        let host = disk::LocalHost;
         let mut of_path = |path: &'a str| {
-            disk::of_place(&host, Path::new(path), &place(path)?).map_err(|e| e.to_string())
+            disk::disks_of_path(&host, Path::new(path), &stat_of(path)?).map_err(|e| e.to_string())
         };
         for rule in &limits.io {
-            IO_MAX.check(tree)?;
+            IO_MAX.check(hierarchy)?;
             let disks = match &rule.disk {
                 DiskName::WorkingDirectory => of_path(directory),
                 DiskName::Path(path) => of_path(path),
                 DiskName::Device(number) => {
-                    disk::of_number(&host, number).map_err(|e| e.to_string())
+                    disk::disks_of_device(&host, number).map_err(|e| e.to_string())
                 }
             };
             let disks = disks.map_err(|reason| IO_MAX.unenforceable(reason))?;
             found.devices.push(disks.devices.iter().map(ToString::to_string).collect());
         }
         if let Some(weight) = limits.get(LimitKind::IoWeight) {
-            if tree.features().missing("io").is_some() || !tree.features().has_file(BFQ_WEIGHT.name)
+            if hierarchy.features().missing("io").is_some()
+                || !hierarchy.features().has_file(BFQ_WEIGHT.name)
             {
-                IO_WEIGHT.check(tree)?;
+                IO_WEIGHT.check(hierarchy)?;
             }
             let disks = of_path(directory).map_err(|reason| IO_WEIGHT.unenforceable(reason))?;
-            found.weigher = disk::weighs(&host, &disks, &tree.io_cost_qos());
-            found.check_weigher(weight, &disks.devices)?;
+            found.weight_policy = disk::weight_policy(&host, &disks, &hierarchy.io_cost_qos());
+            found.check_weight_policy(weight, &disks.devices)?;
         }
         Ok(found)
     }
 
-    fn check_weigher(&self, weight: u64, devices: &[disk::Device]) -> Result<(), Unenforceable> {
+    fn check_weight_policy(
+        &self,
+        weight: u64,
+        devices: &[disk::Device],
+    ) -> Result<(), Unenforceable> {
         let name = devices.last().map_or("", |device| &device.name);
-        let reason = match self.weigher {
+        let reason = match self.weight_policy {
             None => format!(
                 "the disk {name} does not divide by weight (its scheduler is not bfq, and io.cost \
                  is not enabled for it)"
             ),
-            Some(Weigher::Bfq) if weight > MOST_BFQ_WEIGHT => {
-                format!(
-                    "weights on the disk {name} end at {MOST_BFQ_WEIGHT} (its scheduler is bfq)"
-                )
+            Some(WeightPolicy::Bfq) if weight > MAX_BFQ_WEIGHT => {
+                format!("weights on the disk {name} end at {MAX_BFQ_WEIGHT} (its scheduler is bfq)")
             }
             _ => return Ok(()),
         };

@@ -18,13 +18,13 @@ pub(crate) struct LimitFile {
     pub(crate) name: &'static str,
     pub(crate) controller: &'static str,
     pub(crate) leaf: Leaf,
-    pub(crate) kind: Kind,
+    pub(crate) format: Format,
     /// Whether the same limit of a cgroup above binds, too. Weights do not: they divide.
     pub(crate) inherited: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum Format {
     Bandwidth,
     Number,
     /// Bytes, which the kernel rounds down to pages.
@@ -44,21 +44,21 @@ pub(crate) const FILES: [LimitFile; 9] = {
         name: &'static str,
         controller: &'static str,
         leaf: Leaf,
-        kind: Kind,
+        format: Format,
         inherited: bool,
     ) -> LimitFile {
-        LimitFile { name, controller, leaf, kind, inherited }
+        LimitFile { name, controller, leaf, format, inherited }
     }
     [
-        file("cpu.max", "cpu", Leaf::Work, Kind::Bandwidth, true),
-        file("cpu.weight", "cpu", Leaf::Job, Kind::Weight, false),
-        file("memory.max", "memory", Leaf::Job, Kind::Bytes, true),
-        file("memory.high", "memory", Leaf::Job, Kind::Bytes, true),
-        file("memory.swap.max", "memory", Leaf::Job, Kind::Bytes, true),
-        file("pids.max", "pids", Leaf::Work, Kind::Number, true),
-        file("io.weight", "io", Leaf::Job, Kind::Weight, false),
-        file("io.bfq.weight", "io", Leaf::Job, Kind::Weight, false),
-        file("io.max", "io", Leaf::Work, Kind::Rates, true),
+        file("cpu.max", "cpu", Leaf::Work, Format::Bandwidth, true),
+        file("cpu.weight", "cpu", Leaf::Job, Format::Weight, false),
+        file("memory.max", "memory", Leaf::Job, Format::Bytes, true),
+        file("memory.high", "memory", Leaf::Job, Format::Bytes, true),
+        file("memory.swap.max", "memory", Leaf::Job, Format::Bytes, true),
+        file("pids.max", "pids", Leaf::Work, Format::Number, true),
+        file("io.weight", "io", Leaf::Job, Format::Weight, false),
+        file("io.bfq.weight", "io", Leaf::Job, Format::Weight, false),
+        file("io.max", "io", Leaf::Work, Format::Rates, true),
     ]
 };
 
@@ -67,14 +67,14 @@ pub(crate) const BFQ_WEIGHT: LimitFile = FILES[7];
 pub(crate) const IO_MAX: LimitFile = FILES[8];
 
 impl LimitFile {
-    pub(crate) fn check(&self, tree: &Hierarchy) -> Result<(), Unenforceable> {
-        if let Some(reason) = tree.features().missing(self.controller) {
+    pub(crate) fn check(&self, hierarchy: &Hierarchy) -> Result<(), Unenforceable> {
+        if let Some(reason) = hierarchy.features().missing(self.controller) {
             return Err(self.unenforceable(format!(
                 "the controller {} is missing: {reason}",
                 self.controller
             )));
         }
-        if tree.features().has_file(self.name) {
+        if hierarchy.features().has_file(self.name) {
             return Ok(());
         }
         let reason = match self.name {
@@ -90,7 +90,7 @@ impl LimitFile {
     }
 
     /// `memory.max`, `io.max 8:0`.
-    pub(crate) fn shown(&self, device: Option<&str>) -> String {
+    pub(crate) fn label(&self, device: Option<&str>) -> String {
         device.map_or_else(|| self.name.into(), |device| format!("{} {device}", self.name))
     }
 
@@ -129,15 +129,17 @@ impl LimitFile {
     }
 
     fn parse(&self, text: &str, device: Option<&str>) -> Option<Value> {
-        match self.kind {
-            Kind::Number | Kind::Bytes => number(text.trim()).map(Value::Number),
-            Kind::Bandwidth => {
+        match self.format {
+            Format::Number | Format::Bytes => number(text.trim()).map(Value::Number),
+            Format::Bandwidth => {
                 let (quota, period) = text.trim().split_once(' ')?;
                 Some(Value::Bandwidth(number(quota)?, number(period)?))
             }
             // `default 100`, and lines for single devices, which nobody here writes.
-            Kind::Weight => number(text.lines().next()?.split(' ').next_back()?).map(Value::Number),
-            Kind::Rates => Some(Value::Rates(rates(text, device?))),
+            Format::Weight => {
+                number(text.lines().next()?.split(' ').next_back()?).map(Value::Number)
+            }
+            Format::Rates => Some(Value::Rates(rates(text, device?))),
         }
     }
 }

@@ -1,11 +1,11 @@
 //! All that is to be written for one job: worked out from its limits, written, read back and compared.
 
-use crate::cgroup::disk::Weigher;
+use crate::cgroup::disk::WeightPolicy;
 use crate::cgroup::hierarchy::Hierarchy;
 use crate::cgroup::job::JobCgroup;
 use crate::cgroup::limits::disks::ResolvedDisks;
 use crate::cgroup::limits::errors::{LimitError, Unenforceable};
-use crate::cgroup::limits::file::{FILES, IO_MAX, Kind, LimitFile};
+use crate::cgroup::limits::file::{FILES, Format, IO_MAX, LimitFile};
 use crate::cgroup::limits::value::Value;
 use crate::host;
 use crate::model::limits::{CPU_PERIOD, LimitKind, Limits, MAX};
@@ -30,7 +30,7 @@ impl Plan {
     pub fn new(limits: &Limits, disks: &ResolvedDisks) -> Plan {
         let mut plan = Plan::default();
         for file in FILES {
-            if let Some(value) = wanted(limits, disks, &file) {
+            if let Some(value) = value_for(limits, disks, &file) {
                 plan.settings.push(Setting { file, device: None, value });
             }
         }
@@ -61,15 +61,15 @@ impl Plan {
     ///
     /// # Errors
     /// [`Unenforceable`].
-    pub fn check(&self, tree: &Hierarchy) -> Result<(), Unenforceable> {
-        let written = self.settings.iter().filter(|setting| !setting.is_void(tree));
-        written.into_iter().try_for_each(|setting| setting.file.check(tree))
+    pub fn check(&self, hierarchy: &Hierarchy) -> Result<(), Unenforceable> {
+        let written = self.settings.iter().filter(|setting| !setting.is_redundant(hierarchy));
+        written.into_iter().try_for_each(|setting| setting.file.check(hierarchy))
     }
 
     /// Names and values, as they are asked of the kernel.
     pub fn requested(&self) -> impl Iterator<Item = (String, String)> + '_ {
         self.settings.iter().map(|setting| {
-            (setting.file.shown(setting.device.as_deref()), setting.value.to_string())
+            (setting.file.label(setting.device.as_deref()), setting.value.to_string())
         })
     }
 
@@ -77,8 +77,8 @@ impl Plan {
     ///
     /// # Errors
     /// [`LimitError`], at the first that is not as it was told to be.
-    pub fn apply(&self, tree: &Hierarchy, cgroup: &JobCgroup) -> Result<(), LimitError> {
-        let written = self.settings.iter().filter(|setting| !setting.is_void(tree));
+    pub fn apply(&self, hierarchy: &Hierarchy, cgroup: &JobCgroup) -> Result<(), LimitError> {
+        let written = self.settings.iter().filter(|setting| !setting.is_redundant(hierarchy));
         written.into_iter().try_for_each(|setting| setting.apply(cgroup))
     }
 
@@ -90,12 +90,12 @@ impl Plan {
     pub fn replace(
         &self,
         old: &Plan,
-        tree: &Hierarchy,
+        hierarchy: &Hierarchy,
         cgroup: &JobCgroup,
     ) -> Result<(), LimitError> {
         let gone = old.settings.iter().filter(|old| !self.has(old)).map(Setting::unlimited);
         let new = self.settings.iter().filter(|new| !old.settings.contains(new)).cloned();
-        Plan { settings: gone.chain(new).collect() }.apply(tree, cgroup)
+        Plan { settings: gone.chain(new).collect() }.apply(hierarchy, cgroup)
     }
 
     fn has(&self, other: &Setting) -> bool {
@@ -112,23 +112,25 @@ impl Plan {
 }
 
 /// What the limits say about a file; rates are told by disk.
-fn wanted(limits: &Limits, disks: &ResolvedDisks, file: &LimitFile) -> Option<Value> {
-    if file.kind == Kind::Rates {
+fn value_for(limits: &Limits, disks: &ResolvedDisks, file: &LimitFile) -> Option<Value> {
+    if file.format == Format::Rates {
         return None;
     }
     let kind = LimitKind::named(file.name)?;
-    match (kind, disks.weigher) {
+    match (kind, disks.weight_policy) {
         (LimitKind::CpuQuota, _) => {
             let (quota, period) = limits.cpu_max()?;
             return Some(Value::Bandwidth(quota, period));
         }
-        (LimitKind::IoWeight, weigher) if weigher.map(Weigher::file) != Some(file.name) => {
+        (LimitKind::IoWeight, weight_policy)
+            if weight_policy.map(WeightPolicy::file) != Some(file.name) =>
+        {
             return None;
         }
         _ => {}
     }
     let value = limits.get(kind)?;
-    Some(Value::Number(if file.kind == Kind::Bytes { whole_pages(value) } else { value }))
+    Some(Value::Number(if file.format == Format::Bytes { whole_pages(value) } else { value }))
 }
 
 /// The kernel keeps memory limits in pages: page_counter_memparse().
@@ -140,10 +142,10 @@ fn whole_pages(bytes: u64) -> u64 {
 
 impl Setting {
     /// No swap, on a host that has none and keeps no account of it.
-    fn is_void(&self, tree: &Hierarchy) -> bool {
+    fn is_redundant(&self, hierarchy: &Hierarchy) -> bool {
         self.file.name == "memory.swap.max"
             && self.value == Value::Number(0)
-            && !tree.features().has_file(self.file.name)
+            && !hierarchy.features().has_file(self.file.name)
             && !host::has_swap()
     }
 
@@ -166,7 +168,7 @@ impl Setting {
         let value = match self.value {
             Value::Bandwidth(..) => Value::Bandwidth(MAX, CPU_PERIOD),
             Value::Rates(_) => Value::Rates([MAX; 4]),
-            Value::Number(_) if self.file.kind == Kind::Weight => Value::Number(100),
+            Value::Number(_) if self.file.format == Format::Weight => Value::Number(100),
             Value::Number(_) => Value::Number(MAX),
         };
         Setting { value, ..self.clone() }

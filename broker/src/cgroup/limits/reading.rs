@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::cgroup::hierarchy::Hierarchy;
 use crate::cgroup::job::{JobCgroup, Leaf};
-use crate::cgroup::limits::file::{FILES, IO_MAX, Kind, LimitFile};
+use crate::cgroup::limits::file::{FILES, Format, IO_MAX, LimitFile};
 use crate::cgroup::limits::value::Value;
 
 /// A limit as it stands in the kernel.
@@ -22,22 +22,22 @@ pub struct Reading {
 
 /// What the kernel keeps for a job now; a file that this kernel has not, or a job that is gone,
 /// has no line.
-pub(crate) fn readings(tree: &Hierarchy, cgroup: &JobCgroup) -> Vec<Reading> {
+pub(crate) fn readings(hierarchy: &Hierarchy, cgroup: &JobCgroup) -> Vec<Reading> {
     let mut all = Vec::new();
-    for file in FILES.iter().filter(|file| tree.features().has_file(file.name)) {
-        if file.kind != Kind::Rates {
-            all.extend(reading(tree, cgroup, file, None));
+    for file in FILES.iter().filter(|file| hierarchy.features().has_file(file.name)) {
+        if file.format != Format::Rates {
+            all.extend(reading(hierarchy, cgroup, file, None));
             continue;
         }
-        for device in limited_devices(tree, cgroup) {
-            all.extend(reading(tree, cgroup, file, Some(&device)));
+        for device in limited_devices(hierarchy, cgroup) {
+            all.extend(reading(hierarchy, cgroup, file, Some(&device)));
         }
     }
     all
 }
 
 fn reading(
-    tree: &Hierarchy,
+    hierarchy: &Hierarchy,
     cgroup: &JobCgroup,
     file: &LimitFile,
     device: Option<&str>,
@@ -47,20 +47,20 @@ fn reading(
     // Between the leaf and the tree there is the job's own directory, which has no limits of this
     // kind; it is read like the others.
     let above = (file.leaf == Leaf::Work).then(|| cgroup.leaf(Leaf::Job));
-    for directory in above.into_iter().chain(tree.lineage()).filter(|_| file.inherited) {
+    for directory in above.into_iter().chain(hierarchy.ancestors()).filter(|_| file.inherited) {
         let Ok(value) = file.read(&directory, device) else { continue };
         let tighter = effective.tighter(value);
         if tighter != effective {
-            (effective, bound_by) = (tighter, Some(tree.shown(&directory)));
+            (effective, bound_by) = (tighter, Some(hierarchy.below_mount(&directory)));
         }
     }
-    Some(Reading { name: file.shown(device), applied, effective, bound_by })
+    Some(Reading { name: file.label(device), applied, effective, bound_by })
 }
 
 /// The devices with a line in `io.max` of the job or of a cgroup above it.
-fn limited_devices(tree: &Hierarchy, cgroup: &JobCgroup) -> Vec<String> {
+fn limited_devices(hierarchy: &Hierarchy, cgroup: &JobCgroup) -> Vec<String> {
     let mut devices = Vec::new();
-    for directory in std::iter::once(cgroup.leaf(IO_MAX.leaf)).chain(tree.lineage()) {
+    for directory in std::iter::once(cgroup.leaf(IO_MAX.leaf)).chain(hierarchy.ancestors()) {
         let text = fs::read_to_string(directory.join(IO_MAX.name)).unwrap_or_default();
         devices.extend(text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned));
     }

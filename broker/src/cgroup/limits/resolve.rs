@@ -22,15 +22,15 @@ use crate::sys;
 ///
 /// # Errors
 /// [`Unenforceable`].
-pub(crate) fn find(
-    tree: &Hierarchy,
+pub(crate) fn resolve(
+    hierarchy: &Hierarchy,
     limits: &Limits,
     spec: &JobSpec,
     account: &Account,
 ) -> Result<ResolvedDisks, Unenforceable> {
-    let mut places = BTreeMap::new();
-    for (limit, path) in asked(limits, &spec.working_directory) {
-        if places.contains_key(path) {
+    let mut stats = BTreeMap::new();
+    for (limit, path) in user_paths(limits, &spec.working_directory) {
+        if stats.contains_key(path) {
             continue;
         }
         let found = open_as(path, account).and_then(|file| Stat::of(&file));
@@ -39,19 +39,19 @@ pub(crate) fn find(
             controller: "io",
             reason: format!("{} cannot look up {path}: {e}", account.name),
         })?;
-        places.insert(path, found);
+        stats.insert(path, found);
     }
     // What lies below, such as the layers of an overlay, is the host's affair and not the job's.
-    let place =
-        |path: &str| places.get(path).copied().ok_or(format!("nobody has looked at {path}"));
-    let found = ResolvedDisks::find(limits, tree, &spec.working_directory, place)?;
-    Plan::new(limits, &found).check(tree)?;
+    let stat_of =
+        |path: &str| stats.get(path).copied().ok_or(format!("nobody has looked at {path}"));
+    let found = ResolvedDisks::resolve(limits, hierarchy, &spec.working_directory, stat_of)?;
+    Plan::new(limits, &found).check(hierarchy)?;
     Ok(found)
 }
 
 /// All paths that somebody outside has given and that will be looked up, with the limit that needs
 /// it. What the job cannot see it could not work in either.
-fn asked<'a>(
+fn user_paths<'a>(
     limits: &'a Limits,
     directory: &'a str,
 ) -> impl Iterator<Item = (&'static str, &'a str)> {

@@ -57,7 +57,7 @@ pub(crate) async fn disks(
     }
     let (own, limits) = (Arc::clone(shared), limits.clone());
     let (spec, account) = (spec.abridged(), account.clone());
-    let resolve = move || resolve::find(own.launcher.hierarchy(), &limits, &spec, &account);
+    let resolve = move || resolve::resolve(own.launcher.hierarchy(), &limits, &spec, &account);
     let resolved = shared.threads.lookups.run(owner, &shared.runtime, resolve).await;
     resolved.unwrap_or_else(|panic| {
         Err(Unenforceable { limit: "io.max", controller: "io", reason: panic.to_string() })

@@ -8,7 +8,7 @@ use job_api::units::show_size;
 use nix::sys::statvfs::{Statvfs, statvfs};
 use tokio::task::JoinError;
 
-use crate::config::Floor;
+use crate::config::MinFree;
 use crate::jobs::history::retention::{self, Last};
 use crate::jobs::shared::Shared;
 use crate::model::identity::Identity;
@@ -128,14 +128,18 @@ fn unknown(what: &'static str, error: &dyn std::error::Error) -> AdmissionError 
 }
 
 /// What others than root may still use is what counts: logs are written by the shims.
-fn enough(found: nix::Result<Statvfs>, floor: Floor, path: PathBuf) -> Result<(), AdmissionError> {
+fn enough(
+    found: nix::Result<Statvfs>,
+    floor: MinFree,
+    path: PathBuf,
+) -> Result<(), AdmissionError> {
     let found = found.map_err(|e| unknown("of the disk is free", &e))?;
     let free = found.blocks_available() * found.fragment_size();
     let (all, inodes) = (found.blocks() * found.fragment_size(), found.files());
     let (needed, needed_inodes) = match floor {
-        Floor::Share(share) => ((all as f64 * share) as u64, (inodes as f64 * share) as u64),
-        Floor::Bytes(0) => (0, 0),
-        Floor::Bytes(bytes) => (bytes, INODES.min(inodes / 2)),
+        MinFree::Share(share) => ((all as f64 * share) as u64, (inodes as f64 * share) as u64),
+        MinFree::Bytes(0) => (0, 0),
+        MinFree::Bytes(bytes) => (bytes, INODES.min(inodes / 2)),
     };
     if free < needed {
         return Err(AdmissionError::Space { path, free, needed });
@@ -156,16 +160,17 @@ mod tests {
     fn the_watermark_is_a_share_or_a_size() {
         let found = statvfs("/tmp").unwrap();
         let verdict = |floor| enough(Ok(found), floor, "/tmp".into());
-        assert_eq!(verdict(Floor::Bytes(0)), Ok(()));
-        assert_eq!(verdict(Floor::Share(0.0)), Ok(()));
+        assert_eq!(verdict(MinFree::Bytes(0)), Ok(()));
+        assert_eq!(verdict(MinFree::Share(0.0)), Ok(()));
         let all = found.blocks() * found.fragment_size();
-        assert!(matches!(verdict(Floor::Bytes(all + 1)), Err(AdmissionError::Space { .. })));
-        let said = verdict(Floor::Share(1.5)).unwrap_err().to_string();
+        assert!(matches!(verdict(MinFree::Bytes(all + 1)), Err(AdmissionError::Space { .. })));
+        let said = verdict(MinFree::Share(1.5)).unwrap_err().to_string();
         assert!(said.contains("retention.min_free") && said.contains("free"), "{said}");
     }
     #[test]
     fn a_disk_that_does_not_tell_how_full_it_is_has_no_room() {
-        let said = enough(Err(nix::errno::Errno::EIO), Floor::Bytes(0), "/tmp".into()).unwrap_err();
+        let said =
+            enough(Err(nix::errno::Errno::EIO), MinFree::Bytes(0), "/tmp".into()).unwrap_err();
         assert!(
             matches!(said, AdmissionError::Unknown { .. }) && !said.to_string().contains("/tmp")
         );

@@ -43,7 +43,7 @@ pub(crate) enum TakeoverCheck {
 pub(crate) async fn look(
     config: &config::Jobs,
 ) -> Result<Vec<(JobId, TakeoverCheck)>, hierarchy::HierarchyError> {
-    let jobs = hierarchy::jobs_of_others(config.cgroup.as_deref())?;
+    let jobs = hierarchy::existing_jobs(config.cgroup.as_deref())?;
     let ask = |id: JobId| async move { (id, prospect(config, id).await) };
     Ok(stream::iter(jobs).map(ask).buffered(AT_ONCE).collect().await)
 }

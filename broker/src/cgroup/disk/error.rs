@@ -3,20 +3,20 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::cgroup::disk::device::{Device, Number};
+use crate::cgroup::disk::device::{Device, DeviceNumber};
 
 /// No disk, or none that `io.max` can take.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NoDisk {
+pub(crate) enum DiskError {
     /// It would mean another file for each reader.
     #[error("{} is not an absolute path: begin it with a slash", .0.display())]
     Relative(PathBuf),
     /// Not `MAJOR:MINOR`.
     #[error("{0:?} is not a device number: write MAJOR:MINOR, e.g. 8:0 (lsblk lists them)")]
-    NotANumber(String),
+    InvalidDeviceNumber(String),
     /// Not in sysfs.
     #[error("there is no block device {0} on this host (lsblk lists them)")]
-    NoDevice(Number),
+    NoDevice(DeviceNumber),
     /// The kernel limits whole disks alone.
     #[error(
         "{partition} is the partition {} of a disk, and only whole disks can be limited: name the disk, {disk} ({})",
@@ -31,7 +31,7 @@ pub(crate) enum NoDisk {
     /// A file system that has no disk, or none that the job itself reads and writes.
     #[error(
         "{path} lies on {kind}, {}: give a path on a local disk, or a disk as MAJOR:MINOR (lsblk lists them)",
-        of_kind(kind)
+        why_no_disk(kind)
     )]
     FileSystem {
         /// What was given.
@@ -40,7 +40,7 @@ pub(crate) enum NoDisk {
         kind: String,
     },
     /// A file system over more than one.
-    #[error("{path} lies on several disks: give a limit for each, {}", listed(disks))]
+    #[error("{path} lies on several disks: give a limit for each, {}", list_disks(disks))]
     SeveralDisks {
         /// What was given.
         path: PathBuf,
@@ -51,7 +51,7 @@ pub(crate) enum NoDisk {
     #[error(
         "{path} lies on a btrfs that was mounted from {device}, which is not known here as one of its devices: give the disk as MAJOR:MINOR (lsblk lists them)"
     )]
-    Nameless {
+    UnknownBtrfsDevice {
         /// What was given.
         path: PathBuf,
         /// As in mountinfo.
@@ -65,7 +65,7 @@ pub(crate) enum NoDisk {
         /// The upper or, without one, the topmost lower directory.
         layer: PathBuf,
         /// What is wrong with that.
-        source: Box<NoDisk>,
+        source: Box<DiskError>,
     },
     /// overlayfs, on a layer whose path means nothing here.
     #[error(
@@ -92,7 +92,7 @@ pub(crate) enum NoDisk {
     },
 }
 
-fn of_kind(kind: &str) -> &'static str {
+fn why_no_disk(kind: &str) -> &'static str {
     match kind {
         "tmpfs" | "ramfs" | "devtmpfs" | "hugetlbfs" => "which keeps files in memory",
         "nfs" | "nfs4" | "cifs" | "smb3" | "ceph" | "afs" | "9p" | "virtiofs" | "hostfs" => {
@@ -105,7 +105,7 @@ fn of_kind(kind: &str) -> &'static str {
     }
 }
 
-fn listed(disks: &[Device]) -> String {
+fn list_disks(disks: &[Device]) -> String {
     let one = |disk: &Device| format!("{disk} ({})", disk.name);
     disks.iter().map(one).collect::<Vec<_>>().join(", ")
 }
