@@ -27,7 +27,7 @@ pub(crate) use crate::launch::errors::{LaunchError, SetupError};
 pub(crate) use crate::launch::handshake::Shim;
 use crate::launch::spawn::Spawner;
 use crate::model::id::JobId;
-use crate::quota::fair_queue::for_a_moment;
+use crate::quota::fair_queue::release_if_slow;
 use crate::store;
 use crate::store::StateDir;
 use crate::store::records;
@@ -131,7 +131,7 @@ impl Launcher {
         begun: &mut Begun,
         turn: impl Sized,
     ) -> Result<Started, LaunchError> {
-        for_a_moment(turn, begun.shim.expect_hello(begun.id, begun.nonce)).await?;
+        release_if_slow(turn, begun.shim.expect_hello(begun.id, begun.nonce)).await?;
         let started = begun.shim.expect_started().await?;
         crash::at(Point::StartedHeard);
         Ok(started)

@@ -15,14 +15,14 @@ pub(crate) struct Shares {
     pub(crate) running: u64,
     /// Jobs whose end is being put on record at a time, of a few each for a moment. They are of the
     /// broker's own, of which others need some as well.
-    pub(crate) settling: u64,
+    pub(crate) finalizing: u64,
 }
 
 /// Descriptors of one job's open logs: stdout, stderr and the index.
 pub(crate) const LOG_FILES: u64 = 3;
 /// The broker's own, and those of what it does for a moment: runtimes, the cgroup tree, launches,
 /// records, accept(2).
-const OWN: u64 = 48;
+const RESERVED: u64 = 48;
 
 impl Shares {
     /// Of this process. Where the kernel does not tell its limit, the usual soft one is assumed.
@@ -32,12 +32,12 @@ impl Shares {
 
     /// Of a process that may have `limit` descriptors.
     pub(crate) fn of(limit: u64) -> Shares {
-        let rest = limit.saturating_sub(OWN).max(8);
+        let rest = limit.saturating_sub(RESERVED).max(8);
         Shares {
             connections: rest / 8,
             open_logs: (rest / 4 / LOG_FILES).max(1),
             running: rest / 8 * 5,
-            settling: (limit / 16).clamp(2, 64),
+            finalizing: (limit / 16).clamp(2, 64),
         }
     }
 }
@@ -50,7 +50,7 @@ mod tests {
     fn the_shares_leave_something_for_the_broker_itself() {
         for limit in [64, 256, 1024, 20_000, 524_288] {
             let Shares { connections, open_logs, running, .. } = Shares::of(limit);
-            assert!(connections + LOG_FILES * open_logs + running + OWN <= limit, "{limit}");
+            assert!(connections + LOG_FILES * open_logs + running + RESERVED <= limit, "{limit}");
         }
     }
 

@@ -17,14 +17,14 @@ use crate::sync::lock;
 pub(crate) struct Quota<K> {
     what: &'static str,
     per_key: u64,
-    in_all: u64,
+    total: u64,
     in_use: Mutex<InUse<K>>,
 }
 
 #[derive(Debug)]
 struct InUse<K> {
     by_key: HashMap<K, u64>,
-    in_all: u64,
+    total: u64,
 }
 
 /// An amount in use; given back when dropped.
@@ -51,14 +51,14 @@ pub(crate) enum Bound {
     /// The caller's own.
     Key,
     /// Everybody's together.
-    InAll,
+    Total,
 }
 
 impl<K: Eq + Hash + Clone> Quota<K> {
-    /// Of `what`, at most `per_key` for each key and `in_all` for all of them.
-    pub(crate) fn new(what: &'static str, per_key: u64, in_all: u64) -> Arc<Quota<K>> {
-        let in_use = Mutex::new(InUse { by_key: HashMap::new(), in_all: 0 });
-        Arc::new(Quota { what, per_key, in_all, in_use })
+    /// Of `what`, at most `per_key` for each key and `total` for all of them.
+    pub(crate) fn new(what: &'static str, per_key: u64, total: u64) -> Arc<Quota<K>> {
+        let in_use = Mutex::new(InUse { by_key: HashMap::new(), total: 0 });
+        Arc::new(Quota { what, per_key, total, in_use })
     }
 
     /// Takes `amount` for `key`.
@@ -76,8 +76,8 @@ impl<K: Eq + Hash + Clone> Quota<K> {
         let own = in_use.by_key.get(key).copied().unwrap_or(0);
         let own = own.checked_add(amount).filter(|own| *own <= self.per_key);
         let own = own.ok_or(exceeded(Bound::Key, self.per_key))?;
-        let all = in_use.in_all.checked_add(amount).filter(|all| *all <= self.in_all);
-        in_use.in_all = all.ok_or(exceeded(Bound::InAll, self.in_all))?;
+        let all = in_use.total.checked_add(amount).filter(|all| *all <= self.total);
+        in_use.total = all.ok_or(exceeded(Bound::Total, self.total))?;
         in_use.by_key.insert(key.clone(), own);
         Ok(())
     }
@@ -108,7 +108,7 @@ impl<K> Quota<K> {
 impl<K: Eq + Hash> Quota<K> {
     fn give_back(&self, key: &K, amount: u64) {
         let mut in_use = self.lock();
-        in_use.in_all = in_use.in_all.saturating_sub(amount);
+        in_use.total = in_use.total.saturating_sub(amount);
         let Some(own) = in_use.by_key.get_mut(key) else { return };
         *own = own.saturating_sub(amount);
         // No entry is kept for a key that has nothing: keys come and go.
@@ -128,7 +128,7 @@ impl fmt::Display for Exceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whose = match self.bound {
             Bound::Key => "you have",
-            Bound::InAll => "all callers together have",
+            Bound::Total => "all callers together have",
         };
         write!(f, "{whose} reached the limit of {} {}", self.limit, self.what)
     }
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(refused.bound, Bound::Key);
         assert_eq!(refused.to_string(), "you have reached the limit of 2 calls");
         let other = quota.take(&"b", 1).unwrap();
-        assert_eq!(quota.take(&"c", 1).unwrap_err().bound, Bound::InAll);
+        assert_eq!(quota.take(&"c", 1).unwrap_err().bound, Bound::Total);
         drop((held, other));
         assert!(quota.take(&"a", 2).is_ok());
     }
@@ -160,7 +160,7 @@ mod tests {
         assert!(quota.take(&1, u64::MAX).is_err());
         drop(quota.take(&1, 10).unwrap());
         assert!(quota.lock().by_key.is_empty());
-        assert_eq!(quota.lock().in_all, 0);
+        assert_eq!(quota.lock().total, 0);
     }
 
     #[test]
@@ -174,6 +174,6 @@ mod tests {
         assert!(quota.take(&"b", 5).is_ok());
         drop((held, other));
         assert!(quota.lock().by_key.is_empty());
-        assert_eq!(quota.lock().in_all, 0);
+        assert_eq!(quota.lock().total, 0);
     }
 }

@@ -25,7 +25,7 @@ use crate::grpc::{PeerResult, door};
 use crate::model::identity;
 use crate::model::identity::Identity;
 use crate::quota::Permit;
-use crate::quota::fair_queue::Turns;
+use crate::quota::fair_queue::FairQueue;
 use crate::serve::budget::{Account, Budget, HEADERS, STREAMS};
 use crate::serve::calls::Calls;
 use crate::serve::lobby::Place;
@@ -84,7 +84,7 @@ impl Server {
         tcp: TcpStream,
         from: SocketAddr,
         mut place: Place,
-        turns: Arc<Turns<Network>>,
+        turns: Arc<FairQueue<Network>>,
         closing: watch::Receiver<bool>,
     ) {
         let shaken = tokio::select! {
@@ -121,7 +121,7 @@ impl Server {
         &self,
         tcp: TcpStream,
         from: SocketAddr,
-        turns: Arc<Turns<Network>>,
+        turns: Arc<FairQueue<Network>>,
     ) -> io::Result<(Stream, PeerResult)> {
         let network = Network::from(from.ip());
         let tcp = Paced::new(tokio::net::TcpStream::from_std(tcp)?, turns, network);

@@ -32,7 +32,7 @@ use crate::serve::tls::Tls;
 
 use crate::auth::Policy;
 use crate::quota::descriptors::Shares;
-use crate::quota::fair_queue::Turns;
+use crate::quota::fair_queue::FairQueue;
 
 /// Serves `routes` on `listener` until `closing` becomes true and every connection has been told.
 ///
@@ -80,7 +80,7 @@ async fn work(
     closing: watch::Receiver<bool>,
 ) {
     let mut connections = JoinSet::new();
-    let turns = Turns::new(1, 1);
+    let turns = FairQueue::new(1, 1);
     loop {
         tokio::select! {
             arrival = arrivals.recv() => match arrival {

@@ -11,16 +11,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::yield_now;
 
-use crate::quota::fair_queue::{self, Turns};
+use crate::quota::fair_queue::{self, FairQueue};
 use crate::serve::network::Network;
 
 type Soon<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-type Turn = fair_queue::Turn<Network>;
+type FairPermit = fair_queue::FairPermit<Network>;
 
 /// A connection that reads what a handshake needs when it is its turn, until it is [`Paced::set_free`].
 pub(super) struct Paced {
     tcp: TcpStream,
-    turns: Arc<Turns<Network>>,
+    turns: Arc<FairQueue<Network>>,
     network: Network,
     state: State,
 }
@@ -29,16 +29,16 @@ enum State {
     /// Until something comes.
     Idle,
     /// Something has come.
-    Waiting(Soon<Turn>),
+    Waiting(Soon<FairPermit>),
     /// What is read is worked on.
-    Working(#[allow(dead_code, reason = "given back when dropped")] Turn),
+    Working(#[allow(dead_code, reason = "given back when dropped")] FairPermit),
     /// Done for now. The turn ends when the runtime has looked at other connections.
-    Resting(#[allow(dead_code, reason = "given back when dropped")] Turn, Soon<()>),
+    Resting(#[allow(dead_code, reason = "given back when dropped")] FairPermit, Soon<()>),
     Free,
 }
 
 impl Paced {
-    pub(super) fn new(tcp: TcpStream, turns: Arc<Turns<Network>>, network: Network) -> Paced {
+    pub(super) fn new(tcp: TcpStream, turns: Arc<FairQueue<Network>>, network: Network) -> Paced {
         Paced { tcp, turns, network, state: State::Idle }
     }
 
@@ -61,7 +61,7 @@ impl AsyncRead for Paced {
                 State::Idle => {
                     ready!(this.tcp.poll_read_ready(context))?;
                     let (turns, network) = (Arc::clone(&this.turns), this.network);
-                    State::Waiting(Box::pin(async move { turns.take(&network).await }))
+                    State::Waiting(Box::pin(async move { turns.acquire(&network).await }))
                 }
                 State::Waiting(turn) => State::Working(ready!(turn.as_mut().poll(context))),
                 State::Working(_) => {

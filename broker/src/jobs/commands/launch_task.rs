@@ -26,15 +26,15 @@ use crate::launch::failure::{failure, shortage};
 use crate::launch::{LaunchError, Launched};
 use crate::model::identity::Identity;
 use crate::model::state::{Event, Failure};
-use crate::quota::fair_queue::Turn;
+use crate::quota::fair_queue::FairPermit;
 use crate::store::records::SpecRecord;
 
 /// The turns that a start holds.
 pub(crate) struct StartTurns {
     /// Until STARTED.
-    pub(crate) start: Turn<Identity>,
+    pub(crate) start: FairPermit<Identity>,
     /// Until HELLO.
-    pub(crate) launch: Turn<Identity>,
+    pub(crate) launch: FairPermit<Identity>,
 }
 
 /// Launches it; does not wait. Should the launch panic, the job is told to have failed, and nobody

@@ -132,8 +132,8 @@ pub(crate) async fn start(
         settle_name(shared, owner, &spec.name).await;
         let prepared = prepare(shared, owner, &spec).await?;
         // Before it is registered: whoever hangs up while it waits has started nothing.
-        let start = shared.threads.starts.take(owner).await;
-        let turns = StartTurns { start, launch: shared.threads.launches.take(owner).await };
+        let start = shared.threads.starts.acquire(owner).await;
+        let turns = StartTurns { start, launch: shared.threads.launches.acquire(owner).await };
         match register(shared, owner, spec, prepared, request)? {
             Registered::Known(own) => spec = *own,
             Registered::New(job, record) => {

@@ -22,7 +22,7 @@ use crate::jobs::shared::Shared;
 use crate::jobs::shared::reach::{Expected, Place};
 use crate::jobs::shared::watches::Change;
 use crate::model::state::Contact;
-use crate::quota::fair_queue::for_a_moment;
+use crate::quota::fair_queue::release_if_slow;
 use crate::store::log;
 
 /// Between two tries to reach a silent shim: first and longest.
@@ -103,7 +103,7 @@ impl Session<'_> {
             }
             let turn = shared.reach.turn(job).await;
             let failing_since = *failing_since.get_or_insert_with(Instant::now);
-            match for_a_moment(turn, session::connect(shared, job, shim)).await {
+            match release_if_slow(turn, session::connect(shared, job, shim)).await {
                 Ok(connection) => return Some(connection),
                 // One that was left alone before GO refuses, too, and is gone in a moment: it must not
                 // be taken for one whose job runs.

@@ -51,7 +51,7 @@ pub(crate) async fn settle(shared: Arc<Shared>, job: Arc<Job>) {
 
 /// One try. What panics is not tried again.
 async fn try_to_settle(shared: &Arc<Shared>, job: &Arc<Job>) -> io::Result<()> {
-    let _turn = shared.threads.settling.take(job.owner()).await;
+    let _turn = shared.threads.settling.acquire(job.owner()).await;
     let (own, settling) = (Arc::clone(shared), Arc::clone(job));
     let done = tokio::task::spawn_blocking(move || {
         settle_now(&own, &settling)?;

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use crate::model::identity::Identity;
 use crate::quota::descriptors::Shares;
-use crate::quota::fair_queue::Turns;
+use crate::quota::fair_queue::FairQueue;
 
 /// Threads that block, of the runtime of the jobs: tokio's own default, said aloud, since [`IN_ALL`]
 /// counts on it.
@@ -46,22 +46,23 @@ const _: () = assert!(IN_ALL + 64 <= MOST, "something is left for what has no sh
 /// The shares.
 #[derive(Debug)]
 pub(crate) struct Threads {
-    pub(crate) launches: Arc<Turns<Identity>>,
-    pub(crate) starts: Arc<Turns<Identity>>,
-    pub(crate) lookups: Arc<Turns<Identity>>,
-    pub(crate) reads: Arc<Turns<Identity>>,
-    pub(crate) changes: Arc<Turns<Identity>>,
-    pub(crate) stops: Arc<Turns<Identity>>,
-    pub(crate) settling: Arc<Turns<Identity>>,
+    pub(crate) launches: Arc<FairQueue<Identity>>,
+    pub(crate) starts: Arc<FairQueue<Identity>>,
+    pub(crate) lookups: Arc<FairQueue<Identity>>,
+    pub(crate) reads: Arc<FairQueue<Identity>>,
+    pub(crate) changes: Arc<FairQueue<Identity>>,
+    pub(crate) stops: Arc<FairQueue<Identity>>,
+    pub(crate) settling: Arc<FairQueue<Identity>>,
     /// Never closed.
     pub(crate) killing: Semaphore,
 }
 
 impl Threads {
     pub(crate) fn new(shares: Shares) -> Threads {
-        let turns = |(at_once, each)| Turns::new(at_once, each);
-        let yielding = |(at_once, alone, beside)| Turns::yielding(at_once, alone, beside);
-        let settling = SETTLING.0.min(shares.settling as usize);
+        let turns = |(at_once, each)| FairQueue::new(at_once, each);
+        let yielding =
+            |(at_once, alone, beside)| FairQueue::with_contended_limit(at_once, alone, beside);
+        let settling = SETTLING.0.min(shares.finalizing as usize);
         Threads {
             launches: yielding(LAUNCHES),
             starts: turns(STARTS),
