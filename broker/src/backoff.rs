@@ -10,27 +10,27 @@ pub(crate) struct Backoff {
     next: Duration,
     longest: Duration,
     /// Of 256: how much of the second half of a pause is waited.
-    spread: u32,
+    jitter: u32,
 }
 
 impl Backoff {
     /// From the first pause to the longest.
     pub(crate) fn new(first: Duration, longest: Duration) -> Backoff {
-        Backoff { next: first, longest, spread: 256 }
+        Backoff { next: first, longest, jitter: 256 }
     }
 
     /// The same for one of many jobs: each waits between half of a pause and all of it, so that not all
     /// of them try at once.
-    pub(crate) fn of_job(job: JobId, first: Duration, longest: Duration) -> Backoff {
-        let spread = job.as_bytes().iter().fold(0u8, |sum, byte| sum.wrapping_mul(31) ^ byte);
-        Backoff { spread: spread.into(), ..Backoff::new(first, longest) }
+    pub(crate) fn with_jitter(job: JobId, first: Duration, longest: Duration) -> Backoff {
+        let jitter = job.as_bytes().iter().fold(0u8, |sum, byte| sum.wrapping_mul(31) ^ byte);
+        Backoff { jitter: jitter.into(), ..Backoff::new(first, longest) }
     }
 
     /// The next pause.
     pub(crate) fn next(&mut self) -> Duration {
         let pause = self.next;
         self.next = (pause * 2).min(self.longest);
-        pause / 2 + pause / 512 * self.spread
+        pause / 2 + pause / 512 * self.jitter
     }
 
     /// Waits for it.
@@ -48,7 +48,7 @@ mod tests {
         let (first, longest) = (Duration::from_millis(100), Duration::from_secs(30));
         let of = |n: u128| {
             let id = uuid::Uuid::from_u128(n).to_string().parse().unwrap();
-            let mut backoff = Backoff::of_job(id, first, longest);
+            let mut backoff = Backoff::with_jitter(id, first, longest);
             let all: Vec<_> = (0..12).map(|_| backoff.next()).collect();
             assert!(all[0] >= first / 2 && all[11] >= longest / 2);
             assert!(all.iter().all(|pause| *pause <= longest) && all.is_sorted());

@@ -1,4 +1,4 @@
-//! Makes every `tonic::Status` of the broker, none larger than [`WIRE`] once it is encoded: clients take
+//! Makes every `tonic::Status` of the broker, none larger than [`MAX_STATUS`] once it is encoded: clients take
 //! 8 KiB of metadata by default, and whoever sends 2 MB must not be sent nine times as much. Elsewhere
 //! the constructors of `Status` are banned (`broker/clippy.toml`).
 
@@ -11,26 +11,26 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 /// Most bytes of a status as headers, their names included.
-pub(super) const WIRE: usize = 4096;
+pub(super) const MAX_STATUS: usize = 4096;
 /// Of those, the message's, percent-encoded.
-const MESSAGE: usize = 640;
+const MAX_MESSAGE: usize = 640;
 /// Bytes of all violations. The details are base64 and repeat the message: those 640, these, and their
 /// framing become 3,100.
-const VIOLATIONS: usize = 1480;
+const MAX_VIOLATION_BYTES: usize = 1480;
 /// Violations of one status; how many more there are is told.
-const MOST_VIOLATIONS: usize = 16;
+const MAX_VIOLATIONS: usize = 16;
 /// Bytes of one violation's description.
-const DESCRIPTION: usize = 400;
+const MAX_DESCRIPTION: usize = 400;
 /// Bytes of a value in the metadata, and of the name of a resource.
-const WORD: usize = 200;
+const MAX_VALUE: usize = 200;
 /// Bytes of the name of a field.
-const FIELD: usize = 64;
+const MAX_FIELD_NAME: usize = 64;
 /// Tags and lengths of a violation.
 const FRAMING: usize = 10;
 
 /// A status without details.
 pub(super) fn status(code: Code, message: impl Display) -> Status {
-    Status::new(code, cut_encoded(message))
+    Status::new(code, truncate_encoded(message))
 }
 
 /// INVALID_ARGUMENT for these fields, and for `more` that are not told.
@@ -38,16 +38,19 @@ pub(super) fn invalid(
     violations: impl IntoIterator<Item = (String, String)>,
     mut more: usize,
 ) -> Status {
-    let (mut kept, mut left, mut omitted) = (Vec::new(), VIOLATIONS, None);
+    let (mut kept, mut remaining, mut omitted) = (Vec::new(), MAX_VIOLATION_BYTES, None);
     for (field, description) in violations {
-        let violation = FieldViolation::new(cut(field, FIELD), cut(description, DESCRIPTION));
+        let violation = FieldViolation::new(
+            truncate(field, MAX_FIELD_NAME),
+            truncate(description, MAX_DESCRIPTION),
+        );
         let length = violation.field.len() + violation.description.len() + FRAMING;
-        if omitted.is_some() || kept.len() == MOST_VIOLATIONS || length > left {
+        if omitted.is_some() || kept.len() == MAX_VIOLATIONS || length > remaining {
             omitted = omitted.or(Some(violation.field));
             more += 1;
             continue;
         }
-        left -= length;
+        remaining -= length;
         kept.push(violation);
     }
     if more > 0 {
@@ -55,7 +58,7 @@ pub(super) fn invalid(
         let field = omitted.or_else(last).unwrap_or_default();
         kept.push(FieldViolation::new(field, format!("and {more} more faults, not listed here")));
     }
-    let message = cut_encoded(Listed(&kept));
+    let message = truncate_encoded(Listed(&kept));
     Status::with_error_details(Code::InvalidArgument, message, ErrorDetails::with_bad_request(kept))
 }
 
@@ -67,15 +70,15 @@ pub(super) fn with_reason<const N: usize>(
     metadata: [(&'static str, String); N],
 ) -> Status {
     const { assert!(N <= 4, "what fits beside the message") };
-    let metadata = metadata.map(|(name, value)| (name.to_owned(), cut(value, WORD)));
+    let metadata = metadata.map(|(name, value)| (name.to_owned(), truncate(value, MAX_VALUE)));
     let details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata);
-    Status::with_error_details(code, cut_encoded(message), details)
+    Status::with_error_details(code, truncate_encoded(message), details)
 }
 
 /// With a ResourceInfo.
 pub(super) fn of_resource(code: Code, kind: &str, name: String, message: impl Display) -> Status {
-    let details = ErrorDetails::with_resource_info(kind, cut(name, WORD), "", "");
-    Status::with_error_details(code, cut_encoded(message), details)
+    let details = ErrorDetails::with_resource_info(kind, truncate(name, MAX_VALUE), "", "");
+    Status::with_error_details(code, truncate_encoded(message), details)
 }
 
 /// `spec.name: must not be empty; spec.argv: ...`
@@ -91,9 +94,9 @@ impl Display for Listed<'_> {
     }
 }
 
-fn cut(mut text: String, most: usize) -> String {
-    if text.len() > most {
-        let mut end = most - '…'.len_utf8();
+fn truncate(mut text: String, max: usize) -> String {
+    if text.len() > max {
+        let mut end = max - '…'.len_utf8();
         while !text.is_char_boundary(end) {
             end -= 1;
         }
@@ -103,24 +106,24 @@ fn cut(mut text: String, most: usize) -> String {
     text
 }
 
-/// A message of at most [`MESSAGE`] bytes on the wire. What does not fit is not even formatted.
-fn cut_encoded(message: impl Display) -> String {
-    let mut cut = Cut { text: String::new(), left: MESSAGE - encoded('…') };
-    if write!(cut, "{message}").is_err() {
-        cut.text.push('…');
+/// A message of at most [`MAX_MESSAGE`] bytes on the wire. What does not fit is not even formatted.
+fn truncate_encoded(message: impl Display) -> String {
+    let mut out = Truncated { text: String::new(), remaining: MAX_MESSAGE - encoded_length('…') };
+    if write!(out, "{message}").is_err() {
+        out.text.push('…');
     }
-    cut.text
+    out.text
 }
 
-struct Cut {
+struct Truncated {
     text: String,
-    left: usize,
+    remaining: usize,
 }
 
-impl fmt::Write for Cut {
+impl fmt::Write for Truncated {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for c in text.chars() {
-            self.left = self.left.checked_sub(encoded(c)).ok_or(fmt::Error)?;
+            self.remaining = self.remaining.checked_sub(encoded_length(c)).ok_or(fmt::Error)?;
             self.text.push(c);
         }
         Ok(())
@@ -128,7 +131,7 @@ impl fmt::Write for Cut {
 }
 
 /// Bytes of a character in `grpc-message`, which is percent-encoded; tonic escapes less than this.
-fn encoded(c: char) -> usize {
+fn encoded_length(c: char) -> usize {
     if c.is_ascii_alphanumeric() { 1 } else { 3 * c.len_utf8() }
 }
 
@@ -163,7 +166,11 @@ pub(super) mod tests {
                 ];
                 for status in all {
                     let wire = wire(&status);
-                    assert!(wire < WIRE, "{wire} bytes: {piece:?} {length} {:?}", status.code());
+                    assert!(
+                        wire < MAX_STATUS,
+                        "{wire} bytes: {piece:?} {length} {:?}",
+                        status.code()
+                    );
                 }
             }
         }

@@ -10,7 +10,7 @@ use tonic::Status;
 
 use crate::cgroup::features::CONTROLLERS;
 use crate::grpc::limits;
-use crate::grpc::limits::Beside;
+use crate::grpc::limits::TopLevelLimits;
 use crate::grpc::status;
 use crate::grpc::time::{duration, nanoseconds, timestamp};
 use crate::host;
@@ -38,20 +38,20 @@ pub(super) fn request(id: String, spec: &v1::JobSpec) -> Result<Request, Status>
 }
 
 /// Before anything parses, compares or repeats it.
-fn check_length(field: &str, text: &str, most: usize) -> Result<(), Status> {
-    if text.len() <= most {
+fn check_length(field: &str, text: &str, max: usize) -> Result<(), Status> {
+    if text.len() <= max {
         return Ok(());
     }
-    let fault = format!("has {} bytes; at most {most} are allowed", text.len());
+    let fault = format!("has {} bytes; at most {max} are allowed", text.len());
     Err(status::field(field, fault))
 }
 
 fn check_labels(field: &str, count: usize) -> Result<(), Status> {
-    let (most, _) = MAX_LABELS;
-    if count <= most {
+    let (max, _) = MAX_LABELS;
+    if count <= max {
         return Ok(());
     }
-    Err(status::field(field, format!("are {count}; at most {most} are allowed")))
+    Err(status::field(field, format!("are {count}; at most {max} are allowed")))
 }
 
 /// One of the values that this broker knows: what a newer client means by another one cannot be guessed.
@@ -67,13 +67,13 @@ pub(super) fn job_request(spec: v1::JobSpec) -> Result<JobRequest, Status> {
         v1::OutputPolicy::Block => OutputPolicy::Block,
         v1::OutputPolicy::Kill => OutputPolicy::Kill,
     };
-    let beside = Beside {
+    let top_level = TopLevelLimits {
         time: spec.time_limit,
         cpu_time: spec.cpu_time_limit,
         output: spec.output_limit_bytes,
     };
     Ok(JobRequest {
-        limits: limits::limits("spec.", spec.limits.unwrap_or_default(), beside)?,
+        limits: limits::limits("spec.", spec.limits.unwrap_or_default(), top_level)?,
         argv: spec.argv,
         env: spec.env,
         working_directory: spec.working_directory,
@@ -159,29 +159,29 @@ pub(super) fn stream(stream: Stream) -> v1::OutputStream {
 
 /// A job as the contract shows it.
 pub(super) fn job(job: &Job) -> v1::Job {
-    let (record, known, progress) = (job.record(), job.snapshot(), job.progress());
+    let (record, snapshot, progress) = (job.record(), job.snapshot(), job.progress());
     let terms = job.terms();
     let mut message = v1::Job {
         id: record.id.to_string(),
         name: record.spec.name.clone(),
         owner: record.owner.to_string(),
-        state: state(known.state).into(),
-        pid: known.started.map(|s| s.pid).filter(|pid| *pid != 0 && known.exited.is_none()),
+        state: state(snapshot.state).into(),
+        pid: snapshot.started.map(|s| s.pid).filter(|pid| *pid != 0 && snapshot.exited.is_none()),
         created_at: Some(timestamp(record.created_ns)),
-        started_at: known.started.map(|started| timestamp(started.time_ns)),
-        ended_at: known.exited.as_ref().map(|e| e.time_ns).or(known.ended_ns).map(timestamp),
+        started_at: snapshot.started.map(|started| timestamp(started.time_ns)),
+        ended_at: snapshot.exited.as_ref().map(|e| e.time_ns).or(snapshot.ended_ns).map(timestamp),
         spec: Some(spec(&record.spec, &terms.limits)),
-        limits: terms.rows(None).into_iter().map(limits::row).collect(),
+        limits: terms.rows(None).into_iter().map(limits::limit_status).collect(),
         changes: limits::changes(&terms.changes),
         uid: record.account.uid,
         gid: record.account.gid,
         stdout_bytes: progress.stdout,
         stderr_bytes: progress.stderr,
         dropped_bytes: progress.dropped,
-        incomplete: known.incomplete,
+        incomplete: snapshot.incomplete,
         request_id: record.request_id.clone(),
-        recovering: known.contact == Contact::Recovering && !known.state.is_over(),
-        warnings: warnings(&known, progress.blocked),
+        recovering: snapshot.contact == Contact::Recovering && !snapshot.state.is_over(),
+        warnings: warnings(&snapshot, progress.blocked),
         ..v1::Job::default()
     };
     if let Some(whole) = record.spec.whole {
@@ -190,12 +190,12 @@ pub(super) fn job(job: &Job) -> v1::Job {
         message.argv_bytes = whole.argument_bytes as u64;
         message.env_count = count(whole.variables);
     }
-    end(&known, &mut message);
+    end(&snapshot, &mut message);
     message
 }
 
 /// All arguments and variables in the place of their beginning.
-pub(super) fn make_whole(message: &mut v1::Job, whole: JobSpec) {
+pub(super) fn restore_full_spec(message: &mut v1::Job, whole: JobSpec) {
     if let Some(spec) = &mut message.spec {
         (spec.argv, spec.env) = (whole.argv, whole.env);
         (message.argv_count, message.argv_bytes, message.env_count) = (0, 0, 0);
@@ -203,8 +203,8 @@ pub(super) fn make_whole(message: &mut v1::Job, whole: JobSpec) {
 }
 
 /// Cause, exit status, and whose doing it was.
-fn end(known: &Snapshot, message: &mut v1::Job) {
-    if let Some(exited) = &known.exited {
+fn end(snapshot: &Snapshot, message: &mut v1::Job) {
+    if let Some(exited) = &snapshot.exited {
         message.set_cause(cause(exited.cause));
         message.set_source(source(exited.source));
         message.ended_by = exited.by.clone();
@@ -213,12 +213,12 @@ fn end(known: &Snapshot, message: &mut v1::Job) {
             libc::WIFEXITED(exited.wait_status).then(|| libc::WEXITSTATUS(exited.wait_status));
         message.signal =
             libc::WIFSIGNALED(exited.wait_status).then(|| libc::WTERMSIG(exited.wait_status));
-    } else if known.state.is_over() {
-        let lost = known.state == State::Lost;
+    } else if snapshot.state.is_over() {
+        let lost = snapshot.state == State::Lost;
         message.set_cause(if lost { v1::Cause::Lost } else { v1::Cause::StartFailed });
         message.set_source(v1::Source::System);
     }
-    message.failure = known.failure.clone().map(|failure| v1::Failure {
+    message.failure = snapshot.failure.clone().map(|failure| v1::Failure {
         step: failure.step,
         error_number: failure.errno,
         message: failure.message,
@@ -236,9 +236,9 @@ fn limit(exited: &Exited) -> &'static str {
     }
 }
 
-fn warnings(known: &Snapshot, blocked: Option<Blocked>) -> Vec<String> {
+fn warnings(snapshot: &Snapshot, blocked: Option<Blocked>) -> Vec<String> {
     let mut warnings = Vec::new();
-    if known.state.is_over() {
+    if snapshot.state.is_over() {
         return warnings;
     }
     match blocked {
@@ -251,7 +251,7 @@ fn warnings(known: &Snapshot, blocked: Option<Blocked>) -> Vec<String> {
         }
         None => {}
     }
-    if known.contact == Contact::Silent {
+    if snapshot.contact == Contact::Silent {
         warnings.push("its shim does not answer; the job goes on and can be stopped".into());
     }
     warnings
@@ -299,9 +299,9 @@ fn spec(spec: &JobSpec, limits: &Limits) -> v1::JobSpec {
         run_as: spec.run_as.clone(),
         name: spec.name.clone(),
         labels: spec.labels.clone(),
-        time_limit: limits::shown_time(limits, LimitKind::Time),
-        cpu_time_limit: limits::shown_time(limits, LimitKind::CpuTime),
-        limits: Some(limits::shown(limits)),
+        time_limit: limits::duration_of(limits, LimitKind::Time),
+        cpu_time_limit: limits::duration_of(limits, LimitKind::CpuTime),
+        limits: Some(limits::limits_message(limits)),
         stop_signal: spec.stop_signal,
         stop_timeout: spec.stop_timeout.try_into().ok(),
         output_limit_bytes: limits.get(LimitKind::Output).unwrap_or(0),
@@ -336,8 +336,8 @@ pub(super) fn server_info(
         missing_controllers: missing.map(|(name, why)| (name.into(), why.into())).collect(),
         controllers: tree.features().controllers(),
         features: limits::features(tree.features()),
-        default_limits: Some(limits::table(&supervisor.limits().default)),
-        max_limits: Some(limits::table(&supervisor.limits().max)),
+        default_limits: Some(limits::limit_table(&supervisor.limits().default)),
+        max_limits: Some(limits::limit_table(&supervisor.limits().max)),
         quarantined: Vec::new(),
         run_as: supervisor.config().run_as.clone(),
         epoch: supervisor.epoch(),

@@ -17,7 +17,7 @@ use crate::model::usage::Usage;
 use crate::store::records::ChangeRecord;
 
 /// The times and the output are beside the message `Limits` in the contract, and among them here.
-pub(super) struct Beside {
+pub(super) struct TopLevelLimits {
     pub(super) time: Option<prost_types::Duration>,
     pub(super) cpu_time: Option<prost_types::Duration>,
     pub(super) output: u64,
@@ -27,12 +27,12 @@ pub(super) struct Beside {
 pub(super) fn limits(
     path: &'static str,
     message: v1::Limits,
-    beside: Beside,
+    top_level: TopLevelLimits,
 ) -> Result<Limits, Status> {
     let mut all = Limits::default();
     let whole = |value: u128| u64::try_from(value).unwrap_or(MAX);
-    let time = duration(&format!("{path}time_limit"), beside.time)?;
-    let cpu_time = duration(&format!("{path}cpu_time_limit"), beside.cpu_time)?;
+    let time = duration(&format!("{path}time_limit"), top_level.time)?;
+    let cpu_time = duration(&format!("{path}cpu_time_limit"), top_level.cpu_time)?;
     for kind in LimitKind::ALL.iter().copied() {
         let value = match kind {
             LimitKind::CpuQuota => message.cpu_max_quota_usec,
@@ -45,7 +45,7 @@ pub(super) fn limits(
             LimitKind::IoWeight => message.io_weight,
             LimitKind::Time => time.map(|time| whole(time.as_millis())),
             LimitKind::CpuTime => cpu_time.map(|time| whole(time.as_micros())),
-            LimitKind::Output => Some(beside.output).filter(|bytes| *bytes != 0),
+            LimitKind::Output => Some(top_level.output).filter(|bytes| *bytes != 0),
         };
         all.set(kind, value);
     }
@@ -81,7 +81,7 @@ fn io_rule(message: v1::IoMax) -> Result<IoRule, String> {
 }
 
 /// As the contract shows limits.
-pub(super) fn shown(limits: &Limits) -> v1::Limits {
+pub(super) fn limits_message(limits: &Limits) -> v1::Limits {
     v1::Limits {
         cpu_max_quota_usec: limits.get(LimitKind::CpuQuota),
         cpu_max_period_usec: limits.get(LimitKind::CpuPeriod),
@@ -90,7 +90,7 @@ pub(super) fn shown(limits: &Limits) -> v1::Limits {
         memory_high_bytes: limits.get(LimitKind::MemoryHigh),
         memory_swap_max_bytes: limits.get(LimitKind::MemorySwapMax),
         pids_max: limits.get(LimitKind::PidsMax),
-        io_max: limits.io.iter().map(shown_rule).collect(),
+        io_max: limits.io.iter().map(io_rule_message).collect(),
         io_weight: limits.get(LimitKind::IoWeight),
         rlimits: limits
             .rlimits
@@ -104,7 +104,7 @@ pub(super) fn shown(limits: &Limits) -> v1::Limits {
     }
 }
 
-fn shown_rule(rule: &IoRule) -> v1::IoMax {
+fn io_rule_message(rule: &IoRule) -> v1::IoMax {
     let [rbps, wbps, riops, wiops] = rule.rates;
     let (path, device) = match &rule.disk {
         DiskName::WorkingDirectory => Default::default(),
@@ -115,29 +115,29 @@ fn shown_rule(rule: &IoRule) -> v1::IoMax {
 }
 
 /// A time among the limits.
-pub(super) fn shown_time(limits: &Limits, kind: LimitKind) -> Option<prost_types::Duration> {
+pub(super) fn duration_of(limits: &Limits, kind: LimitKind) -> Option<prost_types::Duration> {
     limits.time(kind).and_then(|time| time.try_into().ok())
 }
 
 /// The operator's defaults, or ceilings.
-pub(super) fn table(limits: &Limits) -> v1::LimitTable {
+pub(super) fn limit_table(limits: &Limits) -> v1::LimitTable {
     v1::LimitTable {
-        limits: Some(shown(limits)),
-        time_limit: shown_time(limits, LimitKind::Time),
-        cpu_time_limit: shown_time(limits, LimitKind::CpuTime),
+        limits: Some(limits_message(limits)),
+        time_limit: duration_of(limits, LimitKind::Time),
+        cpu_time_limit: duration_of(limits, LimitKind::CpuTime),
         output_limit_bytes: limits.get(LimitKind::Output).unwrap_or(0),
     }
 }
 
 /// A change from outside.
 pub(super) fn change(request: v1::UpdateJobRequest) -> Result<Change, Status> {
-    let beside = Beside {
+    let top_level = TopLevelLimits {
         time: request.time_limit,
         cpu_time: request.cpu_time_limit,
         output: request.output_limit_bytes,
     };
     let change = Change {
-        limits: limits("", request.limits.unwrap_or_default(), beside)?,
+        limits: limits("", request.limits.unwrap_or_default(), top_level)?,
         extension: duration("time_limit_extension", request.time_limit_extension)?,
         force: request.force,
     };
@@ -160,18 +160,18 @@ pub(super) fn changes(changes: &[ChangeRecord]) -> Vec<v1::LimitChange> {
 
 /// Adds what was read for this answer.
 pub(super) fn add_stats(message: &mut v1::Job, job: &Job, stats: JobStats) {
-    message.limits = stats.limits.into_iter().map(row).collect();
+    message.limits = stats.limits.into_iter().map(limit_status).collect();
     message.usage = Some(usage(job, stats.usage));
 }
 
-pub(super) fn row(row: LimitStatus) -> v1::Limit {
+pub(super) fn limit_status(status: LimitStatus) -> v1::Limit {
     v1::Limit {
-        name: row.name,
-        requested: row.requested,
-        applied: row.applied,
-        effective: row.effective,
-        bound_by: row.bound_by,
-        is_default: row.is_default,
+        name: status.name,
+        requested: status.requested,
+        applied: status.applied,
+        effective: status.effective,
+        bound_by: status.bound_by,
+        is_default: status.is_default,
     }
 }
 

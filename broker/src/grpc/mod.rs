@@ -3,17 +3,17 @@
 
 mod bounded;
 mod convert;
-pub(crate) mod door;
-mod guard;
 mod limits;
 mod status;
+mod status_size;
 mod streams;
 mod time;
+pub(crate) mod transport_status;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-pub(crate) use crate::grpc::guard::guard;
+pub(crate) use crate::grpc::status_size::limit_status_size;
 use job_api::v1;
 use job_api::v1::job_service_server::{JobService, JobServiceServer};
 use prost::Message as _;
@@ -42,7 +42,7 @@ const PAGE_BYTES: usize = 3 << 20;
 
 /// The longest grace of a stop, as of `jobs.stop_timeout_seconds`: who waits for longer has not asked for a
 /// stop, and every stop is a task and a record until it is over.
-const GRACE: Duration = Duration::from_secs(86_400);
+const MAX_GRACE: Duration = Duration::from_secs(86_400);
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -71,8 +71,8 @@ impl Grpc {
     fn peer<T>(&self, request: &Request<T>) -> Result<Peer, Status> {
         match request.extensions().get::<PeerResult>().map(Arc::as_ref) {
             Some(Ok(peer)) => Ok(peer.clone()),
-            Some(Err(error)) => Err(status::nobody(Some(error))),
-            None => Err(status::nobody(None)),
+            Some(Err(error)) => Err(status::unauthenticated(Some(error))),
+            None => Err(status::unauthenticated(None)),
         }
     }
 
@@ -109,12 +109,15 @@ impl Grpc {
         found.ok_or_else(|| status::no_such_job(parsed))
     }
 
-    fn show<A: Action>(&self, job: &Authorized<A, Arc<Job>>) -> Option<v1::Job> {
+    fn message<A: Action>(&self, job: &Authorized<A, Arc<Job>>) -> Option<v1::Job> {
         Some(convert::job(job.subject()))
     }
 
     /// With all that can be read of it.
-    async fn show_all<A: Action>(&self, job: &Authorized<A, Arc<Job>>) -> Option<v1::Job> {
+    async fn message_with_stats<A: Action>(
+        &self,
+        job: &Authorized<A, Arc<Job>>,
+    ) -> Option<v1::Job> {
         self.supervisor.refresh(job);
         let stats = self.supervisor.stats(job).await;
         let mut message = convert::job(job.subject());
@@ -146,7 +149,7 @@ impl JobService for Grpc {
                 let started = self.supervisor.start(spec, &request, call);
                 // A client that does not hang up at its deadline has left the queue all the same.
                 let started = tokio::time::timeout(within, started).await;
-                started.map_err(|_| status::late())?.map_err(status::start)?
+                started.map_err(|_| status::deadline_exceeded())?.map_err(status::start)?
             }
         };
         Ok(Response::new(v1::StartJobResponse { job: Some(convert::job(&job)) }))
@@ -158,10 +161,10 @@ impl JobService for Grpc {
     ) -> Result<Response<v1::GetJobResponse>, Status> {
         let (caller, _call) = self.admit(&request, Kind::Short)?;
         let job = self.job(&caller, &request.get_ref().id).await?;
-        let mut message = self.show_all(&job).await;
+        let mut message = self.message_with_stats(&job).await;
         let whole = self.supervisor.whole_spec(&job).await;
         if let Some((message, whole)) = message.as_mut().zip(whole) {
-            convert::make_whole(message, whole);
+            convert::restore_full_spec(message, whole);
         }
         Ok(Response::new(v1::GetJobResponse { job: message }))
     }
@@ -188,13 +191,13 @@ impl JobService for Grpc {
         let filter = convert::filter(request)?;
         let page = Page { after, size, bytes: PAGE_BYTES };
         let supervisor = self.supervisor.clone();
-        let show = move |job: &Authorized<View, Arc<Job>>| {
+        let message = move |job: &Authorized<View, Arc<Job>>| {
             supervisor.refresh(job);
             let message = convert::job(job.subject());
             let length = message.encoded_len();
             (message, length)
         };
-        let listed = self.supervisor.list(&caller, &filter, page, show).await;
+        let listed = self.supervisor.list(&caller, &filter, page, message).await;
         let Listed { jobs, next } = listed.map_err(status::find)?;
         let (jobs, mut messages): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
         if with_usage {
@@ -221,9 +224,9 @@ impl JobService for Grpc {
         let mut closing = self.closing.clone();
         let done = tokio::select! {
             done = self.supervisor.wait(&job, until, within) => done,
-            _ = closing.wait_for(|closing| *closing) => return Err(status::closing()),
+            _ = closing.wait_for(|closing| *closing) => return Err(status::shutting_down()),
         };
-        Ok(Response::new(v1::WaitJobResponse { job: self.show_all(&job).await, done }))
+        Ok(Response::new(v1::WaitJobResponse { job: self.message_with_stats(&job).await, done }))
     }
 
     async fn stop_job(
@@ -234,12 +237,12 @@ impl JobService for Grpc {
         let request = request.get_ref();
         let (job, _call) = self.job_to_change(admitted, &request.id).await?;
         let grace = time::duration("grace", request.grace)?;
-        if grace.is_some_and(|grace| grace > GRACE) {
-            let fault = format!("is more than {} seconds", GRACE.as_secs());
+        if grace.is_some_and(|grace| grace > MAX_GRACE) {
+            let fault = format!("is more than {} seconds", MAX_GRACE.as_secs());
             return Err(status::field("grace", fault));
         }
         self.supervisor.stop(&job, grace).await.map_err(status::stop)?;
-        Ok(Response::new(v1::StopJobResponse { job: self.show(&job) }))
+        Ok(Response::new(v1::StopJobResponse { job: self.message(&job) }))
     }
 
     async fn signal_job(
@@ -254,7 +257,7 @@ impl JobService for Grpc {
             return Err(status::field("signal", fault));
         }
         self.supervisor.signal(&job, request.signal).await.map_err(status::signal)?;
-        Ok(Response::new(v1::SignalJobResponse { job: self.show(&job) }))
+        Ok(Response::new(v1::SignalJobResponse { job: self.message(&job) }))
     }
 
     type StreamOutputStream = streams::Output;
@@ -280,7 +283,7 @@ impl JobService for Grpc {
     ) -> Result<Response<Self::WriteInputStream>, Status> {
         let (caller, call) = self.admit(&request, Kind::Waits)?;
         let mut pieces = request.into_inner();
-        let first = pieces.message().await.map_err(|e| status::broken_stream(&e))?;
+        let first = pieces.message().await.map_err(|e| status::stream_error(&e))?;
         let first = first.ok_or_else(|| status::field("id", "no message came".into()))?;
         let job = self.job(&caller, &first.id).await?;
         let call = self.supervisor.admit_writer(call, &job).map_err(status::busy)?;
@@ -298,7 +301,7 @@ impl JobService for Grpc {
         let (job, call) = self.job_to_change(admitted, &request.id).await?;
         let change = limits::change(request)?;
         self.supervisor.update(&job, change, call).await.map_err(status::update)?;
-        Ok(Response::new(v1::UpdateJobResponse { job: self.show_all(&job).await }))
+        Ok(Response::new(v1::UpdateJobResponse { job: self.message_with_stats(&job).await }))
     }
 
     async fn pause_job(
@@ -308,7 +311,7 @@ impl JobService for Grpc {
         let admitted = self.admit(&request, Kind::Short)?;
         let (job, call) = self.job_to_change(admitted, &request.get_ref().id).await?;
         self.supervisor.pause(&job, call).await.map_err(status::pause)?;
-        Ok(Response::new(v1::PauseJobResponse { job: self.show(&job) }))
+        Ok(Response::new(v1::PauseJobResponse { job: self.message(&job) }))
     }
 
     async fn resume_job(
@@ -318,7 +321,7 @@ impl JobService for Grpc {
         let admitted = self.admit(&request, Kind::Short)?;
         let (job, call) = self.job_to_change(admitted, &request.get_ref().id).await?;
         self.supervisor.resume(&job, call).await.map_err(status::pause)?;
-        Ok(Response::new(v1::ResumeJobResponse { job: self.show(&job) }))
+        Ok(Response::new(v1::ResumeJobResponse { job: self.message(&job) }))
     }
 
     async fn delete_job(
@@ -336,7 +339,7 @@ impl JobService for Grpc {
         request: Request<v1::GetServerInfoRequest>,
     ) -> Result<Response<v1::GetServerInfoResponse>, Status> {
         let (caller, _call) = self.admit(&request, Kind::Short)?;
-        let boot_id = host::boot_id().map_err(|e| status::host(&e))?;
+        let boot_id = host::boot_id().map_err(|e| status::host_error(&e))?;
         let started_at = self.started_at.into();
         let mut info = convert::server_info(&self.supervisor, boot_id, started_at);
         if caller.role() == Role::Admin {

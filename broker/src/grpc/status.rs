@@ -30,7 +30,7 @@ pub(super) fn field(field: &str, fault: String) -> Status {
 }
 
 /// A certificate that names nobody, or none at all.
-pub(super) fn nobody(error: Option<&IdentityError>) -> Status {
+pub(super) fn unauthenticated(error: Option<&IdentityError>) -> Status {
     match error {
         Some(error) => status(Code::Unauthenticated, error),
         None => status(Code::Unauthenticated, "no client certificate"),
@@ -38,12 +38,12 @@ pub(super) fn nobody(error: Option<&IdentityError>) -> Status {
 }
 
 /// The host does not tell what it should.
-pub(super) fn host(error: &std::io::Error) -> Status {
+pub(super) fn host_error(error: &std::io::Error) -> Status {
     status(Code::Internal, error)
 }
 
 /// What tonic says of a request that does not go on.
-pub(super) fn broken_stream(error: &Status) -> Status {
+pub(super) fn stream_error(error: &Status) -> Status {
     status(error.code(), error.message())
 }
 
@@ -59,21 +59,21 @@ pub(super) fn no_such_job(id: JobId) -> Status {
 }
 
 /// Clients go on with the next broker from where they are.
-pub(super) fn closing() -> Status {
+pub(super) fn shutting_down() -> Status {
     let message = "the broker is being stopped or restarted; jobs go on, connect again";
     status(Code::Unavailable, message)
 }
 
 pub(super) fn spec(error: SpecError) -> Status {
     match error {
-        SpecError::Invalid(violations) => violated("spec.", violations),
+        SpecError::Invalid(violations) => invalid_fields("spec.", violations),
         // As a message that is larger than the broker takes.
         SpecError::TooLarge(fault) => status(Code::OutOfRange, fault),
     }
 }
 
 /// Fields of a message that lies at `path`.
-fn violated(path: &str, violations: Violations) -> Status {
+fn invalid_fields(path: &str, violations: Violations) -> Status {
     let violation = |v: Violation| (format!("{path}{}", v.field), v.fault);
     bounded::invalid(violations.first.into_iter().map(violation), violations.more)
 }
@@ -139,7 +139,7 @@ pub(super) fn busy(error: Busy) -> Status {
 }
 
 /// The caller's own deadline, for a start that has not had its turn: nothing has run.
-pub(super) fn late() -> Status {
+pub(super) fn deadline_exceeded() -> Status {
     let message =
         "the deadline of the call is over, and it was not this start's turn; nothing was started";
     status(Code::DeadlineExceeded, message)
@@ -157,7 +157,7 @@ pub(super) fn find(error: FindError) -> Status {
 pub(super) fn update(error: UpdateError) -> Status {
     let message = error.to_string();
     match error {
-        UpdateError::Invalid(violations) => violated("", violations),
+        UpdateError::Invalid(violations) => invalid_fields("", violations),
         UpdateError::Unenforceable(error) => unenforceable(&error),
         UpdateError::MemoryInUse { used, asked } => {
             let metadata = [("used", used.to_string()), ("asked", asked.to_string())];

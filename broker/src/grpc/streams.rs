@@ -23,7 +23,7 @@ pub(super) type Output =
 /// Acknowledgements.
 pub(super) type Acks = Pin<Box<dyn Stream<Item = Result<v1::WriteInputResponse, Status>> + Send>>;
 
-struct Following {
+struct OutputState {
     job: Arc<Job>,
     reader: OutputReader,
     closing: watch::Receiver<bool>,
@@ -36,17 +36,17 @@ pub(super) fn output(
     reader: OutputReader,
     closing: watch::Receiver<bool>,
 ) -> Output {
-    let start = Some(Following { job, reader, closing });
-    Box::pin(stream::unfold(start, |following| async move {
-        let mut following = following?;
+    let start = Some(OutputState { job, reader, closing });
+    Box::pin(stream::unfold(start, |state| async move {
+        let mut state = state?;
         let next = tokio::select! {
             biased;
-            _ = following.closing.wait_for(|closing| *closing) => Err(status::closing()),
-            piece = following.reader.next() => piece.map_err(status::output),
+            _ = state.closing.wait_for(|closing| *closing) => Err(status::shutting_down()),
+            piece = state.reader.next() => piece.map_err(status::output),
         };
         match next {
-            Ok(Some(piece)) => Some((Ok(chunk(piece)), Some(following))),
-            Ok(None) => Some((Ok(trailer(&following.job)), None)),
+            Ok(Some(piece)) => Some((Ok(chunk(piece)), Some(state))),
+            Ok(None) => Some((Ok(trailer(&state.job)), None)),
             Err(status) => Some((Err(status), None)),
         }
     }))
@@ -67,7 +67,7 @@ fn trailer(job: &Job) -> v1::StreamOutputResponse {
     v1::StreamOutputResponse { kind: Some(Kind::Trailer(trailer)) }
 }
 
-struct Writing {
+struct InputState {
     supervisor: Supervisor,
     job: Authorized<Input, Arc<Job>>,
     _call: Call,
@@ -84,18 +84,19 @@ pub(super) fn input(
     pieces: Streaming<v1::WriteInputRequest>,
     closing: watch::Receiver<bool>,
 ) -> Acks {
-    let start = Some(Writing { supervisor, job, _call: call, first: Some(first), pieces, closing });
-    Box::pin(stream::unfold(start, |writing| async move {
-        let mut writing = writing?;
-        let mut closing = writing.closing.clone();
+    let start =
+        Some(InputState { supervisor, job, _call: call, first: Some(first), pieces, closing });
+    Box::pin(stream::unfold(start, |state| async move {
+        let mut state = state?;
+        let mut closing = state.closing.clone();
         let next = tokio::select! {
-            _ = closing.wait_for(|closing| *closing) => Err(status::closing()),
-            next = writing.next() => next,
+            _ = closing.wait_for(|closing| *closing) => Err(status::shutting_down()),
+            next = state.next() => next,
         };
         match next {
             Ok(Some(ack)) => {
                 let message = v1::WriteInputResponse { accepted: ack.accepted, closed: ack.closed };
-                Some((Ok(message), Some(writing)))
+                Some((Ok(message), Some(state)))
             }
             Ok(None) => None,
             Err(status) => Some((Err(status), None)),
@@ -103,17 +104,17 @@ pub(super) fn input(
     }))
 }
 
-impl Writing {
+impl InputState {
     async fn next(&mut self) -> Result<Option<InputAck>, Status> {
         let message = match self.first.take() {
             Some(first) => first,
-            None => match self.pieces.message().await.map_err(|e| status::broken_stream(&e))? {
+            None => match self.pieces.message().await.map_err(|e| status::stream_error(&e))? {
                 Some(message) => message,
                 None => return Ok(None),
             },
         };
-        let asks_only = message.data.is_empty() && !message.end;
-        let ack = if asks_only {
+        let is_query = message.data.is_empty() && !message.end;
+        let ack = if is_query {
             self.supervisor.accepted_input(&self.job).await
         } else {
             let (offset, end) = (message.offset, message.end);

@@ -8,11 +8,11 @@ use tracing::field::{Field, Visit};
 
 /// The longest line, with its newline: far below the 48 KiB at which journald splits one, and reads
 /// `<N>` at the beginning of the rest as a priority.
-pub(super) const LONGEST: usize = 1024;
+pub(super) const MAX_LINE: usize = 1024;
 /// The most of a message, and of the value of a field, so that one of them leaves room for the others.
-const LONGEST_VALUE: usize = 512;
+const MAX_VALUE: usize = 512;
 /// How much of the arguments a start shows; with length and digest they are a value.
-const LONGEST_ARGV: usize = 384;
+const MAX_ARGV: usize = 384;
 /// Takes the place of the rest.
 const CUT: &str = "…";
 
@@ -62,12 +62,12 @@ impl Write for Escaped<'_> {
 
 /// Message and fields of an event, `message field=value`.
 #[derive(Default)]
-pub(super) struct Words {
+pub(super) struct EventText {
     message: String,
     fields: String,
 }
 
-impl Words {
+impl EventText {
     /// At most `room` bytes of them.
     pub(super) fn into_text(self, room: usize) -> String {
         let mut text = self.message;
@@ -77,7 +77,7 @@ impl Words {
     }
 }
 
-impl Visit for Words {
+impl Visit for EventText {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         let text = if field.name() == "message" {
             &mut self.message
@@ -85,7 +85,7 @@ impl Visit for Words {
             let _ = write!(self.fields, " {}=", field.name());
             &mut self.fields
         };
-        let _ = write!(Escaped::new(text, LONGEST_VALUE), "{value:?}"); // an error says that it is cut
+        let _ = write!(Escaped::new(text, MAX_VALUE), "{value:?}"); // an error says that it is cut
     }
 }
 
@@ -97,7 +97,7 @@ pub(crate) struct Argv<'a>(pub(crate) &'a [String]);
 impl Display for Argv<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = String::new();
-        let is_cut = write!(Escaped::new(&mut shown, LONGEST_ARGV), "{:?}", self.0).is_err();
+        let is_cut = write!(Escaped::new(&mut shown, MAX_ARGV), "{:?}", self.0).is_err();
         f.write_str(&shown)?;
         if !is_cut {
             return Ok(());
@@ -148,6 +148,6 @@ mod tests {
         let digest = "7bd640e2b881728e0dce9691e0feca28b97d03722dd6b58618927a3f6c38d767";
         assert!(long.starts_with(r#"["echo", "\n\n"#), "{long}");
         assert!(long.ends_with(&format!("… (500006 bytes, sha256 {digest})")), "{long}");
-        assert!(long.len() <= LONGEST_VALUE, "{}", long.len());
+        assert!(long.len() <= MAX_VALUE, "{}", long.len());
     }
 }

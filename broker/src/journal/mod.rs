@@ -1,11 +1,11 @@
 //! The log: what is said with `tracing` becomes short, harmless lines on standard error, in the form of
 //! systemd's journal where that reads them. Nobody waits for it, and nobody can flood it: see [`queue`]
-//! and [`flow`].
+//! and [`rate_limit`].
 
-mod flow;
-mod form;
+mod format;
 mod line;
 mod queue;
+mod rate_limit;
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
@@ -17,9 +17,9 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::journal::form::Form;
+use crate::journal::format::Format;
 pub(crate) use crate::journal::line::Argv;
-use crate::journal::line::{LONGEST, Words};
+use crate::journal::line::{EventText, MAX_LINE};
 use crate::journal::queue::{Purpose, Queue};
 
 /// The target of events that say who has done what: with a job, or with the broker. They are neither
@@ -27,37 +27,37 @@ use crate::journal::queue::{Purpose, Queue};
 pub(crate) const AUDIT: &str = "job_broker::audit";
 
 /// How long the end of the program waits for whoever reads its log.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What is not logged but said: by a command, which may run under systemd, too.
 pub(crate) fn error(what: impl Display) {
-    say(error_line(Form::of_stderr(), &what));
+    print_to_stderr(error_line(Format::of_stderr(), &what));
 }
 
 /// The same for what is no error.
 pub(crate) fn warning(what: impl Display) {
-    say(match Form::of_stderr() {
-        Form::Journal => Form::Journal.line(Level::WARN, "", &what.to_string()),
-        Form::Plain => format!("job-broker: warning: {what}\n"),
+    print_to_stderr(match Format::of_stderr() {
+        Format::Journal => Format::Journal.line(Level::WARN, "", &what.to_string()),
+        Format::Plain => format!("job-broker: warning: {what}\n"),
     });
 }
 
-fn error_line(form: Form, what: &impl Display) -> String {
-    match form {
-        Form::Journal => form.line(Level::ERROR, "", &what.to_string()),
-        Form::Plain => format!("job-broker: {what}\n"),
+fn error_line(format: Format, what: &impl Display) -> String {
+    match format {
+        Format::Journal => format.line(Level::ERROR, "", &what.to_string()),
+        Format::Plain => format!("job-broker: {what}\n"),
     }
 }
 
 /// Where standard error takes nothing (a journal that has gone, a full disk), nobody hears it.
 /// `eprintln!` would panic, and the exit status, which is the answer, be another.
-fn say(line: String) {
+fn print_to_stderr(line: String) {
     let _ = io::stderr().write_all(line.as_bytes());
 }
 
 /// The log of this process, from now on. Dropped, it waits a moment until all is written.
 pub(crate) struct Journal {
-    form: Form,
+    format: Format,
     queue: Arc<Queue>,
 }
 
@@ -68,45 +68,45 @@ impl Journal {
     /// # Errors
     /// There is no thread for it.
     pub(crate) fn start() -> io::Result<Journal> {
-        let form = Form::of_stderr();
-        let queue = Queue::start(form, io::stderr())?;
+        let format = Format::of_stderr();
+        let queue = Queue::start(format, io::stderr())?;
         let filter = EnvFilter::try_from_env("JOB_BROKER_LOG").unwrap_or_else(|_| "info".into());
-        let lines = Lines { form, queue: Arc::clone(&queue) };
-        tracing_subscriber::registry().with(filter).with(lines).init();
+        let layer = JournalLayer { format, queue: Arc::clone(&queue) };
+        tracing_subscriber::registry().with(filter).with(layer).init();
         let panicked = Arc::clone(&queue);
         std::panic::set_hook(Box::new(move |panic| {
-            let line = form.line(Level::ERROR, module_path!(), &panic.to_string());
+            let line = format.line(Level::ERROR, module_path!(), &panic.to_string());
             panicked.push(Purpose::Audit, line);
         }));
-        Ok(Journal { form, queue })
+        Ok(Journal { format, queue })
     }
 
     /// Why the program ends.
-    pub(crate) fn last_word(&self, error: impl Display) {
-        self.queue.push(Purpose::Audit, error_line(self.form, &error));
+    pub(crate) fn final_error(&self, error: impl Display) {
+        self.queue.push(Purpose::Audit, error_line(self.format, &error));
     }
 }
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        self.queue.flush(LAST_WORDS);
+        self.queue.flush(FLUSH_TIMEOUT);
     }
 }
 
 /// Makes lines of events.
-struct Lines {
-    form: Form,
+struct JournalLayer {
+    format: Format,
     queue: Arc<Queue>,
 }
 
-impl<S: Subscriber> Layer<S> for Lines {
+impl<S: Subscriber> Layer<S> for JournalLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
-        let mut words = Words::default();
-        event.record(&mut words);
-        let text = words.into_text(LONGEST);
+        let mut text = EventText::default();
+        event.record(&mut text);
+        let text = text.into_text(MAX_LINE);
         if metadata.target() == AUDIT {
-            let line = self.form.line(*metadata.level(), metadata.target(), &text);
+            let line = self.format.line(*metadata.level(), metadata.target(), &text);
             self.queue.push(Purpose::Audit, line);
         } else {
             self.queue.report(metadata.name(), *metadata.level(), metadata.target(), &text);
@@ -120,13 +120,13 @@ mod tests {
 
     use super::*;
 
-    /// What is written of what `say` says.
-    fn written(form: Form, say: impl FnOnce()) -> String {
+    /// The lines that `emit` writes.
+    fn written(format: Format, emit: impl FnOnce()) -> String {
         let (mut reader, writer): (PipeReader, _) = io::pipe().unwrap();
         let copy = writer.try_clone().unwrap();
-        let queue = Queue::start(form, copy).unwrap();
-        let lines = Lines { form, queue: Arc::clone(&queue) };
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), say);
+        let queue = Queue::start(format, copy).unwrap();
+        let layer = JournalLayer { format, queue: Arc::clone(&queue) };
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), emit);
         queue.flush(Duration::from_secs(60));
         let mut said = vec![0; 64 * 1024];
         let length = reader.read(&mut said).unwrap();
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_line_is_its_priority_its_words_and_its_fields() {
-        let said = written(Form::Journal, || {
+        let said = written(Format::Journal, || {
             tracing::warn!(job = 7, name = "a b", "its shim does not answer");
             tracing::info!("ready");
         });
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn elsewhere_it_begins_with_time_level_and_module() {
-        let said = written(Form::Plain, || tracing::info!(addr = %"[::1]:1", "ready"));
+        let said = written(Format::Plain, || tracing::info!(addr = %"[::1]:1", "ready"));
         let (time, rest) = said.split_once(' ').unwrap();
         assert!(time.ends_with('Z') && time.contains('T'), "{said}");
         assert_eq!(rest, " INFO job_broker::journal::tests: ready addr=[::1]:1\n");
@@ -154,15 +154,15 @@ mod tests {
     fn whatever_somebody_chose_is_one_short_line_without_a_priority_of_its_own() {
         let chosen = "\n<0>kernel panic\r\u{1b}[2J\u{2028}".repeat(50_000);
         let argv = vec!["echo".to_owned(), chosen.clone()];
-        for form in [Form::Journal, Form::Plain] {
-            let said = written(form, || {
+        for format in [Format::Journal, Format::Plain] {
+            let said = written(format, || {
                 tracing::info!(target: AUDIT, owner = %"somebody", argv = %Argv(&argv), "start");
                 tracing::error!(%chosen, job = 7, "it fails: {chosen}");
                 tracing::error!(chosen, "as a string");
             });
             assert_eq!(said.lines().count(), 3, "{said}");
             for line in said.split_inclusive('\n') {
-                assert!(line.len() <= LONGEST, "{} {line}", line.len());
+                assert!(line.len() <= MAX_LINE, "{} {line}", line.len());
                 assert!(!line.trim_end_matches('\n').contains(char::is_control), "{line}");
                 assert!(!line.starts_with("<0>"), "{line}");
             }

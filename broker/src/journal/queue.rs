@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::Level;
 
-use crate::journal::flow::Flow;
-use crate::journal::form::Form;
+use crate::journal::format::Format;
+use crate::journal::rate_limit::RateLimiter;
 use crate::sync::lock;
 
 /// What a line is kept for.
@@ -27,22 +27,22 @@ pub(super) enum Purpose {
 
 /// Lines of one purpose.
 #[derive(Debug)]
-struct Lane {
-    room: usize,
-    waiting: usize,
-    left_out: u64,
+struct Backlog {
+    capacity: usize,
+    queued: usize,
+    dropped: u64,
 }
 
-impl Lane {
-    fn new(room: usize) -> Lane {
-        Lane { room, waiting: 0, left_out: 0 }
+impl Backlog {
+    fn new(capacity: usize) -> Backlog {
+        Backlog { capacity, queued: 0, dropped: 0 }
     }
 
     /// Once it was full, half of it has to be written first: else lines and notices took turns.
-    fn takes(&self, length: usize) -> bool {
-        match self.left_out {
-            0 => self.waiting + length <= self.room,
-            _ => self.waiting <= self.room / 2,
+    fn has_room(&self, length: usize) -> bool {
+        match self.dropped {
+            0 => self.queued + length <= self.capacity,
+            _ => self.queued <= self.capacity / 2,
         }
     }
 }
@@ -50,24 +50,24 @@ impl Lane {
 enum Entry {
     Line(String),
     /// In the place of so many lines.
-    Gap(u64),
+    Dropped(u64),
 }
 
 struct State {
     entries: VecDeque<(Purpose, Entry)>,
-    reports: Lane,
-    audit: Lane,
-    flow: Flow,
+    reports: Backlog,
+    audit: Backlog,
+    rate_limit: RateLimiter,
     /// The thread holds an entry.
     is_writing: bool,
     /// The last line could not be written.
-    has_failed: bool,
+    write_failed: bool,
     /// What is counted is told now: the program ends.
     is_closing: bool,
 }
 
 impl State {
-    fn lane(&mut self, purpose: Purpose) -> &mut Lane {
+    fn backlog(&mut self, purpose: Purpose) -> &mut Backlog {
         match purpose {
             Purpose::Report => &mut self.reports,
             Purpose::Audit => &mut self.audit,
@@ -75,40 +75,40 @@ impl State {
     }
 
     fn push(&mut self, purpose: Purpose, line: String) {
-        let lane = self.lane(purpose);
-        if !lane.takes(line.len()) {
-            lane.left_out += 1;
+        let backlog = self.backlog(purpose);
+        if !backlog.has_room(line.len()) {
+            backlog.dropped += 1;
             return;
         }
-        lane.waiting += line.len();
-        self.push_gap(purpose);
+        backlog.queued += line.len();
+        self.push_dropped(purpose);
         self.entries.push_back((purpose, Entry::Line(line)));
     }
 
-    fn push_gap(&mut self, purpose: Purpose) {
-        let count = std::mem::take(&mut self.lane(purpose).left_out);
+    fn push_dropped(&mut self, purpose: Purpose) {
+        let count = std::mem::take(&mut self.backlog(purpose).dropped);
         if count > 0 {
-            self.entries.push_back((purpose, Entry::Gap(count)));
+            self.entries.push_back((purpose, Entry::Dropped(count)));
         }
     }
 
     /// Says what was left out, where nothing else will.
-    fn tell(&mut self, form: Form) {
+    fn take_summaries(&mut self, format: Format) {
         let now = (!self.is_closing).then(Instant::now);
-        for (level, text) in self.flow.tell(now) {
-            self.push(Purpose::Report, form.line(level, module_path!(), &text));
+        for (level, text) in self.rate_limit.take_summaries(now) {
+            self.push(Purpose::Report, format.line(level, module_path!(), &text));
         }
         // To a log that takes nothing it is said together with the next line.
-        if self.entries.is_empty() && !self.has_failed {
-            self.push_gap(Purpose::Report);
-            self.push_gap(Purpose::Audit);
+        if self.entries.is_empty() && !self.write_failed {
+            self.push_dropped(Purpose::Report);
+            self.push_dropped(Purpose::Audit);
         }
     }
 }
 
 /// Shared by all who say something and the thread that writes.
 pub(super) struct Queue {
-    form: Form,
+    format: Format,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -118,18 +118,21 @@ impl Queue {
     ///
     /// # Errors
     /// As pthread_create(3).
-    pub(super) fn start(form: Form, file: impl AsFd + Send + 'static) -> io::Result<Arc<Queue>> {
+    pub(super) fn start(
+        format: Format,
+        file: impl AsFd + Send + 'static,
+    ) -> io::Result<Arc<Queue>> {
         let state = State {
             entries: VecDeque::new(),
-            reports: Lane::new(256 * 1024),
-            audit: Lane::new(4 * 1024 * 1024),
-            flow: Flow::default(),
+            reports: Backlog::new(256 * 1024),
+            audit: Backlog::new(4 * 1024 * 1024),
+            rate_limit: RateLimiter::default(),
             is_writing: false,
-            has_failed: false,
+            write_failed: false,
             is_closing: false,
         };
         let (state, changed) = (Mutex::new(state), Condvar::new());
-        let queue = Arc::new(Queue { form, state, changed });
+        let queue = Arc::new(Queue { format, state, changed });
         let shared = Arc::clone(&queue);
         let write = move || {
             loop {
@@ -147,26 +150,28 @@ impl Queue {
     }
 
     /// The same for a report from that place in the code, if this is not too many of them.
-    pub(super) fn report(&self, place: &'static str, level: Level, target: &str, text: &str) {
+    pub(super) fn report(&self, callsite: &'static str, level: Level, target: &str, text: &str) {
         // Whoever asks for more than INFO asks for all of it.
         let is_bounded = level <= Level::INFO;
         let mut state = self.state();
-        if !is_bounded || state.flow.takes(place, level, text, Instant::now()) {
-            state.push(Purpose::Report, self.form.line(level, target, text));
+        if !is_bounded || state.rate_limit.allows(callsite, level, text, Instant::now()) {
+            state.push(Purpose::Report, self.format.line(level, target, text));
         }
         drop(state);
         self.changed.notify_all();
     }
 
-    /// Waits until all is written, `patience` at most.
-    pub(super) fn flush(&self, patience: Duration) {
+    /// Waits until all is written, `timeout` at most.
+    pub(super) fn flush(&self, timeout: Duration) {
         let mut state = self.state();
         state.is_closing = true;
         self.changed.notify_all();
         let is_busy = |state: &mut State| {
-            state.is_writing || !state.entries.is_empty() || state.flow.due().is_some()
+            state.is_writing
+                || !state.entries.is_empty()
+                || state.rate_limit.next_summary().is_some()
         };
-        let waited = self.changed.wait_timeout_while(state, patience, is_busy);
+        let waited = self.changed.wait_timeout_while(state, timeout, is_busy);
         drop(waited); // what is not written by now is lost
     }
 
@@ -178,25 +183,25 @@ impl Queue {
         let (purpose, entry) = self.next();
         let text = match &entry {
             Entry::Line(line) => line.as_str(),
-            Entry::Gap(count) => &self.gap(purpose, *count),
+            Entry::Dropped(count) => &self.dropped_line(purpose, *count),
         };
         let written = write_whole(file, text.as_bytes());
         let mut state = self.state();
-        let lane = state.lane(purpose);
+        let backlog = state.backlog(purpose);
         let count = match &entry {
             Entry::Line(line) => {
-                lane.waiting -= line.len();
+                backlog.queued -= line.len();
                 1
             }
-            Entry::Gap(count) => *count,
+            Entry::Dropped(count) => *count,
         };
         if written.is_err() {
-            lane.left_out += count;
+            backlog.dropped += count;
         }
-        state.has_failed = written.is_err();
+        state.write_failed = written.is_err();
         state.is_writing = false;
         if state.entries.is_empty() {
-            state.tell(self.form);
+            state.take_summaries(self.format);
         }
         drop(state);
         self.changed.notify_all();
@@ -210,10 +215,10 @@ impl Queue {
                 state.is_writing = true;
                 return entry;
             }
-            let due = state.flow.due();
+            let due = state.rate_limit.next_summary();
             let left = due.map(|due| due.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| left.is_zero() || state.is_closing) {
-                state.tell(self.form);
+                state.take_summaries(self.format);
                 continue;
             }
             let waited = match left {
@@ -227,13 +232,13 @@ impl Queue {
         }
     }
 
-    fn gap(&self, purpose: Purpose, count: u64) -> String {
+    fn dropped_line(&self, purpose: Purpose, count: u64) -> String {
         let (level, of) = match purpose {
             Purpose::Report => (Level::WARN, ""),
             Purpose::Audit => (Level::ERROR, " of who has done what"),
         };
         let text = format!("{count} lines{of} left out here: nobody took them in time");
-        self.form.line(level, module_path!(), &text)
+        self.format.line(level, module_path!(), &text)
     }
 }
 
@@ -265,7 +270,7 @@ mod tests {
 
     fn queue() -> (Arc<Queue>, BufReader<PipeReader>) {
         let (reader, writer) = io::pipe().unwrap();
-        (Queue::start(Form::Journal, writer).unwrap(), BufReader::new(reader))
+        (Queue::start(Format::Journal, writer).unwrap(), BufReader::new(reader))
     }
 
     fn line(reader: &mut impl BufRead) -> String {
@@ -337,13 +342,13 @@ mod tests {
     #[test]
     fn a_file_that_takes_nothing_is_tried_with_each_line_and_told_what_it_missed() {
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let queue = Queue::start(Form::Journal, full).unwrap();
+        let queue = Queue::start(Format::Journal, full).unwrap();
         for _ in 0..10 {
             queue.push(Purpose::Report, "lost\n".into());
             queue.flush(LATER);
         }
-        assert_eq!(queue.state().reports.left_out, 10);
-        assert_eq!(queue.state().reports.waiting, 0);
+        assert_eq!(queue.state().reports.dropped, 10);
+        assert_eq!(queue.state().reports.queued, 0);
     }
 
     #[test]
@@ -352,7 +357,7 @@ mod tests {
         use nix::fcntl::{FcntlArg, OFlag, fcntl};
         fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
         while writer.write(&[b'x'; 4096]).is_ok() {}
-        let queue = Queue::start(Form::Journal, writer).unwrap();
+        let queue = Queue::start(Format::Journal, writer).unwrap();
         queue.push(Purpose::Report, "whole\n".into());
         assert!(line(&mut BufReader::new(reader)).ends_with("xwhole\n"));
     }

@@ -78,20 +78,20 @@ pub(super) async fn accept(
     lobby: Arc<Lobby>,
     mut closing: watch::Receiver<bool>,
 ) {
-    let mut door = Door { threads, lobby, spares: Spares::new(), is_short: false };
+    let mut transport_status = Door { threads, lobby, spares: Spares::new(), is_short: false };
     loop {
         let accepted = tokio::select! {
             _ = closing.wait_for(|closing| *closing) => return,
             accepted = listener.accept() => accepted,
-            () = sleep(CALM), if door.is_short => {
-                door.look_for_descriptors();
+            () = sleep(CALM), if transport_status.is_short => {
+                transport_status.look_for_descriptors();
                 continue;
             }
         };
         match accepted.and_then(|(tcp, from)| Ok((prepare(tcp)?, from))) {
-            Ok((tcp, from)) => door.let_in(tcp, from),
+            Ok((tcp, from)) => transport_status.let_in(tcp, from),
             Err(e) if is_shortage(&e) => {
-                if !door.give_up_one(&e) {
+                if !transport_status.give_up_one(&e) {
                     sleep(CALM).await; // accept(2) would fail again at once, a thousand times
                 }
             }

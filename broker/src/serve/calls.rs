@@ -18,7 +18,7 @@ use tonic::service::Routes;
 use tower::ServiceExt;
 
 use crate::grpc;
-use crate::grpc::{PeerResult, door};
+use crate::grpc::{PeerResult, transport_status};
 use crate::model::identity::Identity;
 use crate::quota::Permit;
 use crate::serve::budget::{ANSWER_TIME, Account, MESSAGE_TIME};
@@ -73,7 +73,7 @@ impl Calls {
         let response = if sends_one { self.one(request).await } else { self.many(request).await };
         let response =
             if gets_one { counted(response, &account, &untaken).await } else { response };
-        Ok(grpc::guard(response))
+        Ok(grpc::limit_status_size(response))
     }
 
     /// A call with one message. Its request is charged until it is answered.
@@ -141,7 +141,7 @@ async fn counted(
                 let taken = notify_unless_taken(within, Arc::clone(untaken));
                 Some(Ok(Frame::data(Bytes::from_owner(Unsent { bytes, permit, taken }))))
             }
-            Err(exceeded) => return refused(door::too_much(exceeded)),
+            Err(exceeded) => return refused(transport_status::quota_exceeded(exceeded)),
         },
         Some(Ok(Ok(bytes))) => Some(Ok(Frame::data(bytes))),
         Some(Ok(Err(frame))) => Some(Ok(frame)),

@@ -21,7 +21,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
 
-use crate::grpc::{PeerResult, door};
+use crate::grpc::{PeerResult, transport_status};
 use crate::model::identity;
 use crate::model::identity::Identity;
 use crate::quota::Permit;
@@ -145,12 +145,12 @@ impl Server {
     ) -> Result<(Account, Permit<Identity>), Status> {
         let peer = peer.as_ref().as_ref().map_err(|e| {
             tracing::warn!(%from, "no call will be answered: {e}");
-            door::nobody(e)
+            transport_status::unauthenticated(e)
         })?;
         let identity = &peer.identity;
         let member = self.members.admit(identity).map_err(|exceeded| {
             tracing::warn!(%from, %identity, "no call will be answered: {exceeded}");
-            door::too_much(exceeded)
+            transport_status::quota_exceeded(exceeded)
         })?;
         tracing::info!(%from, %identity, "connected");
         Ok((self.budget.account(identity.clone()), member))

@@ -12,7 +12,7 @@ use hyper::body::{Body, Bytes, Incoming};
 use tokio::time::{Sleep, sleep};
 use tonic::Status;
 
-use crate::grpc::{MAX_REQUEST, door};
+use crate::grpc::{MAX_REQUEST, transport_status};
 use crate::quota::Exceeded;
 use crate::serve::budget::{Account, Charge, MESSAGE_TIME};
 
@@ -35,11 +35,11 @@ pub(super) enum Fault {
 impl From<Fault> for Status {
     fn from(fault: Fault) -> Status {
         match fault {
-            Fault::TooLarge(length) => door::too_large(length),
-            Fault::TooMuch(exceeded) => door::too_much(exceeded),
-            Fault::TooSlow => door::too_slow(MESSAGE_TIME),
-            Fault::Second => door::second_message(),
-            Fault::Broken(error) => door::broken(error),
+            Fault::TooLarge(length) => transport_status::message_too_large(length),
+            Fault::TooMuch(exceeded) => transport_status::quota_exceeded(exceeded),
+            Fault::TooSlow => transport_status::message_timeout(MESSAGE_TIME),
+            Fault::Second => transport_status::second_message(),
+            Fault::Broken(error) => transport_status::stream_error(error),
         }
     }
 }

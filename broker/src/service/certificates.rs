@@ -26,8 +26,8 @@ pub(super) struct Findings {
 }
 
 /// Looks at the files, all of them, now.
-pub(super) fn examine(files: &config::Tls) -> Findings {
-    examine_at(files, ASN1Time::now())
+pub(super) fn check(files: &config::Tls) -> Findings {
+    check_at(files, ASN1Time::now())
 }
 
 impl Findings {
@@ -47,7 +47,7 @@ impl Findings {
     }
 }
 
-fn examine_at(files: &config::Tls, now: ASN1Time) -> Findings {
+fn check_at(files: &config::Tls, now: ASN1Time) -> Findings {
     let mut found = Findings::default();
     let server = server(&mut found, &files.cert, now);
     let authorities = authorities(&mut found, &files.client_ca, now);
@@ -69,11 +69,11 @@ fn server(found: &mut Findings, path: &Path, now: ASN1Time) -> bool {
     let Some(chain) = read(found, KEY, path) else { return false };
     for (n, der) in chain.iter().enumerate() {
         let Some(certificate) = parse(found, KEY, path, der) else { return false };
-        match age(&certificate, now) {
-            Age::Fine => {}
-            Age::Early(date) => found.fault(KEY, path, early(&date, now)),
-            Age::Soon(date, left) => found.warn(KEY, path, expires(&date, left)),
-            Age::Over(date) => {
+        match validity(&certificate, now) {
+            Validity::Fine => {}
+            Validity::Early(date) => found.fault(KEY, path, early(&date, now)),
+            Validity::Soon(date, left) => found.warn(KEY, path, expires(&date, left)),
+            Validity::Over(date) => {
                 found.fault(KEY, path, format!("has expired on {date}; no client connects"));
             }
         }
@@ -114,11 +114,11 @@ fn authorities(found: &mut Findings, path: &Path, now: ASN1Time) -> bool {
             continue;
         }
         count += 1;
-        match age(&certificate, now) {
-            Age::Fine => {}
-            Age::Early(date) => over.push(early(&date, now)),
-            Age::Over(date) => over.push(format!("has expired on {date}")),
-            Age::Soon(date, left) => found.warn(KEY, path, expires(&date, left)),
+        match validity(&certificate, now) {
+            Validity::Fine => {}
+            Validity::Early(date) => over.push(early(&date, now)),
+            Validity::Over(date) => over.push(format!("has expired on {date}")),
+            Validity::Soon(date, left) => found.warn(KEY, path, expires(&date, left)),
         }
     }
     if count == 0 {
@@ -186,7 +186,7 @@ fn parse<'a>(
 
 /// A certificate's dates, seen from a day; dates as people write them.
 #[derive(Debug, PartialEq, Eq)]
-enum Age {
+enum Validity {
     Early(String),
     Fine,
     /// And the days that are left.
@@ -194,18 +194,18 @@ enum Age {
     Over(String),
 }
 
-fn age(certificate: &X509Certificate<'_>, now: ASN1Time) -> Age {
+fn validity(certificate: &X509Certificate<'_>, now: ASN1Time) -> Validity {
     let validity = certificate.validity();
     let date = |time: ASN1Time| time.to_datetime().date().to_string();
     let left = validity.not_after.timestamp() - now.timestamp();
     if left < 0 {
-        Age::Over(date(validity.not_after))
+        Validity::Over(date(validity.not_after))
     } else if now.timestamp() < validity.not_before.timestamp() {
-        Age::Early(date(validity.not_before))
+        Validity::Early(date(validity.not_before))
     } else if left < SOON_DAYS * DAY {
-        Age::Soon(date(validity.not_after), left / DAY)
+        Validity::Soon(date(validity.not_after), left / DAY)
     } else {
-        Age::Fine
+        Validity::Fine
     }
 }
 

@@ -27,14 +27,14 @@ pub(super) fn run(file: &Path) -> ExitCode {
     let values = config.faults().into_iter().map(|(key, fault)| format!("{key} {fault}"));
     found.faults.extend(values);
     found.faults.extend(admins(&config.admins));
-    let tls = certificates::examine(&config.tls);
+    let tls = certificates::check(&config.tls);
     found.faults.extend(tls.faults);
     found.warnings.extend(tls.warnings);
     found.faults.extend(shim(&config.jobs.shim));
     found.faults.extend(users(&config.jobs));
-    let places = places(&config.jobs);
-    found.faults.extend(places.faults);
-    found.warnings.extend(places.warnings);
+    let directories = directories(&config.jobs);
+    found.faults.extend(directories.faults);
+    found.warnings.extend(directories.warnings);
     report(file, &found)
 }
 
@@ -65,7 +65,7 @@ fn shim(path: &Path) -> Option<String> {
 }
 
 /// What a broker would refuse, or repair. What this caller may not look at, root will.
-fn places(jobs: &config::Jobs) -> Findings {
+fn directories(jobs: &config::Jobs) -> Findings {
     let mut found = Findings::default();
     for path in store::directories(&jobs.state_dir).into_iter().chain([jobs.run_dir.clone()]) {
         match owner::look(&path) {

@@ -17,12 +17,12 @@ pub(super) enum ServiceError {
     #[error("cannot listen on {addr}: {source}")]
     Listen { addr: std::net::SocketAddr, source: io::Error },
     #[error("cannot use the socket that systemd passes: {0}")]
-    Passed(io::Error),
+    PassedSocket(io::Error),
     #[error(
         "{foreign} of {all} running jobs cannot be taken over by this version, which would leave them \
          to themselves; let the broker run that has them until they have ended, or stop them"
     )]
-    Foreign { all: usize, foreign: usize },
+    IncompatibleJobs { all: usize, foreign: usize },
     #[error("cannot run: {0}")]
     Io(#[from] io::Error),
 }

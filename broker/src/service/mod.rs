@@ -81,7 +81,7 @@ pub fn run() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            log.last_word(one_line(&error));
+            log.final_error(one_line(&error));
             match error {
                 ServiceError::Settings(_) => ExitCode::from(BAD_CONFIG),
                 _ => ExitCode::FAILURE,

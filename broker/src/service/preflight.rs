@@ -30,24 +30,24 @@ pub(super) fn run(file: &Path) -> Result<(), ServiceError> {
     let jobs = jobs.map_err(|e| ServiceError::Io(io::Error::other(e)))?;
     match count(&jobs) {
         (all, 0) => {
-            let spoken = spoken(&jobs);
+            let protocol_versions = protocol_versions(&jobs);
             // The exit status is the answer, whoever may read this.
             let _ = writeln!(
                 io::stdout(),
-                "{all} jobs run; this job-broker can take over all of them{spoken}"
+                "{all} jobs run; this job-broker can take over all of them{protocol_versions}"
             );
             Ok(())
         }
-        (all, foreign) => Err(ServiceError::Foreign { all, foreign }),
+        (all, foreign) => Err(ServiceError::IncompatibleJobs { all, foreign }),
     }
 }
 
 /// How many run, and how many of them this broker could not take over; each of those is told.
 fn count(jobs: &[(JobId, TakeoverCheck)]) -> (usize, usize) {
     let (mut all, mut foreign) = (0, 0);
-    for (id, prospect) in jobs {
-        all += usize::from(*prospect != TakeoverCheck::Over);
-        match prospect {
+    for (id, check) in jobs {
+        all += usize::from(*check != TakeoverCheck::Over);
+        match check {
             TakeoverCheck::Over | TakeoverCheck::Adopted(_) => {}
             TakeoverCheck::Followed(why) => journal::warning(format_args!(
                 "job {id}: its shim cannot be reached, as little as by any other broker now: {why}; \
@@ -63,10 +63,10 @@ fn count(jobs: &[(JobId, TakeoverCheck)]) -> (usize, usize) {
 }
 
 /// What their shims speak, where that is not what this program does.
-fn spoken(jobs: &[(JobId, TakeoverCheck)]) -> String {
+fn protocol_versions(jobs: &[(JobId, TakeoverCheck)]) -> String {
     let versions: BTreeSet<u16> = jobs
         .iter()
-        .filter_map(|(_, prospect)| match prospect {
+        .filter_map(|(_, check)| match check {
             TakeoverCheck::Adopted(version) if *version != VERSION => Some(*version),
             _ => None,
         })

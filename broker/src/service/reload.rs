@@ -42,7 +42,7 @@ impl Reloader {
         let file = self.file.clone();
         // A disk that hangs must not hang the jobs' thread.
         let read = tokio::task::spawn_blocking(move || Settings::load(&file)).await;
-        let settings = read.map_err(SettingsError::BrokenOff)??;
+        let settings = read.map_err(SettingsError::TaskFailed)??;
         let Settings { config, policy, limits, tls, findings } = settings;
         findings.log();
         let fixed = fixed_differences(&self.started_with, &config);

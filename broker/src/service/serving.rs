@@ -38,7 +38,7 @@ fn start(file: PathBuf, notifier: Notifier) -> Result<(), ServiceError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(ServiceError::NotRoot);
     }
-    let passed = sockets::listener().map_err(ServiceError::Passed)?;
+    let passed = sockets::listener().map_err(ServiceError::PassedSocket)?;
     raise_descriptor_limit();
     warn_of_missing_capability();
     // One thread for the jobs; connections have their own, see `serve`.
@@ -74,13 +74,13 @@ async fn serve_until_signal(
     let (tls, policy) = (reloader.tls.subscribe(), reloader.policy.subscribe());
     let serving = serve::serve(listener, tls, routes, policy, closing);
     let mut serving = std::pin::pin!(serving);
-    let mut telling = std::pin::pin!(status.keep_telling());
+    let mut status_updates = std::pin::pin!(status.run());
     tracing::info!(target: AUDIT, version = env!("CARGO_PKG_VERSION"), %addr, "ready");
     status.ready();
     let name = loop {
         tokio::select! {
             ended = &mut serving => return Ok(ended?),
-            () = &mut telling => {}
+            () = &mut status_updates => {}
             _ = hang_up.recv() => reload(&reloader, &status).await,
             _ = terminate.recv() => break "SIGTERM",
             _ = interrupt.recv() => break "SIGINT",
@@ -99,7 +99,7 @@ async fn listen(
     addr: SocketAddr,
 ) -> Result<TcpListener, ServiceError> {
     match passed {
-        Some(listener) => TcpListener::from_std(listener).map_err(ServiceError::Passed),
+        Some(listener) => TcpListener::from_std(listener).map_err(ServiceError::PassedSocket),
         None => {
             TcpListener::bind(addr).await.map_err(|source| ServiceError::Listen { addr, source })
         }
@@ -116,7 +116,7 @@ async fn reload(reloader: &Reloader, status: &Status) {
 }
 
 /// Most bytes of a question about health or the contract: the name of something. tonic takes 4 MiB.
-const BESIDE: usize = 16 << 10;
+const MAX_AUXILIARY_REQUEST: usize = 16 << 10;
 
 /// The contract, and beside it the standard services for health and reflection.
 async fn routes(
@@ -136,9 +136,9 @@ async fn routes(
     let v1alpha = reflection(tonic_reflection::server::Builder::configure()).build_v1alpha();
     let (v1, v1alpha) = (v1.map_err(io::Error::other)?, v1alpha.map_err(io::Error::other)?);
     Ok(Routes::new(service)
-        .add_service(health.max_decoding_message_size(BESIDE))
-        .add_service(v1.max_decoding_message_size(BESIDE))
-        .add_service(v1alpha.max_decoding_message_size(BESIDE))
+        .add_service(health.max_decoding_message_size(MAX_AUXILIARY_REQUEST))
+        .add_service(v1.max_decoding_message_size(MAX_AUXILIARY_REQUEST))
+        .add_service(v1alpha.max_decoding_message_size(MAX_AUXILIARY_REQUEST))
         .prepare())
 }
 

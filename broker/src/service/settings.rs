@@ -33,7 +33,7 @@ pub(super) enum SettingsError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("reading was broken off: {0}")]
-    BrokenOff(tokio::task::JoinError),
+    TaskFailed(tokio::task::JoinError),
 }
 
 impl Settings {
@@ -44,7 +44,7 @@ impl Settings {
         let limits =
             config.limits.tables().map_err(|(key, fault)| SettingsError::Limits(key, fault))?;
         let tls = Tls::load(&config.tls)?;
-        let findings = certificates::examine(&config.tls);
+        let findings = certificates::check(&config.tls);
         Ok(Settings { config, policy, limits, tls, findings })
     }
 }

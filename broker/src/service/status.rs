@@ -10,9 +10,9 @@ use crate::sync::lock;
 use crate::systemd::notify::{Notifier, one_line, watchdog_interval};
 
 /// A line stands at least this long: what starts a thousand jobs is not to keep systemd busy.
-const PACE: Duration = Duration::from_secs(1);
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// However long nothing is said to have changed.
-const FRESH: Duration = Duration::from_secs(60);
+const MAX_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The broker as systemd sees it.
 #[derive(Debug)]
@@ -35,26 +35,26 @@ impl Status {
 
     /// The API answers.
     pub(super) fn ready(&self) {
-        self.notifier.ready(&self.words());
+        self.notifier.ready(&self.status_line());
     }
 
     /// Says that the jobs' thread turns, as long as it does, and what the jobs are; to be run there.
-    pub(super) async fn keep_telling(&self) {
-        tokio::join!(live(&self.notifier), self.follow());
+    pub(super) async fn run(&self) {
+        tokio::join!(ping_watchdog(&self.notifier), self.update_status());
     }
 
     /// The line of `systemctl status`, whenever the number of jobs changes.
-    async fn follow(&self) {
+    async fn update_status(&self) {
         let mut events = self.supervisor.events();
-        let mut told = String::new();
+        let mut sent = String::new();
         loop {
             events.skip(); // these words count what they tell of
-            let words = self.words();
-            let is_heard = words == told || self.notifier.status(&words);
-            tokio::time::sleep(PACE).await; // the line's own pace; what changes meanwhile is in the next
-            if is_heard {
-                told = words;
-                let _ = tokio::time::timeout(FRESH, events.next()).await;
+            let status_line = self.status_line();
+            let is_sent = status_line == sent || self.notifier.status(&status_line);
+            tokio::time::sleep(MIN_INTERVAL).await; // the line's own pace; what changes meanwhile is in the next
+            if is_sent {
+                sent = status_line;
+                let _ = tokio::time::timeout(MAX_INTERVAL, events.next()).await;
             }
         }
     }
@@ -66,33 +66,33 @@ impl Status {
     /// The reload is over; with a fault, everything is as before.
     pub(super) fn reloaded(&self, fault: Option<&dyn std::error::Error>) {
         *lock(&self.fault) = fault.map(one_line);
-        self.notifier.ready(&self.words());
+        self.notifier.ready(&self.status_line());
     }
 
     pub(super) fn stopping(&self) {
         let (live, _) = self.supervisor.count();
-        self.notifier.stopping(&format!("stopping; {} without it", goes_on(live)));
+        self.notifier.stopping(&format!("stopping; {} without it", jobs_that_go_on(live)));
     }
 
-    fn words(&self) -> String {
+    fn status_line(&self) -> String {
         let fault = lock(&self.fault);
-        words(self.supervisor.count(), self.adopted, self.addr, fault.as_deref())
+        status_line(self.supervisor.count(), self.adopted, self.addr, fault.as_deref())
     }
 }
 
 /// Says so half as often as the watchdog waits for it, if it does.
-async fn live(notifier: &Notifier) {
+async fn ping_watchdog(notifier: &Notifier) {
     let Some(interval) = watchdog_interval() else { return };
     let mut tick = tokio::time::interval(interval);
     loop {
         tick.tick().await;
         while !notifier.watchdog() {
-            tokio::time::sleep(PACE).await; // systemd is behind; nobody can be asked when it is not
+            tokio::time::sleep(MIN_INTERVAL).await; // systemd is behind; nobody can be asked when it is not
         }
     }
 }
 
-fn goes_on(live: usize) -> String {
+fn jobs_that_go_on(live: usize) -> String {
     match live {
         0 => "no job goes on".into(),
         1 => "1 job goes on".into(),
@@ -100,7 +100,7 @@ fn goes_on(live: usize) -> String {
     }
 }
 
-fn words(
+fn status_line(
     (live, all): (usize, usize),
     adopted: usize,
     addr: SocketAddr,
@@ -120,12 +120,14 @@ fn words(
         0 => String::new(),
         many => format!("; {many} running when this broker started were taken over"),
     };
-    let words = format!("{running}{over}; listening on {addr}{taken}");
+    let status_line = format!("{running}{over}; listening on {addr}{taken}");
     match fault {
-        None => words,
+        None => status_line,
         // In front: systemctl cuts a long line.
         Some(fault) => {
-            format!("RELOAD FAILED, the former configuration stays in force: {fault}; {words}")
+            format!(
+                "RELOAD FAILED, the former configuration stays in force: {fault}; {status_line}"
+            )
         }
     }
 }
@@ -138,12 +140,15 @@ mod tests {
     fn an_operator_reads_what_matters_in_one_line() {
         let addr = SocketAddr::from(([127, 0, 0, 1], 7443));
         assert_eq!(
-            words((20, 23), 18, addr, None),
+            status_line((20, 23), 18, addr, None),
             "20 jobs running, 3 finished jobs kept; listening on 127.0.0.1:7443; \
              18 running when this broker started were taken over"
         );
-        assert_eq!(words((0, 0), 0, addr, None), "no job running; listening on 127.0.0.1:7443");
-        let faulty = words((1, 1), 0, addr, Some("config.toml: line 3"));
+        assert_eq!(
+            status_line((0, 0), 0, addr, None),
+            "no job running; listening on 127.0.0.1:7443"
+        );
+        let faulty = status_line((1, 1), 0, addr, Some("config.toml: line 3"));
         assert_eq!(
             faulty,
             "RELOAD FAILED, the former configuration stays in force: config.toml: line 3; \

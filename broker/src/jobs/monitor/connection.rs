@@ -94,7 +94,7 @@ impl Session<'_> {
     /// tried again and again, less and less often; meanwhile its files tell.
     async fn reach(&mut self) -> Option<Connection> {
         let Session { shared, job, shim, .. } = *self;
-        let mut backoff = Backoff::of_job(job.id(), PAUSES.0, PAUSES.1);
+        let mut backoff = Backoff::with_jitter(job.id(), PAUSES.0, PAUSES.1);
         let mut failing_since = None;
         loop {
             if self.place.is_none() {
@@ -169,7 +169,7 @@ impl Session<'_> {
         if let Some(pidfd) = &self.pidfd {
             return process::ended(pidfd).await;
         }
-        let mut looks = Backoff::of_job(self.job.id(), LOOKS.0, LOOKS.1);
+        let mut looks = Backoff::with_jitter(self.job.id(), LOOKS.0, LOOKS.1);
         loop {
             let is_closed = tokio::select! {
                 () = closed.notified() => true,

@@ -9,11 +9,11 @@ use tracing::Level;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
-use crate::journal::line::{Escaped, LONGEST};
+use crate::journal::line::{Escaped, MAX_LINE};
 
 /// The form of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum Format {
     /// `<4>words field=value`, where the number is the priority of syslog(3), see sd-daemon(3): so
     /// `journalctl -p warning` finds what matters. Time and program the journal has by itself.
     Journal,
@@ -21,29 +21,29 @@ pub(super) enum Form {
     Plain,
 }
 
-impl Form {
+impl Format {
     /// Of the standard error of this process. That the variable is there does not say that it is the
     /// journal: it is inherited by whatever a service starts, and means the file that it names,
     /// systemd.exec(5).
-    pub(super) fn of_stderr() -> Form {
+    pub(super) fn of_stderr() -> Format {
         let named = std::env::var("JOURNAL_STREAM");
         match named.is_ok_and(|named| is_named(io::stderr(), &named)) {
-            true => Form::Journal,
-            false => Form::Plain,
+            true => Format::Journal,
+            false => Format::Plain,
         }
     }
 
     /// The whole line, with its newline; `text` is escaped and is cut once more where it has to be.
     pub(super) fn line(self, level: Level, target: &str, text: &str) -> String {
-        let mut line = String::with_capacity(text.len().min(LONGEST) + 64);
+        let mut line = String::with_capacity(text.len().min(MAX_LINE) + 64);
         // Writing to a string fails for nothing.
         let _ = match self {
-            Form::Journal => line.write_str(priority(level)),
-            Form::Plain => SystemTime
+            Format::Journal => line.write_str(priority(level)),
+            Format::Plain => SystemTime
                 .format_time(&mut Writer::new(&mut line))
                 .and_then(|()| write!(line, " {level:>5} {target}: ")),
         };
-        let room = LONGEST - 1 - line.len().min(LONGEST - 1);
+        let room = MAX_LINE - 1 - line.len().min(MAX_LINE - 1);
         let _ = Escaped::new(&mut line, room).write_str(text); // an error says that it is cut
         line.push('\n');
         line

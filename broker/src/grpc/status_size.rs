@@ -9,24 +9,24 @@ use hyper::header::{HeaderMap, HeaderValue};
 use tonic::Status;
 use tonic::body::Body;
 
-use crate::grpc::bounded::WIRE;
+use crate::grpc::bounded::MAX_STATUS;
 
 const MESSAGE: &str = "grpc-message";
 const DETAILS: &str = "grpc-status-details-bin";
 /// Bytes that are left of a message that is too long.
-const KEPT: usize = 1024;
+const KEPT_MESSAGE: usize = 1024;
 
 /// The same response; a status in it that is too large has lost its details and the end of its message.
-pub(crate) fn guard(response: hyper::Response<Body>) -> hyper::Response<Body> {
+pub(crate) fn limit_status_size(response: hyper::Response<Body>) -> hyper::Response<Body> {
     let (mut head, body) = response.into_parts();
-    bound(&mut head.headers); // of a call that failed before its first message
-    hyper::Response::from_parts(head, Body::new(Guarded(body)))
+    limit_headers(&mut head.headers); // of a call that failed before its first message
+    hyper::Response::from_parts(head, Body::new(SizedTrailers(body)))
 }
 
 /// A body whose trailers are looked at.
-struct Guarded(Body);
+struct SizedTrailers(Body);
 
-impl hyper::body::Body for Guarded {
+impl hyper::body::Body for SizedTrailers {
     type Data = Bytes;
     type Error = Status;
 
@@ -36,7 +36,7 @@ impl hyper::body::Body for Guarded {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let mut frame = ready!(Pin::new(&mut self.0).poll_frame(context));
         if let Some(trailers) = frame.as_mut().and_then(|f| f.as_mut().ok()?.trailers_mut()) {
-            bound(trailers);
+            limit_headers(trailers);
         }
         Poll::Ready(frame)
     }
@@ -50,25 +50,27 @@ impl hyper::body::Body for Guarded {
     }
 }
 
-fn bound(headers: &mut HeaderMap) {
+fn limit_headers(headers: &mut HeaderMap) {
     let length = |name| headers.get(name).map_or(0, HeaderValue::len);
-    if length(MESSAGE) + length(DETAILS) < WIRE {
+    if length(MESSAGE) + length(DETAILS) < MAX_STATUS {
         return;
     }
     headers.remove(DETAILS);
-    let Some(message) = headers.get(MESSAGE).filter(|message| message.len() > KEPT) else { return };
+    let Some(message) = headers.get(MESSAGE).filter(|message| message.len() > KEPT_MESSAGE) else {
+        return;
+    };
     let message = message.as_bytes();
-    let mut kept = message[..last_boundary(message)].to_vec();
+    let mut kept = message[..last_char_boundary(message)].to_vec();
     kept.extend(b"%E2%80%A6"); // an ellipsis
     if let Ok(kept) = HeaderValue::from_bytes(&kept) {
         headers.insert(MESSAGE, kept);
     }
 }
 
-/// The last place before [`KEPT`] that is not within a character, each byte of which is `%XX`.
-fn last_boundary(message: &[u8]) -> usize {
+/// The last place before [`KEPT_MESSAGE`] that is not within a character, each byte of which is `%XX`.
+fn last_char_boundary(message: &[u8]) -> usize {
     let (mut at, mut boundary) = (0, 0);
-    while at <= KEPT {
+    while at <= KEPT_MESSAGE {
         // A byte 10xxxxxx of UTF-8 goes on with a character.
         if !matches!(message[at..], [b'%', b'8' | b'9' | b'A' | b'B' | b'a' | b'b', ..]) {
             boundary = at;
@@ -87,10 +89,10 @@ mod tests {
     fn a_status_that_somebody_else_has_worded_is_cut_as_well() {
         for text in ["x".repeat(100_000), "\x1b".repeat(100_000), format!("x{}", "ä".repeat(9999))]
         {
-            let response = guard(Status::unimplemented(&text).into_http());
+            let response = limit_status_size(Status::unimplemented(&text).into_http());
             let headers = response.headers();
             let length: usize = headers.iter().map(|(n, v)| n.as_str().len() + v.len()).sum();
-            assert!(length < WIRE, "{length}");
+            assert!(length < MAX_STATUS, "{length}");
             let kept = Status::from_header_map(headers).unwrap();
             let kept = kept.message().strip_suffix('…').unwrap_or_else(|| panic!("{kept}"));
             assert!(kept.len() > 100 && text.starts_with(kept), "{kept}");

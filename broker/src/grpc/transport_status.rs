@@ -10,24 +10,24 @@ use crate::grpc::{MAX_REQUEST, status};
 use crate::model::identity::IdentityError;
 
 /// A certificate that names nobody.
-pub(crate) fn nobody(error: &IdentityError) -> Status {
-    status::nobody(Some(error))
+pub(crate) fn unauthenticated(error: &IdentityError) -> Status {
+    status::unauthenticated(Some(error))
 }
 
 /// A bound of its own, or of all.
-pub(crate) fn too_much(bound: impl Display) -> Status {
+pub(crate) fn quota_exceeded(bound: impl Display) -> Status {
     status(Code::ResourceExhausted, format_args!("{bound}; try again when something of it is over"))
 }
 
 /// By its announcement. As tonic says it.
-pub(crate) fn too_large(length: usize) -> Status {
+pub(crate) fn message_too_large(length: usize) -> Status {
     let message =
         format_args!("the message has {length} bytes; at most {MAX_REQUEST} bytes are allowed");
     status(Code::OutOfRange, message)
 }
 
 /// A message that was begun.
-pub(crate) fn too_slow(within: Duration) -> Status {
+pub(crate) fn message_timeout(within: Duration) -> Status {
     let message = format_args!("the request did not come within {within:?}");
     status(Code::DeadlineExceeded, message)
 }
@@ -38,6 +38,6 @@ pub(crate) fn second_message() -> Status {
 }
 
 /// HTTP/2 says that nothing follows.
-pub(crate) fn broken(error: impl Display) -> Status {
+pub(crate) fn stream_error(error: impl Display) -> Status {
     status(Code::Cancelled, error)
 }

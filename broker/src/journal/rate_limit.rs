@@ -1,0 +1,176 @@
+//! How much of what is said is written: what repeats once with a count, and of each kind of line, and of
+//! all of them, as many as somebody could read. Pure: the time is the caller's.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use tracing::Level;
+
+/// Of the lines of one place in the code: a burst, as when a broker starts, and then what does not hide
+/// the others. A caller who provokes one line with each call comes to that at once.
+const PER_CALLSITE: Rate = Rate { burst: 100.0, per_second: 10.0 };
+/// Of all places together, some 80: a broker for which everything fails at once.
+const ALL_CALLSITES: Rate = Rate { burst: 1000.0, per_second: 100.0 };
+/// How long the same words are not said again, and after how long it is told what was left out.
+const REPEAT_PERIOD: Duration = Duration::from_secs(10);
+
+struct Rate {
+    burst: f64,
+    per_second: f64,
+}
+
+struct Bucket {
+    lines: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn full(rate: &Rate, now: Instant) -> Bucket {
+        Bucket { lines: rate.burst, at: now }
+    }
+
+    fn allows(&mut self, rate: &Rate, now: Instant) -> bool {
+        let since = now.saturating_duration_since(self.at).as_secs_f64();
+        self.lines = since.mul_add(rate.per_second, self.lines).min(rate.burst);
+        self.at = now;
+        let is_allowed = self.lines >= 1.0;
+        if is_allowed {
+            self.lines -= 1.0;
+        }
+        is_allowed
+    }
+}
+
+/// What has become of the lines of one place in the code.
+struct Callsite {
+    bucket: Bucket,
+    last_text: String,
+    last_at: Instant,
+    suppressed: Option<Suppressed>,
+}
+
+/// Of one kind, since it was told the last time.
+struct Suppressed {
+    since: Instant,
+    count: u64,
+    level: Level,
+    last: String,
+}
+
+/// What has been said lately. It grows with the places in the code that say something.
+#[derive(Default)]
+pub(super) struct RateLimiter {
+    callsites: HashMap<&'static str, Callsite>,
+    all: Option<Bucket>,
+}
+
+impl RateLimiter {
+    /// Whether to write this line of that kind; one that is not is counted.
+    pub(super) fn allows(
+        &mut self,
+        callsite: &'static str,
+        level: Level,
+        text: &str,
+        now: Instant,
+    ) -> bool {
+        let all = self.all.get_or_insert_with(|| Bucket::full(&ALL_CALLSITES, now));
+        let is_new = !self.callsites.contains_key(callsite);
+        let known = self.callsites.entry(callsite).or_insert_with(|| Callsite {
+            bucket: Bucket::full(&PER_CALLSITE, now),
+            last_text: String::new(),
+            last_at: now,
+            suppressed: None,
+        });
+        let repeats = !is_new && known.last_text == text && now < known.last_at + REPEAT_PERIOD;
+        if !repeats && known.bucket.allows(&PER_CALLSITE, now) && all.allows(&ALL_CALLSITES, now) {
+            (known.last_text, known.last_at) = (text.to_owned(), now);
+            return true;
+        }
+        let suppressed = known.suppressed.get_or_insert_with(|| Suppressed {
+            since: now,
+            count: 0,
+            level,
+            last: String::new(),
+        });
+        suppressed.count += 1;
+        suppressed.last.clear();
+        suppressed.last.push_str(text);
+        false
+    }
+
+    /// When something has to be told of what was left out.
+    pub(super) fn next_summary(&self) -> Option<Instant> {
+        self.callsites
+            .values()
+            .filter_map(|callsite| Some(callsite.suppressed.as_ref()?.since + REPEAT_PERIOD))
+            .min()
+    }
+
+    /// What was left out and is due at `now`, or all of it: the count goes in front of the last of them.
+    pub(super) fn take_summaries(&mut self, now: Option<Instant>) -> Vec<(Level, String)> {
+        let is_due = |suppressed: &mut Suppressed| {
+            now.is_none_or(|now| suppressed.since + REPEAT_PERIOD <= now)
+        };
+        let next_summary =
+            self.callsites.values_mut().filter_map(|callsite| callsite.suppressed.take_if(is_due));
+        next_summary
+            .map(|Suppressed { count, level, last, .. }| {
+                (level, format!("{count} more of this kind left out, the last: {last}"))
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn what_repeats_is_told_once_with_a_count() {
+        let (mut rate_limit, begin) = (RateLimiter::default(), Instant::now());
+        let written =
+            (0..50).filter(|_| rate_limit.allows("a", Level::WARN, "the same", begin)).count();
+        assert_eq!(written, 1);
+        assert!(rate_limit.allows("b", Level::WARN, "the same", begin), "another place's");
+        assert_eq!(rate_limit.next_summary(), Some(begin + REPEAT_PERIOD));
+        assert!(rate_limit.take_summaries(Some(begin + SECOND)).is_empty());
+        let told = rate_limit.take_summaries(Some(begin + REPEAT_PERIOD));
+        let words = "49 more of this kind left out, the last: the same";
+        assert_eq!(told, [(Level::WARN, words.into())]);
+        assert_eq!(rate_limit.next_summary(), None);
+        assert!(
+            rate_limit.allows("a", Level::WARN, "the same", begin + REPEAT_PERIOD),
+            "it is news again"
+        );
+    }
+
+    #[test]
+    fn a_flood_of_one_kind_is_cut_to_a_rate_and_leaves_room_for_the_others() {
+        let (mut rate_limit, begin) = (RateLimiter::default(), Instant::now());
+        let mut flood = |seconds: u32| {
+            let now = begin + seconds * SECOND;
+            let line =
+                |i: &u32| rate_limit.allows("a", Level::INFO, &format!("{seconds} {i}"), now);
+            (0..10_000).filter(line).count()
+        };
+        assert_eq!((flood(0), flood(1), flood(3)), (100, 10, 20));
+        assert!(rate_limit.allows("b", Level::ERROR, "something else", begin + 3 * SECOND));
+        let told = rate_limit.take_summaries(None);
+        let words = "29870 more of this kind left out, the last: 3 9999";
+        assert_eq!(told, [(Level::INFO, words.into())]);
+    }
+
+    #[test]
+    fn all_kinds_together_have_a_rate() {
+        const KINDS: [&str; 20] = [
+            "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q",
+            "r", "s", "t",
+        ];
+        let (mut rate_limit, begin) = (RateLimiter::default(), Instant::now());
+        let mut line =
+            |i: usize| rate_limit.allows(KINDS[i % 20], Level::INFO, &i.to_string(), begin);
+        assert_eq!((0..10_000).filter(|i| line(*i)).count(), 1000);
+    }
+}
