@@ -13,7 +13,7 @@ use crate::format::escape::escape;
 use crate::format::start_failure::{start_failure, start_hint};
 use crate::format::tls;
 
-/// Whose doing it was, which decides the exit status.
+/// What kind of failure, which decides the exit status.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// The caller's options, environment or files.
@@ -24,9 +24,9 @@ pub(crate) enum Kind {
     NotStarted(Box<JobFailure>),
     /// No connection, or lost for good.
     Unreachable,
-    /// Nobody reads standard output any more; nothing is said.
+    /// Nobody reads standard output any more; nothing is printed.
     ReaderGone,
-    /// All has been said already; only the exit status is left.
+    /// The message is printed already; only the exit status is left.
     AlreadyPrinted(i32),
 }
 

@@ -1,4 +1,4 @@
-//! A broker process: started until it says that it is ready, ended in every way there is.
+//! A broker process: started until it is ready, ended in every way.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The cgroup of one environment: who is in it, and the end of them all.
+//! The cgroup of one environment: its processes, and their removal.
 
 use std::fs;
 use std::io;
@@ -53,7 +53,7 @@ impl Cgroup {
         children(&self.root).iter().filter_map(|path| name(path)).collect()
     }
 
-    /// Kills everything in it and removes it; what cannot be removed is told.
+    /// Kills everything in it and removes it; reports what cannot be removed.
     pub(crate) fn end(&self) {
         let deadline = Instant::now() + Duration::from_secs(10);
         while let Err(e) = self.try_end() {

@@ -1,4 +1,4 @@
-//! Jobs that are over: runs them that far, and finds what is kept of them.
+//! Finished jobs: runs jobs to their end, and finds their records.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -56,7 +56,7 @@ pub fn quarantined(env: &Env) -> Vec<(String, String)> {
     all.iter().map(|job| (text(&job["id"]), text(&job["reason"]))).collect()
 }
 
-/// The same once there are so many.
+/// Waits until there are this many.
 ///
 /// # Panics
 /// When there never are.

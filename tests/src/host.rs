@@ -1,5 +1,5 @@
-//! What this host has, for tests that not every host can run. They ask first, and say why they are
-//! left out; where `JOB_TESTS_LEAVE_NOTHING_OUT` is set, as in the testbed VM, they fail instead.
+//! Features of this host, for tests that need them. A test asks first, and is skipped with a reason;
+//! where `JOB_TESTS_LEAVE_NOTHING_OUT` is set, as in the testbed VM, it fails instead.
 
 use std::fmt;
 use std::fs;
@@ -17,7 +17,7 @@ use crate::scratch::open_to_jobs;
 const DISK: &str = "JOB_TESTS_DISK";
 const SKIP_NOTHING: &str = "JOB_TESTS_LEAVE_NOTHING_OUT";
 
-/// What a test can need of its host.
+/// A feature that a test can need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
     /// The controller, of cgroup v2 and handed down from the root.
@@ -32,10 +32,10 @@ pub enum Need {
     Disk,
 }
 
-/// Whether all of this is there. If not, the reason has been told, and the test is to return.
+/// Whether the host has all of these. If not, the reason is printed, and the test must return.
 ///
 /// # Panics
-/// Where nothing may be left out.
+/// Where no test may be skipped.
 pub fn has(needs: &[Need]) -> bool {
     has_unless(needs.iter().find_map(|need| need.missing()))
 }
@@ -43,7 +43,7 @@ pub fn has(needs: &[Need]) -> bool {
 /// The same for a program that a test needs. It is to answer to `option` without doing anything.
 ///
 /// # Panics
-/// Where nothing may be left out.
+/// Where no test may be skipped.
 pub fn has_program(name: &str, option: &str) -> bool {
     let ran = Command::new(name).arg(option).stdin(Stdio::null()).output();
     has_unless(ran.err().map(|error| format!("{name} cannot be run: {error}")))
@@ -56,7 +56,7 @@ fn has_unless(missing: Option<String>) -> bool {
     false
 }
 
-/// Whether this is missing, for tests of what happens then. If it is there, that has been told.
+/// Whether the host lacks this, for tests of that case. If it does not, that is printed.
 pub fn lacks(need: Need) -> bool {
     let lacks = need.missing().is_some();
     if !lacks {
@@ -65,12 +65,12 @@ pub fn lacks(need: Need) -> bool {
     lacks
 }
 
-/// Tells why a test is left out.
+/// Prints why a test is skipped.
 pub fn skip(why: &str) {
     tell(&format!("left out: {why}"));
 }
 
-/// Tells something of a test that passes, past libtest, which keeps to itself what such a one prints.
+/// Prints past libtest, which captures the output of tests that pass.
 pub fn tell(what: &str) {
     let thread = thread::current();
     let test = thread.name().unwrap_or("a test");

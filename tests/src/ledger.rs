@@ -1,5 +1,5 @@
-//! Jobs that leave a line for each run in a file of their own, calls that are repeated when a broker
-//! has died under them, and the judgement of what became of a request.
+//! Jobs that write a line for each run into a file, calls that are retried when the broker dies, and
+//! checks of what became of a request.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -49,7 +49,7 @@ pub fn runs(env: &Env, name: &str) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// Somebody who repeats a call when the broker dies under it, and starts the next broker.
+/// A client that retries a call when the broker dies, and starts the next broker.
 #[derive(Debug)]
 pub struct RetryingClient {
     client: Client,
@@ -62,7 +62,7 @@ impl RetryingClient {
         RetryingClient { client: connect(env, user).await, user: user.into() }
     }
 
-    /// Calls until there is an answer of a broker's.
+    /// Calls until a broker answers.
     ///
     /// # Errors
     /// That answer.
@@ -139,7 +139,7 @@ impl RetryingClient {
         }
     }
 
-    /// What a request came to, once all is over: it ran once at most, in the job that is the answer;
+    /// Checks a request once all is over: it ran once at most, in the job that is the answer;
     /// its end is known, or why it is not; its output is the oracle's of `lines` lines, all of it or,
     /// for a job that lost its shim, its beginning.
     ///

@@ -1,18 +1,17 @@
 //! End-to-end tests: an environment with a real broker, and what the suites under `tests/` need to
 //! drive and judge it.
 //!
-//! [`Env`] starts the real programs in a place of their own and leaves nothing behind. The suites
-//! are sentences about behaviour; one that stands for a row of the table of faults names its number.
+//! [`Env`] starts the real programs in isolation and leaves nothing behind. Test names are sentences
+//! about behaviour; a test of a row in `docs/FAULTS.md` names the row's number.
 //! `cargo test -p job-tests` runs them here, `cargo xtask test` here and in the testbed VM, where
-//! `JOB_TESTBED` is set and loads are smaller ([`scaled`]). What a host must have for a test, the
-//! test asks for ([`host`]).
+//! `JOB_TESTBED` is set and loads are smaller ([`scaled`]). A test that needs a feature of the host asks
+//! for it ([`host`]).
 //!
-//! A host may stand still for a second at any point. So what must come in some order is brought into
-//! it: by a [`Gate`], by a word of the job's, by a limit that an update sets then ([`api::end_in`]).
-//! What is measured has further windows ([`measure::windows`]), and what has a bound on its time
-//! [`trials`]: a wrong program fails in all of them. What fails all the same, `cargo xtask test` looks at
-//! once more, alone: a test that passes then rejects nothing, and the summary calls it flaky. Look into
-//! it: a race in a program shows itself in the same way.
+//! A host may stall for a second at any point. So tests order events explicitly: with a [`Gate`], with a
+//! line that the job prints, with a limit that an update sets ([`api::end_in`]). Measurements have several
+//! windows ([`measure::windows`]), and tests with a time bound have [`trials`]: a wrong program fails in
+//! all of them. `cargo xtask test` repeats a failed test once, alone: if it passes then, the run does not
+//! fail, and the summary calls the test flaky. Look into it: a race in a program looks the same.
 
 #![allow(clippy::expect_used, reason = "a panic is how a test fails")]
 

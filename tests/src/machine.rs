@@ -21,7 +21,7 @@ const ORACLE: &str = "/usr/local/bin/oracle";
 /// Between two lines of a job of [`Host::start_oracles`].
 const PAUSE_MS: &str = "100";
 
-/// Jobs that write what can be checked, until they are told that it is enough.
+/// Jobs that write checkable lines until a file tells them to stop.
 #[derive(Debug)]
 pub struct Oracles {
     ids: Vec<String>,
@@ -191,7 +191,7 @@ impl Host {
         panic!("it has not gone down");
     }
 
-    /// The mains fail. Does not return.
+    /// Cuts the power. Does not return.
     ///
     /// # Panics
     /// When it goes on.

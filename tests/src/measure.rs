@@ -1,4 +1,4 @@
-//! Rates: what a job takes in a window of time, as the broker tells it and as the kernel does.
+//! Rates: what a job uses in a window of time, as the broker reports it and as the kernel counts it.
 
 use std::fs;
 use std::path::Path;

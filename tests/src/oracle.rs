@@ -1,4 +1,4 @@
-//! The oracle: a workload whose output tells by itself whether it is whole.
+//! The oracle: a workload with self-checking output.
 //!
 //! `oracle lines COUNT [PAUSE_MS]` writes lines 0 to COUNT-1 to both streams, each numbered and with
 //! a checksum; `oracle until FILE PAUSE_MS` does the same until the file is there, and writes how

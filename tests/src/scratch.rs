@@ -1,4 +1,4 @@
-//! Names, ports and files that are nobody else's, and what is left of those whose owner was killed.
+//! Unique names, ports and files, and the removal of those whose test process was killed.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -14,7 +14,7 @@ use crate::wait::is_running;
 /// Of an environment's cgroup and directory; the test's process follows.
 const PREFIX: &str = "job-tests-";
 
-/// Removes what test processes have left that were killed, once in each process.
+/// Removes what killed test processes have left, once in each process.
 pub(crate) fn sweep() {
     static ONCE: Once = Once::new();
     let is_left = |path: &Path| {

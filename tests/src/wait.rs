@@ -1,12 +1,12 @@
-//! How long to wait, and how much to load.
+//! How long to wait, and how large a load is.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Longer than anything takes that works, on a slow and busy machine.
+/// Longer than anything takes on a slow and busy machine, unless it is broken.
 pub const TIMEOUT: Duration = Duration::from_secs(90);
 
-/// How often that is tried at most which a host that stands still for a moment spoils.
+/// The most attempts at a check that a stalled host can spoil.
 const TRIALS: usize = 5;
 
 /// Whether this is the testbed VM, where one slow processor does everything.
@@ -19,8 +19,8 @@ pub fn scaled<T>(here: T, in_vm: T) -> T {
     if is_testbed() { in_vm } else { here }
 }
 
-/// Waits for what nobody can be asked to tell us (a process that is gone, a file that grows), and
-/// answers with it.
+/// Polls for a condition that has no event (a process that is gone, a file that grows), and returns
+/// its value.
 ///
 /// # Panics
 /// After [`TIMEOUT`], saying `what` did not come.
@@ -35,7 +35,7 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// The same for what somebody is asked for.
+/// The same for a condition that an asynchronous call checks.
 ///
 /// # Panics
 /// As [`until`].
@@ -50,8 +50,8 @@ pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) 
     }
 }
 
-/// Tries something that takes its time until that is right, five times at most, and answers with the
-/// last try, for the caller to judge. A slow host spoils a try or two, a wrong program all of them.
+/// Repeats a trial until its result is right, five times at most, and returns the last result. A slow
+/// host spoils one or two trials, a wrong program all of them.
 pub async fn trials<T>(mut trial: impl AsyncFnMut() -> T, is_right: impl Fn(&T) -> bool) -> T {
     for _ in 1..TRIALS {
         let found = trial().await;

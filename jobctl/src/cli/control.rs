@@ -1,4 +1,4 @@
-//! What changes jobs, and what looks after their host.
+//! Options of commands that change jobs, and of `admin`.
 
 use std::time::Duration;
 

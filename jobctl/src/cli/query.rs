@@ -1,4 +1,4 @@
-//! What looks at jobs.
+//! Options of commands that only read.
 
 use clap::{Args, ValueEnum};
 
@@ -18,7 +18,7 @@ pub(crate) struct Ps {
     /// Only jobs with this label, may be repeated
     #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) labels: Vec<(String, String)>,
-    /// At most so many, the newest
+    /// At most this many, the newest
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
 }

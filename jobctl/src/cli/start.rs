@@ -1,4 +1,4 @@
-//! What begins a job.
+//! Options of commands that start a job.
 
 use std::path::PathBuf;
 use std::time::Duration;

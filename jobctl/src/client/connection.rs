@@ -1,4 +1,4 @@
-//! The broker as every command sees it, and what is done when it goes away.
+//! The connection to the broker, and reconnecting when it is lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,7 @@ pub(crate) struct Broker {
     pub(crate) client: Client,
     pub(crate) addr: String,
     credentials: Arc<Credentials>,
-    /// A call has gone well: the broker knows us.
+    /// A call has succeeded: the broker accepts the certificate.
     is_proven: Arc<AtomicBool>,
     /// How long to try after a loss.
     timeout: Duration,
@@ -35,7 +35,7 @@ pub(crate) const NO_RECONNECT: Duration = Duration::ZERO;
 const MIN_ATTEMPT: Duration = Duration::from_secs(1);
 
 impl Broker {
-    /// Connects once; whoever is not there at the beginning is not waited for.
+    /// Connects once: a broker that is down at the beginning is not waited for.
     pub(crate) async fn connect(global: &Global, timeout: Duration) -> Result<Broker> {
         let settings = Settings::find(global)?;
         let credentials = settings.credentials()?;
@@ -133,7 +133,7 @@ impl Broker {
     /// succession are one outage.
     ///
     /// # Errors
-    /// When the patience has ended: the connection is lost for good.
+    /// After the timeout: the connection is lost for good.
     pub(crate) async fn come_back(
         &self,
         outage: &mut Option<Outage>,
@@ -223,7 +223,7 @@ impl Outage {
         Ok(())
     }
 
-    /// A try that ends with the patience: a frozen broker takes connections and never answers.
+    /// An attempt bounded by the timeout: a frozen broker accepts connections and never answers.
     async fn bounded<T>(
         &self,
         call: impl Future<Output = std::result::Result<T, Status>>,

@@ -1,4 +1,4 @@
-//! What an environment is to be, and its first moments.
+//! Describes and starts an environment.
 
 use std::fs;
 use std::sync::Mutex;
@@ -12,7 +12,7 @@ use crate::programs::Programs;
 use crate::scratch::{self, install};
 use crate::small_disk::SmallDisk;
 
-/// What an environment is to be; see [`Env::builder`].
+/// Describes an environment; see [`Env::builder`].
 #[derive(Debug, Default)]
 #[must_use = "nothing is started before `start`"]
 pub struct Builder {
@@ -32,56 +32,56 @@ impl Env {
         Builder::default()
     }
 
-    /// As the builder makes it.
+    /// Starts one with nothing set.
     pub fn start() -> Env {
         Env::builder().start()
     }
 }
 
 impl Builder {
-    /// Somebody with a certificate. Others get theirs when they are first named.
+    /// Issues a certificate to this user now. Others get theirs on first use.
     pub fn user(mut self, name: &str) -> Builder {
         self.users.push(name.into());
         self
     }
 
-    /// Somebody who sees and controls everybody's jobs.
+    /// Makes this user an admin, who controls everybody's jobs.
     pub fn admin(mut self, name: &str) -> Builder {
         self.admins.push(name.into());
         self
     }
 
-    /// A line of the section `[jobs]` of the broker's configuration.
+    /// Adds a line to the section `[jobs]` of the broker's configuration.
     pub fn config(mut self, line: &str) -> Builder {
         self.jobs.push(line.into());
         self
     }
 
-    /// More sections of the broker's configuration.
+    /// Adds sections to the broker's configuration.
     pub fn sections(mut self, text: &str) -> Builder {
         self.sections += text;
         self
     }
 
-    /// The state directory on a small disk of its own, of a size as mount(8) takes it for a tmpfs.
+    /// Puts the state directory on a tmpfs of this size, as mount(8) takes it.
     pub fn state_disk(mut self, size: &str) -> Builder {
         self.disk = Some(size.into());
         self
     }
 
-    /// A line of the section `[retention]` of the broker's configuration.
+    /// Adds a line to the section `[retention]` of the broker's configuration.
     pub fn retention(mut self, line: &str) -> Builder {
         self.retention.push(line.into());
         self
     }
 
-    /// Other programs than those that were built.
+    /// Uses these programs in place of the built ones.
     pub fn programs(mut self, programs: Programs) -> Builder {
         self.programs = Some(programs);
         self
     }
 
-    /// How many descriptors brokers may have, RLIMIT_NOFILE.
+    /// Limits the broker's descriptors, RLIMIT_NOFILE.
     pub fn descriptors(mut self, most: u64) -> Builder {
         self.descriptors = Some(most);
         self

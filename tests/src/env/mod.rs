@@ -1,5 +1,5 @@
-//! A real broker in a place of its own: PKI, state, sockets, cgroup and port are nobody else's, and
-//! all of it is gone at the end, also when a test fails.
+//! A real broker in isolation: PKI, state, sockets, cgroup and port are its own, and all of it is
+//! removed at the end, also when a test fails.
 
 mod builder;
 
@@ -35,9 +35,9 @@ pub struct Env {
     users: Mutex<HashMap<String, Issued>>,
     log: Log,
     port: u16,
-    /// How many brokers were started, also in vain.
+    /// How many brokers were started, failed starts included.
     starts: u64,
-    /// A variable of brokers: where they die, or wait.
+    /// The crash or hold point of brokers, as a variable.
     told: Option<(&'static str, String)>,
     admins: Vec<String>,
     jobs: Vec<String>,
@@ -113,7 +113,7 @@ impl Env {
         Gate::new(self.path(&format!("gate-{}", scratch::next())))
     }
 
-    /// The credentials of somebody, who is issued a certificate when first named.
+    /// The files of a user's certificate, which is issued on first use.
     pub fn identity(&self, name: &str) -> Issued {
         let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
         let issue = || self.pki.issue_user(name, None, USER_VALIDITY).expect("a certificate");
@@ -139,7 +139,7 @@ impl Env {
     /// A new connection to the broker.
     ///
     /// # Panics
-    /// When there is none to be had.
+    /// When the broker cannot be reached.
     pub async fn client(&self, name: &str) -> Client {
         client::connect(&self.addr(), &self.credentials(name)).await.expect("a connection")
     }
@@ -235,32 +235,32 @@ impl Env {
         self.broker().signal(Signal::SIGHUP);
     }
 
-    /// What `[retention]` says from the next broker, or the next reload, on.
+    /// Replaces `[retention]`, from the next start or reload on.
     pub fn set_retention(&mut self, lines: &[&str]) {
         self.retention = lines.iter().map(|line| (*line).to_owned()).collect();
     }
 
-    /// What the sections after `[jobs]` say from the next broker, or the next reload, on.
+    /// Replaces the sections after `[jobs]`, from the next start or reload on.
     pub fn set_sections(&mut self, text: &str) {
         self.sections = text.into();
     }
 
-    /// What `[jobs]` says beside what each test needs, from the next broker on.
+    /// Replaces the extra lines of `[jobs]`, from the next start on.
     pub fn set_config(&mut self, lines: &[&str]) {
         self.jobs = lines.iter().map(|line| (*line).to_owned()).collect();
     }
 
-    /// How many descriptors brokers that are started from now on may have; as many as we, if not said.
+    /// Limits the descriptors of brokers started from now on; `None`: the limit of this process.
     pub fn limit_descriptors(&mut self, most: Option<u64>) {
         self.descriptors = most;
     }
 
-    /// Where brokers that are started from now on kill themselves, see `job_shim::crash`.
+    /// Sets the crash point of brokers started from now on, see `job_shim::crash`.
     pub fn crash_brokers(&mut self, at: Option<String>) {
         self.told = at.map(|at| (CRASH_AT, at));
     }
 
-    /// Where a thread of each broker that is started from now on waits, see `job_shim::crash`.
+    /// Sets the hold point of brokers started from now on, see `job_shim::crash`.
     pub fn hold_brokers(&mut self, at: String) {
         self.told = Some((HOLD_AT, at));
     }
@@ -286,13 +286,13 @@ impl Env {
         self.start_broker();
     }
 
-    /// Other programs, as a package replaces them: what runs goes on with those that it has.
+    /// Replaces the programs, as a package does: running processes keep the old ones.
     pub fn install(&mut self, programs: Programs) {
         self.install_shim(&programs.shim);
         self.programs = programs;
     }
 
-    /// Another shim alone.
+    /// Replaces the shim alone.
     pub fn install_shim(&self, shim: &Path) {
         install(shim, &self.path("job-shim"));
     }
@@ -307,8 +307,7 @@ impl Env {
         command.output().expect("job-broker can be executed")
     }
 
-    /// What a second broker with a configuration of its own, over the same state directory, does:
-    /// it has to end by itself.
+    /// Runs a second broker over the same state directory, with its own sockets. It must exit by itself.
     ///
     /// # Panics
     /// When it cannot be executed.
@@ -333,7 +332,7 @@ impl Env {
         command.arg(grace.as_secs().to_string()).output().expect("job-broker can be executed")
     }
 
-    /// All that brokers have said so far.
+    /// Everything that brokers have logged so far.
     pub fn log(&self) -> String {
         self.lock_log().clone()
     }

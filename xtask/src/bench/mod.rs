@@ -46,7 +46,7 @@ pub(crate) struct Args {
     /// Fewer rounds and less data: a minute instead of several
     #[arg(long)]
     quick: bool,
-    /// For `scale`: so many running jobs and three times kill -9, in place of 1,000 running and
+    /// For `scale`: this many running jobs and three times kill -9, in place of 1,000 running and
     /// 100,000 finished ones. Each is two processes and a descriptor of the broker
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,

@@ -1,5 +1,5 @@
-//! So many jobs at a time as one asks for, and three times a broker that is killed over them: how soon
-//! the next one is ready, how soon it has reached them all, and what a caller notices meanwhile.
+//! Many running jobs, and kill -9 of the broker three times: how soon the next broker is ready, how soon
+//! it has reached all shims, and the latency of calls meanwhile.
 
 use std::fs;
 use std::path::Path;
@@ -18,9 +18,9 @@ use crate::interrupt;
 use crate::site::{Ending, IDENTITIES, Site};
 
 const KILLS: usize = 3;
-/// What a broker logs when it has reached all that it has taken over.
+/// What a broker logs when it has reached all adopted shims.
 const REACHED: &str = "shims of jobs that were taken over have been reached";
-/// For that: something is wrong if it takes longer.
+/// The longest time for that.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 pub(crate) fn measure(bench: &Bench, count: usize) -> Result<Vec<Row>> {

@@ -1,4 +1,4 @@
-//! The scenes about limits where this host lacks what they need: in the testbed VM, on the same stage.
+//! Runs the scenes about limits in the testbed VM, where this host lacks a feature that they need.
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! Whether the jobs of a site can have every kind of limit on this host.
+//! Whether this host can enforce every kind of limit.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{IDENTITIES, Site};
 use crate::process;
 
-/// What this host lacks.
+/// A feature that this host lacks.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct MissingFeature {
     /// The beginning of a sentence: "this host has no memory controller for jobs (why)".
@@ -18,7 +18,7 @@ pub(crate) struct MissingFeature {
     pub(crate) refused: String,
 }
 
-/// The controllers that limits need, each with an option that needs it. First what is missed first.
+/// The controllers that limits need, each with an option that needs it; the most important first.
 const OPTIONS: [(&str, &str); 4] = [
     ("memory", "--memory=64M"),
     ("cpu", "--cpus=0.2"),

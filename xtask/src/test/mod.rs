@@ -18,20 +18,20 @@ use crate::{floors, process, workspace};
 use own::{END_TO_END, own_command};
 use select::{Chosen, Kind};
 
-/// What the tests find in the VM: a real block device, on which jobs may write, and the word that no
-/// test may be left out there for something that its host lacks.
+/// Prepares the VM: a directory on a real block device for jobs, and the variable that makes a test fail
+/// that would be skipped for a missing feature.
 const WITH_DISK: &str = "mkdir -m 1777 /mnt/disk/jobs || exit
     export JOB_TESTS_DISK=/mnt/disk/jobs JOB_TESTS_LEAVE_NOTHING_OUT=1
 ";
 
-/// The model is arithmetic, the same everywhere; attacks are judged by the time that others wait, of
-/// which a machine with one slow processor says nothing.
+/// Suites that the VM adds nothing to: the model is arithmetic; attacks are judged by the latency of
+/// others, which one slow processor does not show.
 const NATIVE_ONLY: [&str; 2] = ["model", "attacks"];
 
 /// The arguments of `cargo xtask test`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Leave out what needs a testbed VM
+    /// Skip what needs a testbed VM
     #[arg(long)]
     native: bool,
     /// The package under the newest systemd that Debian has, too
@@ -269,14 +269,14 @@ impl Report {
         }
     }
 
-    /// A step that also tells what is to be said of flaky tests.
+    /// A step that also reports flaky tests.
     fn tests(&mut self, name: &str, run: impl FnOnce(&mut Vec<String>) -> Result<()>) {
         let mut flaky = Vec::new();
         self.step(name, || run(&mut flaky));
         self.lines.extend(flaky.into_iter().map(|words| format!("FLAKY    {words}")));
     }
 
-    /// What machines with systemd have found, whose output has been kept.
+    /// Reports the tests in machines with systemd, whose output was kept.
     fn machines(&mut self, machines: Vec<InMachine>) {
         for (name, finished) in machines {
             let name = format!("the package under {name}");

@@ -1,9 +1,8 @@
-//! Test executables, run one after the other; what failed beside others is looked at once more, alone.
+//! Runs test executables one after the other, and repeats a failed test once, alone.
 //!
-//! A machine that tests is shared with others and stands still for seconds at times. A test that it has
-//! made fail does not reject a change, and it is not forgotten either: the summary of the run calls it
-//! flaky. Whoever reads that finds what it said above: most such tests expect too much of a clock,
-//! and some have found a race in the program.
+//! A shared machine stalls for seconds at times. A test that fails for that does not fail the run; the
+//! summary calls it flaky. Its output is further up: most flaky tests expect too much of a clock, and
+//! some have found a race in the program.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
@@ -18,9 +17,9 @@ use anyhow::{Context, Result, bail};
 use crate::programs::Executable;
 use crate::{process, workspace};
 
-/// So many of one executable may fail by the machine's doing.
+/// The most failed tests of one executable that are repeated.
 const MAX_RETRIED: usize = 3;
-/// What begins the line that tells of an flaky test.
+/// The prefix of a line that reports a flaky test.
 const FLAKY: &str = "=== flaky: ";
 
 /// The arguments of `cargo xtask test-run`.
@@ -46,7 +45,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(if all_passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The words that have xtask run these, which are of one package.
+/// The arguments with which xtask runs these executables of one package.
 pub(super) fn words(executables: &[Executable], only: &[String]) -> Vec<String> {
     let mut words = vec!["test-run".to_owned()];
     let text = |path: &Path| path.to_string_lossy().into_owned();
@@ -56,7 +55,7 @@ pub(super) fn words(executables: &[Executable], only: &[String]) -> Vec<String> 
     words
 }
 
-/// Runs a command that runs those words, here or in a VM, and adds what it says of flaky tests.
+/// Runs xtask with those arguments, here or in a VM, and collects the flaky tests.
 ///
 /// # Errors
 /// Tests have failed, or the VM.
@@ -107,8 +106,8 @@ fn failures(said: &str) -> Vec<&str> {
     list.lines().map_while(|line| line.strip_prefix("    ")).collect()
 }
 
-/// Runs to the end, and passes on what is written to stdout, having shown each line to `see`. A
-/// process that is left over and still has the pipe is not waited for.
+/// Runs to the end, and copies stdout, after showing each line to `see`. A process that is left over
+/// with the pipe is not waited for.
 fn lines(command: &mut Command, mut see: impl FnMut(&str)) -> Result<ExitStatus> {
     const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
     let mut child = command

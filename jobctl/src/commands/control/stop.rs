@@ -1,4 +1,4 @@
-//! What ends jobs and removes them: `stop`, `kill`, `rm`, `prune`.
+//! `stop`, `kill`, `rm` and `prune`.
 
 use std::time::SystemTime;
 
@@ -17,7 +17,7 @@ use crate::failure::{Failure, Result, notice};
 use crate::format::escape::escape;
 use crate::print::sink;
 
-/// Does it for each, goes on after a failure, and prints the ids of those that it was done for.
+/// Runs `act` for each job, goes on after a failure, and prints the ids of those that succeeded.
 pub(crate) async fn each<T>(
     global: &Global,
     words: &[String],

@@ -1,4 +1,4 @@
-//! What changes jobs that go on: `pause`, `resume`, `update`.
+//! `pause`, `resume` and `update`.
 
 use job_api::client::Client;
 use job_api::v1::job::State;
@@ -117,7 +117,7 @@ fn changes(before: &Job, after: &Job) -> String {
     .collect()
 }
 
-/// Whether it is one of the limits that the job's shim sees to, and that has not taken it.
+/// Whether the shim enforces this limit and has not acknowledged the change yet.
 fn is_pending(job: &Job, change: &LimitChange) -> bool {
     let limit = job.limits.iter().find(|limit| limit.name == change.name);
     let is_live = matches!(job.state(), State::Running | State::Paused | State::Stopping);

@@ -1,4 +1,4 @@
-//! From what was seen of a canary to a finding. Pure.
+//! Judges the evidence of a canary. Pure.
 
 use std::time::Duration;
 

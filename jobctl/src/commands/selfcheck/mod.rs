@@ -1,5 +1,5 @@
 //! `admin selfcheck`: canaries go past their limits on the real host, and what the kernel counted is
-//! held against what was asked.
+//! compared with what was asked.
 //!
 //! [`canaries`] is the list, [`runner`] runs one over the API, [`checks`] are pure functions over
 //! what was seen, [`report`] prints.
@@ -26,7 +26,7 @@ use crate::failure::{Failure, Result, notice};
 use crate::format::escape::escape;
 use crate::print::sink;
 
-/// How often a canary is looked at.
+/// How often a canary is run until its checks pass.
 const ATTEMPTS: usize = 3;
 
 /// `jobctl admin selfcheck`: the exit status.

@@ -22,11 +22,11 @@ type Outcome<T> = std::result::Result<T, Unmeasured>;
 
 /// Every canary's deadline, so that none stays where we cannot stop it.
 const DEADLINE: prost_types::Duration = prost_types::Duration { seconds: 60, nanos: 0 };
-/// Between two looks at a canary that is to come to a point.
+/// Between two readings while waiting for a condition.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// From the kill to the removal.
+/// The longest time from the kill to the removal.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Of what a canary says of itself, in bytes.
+/// The most bytes of standard error that are kept of a canary.
 const MAX_STDERR: usize = 200;
 
 /// What all canaries of one check share.
@@ -48,7 +48,7 @@ impl Runner {
         Runner { broker, directory, run: run[..8].to_owned(), interrupted }
     }
 
-    /// For whom cannot wait until it is done.
+    /// The hint for a user who interrupts the check.
     pub(crate) fn how_to_remove(&self) -> String {
         let run = &self.run;
         format!("left; to remove the canaries: jobctl rm -f $(jobctl ps -aq -l selfcheck={run})")
