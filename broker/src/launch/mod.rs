@@ -153,7 +153,7 @@ impl Launcher {
     /// Ends and removes what is left of a job outside its directory. Blocks.
     ///
     /// # Errors
-    /// Something is left; see [`cgroup::JobCgroup::kill_work`] and [`cgroup::JobCgroup::remove`].
+    /// Something is left; see `kill_work` and `remove` of [`crate::cgroup::job::JobCgroup`].
     pub(crate) fn clean(&self, id: JobId) -> io::Result<()> {
         // Before the cgroup, whose presence tells a later broker that something is left.
         let _ = fs::remove_file(self.socket(id)); // absent is as good
