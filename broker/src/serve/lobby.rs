@@ -40,7 +40,8 @@ struct Inside {
     networks: HashMap<Network, Vec<Guest>>,
     /// Guests of all networks.
     count: usize,
-    /// Places that have not been dropped, those who were put out included.
+    /// Places that have not been dropped, those who were put out included; of each network, and in all.
+    lingering: HashMap<Network, usize>,
     held: usize,
     next: u64,
     dice: u64,
@@ -69,15 +70,24 @@ impl Lobby {
         let size = Size { begin: (full / 2).max(1), full, network: (full / 8).max(1) };
         let networks = HashMap::new();
         let dice = RandomState::new().hash_one(full) | 1;
-        let inside = Mutex::new(Inside { networks, count: 0, held: 0, next: 0, dice });
+        let inside = Mutex::new(Inside {
+            networks,
+            count: 0,
+            lingering: HashMap::new(),
+            held: 0,
+            next: 0,
+            dice,
+        });
         Arc::new(Lobby { size, inside })
     }
 
-    /// Lets a connection in, and maybe another out. None while those that were put out have not gone.
+    /// Lets a connection in, and maybe another out. None while those that were put out have not gone: of its
+    /// own network, so that one that floods keeps no other out, or of many.
     pub(super) fn enter(self: &Arc<Self>, from: IpAddr) -> Option<Place> {
         let network = Network::from(from);
         let mut inside = self.lock();
-        if inside.held >= 2 * self.size.full {
+        let lingering = inside.lingering.get(&network).copied().unwrap_or(0);
+        if lingering >= 2 * self.of_one(network) || inside.held >= 2 * self.size.full {
             return None;
         }
         let own = inside.networks.get(&network).map_or(0, Vec::len);
@@ -92,6 +102,7 @@ impl Lobby {
         inside.networks.entry(network).or_default().push(Guest { number, stays: sender });
         inside.count += 1;
         inside.held += 1;
+        *inside.lingering.entry(network).or_default() += 1;
         Some(Place { lobby: Arc::clone(self), network, number, stays })
     }
 
@@ -167,6 +178,12 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut inside = self.lobby.lock();
         inside.held -= 1;
+        if let Some(lingering) = inside.lingering.get_mut(&self.network) {
+            *lingering -= 1;
+            if *lingering == 0 {
+                inside.lingering.remove(&self.network);
+            }
+        }
         inside.remove(self.network, |guest, _| guest.number == self.number);
     }
 }
@@ -226,6 +243,18 @@ mod tests {
         drop(held);
         let inside = lobby.lock();
         assert!(inside.networks.is_empty() && inside.count == 0 && inside.held == 0);
+        assert!(inside.lingering.is_empty());
+    }
+
+    #[test]
+    fn a_network_whose_connections_linger_keeps_no_other_out() {
+        let lobby = Lobby::new(64);
+        let held: Vec<_> = (0..1000).map_while(|_| lobby.enter(address(0, 1))).collect();
+        assert_eq!(held.len(), 16, "twice as many as it may have inside");
+        let mut other = lobby.enter(address(1, 1)).expect("another network");
+        assert!(!is_out(&mut other));
+        drop(held);
+        assert!(lobby.enter(address(0, 1)).is_some());
     }
 
     #[test]
