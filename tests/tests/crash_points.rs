@@ -286,7 +286,7 @@ async fn a_stop_that_overtakes_its_jobs_start_outlives_the_broker() {
 
     let (mut stopper, id) = (client.clone(), job.id.clone());
     let stop = tokio::spawn(async move { api::stop(&mut stopper, &id, Duration::ZERO).await });
-    until("the stop is heard", || env.log().contains("stop asked").then_some(()));
+    until("the stop is heard", || env.log().contains("stop requested").then_some(()));
     assert!(!stop.is_finished(), "nothing would know of it but this broker");
     fs::remove_file(&mark).unwrap();
     stop.await.unwrap();

@@ -160,7 +160,7 @@ pub(super) fn stream(stream: Stream) -> v1::OutputStream {
 /// A job as the contract shows it.
 pub(super) fn job(job: &Job) -> v1::Job {
     let (record, snapshot, progress) = (job.record(), job.snapshot(), job.progress());
-    let terms = job.terms();
+    let effective = job.effective_limits();
     let mut message = v1::Job {
         id: record.id.to_string(),
         name: record.spec.name.clone(),
@@ -170,9 +170,9 @@ pub(super) fn job(job: &Job) -> v1::Job {
         created_at: Some(timestamp(record.created_ns)),
         started_at: snapshot.started.map(|started| timestamp(started.time_ns)),
         ended_at: snapshot.exited.as_ref().map(|e| e.time_ns).or(snapshot.ended_ns).map(timestamp),
-        spec: Some(spec(&record.spec, &terms.limits)),
-        limits: terms.rows(None).into_iter().map(limits::limit_status).collect(),
-        changes: limits::changes(&terms.changes),
+        spec: Some(spec(&record.spec, &effective.limits)),
+        limits: effective.statuses(None).into_iter().map(limits::limit_status).collect(),
+        changes: limits::changes(&effective.changes),
         uid: record.account.uid,
         gid: record.account.gid,
         stdout_bytes: progress.stdout,

@@ -67,7 +67,7 @@ pub fn decide(facts: Facts) -> Verdict {
 /// What becomes of a job that is not over and has no shim any more, by that one's records: its
 /// end, or `lost`. What has been told of an exit stands.
 ///
-/// `asked`: who wanted it stopped, should the broker have done that itself. `describe` puts a failed
+/// `stop`: who wanted it stopped, should the broker have done that itself. `describe` puts a failed
 /// start into words; `created_ns` is the job's beginning where nobody told when it started.
 ///
 /// # Errors
@@ -75,7 +75,7 @@ pub fn decide(facts: Facts) -> Verdict {
 pub fn settle(
     known: &Snapshot,
     exit: ExitFile,
-    asked: Option<&StopOrigin>,
+    stop: Option<&StopOrigin>,
     describe: impl FnOnce(Failed) -> Failure,
     created_ns: u64,
     now_ns: u64,
@@ -83,15 +83,15 @@ pub fn settle(
     let mut known = known.clone();
     known.ran = exit.ran.or(known.ran);
     let incomplete = exit.ended.as_ref().is_none_or(Ended::is_incomplete);
-    let told = known.exited.clone().map(Outcome::Exited);
+    let published = known.exited.clone().map(Outcome::Exited);
     let recorded = || match exit.outcome {
         Some(Outcome::Exited(exited)) => {
-            Some(Outcome::Exited(killed_by_us(asked, &exited).unwrap_or(exited)))
+            Some(Outcome::Exited(as_broker_kill(stop, &exited).unwrap_or(exited)))
         }
         Some(failed) => Some(failed),
-        None => asked.map(|asked| Outcome::Exited(stopped(asked, &from_nowhere(now_ns)))),
+        None => stop.map(|stop| Outcome::Exited(stopped(stop, &unattributed_kill(now_ns)))),
     };
-    match told.or_else(recorded) {
+    match published.or_else(recorded) {
         Some(Outcome::Exited(exited)) => {
             if known.started.is_none() {
                 // The start was never told to this broker: the pid is not known any more.
@@ -126,7 +126,7 @@ pub fn contradiction(last: &FinalRecord, exit: &ExitFile) -> Option<String> {
     match (&exit.outcome, &last.exit) {
         (Some(Outcome::Exited(recorded)), Some(known)) => {
             let is_same = known.cause == recorded.cause as u8
-                || (known.cause == Cause::Stopped as u8 && is_from_nowhere(recorded));
+                || (known.cause == Cause::Stopped as u8 && is_unattributed_kill(recorded));
             let is_one = known.wait_status == recorded.wait_status && is_same;
             (!is_one).then(|| "it says another end than the shim has recorded".into())
         }
@@ -147,7 +147,7 @@ pub(crate) fn is_end(wait_status: i32) -> bool {
 }
 
 /// A SIGKILL that nobody has told the shim of.
-fn is_from_nowhere(recorded: &Exited) -> bool {
+fn is_unattributed_kill(recorded: &Exited) -> bool {
     let killed = recorded.cause == Cause::Signaled && recorded.wait_status == libc::SIGKILL;
     killed && recorded.source == Source::System && recorded.by.is_empty()
 }
@@ -155,20 +155,20 @@ fn is_from_nowhere(recorded: &Exited) -> bool {
 /// A stop that the broker had to carry out itself, since the shim did not answer: the shim, if it
 /// lives, knows of a SIGKILL from nowhere. One that somebody has sent, or that came before the grace
 /// period was over, is another's, and may have been told long ago.
-pub(crate) fn killed_by_us(asked: Option<&StopOrigin>, recorded: &Exited) -> Option<Exited> {
-    let asked = asked?;
-    let is_ours = is_from_nowhere(recorded) && recorded.time_ns >= asked.kills_from_ns;
-    is_ours.then(|| stopped(asked, recorded))
+pub(crate) fn as_broker_kill(stop: Option<&StopOrigin>, recorded: &Exited) -> Option<Exited> {
+    let stop = stop?;
+    let is_broker_kill = is_unattributed_kill(recorded) && recorded.time_ns >= stop.kills_from_ns;
+    is_broker_kill.then(|| stopped(stop, recorded))
 }
 
 /// The same end, as the stop that it is.
-fn stopped(asked: &StopOrigin, recorded: &Exited) -> Exited {
-    let (source, by) = (asked.source, asked.by.clone());
+fn stopped(stop: &StopOrigin, recorded: &Exited) -> Exited {
+    let (source, by) = (stop.source, stop.by.clone());
     Exited { cause: Cause::Stopped, source, by, ..recorded.clone() }
 }
 
 /// What a shim would have recorded that had the time.
-fn from_nowhere(time_ns: u64) -> Exited {
+fn unattributed_kill(time_ns: u64) -> Exited {
     let (cause, source) = (Cause::Signaled, Source::System);
     Exited { wait_status: libc::SIGKILL, cause, source, by: String::new(), time_ns }
 }
@@ -217,16 +217,16 @@ mod tests {
         ExitFile { outcome: Some(Outcome::Exited(exited)), ..ExitFile::default() }
     }
 
-    fn settled(known: &Snapshot, exit: ExitFile, asked: Option<&StopOrigin>) -> Snapshot {
+    fn settled(known: &Snapshot, exit: ExitFile, stop: Option<&StopOrigin>) -> Snapshot {
         let describe = |failed: Failed| Failure {
             step: failed.step.name().into(),
             errno: failed.errno,
             message: String::new(),
         };
-        settle(known, exit, asked, describe, 1, 9).unwrap()
+        settle(known, exit, stop, describe, 1, 9).unwrap()
     }
 
-    fn asked() -> StopOrigin {
+    fn stop() -> StopOrigin {
         StopOrigin { source: Source::User, by: "user-a".into(), kills_from_ns: 3 }
     }
 
@@ -237,7 +237,7 @@ mod tests {
         known.apply(Event::Exited(exited(Cause::Signaled, libc::SIGKILL)), 2).unwrap();
         for (exit, by_us) in [
             (ExitFile::default(), None),
-            (recorded(exited(Cause::Signaled, libc::SIGKILL)), Some(&asked())),
+            (recorded(exited(Cause::Signaled, libc::SIGKILL)), Some(&stop())),
         ] {
             let settled = settled(&known, exit, by_us);
             assert_eq!((settled.state, &settled.exited), (State::Finished, &known.exited));
@@ -249,16 +249,16 @@ mod tests {
         let known = Snapshot { state: State::Running, ..Snapshot::starting() };
         let lost = settled(&known, ExitFile::default(), None);
         assert_eq!((lost.state, lost.failure.unwrap().step.as_str()), (State::Lost, "shim"));
-        let killed = settled(&known, ExitFile::default(), Some(&asked()));
+        let killed = settled(&known, ExitFile::default(), Some(&stop()));
         assert_eq!(killed.exited.unwrap().cause, Cause::Stopped);
-        let by_itself = settled(&known, recorded(exited(Cause::Exited, 0)), Some(&asked()));
+        let by_itself = settled(&known, recorded(exited(Cause::Exited, 0)), Some(&stop()));
         assert_eq!(by_itself.exited.unwrap().cause, Cause::Exited);
     }
 
     #[test]
     fn a_kill_that_was_another_s_is_no_stop_of_ours() {
         let ours = exited(Cause::Signaled, libc::SIGKILL);
-        let stopped = killed_by_us(Some(&asked()), &ours).unwrap();
+        let stopped = as_broker_kill(Some(&stop()), &ours).unwrap();
         assert_eq!((stopped.cause, stopped.source), (Cause::Stopped, Source::User));
         assert_eq!((stopped.by.as_str(), stopped.time_ns), ("user-a", 3));
         for other in [
@@ -269,12 +269,12 @@ mod tests {
             exited(Cause::OutOfMemory, libc::SIGKILL),
             exited(Cause::Signaled, libc::SIGTERM),
         ] {
-            assert_eq!(killed_by_us(Some(&asked()), &other), None, "{other:?}");
+            assert_eq!(as_broker_kill(Some(&stop()), &other), None, "{other:?}");
             let known = Snapshot { state: State::Stopping, ..Snapshot::starting() };
-            let end = settled(&known, recorded(other.clone()), Some(&asked()));
+            let end = settled(&known, recorded(other.clone()), Some(&stop()));
             assert_eq!(end.exited, Some(other));
         }
-        assert_eq!(killed_by_us(None, &ours), None);
+        assert_eq!(as_broker_kill(None, &ours), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 use crate::host;
 use crate::jobs::channel::{Channel, Unreachable};
 use crate::jobs::process::ShimProcess;
-use crate::jobs::stop_request::{News, StopRequest};
+use crate::jobs::stop_request::{StopChange, StopRequest};
 use crate::launch::accounts::Lease;
 use crate::launch::effective_limits::EffectiveLimits;
 use crate::model::id::JobId;
@@ -23,7 +23,7 @@ use crate::sync::lock;
 #[derive(Debug)]
 pub struct Job {
     record: SpecRecord,
-    terms: watch::Sender<EffectiveLimits>,
+    effective_limits: watch::Sender<EffectiveLimits>,
     snapshot: watch::Sender<Snapshot>,
     progress: watch::Sender<Progress>,
     input: watch::Sender<InputAck>,
@@ -31,35 +31,35 @@ pub struct Job {
     /// gives the other: see `cleanup`.
     settled: watch::Sender<bool>,
     /// When its program began, since the host was started.
-    begun: OnceLock<Begun>,
+    program_start: OnceLock<ProgramStart>,
     channel: Mutex<Option<Arc<Channel>>>,
     shim: Mutex<Option<ShimProcess>>,
     /// Somebody waits for its shim to be reached.
-    wanted: Notify,
+    priority: Notify,
     /// Somebody waits for its output, and the shim could not be asked.
-    followed: Notify,
+    follower: Notify,
     stop: watch::Sender<Option<StopRequest>>,
     /// Whether its shim knows of that.
-    stop_told: AtomicBool,
+    stop_sent: AtomicBool,
     /// What of it is on record; one record at a time.
-    pub(crate) stop_on_record: tokio::sync::Mutex<Option<StopRequest>>,
-    watching: AtomicBool,
+    pub(crate) recorded_stop: tokio::sync::Mutex<Option<StopRequest>>,
+    progress_requested: AtomicBool,
     /// One piece of input at a time.
     pub(crate) input_turn: tokio::sync::Mutex<()>,
     /// One change at a time of limits, or between paused and running.
     pub(crate) change_turn: tokio::sync::Mutex<()>,
     /// Whether somebody waits for its shim to take a change whose caller was answered.
-    pub(crate) is_finishing: AtomicBool,
+    pub(crate) is_change_pending: AtomicBool,
     /// One at a time kills what its shim did not.
     pub(crate) kill_turn: tokio::sync::Mutex<()>,
     lease: Mutex<Option<Lease>>,
 }
 
 #[derive(Debug)]
-struct Begun {
+struct ProgramStart {
     at: Duration,
     /// This broker has heard it: when it hears of the end, it knows how long that was.
-    is_heard: bool,
+    is_observed: bool,
 }
 
 impl Job {
@@ -70,24 +70,24 @@ impl Job {
     ) -> Arc<Job> {
         record.spec.abridge();
         Arc::new(Job {
-            terms: watch::Sender::new(EffectiveLimits::of(&record)),
+            effective_limits: watch::Sender::new(EffectiveLimits::of(&record)),
             record,
             snapshot: watch::Sender::new(snapshot),
             progress: watch::Sender::new(Progress::default()),
             input: watch::Sender::new(InputAck::default()),
             settled: watch::Sender::new(false),
-            begun: OnceLock::new(),
+            program_start: OnceLock::new(),
             channel: Mutex::default(),
             shim: Mutex::default(),
-            wanted: Notify::new(),
-            followed: Notify::new(),
+            priority: Notify::new(),
+            follower: Notify::new(),
             stop: watch::Sender::new(None),
-            stop_told: AtomicBool::new(false),
-            stop_on_record: tokio::sync::Mutex::default(),
-            watching: AtomicBool::new(false),
+            stop_sent: AtomicBool::new(false),
+            recorded_stop: tokio::sync::Mutex::default(),
+            progress_requested: AtomicBool::new(false),
             input_turn: tokio::sync::Mutex::default(),
             change_turn: tokio::sync::Mutex::default(),
-            is_finishing: AtomicBool::new(false),
+            is_change_pending: AtomicBool::new(false),
             kill_turn: tokio::sync::Mutex::default(),
             lease: Mutex::new(lease),
         })
@@ -104,22 +104,22 @@ impl Job {
     }
 
     /// What was asked at its start, of long arguments the beginning, see [`crate::model::abridged`]; its limits may
-    /// have changed since, see [`Job::terms`].
+    /// have changed since, see [`Job::effective_limits`].
     pub fn record(&self) -> &SpecRecord {
         &self.record
     }
 
     /// What it may use now.
-    pub fn terms(&self) -> EffectiveLimits {
-        self.terms.borrow().clone()
+    pub fn effective_limits(&self) -> EffectiveLimits {
+        self.effective_limits.borrow().clone()
     }
 
-    pub(crate) fn watch_terms(&self) -> watch::Receiver<EffectiveLimits> {
-        self.terms.subscribe()
+    pub(crate) fn watch_effective_limits(&self) -> watch::Receiver<EffectiveLimits> {
+        self.effective_limits.subscribe()
     }
 
-    pub(crate) fn change_terms(&self, change: impl FnOnce(&mut EffectiveLimits)) {
-        self.terms.send_modify(change);
+    pub(crate) fn modify_effective_limits(&self, change: impl FnOnce(&mut EffectiveLimits)) {
+        self.effective_limits.send_modify(change);
     }
 
     /// What is known now.
@@ -139,7 +139,7 @@ impl Job {
     }
 
     /// The output as far as it is known. Of a running job nobody follows, this may be old: ask
-    /// with [`Job::ask_for_progress`].
+    /// with [`Job::request_progress`].
     pub fn progress(&self) -> Progress {
         *self.progress.borrow()
     }
@@ -162,8 +162,8 @@ impl Job {
 
     /// Takes an event in; one that cannot be is the shim's fault and goes to the journal.
     pub(crate) fn apply(&self, event: Event) {
-        if let Err(impossible) = self.try_apply(event) {
-            tracing::error!(job = %self.id(), "{impossible}");
+        if let Err(invalid) = self.try_apply(event) {
+            tracing::error!(job = %self.id(), "{invalid}");
         }
     }
 
@@ -176,34 +176,34 @@ impl Job {
         self.snapshot.send_if_modified(|snapshot| {
             let before = snapshot.clone();
             verdict = snapshot.apply(event, host::now_ns());
-            self.keep_time(snapshot);
+            self.measure_wall_time(snapshot);
             *snapshot != before
         });
         verdict
     }
 
     /// Its shim's own measure, in its record of the end, replaces this one.
-    fn keep_time(&self, snapshot: &mut Snapshot) {
+    fn measure_wall_time(&self, snapshot: &mut Snapshot) {
         let now = host::since_boot();
         if snapshot.started.is_some() {
-            self.begun.get_or_init(|| Begun { at: now, is_heard: true });
+            self.program_start.get_or_init(|| ProgramStart { at: now, is_observed: true });
         }
-        let heard = self.begun.get().filter(|begun| begun.is_heard);
-        if let (true, None, Some(begun)) = (snapshot.exited.is_some(), snapshot.ran, heard) {
-            snapshot.ran = Some(now.saturating_sub(begun.at));
+        let observed = self.program_start.get().filter(|start| start.is_observed);
+        if let (true, None, Some(start)) = (snapshot.exited.is_some(), snapshot.ran, observed) {
+            snapshot.ran = Some(now.saturating_sub(start.at));
         }
     }
 
     /// For one that another broker has started: its shim was born at that time, and its program began a
     /// moment later.
-    pub(crate) fn set_begun(&self, at: Duration) {
-        self.begun.get_or_init(|| Begun { at, is_heard: false });
+    pub(crate) fn set_program_start(&self, at: Duration) {
+        self.program_start.get_or_init(|| ProgramStart { at, is_observed: false });
     }
 
     /// How long its program has run, or ran; `None` if it never did.
     pub fn wall_time(&self) -> Option<Duration> {
         let now = Now { wall_ns: host::now_ns(), since_boot: host::since_boot() };
-        self.snapshot().wall_time(self.begun.get().map(|begun| begun.at), now)
+        self.snapshot().wall_time(self.program_start.get().map(|start| start.at), now)
     }
 
     pub(crate) fn set_contact(&self, contact: Contact) {
@@ -213,12 +213,12 @@ impl Job {
     }
 
     pub(crate) fn set_progress(&self, progress: Progress) {
-        self.watching.store(false, Ordering::Release);
+        self.progress_requested.store(false, Ordering::Release);
         self.progress.send_replace(progress); // whoever asked is told even if nothing is new
     }
 
     /// What the files say, where they say more than the shim has.
-    pub(crate) fn raise_progress(&self, seen: Progress) {
+    pub(crate) fn advance_progress(&self, seen: Progress) {
         self.progress.send_if_modified(|known| {
             let more = seen.entries > known.entries;
             if more {
@@ -234,33 +234,33 @@ impl Job {
         self.snapshot.send_replace(snapshot);
     }
 
-    /// See [`Snapshot::may_be_asked_again`].
-    pub(crate) fn may_be_asked_again(&self) -> bool {
-        self.snapshot().may_be_asked_again()
+    /// See [`Snapshot::is_retryable`].
+    pub(crate) fn is_retryable(&self) -> bool {
+        self.snapshot().is_retryable()
     }
 
     /// Answers when it is known whether the shim of an earlier broker answers: who asks for something
     /// right after a restart need not ask again. That takes 2 s for a shim that lives; that a job has ended
     /// without a broker is known once it is on record, for which nobody waits longer than 15 s. Its shim
     /// is reached before those that nobody asks for.
-    pub(crate) async fn contacted(&self) {
+    pub(crate) async fn wait_for_contact(&self) {
         let is_known =
             |known: &Snapshot| known.contact != Contact::Recovering || known.state.is_over();
         let mut snapshot = self.watch_snapshot();
         if !is_known(&snapshot.borrow_and_update()) {
-            self.want();
+            self.prioritize();
         }
-        let _ = tokio::time::timeout(CONTACT, snapshot.wait_for(is_known)).await;
+        let _ = tokio::time::timeout(CONTACT_TIMEOUT, snapshot.wait_for(is_known)).await;
     }
 
     /// Somebody needs its shim: where there is no connection, its turn comes before that of others.
-    pub(crate) fn want(&self) {
-        self.wanted.notify_one();
+    pub(crate) fn prioritize(&self) {
+        self.priority.notify_one();
     }
 
     /// Answers when somebody has needed its shim since the last answer.
-    pub(crate) async fn is_wanted(&self) {
-        self.wanted.notified().await;
+    pub(crate) async fn wait_for_priority(&self) {
+        self.priority.notified().await;
     }
 
     pub(crate) fn is_reachable(&self) -> bool {
@@ -282,61 +282,61 @@ impl Job {
 
     /// Whether it is over, for whoever could not reach its shim: that may have left a moment ago, and the
     /// end is being put on record. Two seconds at most.
-    pub(crate) async fn is_over_after_all(&self) -> bool {
+    pub(crate) async fn has_ended_late(&self) -> bool {
         let mut snapshot = self.watch_snapshot();
         let known =
             snapshot.wait_for(|known| known.state.is_over() || known.contact == Contact::Silent);
-        let known = tokio::time::timeout(ENDING, known).await;
+        let known = tokio::time::timeout(END_TIMEOUT, known).await;
         matches!(known, Ok(Ok(known)) if known.state.is_over())
     }
 
     /// Asks the shim to tell when there is more output than is known. One question is open at a
     /// time, however many follow; the answer clears it.
-    pub(crate) fn ask_for_progress(&self) {
-        if !self.watching.swap(true, Ordering::AcqRel) {
-            let asked = self.tell(&ToShim::Watch(Watch { seen: self.progress() }));
-            if asked.is_err() {
-                self.watching.store(false, Ordering::Release);
-                self.followed.notify_one();
+    pub(crate) fn request_progress(&self) {
+        if !self.progress_requested.swap(true, Ordering::AcqRel) {
+            let sent = self.send(&ToShim::Watch(Watch { seen: self.progress() }));
+            if sent.is_err() {
+                self.progress_requested.store(false, Ordering::Release);
+                self.follower.notify_one();
             }
         }
     }
 
     /// Has the shim tell its progress now, for what its files do not say: what was dropped.
-    pub(crate) async fn ask_anew(&self) {
+    pub(crate) async fn refresh_progress(&self) {
         let mut answer = self.watch_progress();
         answer.mark_unchanged();
         let nothing = Progress { entries: u64::MAX, ..Progress::default() };
-        if self.tell(&ToShim::Watch(Watch { seen: nothing })).is_ok() {
-            let _ = tokio::time::timeout(ANSWER, answer.changed()).await;
+        if self.send(&ToShim::Watch(Watch { seen: nothing })).is_ok() {
+            let _ = tokio::time::timeout(ANSWER_TIMEOUT, answer.changed()).await;
         }
     }
 
     /// Says something to the shim; never waits.
-    pub(crate) fn tell(&self, message: &ToShim) -> Result<(), Unreachable> {
+    pub(crate) fn send(&self, message: &ToShim) -> Result<(), Unreachable> {
         self.channel()?.send(message)
     }
 
     /// The same, and it is with the shim when this answers, whoever dies then.
-    pub(crate) fn hand_over(&self, message: &ToShim) -> Result<(), Unreachable> {
+    pub(crate) fn send_whole(&self, message: &ToShim) -> Result<(), Unreachable> {
         self.channel()?.send_whole(message)
     }
 
     fn channel(&self) -> Result<Arc<Channel>, Unreachable> {
-        self.want(); // one that is only lent stays for a while
+        self.prioritize(); // one that is only lent stays for a while
         lock(&self.channel).clone().ok_or(Unreachable)
     }
 
     /// Answers when somebody waits for its output whom the shim cannot tell of it.
-    pub(crate) async fn is_followed(&self) {
+    pub(crate) async fn wait_for_follower(&self) {
         while self.progress.receiver_count() == 0 {
-            self.followed.notified().await;
+            self.follower.notified().await;
         }
     }
 
     pub(crate) fn set_channel(&self, channel: Option<Arc<Channel>>) {
         *lock(&self.channel) = channel;
-        self.watching.store(false, Ordering::Release);
+        self.progress_requested.store(false, Ordering::Release);
         // Whoever waits for progress must ask again, now that there is somebody to ask.
         self.progress.send_modify(|_| ());
     }
@@ -354,28 +354,28 @@ impl Job {
     }
 
     /// Remembers the first who asked for a stop, and the shortest time that anybody gave.
-    pub(crate) fn ask_stop(&self, asked: StopRequest) -> News {
-        let mut news = News::Nothing;
+    pub(crate) fn request_stop(&self, request: StopRequest) -> StopChange {
+        let mut change = StopChange::None;
         self.stop.send_if_modified(|stop| {
-            news = match stop {
-                Some(first) => match first.join(&asked) {
-                    true => News::Sooner,
-                    false => News::Nothing,
+            change = match stop {
+                Some(first) => match first.join(&request) {
+                    true => StopChange::Earlier,
+                    false => StopChange::None,
                 },
                 none => {
-                    *none = Some(asked);
-                    News::First
+                    *none = Some(request);
+                    StopChange::First
                 }
             };
-            news != News::Nothing
+            change != StopChange::None
         });
-        if news != News::Nothing {
+        if change != StopChange::None {
             self.apply(Event::StopRequested);
         }
-        news
+        change
     }
 
-    pub(crate) fn stop_asked(&self) -> Option<StopRequest> {
+    pub(crate) fn stop_request(&self) -> Option<StopRequest> {
         self.stop.borrow().clone()
     }
 
@@ -385,21 +385,21 @@ impl Job {
 
     /// Tells its shim of the stop that was asked for, if there is one. One that cannot be reached now is
     /// told when it can.
-    pub(crate) fn tell_stop(&self) -> bool {
-        let asked = self.stop_asked();
-        let is_told = asked.is_some_and(|asked| self.tell(&asked.message()).is_ok());
-        self.stop_told.store(is_told, Ordering::Release);
-        is_told
+    pub(crate) fn send_stop(&self) -> bool {
+        let request = self.stop_request();
+        let is_sent = request.is_some_and(|request| self.send(&request.message()).is_ok());
+        self.stop_sent.store(is_sent, Ordering::Release);
+        is_sent
     }
 
-    pub(crate) fn is_stop_told(&self) -> bool {
-        self.stop_told.load(Ordering::Acquire)
+    pub(crate) fn is_stop_sent(&self) -> bool {
+        self.stop_sent.load(Ordering::Acquire)
     }
 }
 
 /// For an end that an earlier broker has left to be put on record, beside those of all other jobs.
-const CONTACT: Duration = Duration::from_secs(15);
+const CONTACT_TIMEOUT: Duration = Duration::from_secs(15);
 /// From a shim's leaving to its end on record, on a disk that is well.
-const ENDING: Duration = Duration::from_secs(2);
+const END_TIMEOUT: Duration = Duration::from_secs(2);
 /// A shim that is well answers within a millisecond.
-const ANSWER: Duration = Duration::from_millis(200);
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(200);

@@ -40,8 +40,8 @@ impl ShimProcess {
     /// # Errors
     /// As pidfd_open(2) and open(2), where they say nothing about the process.
     pub(crate) fn open(self) -> io::Result<Option<OwnedFd>> {
-        let Some(pidfd) = known(sys::pidfd_open(self.pid))? else { return Ok(None) };
-        if known(host::start_time(self.pid))? != Some(self.start_time) {
+        let Some(pidfd) = or_gone(sys::pidfd_open(self.pid))? else { return Ok(None) };
+        if or_gone(host::start_time(self.pid))? != Some(self.start_time) {
             return Ok(None);
         }
         if sys::pidfd_has_ended(pidfd.as_fd()) {
@@ -69,13 +69,13 @@ impl ShimProcess {
 /// # Errors
 /// As pidfd_open(2), where that says nothing about the process.
 pub(crate) fn living(pid: u32) -> io::Result<Option<OwnedFd>> {
-    let pidfd = known(sys::pidfd_open(pid))?;
+    let pidfd = or_gone(sys::pidfd_open(pid))?;
     Ok(pidfd.filter(|pidfd| !sys::pidfd_has_ended(pidfd.as_fd())))
 }
 
 /// `None` where the answer is that there is no such process: ENOENT in proc(5), ESRCH while it is
 /// read, EINVAL for the number of a thread.
-fn known<T>(answer: io::Result<T>) -> io::Result<Option<T>> {
+fn or_gone<T>(answer: io::Result<T>) -> io::Result<Option<T>> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
         Err(e) => match e.raw_os_error() {
@@ -86,7 +86,7 @@ fn known<T>(answer: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 /// Answers when the process has ended, and reaps it if it is ours.
-pub(crate) async fn ended(pidfd: &Arc<OwnedFd>) {
+pub(crate) async fn wait_for_exit(pidfd: &Arc<OwnedFd>) {
     while !sys::pidfd_has_ended(pidfd.as_fd()) {
         match sys::watch_readable(Arc::clone(pidfd)) {
             Ok(fd) if fd.readable().await.is_ok() => {}
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_asked_is_no_end() {
-        let asked = |errno| known::<()>(Err(io::Error::from_raw_os_error(errno)));
+        let asked = |errno| or_gone::<()>(Err(io::Error::from_raw_os_error(errno)));
         assert!(asked(libc::ESRCH).unwrap().is_none());
         for errno in [libc::EMFILE, libc::ENFILE, libc::ENOMEM] {
             assert_eq!(asked(errno).unwrap_err().raw_os_error(), Some(errno));

@@ -26,7 +26,7 @@ pub struct JobStats {
 }
 
 /// What a reader is told of an ended job waits this long for its last record.
-const PATIENCE: Duration = Duration::from_secs(2);
+const RECORD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Usage and limits of one job. Whoever may do anything to a job may see them in the answer.
 pub(crate) async fn stats<A: Action>(
@@ -37,10 +37,10 @@ pub(crate) async fn stats<A: Action>(
     if job.snapshot().state.is_over() {
         let mut settled = job.watch_settled();
         let settled = settled.wait_for(|settled| *settled);
-        let _ = tokio::time::timeout(PATIENCE, settled).await; // then what the kernel still has
+        let _ = tokio::time::timeout(RECORD_TIMEOUT, settled).await; // then what the kernel still has
     }
     if is_at_its_output_limit(&job) {
-        job.ask_anew().await;
+        job.refresh_progress().await;
     }
     let own = Arc::clone(shared);
     let read = move || read(&own, &job);
@@ -72,14 +72,14 @@ pub(crate) fn refresh(shared: &Shared, job: &Job) {
         return; // one stat(2) for each of a thousand idle jobs
     }
     match log::measure(&dir) {
-        Ok(seen) => job.raise_progress(seen),
+        Ok(seen) => job.advance_progress(seen),
         Err(e) => tracing::debug!(job = %job.id(), "cannot measure its output: {e}"),
     }
 }
 
 /// Then bytes may be dropped, of which the files say nothing.
 fn is_at_its_output_limit(job: &Job) -> bool {
-    let (known, limit) = (job.progress(), job.terms().limits.get(LimitKind::Output));
+    let (known, limit) = (job.progress(), job.effective_limits().limits.get(LimitKind::Output));
     !job.snapshot().state.is_over()
         && limit.is_some_and(|limit| {
             known.stdout.saturating_add(known.stderr) >= limit
@@ -89,12 +89,17 @@ fn is_at_its_output_limit(job: &Job) -> bool {
 
 fn read(shared: &Shared, job: &Job) -> JobStats {
     let last = |last: FinalRecord| JobStats { usage: last.usage, limits: last.limits };
-    kernel_or_record(shared, job, || now(shared, job), last)
+    kernel_or_record(shared, job, || current(shared, job), last)
 }
 
 fn usage(shared: &Shared, job: &Job) -> Usage {
-    let tree = shared.launcher.hierarchy();
-    kernel_or_record(shared, job, || tree.job(job.id()).usage(tree.features()), |last| last.usage)
+    let hierarchy = shared.launcher.hierarchy();
+    kernel_or_record(
+        shared,
+        job,
+        || hierarchy.job(job.id()).usage(hierarchy.features()),
+        |last| last.usage,
+    )
 }
 
 /// From the kernel, unless the job's cgroup is gone, or goes while it is read: then its last record is
@@ -114,11 +119,14 @@ fn kernel_or_record<T>(
 }
 
 /// Straight from the kernel.
-pub(crate) fn now(shared: &Shared, job: &Job) -> JobStats {
-    let tree = shared.launcher.hierarchy();
-    let cgroup = tree.job(job.id());
-    let readings = cgroup.exists().then(|| readings(tree, &cgroup));
-    JobStats { usage: cgroup.usage(tree.features()), limits: job.terms().rows(readings) }
+pub(crate) fn current(shared: &Shared, job: &Job) -> JobStats {
+    let hierarchy = shared.launcher.hierarchy();
+    let cgroup = hierarchy.job(job.id());
+    let readings = cgroup.exists().then(|| readings(hierarchy, &cgroup));
+    JobStats {
+        usage: cgroup.usage(hierarchy.features()),
+        limits: job.effective_limits().statuses(readings),
+    }
 }
 
 fn last(shared: &Shared, job: &Job) -> Option<FinalRecord> {

@@ -20,13 +20,13 @@ pub(crate) struct StopRequest {
 
 /// What a call for a stop changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum News {
+pub(crate) enum StopChange {
     /// It is the first.
     First,
     /// The job has less time than it had.
-    Sooner,
+    Earlier,
     /// It is being stopped already, as fast or faster.
-    Nothing,
+    None,
 }
 
 impl StopRequest {
@@ -49,9 +49,9 @@ impl StopRequest {
     /// As the shim has it: whoever comes later is not the reason, and gives no more time. Whether that
     /// changes anything.
     pub(crate) fn join(&mut self, later: &StopRequest) -> bool {
-        let is_sooner = later.kill_at < self.kill_at;
+        let is_earlier = later.kill_at < self.kill_at;
         self.kill_at = self.kill_at.min(later.kill_at);
-        is_sooner
+        is_earlier
     }
 
     /// For a comparison with what shims record, whose times are those of the wall. Computed now, since

@@ -46,7 +46,7 @@ pub enum AccountError {
 pub(crate) struct Pool {
     first: u32,
     last: u32,
-    turns: Mutex<Turns>,
+    state: Mutex<PoolState>,
     find_owner: FindOwner,
 }
 
@@ -54,7 +54,7 @@ pub(crate) struct Pool {
 type FindOwner = fn(u32) -> Result<Option<String>, AccountError>;
 
 #[derive(Debug)]
-struct Turns {
+struct PoolState {
     next: u32,
     /// With how many have it: of what an earlier broker has left, that may be more than one.
     used: HashMap<u32, u32>,
@@ -74,17 +74,17 @@ impl Pool {
     pub(crate) fn new((first, last): (u32, u32), shim_uid: u32) -> Arc<Pool> {
         let size = u128::from(last.saturating_sub(first)) + 1;
         let place = u32::try_from(Uuid::new_v4().as_u128() % size).unwrap_or_default();
-        Pool::from_place((first, last), first + place, HashSet::from([shim_uid]), owner)
+        Pool::starting_at((first, last), first + place, HashSet::from([shim_uid]), owner)
     }
 
-    fn from_place(
+    fn starting_at(
         (first, last): (u32, u32),
         next: u32,
         foreign: HashSet<u32>,
         find_owner: FindOwner,
     ) -> Arc<Pool> {
-        let turns = Mutex::new(Turns { next, used: HashMap::new(), foreign });
-        Arc::new(Pool { first, last, turns, find_owner })
+        let state = Mutex::new(PoolState { next, used: HashMap::new(), foreign });
+        Arc::new(Pool { first, last, state, find_owner })
     }
 
     /// The next free uid that is neither an account's of this host nor, as gid, a group's. Blocks: a
@@ -102,23 +102,23 @@ impl Pool {
             let uid = lease.uid;
             let Some(owner) = (self.find_owner)(uid)? else { return Ok(lease) };
             tracing::warn!("no job gets {uid} of jobs.pool: it is that of {owner}");
-            self.turns().foreign.insert(uid);
+            self.state().foreign.insert(uid);
         }
     }
 
     fn next_free(self: &Arc<Pool>) -> Result<Lease, AccountError> {
-        let mut turns = self.turns();
-        let uid = (turns.next..=self.last)
-            .chain(self.first..turns.next)
-            .find(|uid| !turns.used.contains_key(uid) && !turns.foreign.contains(uid))
+        let mut state = self.state();
+        let uid = (state.next..=self.last)
+            .chain(self.first..state.next)
+            .find(|uid| !state.used.contains_key(uid) && !state.foreign.contains(uid))
             .ok_or(AccountError::PoolEmpty(self.last - self.first + 1))?;
-        turns.used.insert(uid, 1);
-        turns.next = if uid == self.last { self.first } else { uid + 1 };
+        state.used.insert(uid, 1);
+        state.next = if uid == self.last { self.first } else { uid + 1 };
         Ok(Lease { pool: Arc::clone(self), uid })
     }
 
-    fn turns(&self) -> MutexGuard<'_, Turns> {
-        lock(&self.turns)
+    fn state(&self) -> MutexGuard<'_, PoolState> {
+        lock(&self.state)
     }
 
     /// The uid of a job that an earlier broker gave it; `None` for one outside the pool.
@@ -126,7 +126,7 @@ impl Pool {
         if !(self.first..=self.last).contains(&uid) {
             return None;
         }
-        *self.turns().used.entry(uid).or_default() += 1;
+        *self.state().used.entry(uid).or_default() += 1;
         Some(Lease { pool: Arc::clone(self), uid })
     }
 }
@@ -141,11 +141,11 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let mut turns = self.pool.turns();
-        if let Some(users) = turns.used.get_mut(&self.uid) {
+        let mut state = self.pool.state();
+        if let Some(users) = state.used.get_mut(&self.uid) {
             *users -= 1;
             if *users == 0 {
-                turns.used.remove(&self.uid);
+                state.used.remove(&self.uid);
             }
         }
     }
@@ -196,15 +196,15 @@ fn lookup(name: &str) -> Result<Option<User>, AccountError> {
 
 fn owner(number: u32) -> Result<Option<String>, AccountError> {
     let user = User::from_uid(Uid::from_raw(number)).map(|user| user.map(|user| user.name));
-    if let Some(name) = or_nobody(user, number)? {
+    if let Some(name) = or_none(user, number)? {
         return Ok(Some(format!("the account {name}")));
     }
     let group = Group::from_gid(Gid::from_raw(number)).map(|group| group.map(|group| group.name));
-    Ok(or_nobody(group, number)?.map(|name| format!("the group {name}")))
+    Ok(or_none(group, number)?.map(|name| format!("the group {name}")))
 }
 
 /// Some name services say with an error that there is nobody: getpwuid(3) has the list.
-fn or_nobody(
+fn or_none(
     found: nix::Result<Option<String>>,
     number: u32,
 ) -> Result<Option<String>, AccountError> {
@@ -239,7 +239,7 @@ mod tests {
     use super::*;
 
     fn pool(uids: (u32, u32)) -> Arc<Pool> {
-        Pool::from_place(uids, uids.0, HashSet::new(), |_| Ok(None))
+        Pool::starting_at(uids, uids.0, HashSet::new(), |_| Ok(None))
     }
 
     fn uid(pool: &Arc<Pool>) -> u32 {
@@ -266,20 +266,20 @@ mod tests {
 
     #[test]
     fn brokers_do_not_all_begin_with_the_same_uid() {
-        let begin = |_| Pool::new((70_000, 79_999), 1).turns().next;
+        let begin = |_| Pool::new((70_000, 79_999), 1).state().next;
         let begins: HashSet<u32> = (0..20).map(begin).collect();
         assert!(begins.len() > 1);
         assert!(begins.iter().all(|uid| (70_000..=79_999).contains(uid)), "{begins:?}");
-        assert_eq!(Pool::new((7, 7), 1).turns().next, 7);
-        assert!(Pool::new((1, u32::MAX), 1).turns().next > 0);
+        assert_eq!(Pool::new((7, 7), 1).state().next, 7);
+        assert!(Pool::new((1, u32::MAX), 1).state().next > 0);
     }
 
     #[test]
     fn the_uid_of_an_account_is_nobodys_of_the_pool() {
         let find = |uid| Ok((uid == 101).then(|| "somebody".to_owned()));
-        let pool = Pool::from_place((100, 102), 100, HashSet::from([100]), find);
+        let pool = Pool::starting_at((100, 102), 100, HashSet::from([100]), find);
         assert_eq!([uid(&pool), uid(&pool)], [102, 102]);
-        let root = Pool::from_place((0, 0), 0, HashSet::new(), owner);
+        let root = Pool::starting_at((0, 0), 0, HashSet::new(), owner);
         assert!(matches!(root.lease(), Err(AccountError::PoolEmpty(1))));
     }
 
@@ -288,7 +288,7 @@ mod tests {
         let fails = |uid: u32| {
             Err(AccountError::Lookup { name: uid.to_string(), source: Errno::EIO.into() })
         };
-        let pool = Pool::from_place((100, 100), 100, HashSet::new(), fails);
+        let pool = Pool::starting_at((100, 100), 100, HashSet::new(), fails);
         for _ in 0..2 {
             assert!(matches!(pool.lease(), Err(AccountError::Lookup { .. })));
         }

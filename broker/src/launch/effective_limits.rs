@@ -18,11 +18,11 @@ pub struct EffectiveLimits {
     /// Which of them nobody asked for.
     pub by_default: ByDefault,
     /// Their disks.
-    pub found: ResolvedDisks,
+    pub disks: ResolvedDisks,
     /// What became of them, the oldest first.
     pub changes: Vec<ChangeRecord>,
     /// What the shim says that it sees to; unknown until it has said so.
-    pub told: Option<wire::Limits>,
+    pub acknowledged: Option<wire::Limits>,
 }
 
 impl EffectiveLimits {
@@ -31,9 +31,9 @@ impl EffectiveLimits {
         EffectiveLimits {
             limits: record.spec.limits.clone(),
             by_default: record.spec.by_default.clone(),
-            found: record.found.clone(),
+            disks: record.disks.clone(),
             changes: record.changes.clone(),
-            told: None,
+            acknowledged: None,
         }
     }
 
@@ -41,7 +41,7 @@ impl EffectiveLimits {
     pub fn recorded(&self, mut record: SpecRecord) -> SpecRecord {
         record.spec.limits = self.limits.clone();
         record.spec.by_default = self.by_default.clone();
-        record.found = self.found.clone();
+        record.disks = self.disks.clone();
         record.changes = self.changes.clone();
         record.is_changing = false;
         record
@@ -49,11 +49,11 @@ impl EffectiveLimits {
 
     /// What the kernel is to keep.
     pub fn plan(&self) -> Plan {
-        Plan::new(&self.limits, &self.found)
+        Plan::new(&self.limits, &self.disks)
     }
 
     /// What the shim is to see to.
-    pub fn for_shim(&self) -> wire::Limits {
+    pub fn shim_limits(&self) -> wire::Limits {
         wire::Limits {
             time_ms: self.limits.get(LimitKind::Time),
             cpu_time_us: self.limits.get(LimitKind::CpuTime),
@@ -69,13 +69,13 @@ impl EffectiveLimits {
             let word = |value: u64| if value == MAX { "max".into() } else { value.to_string() };
             (format!("rlimit {}", rlimit.name()), format!("{} {}", word(*soft), word(*hard)))
         }));
-        all.extend(seen_to(&self.for_shim()));
+        all.extend(displayed(&self.shim_limits()));
         all
     }
 
     /// A row for each limit. `readings` are the kernel's; without them only what was asked is told.
-    pub fn rows(&self, readings: Option<Vec<Reading>>) -> Vec<LimitStatus> {
-        let told: Vec<_> = self.told.iter().flat_map(seen_to).collect();
+    pub fn statuses(&self, readings: Option<Vec<Reading>>) -> Vec<LimitStatus> {
+        let told: Vec<_> = self.acknowledged.iter().flat_map(displayed).collect();
         let known = readings.is_some();
         let mut readings = readings.unwrap_or_default();
         let mut rows = Vec::new();
@@ -111,7 +111,7 @@ impl EffectiveLimits {
 
 /// A limit that cannot be enforced and that the caller has not asked for: whoever reads of it must not
 /// look for it in the request.
-pub(crate) fn blame(
+pub(crate) fn name_the_section(
     mut error: Unenforceable,
     spec: &JobSpec,
     tables: &LimitTables,
@@ -149,7 +149,7 @@ impl From<Reading> for LimitStatus {
 }
 
 /// What of it is limited, by the names of the contract.
-fn seen_to(limits: &wire::Limits) -> Vec<(String, String)> {
+fn displayed(limits: &wire::Limits) -> Vec<(String, String)> {
     let seconds = |name: &str, value: Option<u64>, per_second: u64| {
         value.map(|value| (name.to_owned(), format!("{}s", Decimal(value, per_second))))
     };
@@ -201,14 +201,14 @@ mod tests {
     fn times_are_shown_in_seconds() {
         let cases = [(600_000, "600s"), (1_500, "1.5s"), (1, "0.001s"), (0, "0s")];
         for (ms, text) in cases {
-            let shown = seen_to(&wire::Limits { time_ms: Some(ms), ..Default::default() });
+            let shown = displayed(&wire::Limits { time_ms: Some(ms), ..Default::default() });
             assert_eq!(shown, [("time_limit".to_owned(), text.to_owned())]);
         }
     }
 
     #[test]
     fn a_row_has_what_was_asked_what_is_there_and_what_binds() {
-        let terms = EffectiveLimits {
+        let limits = EffectiveLimits {
             limits: limits(&[(LimitKind::MemoryMax, 8192)]),
             ..EffectiveLimits::default()
         };
@@ -219,7 +219,7 @@ mod tests {
             bound_by: (applied != effective).then(|| "jobs".into()),
         };
         let readings = vec![reading("memory.max", 8192, 4096), reading("pids.max", MAX, MAX)];
-        let rows = terms.rows(Some(readings));
+        let rows = limits.statuses(Some(readings));
         assert_eq!((rows[0].requested.as_str(), rows[0].bound_by.as_str()), ("8192", "jobs"));
         assert_eq!(rows[0].effective.as_deref(), Some("4096"));
         assert_eq!((rows[1].requested.as_str(), rows[1].applied.as_deref()), ("", Some("max")));

@@ -31,7 +31,7 @@ pub(crate) struct Shim {
 }
 
 /// From GO to HELLO, and from there to STARTED: both take less than 2 ms on an idle host.
-const PATIENCE: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Shim {
     /// A shim that has failed and left already has said why: that is read next.
@@ -72,16 +72,16 @@ impl Shim {
     }
 
     async fn receive(&mut self) -> io::Result<FromShim> {
-        timeout(PATIENCE, self.receive_whenever()).await?
+        timeout(ANSWER_TIMEOUT, self.next_message()).await?
     }
 
-    async fn receive_whenever(&mut self) -> io::Result<FromShim> {
+    async fn next_message(&mut self) -> io::Result<FromShim> {
         let mut bytes = [0; 512];
         loop {
             match self.reader.next_message() {
                 Ok(Some(message)) => return Ok(message),
                 Ok(None) => {}
-                Err(garbled) => return Err(io::Error::new(io::ErrorKind::InvalidData, garbled)),
+                Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
             }
             self.control.readable().await?;
             match self.control.try_read(&mut bytes) {

@@ -44,7 +44,7 @@ pub(crate) struct Launcher {
 /// A job that has been told GO: its program runs, or will, or cannot.
 #[derive(Debug)]
 #[must_use = "its end has to be seen to: `started`, and `abandon` if that fails"]
-pub(crate) struct Begun {
+pub(crate) struct PendingLaunch {
     shim: Shim,
     id: JobId,
     nonce: Uuid,
@@ -62,7 +62,7 @@ pub(crate) struct Launched {
     pub spawned: SpawnRecord,
 }
 
-impl Begun {
+impl PendingLaunch {
     /// Its program runs.
     pub(crate) fn into_launched(self, started: Started) -> Launched {
         Launched { shim: self.shim, started, spawned: self.spawned }
@@ -102,11 +102,15 @@ impl Launcher {
     ///
     /// # Errors
     /// [`LaunchError`]; the program has not run, and nothing is left but the job's files.
-    pub(crate) fn begin(&self, state: &StateDir, job: &SpecRecord) -> Result<Begun, LaunchError> {
+    pub(crate) fn begin(
+        &self,
+        state: &StateDir,
+        job: &SpecRecord,
+    ) -> Result<PendingLaunch, LaunchError> {
         let dir = write_spec(state, job)?;
-        let result = self.bring_shim(&dir, job).and_then(|(mut shim, pid, nonce)| {
-            match self.send_off(&dir, job, &mut shim, (pid, nonce)) {
-                Ok(spawned) => Ok(Begun { shim, id: job.id, nonce, spawned }),
+        let result = self.create_shim(&dir, job).and_then(|(mut shim, pid, nonce)| {
+            match self.commit(&dir, job, &mut shim, (pid, nonce)) {
+                Ok(spawned) => Ok(PendingLaunch { shim, id: job.id, nonce, spawned }),
                 Err(error) => {
                     shim.end();
                     Err(error)
@@ -128,19 +132,19 @@ impl Launcher {
     /// error is `Go`.
     pub(crate) async fn started(
         &self,
-        begun: &mut Begun,
+        pending: &mut PendingLaunch,
         turn: impl Sized,
     ) -> Result<Started, LaunchError> {
-        release_if_slow(turn, begun.shim.expect_hello(begun.id, begun.nonce)).await?;
-        let started = begun.shim.expect_started().await?;
+        release_if_slow(turn, pending.shim.expect_hello(pending.id, pending.nonce)).await?;
+        let started = pending.shim.expect_started().await?;
         crash::at(Point::StartedHeard);
         Ok(started)
     }
 
     /// Ends what has not started, and removes what is left of it but its files. Blocks.
-    pub(crate) fn abandon(&self, begun: &Begun) {
-        begun.shim.end();
-        self.clean_failed(begun.id);
+    pub(crate) fn abandon(&self, pending: &PendingLaunch) {
+        pending.shim.end();
+        self.clean_failed(pending.id);
     }
 
     fn clean_failed(&self, id: JobId) {
@@ -165,7 +169,7 @@ impl Launcher {
     }
 
     /// The cgroup with its limits, and a shim in it.
-    fn bring_shim(&self, dir: &Path, job: &SpecRecord) -> Result<(Shim, u32, Uuid), LaunchError> {
+    fn create_shim(&self, dir: &Path, job: &SpecRecord) -> Result<(Shim, u32, Uuid), LaunchError> {
         let cgroup = self.tree.job(job.id);
         let create = |source| LaunchError::CreateCgroup { path: self.tree.path().into(), source };
         self.tree.ensure().and_then(|()| cgroup.create(self.tree.features())).map_err(create)?;
@@ -179,7 +183,7 @@ impl Launcher {
     }
 
     /// From `spawn.json` to GO. While the disk makes the spec durable, the shim sets itself up.
-    fn send_off(
+    fn commit(
         &self,
         dir: &Path,
         job: &SpecRecord,

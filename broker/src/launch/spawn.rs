@@ -148,7 +148,7 @@ impl Spawner {
             shim_uid: self.shim_account.0,
             shim_gid: self.shim_account.1,
             stdin: spec.stdin,
-            limits: EffectiveLimits::of(job).for_shim(),
+            limits: EffectiveLimits::of(job).shim_limits(),
             rlimits: spec.limits.rlimits.iter().map(rlimit).collect(),
             stop_signal: spec.stop_signal,
             stop_timeout_ms: millis(spec.stop_timeout),

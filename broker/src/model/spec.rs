@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_wish_takes_the_defaults() {
+    fn an_empty_request_takes_the_defaults() {
         let spec = check(|_| ()).unwrap();
         assert_eq!((spec.working_directory.as_str(), spec.run_as.as_str()), ("/", "nobody"));
         assert_eq!(spec.stop_signal, 15);
@@ -320,38 +320,52 @@ mod tests {
 
     #[test]
     fn every_broken_rule_names_its_field() {
-        assert_eq!(broken_field(|w| w.argv.clear()), "argv");
-        assert_eq!(broken_field(|w| w.argv.push("a\0b".into())), "argv");
-        assert_eq!(broken_field(|w| w.argv[0].clear()), "argv");
-        assert_eq!(broken_field(|w| _ = w.env.insert("LD_PRELOAD".into(), "x".into())), "env");
-        assert_eq!(broken_field(|w| w.working_directory = "tmp".into()), "working_directory");
-        assert_eq!(broken_field(|w| w.run_as = "root".into()), "run_as");
-        assert_eq!(broken_field(|w| w.name = "a b".into()), "name");
-        assert_eq!(broken_field(|w| _ = w.labels.insert("".into(), "".into())), "labels");
-        let zero = |w: &mut JobRequest| w.limits.set(LimitKind::Time, Some(0));
+        assert_eq!(broken_field(|request| request.argv.clear()), "argv");
+        assert_eq!(broken_field(|request| request.argv.push("a\0b".into())), "argv");
+        assert_eq!(broken_field(|request| request.argv[0].clear()), "argv");
+        assert_eq!(
+            broken_field(|request| _ = request.env.insert("LD_PRELOAD".into(), "x".into())),
+            "env"
+        );
+        assert_eq!(
+            broken_field(|request| request.working_directory = "tmp".into()),
+            "working_directory"
+        );
+        assert_eq!(broken_field(|request| request.run_as = "root".into()), "run_as");
+        assert_eq!(broken_field(|request| request.name = "a b".into()), "name");
+        assert_eq!(
+            broken_field(|request| _ = request.labels.insert("".into(), "".into())),
+            "labels"
+        );
+        let zero = |request: &mut JobRequest| request.limits.set(LimitKind::Time, Some(0));
         assert_eq!(broken_field(zero), "time_limit");
-        assert_eq!(broken_field(|w| w.stop_signal = 65), "stop_signal");
-        assert_eq!(broken_field(|w| w.stop_timeout = Some(Duration::MAX)), "stop_timeout");
+        assert_eq!(broken_field(|request| request.stop_signal = 65), "stop_signal");
+        assert_eq!(
+            broken_field(|request| request.stop_timeout = Some(Duration::MAX)),
+            "stop_timeout"
+        );
     }
 
     #[test]
     fn what_the_kernel_would_not_exec_is_too_large() {
-        let long = |w: &mut JobRequest| w.argv.push("x".repeat(MAX_STRING + 1));
+        let long = |request: &mut JobRequest| request.argv.push("x".repeat(MAX_STRING + 1));
         assert!(matches!(check(long), Err(SpecError::TooLarge(_))));
-        let many = |w: &mut JobRequest| w.argv.extend((0..20).map(|_| "x".repeat(60_000)));
+        let many =
+            |request: &mut JobRequest| request.argv.extend((0..20).map(|_| "x".repeat(60_000)));
         assert!(matches!(check(many), Err(SpecError::TooLarge(_))));
     }
 
     #[test]
     fn values_of_the_environment_do_not_reach_the_disk() {
-        let spec = check(|w| _ = w.env.insert("TOKEN".into(), "secret".into())).unwrap();
+        let spec =
+            check(|request| _ = request.env.insert("TOKEN".into(), "secret".into())).unwrap();
         let json = serde_json::to_string(&spec).unwrap();
         assert!(json.contains("TOKEN") && !json.contains("secret"), "{json}");
     }
 
     #[test]
     fn a_beginning_is_never_written_in_the_place_of_the_whole() {
-        let mut spec = check(|w| w.argv.push("x".repeat(2000))).unwrap();
+        let mut spec = check(|request| request.argv.push("x".repeat(2000))).unwrap();
         assert!(serde_json::to_string(&spec).is_ok());
         spec.abridge();
         assert!(serde_json::to_string(&spec).is_err());

@@ -108,7 +108,7 @@ impl Event {
             Event::StartFailed(_) => "start failed",
             Event::Paused => "paused",
             Event::Resumed => "resumed",
-            Event::StopRequested => "stop asked",
+            Event::StopRequested => "stop requested",
             Event::Exited(_) => "exited",
             Event::Ended { .. } => "ended",
             Event::ShimLost(_) => "shim lost",
@@ -208,8 +208,8 @@ impl Snapshot {
 
     /// Whether its request may be made anew: it never ran, and only the broker's own end was why, or that
     /// the host was short of something.
-    pub fn may_be_asked_again(&self) -> bool {
-        self.start_failure().is_some_and(|f| NEVER_ASKED.contains(&f.step.as_str()))
+    pub fn is_retryable(&self) -> bool {
+        self.start_failure().is_some_and(|f| RETRYABLE_STEPS.contains(&f.step.as_str()))
     }
 
     /// How long its program has run, `now` or until its end. `begun` is when that began, since the host
@@ -258,7 +258,7 @@ impl Snapshot {
 
 /// The steps at which a start fails when the broker ends before GO: as its own recovery calls it,
 /// and as the shim that was left alone does; and when the host is short of something.
-const NEVER_ASKED: [&str; 3] = ["broker", "abandoned", SHORTAGE];
+const RETRYABLE_STEPS: [&str; 3] = ["broker", "abandoned", SHORTAGE];
 
 /// What the output came to, for the final record.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn every_cell_of_the_table_is_as_written_here() {
         use State::*;
-        // Columns: started, start failed, stop asked, exited, ended, shim lost, paused, resumed.
+        // Columns: started, start failed, stop requested, exited, ended, shim lost, paused, resumed.
         let (run, pause, stop, lost) = (Some(Running), Some(Paused), Some(Stopping), Some(Lost));
         let over = Some(Finished);
         let table = [

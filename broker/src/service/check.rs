@@ -68,7 +68,7 @@ fn shim(path: &Path) -> Option<String> {
 fn directories(jobs: &config::Jobs) -> Findings {
     let mut found = Findings::default();
     for path in store::directories(&jobs.state_dir).into_iter().chain([jobs.run_dir.clone()]) {
-        match owner::look(&path) {
+        match owner::check(&path) {
             Ok(warning) => found.warnings.extend(warning),
             Err(e) if e.raw_os_error() == Some(libc::EACCES) => {}
             Err(e) => found.faults.push(format!("jobs: {e}")),

@@ -23,10 +23,10 @@ pub(super) fn run(file: &Path) -> Result<(), ServiceError> {
     }
     let config = Settings::load(file)?.config;
     for path in store::directories(&config.jobs.state_dir).iter().chain([&config.jobs.run_dir]) {
-        owner::look(path)?.iter().for_each(journal::warning);
+        owner::check(path)?.iter().for_each(journal::warning);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let jobs = runtime.block_on(preflight::look(&config.jobs));
+    let jobs = runtime.block_on(preflight::check(&config.jobs));
     let jobs = jobs.map_err(|e| ServiceError::Io(io::Error::other(e)))?;
     match count(&jobs) {
         (all, 0) => {

@@ -25,7 +25,7 @@ use crate::store::seal;
 ///
 /// # Errors
 /// As read(2).
-pub(crate) fn never_began(dir: &Path, boot_id: &BootId) -> io::Result<bool> {
+pub(crate) fn never_started(dir: &Path, boot_id: &BootId) -> io::Result<bool> {
     let is_cut_short = match read(dir, SPEC)? {
         // In the boot in which a shim was made, it was there before.
         None => !read(dir, SPAWN)?.is_some_and(|bytes| is_of_boot(&bytes, boot_id)),
@@ -33,7 +33,7 @@ pub(crate) fn never_began(dir: &Path, boot_id: &BootId) -> io::Result<bool> {
     };
     let is_zero = |bytes: Vec<u8>| bytes.iter().all(|byte| *byte == 0);
     Ok(is_cut_short
-        && read(dir, FINAL)?.is_none_or(|bytes| says_never(&bytes))
+        && read(dir, FINAL)?.is_none_or(|bytes| is_failed_start(&bytes))
         && read(dir, record::FILE_NAME)?.is_none_or(is_zero)
         && is_empty(dir, "stdout.log")?
         && is_empty(dir, "stderr.log")?
@@ -87,7 +87,7 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
 }
 
 /// A start that failed before there was even room for its spec.
-fn says_never(last: &[u8]) -> bool {
+fn is_failed_start(last: &[u8]) -> bool {
     records::parse::<FinalRecord>(FINAL, last).is_ok_and(|last| {
         last.state == State::Finished && last.started.is_none() && last.exit.is_none()
     })
@@ -101,7 +101,7 @@ fn is_of_boot(spawn: &[u8], boot_id: &BootId) -> bool {
 fn is_cut_short(bytes: &[u8]) -> bool {
     let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     let parsed = serde_json::from_slice::<IgnoredAny>(&bytes[..end]);
-    parsed.is_err_and(|e| e.is_eof()) && !seal::is_at_its_end(&bytes[..end])
+    parsed.is_err_and(|e| e.is_eof()) && !seal::is_complete(&bytes[..end])
 }
 
 fn read(dir: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
@@ -138,34 +138,34 @@ mod tests {
     }
 
     #[track_caller]
-    fn assert_began(began: bool, files: &[(&str, &[u8])]) {
-        assert_eq!(never_began(dir(files).path(), &[0; 16]).unwrap(), !began, "{files:?}");
+    fn assert_started(started: bool, files: &[(&str, &[u8])]) {
+        assert_eq!(never_started(dir(files).path(), &[0; 16]).unwrap(), !started, "{files:?}");
     }
 
     #[test]
     fn whatever_a_crash_makes_of_a_start_before_go_is_no_job() {
-        assert_began(false, &[]);
-        assert_began(false, &[(".spec.json.new", b"{")]);
-        assert_began(false, &[(SPAWN, b"")]);
+        assert_started(false, &[]);
+        assert_started(false, &[(".spec.json.new", b"{")]);
+        assert_started(false, &[(SPAWN, b"")]);
         let before = String::from_utf8_lossy(SPAWNED).replacen("-0000", "-1111", 1);
-        assert_began(false, &[(SPAWN, before.as_bytes())]);
+        assert_started(false, &[(SPAWN, before.as_bytes())]);
         for length in 0..WHOLE.len() {
             let torn = &WHOLE.as_bytes()[..length];
             let padded = [torn, &[0; 100]].concat();
-            assert_began(false, &[(SPEC, torn)]);
-            assert_began(false, &[(SPEC, &padded), (SPAWN, b""), (record::FILE_NAME, &[0; 512])]);
-            assert_began(false, &[(SPEC, torn), ("stdout.log", b""), (INDEX_NAME, b"")]);
+            assert_started(false, &[(SPEC, torn)]);
+            assert_started(false, &[(SPEC, &padded), (SPAWN, b""), (record::FILE_NAME, &[0; 512])]);
+            assert_started(false, &[(SPEC, torn), ("stdout.log", b""), (INDEX_NAME, b"")]);
         }
     }
 
     #[test]
     fn what_no_crash_makes_may_have_run() {
         let whole = WHOLE.as_bytes();
-        assert_began(true, &[(SPEC, whole)]);
-        assert_began(true, &[(SPEC, b"{]")]);
-        assert_began(true, &[(SPEC, b"garbage")]);
-        assert_began(true, &[(SPEC, &[b"\0\0\0\0", &whole[4..]].concat())]);
-        assert_began(true, &[(SPAWN, SPAWNED)]);
+        assert_started(true, &[(SPEC, whole)]);
+        assert_started(true, &[(SPEC, b"{]")]);
+        assert_started(true, &[(SPEC, b"garbage")]);
+        assert_started(true, &[(SPEC, &[b"\0\0\0\0", &whole[4..]].concat())]);
+        assert_started(true, &[(SPAWN, SPAWNED)]);
     }
 
     #[test]
@@ -180,8 +180,8 @@ mod tests {
             (INDEX_NAME, b"x"),
         ];
         for sign in signs {
-            assert_began(true, &[(SPEC, b""), sign]);
-            assert_began(true, &[sign]);
+            assert_started(true, &[(SPEC, b""), sign]);
+            assert_started(true, &[sign]);
         }
     }
 

@@ -46,21 +46,21 @@ pub(crate) struct Summary {
     pub kept: u64,
     /// If it was started with a request id.
     #[serde(default)]
-    pub request: Option<Box<Asked>>,
+    pub request: Option<Box<RequestKey>>,
     /// The records that this was read from.
     pub stamp: Stamp,
 }
 
 /// What tells a repeated request from another one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Asked {
+pub(crate) struct RequestKey {
     /// Chosen by the caller.
     pub id: Box<str>,
     /// See [`SpecRecord::request_digest`].
     pub digest: Box<str>,
     /// It never ran, and only the broker's own end was why: the request may be made anew.
-    #[serde(default)]
-    pub again: bool,
+    #[serde(rename = "again", default)]
+    pub is_retryable: bool,
 }
 
 /// Size and time of the last change of `spec.json` and `final.json`: records that have others were
@@ -87,10 +87,10 @@ impl Summary {
     /// From a job's records.
     pub(crate) fn new(spec: &SpecRecord, last: &FinalRecord, again: bool, stamp: Stamp) -> Summary {
         let labels = spec.spec.labels.iter();
-        let asked = Asked {
+        let key = RequestKey {
             id: spec.request_id.as_str().into(),
             digest: spec.request_digest.as_str().into(),
-            again,
+            is_retryable: again,
         };
         Summary {
             id: spec.id,
@@ -100,7 +100,7 @@ impl Summary {
             state: last.state,
             ended_ns: last.ended_ns,
             kept: last.totals.kept(),
-            request: (!spec.request_id.is_empty()).then(|| Box::new(asked)),
+            request: (!spec.request_id.is_empty()).then(|| Box::new(key)),
             stamp,
         }
     }

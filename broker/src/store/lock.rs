@@ -22,14 +22,14 @@ pub(super) fn lock(root: &Path) -> Result<Flock<File>, OpenError> {
     let held = |holder| OpenError::Held { path: root.into(), holder };
     match try_lock(root)? {
         Ok(lock) => Ok(lock),
-        Err(holder) if ends_now(&holder) => lock_of_the_dead(root)?.map_err(held),
+        Err(holder) if exits_soon(&holder) => wait_for_lock(root)?.map_err(held),
         Err(holder) => Err(held(holder)),
     }
 }
 
 /// A shim that was being cloned when its broker was killed has a copy of the descriptor until it
 /// has come to its execve(2).
-fn lock_of_the_dead(root: &Path) -> Result<Result<Flock<File>, String>, OpenError> {
+fn wait_for_lock(root: &Path) -> Result<Result<Flock<File>, String>, OpenError> {
     let until = Instant::now() + Duration::from_secs(10);
     loop {
         let lock = try_lock(root)?;
@@ -67,7 +67,7 @@ fn try_lock(root: &Path) -> Result<Result<Flock<File>, String>, OpenError> {
 
 /// One that has just been killed closes thousands of descriptors before it lets go of the lock:
 /// worth a second of waiting.
-fn ends_now(holder: &str) -> bool {
+fn exits_soon(holder: &str) -> bool {
     let Ok(pid) = holder.parse() else { return false };
     let Ok(pidfd) = sys::pidfd_open(pid) else { return true };
     let mut ended = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];

@@ -17,20 +17,20 @@ const OTHERS: u32 = 0o077;
 /// # Errors
 /// `PermissionDenied` with the remedy for a directory of another account, or a link that another account can
 /// turn elsewhere; `NotADirectory`; else as stat(2).
-pub(crate) fn look(path: &Path) -> io::Result<Option<String>> {
+pub(crate) fn check(path: &Path) -> io::Result<Option<String>> {
     let link = match fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        found => found?,
+        metadata => metadata?,
     };
     // An operator may have put the directory elsewhere: the link and what it leads to are both looked at.
     is_ours(path, link.uid())?;
-    let found = fs::metadata(path)?;
-    is_ours(path, found.uid())?;
-    if !found.is_dir() {
+    let metadata = fs::metadata(path)?;
+    is_ours(path, metadata.uid())?;
+    if !metadata.is_dir() {
         let fault = format!("{} is no directory", path.display());
         return Err(io::Error::new(io::ErrorKind::NotADirectory, fault));
     }
-    let mode = found.permissions().mode() & 0o7777;
+    let mode = metadata.permissions().mode() & 0o7777;
     let repaired = || {
         format!("{} was open to others (mode {mode:04o}): its mode is to be 0700", path.display())
     };
@@ -41,17 +41,17 @@ pub(crate) fn look(path: &Path) -> io::Result<Option<String>> {
 ///
 /// # Errors
 /// `Damaged` where it is; else as stat(2).
-pub(crate) fn look_at_job(dir: &Path) -> Result<(), RecordError> {
-    let found = match fs::symlink_metadata(dir) {
+pub(crate) fn check_job(dir: &Path) -> Result<(), RecordError> {
+    let metadata = match fs::symlink_metadata(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        found => found?,
+        metadata => metadata?,
     };
     let fault = |what: String| Err(RecordError::Damaged(what));
-    if !found.is_dir() {
+    if !metadata.is_dir() {
         return fault("it is no directory of its own".into());
     }
-    if !is_root(found.uid()) {
-        return fault(format!("its directory belongs to uid {}, not to root", found.uid()));
+    if !is_root(metadata.uid()) {
+        return fault(format!("its directory belongs to uid {}, not to root", metadata.uid()));
     }
     Ok(())
 }
@@ -87,25 +87,25 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         let (state, link) = (dir.path().join("state"), dir.path().join("link"));
-        assert_eq!(look(&state).unwrap(), None, "it is made");
+        assert_eq!(check(&state).unwrap(), None, "it is made");
         fs::create_dir(&state).unwrap();
         symlink(&state, &link).unwrap();
         fs::set_permissions(&state, fs::Permissions::from_mode(0o700)).unwrap();
-        assert_eq!((look(&state).unwrap(), look(&link).unwrap()), (None, None));
+        assert_eq!((check(&state).unwrap(), check(&link).unwrap()), (None, None));
         lchown(&link, NOBODY, None).unwrap();
-        assert!(look(&link).is_err() && look(&state).is_ok());
+        assert!(check(&link).is_err() && check(&state).is_ok());
         chown(&state, NOBODY, None).unwrap();
-        let fault = look(&state).unwrap_err();
+        let fault = check(&state).unwrap_err();
         assert_eq!(fault.kind(), io::ErrorKind::PermissionDenied);
         assert!(fault.to_string().contains("chown -hR root:root"), "{fault}");
-        assert!(look_at_job(&state).unwrap_err().is_damage());
+        assert!(check_job(&state).unwrap_err().is_damage());
     }
 
     #[test]
     fn a_mode_that_lets_others_in_is_told() {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(look(dir.path()).unwrap().unwrap().contains("0777"));
+        assert!(check(dir.path()).unwrap().unwrap().contains("0777"));
     }
 
     #[test]
@@ -116,7 +116,7 @@ mod tests {
         fs::create_dir(&job).unwrap();
         symlink(&job, &link).unwrap();
         fs::write(&file, "").unwrap();
-        assert!(look_at_job(&job).is_ok() && look_at_job(&dir.path().join("none")).is_ok());
-        assert!(look_at_job(&link).is_err() && look_at_job(&file).is_err());
+        assert!(check_job(&job).is_ok() && check_job(&dir.path().join("none")).is_ok());
+        assert!(check_job(&link).is_err() && check_job(&file).is_err());
     }
 }

@@ -50,8 +50,8 @@ pub struct SpecRecord {
     /// As whom.
     pub account: Account,
     /// The disks that its limits speak of.
-    #[serde(default)]
-    pub found: ResolvedDisks,
+    #[serde(rename = "found", default)]
+    pub disks: ResolvedDisks,
     /// What became of its limits, the oldest first.
     #[serde(default)]
     pub changes: Vec<ChangeRecord>,
@@ -73,7 +73,7 @@ impl SpecRecord {
             boot_id: self.boot_id,
             spec: self.spec.abridged(),
             account: self.account.clone(),
-            found: self.found.clone(),
+            disks: self.disks.clone(),
             changes: self.changes.clone(),
             is_changing: self.is_changing,
         }

@@ -37,13 +37,15 @@ pub(crate) fn check(bytes: &[u8]) -> Result<(), &'static str> {
     match split(bytes) {
         Some((sealed, crc)) if crc32fast::hash(sealed) == crc => Ok(()),
         Some(_) => Err("its content does not match its checksum"),
-        None if bytes.starts_with(FIRST) || names_one(bytes) => Err("its checksum is missing"),
+        None if bytes.starts_with(FIRST) || has_checksum_member(bytes) => {
+            Err("its checksum is missing")
+        }
         None => Ok(()),
     }
 }
 
 /// Whether the record ends as a whole one does: no crash has cut it short.
-pub(crate) fn is_at_its_end(bytes: &[u8]) -> bool {
+pub(crate) fn is_complete(bytes: &[u8]) -> bool {
     split(bytes).is_some()
 }
 
@@ -55,7 +57,7 @@ fn split(bytes: &[u8]) -> Option<(&[u8], u32)> {
 }
 
 /// One of the two members somewhere else: the record was written anew by what knows no checksum.
-fn names_one(bytes: &[u8]) -> bool {
+fn has_checksum_member(bytes: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Members {
         checksum: Option<IgnoredAny>,

@@ -80,15 +80,15 @@ impl StateDir {
     /// # Errors
     /// As rename(2), fsync(2) and unlink(2). After that of fsync(2) a job may come back.
     pub(crate) fn remove_jobs(&self, ids: &[JobId]) -> Vec<io::Result<()>> {
-        let doomed = |id: &JobId| self.jobs().join(format!("{REMOVED}{id}"));
-        let rename = |id: &JobId| fs::rename(self.job(*id), doomed(id));
+        let removed_path = |id: &JobId| self.jobs().join(format!("{REMOVED}{id}"));
+        let rename = |id: &JobId| fs::rename(self.job(*id), removed_path(id));
         let renamed: Vec<_> = ids.iter().map(rename).collect();
         crash::at(Point::RemovalBegun);
         let is_any = renamed.iter().any(Result::is_ok);
         let synced = if is_any { durable::sync_directory(&self.jobs()) } else { Ok(()) };
         let unlink = |(id, renamed): (&JobId, io::Result<()>)| {
             renamed?;
-            remove_tree(&doomed(id))?;
+            remove_tree(&removed_path(id))?;
             match &synced {
                 Ok(()) => Ok(()),
                 Err(e) => Err(io::Error::new(e.kind(), e.to_string())),
@@ -103,7 +103,7 @@ impl StateDir {
     /// # Errors
     /// As readdir(3).
     pub(crate) fn list(&self) -> io::Result<(Vec<JobId>, BTreeMap<String, String>)> {
-        let (mut ids, mut strangers) = (Vec::new(), BTreeMap::new());
+        let (mut ids, mut foreign) = (Vec::new(), BTreeMap::new());
         for entry in fs::read_dir(self.jobs())? {
             let name = entry?.file_name().to_string_lossy().into_owned();
             match name.parse() {
@@ -112,14 +112,14 @@ impl StateDir {
                     match remove_tree(&self.jobs().join(&name)) {
                         Ok(()) => {}
                         Err(e) if e.kind() == io::ErrorKind::NotFound => {} // by a removal of now
-                        Err(e) => _ = strangers.insert(name, format!("it cannot be removed: {e}")),
+                        Err(e) => _ = foreign.insert(name, format!("it cannot be removed: {e}")),
                     }
                 }
-                Err(_) => _ = strangers.insert(name, "its name is no job id".into()),
+                Err(_) => _ = foreign.insert(name, "its name is no job id".into()),
             }
         }
         ids.sort_unstable();
-        Ok((ids, strangers))
+        Ok((ids, foreign))
     }
 
     /// Moves a job that cannot be read out of the way, whole, with the reason beside its files.
@@ -136,7 +136,7 @@ impl StateDir {
     ) -> io::Result<()> {
         make_private(&self.quarantine_dir())?;
         let from = self.job(id);
-        if let Err(e) = owner::look_at_job(&from) {
+        if let Err(e) = owner::check_job(&from) {
             // Nothing is written into what is another account's, or leads elsewhere.
             tracing::warn!(job = %id, "moved without the reason in it: {e}");
             return fs::rename(from, self.quarantine_dir().join(id.to_string()));
@@ -235,9 +235,9 @@ fn read_epoch(path: &Path) -> io::Result<u64> {
 /// Creates a directory that only root may enter, or makes an existing one so, and says that in the log.
 ///
 /// # Errors
-/// As [`owner::look`], mkdir(2) and chmod(2).
+/// As [`owner::check`], mkdir(2) and chmod(2).
 pub(crate) fn make_private(path: &Path) -> io::Result<()> {
-    if let Some(fault) = owner::look(path)? {
+    if let Some(fault) = owner::check(path)? {
         tracing::warn!("{fault}; it is now, and others may have read or changed what is in it");
     }
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
@@ -283,10 +283,10 @@ mod tests {
         fs::create_dir(dir.path().join("jobs/.removed-x")).unwrap();
         fs::create_dir(dir.path().join("jobs/notes")).unwrap();
         fs::write(dir.path().join("jobs/.removed-y"), "").unwrap();
-        let (jobs, strangers) = state.list().unwrap();
+        let (jobs, foreign) = state.list().unwrap();
         assert_eq!(jobs, [kept]);
         assert!(!dir.path().join("jobs/.removed-x").exists());
-        assert_eq!(strangers.keys().collect::<Vec<_>>(), [".removed-y", "notes"]);
+        assert_eq!(foreign.keys().collect::<Vec<_>>(), [".removed-y", "notes"]);
     }
 
     #[test]

@@ -21,7 +21,7 @@ fn a_job_that_is_stopped_20000_times_has_one_task_and_one_record() {
     });
     assert_eq!(verdict.seen["refused"], 0, "{}", verdict.seen);
     let id = verdict.seen["job"].as_str().unwrap();
-    let told = env.log().lines().filter(|l| l.contains(id) && l.contains("stop asked")).count();
+    let told = env.log().lines().filter(|l| l.contains(id) && l.contains("stop requested")).count();
     assert_eq!(told, form(1, told), "what changes nothing is not told");
     verdict.assert();
     // Less time is another matter.

@@ -396,7 +396,7 @@ impl Steps<'_> {
                 let step =
                     Step { who: "client", what: "is answered", job: Some(n), from_outside: false };
                 self.add(step, |world| match snapshot.start_failure() {
-                    Some(_) if !is_new && snapshot.may_be_asked_again() => {
+                    Some(_) if !is_new && snapshot.is_retryable() => {
                         register(&plan, world, b);
                         Ok(())
                     }
@@ -431,7 +431,7 @@ fn register(plan: &Plan, world: &mut World, b: usize) {
 
 fn may_be_repeated(plan: &Plan, known: Known) -> bool {
     let snapshot = known.snapshot();
-    snapshot.may_be_asked_again() || (plan.repeats_failures && snapshot.start_failure().is_some())
+    snapshot.is_retryable() || (plan.repeats_failures && snapshot.start_failure().is_some())
 }
 
 fn give_up(plan: &Plan, job: &mut Job, b: usize, why: Why) -> Result<(), String> {

@@ -127,7 +127,7 @@ impl Known {
     pub(crate) fn end(self) -> Option<End> {
         match (self.exited, self.failure) {
             (Some(status), _) => Some(End::Exited(status)),
-            _ if self.snapshot().may_be_asked_again() => Some(End::NeverRan),
+            _ if self.snapshot().is_retryable() => Some(End::NeverRan),
             (None, Some(why)) if self.state == State::Lost => Some(End::Lost(why)),
             (None, Some(why)) => Some(End::Failed(why)),
             (None, None) => None,

@@ -83,7 +83,7 @@ pub(crate) struct Plan {
     pub(crate) waits_with_kills: bool,
     /// `Core::stop_for_good`: on record before whoever asked is answered.
     pub(crate) records_stops: bool,
-    /// `Snapshot::may_be_asked_again`
+    /// `Snapshot::is_retryable`
     pub(crate) repeats_failures: bool,
 }
 

@@ -32,7 +32,7 @@ pub(crate) async fn delete(
     job: &Authorized<Delete, Arc<Job>>,
 ) -> Result<(), DeleteError> {
     let (caller, job) = (job.caller(), job.subject());
-    job.contacted().await; // one that ended while no broker was there is not known to have yet
+    job.wait_for_contact().await; // one that ended while no broker was there is not known to have yet
     if !job.snapshot().state.is_over() {
         return Err(DeleteError::Running);
     }

@@ -20,7 +20,7 @@ pub(crate) async fn drain(shared: &Arc<Shared>, by: &str, at_most: Duration) {
     let live = live(shared);
     for job in &live {
         // Its shim answers within 2 s, or is silent: then its cgroup is killed after the grace.
-        job.contacted().await;
+        job.wait_for_contact().await;
     }
     stop_all(shared, by, Some(at_most));
     let last = Instant::now() + at_most + SLACK;

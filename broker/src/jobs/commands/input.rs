@@ -32,7 +32,7 @@ pub enum InputError {
 /// # Errors
 /// `NoStdin`.
 pub(crate) async fn accepted(job: &Authorized<Input, Arc<Job>>) -> Result<InputAck, InputError> {
-    job.subject().contacted().await;
+    job.subject().wait_for_contact().await;
     known(job.subject())
 }
 
@@ -57,7 +57,7 @@ pub(crate) async fn write(
 ) -> Result<InputAck, InputError> {
     let job = job.subject();
     let _turn = job.input_turn.lock().await;
-    job.contacted().await; // until then nobody knows what was accepted
+    job.wait_for_contact().await; // until then nobody knows what was accepted
     let known = known(job)?;
     if offset > known.accepted {
         return Err(InputError::Gap { offset, accepted: known.accepted });
@@ -81,7 +81,7 @@ pub(crate) async fn write(
 async fn send(job: &Job, offset: u64, piece: &[u8], end: bool) -> Result<InputAck, InputError> {
     let (mut acks, mut snapshot) = (job.watch_input(), job.watch_snapshot());
     let goal = offset + piece.len() as u64;
-    let told = job.tell(&ToShim::Input(wire::Input { offset, data: piece.to_vec(), end }));
+    let sent = job.send(&ToShim::Input(wire::Input { offset, data: piece.to_vec(), end }));
     loop {
         let ack = *acks.borrow_and_update();
         let known = snapshot.borrow_and_update().clone();
@@ -91,8 +91,8 @@ async fn send(job: &Job, offset: u64, piece: &[u8], end: bool) -> Result<InputAc
         if ack.closed || (ack.accepted >= goal && !end) {
             return Ok(ack);
         }
-        if told.is_err() || !job.is_reachable() {
-            if !job.is_over_after_all().await {
+        if sent.is_err() || !job.is_reachable() {
+            if !job.has_ended_late().await {
                 return Err(Unreachable.into());
             }
             continue;

@@ -14,7 +14,7 @@ use crate::jobs::cleanup;
 use crate::jobs::events::LifecycleEvent;
 use crate::jobs::history::archive;
 use crate::jobs::job::Job;
-use crate::jobs::monitor::connection::First;
+use crate::jobs::monitor::connection::InitialContact;
 use crate::jobs::monitor::session::Connection;
 use crate::jobs::monitor::{self, finalize};
 use crate::jobs::process::ShimProcess;
@@ -63,26 +63,26 @@ async fn launch(shared: Arc<Shared>, job: Arc<Job>, record: Box<SpecRecord>, tur
     let StartTurns { start: _start, launch } = turns;
     let record = Arc::<SpecRecord>::from(record);
     let (own, launching, spec) = (Arc::clone(&shared), Arc::clone(&job), Arc::clone(&record));
-    let begin = move || {
+    let until_go = move || {
         crash::at(Point::JobRegistered);
         let (id, owner, argv) = (launching.id(), launching.owner(), Argv(&spec.spec.argv));
         tracing::info!(target: AUDIT, job = %id, %owner, %argv, "start");
-        let begun = own.launcher.begin(&own.state, &spec);
-        (begun.map_err(|error| fail(&own, &launching, &error, &spec)), launch)
+        let pending = own.launcher.begin(&own.state, &spec);
+        (pending.map_err(|error| fail(&own, &launching, &error, &spec)), launch)
     };
-    let begun = shared.runtime.spawn_blocking(begin).await.unwrap_or_else(go_on_panicking);
-    let (Ok(mut begun), launch) = begun else { return };
-    match shared.launcher.started(&mut begun, launch).await {
-        Ok(started) => monitor_started(&shared, &job, begun.into_launched(started)),
+    let pending = shared.runtime.spawn_blocking(until_go).await.unwrap_or_else(resume_panic);
+    let (Ok(mut pending), launch) = pending else { return };
+    match shared.launcher.started(&mut pending, launch).await {
+        Ok(started) => monitor_started(&shared, &job, pending.into_launched(started)),
         Err(error) => {
             // Its processes may be hard to kill: not on the threads of starts that work.
             let _turn = shared.threads.killing.acquire().await; // never closed
             let own = Arc::clone(&shared);
             let abandon = move || {
-                own.launcher.abandon(&begun);
+                own.launcher.abandon(&pending);
                 fail(&own, &job, &error, &record);
             };
-            shared.runtime.spawn_blocking(abandon).await.unwrap_or_else(go_on_panicking);
+            shared.runtime.spawn_blocking(abandon).await.unwrap_or_else(resume_panic);
         }
     }
 }
@@ -93,13 +93,13 @@ fn monitor_started(shared: &Arc<Shared>, job: &Arc<Job>, launched: Launched) {
     let channel = Channel::new(shim.control);
     job.set_channel(Some(Arc::clone(&channel)));
     // It was born with them; and before the start is told, after which it may be asked for them.
-    job.change_terms(|terms| terms.told = Some(terms.for_shim()));
+    job.modify_effective_limits(|limits| limits.acknowledged = Some(limits.shim_limits()));
     job.apply(Event::Started(started));
-    job.tell_stop(); // while it was being launched, nobody could be told
+    job.send_stop(); // while it was being launched, nobody could be told
     shared.events.publish(LifecycleEvent::Started(job.id()));
-    let first = First::Connected(Connection { channel, reader: shim.reader });
+    let initial = InitialContact::Connected(Connection { channel, reader: shim.reader });
     let (own, job) = (Arc::clone(shared), Arc::clone(job));
-    shared.runtime.spawn(monitor::monitor(own, job, ShimProcess::from(&spawned), first));
+    shared.runtime.spawn(monitor::monitor(own, job, ShimProcess::from(&spawned), initial));
 }
 
 /// Blocks.
@@ -118,8 +118,8 @@ fn withdraw(shared: &Arc<Shared>, job: &Arc<Job>, failure: &Failure) {
     tracing::warn!(job = %job.id(), "not started, and not kept: {failure}");
     let mut known = job.snapshot();
     let event = Event::StartFailed(shortage(failure));
-    if let Err(impossible) = known.apply(event, host::now_ns()) {
-        tracing::error!(job = %job.id(), "{impossible}");
+    if let Err(invalid) = known.apply(event, host::now_ns()) {
+        tracing::error!(job = %job.id(), "{invalid}");
     }
     shared.registry().forget(job.id());
     shared.events.publish(LifecycleEvent::Removed(job.id()));
@@ -137,8 +137,8 @@ fn withdraw(shared: &Arc<Shared>, job: &Arc<Job>, failure: &Failure) {
 fn give_up(shared: &Arc<Shared>, job: &Arc<Job>, failure: Failure) {
     tracing::info!(target: AUDIT, job = %job.id(), "start failed: {failure}");
     let mut known = job.snapshot();
-    if let Err(impossible) = known.apply(Event::StartFailed(failure), host::now_ns()) {
-        tracing::error!(job = %job.id(), "{impossible}");
+    if let Err(invalid) = known.apply(Event::StartFailed(failure), host::now_ns()) {
+        tracing::error!(job = %job.id(), "{invalid}");
     }
     // On record before it is told: a request that was refused is not run by the next broker.
     let written = finalize::write_final(shared, job, &known, ended_at_start(job));
@@ -170,12 +170,12 @@ fn clear(shared: &Arc<Shared>, job: &Arc<Job>) {
 
 /// It has used nothing, and might have used this.
 fn ended_at_start(job: &Job) -> JobStats {
-    JobStats { limits: job.terms().rows(None), ..JobStats::default() }
+    JobStats { limits: job.effective_limits().statuses(None), ..JobStats::default() }
 }
 
 /// A panic of a launch ends the task that awaits it, too, and is seen to there.
-fn go_on_panicking<T>(broken_off: JoinError) -> T {
-    match broken_off.try_into_panic() {
+fn resume_panic<T>(failed: JoinError) -> T {
+    match failed.try_into_panic() {
         Ok(panic) => panic::resume_unwind(panic),
         Err(cancelled) => panic::resume_unwind(Box::new(cancelled.to_string())),
     }

@@ -18,7 +18,7 @@ use crate::model::identity::Identity;
 use crate::model::state::{Event, State};
 
 /// How long a shim has to say why it has let a job go on that was about to stand still.
-const PATIENCE: Duration = Duration::from_secs(2);
+const STATE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why a job was not paused, or does not go on.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +75,7 @@ pub(crate) async fn resume(
 }
 
 async fn pause_now(shared: &Shared, job: &Job, by: &Identity) -> Result<(), PauseError> {
-    job.contacted().await; // its shim may have begun to stop it while no broker was there
+    job.wait_for_contact().await; // its shim may have begun to stop it while no broker was there
     match job.snapshot().state {
         State::Paused => return Ok(()),
         State::Running => {}
@@ -92,8 +92,8 @@ async fn pause_now(shared: &Shared, job: &Job, by: &Identity) -> Result<(), Paus
     }
     if frozen.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::Interrupted) {
         let mut snapshot = job.watch_snapshot();
-        let told = snapshot.wait_for(|known| known.state != State::Running);
-        let _ = timeout(PATIENCE, told).await; // else it was somebody else
+        let left_running = snapshot.wait_for(|known| known.state != State::Running);
+        let _ = timeout(STATE_TIMEOUT, left_running).await; // else it was somebody else
     }
     match (frozen, job.snapshot().state) {
         (Err(e), State::Running) => Err(PauseError::Freeze(e)),

@@ -31,15 +31,15 @@ pub(crate) async fn signal(
     number: i32,
 ) -> Result<(), SignalError> {
     let (caller, job) = (job.caller(), job.subject());
-    job.contacted().await;
+    job.wait_for_contact().await;
     let known = job.snapshot();
     if known.state.is_over() || known.exited.is_some() {
         return Err(SignalError::Over);
     }
     let (source, by) = (source(caller.role()), caller.identity().to_string());
     tracing::info!(target: AUDIT, job = %job.id(), by, number, "signal");
-    match job.hand_over(&ToShim::Signal(wire::Signal { number, source, by })) {
-        Err(Unreachable) if job.is_over_after_all().await => Err(SignalError::Over),
-        handed_over => Ok(handed_over?),
+    match job.send_whole(&ToShim::Signal(wire::Signal { number, source, by })) {
+        Err(Unreachable) if job.has_ended_late().await => Err(SignalError::Over),
+        sent => Ok(sent?),
     }
 }

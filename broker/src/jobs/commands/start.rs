@@ -187,7 +187,7 @@ pub(crate) async fn repeated(
         let Some(job) = loaded else { continue };
         match started(&job).await {
             // An earlier broker's, found out just now: it never ran, so this one may.
-            Err(_) if job.may_be_asked_again() => {}
+            Err(_) if job.is_retryable() => {}
             Err(error) => return Err(error),
             Ok(()) => return Ok(Some(job)),
         }
@@ -198,7 +198,7 @@ pub(crate) async fn repeated(
 async fn settle_name(shared: &Shared, owner: &Identity, name: &str) {
     let holder = shared.registry().live_name(owner, name);
     if let Some(holder) = holder {
-        holder.contacted().await;
+        holder.wait_for_contact().await;
     }
 }
 
@@ -210,7 +210,8 @@ async fn prepare(
 ) -> Result<Prepared, StartError> {
     let (account, lease) = prepare::account(shared, owner, &spec.run_as).await?;
     let disks = prepare::disks(shared, owner, &spec.limits, spec, &account).await;
-    let disks = disks.map_err(|error| effective_limits::blame(error, spec, &shared.limits()))?;
+    let disks =
+        disks.map_err(|error| effective_limits::name_the_section(error, spec, &shared.limits()))?;
     Ok(Prepared { account, lease, disks })
 }
 
@@ -244,7 +245,7 @@ fn register(
         boot_id: Uuid::from_bytes(shared.boot_id),
         spec,
         account,
-        found: disks,
+        disks,
         changes: Vec::new(),
         is_changing: false,
     };

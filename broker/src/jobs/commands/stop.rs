@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use crate::auth::{Authorized, Role, Stop};
 use crate::jobs::job::Job;
 use crate::jobs::shared::Shared;
-use crate::jobs::stop_request::{News, StopRequest};
+use crate::jobs::stop_request::{StopChange, StopRequest};
 use crate::journal::AUDIT;
 use crate::model::state::Snapshot;
 use crate::store::error::RecordError;
@@ -34,20 +34,20 @@ pub struct StopError(#[source] io::Error);
 
 /// Asks all processes of a job to end, and kills them after the grace period; whether its shim
 /// was told. Answers at once; nothing is done to a job that has ended.
-pub(crate) fn request(shared: &Arc<Shared>, job: &Arc<Job>, asked: StopRequest) -> bool {
+pub(crate) fn request(shared: &Arc<Shared>, job: &Arc<Job>, stop: StopRequest) -> bool {
     if job.snapshot().state.is_over() {
         return true;
     }
-    let by = asked.by.clone();
-    match job.ask_stop(asked) {
-        News::Nothing => return job.is_stop_told(),
-        News::First => {
+    let by = stop.by.clone();
+    match job.request_stop(stop) {
+        StopChange::None => return job.is_stop_sent(),
+        StopChange::First => {
             shared.runtime.spawn(enforce(Arc::clone(shared), Arc::clone(job)));
         }
-        News::Sooner => {} // which its enforcer hears of
+        StopChange::Earlier => {} // which its enforcer hears of
     }
-    tracing::info!(target: AUDIT, job = %job.id(), by, "stop asked");
-    job.tell_stop()
+    tracing::info!(target: AUDIT, job = %job.id(), by, "stop requested");
+    job.send_stop()
 }
 
 /// The same for a caller (grace absent: the job's own). It happens even if the broker dies once this has
@@ -62,9 +62,9 @@ pub(crate) async fn stop(
 ) -> Result<(), StopError> {
     let (caller, job) = (job.caller(), job.subject());
     let grace = grace.unwrap_or(job.record().spec.stop_timeout);
-    let asked = StopRequest::new(source(caller.role()), caller.identity().to_string(), grace);
-    let told = request(shared, job, asked);
-    let mut known = job.stop_on_record.lock().await;
+    let stop = StopRequest::new(source(caller.role()), caller.identity().to_string(), grace);
+    let sent = request(shared, job, stop);
+    let mut known = job.recorded_stop.lock().await;
     let mut recorded = record_stop(shared, job, &mut known).await;
     if recorded.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
         // It is being started and has no directory yet. If it does not come to one, it is over.
@@ -72,7 +72,7 @@ pub(crate) async fn stop(
         recorded = record_stop(shared, job, &mut known).await;
     }
     match recorded {
-        Err(e) if told => {
+        Err(e) if sent => {
             // What is in the socket of a shim is heard by it, and more than that is not needed.
             tracing::warn!(job = %job.id(), "its stop is not on record: {e}");
             Ok(())
@@ -89,11 +89,11 @@ async fn record_stop(
     known: &mut Option<StopRequest>,
 ) -> io::Result<()> {
     let is_over = || job.snapshot().state.is_over();
-    let asked = job.stop_asked();
-    if is_over() || asked == *known {
+    let request = job.stop_request();
+    if is_over() || request == *known {
         return Ok(());
     }
-    let (dir, stop) = (shared.state.job(job.id()), asked.clone());
+    let (dir, stop) = (shared.state.job(job.id()), request.clone());
     let record = move || {
         let recorded = stop.map_or(Ok(()), |stop| write(&dir, &stop));
         crash::at(Point::StopRecorded);
@@ -103,7 +103,7 @@ async fn record_stop(
     let recorded = stops.run(job.owner(), &shared.runtime, record).await;
     let recorded = recorded.map_err(io::Error::other)?;
     if recorded.is_ok() {
-        *known = asked;
+        *known = request;
     }
     recorded.or_else(|e| if is_over() { Ok(()) } else { Err(e) })
 }
@@ -151,7 +151,7 @@ async fn deadline(job: &Job) {
                 continue;
             }
         }
-        if !slack.is_zero() || !job.is_stop_told() {
+        if !slack.is_zero() || !job.is_stop_sent() {
             return;
         }
         slack = SLACK;
@@ -186,7 +186,7 @@ async fn kill(shared: &Arc<Shared>, job: &Job) {
 ///
 /// # Errors
 /// [`RecordError`], but for damage.
-pub(crate) fn recall(dir: &Path) -> Result<Option<StopRequest>, RecordError> {
+pub(crate) fn load(dir: &Path) -> Result<Option<StopRequest>, RecordError> {
     let record = match records::load::<StopRecord>(dir, records::STOP) {
         Err(e) if e.is_damage() => {
             tracing::error!("{}: {e}; somebody wanted that job stopped", dir.display());
@@ -201,12 +201,12 @@ pub(crate) fn recall(dir: &Path) -> Result<Option<StopRequest>, RecordError> {
     }))
 }
 
-fn write(dir: &Path, asked: &StopRequest) -> io::Result<()> {
+fn write(dir: &Path, request: &StopRequest) -> io::Result<()> {
     let record = StopRecord {
         format: FORMAT,
-        source: asked.source as u8,
-        by: asked.by.clone(),
-        kill_at_ms: u64::try_from(asked.kill_at.as_millis()).unwrap_or(u64::MAX),
+        source: request.source as u8,
+        by: request.by.clone(),
+        kill_at_ms: u64::try_from(request.kill_at.as_millis()).unwrap_or(u64::MAX),
     };
     records::save(dir, records::STOP, &record).map(drop)
 }
@@ -215,32 +215,32 @@ fn write(dir: &Path, asked: &StopRequest) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn asked(grace: Duration) -> StopRequest {
+    fn request(grace: Duration) -> StopRequest {
         StopRequest::new(Source::Admin, "root".into(), grace)
     }
 
     #[test]
     fn what_is_left_of_the_grace_survives_the_broker() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(recall(dir.path()).unwrap(), None);
-        write(dir.path(), &asked(Duration::from_secs(60))).unwrap();
-        let recalled = recall(dir.path()).unwrap().unwrap();
-        assert_eq!((recalled.source, recalled.by.as_str()), (Source::Admin, "root"));
-        assert!((50..=60).contains(&recalled.left().as_secs()), "{recalled:?}");
-        let no_time = asked(Duration::ZERO);
+        assert_eq!(load(dir.path()).unwrap(), None);
+        write(dir.path(), &request(Duration::from_secs(60))).unwrap();
+        let loaded = load(dir.path()).unwrap().unwrap();
+        assert_eq!((loaded.source, loaded.by.as_str()), (Source::Admin, "root"));
+        assert!((50..=60).contains(&loaded.left().as_secs()), "{loaded:?}");
+        let no_time = request(Duration::ZERO);
         write(dir.path(), &no_time).unwrap();
-        let recalled = recall(dir.path()).unwrap().unwrap();
-        assert_eq!(recalled.left(), Duration::ZERO);
+        let loaded = load(dir.path()).unwrap().unwrap();
+        assert_eq!(loaded.left(), Duration::ZERO);
         // When that was is not forgotten: what has died before was not killed for it.
-        assert_eq!(recalled.kill_at.as_millis(), no_time.kill_at.as_millis());
-        write(dir.path(), &asked(Duration::MAX)).unwrap();
-        assert!(recall(dir.path()).unwrap().unwrap().left() > Duration::from_secs(1 << 40));
+        assert_eq!(loaded.kill_at.as_millis(), no_time.kill_at.as_millis());
+        write(dir.path(), &request(Duration::MAX)).unwrap();
+        assert!(load(dir.path()).unwrap().unwrap().left() > Duration::from_secs(1 << 40));
     }
 
     #[test]
     fn a_record_that_cannot_be_read_keeps_nobody_from_the_job() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(records::STOP), "{").unwrap();
-        assert_eq!(recall(dir.path()).unwrap(), None);
+        assert_eq!(load(dir.path()).unwrap(), None);
     }
 }

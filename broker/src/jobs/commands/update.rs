@@ -88,7 +88,7 @@ pub struct Change {
 /// as no client takes in one message.
 const HISTORY: usize = 1000;
 /// How long a shim has to take its new limits before its caller is answered without that.
-const PATIENCE: Duration = Duration::from_secs(2);
+const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Changes limits: all that is asked, or nothing.
 ///
@@ -117,37 +117,38 @@ async fn update_now(
     change: Change,
     by: &Identity,
 ) -> Result<(), UpdateError> {
-    job.contacted().await;
+    job.wait_for_contact().await;
     match job.snapshot().state {
         State::Finished | State::Lost => return Err(UpdateError::Over),
         State::Starting => return Err(UpdateError::Starting),
         State::Running | State::Paused | State::Stopping => {}
     }
-    let old = job.terms();
+    let old = job.effective_limits();
     let mut new = old.clone();
     new.limits = changed(shared, &old.limits, &change)?;
     new.by_default = old.by_default.clone().less(&change.limits);
     let (spec, account) = (&job.record().spec, &job.record().account);
-    new.found = prepare::disks(shared, by, &new.limits, spec, account).await?;
+    new.disks = prepare::disks(shared, by, &new.limits, spec, account).await?;
     new.note_changes(&old, by.as_str());
-    if old.for_shim() != new.for_shim() && !job.is_reachable() {
-        let is_over = job.is_over_after_all().await;
+    if old.shim_limits() != new.shim_limits() && !job.is_reachable() {
+        let is_over = job.has_ended_late().await;
         return Err(if is_over { UpdateError::Over } else { Unreachable.into() });
     }
-    let (own, changing, terms) = (Arc::clone(shared), Arc::clone(job), new.clone());
-    let applied = move || apply(&own, &changing, &changing.terms(), &terms, change.force);
+    let (own, changing, limits) = (Arc::clone(shared), Arc::clone(job), new.clone());
+    let applied =
+        move || apply(&own, &changing, &changing.effective_limits(), &limits, change.force);
     let changes = &shared.threads.changes;
     changes
         .run(by, &shared.runtime, applied)
         .await
         .map_err(|panic| UpdateError::Internal(panic.to_string()))??;
-    if old.for_shim() != new.for_shim() {
-        let _ = job.tell(&ToShim::Limits(new.for_shim())); // else when it is reached again
+    if old.shim_limits() != new.shim_limits() {
+        let _ = job.send(&ToShim::Limits(new.shim_limits())); // else when it is reached again
     }
-    if tokio::time::timeout(PATIENCE, taken(job)).await.is_err() {
+    if tokio::time::timeout(ACKNOWLEDGE_TIMEOUT, acknowledged(job)).await.is_err() {
         // It is on record as a change that is being made: whoever asked need not wait for the rest.
         // One waits for all of them.
-        if !job.is_finishing.swap(true, Ordering::AcqRel) {
+        if !job.is_change_pending.swap(true, Ordering::AcqRel) {
             let by = by.clone();
             shared.runtime.spawn(finish_late(Arc::clone(shared), Arc::clone(job), by));
         }
@@ -161,12 +162,12 @@ async fn update_now(
 
 async fn finish_late(shared: Arc<Shared>, job: Arc<Job>, by: Identity) {
     loop {
-        taken(&job).await;
+        acknowledged(&job).await;
         let _turn = job.change_turn.lock().await;
-        if !has_taken(&job.terms()) && !job.snapshot().state.is_over() {
+        if !has_acknowledged(&job.effective_limits()) && !job.snapshot().state.is_over() {
             continue; // there is a later change
         }
-        job.is_finishing.store(false, Ordering::Release);
+        job.is_change_pending.store(false, Ordering::Release);
         if let Err(e) = record_made(&shared, &job, &by).await {
             tracing::error!(job = %job.id(), "that its shim has taken a change is not on record: {e}");
         }
@@ -184,7 +185,7 @@ async fn record_made(
         return Ok(());
     }
     let (own, changed) = (Arc::clone(shared), Arc::clone(job));
-    let record = move || record_terms(&own, &changed, &changed.terms(), false);
+    let record = move || record_limits(&own, &changed, &changed.effective_limits(), false);
     let changes = &shared.threads.changes;
     let recorded = changes.run(by, &shared.runtime, record).await;
     match recorded.map_err(|panic| UpdateError::Internal(panic.to_string()))? {
@@ -225,8 +226,8 @@ fn apply(
     new: &EffectiveLimits,
     force: bool,
 ) -> Result<(), UpdateError> {
-    let tree = shared.launcher.hierarchy();
-    let cgroup = tree.job(job.id());
+    let hierarchy = shared.launcher.hierarchy();
+    let cgroup = hierarchy.job(job.id());
     let (before, after) = (old.plan(), new.plan());
     if let Some(asked) =
         after.memory_max().filter(|asked| !force && before.memory_max() != Some(*asked))
@@ -239,21 +240,25 @@ fn apply(
             Err(e) => return Err(UpdateError::Unmeasured(e)),
         }
     }
-    record_terms(shared, job, new, true)?;
+    record_limits(shared, job, new, true)?;
     crash::at(Point::ChangeRecorded);
     // Before the kernel is told: it may kill the job, and the last record shows the new limit.
-    job.change_terms(|terms| *terms = EffectiveLimits { told: terms.told, ..new.clone() });
-    let made = after.replace(&before, tree, &cgroup);
+    job.modify_effective_limits(|limits| {
+        *limits = EffectiveLimits { acknowledged: limits.acknowledged, ..new.clone() }
+    });
+    let made = after.replace(&before, hierarchy, &cgroup);
     // A job that is over has no cgroup any more; perhaps it has ended by this very change.
     if let Err(error) = made
         && !job.snapshot().state.is_over()
     {
-        let undone = before.replace(&after, tree, &cgroup);
+        let undone = before.replace(&after, hierarchy, &cgroup);
         if let Err(e) = undone {
             tracing::error!(job = %job.id(), "its limits cannot be set back: {e}");
         }
-        job.change_terms(|terms| *terms = EffectiveLimits { told: terms.told, ..old.clone() });
-        record_terms(shared, job, old, false)?;
+        job.modify_effective_limits(|limits| {
+            *limits = EffectiveLimits { acknowledged: limits.acknowledged, ..old.clone() }
+        });
+        record_limits(shared, job, old, false)?;
         return Err(error.into());
     }
     crash::at(Point::ChangeMade);
@@ -264,14 +269,14 @@ fn apply(
     Ok(())
 }
 
-fn record_terms(
+fn record_limits(
     shared: &Shared,
     job: &Job,
-    terms: &EffectiveLimits,
+    limits: &EffectiveLimits,
     is_changing: bool,
 ) -> Result<(), UpdateError> {
     let saved = whole_record(shared, job).and_then(|record| {
-        let mut record = terms.recorded(record);
+        let mut record = limits.recorded(record);
         record.is_changing = is_changing;
         Ok(records::save_durably(&shared.state.job(job.id()), records::SPEC, &record)?)
     });
@@ -284,16 +289,16 @@ fn record_terms(
 /// Answers when the shim has taken what is its own. One that is stopped takes it when it goes on, and one
 /// whose connection is lost in this moment when it is reached again. A job that ends meanwhile, perhaps
 /// by this very change, need not be told any more.
-async fn taken(job: &Job) {
-    let (mut terms, mut snapshot) = (job.watch_terms(), job.watch_snapshot());
+async fn acknowledged(job: &Job) {
+    let (mut limits, mut snapshot) = (job.watch_effective_limits(), job.watch_snapshot());
     tokio::select! {
-        _ = terms.wait_for(has_taken) => {}
+        _ = limits.wait_for(has_acknowledged) => {}
         _ = snapshot.wait_for(|known| known.state.is_over()) => {}
     }
 }
 
-fn has_taken(terms: &EffectiveLimits) -> bool {
-    terms.told == Some(terms.for_shim())
+fn has_acknowledged(limits: &EffectiveLimits) -> bool {
+    limits.acknowledged == Some(limits.shim_limits())
 }
 
 impl EffectiveLimits {
@@ -338,11 +343,11 @@ fn whole_record(shared: &Shared, job: &Job) -> Result<SpecRecord, RecordError> {
 
 /// Finishes a change that an earlier broker has recorded and may not have made. Blocks.
 pub(crate) fn finish(shared: &Shared, job: &Job) -> Result<(), RecordError> {
-    let tree = shared.launcher.hierarchy();
-    if let Err(e) = job.terms().plan().apply(tree, &tree.job(job.id())) {
+    let hierarchy = shared.launcher.hierarchy();
+    if let Err(e) = job.effective_limits().plan().apply(hierarchy, &hierarchy.job(job.id())) {
         tracing::error!(job = %job.id(), "a change of its limits cannot be finished: {e}");
     }
-    let record = job.terms().recorded(whole_record(shared, job)?);
+    let record = job.effective_limits().recorded(whole_record(shared, job)?);
     Ok(records::save_durably(&shared.state.job(job.id()), records::SPEC, &record)?)
 }
 
@@ -352,18 +357,18 @@ mod tests {
 
     #[test]
     fn of_many_changes_the_last_thousand_are_kept() {
-        let mut terms = EffectiveLimits::default();
+        let mut limits = EffectiveLimits::default();
         for value in 1..=1200 {
-            let old = terms.clone();
-            terms.limits.set(LimitKind::PidsMax, Some(value));
-            terms.limits.set(LimitKind::Output, Some(value));
-            terms.note_changes(&old, "ann");
-            let noted: Vec<_> = terms.changes_since(&old).iter().map(|c| c.to.as_str()).collect();
+            let old = limits.clone();
+            limits.limits.set(LimitKind::PidsMax, Some(value));
+            limits.limits.set(LimitKind::Output, Some(value));
+            limits.note_changes(&old, "ann");
+            let noted: Vec<_> = limits.changes_since(&old).iter().map(|c| c.to.as_str()).collect();
             assert_eq!(noted, [value.to_string(), value.to_string()]);
         }
-        assert_eq!(terms.changes.len(), 1000);
-        let ends = [&terms.changes[0], &terms.changes[999]];
+        assert_eq!(limits.changes.len(), 1000);
+        let ends = [&limits.changes[0], &limits.changes[999]];
         assert_eq!(ends.map(|change| change.to.as_str()), ["701", "1200"]);
-        assert_eq!(terms.changes_since(&terms), []);
+        assert_eq!(limits.changes_since(&limits), []);
     }
 }

@@ -54,7 +54,7 @@ fn read_summary(shared: &Shared, id: JobId) -> Result<Option<Summary>, RecordErr
 }
 
 pub(crate) fn summary(spec: &SpecRecord, last: &FinalRecord, stamp: Stamp) -> Summary {
-    Summary::new(spec, last, last.snapshot().may_be_asked_again(), stamp)
+    Summary::new(spec, last, last.snapshot().is_retryable(), stamp)
 }
 
 /// The job as it was at its end. One that is damaged goes into quarantine and is none; one that cannot
@@ -132,7 +132,7 @@ pub(crate) fn tidy(shared: &Shared) {
 
 fn read(shared: &Shared, id: JobId) -> Result<Option<(SpecRecord, FinalRecord)>, RecordError> {
     let dir = shared.state.job(id);
-    owner::look_at_job(&dir)?;
+    owner::check_job(&dir)?;
     let (spec, last) = (records::load(&dir, records::SPEC)?, records::load(&dir, records::FINAL)?);
     match (spec, last) {
         (Some(spec), Some(last)) => {

@@ -40,7 +40,7 @@ pub(crate) fn quarantine(
     fault: &RecordError,
     request: Option<RequestRecord>,
 ) {
-    let (fault, request) = noted(shared, id, fault, request);
+    let (fault, request) = keep_request(shared, id, fault, request);
     let shims = match Shims::of(shared, id) {
         Ok(shims) => shims,
         Err(e) => {
@@ -55,7 +55,7 @@ pub(crate) fn quarantine(
     mark(shared, id, still_runs(shared, id, &fault));
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
-        let lease = shims.ended().await;
+        let lease = shims.wait_for_exit().await;
         let moving = move || {
             shared.clear_unreadable(&id.to_string());
             move_away(&shared, id, lease, (&fault, request.as_ref()));
@@ -67,21 +67,21 @@ pub(crate) fn quarantine(
 /// The disk, or this program, cannot read it now; a later broker may. It stays where it is, and what
 /// is its own stays so meanwhile: its request, and its uid while it runs. Blocks; must be called
 /// within the runtime.
-pub(crate) fn leave_alone(shared: &Arc<Shared>, id: JobId, fault: &RecordError) {
-    let (fault, _) = noted(shared, id, fault, None);
+pub(crate) fn leave_in_place(shared: &Arc<Shared>, id: JobId, fault: &RecordError) {
+    let (fault, _) = keep_request(shared, id, fault, None);
     let fault = format!("{fault}; a restart of the broker tries again");
     match Shims::of(shared, id) {
         Ok(shims) if shims.living.is_empty() => mark(shared, id, fault),
         Ok(shims) => {
             mark(shared, id, still_runs(shared, id, &fault));
-            tokio::spawn(async { drop(shims.ended().await) });
+            tokio::spawn(async { drop(shims.wait_for_exit().await) });
         }
         Err(e) => mark(shared, id, format!("{fault}; its shim cannot be looked for: {e}")),
     }
 }
 
 /// Its request stays made, as far as anybody can tell which that is.
-fn noted(
+fn keep_request(
     shared: &Shared,
     id: JobId,
     fault: &RecordError,
@@ -152,9 +152,9 @@ impl Shims {
         Ok(shims)
     }
 
-    async fn ended(self) -> Option<Lease> {
+    async fn wait_for_exit(self) -> Option<Lease> {
         for pidfd in &self.living {
-            process::ended(pidfd).await;
+            process::wait_for_exit(pidfd).await;
         }
         self.lease
     }
@@ -180,7 +180,7 @@ fn move_away(
 }
 
 /// The requests of those that earlier brokers have moved away. Blocks.
-pub(crate) fn recall(shared: &Shared) -> io::Result<()> {
+pub(crate) fn load_requests(shared: &Shared) -> io::Result<()> {
     for (name, _) in shared.state.quarantined()? {
         let Ok(id) = name.parse() else { continue };
         match request_of(&shared.state.quarantine_dir().join(&name)) {

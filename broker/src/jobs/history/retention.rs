@@ -109,20 +109,20 @@ fn until_next(shared: &Shared) -> Duration {
 /// how much there is, none takes the job that ended last: somebody may be waiting for its end.
 /// [`Last::Goes`] is for `bytes` alone; the counts are at least 1.
 fn excess(
-    table: &Registry,
+    registry: &Registry,
     rules: &Retention,
     last: Last,
     now_ns: u64,
     most: usize,
 ) -> Vec<(JobId, Rule)> {
     let age = rules.age.and_then(|age| u64::try_from(age.as_nanos()).ok());
-    let born = age.and_then(|age| now_ns.checked_sub(age)).unwrap_or(0);
+    let oldest_end = age.and_then(|age| now_ns.checked_sub(age)).unwrap_or(0);
     let limit = |rule: Option<u64>| rule.unwrap_or(u64::MAX);
-    let (mut count, mut kept) = (table.over().len() as u64, table.kept());
+    let (mut count, mut kept) = (registry.over().len() as u64, registry.kept());
     let mut all = Vec::new();
-    for job in table.by_end().take(most) {
+    for job in registry.by_end().take(most) {
         let is_last = count == 1;
-        let rule = if job.ended_ns < born {
+        let rule = if job.ended_ns < oldest_end {
             Rule::Age
         } else if count > limit(rules.count) {
             Rule::Count
@@ -137,7 +137,8 @@ fn excess(
     if let Some(own) = rules.count_per_owner {
         let own = usize::try_from(own).unwrap_or(usize::MAX);
         let gone: BTreeSet<JobId> = all.iter().map(|(id, _)| *id).collect();
-        let surplus = table.owners().flat_map(|(count, ids)| ids.take(count.saturating_sub(own)));
+        let surplus =
+            registry.owners().flat_map(|(count, ids)| ids.take(count.saturating_sub(own)));
         let more = surplus.filter(|id| !gone.contains(id)).take(most - all.len());
         all.extend(more.map(|id| (id, Rule::CountPerOwner)));
     }
@@ -150,7 +151,7 @@ mod tests {
     use crate::store::index::Summary;
     use crate::store::index::tests::summary;
 
-    fn table(jobs: &[Summary]) -> Registry {
+    fn registry(jobs: &[Summary]) -> Registry {
         Registry::of(jobs.iter().map(|job| (job.id, job.clone())).collect())
     }
 
@@ -161,7 +162,7 @@ mod tests {
 
     fn removed_of(jobs: &[Summary], rules: &Retention, last: Last) -> Vec<usize> {
         let at = |id| jobs.iter().position(|job| job.id == id);
-        let excess = excess(&table(jobs), rules, last, 1000, 64);
+        let excess = excess(&registry(jobs), rules, last, 1000, 64);
         excess.into_iter().filter_map(|(id, _)| at(id)).collect()
     }
 
@@ -206,6 +207,6 @@ mod tests {
     #[test]
     fn a_round_is_bounded() {
         let rules = Retention { count: Some(1), ..Retention::default() };
-        assert_eq!(excess(&table(&four()), &rules, Last::Stays, 1000, 2).len(), 2);
+        assert_eq!(excess(&registry(&four()), &rules, Last::Stays, 1000, 2).len(), 2);
     }
 }

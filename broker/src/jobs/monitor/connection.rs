@@ -15,7 +15,7 @@ use crate::backoff::Backoff;
 use crate::host;
 use crate::jobs::job::Job;
 use crate::jobs::monitor::session;
-use crate::jobs::monitor::session::{Connection, PATIENCE, Parted};
+use crate::jobs::monitor::session::{ANSWER_TIMEOUT, Connection, SessionEnd};
 use crate::jobs::process;
 use crate::jobs::process::ShimProcess;
 use crate::jobs::shared::Shared;
@@ -26,16 +26,16 @@ use crate::quota::fair_queue::release_if_slow;
 use crate::store::log;
 
 /// Between two tries to reach a silent shim: first and longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 /// Between two looks whether a shim lives that has neither connection nor pidfd, should its files not
 /// tell: first and longest.
-const LOOKS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+const POLL_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Between two looks at the output of a job that is followed, where the kernel gives no watch.
-const GLANCES: Duration = Duration::from_secs(1);
+const OUTPUT_POLL: Duration = Duration::from_secs(1);
 
 /// How it is with a shim at first.
 #[derive(Debug)]
-pub(crate) enum First {
+pub(crate) enum InitialContact {
     /// It has just been born.
     Connected(Connection),
     /// It has to be reached.
@@ -44,41 +44,46 @@ pub(crate) enum First {
 
 /// Listens to the shim, and connects anew when the connection is lost. Answers when the shim has
 /// ended; it is reaped then if it is ours.
-pub(crate) async fn hold(shared: &Shared, job: &Job, shim: ShimProcess, first: First) {
+pub(crate) async fn keep_connected(
+    shared: &Shared,
+    job: &Job,
+    shim: ShimProcess,
+    initial: InitialContact,
+) {
     let place = shared.reach.place_now();
-    let (mut connection, expected) = match first {
-        First::Connected(connection) => (Some(connection), None),
-        First::Expected(expected) => (None, Some(expected)),
+    let (mut connection, expected) = match initial {
+        InitialContact::Connected(connection) => (Some(connection), None),
+        InitialContact::Expected(expected) => (None, Some(expected)),
     };
-    let mut session = Session { shared, job, shim, expected, place, pidfd: None };
+    let mut link = Link { shared, job, shim, expected, place, pidfd: None };
     loop {
         // On the heap only while there is no connection: ten thousand jobs may run.
         let reached = match connection.take() {
-            None => Box::pin(session.reach()).await,
+            None => Box::pin(link.reach()).await,
             first => first,
         };
         let Some(reached) = reached else { return };
-        session.expected = None;
-        session.pidfd = None;
-        let place = session.place.get_or_insert(Place::Born);
-        match session::converse(shared, job, reached, place).await {
-            Parted::ForOthers => session.place = None,
-            Parted::ByShim if Box::pin(session.is_at_its_end()).await => return,
-            Parted::ByShim => {}
+        link.expected = None;
+        link.pidfd = None;
+        let place = link.place.get_or_insert(Place::Launched);
+        match session::run(shared, job, reached, place).await {
+            SessionEnd::Yielded => link.place = None,
+            SessionEnd::ShimClosed if Box::pin(link.is_at_its_end()).await => return,
+            SessionEnd::ShimClosed => {}
         }
     }
 }
 
 /// Answers when the shim has ended, of which nothing is heard until then.
-pub(crate) async fn ended(shared: &Shared, job: &Job, shim: ShimProcess) {
-    let mut session = Session { shared, job, shim, expected: None, place: None, pidfd: None };
-    if session.lives() {
-        session.end(&Notify::new()).await;
+pub(crate) async fn wait_for_exit(shared: &Shared, job: &Job, shim: ShimProcess) {
+    let mut link = Link { shared, job, shim, expected: None, place: None, pidfd: None };
+    if link.lives() {
+        link.end(&Notify::new()).await;
     }
 }
 
 /// What is kept of a shim beside the connection.
-struct Session<'a> {
+struct Link<'a> {
     shared: &'a Shared,
     job: &'a Job,
     shim: ShimProcess,
@@ -89,12 +94,12 @@ struct Session<'a> {
     pidfd: Option<Arc<OwnedFd>>,
 }
 
-impl Session<'_> {
+impl Link<'_> {
     /// A connection to the shim, or `None` once that has ended. One that lives and does not answer is
     /// tried again and again, less and less often; meanwhile its files tell.
     async fn reach(&mut self) -> Option<Connection> {
-        let Session { shared, job, shim, .. } = *self;
-        let mut backoff = Backoff::with_jitter(job.id(), PAUSES.0, PAUSES.1);
+        let Link { shared, job, shim, .. } = *self;
+        let mut backoff = Backoff::with_jitter(job.id(), RETRY_PAUSES.0, RETRY_PAUSES.1);
         let mut failing_since = None;
         loop {
             if self.place.is_none() {
@@ -107,10 +112,10 @@ impl Session<'_> {
                 Ok(connection) => return Some(connection),
                 // One that was left alone before GO refuses, too, and is gone in a moment: it must not
                 // be taken for one whose job runs.
-                Err(e) if host::is_shortage(&e) || failing_since.elapsed() < PATIENCE => {
+                Err(e) if host::is_shortage(&e) || failing_since.elapsed() < ANSWER_TIMEOUT => {
                     tracing::debug!(job = %job.id(), "its shim is not reached: {e}");
                 }
-                Err(e) => self.fall_silent(&e),
+                Err(e) => self.mark_silent(&e),
             }
             if !self.lives() {
                 return None;
@@ -128,13 +133,13 @@ impl Session<'_> {
             self.end(&Notify::new()).await;
             return true;
         }
-        self.unless_ended(sleep(PAUSES.0)).await.is_none()
+        self.unless_ended(sleep(RETRY_PAUSES.0)).await.is_none()
     }
 
-    fn fall_silent(&mut self, why: &io::Error) {
+    fn mark_silent(&mut self, why: &io::Error) {
         self.expected = None;
         if self.job.snapshot().contact != Contact::Silent {
-            self.shared.reach.tell_silent(self.job.id(), why);
+            self.shared.reach.report_silent(self.job.id(), why);
         }
         self.job.set_contact(Contact::Silent);
     }
@@ -167,18 +172,21 @@ impl Session<'_> {
     /// once it has closed its files, or at a look.
     async fn end(&self, closed: &Notify) {
         if let Some(pidfd) = &self.pidfd {
-            return process::ended(pidfd).await;
+            return process::wait_for_exit(pidfd).await;
         }
-        let mut looks = Backoff::with_jitter(self.job.id(), LOOKS.0, LOOKS.1);
+        let mut polls = Backoff::with_jitter(self.job.id(), POLL_PAUSES.0, POLL_PAUSES.1);
         loop {
             let is_closed = tokio::select! {
                 () = closed.notified() => true,
-                () = sleep(looks.next()) => false,
+                () = sleep(polls.next()) => false,
             };
             match self.shim.open() {
                 Ok(None) => return,
                 Ok(Some(pidfd)) if is_closed => {
-                    if timeout(LOOKS.0, process::ended(&Arc::new(pidfd))).await.is_ok() {
+                    if timeout(POLL_PAUSES.0, process::wait_for_exit(&Arc::new(pidfd)))
+                        .await
+                        .is_ok()
+                    {
                         return;
                     }
                 }
@@ -195,7 +203,7 @@ async fn follow_files(shared: &Shared, job: &Job, closed: &Notify) -> Infallible
     loop {
         match log::measure(&dir) {
             // What was dropped, and why it waits, they do not say.
-            Ok(seen) => job.raise_progress(seen),
+            Ok(seen) => job.advance_progress(seen),
             Err(e) => tracing::debug!(job = %job.id(), "cannot measure its output: {e}"),
         }
         match &watch {
@@ -205,8 +213,8 @@ async fn follow_files(shared: &Shared, job: &Job, closed: &Notify) -> Infallible
                 }
             }
             Err(_) => {
-                job.is_followed().await;
-                sleep(GLANCES).await;
+                job.wait_for_follower().await;
+                sleep(OUTPUT_POLL).await;
             }
         }
     }

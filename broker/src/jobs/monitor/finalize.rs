@@ -26,7 +26,7 @@ use crate::store::records::{self, FinalRecord};
 use crate::store::{self, repair};
 
 /// Between two tries to put an end on record: first and longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// The shim has ended: learns the end from its records, writes `final.json`, and then removes cgroup
 /// and socket. Whatever is left in `work` is killed: nobody would keep its output. What the disk does
@@ -34,7 +34,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from
 pub(crate) async fn settle(shared: Arc<Shared>, job: Arc<Job>) {
     job.set_channel(None);
     job.set_shim(None);
-    let (mut backoff, mut is_told) = (Backoff::new(PAUSES.0, PAUSES.1), false);
+    let (mut backoff, mut is_logged) = (Backoff::new(RETRY_PAUSES.0, RETRY_PAUSES.1), false);
     while let Err(e) = try_to_settle(&shared, &job).await {
         if job.is_settled() && shared.state.is_gone(job.id()) {
             shared.registry().forget(job.id()); // somebody has removed it
@@ -42,7 +42,7 @@ pub(crate) async fn settle(shared: Arc<Shared>, job: Arc<Job>) {
             let _ = tokio::task::spawn_blocking(clear).await; // a panic is told where it happens
             return;
         }
-        if !std::mem::replace(&mut is_told, true) {
+        if !std::mem::replace(&mut is_logged, true) {
             tracing::error!(job = %job.id(), "its end cannot be put on record yet: {e}");
         }
         backoff.pause().await;
@@ -74,21 +74,21 @@ fn settle_now(shared: &Arc<Shared>, job: &Job) -> io::Result<()> {
     }
     crash::at(Point::WorkKilled);
     let known = match job.snapshot() {
-        known if known.state.is_over() => doubt(shared, job, known)?,
+        known if known.state.is_over() => check_output(shared, job, known)?,
         known => learn_end(shared, job, &known)?,
     };
     crash::at(Point::EndLearned);
     // On record before anybody sees it: what the next broker reads is what this one has told.
-    let mut used = stats::now(shared, job);
+    let mut stats = stats::current(shared, job);
     if killed.is_ok() {
         // The kernel counts those that are dead, too, until their parent, perhaps init, has reaped them.
-        used.usage.pids_current = used.usage.pids_current.map(|_| 0);
+        stats.usage.pids_current = stats.usage.pids_current.map(|_| 0);
     }
-    let written = write_final(shared, job, &known, used);
+    let written = write_final(shared, job, &known, stats);
     crash::at(Point::EndRecorded);
     job.restore(known);
     if !job.is_settled() {
-        report(job);
+        log_end(job);
         shared.events.publish(LifecycleEvent::Ended(job.id()));
     }
     if written.is_ok() {
@@ -100,7 +100,7 @@ fn settle_now(shared: &Arc<Shared>, job: &Job) -> io::Result<()> {
 
 /// A shim tells the end before the disk has all of the output, and records it after: should that
 /// have failed, the output may be less than was told.
-fn doubt(shared: &Shared, job: &Job, mut known: Snapshot) -> io::Result<Snapshot> {
+fn check_output(shared: &Shared, job: &Job, mut known: Snapshot) -> io::Result<Snapshot> {
     if known.exited.is_none() {
         return Ok(known);
     }
@@ -115,7 +115,7 @@ fn doubt(shared: &Shared, job: &Job, mut known: Snapshot) -> io::Result<Snapshot
 }
 
 /// For whoever reads the journal: how it ended, and whose doing that was.
-fn report(job: &Job) {
+fn log_end(job: &Job) {
     let (id, owner, known) = (job.id(), job.owner(), job.snapshot());
     match (&known.exited, &known.failure) {
         (Some(exited), _) => {
@@ -149,8 +149,8 @@ fn learn_end(shared: &Shared, job: &Job, known: &Snapshot) -> io::Result<Snapsho
     job.set_progress(totals.into());
     let describe = |failed: Failed| failure(&LaunchError::Shim(failed), record);
     let is_of_this_boot = *record.boot_id.as_bytes() == shared.boot_id;
-    let asked = job.stop_asked().map(|asked| asked.origin(is_of_this_boot));
-    decide::settle(known, exit, asked.as_ref(), describe, record.created_ns, host::now_ns())
+    let stop = job.stop_request().map(|stop| stop.origin(is_of_this_boot));
+    decide::settle(known, exit, stop.as_ref(), describe, record.created_ns, host::now_ns())
         .map_err(io::Error::other)
 }
 
@@ -173,7 +173,7 @@ pub(crate) fn write_final(
     let totals = job.progress().into();
     let record = FinalRecord::new(known, totals, stats.usage, stats.limits);
     records::save_durably(&dir, records::FINAL, &record)?;
-    if job.stop_asked().is_some() {
+    if job.stop_request().is_some() {
         let _ = fs::remove_file(dir.join(records::STOP)); // no matter any more
     }
     Ok(())

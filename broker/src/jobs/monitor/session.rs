@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::host;
 use crate::jobs::channel::Channel;
-use crate::jobs::decide::killed_by_us;
+use crate::jobs::decide::as_broker_kill;
 use crate::jobs::job::Job;
 use crate::jobs::monitor::validate;
 use crate::jobs::process::ShimProcess;
@@ -25,7 +25,7 @@ use crate::launch::failure::failure;
 use crate::model::state::{Contact, Event, Snapshot, State};
 
 /// How long a shim has to answer, from its turn on, before the job counts as one whose shim is silent.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The connection to a shim that is known to be the one.
 #[derive(Debug)]
@@ -36,32 +36,32 @@ pub(crate) struct Connection {
 
 /// Why a conversation is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Parted {
+pub(crate) enum SessionEnd {
     /// It has closed the connection, or does not make sense.
-    ByShim,
+    ShimClosed,
     /// The descriptor was lent, and somebody waits for another shim.
-    ForOthers,
+    Yielded,
 }
 
 /// Listens to a shim until one of the two sides closes.
-pub(crate) async fn converse(
+pub(crate) async fn run(
     shared: &Shared,
     job: &Job,
     Connection { channel, reader }: Connection,
     place: &mut Place,
-) -> Parted {
+) -> SessionEnd {
     job.set_channel(Some(Arc::clone(&channel)));
     job.set_contact(Contact::Good);
-    tell_what_it_missed(job);
-    let parted = tokio::select! {
-        () = listen(shared, job, &channel, reader) => Parted::ByShim,
-        () = shared.reach.give_way(job, place) => Parted::ForOthers,
+    send_pending(job);
+    let end = tokio::select! {
+        () = listen(shared, job, &channel, reader) => SessionEnd::ShimClosed,
+        () = shared.reach.wait_to_yield(job, place) => SessionEnd::Yielded,
     };
-    if parted == Parted::ForOthers {
+    if end == SessionEnd::Yielded {
         job.set_contact(Contact::Recovering);
     }
     job.set_channel(None);
-    parted
+    end
 }
 
 /// Connects to the socket of an earlier broker's shim and takes the place of that one. Its turn begins
@@ -73,15 +73,15 @@ pub(crate) async fn connect(
 ) -> io::Result<Connection> {
     let word = ToShim::Hello(BrokerHello { nonce: shim.nonce, epoch: shared.state.epoch() });
     let socket = shared.launcher.socket(job.id());
-    let greeted = timeout(PATIENCE, greet(&socket, shim, &word)).await;
-    let Greeted { channel, reader, hello } = greeted.unwrap_or_else(|late| Err(late.into()))?;
+    let answered = timeout(ANSWER_TIMEOUT, handshake(&socket, shim, &word)).await;
+    let Handshake { channel, reader, hello } = answered.unwrap_or_else(|late| Err(late.into()))?;
     tracing::debug!(job = %job.id(), version = reader.version(), "connected to its shim");
-    catch_up(shared, job, &hello);
+    apply_hello(shared, job, &hello);
     Ok(Connection { channel, reader })
 }
 
 /// A shim that has answered.
-pub(crate) struct Greeted {
+pub(crate) struct Handshake {
     pub(crate) channel: Arc<Channel>,
     pub(crate) reader: frame::Reader<FromShim>,
     pub(crate) hello: ShimHello,
@@ -92,7 +92,11 @@ pub(crate) struct Greeted {
 /// # Errors
 /// `InvalidData` for a shim that this program does not understand, `UnexpectedEof` for one that does
 /// not understand this program; else as connect(2) and read(2).
-pub(crate) async fn greet(socket: &Path, shim: ShimProcess, word: &ToShim) -> io::Result<Greeted> {
+pub(crate) async fn handshake(
+    socket: &Path,
+    shim: ShimProcess,
+    word: &ToShim,
+) -> io::Result<Handshake> {
     let stream = UnixStream::connect(socket).await?;
     let peer = stream.peer_cred()?;
     if peer.pid() != i32::try_from(shim.pid).ok() {
@@ -105,8 +109,8 @@ pub(crate) async fn greet(socket: &Path, shim: ShimProcess, word: &ToShim) -> io
     loop {
         match reader.next_message().map_err(|e| foreign(e.to_string()))? {
             Some(FromShim::Hello(hello)) if hello.nonce == shim.nonce => {
-                validate::hello_is_one(&hello).map_err(foreign)?;
-                return Ok(Greeted { channel, reader, hello: *hello });
+                validate::check_hello(&hello).map_err(foreign)?;
+                return Ok(Handshake { channel, reader, hello: *hello });
             }
             Some(other) => return Err(foreign(format!("it answers {other:?}"))),
             None if receive(&channel, &mut reader).await? == 0 => {
@@ -136,8 +140,8 @@ async fn listen(
                     take(shared, job, message);
                 }
                 Ok(None) => break,
-                Err(garbled) => {
-                    tracing::error!(job = %job.id(), "its shim is left to itself: {garbled}");
+                Err(error) => {
+                    tracing::error!(job = %job.id(), "its shim is left to itself: {error}");
                     return;
                 }
             }
@@ -187,7 +191,7 @@ fn read(channel: &Channel, reader: &mut frame::Reader<FromShim>) -> io::Result<u
 
 fn take(shared: &Shared, job: &Job, message: FromShim) {
     match message {
-        FromShim::Hello(hello) => catch_up(shared, job, &hello),
+        FromShim::Hello(hello) => apply_hello(shared, job, &hello),
         FromShim::Started(started) => job.apply(Event::Started(started)),
         FromShim::Progress(progress) => job.set_progress(progress),
         FromShim::InputAck(ack) => job.set_input(ack),
@@ -210,7 +214,9 @@ fn take(shared: &Shared, job: &Job, message: FromShim) {
             job.apply(Event::StopRequested);
             thaw(shared, job);
         }
-        FromShim::Limits(limits) => job.change_terms(|terms| terms.told = Some(limits)),
+        FromShim::Limits(taken) => {
+            job.modify_effective_limits(|limits| limits.acknowledged = Some(taken))
+        }
         FromShim::Failed(failed) => {
             let known = job.snapshot();
             if known.started.is_none() {
@@ -224,28 +230,28 @@ fn take(shared: &Shared, job: &Job, message: FromShim) {
 
 /// A change that an earlier broker could not finish, a stop that was asked while nobody could tell.
 /// What does not get through is told when the shim is reached again.
-fn tell_what_it_missed(job: &Job) {
-    let terms = job.terms();
-    if terms.told.is_some_and(|told| told != terms.for_shim()) {
-        let _ = job.tell(&ToShim::Limits(terms.for_shim()));
+fn send_pending(job: &Job) {
+    let limits = job.effective_limits();
+    if limits.acknowledged.is_some_and(|known| known != limits.shim_limits()) {
+        let _ = job.send(&ToShim::Limits(limits.shim_limits()));
     }
-    job.tell_stop();
+    job.send_stop();
 }
 
 /// A kill of ours is one from nowhere in the eyes of the shim: it is shown once it is on record whose
 /// it was, when the shim has left.
 fn main_ended(job: &Job, exited: Exited) {
-    let asked = job.stop_asked().map(|asked| asked.origin(true));
-    if killed_by_us(asked.as_ref(), &exited).is_none() {
+    let stop = job.stop_request().map(|stop| stop.origin(true));
+    if as_broker_kill(stop.as_ref(), &exited).is_none() {
         job.apply(Event::Exited(exited));
     }
 }
 
 /// All that an adopted shim tells of the time without a broker.
-fn catch_up(shared: &Shared, job: &Job, hello: &ShimHello) {
+fn apply_hello(shared: &Shared, job: &Job, hello: &ShimHello) {
     job.set_progress(hello.progress);
     job.set_input(hello.input);
-    job.change_terms(|terms| terms.told = Some(hello.limits));
+    job.modify_effective_limits(|limits| limits.acknowledged = Some(hello.limits));
     if let Some(started) = hello.started {
         job.apply(Event::Started(started));
     }

@@ -17,12 +17,12 @@ const MOST_TIME: u64 = i64::MAX as u64;
 /// What is wrong, in words for an operator.
 pub(crate) fn check(message: &FromShim) -> Result<(), String> {
     match message {
-        FromShim::Hello(hello) => hello_is_one(hello),
+        FromShim::Hello(hello) => check_hello(hello),
         FromShim::Started(started) => time(started.time_ns),
-        FromShim::Progress(told) => progress(told),
+        FromShim::Progress(value) => progress(value),
         FromShim::Ended(ended) => progress(&ended.progress),
         FromShim::InputAck(ack) => input(ack),
-        FromShim::Exited(told) => exited(told),
+        FromShim::Exited(value) => exited(value),
         FromShim::Failed(_) | FromShim::Stopping | FromShim::Limits(_) => Ok(()),
     }
 }
@@ -31,15 +31,15 @@ pub(crate) fn check(message: &FromShim) -> Result<(), String> {
 ///
 /// # Errors
 /// As [`check`].
-pub(crate) fn hello_is_one(hello: &ShimHello) -> Result<(), String> {
+pub(crate) fn check_hello(hello: &ShimHello) -> Result<(), String> {
     progress(&hello.progress)?;
     input(&hello.input)?;
     hello.started.as_ref().map_or(Ok(()), |started| time(started.time_ns))?;
     hello.exited.as_ref().map_or(Ok(()), exited)
 }
 
-fn progress(told: &Progress) -> Result<(), String> {
-    let Progress { stdout, stderr, entries, dropped, .. } = *told;
+fn progress(value: &Progress) -> Result<(), String> {
+    let Progress { stdout, stderr, entries, dropped, .. } = *value;
     [stdout, stderr, index::length(entries), dropped].into_iter().try_for_each(bytes)
 }
 
@@ -47,11 +47,11 @@ fn input(ack: &InputAck) -> Result<(), String> {
     bytes(ack.accepted)
 }
 
-fn exited(told: &Exited) -> Result<(), String> {
-    if !is_end(told.wait_status) {
-        return Err(format!("it tells wait status {}, of no end", told.wait_status));
+fn exited(value: &Exited) -> Result<(), String> {
+    if !is_end(value.wait_status) {
+        return Err(format!("it tells wait status {}, of no end", value.wait_status));
     }
-    time(told.time_ns)
+    time(value.time_ns)
 }
 
 fn bytes(count: u64) -> Result<(), String> {
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
     use job_shim::wire::{Cause, Ended, Limits, Source, Started};
 
-    fn told(wait_status: i32, time_ns: u64) -> Exited {
+    fn value(wait_status: i32, time_ns: u64) -> Exited {
         let (cause, source, by) = (Cause::Exited, Source::None, String::new());
         Exited { wait_status, cause, source, by, time_ns }
     }
@@ -80,7 +80,7 @@ mod tests {
             started: Some(Started { pid: 4, time_ns: 5 }),
             progress: Progress::default(),
             input: InputAck::default(),
-            exited: Some(told(9, 6)),
+            exited: Some(value(9, 6)),
             stopping: false,
             limits: Limits::default(),
         }
@@ -106,18 +106,18 @@ mod tests {
         }
         let input = InputAck { accepted: u64::MAX, closed: false };
         check(&FromShim::InputAck(input)).unwrap_err();
-        hello_is_one(&ShimHello { input, ..hello() }).unwrap_err();
-        hello_is_one(&hello()).unwrap();
+        check_hello(&ShimHello { input, ..hello() }).unwrap_err();
+        check_hello(&hello()).unwrap();
     }
 
     #[test]
     fn an_end_that_wait_never_gives_and_times_beyond_all_clocks_are_no_shims() {
         for end in [0, 7 << 8, 9, 9 | 0x80] {
-            check(&FromShim::Exited(told(end, 1))).unwrap();
+            check(&FromShim::Exited(value(end, 1))).unwrap();
         }
         for (end, time_ns) in [(-1, 1), (0x7f, 1), (0x10000, 1), (0, u64::MAX)] {
-            check(&FromShim::Exited(told(end, time_ns))).unwrap_err();
-            hello_is_one(&ShimHello { exited: Some(told(end, time_ns)), ..hello() }).unwrap_err();
+            check(&FromShim::Exited(value(end, time_ns))).unwrap_err();
+            check_hello(&ShimHello { exited: Some(value(end, time_ns)), ..hello() }).unwrap_err();
         }
         check(&FromShim::Started(Started { pid: 1, time_ns: u64::MAX })).unwrap_err();
     }

@@ -13,7 +13,7 @@ use crate::jobs::job::Job;
 use crate::jobs::output::locate::{Position, Wanted};
 use crate::jobs::output::open_logs::{Claim, Use};
 use crate::jobs::output::range::Range;
-use crate::jobs::output::readers::{Own, Place, Readers};
+use crate::jobs::output::readers::{IdentityReaders, Place, Readers};
 use crate::jobs::output::tail::{self, Tail};
 use crate::model::state::Snapshot;
 use crate::store::log::{LogFiles, Reading, Window};
@@ -139,7 +139,7 @@ impl OutputReader {
                 continue;
             }
             (self.window, self.in_a_row) = (Window::default(), 0); // thousands wait
-            self.job.ask_for_progress();
+            self.job.request_progress();
             tokio::select! {
                 _ = self.progress.changed() => {}
                 _ = self.snapshot.changed() => {}
@@ -237,7 +237,7 @@ impl OutputReader {
         Ok(files)
     }
 
-    fn own(&self) -> &Own {
+    fn own(&self) -> &IdentityReaders {
         self.place.own()
     }
 }

@@ -9,7 +9,7 @@ use std::thread;
 
 use crate::auth::{Caller, Role};
 use crate::jobs::output::open_logs::OpenLogs;
-use crate::jobs::output::turns::{OwnTurns, Turns};
+use crate::jobs::output::turns::{IdentityTurns, Turns};
 use crate::model::identity::Identity;
 use crate::quota::descriptors::Shares;
 use crate::quota::{Exceeded, Permit, Quota};
@@ -43,16 +43,16 @@ pub(crate) struct Readers {
     disk: Turns,
     searches: Turns,
     held: AtomicU64,
-    by_identity: Mutex<HashMap<Identity, Weak<Own>>>,
+    by_identity: Mutex<HashMap<Identity, Weak<IdentityReaders>>>,
 }
 
 /// What the readers of one identity share.
 #[derive(Debug)]
-pub(crate) struct Own {
+pub(crate) struct IdentityReaders {
     /// Reads that wait for the disk.
-    pub(crate) disk: OwnTurns,
+    pub(crate) disk: IdentityTurns,
     /// Searches that read much, and so use a processor.
-    pub(crate) searches: OwnTurns,
+    pub(crate) searches: IdentityTurns,
     held: AtomicU64,
 }
 
@@ -60,7 +60,7 @@ pub(crate) struct Own {
 #[derive(Debug)]
 pub(crate) struct Place {
     readers: Arc<Readers>,
-    own: Arc<Own>,
+    own: Arc<IdentityReaders>,
     held: u64,
     _stream: Permit<Identity>,
 }
@@ -68,12 +68,12 @@ pub(crate) struct Place {
 impl Readers {
     /// For a process of so many descriptors.
     pub(crate) fn new(shares: Shares) -> Arc<Readers> {
-        let (each, in_all, reserve) = STREAMS;
+        let (each, total, reserve) = STREAMS;
         let logs = usize::try_from(shares.open_logs.min(OPEN_LOGS)).unwrap_or(1);
         // Half of the processors are for those who do not search.
         let searches = thread::available_parallelism().map_or(1, NonZero::get).div_ceil(2);
         Arc::new(Readers {
-            streams: Quota::new("open streams of output", each, in_all),
+            streams: Quota::new("open streams of output", each, total),
             reserve: Quota::new("open streams of output", reserve, reserve),
             logs: OpenLogs::new(logs),
             disk: Turns::new(DISK_READS.0, DISK_READS.1),
@@ -97,21 +97,21 @@ impl Readers {
         Ok(Place { readers: Arc::clone(self), own, held: 0, _stream: stream })
     }
 
-    fn own(&self, identity: &Identity) -> Arc<Own> {
+    fn own(&self, identity: &Identity) -> Arc<IdentityReaders> {
         let mut by_identity = lock(&self.by_identity);
         if let Some(own) = by_identity.get(identity).and_then(Weak::upgrade) {
             return own;
         }
         by_identity.retain(|_, own| own.strong_count() > 0); // identities come and go
         let (disk, searches) = (self.disk.own(), self.searches.own());
-        let own = Arc::new(Own { disk, searches, held: AtomicU64::new(0) });
+        let own = Arc::new(IdentityReaders { disk, searches, held: AtomicU64::new(0) });
         by_identity.insert(identity.clone(), Arc::downgrade(&own));
         own
     }
 }
 
 impl Place {
-    pub(crate) fn own(&self) -> &Own {
+    pub(crate) fn own(&self) -> &IdentityReaders {
         &self.own
     }
 

@@ -9,26 +9,26 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Everybody's turns at one kind of work.
 #[derive(Debug)]
 pub(crate) struct Turns {
-    in_all: Arc<Semaphore>,
+    total: Arc<Semaphore>,
     each: usize,
 }
 
 /// One identity's.
 #[derive(Debug)]
-pub(crate) struct OwnTurns {
+pub(crate) struct IdentityTurns {
     own: Arc<Semaphore>,
-    in_all: Arc<Semaphore>,
+    total: Arc<Semaphore>,
 }
 
 impl Turns {
-    /// `in_all` at a time, `each` of one identity.
-    pub(crate) fn new(in_all: usize, each: usize) -> Turns {
-        Turns { in_all: Arc::new(Semaphore::new(in_all)), each }
+    /// `total` at a time, `each` of one identity.
+    pub(crate) fn new(total: usize, each: usize) -> Turns {
+        Turns { total: Arc::new(Semaphore::new(total)), each }
     }
 
     /// For one more identity.
-    pub(crate) fn own(&self) -> OwnTurns {
-        OwnTurns { own: Arc::new(Semaphore::new(self.each)), in_all: Arc::clone(&self.in_all) }
+    pub(crate) fn own(&self) -> IdentityTurns {
+        IdentityTurns { own: Arc::new(Semaphore::new(self.each)), total: Arc::clone(&self.total) }
     }
 }
 
@@ -39,7 +39,7 @@ pub(crate) struct Turn {
     _common: OwnedSemaphorePermit,
 }
 
-impl OwnTurns {
+impl IdentityTurns {
     /// Waits for a turn: first come, first served.
     ///
     /// # Errors
@@ -47,7 +47,7 @@ impl OwnTurns {
     pub(crate) async fn turn(&self) -> io::Result<Turn> {
         // The own one first: whoever waits for it takes none of the common ones meanwhile.
         let own = Arc::clone(&self.own).acquire_owned().await.map_err(io::Error::other)?;
-        let common = Arc::clone(&self.in_all).acquire_owned().await.map_err(io::Error::other)?;
+        let common = Arc::clone(&self.total).acquire_owned().await.map_err(io::Error::other)?;
         Ok(Turn { _own: own, _common: common })
     }
 }

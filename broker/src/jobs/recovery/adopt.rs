@@ -12,7 +12,7 @@ use crate::jobs::commands::{stop, update};
 use crate::jobs::decide::{Facts, Verdict, decide};
 use crate::jobs::history::{archive, quarantine};
 use crate::jobs::job::Job;
-use crate::jobs::monitor::connection::First;
+use crate::jobs::monitor::connection::InitialContact;
 use crate::jobs::monitor::{self, finalize};
 use crate::jobs::process::ShimProcess;
 use crate::jobs::shared::Shared;
@@ -25,54 +25,55 @@ use crate::store::owner;
 use crate::store::records::{self, FinalRecord, SpawnRecord, SpecRecord};
 
 /// What became of one job.
-pub(crate) enum Taken {
+pub(crate) enum Adoption {
     Live(Arc<Job>),
     Over(Summary),
     /// It had not come as far as being a job, or cannot be read.
-    Nothing,
+    None,
 }
 
 /// Takes a job over. One that cannot be read is put into quarantine, or is left where it is.
-pub(crate) fn take_in(shared: &Arc<Shared>, id: JobId) -> Taken {
-    let taken = take_over(shared, id);
+pub(crate) fn adopt(shared: &Arc<Shared>, id: JobId) -> Adoption {
+    let adoption = try_adopt(shared, id);
     crash::at(Point::TakenOver);
-    taken.unwrap_or_else(|e| {
+    adoption.unwrap_or_else(|e| {
         if e.is_damage() {
             quarantine::quarantine(shared, id, &e, None);
         } else {
-            quarantine::leave_alone(shared, id, &e);
+            quarantine::leave_in_place(shared, id, &e);
         }
-        Taken::Nothing
+        Adoption::None
     })
 }
 
-fn take_over(shared: &Arc<Shared>, id: JobId) -> Result<Taken, RecordError> {
+fn try_adopt(shared: &Arc<Shared>, id: JobId) -> Result<Adoption, RecordError> {
     let dir = shared.state.job(id);
-    owner::look_at_job(&dir)?;
+    owner::check_job(&dir)?;
     let stamp = Stamp::of(&dir).unwrap_or_default(); // there is one once there is a last record
     let record = match records::load::<SpecRecord>(&dir, records::SPEC) {
         Ok(Some(record)) => record,
         Err(e) if !e.is_damage() => return Err(e),
-        _ if is_no_job(shared, id)? => return Ok(discard(shared, id)?),
+        _ if was_never_a_job(shared, id)? => return Ok(discard(shared, id)?),
         Ok(None) => return Err(RecordError::Missing(records::SPEC)),
         Err(e) => return Err(e),
     };
     let (facts, shim) = facts(shared, id, &record)?;
     let lease = facts.finished.is_none().then(|| shared.pool.adopt(record.account.uid)).flatten();
     let is_changing = record.is_changing;
-    let born = facts.spawned.as_ref().map(|spawned| host::since_boot_of(spawned.shim_start_time));
+    let shim_start =
+        facts.spawned.as_ref().map(|spawned| host::since_boot_of(spawned.shim_start_time));
     let verdict = decide(facts);
     tracing::debug!(job = %id, ?verdict, "recovery");
     let job = |record, snapshot| Job::new(record, snapshot, lease);
     let job = match verdict {
         Verdict::Over(last) => {
             sweep(shared, id, Some(record.account.uid));
-            return Ok(Taken::Over(archive::summary(&record, &last, stamp)));
+            return Ok(Adoption::Over(archive::summary(&record, &last, stamp)));
         }
         Verdict::Adopt => {
             let job = job(record, Snapshot { contact: Contact::Recovering, ..running() });
-            if let Some(born) = born {
-                job.set_begun(born);
+            if let Some(shim_start) = shim_start {
+                job.set_program_start(shim_start);
             }
             if let Some(Err(e)) = is_changing.then(|| update::finish(shared, &job)) {
                 tracing::error!(job = %id, "a change of its limits cannot be put on record: {e}");
@@ -80,25 +81,27 @@ fn take_over(shared: &Arc<Shared>, id: JobId) -> Result<Taken, RecordError> {
             if shared.launcher.hierarchy().job(id).is_frozen()? {
                 job.apply(Event::Paused);
             }
-            if let Some(asked) = stop::recall(&dir)? {
-                job.ask_stop(asked);
+            if let Some(request) = stop::load(&dir)? {
+                job.request_stop(request);
                 // Its monitor tells it, and in time, unless it is silent.
                 tokio::spawn(stop::enforce(Arc::clone(shared), Arc::clone(&job)));
             }
             if let Some(shim) = shim {
-                let first = First::Expected(shared.reach.expect());
-                tokio::spawn(monitor::monitor(Arc::clone(shared), Arc::clone(&job), shim, first));
+                let initial = InitialContact::Expected(shared.reach.expect());
+                tokio::spawn(monitor::monitor(Arc::clone(shared), Arc::clone(&job), shim, initial));
             }
-            return Ok(Taken::Live(job));
+            return Ok(Adoption::Live(job));
         }
         Verdict::Settle => {
             let job = job(record, Snapshot { contact: Contact::Recovering, ..running() });
             if !is_changing {
                 // It was born with them, or had taken them.
-                job.change_terms(|terms| terms.told = Some(terms.for_shim()));
+                job.modify_effective_limits(|limits| {
+                    limits.acknowledged = Some(limits.shim_limits())
+                });
             }
-            if let Some(asked) = stop::recall(&dir)? {
-                job.ask_stop(asked); // should an earlier broker have carried it out
+            if let Some(request) = stop::load(&dir)? {
+                job.request_stop(request); // should an earlier broker have carried it out
             }
             job
         }
@@ -118,20 +121,20 @@ fn take_over(shared: &Arc<Shared>, id: JobId) -> Result<Taken, RecordError> {
         }
     };
     tokio::spawn(finalize::settle(Arc::clone(shared), Arc::clone(&job)));
-    Ok(Taken::Live(job))
+    Ok(Adoption::Live(job))
 }
 
 /// Nothing but a beginning, of which a crash was the end. Of a job with a cgroup there is more.
-fn is_no_job(shared: &Shared, id: JobId) -> io::Result<bool> {
+fn was_never_a_job(shared: &Shared, id: JobId) -> io::Result<bool> {
     Ok(!shared.launcher.hierarchy().job(id).exists()
-        && damage::never_began(&shared.state.job(id), &shared.boot_id)?)
+        && damage::never_started(&shared.state.job(id), &shared.boot_id)?)
 }
 
-fn discard(shared: &Shared, id: JobId) -> io::Result<Taken> {
+fn discard(shared: &Shared, id: JobId) -> io::Result<Adoption> {
     tracing::info!(job = %id, "a crash cut its start short before anything ran; it is no job");
     match shared.state.remove_jobs(&[id]).pop().unwrap_or(Ok(())) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => Ok(Taken::Nothing),
+        _ => Ok(Adoption::None),
     }
 }
 

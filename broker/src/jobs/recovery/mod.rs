@@ -19,7 +19,7 @@ use crate::jobs::events::LifecycleEvent;
 use crate::jobs::history::{archive, quarantine};
 use crate::jobs::job::Job;
 use crate::jobs::process;
-use crate::jobs::recovery::adopt::{Taken, sweep, take_in};
+use crate::jobs::recovery::adopt::{Adoption, adopt, sweep};
 use crate::jobs::registry::Registry;
 use crate::jobs::shared::{NotRecovered, Shared};
 use crate::model::id::JobId;
@@ -37,7 +37,7 @@ const THREADS: usize = 4;
 pub(crate) fn recover_live(shared: &Arc<Shared>) -> io::Result<()> {
     let ids = shared.launcher.hierarchy().jobs()?;
     let (next, runtime) = (AtomicUsize::new(0), Handle::current());
-    let take_turns = || {
+    let work = || {
         let _in_runtime = runtime.enter();
         while let Some(id) = ids.get(next.fetch_add(1, Ordering::Relaxed)) {
             adopt_one(shared, *id);
@@ -45,8 +45,8 @@ pub(crate) fn recover_live(shared: &Arc<Shared>) -> io::Result<()> {
     };
     let threads = usize::try_from(host::cpus()).unwrap_or(1).min(THREADS);
     std::thread::scope(|scope| {
-        (1..threads).for_each(|_| _ = scope.spawn(take_turns));
-        take_turns();
+        (1..threads).for_each(|_| _ = scope.spawn(work));
+        work();
     });
     Ok(())
 }
@@ -55,10 +55,10 @@ fn adopt_one(shared: &Arc<Shared>, id: JobId) {
     if shared.state.is_gone(id) {
         return remove_remnant(shared, id);
     }
-    match take_in(shared, id) {
-        Taken::Live(job) => shared.registry().add(job),
-        Taken::Over(summary) => shared.registry().retire(summary),
-        Taken::Nothing => {}
+    match adopt(shared, id) {
+        Adoption::Live(job) => shared.registry().add(job),
+        Adoption::Over(summary) => shared.registry().retire(summary),
+        Adoption::None => {}
     }
 }
 
@@ -96,7 +96,7 @@ fn recover_rest(shared: &Arc<Shared>) {
     };
     let indexed = read.over.len();
     let live = read.live.clone();
-    unite(shared, read);
+    merge(shared, read);
     // Those whose end was recorded before the table had them.
     live.iter().filter(|job| job.is_settled()).for_each(|job| archive::archive(shared, job.id()));
     let ((live, all), quarantined) = (shared.registry().count(), shared.unreadable().len());
@@ -118,9 +118,9 @@ struct Rest {
 }
 
 fn read_rest(shared: &Arc<Shared>) -> io::Result<Rest> {
-    quarantine::recall(shared)?;
-    let (ids, strangers) = shared.state.list()?;
-    for (name, reason) in strangers {
+    quarantine::load_requests(shared)?;
+    let (ids, foreign) = shared.state.list()?;
+    for (name, reason) in foreign {
         shared.mark_unreadable(name, reason);
     }
     let (index, mut over) = match shared.state.index() {
@@ -139,17 +139,17 @@ fn read_rest(shared: &Arc<Shared>) -> io::Result<Rest> {
         if shared.unreadable().contains_key(&id.to_string()) {
             continue; // it lives, and cannot be read
         }
-        match take_in(shared, id) {
-            Taken::Live(job) => rest.live.push(job),
-            Taken::Over(summary) => rest.fresh.push(summary),
-            Taken::Nothing => {}
+        match adopt(shared, id) {
+            Adoption::Live(job) => rest.live.push(job),
+            Adoption::Over(summary) => rest.fresh.push(summary),
+            Adoption::None => {}
         }
     }
     Ok(rest)
 }
 
 /// Makes one table of what was read and what has happened meanwhile.
-fn unite(shared: &Shared, Rest { mut index, over, fresh, live }: Rest) {
+fn merge(shared: &Shared, Rest { mut index, over, fresh, live }: Rest) {
     let mut read = Registry::of(over);
     live.into_iter().for_each(|job| read.add(job));
     let add = |index: &mut Option<Index>, summary: &Summary| {

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::cgroup::hierarchy;
 use crate::config;
 use crate::jobs::monitor::session;
-use crate::jobs::monitor::session::Greeted;
+use crate::jobs::monitor::session::Handshake;
 use crate::jobs::process::ShimProcess;
 use crate::model::id::JobId;
 use crate::store;
@@ -40,15 +40,15 @@ pub(crate) enum TakeoverCheck {
 ///
 /// # Errors
 /// When the cgroups cannot be listed.
-pub(crate) async fn look(
+pub(crate) async fn check(
     config: &config::Jobs,
 ) -> Result<Vec<(JobId, TakeoverCheck)>, hierarchy::HierarchyError> {
     let jobs = hierarchy::existing_jobs(config.cgroup.as_deref())?;
-    let ask = |id: JobId| async move { (id, prospect(config, id).await) };
+    let ask = |id: JobId| async move { (id, check_job(config, id).await) };
     Ok(stream::iter(jobs).map(ask).buffered(AT_ONCE).collect().await)
 }
 
-async fn prospect(config: &config::Jobs, id: JobId) -> TakeoverCheck {
+async fn check_job(config: &config::Jobs, id: JobId) -> TakeoverCheck {
     let dir = store::jobs_in(&config.state_dir).join(id.to_string());
     let living = |spawned: SpawnRecord| Ok(ShimProcess::from(&spawned).open()?.map(|_| spawned));
     let shim = match read(&dir).and_then(|spawned| spawned.map_or(Ok(None), living)) {
@@ -73,11 +73,13 @@ fn read(dir: &Path) -> Result<Option<SpawnRecord>, RecordError> {
 
 async fn probe(socket: &Path, shim: ShimProcess) -> io::Result<u16> {
     let word = ToShim::Probe(Probe { nonce: shim.nonce });
-    let Greeted { reader, .. } =
-        timeout(session::PATIENCE, session::greet(socket, shim, &word)).await.map_err(|_| {
-            let waited: Duration = session::PATIENCE;
-            io::Error::new(io::ErrorKind::TimedOut, format!("no answer for {waited:?}"))
-        })??;
+    let Handshake { reader, .. } =
+        timeout(session::ANSWER_TIMEOUT, session::handshake(socket, shim, &word)).await.map_err(
+            |_| {
+                let waited: Duration = session::ANSWER_TIMEOUT;
+                io::Error::new(io::ErrorKind::TimedOut, format!("no answer for {waited:?}"))
+            },
+        )??;
     Ok(reader.version())
 }
 

@@ -19,19 +19,19 @@ pub(crate) struct Registry {
     /// Also those that are over and whose last record is not on disk.
     live: BTreeMap<JobId, Arc<Job>>,
     over: BTreeMap<JobId, Summary>,
-    by_owner: HashMap<Identity, Own>,
+    by_owner: HashMap<Identity, OwnerJobs>,
     /// Of those that are over, by the time of their end.
     by_end: BTreeSet<(u64, JobId)>,
     /// Bytes of output that those keep that are over.
     kept: u128,
     requests: HashMap<(Identity, Box<str>), JobId>,
     /// Those of jobs that cannot be read, and may have run.
-    aside: HashMap<(Identity, Box<str>), JobId>,
+    quarantined: HashMap<(Identity, Box<str>), JobId>,
 }
 
 /// Those of one owner that are over.
 #[derive(Debug, Default)]
-struct Own {
+struct OwnerJobs {
     ids: BTreeSet<JobId>,
     by_end: BTreeSet<(u64, JobId)>,
 }
@@ -79,19 +79,19 @@ pub(crate) enum RequestStatus {
 impl Registry {
     /// Of jobs that are over alone.
     pub(crate) fn of(mut over: BTreeMap<JobId, Summary>) -> Registry {
-        let mut table = Registry {
+        let mut registry = Registry {
             by_end: over.values().map(|job| (job.ended_ns, job.id)).collect(),
             ..Registry::default()
         };
-        over.values_mut().for_each(|job| table.note(job));
-        table.over = over;
-        table
+        over.values_mut().for_each(|job| registry.index(job));
+        registry.over = over;
+        registry
     }
 
     /// Takes in all of another table, whose jobs count if both have them.
     pub(crate) fn absorb(&mut self, other: Registry) {
-        let Registry { live, over, aside, .. } = other;
-        self.aside.extend(aside);
+        let Registry { live, over, quarantined, .. } = other;
+        self.quarantined.extend(quarantined);
         over.into_values().for_each(|job| self.retire(job));
         for job in live.into_values() {
             self.forget_over(job.id());
@@ -102,7 +102,7 @@ impl Registry {
     pub(crate) fn add(&mut self, job: Arc<Job>) {
         let record = job.record();
         if !record.request_id.is_empty() {
-            self.claim(&record.owner, &record.request_id, job.id(), job.may_be_asked_again());
+            self.claim(&record.owner, &record.request_id, job.id(), job.is_retryable());
         }
         self.live.insert(job.id(), job);
     }
@@ -112,12 +112,12 @@ impl Registry {
         self.live.remove(&job.id);
         self.forget_over(job.id);
         self.by_end.insert((job.ended_ns, job.id));
-        self.note(&mut job);
+        self.index(&mut job);
         self.over.insert(job.id, job);
     }
 
     /// Whoever makes an entry of `over` makes these, too.
-    fn note(&mut self, job: &mut Summary) {
+    fn index(&mut self, job: &mut Summary) {
         if let Some((owner, _)) = self.by_owner.get_key_value(&job.owner) {
             job.owner = owner.clone(); // one name in memory for all jobs of an owner
         }
@@ -125,8 +125,8 @@ impl Registry {
         let own = self.by_owner.entry(job.owner.clone()).or_default();
         own.ids.insert(job.id);
         own.by_end.insert((job.ended_ns, job.id));
-        if let Some(asked) = &job.request {
-            self.claim(&job.owner, &asked.id, job.id, asked.again);
+        if let Some(key) = &job.request {
+            self.claim(&job.owner, &key.id, job.id, key.is_retryable);
         }
     }
 
@@ -148,7 +148,7 @@ impl Registry {
                 let record = job.record();
                 (record.owner.clone(), record.request_id.as_str().into())
             }
-            (None, Some(job)) => (job.owner, job.request.map(|asked| asked.id).unwrap_or_default()),
+            (None, Some(job)) => (job.owner, job.request.map(|key| key.id).unwrap_or_default()),
             (None, None) => return false,
         };
         if self.requests.get(&request) == Some(&id) {
@@ -174,20 +174,20 @@ impl Registry {
     /// A job that cannot be read is none, but its request was made.
     pub(crate) fn mark_quarantined(&mut self, request: RequestRecord, id: JobId) {
         if !request.id.is_empty() {
-            self.aside.insert((request.owner, request.id.into()), id);
+            self.quarantined.insert((request.owner, request.id.into()), id);
         }
     }
 
     /// Somebody has removed it.
     pub(crate) fn forget_quarantined(&mut self, id: JobId) {
-        self.aside.retain(|_, aside| *aside != id);
+        self.quarantined.retain(|_, quarantined| *quarantined != id);
     }
 
     /// Whose request a job is that is over, unless that may be made anew.
     pub(crate) fn request_of(&self, id: JobId) -> Option<RequestRecord> {
         let job = self.over.get(&id)?;
-        let asked = job.request.as_ref().filter(|asked| !asked.again)?;
-        Some(RequestRecord { owner: job.owner.clone(), id: asked.id.to_string() })
+        let key = job.request.as_ref().filter(|key| !key.is_retryable)?;
+        Some(RequestRecord { owner: job.owner.clone(), id: key.id.to_string() })
     }
 
     /// A job and whose it is.
@@ -202,32 +202,32 @@ impl Registry {
         self.live.contains_key(&id) || self.over.contains_key(&id)
     }
 
-    pub(crate) fn request(&self, owner: &Identity, asked: &Request) -> RequestStatus {
-        if asked.id.is_empty() {
+    pub(crate) fn request(&self, owner: &Identity, sent: &Request) -> RequestStatus {
+        if sent.id.is_empty() {
             return RequestStatus::New;
         }
-        let request = (owner.clone(), asked.id.as_str().into());
-        let aside = || {
-            self.aside
+        let request = (owner.clone(), sent.id.as_str().into());
+        let quarantined = || {
+            self.quarantined
                 .get(&request)
                 .map_or(RequestStatus::New, |id| RequestStatus::Quarantined(*id))
         };
         let Some(id) = self.requests.get(&request) else {
-            return aside();
+            return quarantined();
         };
         let known = match (self.live.get(id), self.over.get(id)) {
             (Some(job), _) => {
                 let entry = Entry::Live(Arc::clone(job));
-                Some((entry, job.may_be_asked_again(), job.record().request_digest.as_str()))
+                Some((entry, job.is_retryable(), job.record().request_digest.as_str()))
             }
             (None, Some(job)) => {
-                job.request.as_ref().map(|r| (Entry::Over(*id), r.again, r.digest.as_ref()))
+                job.request.as_ref().map(|r| (Entry::Over(*id), r.is_retryable, r.digest.as_ref()))
             }
             (None, None) => None,
         };
         match known {
-            None | Some((_, true, _)) => aside(),
-            Some((entry, _, own)) if own == asked.digest => RequestStatus::Same(entry),
+            None | Some((_, true, _)) => quarantined(),
+            Some((entry, _, own)) if own == sent.digest => RequestStatus::Same(entry),
             Some((entry, _, own)) if is_older(own) => RequestStatus::Older(entry, own.into()),
             Some(_) => RequestStatus::Other(*id),
         }
@@ -353,10 +353,10 @@ mod tests {
     use super::*;
     use crate::jobs::registry::filter::States;
     use crate::model::state::State;
-    use crate::store::index::Asked;
+    use crate::store::index::RequestKey;
     use crate::store::index::tests::summary;
 
-    fn table(all: &[Summary]) -> Registry {
+    fn registry(all: &[Summary]) -> Registry {
         Registry::of(all.iter().map(|job| (job.id, job.clone())).collect())
     }
 
@@ -371,9 +371,9 @@ mod tests {
     #[test]
     fn pages_go_from_new_to_old_and_say_where_the_next_begins() {
         let all = [summary("a", 1), summary("b", 2), summary("a", 3), summary("a", 4)];
-        let table = table(&all);
+        let registry = registry(&all);
         let page = |after, owner: Option<&Identity>, filter: &Filter| {
-            let slice = table.slice(after, 2, owner, filter);
+            let slice = registry.slice(after, 2, owner, filter);
             (ids(&slice.entries), slice.next)
         };
         let any = Filter::default();
@@ -401,35 +401,38 @@ mod tests {
     #[test]
     fn a_list_looks_at_so_many_jobs_and_lets_others_have_the_table() {
         let all: Vec<_> = (0..SLICE as u64 + 500).map(|n| summary("a", n)).collect();
-        let table = table(&all);
+        let registry = registry(&all);
         let first = Filter { ended_before_ns: Some(1), ..Filter::default() };
-        let slice = table.slice(None, 100, None, &first);
+        let slice = registry.slice(None, 100, None, &first);
         assert_eq!((slice.entries.len(), slice.next), (0, Some(all[500].id)));
-        let slice = table.slice(slice.next, 100, None, &first);
+        let slice = registry.slice(slice.next, 100, None, &first);
         assert_eq!((ids(&slice.entries), slice.next), (vec![all[0].id], None));
     }
 
     #[test]
     fn nothing_is_left_of_a_forgotten_job() {
-        let asked = Asked { id: "r".into(), digest: "2:d".into(), again: false };
-        let job = Summary { request: Some(Box::new(asked)), ..summary("a", 1) };
-        let mut table = table(std::slice::from_ref(&job));
+        let key = RequestKey { id: "r".into(), digest: "2:d".into(), is_retryable: false };
+        let job = Summary { request: Some(Box::new(key)), ..summary("a", 1) };
+        let mut registry = registry(std::slice::from_ref(&job));
         assert!(matches!(
-            table.request(&job.owner, &sent("r", "2:d")),
+            registry.request(&job.owner, &sent("r", "2:d")),
             RequestStatus::Same(Entry::Over(_))
         ));
-        assert!(matches!(table.request(&job.owner, &sent("r", "2:e")), RequestStatus::Other(_)));
-        assert!(table.forget(job.id) && !table.forget(job.id));
-        assert!(matches!(table.request(&job.owner, &sent("r", "2:d")), RequestStatus::New));
-        assert_eq!((table.kept(), table.by_end().count(), table.owners().count()), (0, 0, 0));
+        assert!(matches!(registry.request(&job.owner, &sent("r", "2:e")), RequestStatus::Other(_)));
+        assert!(registry.forget(job.id) && !registry.forget(job.id));
+        assert!(matches!(registry.request(&job.owner, &sent("r", "2:d")), RequestStatus::New));
+        assert_eq!(
+            (registry.kept(), registry.by_end().count(), registry.owners().count()),
+            (0, 0, 0)
+        );
     }
 
     #[test]
     fn a_digest_of_an_older_broker_is_given_back_to_be_compared_with_its_like() {
-        let asked_then = Asked { id: "r".into(), digest: "older".into(), again: false };
-        let job = Summary { request: Some(Box::new(asked_then)), ..summary("a", 1) };
-        let table = table(std::slice::from_ref(&job));
-        match table.request(&job.owner, &sent("r", "2:d")) {
+        let older = RequestKey { id: "r".into(), digest: "older".into(), is_retryable: false };
+        let job = Summary { request: Some(Box::new(older)), ..summary("a", 1) };
+        let registry = registry(std::slice::from_ref(&job));
+        match registry.request(&job.owner, &sent("r", "2:d")) {
             RequestStatus::Older(Entry::Over(id), digest) => {
                 assert_eq!((id, digest.as_ref()), (job.id, "older"));
             }
@@ -440,13 +443,13 @@ mod tests {
     #[test]
     fn a_request_is_of_the_job_that_ran_whichever_is_seen_first() {
         let with = |again| {
-            let asked = Asked { id: "r".into(), digest: "2:d".into(), again };
-            Summary { request: Some(Box::new(asked)), ..summary("a", 1) }
+            let key = RequestKey { id: "r".into(), digest: "2:d".into(), is_retryable: again };
+            Summary { request: Some(Box::new(key)), ..summary("a", 1) }
         };
         let (first, second) = (with(true), with(false));
-        let mut table = table(std::slice::from_ref(&second));
-        table.retire(first);
-        match table.request(&second.owner, &sent("r", "2:d")) {
+        let mut registry = registry(std::slice::from_ref(&second));
+        registry.retire(first);
+        match registry.request(&second.owner, &sent("r", "2:d")) {
             RequestStatus::Same(Entry::Over(id)) => assert_eq!(id, second.id),
             other => panic!("{other:?}"),
         }
@@ -454,28 +457,28 @@ mod tests {
 
     #[test]
     fn the_request_of_a_job_that_cannot_be_read_stays_made() {
-        let asked = Asked { id: "r".into(), digest: "2:d".into(), again: false };
-        let job = Summary { request: Some(Box::new(asked)), ..summary("a", 1) };
-        let mut before = table(std::slice::from_ref(&job));
+        let key = RequestKey { id: "r".into(), digest: "2:d".into(), is_retryable: false };
+        let job = Summary { request: Some(Box::new(key)), ..summary("a", 1) };
+        let mut before = registry(std::slice::from_ref(&job));
         let request = before.request_of(job.id).unwrap();
         before.forget(job.id);
         before.mark_quarantined(request, job.id);
-        let mut table = Registry::default();
-        table.absorb(before);
+        let mut registry = Registry::default();
+        registry.absorb(before);
         assert!(
-            matches!(table.request(&job.owner, &sent("r", "2:d")), RequestStatus::Quarantined(id) if id == job.id)
+            matches!(registry.request(&job.owner, &sent("r", "2:d")), RequestStatus::Quarantined(id) if id == job.id)
         );
-        assert!(matches!(table.request(&job.owner, &sent("s", "2:d")), RequestStatus::New));
-        table.forget_quarantined(job.id);
-        assert!(matches!(table.request(&job.owner, &sent("r", "2:d")), RequestStatus::New));
+        assert!(matches!(registry.request(&job.owner, &sent("s", "2:d")), RequestStatus::New));
+        registry.forget_quarantined(job.id);
+        assert!(matches!(registry.request(&job.owner, &sent("r", "2:d")), RequestStatus::New));
     }
 
     #[test]
     fn a_job_that_both_tables_have_is_counted_once() {
         let (one, two) = (summary("a", 1), summary("b", 2));
-        let mut table = table(std::slice::from_ref(&one));
-        table.absorb(super::tests::table(&[Summary { kept: 7, ..one }, two]));
-        assert_eq!((table.count(), table.kept()), ((0, 2), 17));
-        assert_eq!(table.by_end().count(), 2);
+        let mut registry = registry(std::slice::from_ref(&one));
+        registry.absorb(super::tests::registry(&[Summary { kept: 7, ..one }, two]));
+        assert_eq!((registry.count(), registry.kept()), ((0, 2), 17));
+        assert_eq!(registry.by_end().count(), 2);
     }
 }

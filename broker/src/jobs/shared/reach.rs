@@ -23,14 +23,14 @@ const LENT: usize = 64;
 /// How long a connection that was made for a caller, beyond the share of jobs, is kept after that.
 const LINGER: Duration = Duration::from_secs(2);
 /// What shims are silent within is told in one line.
-const TOGETHER: Duration = Duration::from_secs(1);
+const BATCH: Duration = Duration::from_secs(1);
 
 /// Who may be reached now.
 #[derive(Debug)]
 pub(crate) struct Reach {
     /// Attempts: in turn, and of jobs that somebody waits for.
     turns: Semaphore,
-    asked_turns: Semaphore,
+    priority_turns: Semaphore,
     /// Descriptors of jobs, one each: kept as long as a job lives, and lent to those that somebody
     /// waits for and that have none.
     places: Arc<Semaphore>,
@@ -51,7 +51,7 @@ pub(crate) enum Place {
     Lent(#[allow(dead_code, reason = "it is given back when dropped")] OwnedSemaphorePermit),
     /// A job that has just been started has its connection already; whether it may be started is
     /// decided elsewhere.
-    Born,
+    Launched,
 }
 
 /// A shim of an earlier broker of which it is not known yet whether it answers.
@@ -88,7 +88,7 @@ impl Reach {
         let (turns, lent) = ((share / 8).clamp(1, AT_A_TIME), (share / 8).clamp(1, LENT));
         Reach {
             turns: Semaphore::new(turns),
-            asked_turns: Semaphore::new(turns),
+            priority_turns: Semaphore::new(turns),
             places: Arc::new(Semaphore::new(share.saturating_sub(turns * 2 + lent).max(1))),
             lent: Arc::new(Semaphore::new(lent)),
             silent: Mutex::default(),
@@ -107,13 +107,13 @@ impl Reach {
 
     /// The right to try; who is waited for need not queue.
     pub(crate) async fn turn(&self, job: &Job) -> Option<SemaphorePermit<'_>> {
-        let asked = async {
-            job.is_wanted().await;
-            self.asked_turns.acquire().await
+        let prioritized = async {
+            job.wait_for_priority().await;
+            self.priority_turns.acquire().await
         };
         tokio::select! {
             turn = self.turns.acquire() => turn.ok(), // never closed
-            turn = asked => turn.ok(),
+            turn = prioritized => turn.ok(),
         }
     }
 
@@ -128,23 +128,23 @@ impl Reach {
     /// The right to a descriptor, as soon as there is one: of a job that has ended, or for a while as
     /// somebody waits for this one. `None` never comes.
     pub(crate) async fn place(&self, job: &Job) -> Option<Place> {
-        let asked = async {
-            job.is_wanted().await;
+        let prioritized = async {
+            job.wait_for_priority().await;
             let place = Arc::clone(&self.lent).acquire_owned().await.ok().map(Place::Lent);
-            job.want(); // and a turn, too
+            job.prioritize(); // and a turn, too
             place
         };
         tokio::select! {
             place = Arc::clone(&self.places).acquire_owned() => place.ok().map(Place::Own),
-            place = asked => place,
+            place = prioritized => place,
         }
     }
 
     /// Answers when a connection has to be given up for others: one that was lent, and nobody has asked
     /// for a while.
-    pub(crate) async fn give_way(&self, job: &Job, place: &mut Place) {
+    pub(crate) async fn wait_to_yield(&self, job: &Job, place: &mut Place) {
         while let Place::Lent(_) = place {
-            let is_idle = timeout(LINGER, job.is_wanted()).await.is_err();
+            let is_idle = timeout(LINGER, job.wait_for_priority()).await.is_err();
             match self.place_now() {
                 Some(own) => *place = own,
                 None if is_idle && self.lent.available_permits() == 0 => return,
@@ -155,7 +155,7 @@ impl Reach {
     }
 
     /// Tells operators of a shim that lives and is silent, in one line with others.
-    pub(crate) fn tell_silent(self: &Arc<Reach>, job: JobId, why: &std::io::Error) {
+    pub(crate) fn report_silent(self: &Arc<Reach>, job: JobId, why: &std::io::Error) {
         let mut silent = lock(&self.silent);
         if let Some(silent) = &mut *silent {
             silent.count += 1;
@@ -164,7 +164,7 @@ impl Reach {
         *silent = Some(Silent { first: job, why: why.to_string(), count: 1 });
         let reach = Arc::clone(self);
         tokio::spawn(async move {
-            sleep(TOGETHER).await; // what comes within it is one line
+            sleep(BATCH).await; // what comes within it is one line
             let silent = lock(&reach.silent).take();
             match silent {
                 Some(Silent { first, why, count: 1 }) => {
@@ -188,7 +188,7 @@ mod tests {
         for share in [0, 1, 5, 10, 625, 12_470, u64::MAX] {
             let reach = Reach::of(share);
             assert!(reach.place_now().is_some());
-            for some in [&reach.turns, &reach.asked_turns, &reach.lent] {
+            for some in [&reach.turns, &reach.priority_turns, &reach.lent] {
                 assert!((1..=LENT).contains(&some.available_permits()));
             }
         }

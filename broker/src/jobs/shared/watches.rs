@@ -21,21 +21,21 @@ use crate::sys;
 /// somebody asks.
 #[derive(Debug, Default)]
 pub(crate) struct Watches {
-    table: Mutex<Table>,
+    state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct State {
     /// The kernel has refused, and operators have been told.
-    is_told: bool,
+    is_reported: bool,
     /// Made for the first who needs it, and kept: to close one may block for 5 to 15 ms (measured).
     inotify: Option<Arc<Inotify>>,
-    news: HashMap<WatchDescriptor, Arc<News>>,
+    events: HashMap<WatchDescriptor, Arc<FileEvents>>,
 }
 
 #[derive(Debug, Default)]
-struct News {
-    any: Notify,
+struct FileEvents {
+    changed: Notify,
     is_closed: AtomicBool,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Watch {
     watches: Arc<Watches>,
     inotify: Arc<Inotify>,
     descriptor: WatchDescriptor,
-    news: Arc<News>,
+    events: Arc<FileEvents>,
 }
 
 /// What has happened to a job's files.
@@ -69,7 +69,7 @@ impl Watches {
         };
         if let Err(e) = &watch
             && refused(e)
-            && !std::mem::replace(&mut self.table().is_told, true)
+            && !std::mem::replace(&mut self.state().is_reported, true)
         {
             tracing::warn!(
                 "no watch on files of jobs, by inotify; they are looked at when somebody asks: {e}; see \
@@ -80,47 +80,47 @@ impl Watches {
     }
 
     fn try_watch(self: &Arc<Watches>, dir: &Path) -> io::Result<Watch> {
-        let mut table = self.table();
-        let inotify = match &table.inotify {
+        let mut state = self.state();
+        let inotify = match &state.inotify {
             Some(inotify) => Arc::clone(inotify),
             None => {
                 let inotify = open(self)?;
-                Arc::clone(table.inotify.insert(inotify))
+                Arc::clone(state.inotify.insert(inotify))
             }
         };
         let events = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CLOSE_WRITE;
         let descriptor = inotify.add_watch(&dir.join(log::INDEX_NAME), events)?;
-        let news = Arc::<News>::default();
-        table.news.insert(descriptor, Arc::clone(&news));
-        drop(table);
-        Ok(Watch { watches: Arc::clone(self), inotify, descriptor, news })
+        let events = Arc::<FileEvents>::default();
+        state.events.insert(descriptor, Arc::clone(&events));
+        drop(state);
+        Ok(Watch { watches: Arc::clone(self), inotify, descriptor, events })
     }
 
-    fn tell(&self, inotify: &Inotify) -> io::Result<()> {
+    fn dispatch(&self, inotify: &Inotify) -> io::Result<()> {
         let events = inotify.read_events()?;
-        let table = self.table();
+        let state = self.state();
         for event in events {
             if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
-                table.news.values().for_each(|news| news.any.notify_one()); // any may have changed
-            } else if let Some(news) = table.news.get(&event.wd) {
+                state.events.values().for_each(|events| events.changed.notify_one()); // any may have changed
+            } else if let Some(events) = state.events.get(&event.wd) {
                 let is_closed = event.mask.contains(AddWatchFlags::IN_CLOSE_WRITE);
-                news.is_closed.fetch_or(is_closed, Ordering::AcqRel);
-                news.any.notify_one();
+                events.is_closed.fetch_or(is_closed, Ordering::AcqRel);
+                events.changed.notify_one();
             }
         }
         Ok(())
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
-        lock(&self.table)
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
     }
 }
 
 impl Watch {
     /// Answers when something has happened since the last answer.
     pub(crate) async fn changed(&self) -> Change {
-        self.news.any.notified().await;
-        match self.news.is_closed.swap(false, Ordering::AcqRel) {
+        self.events.changed.notified().await;
+        match self.events.is_closed.swap(false, Ordering::AcqRel) {
             true => Change::Closed,
             false => Change::Grown,
         }
@@ -129,9 +129,9 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let mut table = self.watches.table();
+        let mut state = self.watches.state();
         let _ = self.inotify.rm_watch(self.descriptor); // a file that is gone has none
-        table.news.remove(&self.descriptor);
+        state.events.remove(&self.descriptor);
     }
 }
 
@@ -141,9 +141,9 @@ fn open(watches: &Arc<Watches>) -> io::Result<Arc<Inotify>> {
     let readable = sys::watch_readable(Arc::new(inotify.as_fd().try_clone_to_owned()?))?;
     let (watches, reader) = (Arc::downgrade(watches), Arc::clone(&inotify));
     tokio::spawn(async move {
-        while let Ok(mut news) = readable.readable().await {
+        while let Ok(mut events) = readable.readable().await {
             let Some(watches) = watches.upgrade() else { return };
-            if let Ok(Err(e)) = news.try_io(|_| watches.tell(&reader)) {
+            if let Ok(Err(e)) = events.try_io(|_| watches.dispatch(&reader)) {
                 tracing::error!("files of jobs cannot be watched any more: {e}");
                 return;
             }
@@ -171,9 +171,9 @@ mod tests {
         assert_eq!(watch.changed().await, Change::Grown);
         drop(writer);
         assert_eq!(watch.changed().await, Change::Closed);
-        assert!(!quiet.news.is_closed.load(Ordering::Acquire));
+        assert!(!quiet.events.is_closed.load(Ordering::Acquire));
         drop((watch, quiet));
-        assert!(watches.table().news.is_empty());
+        assert!(watches.state().events.is_empty());
         fs::write(one.path().join(log::INDEX_NAME), "again").unwrap();
         let again = watches.watch(one.path()).unwrap();
         fs::write(one.path().join(log::INDEX_NAME), "again").unwrap();
