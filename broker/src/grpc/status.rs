@@ -109,6 +109,7 @@ pub(super) fn start(error: StartError) -> Status {
             with_reason(Code::ResourceExhausted, "HOST_SHORTAGE", message, [])
         }
         StartError::Find(error) => find(error),
+        StartError::Internal(_) => status(Code::Internal, message),
         StartError::Failed { job: id, failure } => {
             let errno = failure.errno.to_string();
             let metadata = [job(id), ("step", failure.step), ("errno", errno)];
@@ -176,6 +177,7 @@ pub(super) fn pause(error: PauseError) -> Status {
         PauseError::NotRunning(_) => status(Code::FailedPrecondition, error),
         // Not UNAVAILABLE, which clients try again at once: that would stop the job for another 5 s.
         PauseError::Freeze(_) | PauseError::Thaw(_) => status(Code::Aborted, error),
+        PauseError::Internal(_) => status(Code::Internal, error),
     }
 }
 

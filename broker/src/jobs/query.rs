@@ -3,8 +3,6 @@
 
 use std::sync::Arc;
 
-use tokio::task::JoinError;
-
 use crate::auth::{Action, Authorized, Caller, Resource, View, authorize};
 use crate::jobs::history::archive;
 use crate::jobs::job::Job;
@@ -17,6 +15,7 @@ use crate::model::spec::JobSpec;
 use crate::store::error::RecordError;
 use crate::store::records;
 use crate::store::records::SpecRecord;
+use crate::sync::Panicked;
 
 /// Bytes of arguments that may be read from the disk for each byte of a page: they are not shown, and a page
 /// of jobs with 1 MiB each would cost seconds.
@@ -31,9 +30,9 @@ pub enum FindError {
     /// It is on disk.
     #[error("cannot read its records: {0}")]
     Record(#[from] RecordError),
-    /// A fault of the broker: it has panicked.
-    #[error("the look-up was broken off by a fault of the broker: {0}")]
-    Internal(String),
+    /// A task of the broker has panicked.
+    #[error(transparent)]
+    Internal(#[from] Panicked),
 }
 
 /// A page.
@@ -82,13 +81,9 @@ pub(crate) async fn load(
             let own = Arc::clone(shared);
             let load = move || archive::load(&own, id);
             let loaded = shared.threads.reads.run(caller, &shared.runtime, load).await;
-            Ok(loaded.map_err(internal)??)
+            Ok(loaded.map_err(Panicked::from)??)
         }
     }
-}
-
-fn internal(panic: JoinError) -> FindError {
-    FindError::Internal(panic.to_string())
 }
 
 /// All arguments, and all names of the environment, where memory has only the beginning of them and they
@@ -153,7 +148,7 @@ pub(crate) async fn list<T: Send + 'static>(
         Ok(Listed { jobs, next: last.or(next) })
     };
     let listed = shared.threads.reads.run(caller.identity(), &shared.runtime, read).await;
-    Ok(listed.map_err(internal)??)
+    Ok(listed.map_err(Panicked::from)??)
 }
 
 /// The jobs of a page and, if there are more, where the next one begins. Everybody else has a turn

@@ -8,6 +8,7 @@ use crate::jobs::history::archive;
 use crate::jobs::job::Job;
 use crate::jobs::shared::Shared;
 use crate::journal::AUDIT;
+use crate::sync::Panicked;
 
 /// Why a job was not deleted.
 #[derive(Debug, thiserror::Error)]
@@ -18,9 +19,9 @@ pub enum DeleteError {
     /// The file system.
     #[error("cannot remove its files: {0}")]
     Io(#[from] io::Error),
-    /// A fault of the broker: it has panicked.
-    #[error("the removal was broken off by a fault of the broker: {0}")]
-    Internal(String),
+    /// A task of the broker has panicked.
+    #[error(transparent)]
+    Internal(#[from] Panicked),
 }
 
 /// Removes an ended job and its output.
@@ -43,7 +44,7 @@ pub(crate) async fn delete(
     let (own, id) = (Arc::clone(shared), job.id());
     let remove = move || archive::remove(&own, &[id]);
     let removed = shared.threads.reads.run(caller.identity(), &shared.runtime, remove).await;
-    for (_, removed) in removed.map_err(|panic| DeleteError::Internal(panic.to_string()))? {
+    for (_, removed) in removed.map_err(Panicked::from)? {
         removed?; // if it was there no more, somebody else was faster
     }
     Ok(())

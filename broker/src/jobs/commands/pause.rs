@@ -16,6 +16,7 @@ use crate::jobs::shared::calls::Call;
 use crate::journal::AUDIT;
 use crate::model::identity::Identity;
 use crate::model::state::{Event, State};
+use crate::sync::Panicked;
 
 /// How long a shim has to say why it has let a job go on that was about to stand still.
 const STATE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -32,6 +33,9 @@ pub enum PauseError {
     /// They still stand.
     #[error("the processes of the job could not be let go on; try again: {0}")]
     Thaw(io::Error),
+    /// A task of the broker has panicked.
+    #[error(transparent)]
+    Internal(#[from] Panicked),
 }
 
 /// Freezes all processes of a job that runs. Answers when they stand still.
@@ -52,7 +56,7 @@ pub(crate) async fn pause(
         let _turn = job.change_turn.lock().await;
         pause_now(&own, &job, &by).await
     });
-    pause.await.unwrap_or_else(|panic| Err(PauseError::Freeze(io::Error::other(panic))))
+    pause.await.map_err(Panicked::from)?
 }
 
 /// Lets a paused job go on, also one that is being stopped; any other is left alone.
@@ -71,7 +75,7 @@ pub(crate) async fn resume(
         let _turn = job.change_turn.lock().await;
         resume_now(&own, &job, &by).await
     });
-    resume.await.unwrap_or_else(|panic| Err(PauseError::Thaw(io::Error::other(panic))))
+    resume.await.map_err(Panicked::from)?
 }
 
 async fn pause_now(shared: &Shared, job: &Job, by: &Identity) -> Result<(), PauseError> {

@@ -1,7 +1,6 @@
 //! What a start and a change of limits have to ask the host first: name services and file systems, which
 //! take their time, so never on the threads that serve.
 
-use std::io;
 use std::sync::Arc;
 
 use crate::cgroup::limits::{Plan, ResolvedDisks, Unenforceable, resolve};
@@ -11,6 +10,7 @@ use crate::model::account::Account;
 use crate::model::identity::Identity;
 use crate::model::limits::Limits;
 use crate::model::spec::JobSpec;
+use crate::sync::Panicked;
 
 /// The account of `run_as`, and its lease where it is one of the pool's.
 ///
@@ -20,9 +20,9 @@ pub(crate) async fn account(
     shared: &Arc<Shared>,
     owner: &Identity,
     run_as: &str,
-) -> Result<(Account, Option<Lease>), AccountError> {
+) -> Result<Result<(Account, Option<Lease>), AccountError>, Panicked> {
     if run_as == "nobody" {
-        return Ok((shared.nobody.clone(), None)); // the usual case need not ask anybody
+        return Ok(Ok((shared.nobody.clone(), None))); // the usual case need not ask anybody
     }
     let (name, own) = (run_as.to_owned(), Arc::clone(shared));
     let look_up = move || {
@@ -32,11 +32,7 @@ pub(crate) async fn account(
         }
         Ok((accounts::resolve(&name, own.launcher.shim_uid())?, None))
     };
-    let found = shared.threads.lookups.run(owner, &shared.runtime, look_up).await;
-    found.unwrap_or_else(|panic| {
-        let source = io::Error::other(panic);
-        Err(AccountError::Lookup { name: run_as.into(), source })
-    })
+    Ok(shared.threads.lookups.run(owner, &shared.runtime, look_up).await?)
 }
 
 /// The disks that these limits speak of, and whether this host can enforce them.
@@ -49,17 +45,14 @@ pub(crate) async fn disks(
     limits: &Limits,
     spec: &JobSpec,
     account: &Account,
-) -> Result<ResolvedDisks, Unenforceable> {
+) -> Result<Result<ResolvedDisks, Unenforceable>, Panicked> {
     if !limits.need_a_disk() {
         let disks = ResolvedDisks::default();
-        Plan::new(limits, &disks).check(shared.launcher.hierarchy())?;
-        return Ok(disks);
+        let check = Plan::new(limits, &disks).check(shared.launcher.hierarchy());
+        return Ok(check.map(|()| disks));
     }
     let (own, limits) = (Arc::clone(shared), limits.clone());
     let (spec, account) = (spec.abridged(), account.clone());
     let resolve = move || resolve::resolve(own.launcher.hierarchy(), &limits, &spec, &account);
-    let resolved = shared.threads.lookups.run(owner, &shared.runtime, resolve).await;
-    resolved.unwrap_or_else(|panic| {
-        Err(Unenforceable { limit: "io.max", controller: "io", reason: panic.to_string() })
-    })
+    Ok(shared.threads.lookups.run(owner, &shared.runtime, resolve).await?)
 }

@@ -26,6 +26,7 @@ use crate::model::request::{Request, older_digest};
 use crate::model::spec::JobSpec;
 use crate::model::state::{Failure, SHORTAGE, Snapshot};
 use crate::store::records::{FORMAT, SpecRecord};
+use crate::sync::Panicked;
 
 /// Why a job was not started.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +86,9 @@ pub enum StartError {
         /// What did not work.
         failure: Failure,
     },
+    /// A task of the broker has panicked.
+    #[error(transparent)]
+    Internal(#[from] Panicked),
 }
 
 impl From<NotRecovered> for StartError {
@@ -208,8 +212,8 @@ async fn prepare(
     owner: &Identity,
     spec: &JobSpec,
 ) -> Result<Prepared, StartError> {
-    let (account, lease) = prepare::account(shared, owner, &spec.run_as).await?;
-    let disks = prepare::disks(shared, owner, &spec.limits, spec, &account).await;
+    let (account, lease) = prepare::account(shared, owner, &spec.run_as).await??;
+    let disks = prepare::disks(shared, owner, &spec.limits, spec, &account).await?;
     let disks =
         disks.map_err(|error| effective_limits::name_the_section(error, spec, &shared.limits()))?;
     Ok(Prepared { account, lease, disks })

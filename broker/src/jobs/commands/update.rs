@@ -26,6 +26,7 @@ use crate::model::state::State;
 use crate::store::error::RecordError;
 use crate::store::records;
 use crate::store::records::{ChangeRecord, SpecRecord};
+use crate::sync::Panicked;
 
 /// Why limits were not changed; all of them are as they were.
 #[derive(Debug, thiserror::Error)]
@@ -68,9 +69,9 @@ pub enum UpdateError {
     /// `spec.json`.
     #[error("cannot write its record: {0}")]
     Record(RecordError),
-    /// A fault of the broker: it has panicked.
-    #[error("the change was broken off by a fault of the broker: {0}")]
-    Internal(String),
+    /// A task of the broker has panicked.
+    #[error(transparent)]
+    Internal(#[from] Panicked),
 }
 
 /// What somebody wants changed.
@@ -108,7 +109,7 @@ pub(crate) async fn update(
         let _turn = job.change_turn.lock().await;
         update_now(&own, &job, change, &by).await
     });
-    update.await.unwrap_or_else(|panic| Err(UpdateError::Internal(panic.to_string())))
+    update.await.map_err(Panicked::from)?
 }
 
 async fn update_now(
@@ -128,7 +129,7 @@ async fn update_now(
     new.limits = changed(shared, &old.limits, &change)?;
     new.by_default = old.by_default.clone().less(&change.limits);
     let (spec, account) = (&job.record().spec, &job.record().account);
-    new.disks = prepare::disks(shared, by, &new.limits, spec, account).await?;
+    new.disks = prepare::disks(shared, by, &new.limits, spec, account).await??;
     new.note_changes(&old, by.as_str());
     if old.shim_limits() != new.shim_limits() && !job.is_reachable() {
         let is_over = job.has_ended_late().await;
@@ -138,10 +139,7 @@ async fn update_now(
     let applied =
         move || apply(&own, &changing, &changing.effective_limits(), &limits, change.force);
     let changes = &shared.threads.changes;
-    changes
-        .run(by, &shared.runtime, applied)
-        .await
-        .map_err(|panic| UpdateError::Internal(panic.to_string()))??;
+    changes.run(by, &shared.runtime, applied).await.map_err(Panicked::from)??;
     if old.shim_limits() != new.shim_limits() {
         let _ = job.send(&ToShim::Limits(new.shim_limits())); // else when it is reached again
     }
@@ -188,7 +186,7 @@ async fn record_made(
     let record = move || record_limits(&own, &changed, &changed.effective_limits(), false);
     let changes = &shared.threads.changes;
     let recorded = changes.run(by, &shared.runtime, record).await;
-    match recorded.map_err(|panic| UpdateError::Internal(panic.to_string()))? {
+    match recorded.map_err(Panicked::from)? {
         Err(UpdateError::Over) => Ok(()), // and removed, since
         recorded => recorded,
     }
