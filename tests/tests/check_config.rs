@@ -30,7 +30,14 @@ impl Site {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::create(&dir.path().join("pki"), "local", CA_VALIDITY).unwrap();
         authority.issue_server(&names(), None, SERVER_VALIDITY).unwrap();
-        Site { dir, authority }
+        let site = Site { dir, authority };
+        fs::rename(site.file("ca.key"), site.elsewhere()).unwrap();
+        site
+    }
+
+    /// Another machine, on which the authority's key is.
+    fn elsewhere(&self) -> PathBuf {
+        self.dir.path().join("ca.key")
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -43,18 +50,18 @@ impl Site {
     }
 
     fn check(&self, more: &str) -> Answer {
-        let output = self.command(more).arg("check-config").output().unwrap();
-        Answer { passes: output.status.success(), said: String::from_utf8(output.stderr).unwrap() }
+        answer(self.command(more).arg("check-config"))
     }
 
     /// `job-broker` with this configuration.
     fn command(&self, more: &str) -> Command {
         let programs = Programs::find();
         let (dir, shim) = (self.dir.path().display(), programs.shim.display());
+        let run_as = if more.contains("run_as") { "" } else { "run_as = [\"pool\"]\n" };
         let text = format!(
             "[tls]\ncert = \"{dir}/pki/server.crt\"\nkey = \"{dir}/pki/server.key\"\n\
              client_ca = \"{dir}/pki/ca.crt\"\n[jobs]\nshim = \"{shim}\"\nshim_user = \"64998\"\n\
-             state_dir = \"{dir}/state\"\nrun_dir = \"{dir}/run\"\n{more}\n"
+             state_dir = \"{dir}/state\"\nrun_dir = \"{dir}/run\"\n{run_as}{more}\n"
         );
         let file = self.dir.path().join("config.toml");
         fs::write(&file, text).unwrap();
@@ -80,6 +87,11 @@ impl Answer {
         let is_it = self.said.starts_with("job-broker: warning: ") && self.said.contains(what);
         assert!(is_it && self.said.lines().count() == 1, "{}", self.said);
     }
+}
+
+fn answer(command: &mut Command) -> Answer {
+    let output = command.output().unwrap();
+    Answer { passes: output.status.success(), said: String::from_utf8(output.stderr).unwrap() }
 }
 
 fn names() -> ServerNames {
@@ -166,6 +178,41 @@ fn a_key_that_others_can_read_is_a_warning() {
     let site = Site::new();
     fs::set_permissions(site.file("server.key"), Permissions::from_mode(0o640)).unwrap();
     site.check("").warns("is open to others than its owner (mode 0640): chmod 600 /");
+}
+
+#[test]
+fn a_key_of_the_authority_beside_the_brokers_is_a_warning() {
+    let site = Site::new();
+    fs::write(site.file("ca.key"), "not a key\n").unwrap();
+    assert_eq!(site.check("").said, "");
+    fs::rename(site.elsewhere(), site.file("ca.key")).unwrap();
+    site.check("").warns("pki/ca.key lies beside it");
+}
+
+#[test]
+fn nobody_as_the_default_of_all_who_may_come_is_a_warning() {
+    let site = Site::new();
+    site.check("run_as = [\"nobody\", \"pool\"]").warns("can signal, trace and read each other");
+    assert_eq!(site.check("run_as = [\"pool\", \"nobody\"]").said, "");
+}
+
+/// The directory is this machine's: another one takes its place for this command alone.
+#[test]
+fn an_account_whose_user_manager_lingers_is_a_warning() {
+    const LINGERS: &str = "mount -t tmpfs tmpfs /var/lib && mkdir -p /var/lib/systemd/linger && \
+                           touch /var/lib/systemd/linger/daemon && exec \"$@\"";
+    let site = Site::new();
+    for (accounts, warns) in [("\"pool\", \"daemon\"", true), ("\"pool\", \"nobody\"", false)] {
+        let broker = site.command(&format!("run_as = [{accounts}]"));
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-ec", LINGERS, "sh"]).arg(broker.get_program());
+        let answer = answer(command.args(broker.get_args()).arg("check-config"));
+        if warns {
+            answer.warns("\"daemon\" has a user manager that is always there");
+        } else {
+            assert!(answer.passes && answer.said.is_empty(), "{}", answer.said);
+        }
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::launch::accounts;
 use crate::model::identity::Identity;
 use crate::service::certificates;
 use crate::service::certificates::Findings;
+use crate::service::risks;
 use crate::store;
 use crate::store::owner;
 
@@ -35,6 +36,7 @@ pub(super) fn run(file: &Path) -> ExitCode {
     let directories = directories(&config.jobs);
     found.faults.extend(directories.faults);
     found.warnings.extend(directories.warnings);
+    found.warnings.extend(risks::find(&config));
     report(file, &found)
 }
 

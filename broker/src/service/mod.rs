@@ -6,6 +6,7 @@ mod drain;
 mod error;
 mod preflight;
 mod reload;
+mod risks;
 mod serving;
 mod settings;
 mod status;

@@ -1,0 +1,64 @@
+//! What works, and harms somebody on the day that a job or a host is in wrong hands: for
+//! `check-config`.
+
+use std::path::{Path, PathBuf};
+
+use rustls_pki_types::PrivateKeyDer;
+use rustls_pki_types::pem::PemObject;
+
+use crate::config;
+use crate::config::Config;
+
+/// An empty file for each account whose user manager runs without a session: loginctl(1),
+/// `enable-linger`.
+const LINGER: &str = "/var/lib/systemd/linger";
+
+/// Each in a sentence for an operator, with the remedy.
+pub(super) fn find(config: &Config) -> Vec<String> {
+    let mut found = Vec::new();
+    found.extend(authority_key(&config.tls));
+    found.extend(shared_by_default(&config.jobs));
+    found.extend(config.jobs.run_as.iter().filter_map(|name| lingering(name)));
+    found
+}
+
+/// The authority signs for as many people as it likes, so that any broker may have more than one
+/// identity, and these share the account.
+fn shared_by_default(jobs: &config::Jobs) -> Option<String> {
+    (jobs.run_as.first()? == "nobody").then(|| {
+        "jobs.run_as: jobs run as \"nobody\" unless they say otherwise, and such jobs of different \
+         people can signal, trace and read each other: put \"pool\" first"
+            .to_owned()
+    })
+}
+
+/// Whoever takes over this host would have the key that makes certificates for anybody.
+fn authority_key(files: &config::Tls) -> Option<String> {
+    let name = files.client_ca.with_extension("key").file_name().map(PathBuf::from);
+    let mut names = vec![PathBuf::from("ca.key")];
+    names.extend(name.filter(|name| *name != names[0]));
+    let beside = |name: &PathBuf| files.key.with_file_name(name);
+    let is_authoritys = |path: &PathBuf| *path != files.key && is_private_key(path);
+    let path = names.iter().map(beside).find(is_authoritys)?;
+    let path = path.display();
+    Some(format!(
+        "tls.key: the authority's key {path} lies beside it, and whoever gets that can be anybody: \
+         move it to another machine"
+    ))
+}
+
+fn is_private_key(path: &Path) -> bool {
+    PrivateKeyDer::from_pem_file(path).is_ok()
+}
+
+/// A job asks that manager over its socket, and it makes processes in its own cgroup.
+fn lingering(name: &str) -> Option<String> {
+    // "pool" is no account: the broker lends uids that are nobody's.
+    let lingers = name != "pool" && Path::new(LINGER).join(name).exists();
+    lingers.then(|| {
+        format!(
+            "jobs.run_as: {name:?} has a user manager that is always there, and \"systemd-run --user\" \
+             takes a process out of its job and its limits: loginctl disable-linger {name}"
+        )
+    })
+}
