@@ -12,9 +12,6 @@ pub(crate) const FILE: &str = "floors.toml";
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Order {
-    /// Crates that are not held to anything yet: their faults are printed.
-    #[serde(default)]
-    free: Vec<String>,
     /// The rooms of a crate (`broker`) or of a module in it (`broker::jobs`), the highest first.
     floors: BTreeMap<String, Vec<String>>,
 }
@@ -31,10 +28,6 @@ impl Order {
         self.floors.get(module).map(Vec::as_slice)
     }
 
-    pub(crate) fn is_free(&self, target: &str) -> bool {
-        self.free.iter().any(|it| it == target)
-    }
-
     /// The modules with an order that are in this target.
     pub(crate) fn within(&self, target: &str) -> impl Iterator<Item = &str> {
         let is_in = move |module: &&str| module.split("::").next() == Some(target);
@@ -43,8 +36,8 @@ impl Order {
 
     /// A name that no crate has would hold nothing.
     pub(crate) fn check_names(&self, targets: &[&str]) -> Result<()> {
-        let named = self.free.iter().chain(self.floors.keys());
-        let mut names = named.map(|module| module.split("::").next().unwrap_or(module));
+        let modules = self.floors.keys();
+        let mut names = modules.map(|module| module.split("::").next().unwrap_or(module));
         match names.find(|name| !targets.contains(name)) {
             Some(name) => bail!("{FILE}: no crate has this name: {name}"),
             None => Ok(()),
