@@ -158,7 +158,7 @@ fn key(table: &ItemStruct, field: &Field) -> Result<Key> {
         (Some("duration"), _) => "duration",
         (Some("bytes_per_second"), _) => "rate",
         (Some("cpus"), _) => "CPUs",
-        (Some("floor"), _) => "percentage or size",
+        (Some("min_free_value"), _) => "percentage or size",
         (_, "SocketAddr") => "address:port",
         (_, "PathBuf") => "path",
         (_, "String") => "text",
