@@ -92,7 +92,7 @@ async fn a_full_disk_does_not_lose_how_a_job_ended() {
         if broker {
             gate.open();
             assert_eq!(api::exited(&mut client, &id).await.exit_code, Some(7));
-            let is_tried = || env.log().contains("cannot be put on record yet").then_some(());
+            let is_tried = || env.log().contains("cannot be recorded yet").then_some(());
             until("its end does not fit", is_tried);
         } else {
             env.kill_broker();

@@ -1,8 +1,8 @@
-//! The verbs of the policy, and a type for each: a proof that one is allowed is none for another.
+//! The verbs of the policy, and a type for each: a proof for one verb is none for another. Decides nothing.
 
 use std::fmt;
 
-/// What somebody wants to do.
+/// What a caller wants to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Verb {
     /// Start a job.

@@ -1,4 +1,5 @@
-//! The decision, and its proof. [`Authorized`] is made here alone, so whoever holds one has been judged.
+//! Decides whether a caller may act, and makes the proof: [`Authorized`] is constructed here only. Performs
+//! no action.
 
 use std::marker::PhantomData;
 

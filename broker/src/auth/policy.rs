@@ -1,4 +1,5 @@
-//! The rules, and what they make of an identity: an owner controls its own jobs, an admin everybody's.
+//! The policy: gives an identity its role. An owner controls its own jobs, an admin all; nothing here
+//! knows an action.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,5 @@
-//! The line to a shim: what is said goes into the socket at once, and what has no room there waits.
+//! The sending half of the connection to a shim: a message goes into the socket, or waits in a bounded
+//! outbox. Nothing here reads a message or blocks.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -13,12 +14,12 @@ use tokio::sync::Notify;
 
 use crate::sync::lock;
 
-/// The job's shim cannot be told anything now.
+/// The job's shim has no connection, or its outbox is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the job's shim cannot be reached now")]
 pub struct Unreachable;
 
-/// The connection to a shim: anybody may send, its attendant alone receives.
+/// The connection to a shim: any task may send, only the job's monitor receives.
 #[derive(Debug)]
 pub(crate) struct Channel {
     pub(crate) stream: UnixStream,
@@ -26,7 +27,7 @@ pub(crate) struct Channel {
     pub(crate) backlog: Notify,
 }
 
-/// Unsent bytes that a stopped shim may leave with us before it counts as unreachable.
+/// Unsent bytes that the outbox holds before the shim counts as unreachable.
 const OUTBOX: usize = 256 * 1024;
 
 impl Channel {
@@ -47,7 +48,7 @@ impl Channel {
         Ok(())
     }
 
-    /// Into the socket, or not at all: a stream of unix(7) takes a message of this size as one.
+    /// Sends the whole message or nothing: a unix(7) stream socket takes a message of this size at once.
     pub(crate) fn send_whole(&self, message: &ToShim) -> Result<(), Unreachable> {
         let mut outbox = self.outbox();
         if !outbox.is_empty() {
@@ -64,7 +65,7 @@ impl Channel {
         lock(&self.outbox)
     }
 
-    /// Sends what it can of the backlog; whether all of it is gone.
+    /// Sends as much of the outbox as the socket takes; returns whether the outbox is empty.
     pub(crate) fn flush(&self) -> io::Result<bool> {
         let mut outbox = self.outbox();
         self.flush_locked(&mut outbox)?;

@@ -1,6 +1,8 @@
-//! What a job leaves outside its directory: processes, cgroup, socket. A process in uninterruptible
-//! sleep (a disk that is frozen, a network file system whose server is gone) dies when it wakes up:
-//! until then its cgroup stays, and its uid is nobody else's.
+//! Removes what a job leaves outside its directory: processes, cgroup, socket. Never touches the
+//! directory itself.
+//!
+//! A process in uninterruptible sleep (a frozen disk, a network file system without its server) dies
+//! when it wakes up. Until then its cgroup stays and its uid stays leased.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,14 +12,14 @@ use crate::jobs::shared::Shared;
 use crate::launch::accounts::Lease;
 use crate::model::id::JobId;
 
-/// Between two tries: first and longest.
+/// Pause between two attempts: first and longest.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// Ends and removes it, now or as soon as that can be, and gives the uid back then. Blocks, for some
-/// seconds if something sleeps; must be called within the runtime.
+/// Kills the processes and removes the cgroup and the socket, now or in the background, then releases the
+/// uid. Blocks, for some seconds if a process sleeps; must be called within the runtime.
 pub(crate) fn clear(shared: &Arc<Shared>, id: JobId, lease: Option<Lease>) {
     if let Err(e) = shared.launcher.clean(id) {
-        tracing::warn!(job = %id, "what is left of it cannot be removed yet: {e}");
+        tracing::warn!(job = %id, "the cgroup of the job cannot be removed yet, the broker retries: {e}");
         tokio::spawn(clear_later(Arc::clone(shared), id, lease));
     }
 }
@@ -29,10 +31,10 @@ async fn clear_later(shared: Arc<Shared>, id: JobId, lease: Option<Lease>) {
         let _turn = shared.threads.killing.acquire().await; // never closed
         let own = Arc::clone(&shared);
         match tokio::task::spawn_blocking(move || own.launcher.clean(id)).await {
-            Ok(Err(_)) => {} // which has been told
+            Ok(Err(_)) => {} // logged by `clear`
             Ok(Ok(())) => break,
             Err(panic) => {
-                tracing::error!(job = %id, "a later start removes what is left of it: {panic}");
+                tracing::error!(job = %id, "the cleanup panicked, the next broker repeats it: {panic}");
                 break;
             }
         }

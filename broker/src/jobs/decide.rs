@@ -1,6 +1,7 @@
-//! What to do about a job that an earlier broker left, and what its records tell once its shim is
-//! gone: pure decisions over what is on disk, by the table of ARCHITECTURE.md. After GO a job is
-//! never run again. The model in `tests/tests/model` runs on these functions.
+//! Decides what to do about a job that an earlier broker left, and how a job ended whose shim is gone, by
+//! the table of ARCHITECTURE.md. Pure: nothing here reads or writes a file.
+//!
+//! After GO a job is never run again. The model in `tests/tests/model` checks these functions.
 
 use job_shim::record::{ExitFile, Outcome};
 use job_shim::wire::{Cause, Ended, Exited, Failed, Source, Started};
@@ -11,41 +12,41 @@ use crate::store::records::{FinalRecord, SpawnRecord};
 /// What is on disk, and whether the shim of `spawn.json` still lives.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
-    /// The job was asked for in this boot.
+    /// The job was requested in this boot.
     pub same_boot: bool,
-    /// Of this boot alone: spawn.json is not synced, and a crash of the host may leave half of it.
+    /// `spawn.json`, in the job's own boot only: the file is not synced, so a crash of the host may tear it.
     pub spawned: Option<SpawnRecord>,
-    /// That very process, not one that has its pid now.
+    /// The process of `spawn.json` lives: same pid and same start time.
     pub shim_lives: bool,
-    /// Of the job's own boot.
+    /// The shim's exit file.
     pub exit: ExitFile,
-    /// What an earlier broker has settled.
+    /// `final.json`.
     pub finished: Option<FinalRecord>,
 }
 
-/// What follows from that.
+/// What the broker does with the job.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
-    /// It was over; remove what a crash may have left of cgroup and socket.
+    /// The job has a final record: remove a left-over cgroup and socket.
     Over(Box<FinalRecord>),
-    /// Its shim lives: connect.
+    /// The shim lives: connect.
     Adopt,
-    /// The shim has ended; its records tell, or nobody does.
+    /// The shim has ended: settle the job from its exit file.
     Settle,
-    /// GO was never said.
+    /// The broker died before GO.
     NeverRan,
-    /// The host went down under it.
+    /// The host went down while the job ran.
     LostWithHost,
 }
 
-/// Who wanted a job stopped, and when the broker may have carried that out itself.
+/// Who requested a stop, and from when on a SIGKILL may be the broker's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StopOrigin {
     /// In which role.
     pub source: Source,
     /// By name.
     pub by: String,
-    /// Not before this, the end of the grace period: nanoseconds since 1970.
+    /// The end of the grace period, nanoseconds since 1970.
     pub kills_from_ns: u64,
 }
 
@@ -64,14 +65,14 @@ pub fn decide(facts: Facts) -> Verdict {
     }
 }
 
-/// What becomes of a job that is not over and has no shim any more, by that one's records: its
-/// end, or `lost`. What has been told of an exit stands.
+/// The end of a job whose shim is gone, from the shim's exit file: finished, or lost. An exit that was
+/// published stays as it is.
 ///
-/// `stop`: who wanted it stopped, should the broker have done that itself. `describe` puts a failed
-/// start into words; `created_ns` is the job's beginning where nobody told when it started.
+/// `stop` is the stop request that the broker may have enforced itself. `describe` words a failed start.
+/// `created_ns` stands in for an unknown start time.
 ///
 /// # Errors
-/// [`InvalidTransition`]: the records contradict what is known.
+/// [`InvalidTransition`]: the exit file contradicts the snapshot.
 pub fn settle(
     known: &Snapshot,
     exit: ExitFile,
@@ -94,7 +95,7 @@ pub fn settle(
     match published.or_else(recorded) {
         Some(Outcome::Exited(exited)) => {
             if known.started.is_none() {
-                // The start was never told to this broker: the pid is not known any more.
+                // This broker never received STARTED, so the pid is unknown.
                 known.apply(Event::Started(Started { pid: 0, time_ns: created_ns }), now_ns)?;
             }
             let time_ns = exited.time_ns;
@@ -102,12 +103,12 @@ pub fn settle(
             known.apply(Event::Ended { time_ns, incomplete }, now_ns)?;
         }
         Some(Outcome::Failed(failed)) => {
-            // An adopted job is taken for running until its shim tells; this one never was.
+            // An adopted job counts as running until its shim reports; this one never ran.
             known = Snapshot { contact: known.contact, ..Snapshot::starting() };
             known.apply(Event::StartFailed(describe(failed)), now_ns)?;
         }
         None => {
-            let message = "its shim ended without a record; the exit status is not known";
+            let message = "the shim ended without a record; the exit status is not known";
             let failure = Failure { step: "shim".into(), errno: 0, message: message.into() };
             known.apply(Event::ShimLost(failure), now_ns)?;
         }
@@ -115,59 +116,59 @@ pub fn settle(
     Ok(known)
 }
 
-/// What is wrong with a last record, beside what the job's shim has recorded, which has a checksum of its
-/// own. What is not there says nothing.
+/// How the final record contradicts the shim's exit file, which has its own checksum. A missing entry
+/// contradicts nothing.
 pub fn contradiction(last: &FinalRecord, exit: &ExitFile) -> Option<String> {
     if let Some(known) = &last.exit
         && !is_end(known.wait_status)
     {
-        return Some(format!("wait status {} is of no process that has ended", known.wait_status));
+        return Some(format!("wait status {} is not that of an ended process", known.wait_status));
     }
     match (&exit.outcome, &last.exit) {
         (Some(Outcome::Exited(recorded)), Some(known)) => {
             let is_same = known.cause == recorded.cause as u8
                 || (known.cause == Cause::Stopped as u8 && is_unattributed_kill(recorded));
             let is_one = known.wait_status == recorded.wait_status && is_same;
-            (!is_one).then(|| "it says another end than the shim has recorded".into())
+            (!is_one).then(|| "it contradicts the end that the shim recorded".into())
         }
         (Some(Outcome::Exited(_)), None) if last.state == State::Lost => {
-            Some("it says that the end is not known, and the shim has recorded it".into())
+            Some("it says that the end is unknown, but the shim recorded it".into())
         }
         (Some(Outcome::Failed(_)), Some(_)) => Some(
-            "it says how the program ended, and the shim has recorded that it never ran".into(),
+            "it says how the program ended, but the shim recorded that the program never ran"
+                .into(),
         ),
         _ => None,
     }
 }
 
-/// Whether wait(2) gives this for a process that has ended.
+/// Whether this is the wait(2) status of an ended process.
 pub(crate) fn is_end(wait_status: i32) -> bool {
     let has_ended = libc::WIFEXITED(wait_status) || libc::WIFSIGNALED(wait_status);
     (0..=0xffff).contains(&wait_status) && has_ended
 }
 
-/// A SIGKILL that nobody has told the shim of.
+/// Whether the shim recorded a SIGKILL without a sender.
 fn is_unattributed_kill(recorded: &Exited) -> bool {
     let killed = recorded.cause == Cause::Signaled && recorded.wait_status == libc::SIGKILL;
     killed && recorded.source == Source::System && recorded.by.is_empty()
 }
 
-/// A stop that the broker had to carry out itself, since the shim did not answer: the shim, if it
-/// lives, knows of a SIGKILL from nowhere. One that somebody has sent, or that came before the grace
-/// period was over, is another's, and may have been told long ago.
+/// The exit as a stop, if the broker's own SIGKILL caused it. The shim records a broker's SIGKILL without
+/// a sender; a SIGKILL with a sender, or before the end of the grace period, is not the broker's.
 pub(crate) fn as_broker_kill(stop: Option<&StopOrigin>, recorded: &Exited) -> Option<Exited> {
     let stop = stop?;
     let is_broker_kill = is_unattributed_kill(recorded) && recorded.time_ns >= stop.kills_from_ns;
     is_broker_kill.then(|| stopped(stop, recorded))
 }
 
-/// The same end, as the stop that it is.
+/// The same exit, with the stop as its cause.
 fn stopped(stop: &StopOrigin, recorded: &Exited) -> Exited {
     let (source, by) = (stop.source, stop.by.clone());
     Exited { cause: Cause::Stopped, source, by, ..recorded.clone() }
 }
 
-/// What a shim would have recorded that had the time.
+/// The exit that the shim would have recorded.
 fn unattributed_kill(time_ns: u64) -> Exited {
     let (cause, source) = (Cause::Signaled, Source::System);
     Exited { wait_status: libc::SIGKILL, cause, source, by: String::new(), time_ns }

@@ -1,35 +1,34 @@
-//! What happens to jobs, for whoever only needs to hear of it: what is removed by rules, the line that
-//! systemd shows. What must be in order, or must not be lost (a record before it is told, an end before
-//! its archive, the audit log) is a direct call and no event.
+//! Broadcasts lifecycle events to subscribers: the pruner and the status line for systemd. An event may be
+//! lost: what must be ordered or durable (record before publish, settle before archive, audit) is a call.
 
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::model::id::JobId;
 
-/// A step in the life of a job, or of all.
+/// A step in the life of a job, or of the whole registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LifecycleEvent {
-    /// It is in the registry, and is being started.
+    /// The job is in the registry and is being started.
     Registered(JobId),
-    /// Its program runs.
+    /// The program runs.
     Started(JobId),
-    /// Its end is told.
+    /// The end is published.
     Ended(JobId),
-    /// Its end is on record, and it has left memory but for a summary.
+    /// The end is recorded; memory keeps a summary.
     Archived(JobId),
-    /// It is gone: deleted, removed by a rule, or taken back since the host could not start it.
+    /// The job is deleted, removed by a retention rule, or forgotten after a shortage at its start.
     Removed(JobId),
     /// All jobs that are on disk are in the registry.
     Recovered,
-    /// So many events were too much for this subscriber.
+    /// The subscriber lagged and missed this number of events.
     Missed(u64),
 }
 
-/// Events that a subscriber may be behind before it misses the oldest.
+/// Events that a subscriber may lag behind before it misses the oldest.
 const BACKLOG: usize = 256;
 
-/// Where events are published.
+/// The sender of events.
 #[derive(Debug)]
 pub(crate) struct Events(broadcast::Sender<LifecycleEvent>);
 
@@ -49,12 +48,12 @@ impl Events {
     }
 }
 
-/// The events since somebody subscribed.
+/// The receiver of events.
 #[derive(Debug)]
 pub struct Subscription(broadcast::Receiver<LifecycleEvent>);
 
 impl Subscription {
-    /// The next event. It never comes when the jobs have nobody who looks after them any more.
+    /// The next event. Never returns once the supervisor is dropped.
     pub async fn next(&mut self) -> LifecycleEvent {
         match self.0.recv().await {
             Ok(event) => event,
@@ -63,7 +62,7 @@ impl Subscription {
         }
     }
 
-    /// Forgets those that are waiting; whether there were any.
+    /// Drops the queued events; returns whether there were any.
     pub fn skip(&mut self) -> bool {
         let any = !self.0.is_empty();
         self.0 = self.0.resubscribe();

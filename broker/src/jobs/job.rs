@@ -1,4 +1,5 @@
-//! One job in memory: what was asked, what is known, and the line to its shim.
+//! One job in memory: its spec, its state, and the channel to its shim. Does no I/O except to send to the
+//! shim; nothing here decides what happens to the job.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -19,7 +20,7 @@ use crate::model::state::{Contact, Event, InvalidTransition, Now, Snapshot, Stat
 use crate::store::records::SpecRecord;
 use crate::sync::lock;
 
-/// A job, shared by whoever looks at it.
+/// A job, shared by all its tasks.
 #[derive(Debug)]
 pub struct Job {
     record: SpecRecord,
@@ -27,30 +28,29 @@ pub struct Job {
     snapshot: watch::Sender<Snapshot>,
     progress: watch::Sender<Progress>,
     input: watch::Sender<InputAck>,
-    /// Its end is on record and nothing is left of it, as far as the disk takes the one and the kernel
-    /// gives the other: see `cleanup`.
+    /// The final record is written and the cleanup has run, or the broker has given up on either.
     settled: watch::Sender<bool>,
-    /// When its program began, since the host was started.
+    /// When the program started, since boot.
     program_start: OnceLock<ProgramStart>,
     channel: Mutex<Option<Arc<Channel>>>,
     shim: Mutex<Option<ShimProcess>>,
-    /// Somebody waits for its shim to be reached.
+    /// A call waits for the connection to the shim.
     priority: Notify,
-    /// Somebody waits for its output, and the shim could not be asked.
+    /// A reader waits for output, and the shim has no connection.
     follower: Notify,
     stop: watch::Sender<Option<StopRequest>>,
-    /// Whether its shim knows of that.
+    /// Whether the shim has the stop request.
     stop_sent: AtomicBool,
-    /// What of it is on record; one record at a time.
+    /// The stop request in `stop.json`; the lock serializes its writers.
     pub(crate) recorded_stop: tokio::sync::Mutex<Option<StopRequest>>,
     progress_requested: AtomicBool,
     /// One piece of input at a time.
     pub(crate) input_turn: tokio::sync::Mutex<()>,
     /// One change at a time of limits, or between paused and running.
     pub(crate) change_turn: tokio::sync::Mutex<()>,
-    /// Whether somebody waits for its shim to take a change whose caller was answered.
+    /// Whether a task waits for the shim to acknowledge a change after its caller had an answer.
     pub(crate) is_change_pending: AtomicBool,
-    /// One at a time kills what its shim did not.
+    /// One kill by the broker at a time.
     pub(crate) kill_turn: tokio::sync::Mutex<()>,
     lease: Mutex<Option<Lease>>,
 }
@@ -58,7 +58,7 @@ pub struct Job {
 #[derive(Debug)]
 struct ProgramStart {
     at: Duration,
-    /// This broker has heard it: when it hears of the end, it knows how long that was.
+    /// This broker received STARTED, so it can measure the run time.
     is_observed: bool,
 }
 
@@ -103,13 +103,13 @@ impl Job {
         &self.record.owner
     }
 
-    /// What was asked at its start, of long arguments the beginning, see [`crate::model::abridged`]; its limits may
-    /// have changed since, see [`Job::effective_limits`].
+    /// The spec at the start, abridged: see [`crate::model::abridged`]. For the limits now see
+    /// [`Job::effective_limits`].
     pub fn record(&self) -> &SpecRecord {
         &self.record
     }
 
-    /// What it may use now.
+    /// The limits now.
     pub fn effective_limits(&self) -> EffectiveLimits {
         self.effective_limits.borrow().clone()
     }
@@ -122,24 +122,24 @@ impl Job {
         self.effective_limits.send_modify(change);
     }
 
-    /// What is known now.
+    /// The current snapshot.
     pub fn snapshot(&self) -> Snapshot {
         self.snapshot.borrow().clone()
     }
 
-    /// Of that, what lists ask every job; nothing is copied for it.
+    /// State and end time, without a copy of the snapshot: lists ask every job.
     pub(crate) fn state_and_end(&self) -> (State, Option<u64>) {
         let known = self.snapshot.borrow();
         (known.state, known.ended_ns)
     }
 
-    /// To wait for what will be known.
+    /// Watches the snapshot.
     pub fn watch_snapshot(&self) -> watch::Receiver<Snapshot> {
         self.snapshot.subscribe()
     }
 
-    /// The output as far as it is known. Of a running job nobody follows, this may be old: ask
-    /// with [`Job::request_progress`].
+    /// The last known progress of the output. Stale for a running job without readers: see
+    /// [`Job::request_progress`].
     pub fn progress(&self) -> Progress {
         *self.progress.borrow()
     }
@@ -160,14 +160,14 @@ impl Job {
         self.settled.subscribe()
     }
 
-    /// Takes an event in; one that cannot be is the shim's fault and goes to the journal.
+    /// Applies an event; logs an invalid one, which is a bug of the shim.
     pub(crate) fn apply(&self, event: Event) {
         if let Err(invalid) = self.try_apply(event) {
             tracing::error!(job = %self.id(), "{invalid}");
         }
     }
 
-    /// The same for an event that another may have overtaken.
+    /// Applies an event that may come too late.
     ///
     /// # Errors
     /// [`InvalidTransition`]; nothing has changed.
@@ -182,7 +182,7 @@ impl Job {
         verdict
     }
 
-    /// Its shim's own measure, in its record of the end, replaces this one.
+    /// Measures the run time; the shim's own measurement in its exit file replaces it.
     fn measure_wall_time(&self, snapshot: &mut Snapshot) {
         let now = host::since_boot();
         if snapshot.started.is_some() {
@@ -194,13 +194,12 @@ impl Job {
         }
     }
 
-    /// For one that another broker has started: its shim was born at that time, and its program began a
-    /// moment later.
+    /// Sets the program's start for an adopted job: the start time of its shim, a moment earlier.
     pub(crate) fn set_program_start(&self, at: Duration) {
         self.program_start.get_or_init(|| ProgramStart { at, is_observed: false });
     }
 
-    /// How long its program has run, or ran; `None` if it never did.
+    /// How long the program has run, or ran; `None` if it never did.
     pub fn wall_time(&self) -> Option<Duration> {
         let now = Now { wall_ns: host::now_ns(), since_boot: host::since_boot() };
         self.snapshot().wall_time(self.program_start.get().map(|start| start.at), now)
@@ -214,10 +213,10 @@ impl Job {
 
     pub(crate) fn set_progress(&self, progress: Progress) {
         self.progress_requested.store(false, Ordering::Release);
-        self.progress.send_replace(progress); // whoever asked is told even if nothing is new
+        self.progress.send_replace(progress); // wakes waiters even without news
     }
 
-    /// What the files say, where they say more than the shim has.
+    /// Takes progress that was measured from the files, if it is newer than the shim's.
     pub(crate) fn advance_progress(&self, seen: Progress) {
         self.progress.send_if_modified(|known| {
             let more = seen.entries > known.entries;
@@ -229,7 +228,7 @@ impl Job {
         });
     }
 
-    /// A job that was over before this broker came.
+    /// Replaces the snapshot.
     pub(crate) fn restore(&self, snapshot: Snapshot) {
         self.snapshot.send_replace(snapshot);
     }
@@ -239,10 +238,9 @@ impl Job {
         self.snapshot().is_retryable()
     }
 
-    /// Answers when it is known whether the shim of an earlier broker answers: who asks for something
-    /// right after a restart need not ask again. That takes 2 s for a shim that lives; that a job has ended
-    /// without a broker is known once it is on record, for which nobody waits longer than 15 s. Its shim
-    /// is reached before those that nobody asks for.
+    /// Waits until the broker has reached the shim of an adopted job, or knows that the shim is silent or
+    /// the job has ended: so a call right after a restart does not fail. A silent shim takes 2 s, an end
+    /// that must be recorded first 15 s at most. Prioritizes the job in the reconnect queue.
     pub(crate) async fn wait_for_contact(&self) {
         let is_known =
             |known: &Snapshot| known.contact != Contact::Recovering || known.state.is_over();
@@ -253,12 +251,12 @@ impl Job {
         let _ = tokio::time::timeout(CONTACT_TIMEOUT, snapshot.wait_for(is_known)).await;
     }
 
-    /// Somebody needs its shim: where there is no connection, its turn comes before that of others.
+    /// Moves the job ahead in the reconnect queue.
     pub(crate) fn prioritize(&self) {
         self.priority.notify_one();
     }
 
-    /// Answers when somebody has needed its shim since the last answer.
+    /// Waits for the next [`Job::prioritize`].
     pub(crate) async fn wait_for_priority(&self) {
         self.priority.notified().await;
     }
@@ -271,7 +269,7 @@ impl Job {
         self.input.send_replace(ack);
     }
 
-    /// For whoever sees to it that nothing runs as that uid any more.
+    /// Hands the lease to the cleanup, which drops it when no process runs as that uid.
     pub(crate) fn take_lease(&self) -> Option<Lease> {
         lock(&self.lease).take()
     }
@@ -280,8 +278,8 @@ impl Job {
         self.settled.send_replace(true);
     }
 
-    /// Whether it is over, for whoever could not reach its shim: that may have left a moment ago, and the
-    /// end is being put on record. Two seconds at most.
+    /// Whether the job has ended, for a caller that could not reach the shim: the shim may have just
+    /// exited while the end is being recorded. Waits up to [`END_TIMEOUT`].
     pub(crate) async fn has_ended_late(&self) -> bool {
         let mut snapshot = self.watch_snapshot();
         let known =
@@ -290,8 +288,8 @@ impl Job {
         matches!(known, Ok(Ok(known)) if known.state.is_over())
     }
 
-    /// Asks the shim to tell when there is more output than is known. One question is open at a
-    /// time, however many follow; the answer clears it.
+    /// Asks the shim to report new output. One request is open at a time, however many readers; the answer
+    /// closes it.
     pub(crate) fn request_progress(&self) {
         if !self.progress_requested.swap(true, Ordering::AcqRel) {
             let sent = self.send(&ToShim::Watch(Watch { seen: self.progress() }));
@@ -302,7 +300,7 @@ impl Job {
         }
     }
 
-    /// Has the shim tell its progress now, for what its files do not say: what was dropped.
+    /// Asks the shim for its progress now: the files do not say how many bytes were dropped.
     pub(crate) async fn refresh_progress(&self) {
         let mut answer = self.watch_progress();
         answer.mark_unchanged();
@@ -312,22 +310,22 @@ impl Job {
         }
     }
 
-    /// Says something to the shim; never waits.
+    /// Queues a message for the shim; never waits.
     pub(crate) fn send(&self, message: &ToShim) -> Result<(), Unreachable> {
         self.channel()?.send(message)
     }
 
-    /// The same, and it is with the shim when this answers, whoever dies then.
+    /// Sends a message that is in the shim's socket once this returns, even if the broker then dies.
     pub(crate) fn send_whole(&self, message: &ToShim) -> Result<(), Unreachable> {
         self.channel()?.send_whole(message)
     }
 
     fn channel(&self) -> Result<Arc<Channel>, Unreachable> {
-        self.prioritize(); // one that is only lent stays for a while
+        self.prioritize(); // keeps a lent connection open for a while
         lock(&self.channel).clone().ok_or(Unreachable)
     }
 
-    /// Answers when somebody waits for its output whom the shim cannot tell of it.
+    /// Waits until a reader follows the output.
     pub(crate) async fn wait_for_follower(&self) {
         while self.progress.receiver_count() == 0 {
             self.follower.notified().await;
@@ -337,7 +335,7 @@ impl Job {
     pub(crate) fn set_channel(&self, channel: Option<Arc<Channel>>) {
         *lock(&self.channel) = channel;
         self.progress_requested.store(false, Ordering::Release);
-        // Whoever waits for progress must ask again, now that there is somebody to ask.
+        // Wakes readers, which request progress over the new connection.
         self.progress.send_modify(|_| ());
     }
 
@@ -345,15 +343,15 @@ impl Job {
         *lock(&self.shim) = shim;
     }
 
-    /// SIGKILL to the shim, for one that does not answer.
+    /// Sends SIGKILL to a shim that does not answer.
     pub(crate) fn kill_shim(&self) {
         let shim = *lock(&self.shim);
         if let Some(Err(e)) = shim.map(ShimProcess::kill) {
-            tracing::error!(job = %self.id(), "its shim cannot be killed: {e}");
+            tracing::error!(job = %self.id(), "the job's shim cannot be killed: {e}");
         }
     }
 
-    /// Remembers the first who asked for a stop, and the shortest time that anybody gave.
+    /// Keeps the first stop request, with the earliest deadline of all.
     pub(crate) fn request_stop(&self, request: StopRequest) -> StopChange {
         let mut change = StopChange::None;
         self.stop.send_if_modified(|stop| {
@@ -383,8 +381,8 @@ impl Job {
         self.stop.subscribe()
     }
 
-    /// Tells its shim of the stop that was asked for, if there is one. One that cannot be reached now is
-    /// told when it can.
+    /// Sends the stop request, if there is one, to the shim. A shim without a connection gets it at the
+    /// next session.
     pub(crate) fn send_stop(&self) -> bool {
         let request = self.stop_request();
         let is_sent = request.is_some_and(|request| self.send(&request.message()).is_ok());
@@ -397,9 +395,9 @@ impl Job {
     }
 }
 
-/// For an end that an earlier broker has left to be put on record, beside those of all other jobs.
+/// Covers an end that is recorded after a restart, along with those of all other jobs.
 const CONTACT_TIMEOUT: Duration = Duration::from_secs(15);
-/// From a shim's leaving to its end on record, on a disk that is well.
+/// From the shim's exit to the final record, on a healthy disk.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
-/// A shim that is well answers within a millisecond.
+/// A healthy shim answers within a millisecond.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(200);

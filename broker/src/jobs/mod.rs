@@ -1,5 +1,5 @@
-//! Jobs, without the network. [`supervisor::Supervisor`] is the face: each of its calls is a line that leads
-//! to the room that does it. Nothing here knows gRPC, TLS or a configuration file.
+//! The life of jobs, behind one public type: [`supervisor::Supervisor`] delegates each call to a submodule.
+//! Nothing here knows gRPC, TLS or the configuration file.
 
 pub(crate) mod channel;
 pub(crate) mod cleanup;

@@ -1,5 +1,5 @@
-//! The processes of shims: which of them live, and their ends. What cannot be asked now, for want of
-//! a descriptor or of memory, is an error and never an end: a job would be killed for it.
+//! Identifies shim processes by pid and start time, and waits for their exit. A check that fails for lack of
+//! descriptors or memory is an error, never an exit: the broker would kill the job.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,7 +12,7 @@ use crate::host;
 use crate::store::records::SpawnRecord;
 use crate::sys;
 
-/// Between two looks at a process whose end nobody can tell.
+/// Poll interval for a process whose pidfd cannot be watched.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Which process a shim is, as `spawn.json` has it. A pidfd is opened when it is needed and not kept:
@@ -22,7 +22,7 @@ pub(crate) struct ShimProcess {
     pub(crate) pid: u32,
     /// Clock ticks since boot.
     pub(crate) start_time: u64,
-    /// What it proves itself with.
+    /// The secret that authenticates the shim.
     pub(crate) nonce: [u8; 16],
 }
 
@@ -34,8 +34,8 @@ impl From<&SpawnRecord> for ShimProcess {
 }
 
 impl ShimProcess {
-    /// Its pidfd, if it lives. The pidfd first, then the start time: a stranger that has the pid now
-    /// has another one, and is left alone. One that has ended is reaped if it is ours.
+    /// A pidfd, if the shim lives. The pidfd first, then the start time, which tells a process with a
+    /// recycled pid from the shim. Reaps a dead child.
     ///
     /// # Errors
     /// As pidfd_open(2) and open(2), where they say nothing about the process.
@@ -63,8 +63,7 @@ impl ShimProcess {
     }
 }
 
-/// Some process, if it lives. One that has ended and not been reaped yet, by whoever has inherited
-/// it, does not.
+/// A pidfd of the process, if it lives. A zombie does not live.
 ///
 /// # Errors
 /// As pidfd_open(2), where that says nothing about the process.
@@ -85,14 +84,14 @@ fn or_gone<T>(answer: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// Answers when the process has ended, and reaps it if it is ours.
+/// Waits for the exit of the process, and reaps it if it is a child.
 pub(crate) async fn wait_for_exit(pidfd: &Arc<OwnedFd>) {
     while !sys::pidfd_has_ended(pidfd.as_fd()) {
         match sys::watch_readable(Arc::clone(pidfd)) {
             Ok(fd) if fd.readable().await.is_ok() => {}
             Ok(_) => sleep(PAUSE).await,
             Err(e) => {
-                tracing::error!("the end of a shim cannot be waited for, only looked for: {e}");
+                tracing::error!("the pidfd of a shim cannot be watched, the broker polls it: {e}");
                 sleep(PAUSE).await;
             }
         }

@@ -1,5 +1,6 @@
-//! Looking jobs up: one by its id, or a page of a list. Jobs that are over are read one after the other,
-//! until the page is full: what a list costs is bounded by the page, whatever its jobs were asked with.
+//! Looks up one job by its id, or a page of a list. Returns only jobs that the caller may see.
+//!
+//! Finished jobs are read until the page is full, so the page bounds the cost of a list.
 
 use std::sync::Arc;
 
@@ -24,11 +25,11 @@ const READ: usize = 16;
 /// Why a job was not looked up.
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
-    /// It may be on disk.
+    /// The jobs on disk are not loaded.
     #[error(transparent)]
     NotRecovered(#[from] NotRecovered),
-    /// It is on disk.
-    #[error("cannot read its records: {0}")]
+    /// The job's records cannot be read.
+    #[error("cannot read the job's records: {0}")]
     Record(#[from] RecordError),
     /// A task of the broker has panicked.
     #[error(transparent)]
@@ -98,11 +99,11 @@ pub(crate) async fn whole_spec(
     match tokio::task::spawn_blocking(read).await {
         Ok(Ok(record)) => record.map(|record| record.spec),
         Ok(Err(e)) => {
-            tracing::warn!(job = %id, "shown with the beginning of its arguments: {e}");
+            tracing::warn!(job = %id, "the job is shown with abridged arguments: {e}");
             None
         }
         Err(panic) => {
-            tracing::error!(job = %id, "shown with the beginning of its arguments: {panic}");
+            tracing::error!(job = %id, "the job is shown with abridged arguments: {panic}");
             None
         }
     }
@@ -123,7 +124,7 @@ pub(crate) async fn list<T: Send + 'static>(
     shared.recovered().await?;
     let (entries, next) = entries(shared, page, caller.scope(), filter).await;
     let (own, judged) = (Arc::clone(shared), caller.clone());
-    // Gone with this call: what nobody waits for any more is not read.
+    // Dropped with this call: a cancelled list reads no further.
     let waits = Arc::new(());
     let call = Arc::downgrade(&waits);
     let read = move || {
@@ -151,8 +152,8 @@ pub(crate) async fn list<T: Send + 'static>(
     Ok(listed.map_err(Panicked::from)??)
 }
 
-/// The jobs of a page and, if there are more, where the next one begins. Everybody else has a turn
-/// with the table, and with this thread, after each slice.
+/// The jobs of a page and, if there are more, where the next page begins. Releases the registry's lock and
+/// yields after each slice.
 async fn entries(
     shared: &Shared,
     page: Page,
@@ -179,10 +180,10 @@ async fn entries(
 /// A job that may be listed, and the bytes of arguments that were read from the disk for it.
 type Read = (Authorized<View, Arc<Job>>, usize);
 
-/// One that cannot be read now keeps nobody from seeing the others.
+/// Reads one job of a list; `None` if it cannot be read, so that the list has the others.
 ///
 /// # Errors
-/// The host is short of what reading takes.
+/// The host is short of descriptors or memory.
 fn read(shared: &Arc<Shared>, caller: &Caller, entry: Entry) -> Result<Option<Read>, RecordError> {
     let (job, read) = match entry {
         Entry::Live(job) => (job, 0),
@@ -192,7 +193,7 @@ fn read(shared: &Arc<Shared>, caller: &Caller, entry: Entry) -> Result<Option<Re
                 (job, read)
             }
             Err(error) if error.is_shortage() => return Err(error),
-            Ok(None) | Err(_) => return Ok(None), // which has been told
+            Ok(None) | Err(_) => return Ok(None), // logged by `load`
         },
     };
     let resource = Resource::Job { id: job.id(), owner: job.owner() };

@@ -1,4 +1,5 @@
-//! The scope of all jobs under systemd, whose keeper is the first to notice when that is stopped.
+//! Watches the keeper process of the jobs' systemd scope, which is signalled first when the scope is
+//! stopped. Then stops all jobs; never creates the scope.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -10,9 +11,8 @@ use crate::jobs::shared::Shared;
 use crate::sys;
 use crate::systemd::scope::{NAME, ScopeState};
 
-/// Waits for the end of each keeper, for ever. A keeper that was killed is replaced. When the scope
-/// is being stopped, its jobs are told by us as well: so that what ignores systemd's SIGTERM is ended
-/// by its shim, and recorded, before systemd kills the shim, too.
+/// Waits for the exit of each keeper and replaces a killed one. If systemd is stopping the scope, the
+/// broker stops the jobs, too: their shims end and record them before systemd sends SIGKILL.
 pub(crate) async fn watch(shared: Arc<Shared>) {
     let keepers = shared.launcher.hierarchy().scope().map(|scope| scope.watch_keeper());
     let Some(mut keepers) = keepers else { return };
@@ -52,6 +52,6 @@ async fn answer(shared: &Arc<Shared>) {
         }
         Ok(Some(Err(e))) => tracing::error!("{NAME} has lost its keeper: {e}"),
         Ok(None) => {}
-        Err(panic) => tracing::error!("cannot look after {NAME}: {panic}"),
+        Err(panic) => tracing::error!("the task that checks {NAME} panicked: {panic}"),
     }
 }

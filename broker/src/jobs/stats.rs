@@ -1,4 +1,5 @@
-//! What a job uses and may use: read from the kernel while it lives, from its last record after.
+//! Reads a job's usage and limits: from the kernel while the job lives, from its final record later.
+//! Changes nothing but the cached progress.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,7 @@ pub struct JobStats {
     pub limits: Vec<LimitStatus>,
 }
 
-/// What a reader is told of an ended job waits this long for its last record.
+/// How long the stats of an ended job wait for its final record.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Usage and limits of one job. Whoever may do anything to a job may see them in the answer.
@@ -73,7 +74,7 @@ pub(crate) fn refresh(shared: &Shared, job: &Job) {
     }
     match log::measure(&dir) {
         Ok(seen) => job.advance_progress(seen),
-        Err(e) => tracing::debug!(job = %job.id(), "cannot measure its output: {e}"),
+        Err(e) => tracing::debug!(job = %job.id(), "the job's output cannot be measured: {e}"),
     }
 }
 
@@ -132,7 +133,7 @@ pub(crate) fn current(shared: &Shared, job: &Job) -> JobStats {
 fn last(shared: &Shared, job: &Job) -> Option<FinalRecord> {
     let record = records::load::<FinalRecord>(&shared.state.job(job.id()), records::FINAL);
     record.unwrap_or_else(|e| {
-        tracing::warn!(job = %job.id(), "cannot read its final record: {e}");
+        tracing::warn!(job = %job.id(), "the final record of the job cannot be read: {e}");
         None
     })
 }

@@ -1,4 +1,4 @@
-//! A stop that somebody has asked for, and until when its job has time.
+//! A requested stop: its deadline and its origin. Pure apart from the clock; sends nothing.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use job_shim::wire::{Source, Stop, ToShim};
 use crate::host;
 use crate::jobs::decide::StopOrigin;
 
-/// Who asked a job to stop, should the broker have to tell in the shim's place.
+/// A requested stop of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StopRequest {
     /// In which role.
@@ -18,7 +18,7 @@ pub(crate) struct StopRequest {
     pub(crate) kill_at: Duration,
 }
 
-/// What a call for a stop changes.
+/// What a new stop request changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StopChange {
     /// It is the first.

@@ -1,5 +1,5 @@
-//! [`Supervisor`]: what can be done with jobs, each by somebody who may. One line for each call: the work
-//! is in `commands`, `query` and `stats`.
+//! [`Supervisor`]: the public API of jobs. Each call takes a proof of authorization and delegates to
+//! `commands`, `query` or `stats`; nothing here has logic of its own.
 
 use std::io;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ use crate::model::spec::{Defaults, JobRequest, JobSpec, SpecError};
 use crate::model::usage::Usage;
 use crate::store::{OpenError, StateDir};
 
-/// Holds a state directory and the jobs in it. Cheap to clone; all clones are one.
+/// Manages the jobs of one state directory. Cheap to clone: clones share their state.
 #[derive(Debug, Clone)]
 pub struct Supervisor {
     shared: Arc<Shared>,
@@ -61,7 +61,7 @@ pub enum SupervisorError {
     #[error("cannot read the jobs on disk: {0}")]
     Recovery(io::Error),
     /// `/proc`.
-    #[error("cannot read this host's boot id: {0}")]
+    #[error("cannot read the boot id of this host: {0}")]
     Host(io::Error),
 }
 
@@ -164,8 +164,8 @@ impl Supervisor {
         start::repeated(&self.shared, caller, request, None).await
     }
 
-    /// Runs a job, and answers when its program runs. With a request id (not empty) the call may
-    /// be repeated: one job, the same answer.
+    /// Starts a job and returns once its program runs. With a request id (not empty) the call may be
+    /// repeated: one job, the same answer.
     ///
     /// # Errors
     /// [`StartError`].
@@ -226,7 +226,7 @@ impl Supervisor {
         stats::refresh(&self.shared, job.subject());
     }
 
-    /// Answers when the job has come that far, or at the timeout; whether it has.
+    /// Waits for `until`, at most `within`; returns false on a timeout.
     pub async fn wait(
         &self,
         job: &Authorized<View, Arc<Job>>,
@@ -248,7 +248,7 @@ impl Supervisor {
         output::output(&self.shared, job, range).await
     }
 
-    /// What of the job's standard input has been accepted.
+    /// How many bytes of standard input the job has accepted, and whether the input is closed.
     ///
     /// # Errors
     /// `NoStdin`.
@@ -298,7 +298,7 @@ impl Supervisor {
         signal::signal(job, number).await
     }
 
-    /// Changes limits: all that is asked, or nothing.
+    /// Changes all requested limits, or none.
     ///
     /// # Errors
     /// [`UpdateError`].
@@ -311,7 +311,7 @@ impl Supervisor {
         update::update(&self.shared, job, change, call).await
     }
 
-    /// Freezes all processes of a job that runs. Answers when they stand still.
+    /// Freezes all processes of a running job. Returns once they are frozen.
     ///
     /// # Errors
     /// [`PauseError`].
@@ -323,7 +323,7 @@ impl Supervisor {
         pause::pause(&self.shared, job, call).await
     }
 
-    /// Lets a paused job go on, also one that is being stopped; any other is left alone.
+    /// Thaws a job that is paused or being stopped; does nothing to any other.
     ///
     /// # Errors
     /// [`PauseError`].

@@ -1,4 +1,4 @@
-//! Whom a job runs as: names to numbers, and the pool of uids.
+//! Resolves accounts, and leases uids of the pool. Creates no account and changes no credentials.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
@@ -101,7 +101,7 @@ impl Pool {
             let lease = self.next_free()?; // taken before somebody is asked, without the lock
             let uid = lease.uid;
             let Some(owner) = (self.find_owner)(uid)? else { return Ok(lease) };
-            tracing::warn!("no job gets {uid} of jobs.pool: it is that of {owner}");
+            tracing::warn!("uid {uid} of jobs.pool belongs to {owner}; no job gets it");
             self.state().foreign.insert(uid);
         }
     }

@@ -1,4 +1,4 @@
-//! The limits that a job has now: as it was asked for, and as they were changed since.
+//! A job's limits after all changes, and their status. Pure: `cgroup` and the shim enforce them.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::model::limits::{ByDefault, LimitKind, LimitStatus, LimitTables, Limit
 use crate::model::spec::JobSpec;
 use crate::store::records::{ChangeRecord, SpecRecord};
 
-/// What a job may use, and since when.
+/// The limits of a job, with their changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EffectiveLimits {
     /// As they are now.
@@ -21,7 +21,7 @@ pub struct EffectiveLimits {
     pub disks: ResolvedDisks,
     /// What became of them, the oldest first.
     pub changes: Vec<ChangeRecord>,
-    /// What the shim says that it sees to; unknown until it has said so.
+    /// The limits that the shim has acknowledged, if any.
     pub acknowledged: Option<wire::Limits>,
 }
 
@@ -37,7 +37,7 @@ impl EffectiveLimits {
         }
     }
 
-    /// The record with these terms in it.
+    /// The record with these limits.
     pub fn recorded(&self, mut record: SpecRecord) -> SpecRecord {
         record.spec.limits = self.limits.clone();
         record.spec.by_default = self.by_default.clone();
@@ -129,8 +129,8 @@ pub(crate) fn name_the_section(
     let sections = [(&tables.default, "[limits.default]"), (&tables.max, "[limits.max]")];
     if let Some((_, section)) = sections.into_iter().find(|(table, _)| sets(table)) {
         error.reason += &format!(
-            "; it is not the request that asks for it, but {section} in this broker's configuration, \
-             which its operator has to change"
+            "; the request does not set this limit, {section} in this broker's configuration does: its \
+             operator has to change it"
         );
     }
     error

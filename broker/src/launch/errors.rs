@@ -1,4 +1,4 @@
-//! Why nothing, or not this job, can be launched.
+//! Errors of the launcher's setup and of one launch. Worded for callers in `failure`.
 
 use std::io;
 use std::path::PathBuf;

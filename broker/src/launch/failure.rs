@@ -1,4 +1,4 @@
-//! A start that failed, in words.
+//! Words a failed start for its caller. Decides nothing.
 
 use job_api::echo::echo;
 use job_shim::wire::{Failed, Step};

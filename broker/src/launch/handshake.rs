@@ -1,6 +1,6 @@
-//! The first words between a broker and a shim that it has just brought forth. Up to GO they are said on
-//! a thread that may block; the answers are waited for without one, since a program that hangs in its
-//! execve(2) (a file under a lease, a file system whose server is gone) hangs for as long as it likes.
+//! The handshake with a newly spawned shim: GO, HELLO, STARTED. Never blocks a thread after GO.
+//!
+//! A program may hang in its execve(2) for any time: a file under a lease, a file system without its server.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};

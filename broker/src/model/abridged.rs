@@ -1,5 +1,5 @@
-//! Short forms of long arguments and environments. A job may have 1 MiB of them: all of it is in
-//! `spec.json`, while memory and lists have the beginning and say how much there is.
+//! Abridges long arguments and environments for memory and lists. Never writes: `spec.json` has all of
+//! them, up to 1 MiB.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The account that a job runs as.
+//! The account that a job runs as. Plain data: `launch::accounts` resolves it.
 
 use serde::{Deserialize, Serialize};
 

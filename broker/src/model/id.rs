@@ -1,4 +1,4 @@
-//! The id of a job.
+//! The id of a job. Generates and parses; looks nothing up.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,5 @@
-//! Who a caller is: read from the leaf certificate that TLS has verified, and from nothing else.
+//! The identity of a caller, from the leaf certificate that TLS has verified. Verifies no certificate and
+//! decides no access.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

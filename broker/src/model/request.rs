@@ -1,6 +1,5 @@
-//! What tells a repeated request from another one with the same id. It is looked up before anything
-//! is checked against what may have changed since the first call: the configuration, the host, the
-//! checks themselves.
+//! The digest that tells a repeated request from another one with the same id. Depends on the request
+//! alone, not on the configuration or the host, which may have changed since the first call.
 
 use aws_lc_rs::digest::{SHA256, digest};
 

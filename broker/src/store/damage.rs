@@ -1,4 +1,5 @@
-//! What can still be told of a job whose records cannot be read.
+//! Salvages what can be read of a job with damaged records: whether it ran, and its request. Repairs
+//! nothing.
 
 use std::fs;
 use std::io;

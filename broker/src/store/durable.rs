@@ -1,4 +1,4 @@
-//! Writing small files so that a reader finds the old one or the new one, whole.
+//! Replaces small files atomically: a reader sees the old file or the new one. Knows no record format.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

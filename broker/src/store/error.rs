@@ -1,4 +1,4 @@
-//! Why the state directory gives no answer.
+//! Errors of records. Tells damage, shortage and absence apart; decides nothing.
 
 use std::io;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! `finished.idx`: one line for each job that is over, so that a start reads one file instead of
+//! `finished.idx`, the index of finished jobs: one line per job, so that a start reads one file instead of
 //! two in each of 100,000 directories. A cache, which may be deleted at any time: the truth is in
 //! the jobs' directories, and what this file lacks or has too much is put right from them.
 //!
@@ -133,7 +133,7 @@ impl Index {
         let bytes = fs::read(&path)?;
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         if whole < bytes.len() {
-            tracing::warn!(path = %path.display(), "cut a torn line off its end");
+            tracing::warn!(path = %path.display(), "the index of finished jobs ended in a torn line, which the broker cut off");
             file.set_len(whole as u64)?;
         }
         let lines = bytes[..whole].split_inclusive(|byte| *byte == b'\n');

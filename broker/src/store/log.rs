@@ -1,4 +1,4 @@
-//! Reading what a shim has kept: the index, by entries, and the logs, by offset.
+//! Reads the output files of a job: the index by entry, the logs by offset. Never writes.
 
 use std::fs::File;
 use std::io;

@@ -1,4 +1,5 @@
-//! Whose directories these are: what another account can write to, a root service must not believe.
+//! Checks that directories belong to root: a root service must not trust what another account can write.
+//! Repairs nothing.
 
 use std::fs;
 use std::io;
@@ -27,7 +28,7 @@ pub(crate) fn check(path: &Path) -> io::Result<Option<String>> {
     let metadata = fs::metadata(path)?;
     is_ours(path, metadata.uid())?;
     if !metadata.is_dir() {
-        let fault = format!("{} is no directory", path.display());
+        let fault = format!("{} is not a directory", path.display());
         return Err(io::Error::new(io::ErrorKind::NotADirectory, fault));
     }
     let mode = metadata.permissions().mode() & 0o7777;
@@ -48,10 +49,13 @@ pub(crate) fn check_job(dir: &Path) -> Result<(), RecordError> {
     };
     let fault = |what: String| Err(RecordError::Damaged(what));
     if !metadata.is_dir() {
-        return fault("it is no directory of its own".into());
+        return fault("the job's path is not a directory".into());
     }
     if !is_root(metadata.uid()) {
-        return fault(format!("its directory belongs to uid {}, not to root", metadata.uid()));
+        return fault(format!(
+            "the job's directory belongs to uid {}, not to root",
+            metadata.uid()
+        ));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Putting an index right after its shim died in the middle of something.
+//! Repairs the output index after its shim died during a write. Never changes a log.
 
 use std::fs::OpenOptions;
 use std::io::{self, BufReader, Read};

@@ -138,12 +138,12 @@ impl StateDir {
         let from = self.job(id);
         if let Err(e) = owner::check_job(&from) {
             // Nothing is written into what is another account's, or leads elsewhere.
-            tracing::warn!(job = %id, "moved without the reason in it: {e}");
+            tracing::warn!(job = %id, "the job is moved into quarantine without the reason file: {e}");
             return fs::rename(from, self.quarantine_dir().join(id.to_string()));
         }
         let noted = request.map(|request| records::save(&from, records::REQUEST, request));
         if let Some(Err(e)) = noted {
-            tracing::warn!(job = %id, "its request cannot be noted: {e}");
+            tracing::warn!(job = %id, "the job's request cannot be written into quarantine: {e}");
         }
         if let Err(e) = replace(&from, REASON, format!("{reason}\n").as_bytes()) {
             tracing::warn!(job = %id, "the reason of its quarantine cannot be written: {e}");
@@ -175,7 +175,7 @@ impl StateDir {
         for entry in entries {
             let entry = entry?;
             let reason = fs::read_to_string(entry.path().join(REASON));
-            let reason = reason.unwrap_or_else(|_| "nobody has written down why".into());
+            let reason = reason.unwrap_or_else(|_| "no reason was recorded".into());
             all.push((entry.file_name().to_string_lossy().into_owned(), reason.trim().into()));
         }
         all.sort();

@@ -95,7 +95,7 @@ fn no_more_jobs_run_than_may_and_a_repetition_is_answered_all_the_same() {
                 Err(status) => {
                     assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
                     assert_eq!(api::reason(&status), "MAX_RUNNING");
-                    assert!(status.message().contains("3 jobs run"), "{status:?}");
+                    assert!(status.message().contains("3 jobs are running"), "{status:?}");
                     refused += 1;
                 }
             }

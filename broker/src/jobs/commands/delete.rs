@@ -1,4 +1,4 @@
-//! Deleting a job that has ended, with its output.
+//! Deletes a job that has ended, with its output. Never stops a job.
 
 use std::io;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub enum DeleteError {
     #[error("the job has not ended; stop it first")]
     Running,
     /// The file system.
-    #[error("cannot remove its files: {0}")]
+    #[error("cannot remove the job's files: {0}")]
     Io(#[from] io::Error),
     /// A task of the broker has panicked.
     #[error(transparent)]
@@ -33,19 +33,19 @@ pub(crate) async fn delete(
     job: &Authorized<Delete, Arc<Job>>,
 ) -> Result<(), DeleteError> {
     let (caller, job) = (job.caller(), job.subject());
-    job.wait_for_contact().await; // one that ended while no broker was there is not known to have yet
+    job.wait_for_contact().await; // the job may have ended while no broker ran
     if !job.snapshot().state.is_over() {
         return Err(DeleteError::Running);
     }
     let by = caller.identity();
     tracing::info!(target: AUDIT, job = %job.id(), owner = %job.owner(), %by, "delete");
-    // The last record is being written: a moment, and not longer than the disk takes.
+    // The final record is being written.
     let _ = job.watch_settled().wait_for(|settled| *settled).await;
     let (own, id) = (Arc::clone(shared), job.id());
     let remove = move || archive::remove(&own, &[id]);
     let removed = shared.threads.reads.run(caller.identity(), &shared.runtime, remove).await;
     for (_, removed) in removed.map_err(Panicked::from)? {
-        removed?; // if it was there no more, somebody else was faster
+        removed?; // false: a concurrent call removed the job
     }
     Ok(())
 }

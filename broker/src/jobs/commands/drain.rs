@@ -1,4 +1,4 @@
-//! The end of all jobs in good order.
+//! Stops all jobs and waits for their ends, for a shutdown of the host. Starts and deletes nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,15 +11,15 @@ use crate::jobs::job::Job;
 use crate::jobs::shared::Shared;
 use crate::jobs::stop_request::StopRequest;
 
-/// After the grace period: for a broker to kill in a silent shim's place, and for the disk.
+/// Added to the grace period: the broker kills for a silent shim, and the disk takes the records.
 const SLACK: Duration = Duration::from_secs(15);
 
-/// Asks every live job to end and waits until nothing is left of any: its stop signal, its grace, though
-/// no longer than `at_most`. `by` is what the record of their end names.
+/// Stops every live job and waits until each is settled. A job has its own grace period, `at_most` at
+/// most. `by` is the name in the records.
 pub(crate) async fn drain(shared: &Arc<Shared>, by: &str, at_most: Duration) {
     let live = live(shared);
     for job in &live {
-        // Its shim answers within 2 s, or is silent: then its cgroup is killed after the grace.
+        // A shim that does not answer counts as silent: then the broker kills the job's cgroup after the grace.
         job.wait_for_contact().await;
     }
     stop_all(shared, by, Some(at_most));
@@ -27,7 +27,7 @@ pub(crate) async fn drain(shared: &Arc<Shared>, by: &str, at_most: Duration) {
     let mut late = Vec::new();
     for job in live {
         if timeout_at(last, settled(&job)).await.is_err() {
-            tracing::warn!(job = %job.id(), "it has not ended in time; its shim is not waited for");
+            tracing::warn!(job = %job.id(), "the job has not ended in time; the broker kills its shim");
             job.kill_shim();
             late.push(job);
         }
@@ -37,7 +37,7 @@ pub(crate) async fn drain(shared: &Arc<Shared>, by: &str, at_most: Duration) {
     }
 }
 
-/// Asks every live job to end: its stop signal, its grace, though no longer than `at_most`.
+/// Stops every live job, with its own grace period or `at_most`, whichever is shorter.
 pub(crate) fn stop_all(shared: &Arc<Shared>, by: &str, at_most: Option<Duration>) {
     for job in live(shared) {
         let own = job.record().spec.stop_timeout;
@@ -51,7 +51,7 @@ fn live(shared: &Shared) -> Vec<Arc<Job>> {
     registry.live().filter(|job| !job.snapshot().state.is_over()).cloned().collect()
 }
 
-/// Fails when the job is gone altogether, which is an end.
+/// A closed channel means that the job is removed: that is an end, too.
 async fn settled(job: &Job) {
     let _ = job.watch_settled().wait_for(|settled| *settled).await;
 }

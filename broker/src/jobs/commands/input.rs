@@ -1,4 +1,5 @@
-//! Standard input of a job: bytes by offset, acknowledged once they are in the job's pipe.
+//! Writes to the standard input of a job: bytes by offset, acknowledged once they are in the job's pipe.
+//! Buffers nothing: a job that does not read blocks its writer.
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use crate::auth::{Authorized, Input};
 use crate::jobs::channel::Unreachable;
 use crate::jobs::job::Job;
 
-/// Why input was not taken.
+/// Why input was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
     /// Started without `stdin`.
@@ -19,7 +20,7 @@ pub enum InputError {
     Gap {
         /// As sent.
         offset: u64,
-        /// As known.
+        /// Bytes accepted so far.
         accepted: u64,
     },
     /// Try again in a moment.
@@ -27,7 +28,7 @@ pub enum InputError {
     Unreachable(#[from] Unreachable),
 }
 
-/// What of the job's standard input has been accepted.
+/// How many bytes of standard input the job has accepted, and whether the input is closed.
 ///
 /// # Errors
 /// `NoStdin`.
@@ -44,8 +45,8 @@ fn known(job: &Job) -> Result<InputAck, InputError> {
     Ok(InputAck { closed: known.closed || job.snapshot().state.is_over(), ..known })
 }
 
-/// Passes `data` on and answers once all of it is in the job's pipe, or nobody reads any more. A
-/// job that does not read makes this wait: that is the backpressure.
+/// Writes `data` to the job's pipe and returns once all of it is there, or the pipe has no reader. Waits
+/// while the pipe is full: that is the backpressure.
 ///
 /// # Errors
 /// [`InputError`]; what was accepted before stays accepted.
@@ -57,12 +58,12 @@ pub(crate) async fn write(
 ) -> Result<InputAck, InputError> {
     let job = job.subject();
     let _turn = job.input_turn.lock().await;
-    job.wait_for_contact().await; // until then nobody knows what was accepted
+    job.wait_for_contact().await; // until then the accepted offset is unknown
     let known = known(job)?;
     if offset > known.accepted {
         return Err(InputError::Gap { offset, accepted: known.accepted });
     }
-    // What an earlier connection has sent already.
+    // Bytes that an earlier call has written.
     let doubled = usize::try_from(known.accepted - offset).unwrap_or(usize::MAX);
     let mut rest = data.get(doubled..).unwrap_or_default();
     let mut ack = known;

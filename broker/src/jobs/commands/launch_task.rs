@@ -1,5 +1,5 @@
-//! The launch of a job that is in the registry: on a thread up to GO, in a task after that, and what
-//! becomes of the job when it fails. Nothing here decides whether a job may be started.
+//! Launches a registered job: on a blocking thread up to GO, in a task after GO; handles the failure.
+//! Nothing here decides whether a job may be started.
 
 use std::io;
 use std::panic;
@@ -37,8 +37,8 @@ pub(crate) struct StartTurns {
     pub(crate) launch: FairPermit<Identity>,
 }
 
-/// Launches it; does not wait. Should the launch panic, the job is told to have failed, and nobody
-/// waits for it for ever.
+/// Spawns the launch and returns. If the launch panics, the job counts as a failed start, so that no
+/// caller waits for ever.
 pub(crate) fn spawn(
     shared: &Arc<Shared>,
     job: &Arc<Job>,
@@ -49,16 +49,15 @@ pub(crate) fn spawn(
     let launch = launch(Arc::clone(shared), Arc::clone(job), record, turns);
     let (own, job) = (Arc::clone(shared), Arc::clone(job));
     shared.runtime.spawn(async move {
-        let _call = call; // as long as it is being started, whoever waits for it
+        let _call = call; // counts until the start is done, even if the caller hangs up
         if let Err(panic) = own.runtime.spawn(launch).await {
-            let message = format!("the launch was broken off: {panic}");
+            let message = format!("internal error of the broker during the launch: {panic}");
             give_up(&own, &job, Failure { step: "launch".into(), errno: 0, message });
         }
     });
 }
 
-/// A thread is taken up to GO. A program that hangs in its execve(2) takes none, and no turn of those that
-/// launch.
+/// Blocks a thread up to GO. A program that hangs in its execve(2) takes neither a thread nor a launch turn.
 async fn launch(shared: Arc<Shared>, job: Arc<Job>, record: Box<SpecRecord>, turns: StartTurns) {
     let StartTurns { start: _start, launch } = turns;
     let record = Arc::<SpecRecord>::from(record);
@@ -75,7 +74,7 @@ async fn launch(shared: Arc<Shared>, job: Arc<Job>, record: Box<SpecRecord>, tur
     match shared.launcher.started(&mut pending, launch).await {
         Ok(started) => monitor_started(&shared, &job, pending.into_launched(started)),
         Err(error) => {
-            // Its processes may be hard to kill: not on the threads of starts that work.
+            // The processes may be hard to kill: not on the threads for launches.
             let _turn = shared.threads.killing.acquire().await; // never closed
             let own = Arc::clone(&shared);
             let abandon = move || {
@@ -87,15 +86,15 @@ async fn launch(shared: Arc<Shared>, job: Arc<Job>, record: Box<SpecRecord>, tur
     }
 }
 
-/// From here on the job has a task of its own.
+/// Spawns the task that monitors the job.
 fn monitor_started(shared: &Arc<Shared>, job: &Arc<Job>, launched: Launched) {
     let Launched { shim, started, spawned } = launched;
     let channel = Channel::new(shim.control);
     job.set_channel(Some(Arc::clone(&channel)));
-    // It was born with them; and before the start is told, after which it may be asked for them.
+    // The shim was launched with these limits. Set before the start is published: a change may follow at once.
     job.modify_effective_limits(|limits| limits.acknowledged = Some(limits.shim_limits()));
     job.apply(Event::Started(started));
-    job.send_stop(); // while it was being launched, nobody could be told
+    job.send_stop(); // a stop that was requested during the launch
     shared.events.publish(LifecycleEvent::Started(job.id()));
     let initial = InitialContact::Connected(Connection { channel, reader: shim.reader });
     let (own, job) = (Arc::clone(shared), Arc::clone(job));
@@ -112,10 +111,10 @@ fn fail(shared: &Arc<Shared>, job: &Arc<Job>, error: &LaunchError, record: &Spec
     }
 }
 
-/// Nothing of it has run, for want of something that others give back: there is no such job, and its
-/// request may be made again. Blocks.
+/// Forgets a job that never ran because the host was short of a resource. The request may be repeated.
+/// Blocks.
 fn withdraw(shared: &Arc<Shared>, job: &Arc<Job>, failure: &Failure) {
-    tracing::warn!(job = %job.id(), "not started, and not kept: {failure}");
+    tracing::warn!(job = %job.id(), "start failed for a shortage, the job is not kept: {failure}");
     let mut known = job.snapshot();
     let event = Event::StartFailed(shortage(failure));
     if let Err(invalid) = known.apply(event, host::now_ns()) {
@@ -124,13 +123,13 @@ fn withdraw(shared: &Arc<Shared>, job: &Arc<Job>, failure: &Failure) {
     shared.registry().forget(job.id());
     shared.events.publish(LifecycleEvent::Removed(job.id()));
     match shared.state.remove_jobs(&[job.id()]).pop().unwrap_or(Ok(())) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {} // it did not come as far as that
-        Err(e) => tracing::warn!(job = %job.id(), "the next broker removes its files: {e}"),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {} // the directory was never created
+        Err(e) => tracing::warn!(job = %job.id(), "the next broker removes the job's files: {e}"),
         Ok(()) => {}
     }
     clear(shared, job);
     job.set_settled();
-    job.restore(known); // last: whoever hears of it finds its request free
+    job.restore(known); // last: a caller that is notified may repeat the request
 }
 
 /// Blocks.
@@ -140,16 +139,16 @@ fn give_up(shared: &Arc<Shared>, job: &Arc<Job>, failure: Failure) {
     if let Err(invalid) = known.apply(Event::StartFailed(failure), host::now_ns()) {
         tracing::error!(job = %job.id(), "{invalid}");
     }
-    // On record before it is told: a request that was refused is not run by the next broker.
+    // Recorded before it is published: the next broker does not run a request that has failed.
     let written = finalize::write_final(shared, job, &known, ended_at_start(job));
     job.restore(known);
     clear(shared, job);
     job.set_settled();
     match written {
         Ok(()) => archive::archive(shared, job.id()),
-        // It never came as far as having a directory: it is nothing but an answer.
+        // The job has no directory, so there is nothing to keep.
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            tracing::warn!(job = %job.id(), "it is not kept: there is no place for its record");
+            tracing::warn!(job = %job.id(), "the job is not kept: it has no directory for a record");
             shared.registry().forget(job.id());
             shared.events.publish(LifecycleEvent::Removed(job.id()));
         }
@@ -159,8 +158,7 @@ fn give_up(shared: &Arc<Shared>, job: &Arc<Job>, failure: Failure) {
     }
 }
 
-/// What the launch could not remove, as a child that hangs in its exec; the usual start has left
-/// nothing.
+/// Removes what the launch could not, such as a child that hangs in execve(2). Usually nothing is left.
 fn clear(shared: &Arc<Shared>, job: &Arc<Job>) {
     let (own, id, lease) = (Arc::clone(shared), job.id(), job.take_lease());
     if shared.launcher.hierarchy().job(id).exists() {
@@ -168,12 +166,12 @@ fn clear(shared: &Arc<Shared>, job: &Arc<Job>) {
     }
 }
 
-/// It has used nothing, and might have used this.
+/// The stats of a job that never ran: no usage, and the limits.
 fn ended_at_start(job: &Job) -> JobStats {
     JobStats { limits: job.effective_limits().statuses(None), ..JobStats::default() }
 }
 
-/// A panic of a launch ends the task that awaits it, too, and is seen to there.
+/// Propagates a panic to the task that awaits the launch and handles the panic.
 fn resume_panic<T>(failed: JoinError) -> T {
     match failed.try_into_panic() {
         Ok(panic) => panic::resume_unwind(panic),

@@ -1,5 +1,5 @@
 //! What callers do to jobs: one verb a file, each a free function over [`Shared`](super::shared::Shared)
-//! that takes the proof that its caller may. No verb calls another, but for `drain`, which stops.
+//! that takes the proof of authorization. No verb calls another, except `drain`, which calls `stop`.
 
 pub(crate) mod delete;
 pub(crate) mod drain;

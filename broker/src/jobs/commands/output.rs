@@ -1,4 +1,4 @@
-//! Opening a job's output for reading.
+//! Opens a job's output for reading. Reads nothing itself: [`OutputReader`] does.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub(crate) async fn output(
     range: Range,
 ) -> Result<OutputReader, OutputError> {
     let (caller, job) = (job.caller(), Arc::clone(job.subject()));
-    // There are no files before.
+    // A job has no log files before its start.
     let _ = job.watch_snapshot().wait_for(|known| known.state != State::Starting).await;
     stats::refresh(shared, &job);
     let dir = shared.state.job(job.id());

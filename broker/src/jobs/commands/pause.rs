@@ -1,6 +1,7 @@
-//! Pausing a job and letting it go on: `cgroup.freeze`, written here, and where a stopping job must not
-//! stay frozen: in its shim and in `monitor/session.rs`. Whether a job is paused is the kernel's to know,
-//! so it survives the broker.
+//! Pauses and resumes a job through `cgroup.freeze`. Records nothing: the kernel keeps the state, so a
+//! pause survives the broker.
+//!
+//! A stopping job never stays frozen: the shim and `monitor/session.rs` thaw it.
 
 use std::io;
 use std::sync::Arc;
@@ -18,27 +19,27 @@ use crate::model::identity::Identity;
 use crate::model::state::{Event, State};
 use crate::sync::Panicked;
 
-/// How long a shim has to say why it has let a job go on that was about to stand still.
+/// How long a shim has to report why it thawed a job during a pause.
 const STATE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why a job was not paused, or does not go on.
+/// Why a job was not paused or resumed.
 #[derive(Debug, thiserror::Error)]
 pub enum PauseError {
-    /// Too late, or too early.
-    #[error("the job is {0}, and only one that runs can be paused")]
+    /// The job has not started, is being stopped, or has ended.
+    #[error("the job is {0}; only a running job can be paused")]
     NotRunning(&'static str),
-    /// Its processes did not come to a stand.
-    #[error("not all processes of the job could be frozen, and all go on: {0}")]
+    /// The kernel did not freeze all processes.
+    #[error("not all processes of the job could be frozen, so the job keeps running: {0}")]
     Freeze(io::Error),
-    /// They still stand.
-    #[error("the processes of the job could not be let go on; try again: {0}")]
+    /// The processes are still frozen.
+    #[error("the processes of the job could not be thawed; try again: {0}")]
     Thaw(io::Error),
     /// A task of the broker has panicked.
     #[error(transparent)]
     Internal(#[from] Panicked),
 }
 
-/// Freezes all processes of a job that runs. Answers when they stand still.
+/// Freezes all processes of a running job. Returns once they are frozen.
 ///
 /// # Errors
 /// [`PauseError`].
@@ -49,8 +50,7 @@ pub(crate) async fn pause(
 ) -> Result<(), PauseError> {
     let (own, by, job) =
         (Arc::clone(shared), job.caller().identity().clone(), Arc::clone(job.subject()));
-    // Detached, as resume() is: a caller that hangs up does not leave a job that stands still and is
-    // said to run.
+    // Detached, as in resume(): a caller that hangs up does not leave a frozen job in the state RUNNING.
     let pause = shared.runtime.spawn(async move {
         let _call = call;
         let _turn = job.change_turn.lock().await;
@@ -59,7 +59,7 @@ pub(crate) async fn pause(
     pause.await.map_err(Panicked::from)?
 }
 
-/// Lets a paused job go on, also one that is being stopped; any other is left alone.
+/// Thaws a job that is paused or being stopped; does nothing to any other.
 ///
 /// # Errors
 /// [`PauseError`].
@@ -79,7 +79,7 @@ pub(crate) async fn resume(
 }
 
 async fn pause_now(shared: &Shared, job: &Job, by: &Identity) -> Result<(), PauseError> {
-    job.wait_for_contact().await; // its shim may have begun to stop it while no broker was there
+    job.wait_for_contact().await; // the shim may have begun to stop the job while no broker ran
     match job.snapshot().state {
         State::Paused => return Ok(()),
         State::Running => {}
@@ -90,14 +90,14 @@ async fn pause_now(shared: &Shared, job: &Job, by: &Identity) -> Result<(), Paus
     if frozen.is_ok() && job.try_apply(Event::Paused).is_ok() {
         return Ok(());
     }
-    // It may have been asked to stop meanwhile, and must be able to.
+    // A stop may have been requested meanwhile, and a frozen job cannot end.
     if let Err(e) = freeze(shared, job, by, false).await {
-        tracing::error!(job = %job.id(), "its pause cannot be taken back: {e}");
+        tracing::error!(job = %job.id(), "the job cannot be thawed after a failed pause: {e}");
     }
     if frozen.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::Interrupted) {
         let mut snapshot = job.watch_snapshot();
         let left_running = snapshot.wait_for(|known| known.state != State::Running);
-        let _ = timeout(STATE_TIMEOUT, left_running).await; // else it was somebody else
+        let _ = timeout(STATE_TIMEOUT, left_running).await; // else another process thawed the job
     }
     match (frozen, job.snapshot().state) {
         (Err(e), State::Running) => Err(PauseError::Freeze(e)),
@@ -106,7 +106,7 @@ async fn pause_now(shared: &Shared, job: &Job, by: &Identity) -> Result<(), Paus
 }
 
 async fn resume_now(shared: &Shared, job: &Job, by: &Identity) -> Result<(), PauseError> {
-    // One that is being stopped may stand still, too, while its shim cannot be told.
+    // A stopping job may be frozen, too, while its shim cannot be reached.
     if !matches!(job.snapshot().state, State::Paused | State::Stopping) {
         return Ok(());
     }
@@ -116,7 +116,7 @@ async fn resume_now(shared: &Shared, job: &Job, by: &Identity) -> Result<(), Pau
     Ok(())
 }
 
-/// A cgroup that is gone has nothing that could go on.
+/// Writes `cgroup.freeze`. To thaw a removed cgroup is no error.
 async fn freeze(shared: &Shared, job: &Job, by: &Identity, freeze: bool) -> io::Result<()> {
     let cgroup = shared.launcher.hierarchy().job(job.id());
     let write = move || {

@@ -1,5 +1,5 @@
-//! What a start and a change of limits have to ask the host first: name services and file systems, which
-//! take their time, so never on the threads that serve.
+//! Resolves accounts and disks before a start or a change of limits. Changes nothing. Name services and
+//! file systems may hang, so every look-up runs on a blocking thread.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::model::limits::Limits;
 use crate::model::spec::JobSpec;
 use crate::sync::Panicked;
 
-/// The account of `run_as`, and its lease where it is one of the pool's.
+/// Resolves `run_as` to an account, with a lease if the account is from the pool.
 ///
 /// # Errors
 /// [`AccountError`].
@@ -35,7 +35,7 @@ pub(crate) async fn account(
     Ok(shared.threads.lookups.run(owner, &shared.runtime, look_up).await?)
 }
 
-/// The disks that these limits speak of, and whether this host can enforce them.
+/// Resolves the disks that these limits name, and checks that this host can enforce the limits.
 ///
 /// # Errors
 /// [`Unenforceable`].

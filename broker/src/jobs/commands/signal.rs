@@ -1,5 +1,5 @@
-//! One signal to a job. It has no record: it is in the socket of the shim, which reads it, before the
-//! caller is answered.
+//! Sends one signal to a job. Records nothing: the message is in the shim's socket before the caller has
+//! its answer, so the shim delivers the signal even if the broker dies.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Starting a job: whether it was started before, whether it may be, its place in the registry, and its
-//! launch. The launch itself is in `launch_task`.
+//! Starts a job: deduplicates the request, admits and registers the job. The launch is in `launch_task`;
+//! nothing here spawns a process.
 
 use std::sync::Arc;
 
@@ -41,8 +41,8 @@ pub enum StartError {
     },
     /// The job of this request is in quarantine.
     #[error(
-        "request id {request_id:?} belongs to job {job}, whose records are damaged: it is in \
-         quarantine, and may have run; to run it all the same, use another request id"
+        "request id {request_id:?} belongs to job {job}, whose records are damaged: the job is in \
+         quarantine and may have run; to run it all the same, use another request id"
     )]
     RequestQuarantined {
         /// As sent.
@@ -58,27 +58,27 @@ pub enum StartError {
         /// Whose it is.
         job: JobId,
     },
-    /// Whom it should run as.
+    /// The account cannot be used.
     #[error(transparent)]
     Account(#[from] AccountError),
-    /// What it may use.
+    /// This host cannot enforce a limit.
     #[error(transparent)]
     Unenforceable(#[from] Unenforceable),
-    /// The disk is, or keeps, too full.
+    /// The disk or the output quota is full.
     #[error(transparent)]
     Admission(#[from] AdmissionError),
-    /// As many jobs run as may.
+    /// `jobs.max_running` is reached.
     #[error(
-        "{0} jobs run, and no more may at a time (jobs.max_running); try again when one of them has ended"
+        "{0} jobs are running, the limit (jobs.max_running); try again when one of them has ended"
     )]
     TooMany(u64),
-    /// For this moment. Nothing has run, and no job is kept of it.
+    /// The host is short of a resource now. Nothing has run, and no job is kept.
     #[error("{0}")]
     Shortage(String),
-    /// Whether it was started before cannot be said.
+    /// The broker cannot tell whether the request was made before.
     #[error(transparent)]
     Find(#[from] FindError),
-    /// It is known as a job, and its program never ran.
+    /// The job exists, and its program never ran.
     #[error("{failure}")]
     Failed {
         /// Which job tells of it.
@@ -104,14 +104,14 @@ struct Prepared {
     disks: ResolvedDisks,
 }
 
-/// What became of a request.
+/// The outcome of a registration.
 enum Registered {
-    /// Another call of the same request was faster; its spec is given back.
+    /// A concurrent call registered the same request; returns the spec.
     Known(Box<JobSpec>),
     New(Arc<Job>, Box<SpecRecord>),
 }
 
-/// Runs a job, and answers when its program runs. With a request id (not empty) the call may be
+/// Starts a job and returns once its program runs. With a request id (not empty) the call may be
 /// repeated: one job, the same answer.
 ///
 /// # Errors
@@ -126,8 +126,7 @@ pub(crate) async fn start(
     // Deduplication, names and uids need the whole registry.
     shared.recovered().await?;
     loop {
-        // First: a repeated call needs nothing that a new job would, such as a uid of the pool, or
-        // room on the disk.
+        // First: a repeated call needs neither a uid of the pool nor space on the disk.
         if let Some(job) = repeated(shared, &caller, request, Some(&spec)).await? {
             return Ok(job);
         }
@@ -135,7 +134,7 @@ pub(crate) async fn start(
         admission::admit(shared, owner).await?;
         settle_name(shared, owner, &spec.name).await;
         let prepared = prepare(shared, owner, &spec).await?;
-        // Before it is registered: whoever hangs up while it waits has started nothing.
+        // Before the registration: a caller that hangs up while it waits has started nothing.
         let start = shared.threads.starts.acquire(owner).await;
         let turns = StartTurns { start, launch: shared.threads.launches.acquire(owner).await };
         match register(shared, owner, spec, prepared, request)? {
@@ -150,8 +149,8 @@ pub(crate) async fn start(
     }
 }
 
-/// The job of a request that was made before, once it is past its start. Older records say what the
-/// checked spec was: they are compared with `spec`, and none is found without.
+/// The job of a repeated request, once it is past its start. Records of older brokers have the digest of
+/// the checked spec: they match only if `spec` is given.
 ///
 /// # Errors
 /// [`StartError`]: the id is another request's, or the first call failed.
@@ -179,18 +178,18 @@ pub(crate) async fn repeated(
                 return Err(StartError::RequestReused { request_id: request_id(), job });
             }
             RequestStatus::Quarantined(job) if !shared.state.is_quarantined(job) => {
-                shared.registry().forget_quarantined(job); // an operator has seen to it
+                shared.registry().forget_quarantined(job); // an operator has removed the directory
                 continue;
             }
             RequestStatus::Quarantined(job) => {
                 return Err(StartError::RequestQuarantined { request_id: request_id(), job });
             }
         };
-        // Else it was removed in this moment.
+        // None: the job was removed meanwhile.
         let loaded = query::load(shared, caller.identity(), entry).await?;
         let Some(job) = loaded else { continue };
         match started(&job).await {
-            // An earlier broker's, found out just now: it never ran, so this one may.
+            // A job of an earlier broker that never ran: the request may run now.
             Err(_) if job.is_retryable() => {}
             Err(error) => return Err(error),
             Ok(()) => return Ok(Some(job)),
@@ -198,7 +197,7 @@ pub(crate) async fn repeated(
     }
 }
 
-/// Answers when it is known whether the job of this name has ended while no broker was there.
+/// Waits until it is known whether the job of this name ended while no broker ran.
 async fn settle_name(shared: &Shared, owner: &Identity, name: &str) {
     let holder = shared.registry().live_name(owner, name);
     if let Some(holder) = holder {
@@ -206,7 +205,7 @@ async fn settle_name(shared: &Shared, owner: &Identity, name: &str) {
     }
 }
 
-/// As whom it would run, and whether its limits can be enforced here.
+/// Resolves the account and the disks.
 async fn prepare(
     shared: &Arc<Shared>,
     owner: &Identity,
@@ -219,8 +218,8 @@ async fn prepare(
     Ok(Prepared { account, lease, disks })
 }
 
-/// A new job in the registry, unless its request is known by now. All that two starts could both find
-/// true is decided under the registry's lock.
+/// Registers a new job, unless its request is known by now. The registry's lock makes the checks and the
+/// registration atomic.
 fn register(
     shared: &Shared,
     owner: &Identity,
@@ -235,7 +234,7 @@ fn register(
     if let Some(job) = registry.live_name(owner, &spec.name) {
         return Err(StartError::NameTaken { name: spec.name, job: job.id() });
     }
-    // Jobs that are over count until their end is on record.
+    // A job counts until its final record is written.
     if registry.live().len() as u64 >= shared.max_running {
         return Err(StartError::TooMany(shared.max_running));
     }
@@ -253,7 +252,7 @@ fn register(
         changes: Vec::new(),
         is_changing: false,
     };
-    // The shim gets the values of the environment, memory keeps none.
+    // Memory keeps no values of the environment; the shim gets them.
     let job = Job::new(record.abridged(), Snapshot::starting(), lease);
     registry.add(Arc::clone(&job));
     drop(registry);
@@ -264,7 +263,7 @@ fn register(
 /// Waits until a job is past its start.
 ///
 /// # Errors
-/// That its program never ran.
+/// The program never ran.
 async fn started(job: &Job) -> Result<(), StartError> {
     let mut snapshot = job.watch_snapshot();
     let known = snapshot.wait_for(Snapshot::is_past_start).await;

@@ -1,8 +1,8 @@
-//! Stopping a job. Its shim does it, whatever becomes of the broker; the broker does it in the place of
-//! a shim that does not answer. So that neither is forgotten when the broker dies meanwhile, a stop is
-//! in the job's directory before whoever asked for it is answered; the next broker goes on with it.
+//! Stops a job: the shim signals and kills, and the broker kills only if the shim does not. Never records
+//! an end: `monitor` does.
 //!
-//! It is not synced: a crash of the host ends the job, too. It goes when the end is on record.
+//! The stop request is in the job's directory before its caller has an answer, so the next broker
+//! continues an interrupted stop. The record is not synced: a crash of the host ends the job, too.
 
 use std::io;
 use std::path::Path;
@@ -23,7 +23,7 @@ use crate::store::error::RecordError;
 use crate::store::records;
 use crate::store::records::{FORMAT, StopRecord};
 
-/// It is being stopped, but not for good.
+/// The stop is under way but not recorded: a restart of the broker may lose it.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the job is being stopped, but its shim does not answer and {name} cannot be written: {0}; \
@@ -32,8 +32,8 @@ use crate::store::records::{FORMAT, StopRecord};
 )]
 pub struct StopError(#[source] io::Error);
 
-/// Asks all processes of a job to end, and kills them after the grace period; whether its shim
-/// was told. Answers at once; nothing is done to a job that has ended.
+/// Requests a stop and returns at once whether the shim has the request. Does nothing to a job that has
+/// ended.
 pub(crate) fn request(shared: &Arc<Shared>, job: &Arc<Job>, stop: StopRequest) -> bool {
     if job.snapshot().state.is_over() {
         return true;
@@ -44,17 +44,17 @@ pub(crate) fn request(shared: &Arc<Shared>, job: &Arc<Job>, stop: StopRequest) -
         StopChange::First => {
             shared.runtime.spawn(enforce(Arc::clone(shared), Arc::clone(job)));
         }
-        StopChange::Earlier => {} // which its enforcer hears of
+        StopChange::Earlier => {} // `enforce` watches the request
     }
     tracing::info!(target: AUDIT, job = %job.id(), by, "stop requested");
     job.send_stop()
 }
 
-/// The same for a caller (grace absent: the job's own). It happens even if the broker dies once this has
-/// answered.
+/// Stops a job for a caller; without `grace`, the job's own grace period applies. Once this returns `Ok`,
+/// the job stops even if the broker dies.
 ///
 /// # Errors
-/// [`StopError`]; it is being stopped all the same.
+/// [`StopError`]; the job is being stopped all the same.
 pub(crate) async fn stop(
     shared: &Arc<Shared>,
     job: &Authorized<Stop, Arc<Job>>,
@@ -67,22 +67,22 @@ pub(crate) async fn stop(
     let mut known = job.recorded_stop.lock().await;
     let mut recorded = record_stop(shared, job, &mut known).await;
     if recorded.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
-        // It is being started and has no directory yet. If it does not come to one, it is over.
+        // The job is being started and has no directory yet.
         let _ = job.watch_snapshot().wait_for(Snapshot::is_past_start).await;
         recorded = record_stop(shared, job, &mut known).await;
     }
     match recorded {
         Err(e) if sent => {
-            // What is in the socket of a shim is heard by it, and more than that is not needed.
-            tracing::warn!(job = %job.id(), "its stop is not on record: {e}");
+            // The shim reads what is in its socket, so the record is not needed.
+            tracing::warn!(job = %job.id(), "the stop request cannot be recorded: {e}");
             Ok(())
         }
         recorded => recorded.map_err(StopError),
     }
 }
 
-/// Nothing is written about a job that is over, and nothing that is on record already: a caller that
-/// asks a million times has one file written.
+/// Writes `stop.json`, unless the job has ended or the file has this request: a million equal requests
+/// write one file.
 async fn record_stop(
     shared: &Shared,
     job: &Arc<Job>,
@@ -108,7 +108,7 @@ async fn record_stop(
     recorded.or_else(|e| if is_over() { Ok(()) } else { Err(e) })
 }
 
-/// In which role somebody asks, in the words of the shim.
+/// The caller's role in the shim's protocol.
 pub(crate) fn source(role: Role) -> Source {
     match role {
         Role::User => Source::User,
@@ -116,11 +116,11 @@ pub(crate) fn source(role: Role) -> Source {
     }
 }
 
-/// A little more time than the job has: its shim counts, too.
+/// Added to the grace period before the broker kills in the shim's place.
 const SLACK: Duration = Duration::from_secs(3);
 
-/// The shim does the stopping. Should it not answer, the broker does, as root. There is one of these for
-/// each job that is being stopped, which hears when the job has less time than it had.
+/// Kills the job's cgroup if the shim has not stopped the job in time. One task per stopping job; an
+/// earlier deadline applies at once.
 pub(crate) async fn enforce(shared: Arc<Shared>, job: Arc<Job>) {
     let mut snapshot = job.watch_snapshot();
     let over = snapshot.wait_for(|known| known.exited.is_some() || known.state.is_over());
@@ -128,17 +128,17 @@ pub(crate) async fn enforce(shared: Arc<Shared>, job: Arc<Job>) {
         _ = over => return,
         () = deadline(&job) => {}
     }
-    tracing::warn!(job = %job.id(), "its shim did not stop it; killing its cgroup");
+    tracing::warn!(job = %job.id(), "the shim did not stop the job; the broker kills its cgroup");
     kill(&shared, &job).await;
     let mut snapshot = job.watch_snapshot();
     let over = snapshot.wait_for(|known| known.state.is_over());
     if tokio::time::timeout(SLACK, over).await.is_err() {
-        job.kill_shim(); // it cannot tell how the job ended; its attendant settles it
+        job.kill_shim(); // the monitor then settles the job
     }
 }
 
-/// Answers when the job has no time left, nor its shim to see to that. Whether the shim has been told is
-/// looked at then: it may have been reached since, or be silent.
+/// Returns when the grace period is over, plus [`SLACK`] if the shim has the request. That is checked at
+/// the deadline: the shim may have been reached since, or fallen silent.
 async fn deadline(job: &Job) {
     let mut stop = job.watch_stop();
     let mut slack = Duration::ZERO;
@@ -158,11 +158,11 @@ async fn deadline(job: &Job) {
     }
 }
 
-/// Answers when nothing of the workload is left: a process in uninterruptible sleep dies when it wakes
-/// up, and as long as it sleeps there is no end that its shim could tell.
+/// Kills the workload and returns once it is gone. A process in uninterruptible sleep dies when it wakes
+/// up: until then this retries.
 async fn kill(shared: &Arc<Shared>, job: &Job) {
     const PAUSE: Duration = Duration::from_secs(1);
-    let _turn = job.kill_turn.lock().await; // each try has a thread for itself: one, however often it is stopped
+    let _turn = job.kill_turn.lock().await; // one thread per job, however many stop requests
     let cgroup = shared.launcher.hierarchy().job(job.id());
     let mut is_known = false;
     loop {
@@ -170,26 +170,29 @@ async fn kill(shared: &Arc<Shared>, job: &Job) {
         let turn = shared.threads.killing.acquire().await; // never closed
         match tokio::task::spawn_blocking(move || own.kill_work()).await {
             Ok(Err(e)) if !is_known => {
-                tracing::error!(job = %job.id(), "processes of it cannot be killed yet: {e}");
+                tracing::error!(job = %job.id(), "processes of the job cannot be killed yet: {e}");
                 is_known = true;
             }
             Ok(Err(_)) => {}
-            Ok(Ok(())) | Err(_) => return, // a panic is told where it happens
+            Ok(Ok(())) | Err(_) => return, // the panic hook logs a panic
         }
         drop(turn);
         sleep(PAUSE).await;
     }
 }
 
-/// What an earlier broker was asked. One that cannot be read is none: a job is not kept from everybody
-/// for it.
+/// The stop request that an earlier broker recorded. A damaged record counts as absent, so that the job
+/// stays usable.
 ///
 /// # Errors
 /// [`RecordError`], but for damage.
 pub(crate) fn load(dir: &Path) -> Result<Option<StopRequest>, RecordError> {
     let record = match records::load::<StopRecord>(dir, records::STOP) {
         Err(e) if e.is_damage() => {
-            tracing::error!("{}: {e}; somebody wanted that job stopped", dir.display());
+            tracing::error!(
+                "{}: {e}; a stop was requested for this job: stop it again",
+                dir.display()
+            );
             return Ok(None);
         }
         record => record?,
@@ -231,7 +234,7 @@ mod tests {
         write(dir.path(), &no_time).unwrap();
         let loaded = load(dir.path()).unwrap().unwrap();
         assert_eq!(loaded.left(), Duration::ZERO);
-        // When that was is not forgotten: what has died before was not killed for it.
+        // The deadline is kept: a process that died before it was not killed by this stop.
         assert_eq!(loaded.kill_at.as_millis(), no_time.kill_at.as_millis());
         write(dir.path(), &request(Duration::MAX)).unwrap();
         assert!(load(dir.path()).unwrap().unwrap().left() > Duration::from_secs(1 << 40));

@@ -1,6 +1,7 @@
-//! Changing the limits of a job that runs. The record comes first, and says that it is a change
-//! until kernel and shim have taken it: a broker that dies in between is followed by one that
-//! finishes what it says.
+//! Changes the limits of a running job: record, kernel, shim, record. Never touches a job that has ended.
+//!
+//! Until the kernel and the shim have the limits, `spec.json` marks the change as pending: the next
+//! broker finishes an interrupted change.
 
 use std::io;
 use std::sync::Arc;
@@ -28,22 +29,22 @@ use crate::store::records;
 use crate::store::records::{ChangeRecord, SpecRecord};
 use crate::sync::Panicked;
 
-/// Why limits were not changed; all of them are as they were.
+/// Why limits were not changed; all of them keep their values.
 #[derive(Debug, thiserror::Error)]
 pub enum UpdateError {
     /// Too late.
     #[error("the job has ended")]
     Over,
-    /// It is being started.
+    /// The job is being started.
     #[error("the job has not started yet; try again in a moment")]
     Starting,
     /// Fields that break a rule.
     #[error("invalid limits")]
     Invalid(Violations),
-    /// This host cannot.
+    /// This host cannot enforce a limit.
     #[error(transparent)]
     Unenforceable(#[from] Unenforceable),
-    /// The kernel would kill.
+    /// The job uses more memory than the new limit.
     #[error(
         "the job uses {used} bytes of memory, more than the new memory.max of {asked}: the kernel \
          would reclaim, and kill the job if that is not enough; use force to accept that"
@@ -54,44 +55,43 @@ pub enum UpdateError {
         /// The new limit.
         asked: u64,
     },
-    /// Whether the kernel would kill cannot be told now.
+    /// The memory usage cannot be read now.
     #[error(
-        "how much memory the job uses cannot be read now ({0}); try again, or use force to change the \
-         limit all the same"
+        "the job's memory usage cannot be read now ({0}); try again, or use force to change the limit \
+         all the same"
     )]
     Unmeasured(#[source] io::Error),
-    /// The kernel did not take it.
+    /// The kernel rejected the value.
     #[error(transparent)]
     Limit(#[from] LimitError),
     /// Try again in a moment.
     #[error(transparent)]
     Unreachable(#[from] Unreachable),
     /// `spec.json`.
-    #[error("cannot write its record: {0}")]
+    #[error("cannot write the job's record: {0}")]
     Record(RecordError),
     /// A task of the broker has panicked.
     #[error(transparent)]
     Internal(#[from] Panicked),
 }
 
-/// What somebody wants changed.
+/// A requested change.
 #[derive(Debug, Clone, Default)]
 pub struct Change {
-    /// What is set, is set anew.
+    /// The new values; a limit that is absent keeps its value.
     pub limits: Limits,
-    /// The deadline so much later.
+    /// Added to the deadline.
     pub extension: Option<Duration>,
-    /// Even if the kernel kills for it.
+    /// Lower `memory.max` even if the kernel may kill the job.
     pub force: bool,
 }
 
-/// Changes that are kept of a job. They are told with it, in lists as well, and a caller could make as many
-/// as no client takes in one message.
+/// Changes that are kept of a job. Every description of the job contains them, so their number is bounded.
 const HISTORY: usize = 1000;
-/// How long a shim has to take its new limits before its caller is answered without that.
+/// How long the caller waits for the shim to acknowledge its new limits.
 const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Changes limits: all that is asked, or nothing.
+/// Changes all requested limits, or none.
 ///
 /// # Errors
 /// [`UpdateError`].
@@ -141,11 +141,10 @@ async fn update_now(
     let changes = &shared.threads.changes;
     changes.run(by, &shared.runtime, applied).await.map_err(Panicked::from)??;
     if old.shim_limits() != new.shim_limits() {
-        let _ = job.send(&ToShim::Limits(new.shim_limits())); // else when it is reached again
+        let _ = job.send(&ToShim::Limits(new.shim_limits())); // if this fails, the next session sends the limits
     }
     if tokio::time::timeout(ACKNOWLEDGE_TIMEOUT, acknowledged(job)).await.is_err() {
-        // It is on record as a change that is being made: whoever asked need not wait for the rest.
-        // One waits for all of them.
+        // The change is recorded as pending, so the caller need not wait. One task finishes all changes.
         if !job.is_change_pending.swap(true, Ordering::AcqRel) {
             let by = by.clone();
             shared.runtime.spawn(finish_late(Arc::clone(shared), Arc::clone(job), by));
@@ -163,17 +162,17 @@ async fn finish_late(shared: Arc<Shared>, job: Arc<Job>, by: Identity) {
         acknowledged(&job).await;
         let _turn = job.change_turn.lock().await;
         if !has_acknowledged(&job.effective_limits()) && !job.snapshot().state.is_over() {
-            continue; // there is a later change
+            continue; // a later change is pending
         }
         job.is_change_pending.store(false, Ordering::Release);
         if let Err(e) = record_made(&shared, &job, &by).await {
-            tracing::error!(job = %job.id(), "that its shim has taken a change is not on record: {e}");
+            tracing::error!(job = %job.id(), "the change of limits is made, but the record says pending: {e}");
         }
         return;
     }
 }
 
-/// Puts on record that the change is made. Of a job that is over, what counts is on record already.
+/// Records that the change is made. A job that has ended has a final record instead.
 async fn record_made(
     shared: &Arc<Shared>,
     job: &Arc<Job>,
@@ -187,12 +186,12 @@ async fn record_made(
     let changes = &shared.threads.changes;
     let recorded = changes.run(by, &shared.runtime, record).await;
     match recorded.map_err(Panicked::from)? {
-        Err(UpdateError::Over) => Ok(()), // and removed, since
+        Err(UpdateError::Over) => Ok(()), // the job has been removed
         recorded => recorded,
     }
 }
 
-/// The limits after the change, if they are allowed.
+/// The limits after the change, if the request is valid.
 fn changed(shared: &Shared, old: &Limits, change: &Change) -> Result<Limits, UpdateError> {
     let mut asked = change.limits.clone();
     let mut faults = Violations::default();
@@ -216,7 +215,8 @@ fn changed(shared: &Shared, old: &Limits, change: &Change) -> Result<Limits, Upd
     if faults.is_empty() { Ok(new) } else { Err(UpdateError::Invalid(faults)) }
 }
 
-/// Record, kernel, record. What the kernel does not take is undone. Blocks.
+/// Records the pending change and writes the limits to the kernel; reverts all if the kernel rejects one.
+/// Blocks.
 fn apply(
     shared: &Shared,
     job: &Job,
@@ -233,25 +233,25 @@ fn apply(
         match cgroup.memory_current() {
             Ok(used) if used > asked => return Err(UpdateError::MemoryInUse { used, asked }),
             Ok(_) => {}
-            // A job that is over has no cgroup; of any other the question has no answer now.
+            // A job that has ended has no cgroup.
             Err(_) if job.snapshot().state.is_over() => return Err(UpdateError::Over),
             Err(e) => return Err(UpdateError::Unmeasured(e)),
         }
     }
     record_limits(shared, job, new, true)?;
     crash::at(Point::ChangeRecorded);
-    // Before the kernel is told: it may kill the job, and the last record shows the new limit.
+    // Before the kernel has the limits: it may kill the job, and the final record shows the new limit.
     job.modify_effective_limits(|limits| {
         *limits = EffectiveLimits { acknowledged: limits.acknowledged, ..new.clone() }
     });
     let made = after.replace(&before, hierarchy, &cgroup);
-    // A job that is over has no cgroup any more; perhaps it has ended by this very change.
+    // A job that has ended has no cgroup; this change may have ended the job.
     if let Err(error) = made
         && !job.snapshot().state.is_over()
     {
         let undone = before.replace(&after, hierarchy, &cgroup);
         if let Err(e) = undone {
-            tracing::error!(job = %job.id(), "its limits cannot be set back: {e}");
+            tracing::error!(job = %job.id(), "the old limits of the job cannot be restored: {e}");
         }
         job.modify_effective_limits(|limits| {
             *limits = EffectiveLimits { acknowledged: limits.acknowledged, ..old.clone() }
@@ -279,14 +279,13 @@ fn record_limits(
         Ok(records::save_durably(&shared.state.job(job.id()), records::SPEC, &record)?)
     });
     saved.map_err(|e| match e.is_absent() && job.snapshot().state.is_over() {
-        true => UpdateError::Over, // and removed
+        true => UpdateError::Over, // the job has been removed
         false => UpdateError::Record(e),
     })
 }
 
-/// Answers when the shim has taken what is its own. One that is stopped takes it when it goes on, and one
-/// whose connection is lost in this moment when it is reached again. A job that ends meanwhile, perhaps
-/// by this very change, need not be told any more.
+/// Returns when the shim has acknowledged its limits, or the job has ended. A stopped shim acknowledges
+/// them when it continues, a disconnected shim when it is reached again.
 async fn acknowledged(job: &Job) {
     let (mut limits, mut snapshot) = (job.watch_effective_limits(), job.watch_snapshot());
     tokio::select! {
@@ -330,7 +329,7 @@ impl EffectiveLimits {
     }
 }
 
-/// Where memory has only the beginning, from the disk. Blocks.
+/// The full record: from the disk if memory has an abridged one. Blocks.
 fn whole_record(shared: &Shared, job: &Job) -> Result<SpecRecord, RecordError> {
     if job.record().spec.whole.is_none() {
         return Ok(job.record().clone());
@@ -339,11 +338,11 @@ fn whole_record(shared: &Shared, job: &Job) -> Result<SpecRecord, RecordError> {
     record.ok_or(RecordError::Missing(records::SPEC))
 }
 
-/// Finishes a change that an earlier broker has recorded and may not have made. Blocks.
+/// Applies a pending change that an earlier broker recorded. Blocks.
 pub(crate) fn finish(shared: &Shared, job: &Job) -> Result<(), RecordError> {
     let hierarchy = shared.launcher.hierarchy();
     if let Err(e) = job.effective_limits().plan().apply(hierarchy, &hierarchy.job(job.id())) {
-        tracing::error!(job = %job.id(), "a change of its limits cannot be finished: {e}");
+        tracing::error!(job = %job.id(), "a pending change of the job's limits cannot be finished: {e}");
     }
     let record = job.effective_limits().recorded(whole_record(shared, job)?);
     Ok(records::save_durably(&shared.state.job(job.id()), records::SPEC, &record)?)

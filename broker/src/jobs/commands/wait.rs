@@ -1,4 +1,4 @@
-//! Waiting for a job's exit, or for its end.
+//! Waits for a job's exit, or for its end. Changes nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,16 +6,16 @@ use std::time::Duration;
 use crate::auth::{Authorized, View};
 use crate::jobs::job::Job;
 
-/// How far to wait.
+/// What to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
     /// The exit status is known.
     Exit,
-    /// Its output is whole and nothing is left of it, but for what the kernel cannot kill yet.
+    /// The output is complete and the job is settled.
     End,
 }
 
-/// Answers when the job has come that far, or at the timeout; whether it has.
+/// Waits for `until`, at most `within`; returns false on a timeout.
 pub(crate) async fn wait(
     job: &Authorized<View, Arc<Job>>,
     until: Until,
@@ -29,7 +29,7 @@ pub(crate) async fn wait(
         });
         let _ = has_come.await;
         if until == Until::End {
-            let _ = settled.wait_for(|settled| *settled).await; // and nothing is left, if that can be
+            let _ = settled.wait_for(|settled| *settled).await; // cleanup has run
         }
     };
     match within {

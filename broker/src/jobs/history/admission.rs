@@ -1,4 +1,5 @@
-//! Whether there is room for another job: on the disk, and in what the operator lets all jobs keep.
+//! Admits a start, or rejects it for lack of disk space or output quota. Removes finished jobs by the
+//! retention rules first; never touches a live job.
 
 use std::io;
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ use crate::store::log;
 /// Inodes that must be free where `min_free` is a size.
 const INODES: u64 = 1000;
 
-/// Why nothing is started now.
+/// Why a start is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AdmissionError {
     /// `min_free`, of bytes.
@@ -46,10 +47,9 @@ pub enum AdmissionError {
         /// How many.
         needed: u64,
     },
-    /// What cannot be measured is not taken for room, whoever asks: a disk that does not even tell how
-    /// full it is takes no output either.
+    /// The measurement failed. A disk that cannot be measured takes no output either.
     #[error(
-        "how much {what} cannot be told now ({why}), and nothing is started until it can; try again"
+        "how much {what} cannot be measured now ({why}); no job is started until it can; try again"
     )]
     Unknown {
         /// "of the disk is free", "output is kept".
@@ -70,9 +70,8 @@ pub enum AdmissionError {
     },
 }
 
-/// Whether another job may be started; what the rules remove goes first. Two starts may both find room,
-/// and no lock would change that: both would have found it one after the other as well, since a job takes
-/// none before it writes. How many run is decided under the registry's lock, where they are registered.
+/// Admits another job; applies the retention rules if there is no space. Needs no lock against a second
+/// start: a job takes no space before it writes. The registry's lock guards the number of jobs.
 ///
 /// # Errors
 /// [`AdmissionError`].
@@ -106,8 +105,7 @@ fn output(shared: &Shared) -> Result<(), AdmissionError> {
     if kept > max { Err(AdmissionError::Output { kept, max }) } else { Ok(()) }
 }
 
-/// Bytes of the jobs that live. What is settled grows no more, and is among those that are over in a
-/// moment.
+/// Bytes of output of the live jobs. A settled job no longer grows and is about to be archived.
 fn live(shared: &Shared) -> io::Result<u64> {
     let ids: Vec<_> = {
         let registry = shared.registry();
@@ -123,11 +121,11 @@ fn verdict(judged: Result<Result<(), AdmissionError>, JoinError>) -> Result<(), 
 
 fn unknown(what: &'static str, error: &dyn std::error::Error) -> AdmissionError {
     let why = error.to_string();
-    tracing::error!("nothing is started, since how much {what} cannot be told: {why}");
+    tracing::error!("starts are rejected: how much {what} cannot be measured: {why}");
     AdmissionError::Unknown { what, why }
 }
 
-/// What others than root may still use is what counts: logs are written by the shims.
+/// Compares with the space available to an unprivileged user: the shims write the logs.
 fn enough(
     found: nix::Result<Statvfs>,
     floor: MinFree,

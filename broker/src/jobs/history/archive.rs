@@ -1,5 +1,5 @@
-//! Jobs that are over: out of memory but for a summary, and back from their files when somebody
-//! asks. What is on disk is the truth.
+//! Archives finished jobs: memory keeps a summary, the files have the rest and are loaded on demand. Never
+//! changes a record: the disk is the truth.
 
 use std::io;
 use std::path::Path;
@@ -18,34 +18,36 @@ use crate::store::owner;
 use crate::store::records;
 use crate::store::records::{FinalRecord, SpecRecord};
 
-/// A job whose `final.json` is on disk leaves memory. Whoever has hold of it keeps it.
+/// Replaces a finished job in memory with its summary. A task that holds the `Arc` keeps the job.
 pub(crate) fn archive(shared: &Shared, id: JobId) {
     match read_summary(shared, id) {
         Ok(Some(summary)) => {
             let mut index = shared.index();
             if let Some(Err(e)) = index.as_mut().map(|index| index.append(&summary)) {
-                tracing::warn!(job = %id, "not in the index of finished jobs: {e}");
+                tracing::warn!(job = %id, "the job is not in the index of finished jobs: {e}");
             }
             let mut registry = shared.registry();
             if registry.has(id) {
-                registry.retire(summary); // else somebody has removed it in this moment
+                registry.retire(summary); // else the job was removed meanwhile
             }
             drop(registry);
-            drop(index); // until here, so that nobody reads the registry for a new index in between
+            drop(index); // held until here: `tidy` must not read the registry in between
             shared.events.publish(LifecycleEvent::Archived(id));
         }
         Ok(None) => {} // removed meanwhile, or never on disk
-        Err(e) => tracing::error!(job = %id, "kept in memory, since it cannot be read: {e}"),
+        Err(e) => {
+            tracing::error!(job = %id, "the job stays in memory, since its records cannot be read: {e}")
+        }
     }
 }
 
-/// What its records say in short; `None` where there is no last record.
+/// The summary of a job's records; `None` without a final record.
 ///
 /// # Errors
 /// As [`records::load`].
 fn read_summary(shared: &Shared, id: JobId) -> Result<Option<Summary>, RecordError> {
     let dir = shared.state.job(id);
-    // Before the records: what changes in between is found to be changed.
+    // Before the records, so that a later change is detected.
     let stamp = match Stamp::of(&dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         stamp => stamp?,
@@ -57,8 +59,8 @@ pub(crate) fn summary(spec: &SpecRecord, last: &FinalRecord, stamp: Stamp) -> Su
     Summary::new(spec, last, last.snapshot().is_retryable(), stamp)
 }
 
-/// The job as it was at its end. One that is damaged goes into quarantine and is none; one that cannot
-/// be read now stays where it is, and operators are told. Blocks.
+/// Loads a finished job from its files. A damaged job goes into quarantine (`None`); a job that cannot be
+/// read now stays in place and is logged. Blocks.
 ///
 /// # Errors
 /// [`RecordError`], but for damage.
@@ -68,7 +70,7 @@ pub(crate) fn load(shared: &Arc<Shared>, id: JobId) -> Result<Option<Arc<Job>>, 
         Err(e) if e.is_shortage() => return Err(e),
         Err(e) if !e.is_damage() => {
             if shared.mark_unreadable(id.to_string(), e.to_string()) {
-                tracing::error!(job = %id, "left alone, and out of lists, since it cannot be read: {e}");
+                tracing::error!(job = %id, "the job is left in place and hidden from lists, since its records cannot be read: {e}");
             }
             return Err(e);
         }
@@ -76,7 +78,7 @@ pub(crate) fn load(shared: &Arc<Shared>, id: JobId) -> Result<Option<Arc<Job>>, 
     }
     match read {
         Ok(Some((spec, last))) => return Ok(Some(restore(spec, &last))),
-        Ok(None) => {} // somebody has removed its directory
+        Ok(None) => {} // the directory was removed
         Err(e) => {
             let request = shared.registry().request_of(id);
             quarantine::quarantine(shared, id, &e, request);
@@ -86,8 +88,8 @@ pub(crate) fn load(shared: &Arc<Shared>, id: JobId) -> Result<Option<Arc<Job>>, 
     Ok(None)
 }
 
-/// Removes jobs that are over, with their output; whether each was there. They are gone for good when this
-/// answers. Blocks; must be called within the runtime.
+/// Removes finished jobs with their output, durably; returns for each whether it existed. Blocks; must be
+/// called within the runtime.
 ///
 /// # Errors
 /// As [`StateDir::remove_jobs`](crate::store::StateDir::remove_jobs); the rest goes with the next start.
@@ -100,7 +102,7 @@ pub(crate) fn remove(shared: &Arc<Shared>, ids: &[JobId]) -> Vec<(JobId, io::Res
     for id in doomed {
         shared.clear_unreadable(&id.to_string());
         if shared.launcher.hierarchy().job(id).exists() {
-            cleanup::clear(shared, id, None); // its end was not on record, or something sleeps in it
+            cleanup::clear(shared, id, None); // the end was not recorded, or a process sleeps
         }
     }
     tidy(shared);
@@ -116,7 +118,7 @@ pub(crate) fn remove(shared: &Arc<Shared>, ids: &[JobId]) -> Vec<(JobId, io::Res
     ids.iter().copied().zip(known.into_iter().map(answer)).collect()
 }
 
-/// Makes the index anew when most of it is about jobs that are gone.
+/// Rewrites the index when most of its lines are about removed jobs.
 pub(crate) fn tidy(shared: &Shared) {
     let mut slot = shared.index();
     let Some(index) = slot.as_mut() else { return };
@@ -125,8 +127,8 @@ pub(crate) fn tidy(shared: &Shared) {
     }
     let all: Vec<_> = shared.registry().over().values().cloned().collect();
     match index.rewrite(all.iter()) {
-        Ok(()) => tracing::debug!(jobs = all.len(), "the index of finished jobs was made anew"),
-        Err(e) => tracing::warn!("the index of finished jobs cannot be made anew: {e}"),
+        Ok(()) => tracing::debug!(jobs = all.len(), "the index of finished jobs was rewritten"),
+        Err(e) => tracing::warn!("the index of finished jobs cannot be rewritten: {e}"),
     }
 }
 
@@ -145,7 +147,7 @@ fn read(shared: &Shared, id: JobId) -> Result<Option<(SpecRecord, FinalRecord)>,
     }
 }
 
-/// Whether the last record says what the shim's own does.
+/// Compares the final record with the shim's exit file.
 ///
 /// # Errors
 /// `Damaged` if not; else as read(2).

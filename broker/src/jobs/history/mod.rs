@@ -1,5 +1,5 @@
-//! Jobs that are over: their summaries and records, what is removed of them, what cannot be read, and
-//! whether there is room for more. Nothing here touches a job that lives.
+//! Finished jobs: archive, retention, quarantine, and the admission of new jobs. Nothing here touches a
+//! live job.
 
 pub(crate) mod admission;
 pub(crate) mod archive;

@@ -1,12 +1,11 @@
-//! Jobs whose records cannot be read: out of the way, with the reason, and everybody else is served.
+//! Moves jobs with damaged records into quarantine, with the reason. Never deletes one and never kills a
+//! job whose shim lives.
 //!
-//! One that still has a shim stays where it is until that has ended. Whose it is and what it may do
-//! is not known, but somebody's work it is: its shim goes on keeping its output and its limits, its
-//! processes are in a cgroup that an operator can end, and its uid is nobody else's meanwhile.
-//! When the shim is gone, the same holds as for any job that lost its shim: what is left of the
-//! workload is killed.
+//! A damaged job with a live shim stays in place until the shim ends: the shim keeps its output and its
+//! limits, an operator can kill its cgroup, and its uid stays leased. When the shim is gone, the
+//! broker kills what is left of the workload.
 //!
-//! Its request stays made, wherever that can still be read: it may have run.
+//! The request of a damaged job counts as made, if its id can be read: the job may have run.
 
 use std::fs;
 use std::io;
@@ -32,8 +31,8 @@ use crate::store::records::RequestRecord;
 const PAUSE: Duration = Duration::from_millis(100);
 const TRIES: u32 = 100;
 
-/// Moves it away, now or when its shim has ended. `request` is what the index knows. Blocks; must be
-/// called within the runtime.
+/// Moves the job into quarantine, now or when its shim has ended. `request` is from the index. Blocks;
+/// must be called within the runtime.
 pub(crate) fn quarantine(
     shared: &Arc<Shared>,
     id: JobId,
@@ -45,7 +44,7 @@ pub(crate) fn quarantine(
         Ok(shims) => shims,
         Err(e) => {
             let reason =
-                format!("{fault}; left in place, since its shim cannot be looked for: {e}");
+                format!("{fault}; left in place, since the broker cannot look for its shim: {e}");
             return mark(shared, id, reason);
         }
     };
@@ -60,13 +59,12 @@ pub(crate) fn quarantine(
             shared.clear_unreadable(&id.to_string());
             move_away(&shared, id, lease, (&fault, request.as_ref()));
         };
-        let _ = tokio::task::spawn_blocking(moving).await; // a panic is told where it happens
+        let _ = tokio::task::spawn_blocking(moving).await; // the panic hook logs a panic
     });
 }
 
-/// The disk, or this program, cannot read it now; a later broker may. It stays where it is, and what
-/// is its own stays so meanwhile: its request, and its uid while it runs. Blocks; must be called
-/// within the runtime.
+/// Leaves a job in place whose records cannot be read now; a later broker may read them. The request
+/// counts as made, and the uid stays leased while the shim lives. Blocks; must be called within the runtime.
 pub(crate) fn leave_in_place(shared: &Arc<Shared>, id: JobId, fault: &RecordError) {
     let (fault, _) = keep_request(shared, id, fault, None);
     let fault = format!("{fault}; a restart of the broker tries again");
@@ -76,11 +74,11 @@ pub(crate) fn leave_in_place(shared: &Arc<Shared>, id: JobId, fault: &RecordErro
             mark(shared, id, still_runs(shared, id, &fault));
             tokio::spawn(async { drop(shims.wait_for_exit().await) });
         }
-        Err(e) => mark(shared, id, format!("{fault}; its shim cannot be looked for: {e}")),
+        Err(e) => mark(shared, id, format!("{fault}; the broker cannot look for its shim: {e}")),
     }
 }
 
-/// Its request stays made, as far as anybody can tell which that is.
+/// Registers the job's request as made, if its id can be read.
 fn keep_request(
     shared: &Shared,
     id: JobId,
@@ -122,7 +120,7 @@ fn request_of(dir: &Path) -> io::Result<Option<RequestRecord>> {
 }
 
 fn mark(shared: &Shared, id: JobId, reason: String) {
-    tracing::error!(job = %id, "left in place: {reason}");
+    tracing::error!(job = %id, "the job cannot be read and is left in place: {reason}");
     shared.mark_unreadable(id.to_string(), reason);
 }
 
@@ -134,7 +132,7 @@ fn still_runs(shared: &Shared, id: JobId, fault: &str) -> String {
     )
 }
 
-/// The shims in a job's cgroup, and what nobody else may have while they live.
+/// The live shims in a job's cgroup, and the lease of their uid.
 struct Shims {
     living: Vec<Arc<OwnedFd>>,
     lease: Option<Lease>,
@@ -170,16 +168,20 @@ fn move_away(
         cleanup::clear(shared, id, lease);
     }
     match shared.state.quarantine(id, reason, request) {
-        Ok(()) => tracing::error!(target: AUDIT, job = %id, "moved into quarantine: {reason}"),
+        Ok(()) => {
+            tracing::error!(target: AUDIT, job = %id, "the job was moved into quarantine: {reason}")
+        }
         Err(e) => {
-            tracing::error!(job = %id, "cannot be moved into quarantine ({e}): {reason}");
-            shared
-                .mark_unreadable(id.to_string(), format!("{reason}; it cannot be moved away: {e}"));
+            tracing::error!(job = %id, "the job cannot be moved into quarantine ({e}): {reason}");
+            shared.mark_unreadable(
+                id.to_string(),
+                format!("{reason}; the job cannot be moved into quarantine: {e}"),
+            );
         }
     }
 }
 
-/// The requests of those that earlier brokers have moved away. Blocks.
+/// Registers the requests of the jobs in quarantine as made. Blocks.
 pub(crate) fn load_requests(shared: &Shared) -> io::Result<()> {
     for (name, _) in shared.state.quarantined()? {
         let Ok(id) = name.parse() else { continue };
@@ -196,8 +198,8 @@ pub(crate) fn load_requests(shared: &Shared) -> io::Result<()> {
     Ok(())
 }
 
-/// The workload's uid, which is the effective uid of its shim: proc_pid_status(5). `None` for one that
-/// has ended, or whose uid is none of the pool's.
+/// A lease of the workload's uid, which is the shim's effective uid: proc_pid_status(5). `None` if the
+/// shim has ended or the uid is not in the pool.
 fn lease(shared: &Shared, pid: u32) -> io::Result<Option<Lease>> {
     let status = match fs::read_to_string(format!("/proc/{pid}/status")) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -1,6 +1,7 @@
-//! What is removed of jobs that are over. The rules look at the orders of the registry, which cost nothing
-//! to look at; the pruner sleeps until a job ends or the oldest one's time has come. A job that lives is in
-//! none of those orders.
+//! Removes finished jobs by the `[retention]` rules. Never removes a live job: the rules see only the
+//! registry's sorted sets of finished jobs.
+//!
+//! The pruner sleeps until a job ends or the oldest job reaches its age.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,9 +17,9 @@ use crate::jobs::shared::Shared;
 use crate::journal::AUDIT;
 use crate::model::id::JobId;
 
-/// Jobs that are removed in one go, on a thread that may block.
+/// Jobs that one round removes.
 const ROUND: usize = 64;
-/// The table is asked after the oldest job at least this often: clocks are set.
+/// The pruner wakes at least this often, since the clock may be set.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
 /// Which rule removes a job.
@@ -41,25 +42,25 @@ impl fmt::Display for Rule {
     }
 }
 
-/// What becomes of the job that ended last where it alone keeps more than `retention.bytes`.
+/// Whether `retention.bytes` may remove the job that ended last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Last {
     Stays,
-    /// Since nothing could be started beside it.
+    /// Only if no job could start otherwise.
     Goes,
 }
 
-/// Removes what the rules remove, for as long as the broker runs.
+/// Applies the rules for as long as the broker runs.
 pub(crate) async fn prune(shared: Arc<Shared>) {
     if shared.recovered().await.is_err() {
         return;
     }
     let (mut rules, mut events) = (shared.retention.subscribe(), shared.events.subscribe());
     loop {
-        events.skip(); // the round sees what they tell of
+        events.skip(); // the round covers them
         let has_rules = rules.borrow_and_update().has_rules();
         if has_rules && round(&shared).await >= ROUND {
-            continue; // there may be more, and others had their turn
+            continue; // there may be more
         }
         let archived = tokio::time::timeout(until_next(&shared), archived(&mut events));
         tokio::select! {
@@ -79,22 +80,24 @@ async fn round(shared: &Arc<Shared>) -> usize {
     round.await.unwrap_or(0)
 }
 
-/// One round of removals; how many there were. Blocks.
+/// Removes one round of jobs and returns their number. Blocks.
 pub(crate) fn remove_excess(shared: &Arc<Shared>, last: Last) -> usize {
     let excess = excess(&shared.registry(), &shared.retention(), last, host::now_ns(), ROUND);
     let ids: Vec<_> = excess.iter().map(|(id, _)| *id).collect();
     let removed = archive::remove(shared, &ids);
     for ((id, removed), (_, rule)) in removed.into_iter().zip(&excess) {
         match removed {
-            Ok(true) => tracing::info!(target: AUDIT, job = %id, %rule, "removed"),
+            Ok(true) => {
+                tracing::info!(target: AUDIT, job = %id, %rule, "the job was removed by a retention rule")
+            }
             Ok(false) => {}
-            Err(e) => tracing::error!(job = %id, %rule, "cannot be removed: {e}"),
+            Err(e) => tracing::error!(job = %id, %rule, "the job cannot be removed: {e}"),
         }
     }
     excess.len()
 }
 
-/// Until the job that ended first is too old.
+/// The time until the oldest job reaches its age.
 fn until_next(shared: &Shared) -> Duration {
     let registry = shared.registry();
     let (Some(age), Some(first)) = (shared.retention().age, registry.by_end().next()) else {
@@ -105,9 +108,8 @@ fn until_next(shared: &Shared) -> Duration {
     Duration::from_nanos(left.saturating_add(1_000_000)).min(LONGEST_SLEEP)
 }
 
-/// The jobs that rules remove, at most `most`; those that ended first, first. Of the rules that ask
-/// how much there is, none takes the job that ended last: somebody may be waiting for its end.
-/// [`Last::Goes`] is for `bytes` alone; the counts are at least 1.
+/// The jobs to remove, at most `most`, the oldest end first. `count`, `count_per_owner` and `bytes` keep
+/// the newest finished job, since a caller may be waiting for its end; [`Last::Goes`] lets `bytes` drop it.
 fn excess(
     registry: &Registry,
     rules: &Retention,

@@ -1,6 +1,7 @@
-//! Keeping in touch with a shim until its process has ended: who may connect when, what is known without
-//! a connection, and how its end is noticed. An idle job has one descriptor, the connection; one that
-//! has none to spare has a watch on its files.
+//! Keeps the connection to a shim until its process has ended: reconnects, follows the files meanwhile,
+//! detects the exit. Interprets no message: `session` does.
+//!
+//! An idle job has one descriptor, its connection. A job beyond the descriptor share has an inotify watch.
 
 use std::convert::Infallible;
 use std::io;
@@ -25,25 +26,24 @@ use crate::model::state::Contact;
 use crate::quota::fair_queue::release_if_slow;
 use crate::store::log;
 
-/// Between two tries to reach a silent shim: first and longest.
+/// Pause between two attempts to reach a silent shim: first and longest.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
-/// Between two looks whether a shim lives that has neither connection nor pidfd, should its files not
-/// tell: first and longest.
+/// Poll interval for a shim without a connection and a pidfd: first and longest.
 const POLL_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// Between two looks at the output of a job that is followed, where the kernel gives no watch.
+/// Poll interval for followed output without an inotify watch.
 const OUTPUT_POLL: Duration = Duration::from_secs(1);
 
-/// How it is with a shim at first.
+/// The shim's connection at the start of the monitor.
 #[derive(Debug)]
 pub(crate) enum InitialContact {
-    /// It has just been born.
+    /// The shim was just launched.
     Connected(Connection),
-    /// It has to be reached.
+    /// The shim of an earlier broker has to be reached.
     Expected(Expected),
 }
 
-/// Listens to the shim, and connects anew when the connection is lost. Answers when the shim has
-/// ended; it is reaped then if it is ours.
+/// Runs sessions with the shim and reconnects after each. Returns when the shim has ended; reaps it if it
+/// is a child of the broker.
 pub(crate) async fn keep_connected(
     shared: &Shared,
     job: &Job,
@@ -74,7 +74,7 @@ pub(crate) async fn keep_connected(
     }
 }
 
-/// Answers when the shim has ended, of which nothing is heard until then.
+/// Waits for the shim's exit without a session.
 pub(crate) async fn wait_for_exit(shared: &Shared, job: &Job, shim: ShimProcess) {
     let mut link = Link { shared, job, shim, expected: None, place: None, pidfd: None };
     if link.lives() {
@@ -87,7 +87,7 @@ struct Link<'a> {
     shared: &'a Shared,
     job: &'a Job,
     shim: ShimProcess,
-    /// Until it is known how it is with the shim of an earlier broker.
+    /// Until the shim of an earlier broker is reached or silent.
     expected: Option<Expected>,
     place: Option<Place>,
     /// While there is no connection.
@@ -95,25 +95,24 @@ struct Link<'a> {
 }
 
 impl Link<'_> {
-    /// A connection to the shim, or `None` once that has ended. One that lives and does not answer is
-    /// tried again and again, less and less often; meanwhile its files tell.
+    /// Connects to the shim; `None` once it has ended. Retries a silent shim with back-off, and follows its
+    /// files meanwhile.
     async fn reach(&mut self) -> Option<Connection> {
         let Link { shared, job, shim, .. } = *self;
         let mut backoff = Backoff::with_jitter(job.id(), RETRY_PAUSES.0, RETRY_PAUSES.1);
         let mut failing_since = None;
         loop {
             if self.place.is_none() {
-                self.expected = None; // it has none to spare: its files tell
+                self.expected = None; // no descriptor to spare: the files are followed
                 self.place = self.unless_ended(shared.reach.place(job)).await?;
             }
             let turn = shared.reach.turn(job).await;
             let failing_since = *failing_since.get_or_insert_with(Instant::now);
             match release_if_slow(turn, session::connect(shared, job, shim)).await {
                 Ok(connection) => return Some(connection),
-                // One that was left alone before GO refuses, too, and is gone in a moment: it must not
-                // be taken for one whose job runs.
+                // A shim that was abandoned before GO refuses, too, and exits in a moment: it is not silent.
                 Err(e) if host::is_shortage(&e) || failing_since.elapsed() < ANSWER_TIMEOUT => {
-                    tracing::debug!(job = %job.id(), "its shim is not reached: {e}");
+                    tracing::debug!(job = %job.id(), "the shim cannot be reached yet: {e}");
                 }
                 Err(e) => self.mark_silent(&e),
             }
@@ -124,7 +123,7 @@ impl Link<'_> {
         }
     }
 
-    /// A shim that closes the connection has ended most often, or is about to.
+    /// Whether a shim that closed its connection has ended, or is about to.
     async fn is_at_its_end(&mut self) -> bool {
         if !self.lives() {
             return true;
@@ -144,21 +143,22 @@ impl Link<'_> {
         self.job.set_contact(Contact::Silent);
     }
 
-    /// Whether the shim lives, as far as that can be told now; and its pidfd, if there is a descriptor
-    /// for it.
+    /// Whether the shim lives; true if that cannot be checked now. Opens its pidfd if a descriptor is free.
     fn lives(&mut self) -> bool {
         if self.pidfd.is_some() {
-            return true; // or that tells
+            return true; // `end` waits for the pidfd
         }
         match self.shim.open() {
             Ok(Some(pidfd)) => self.pidfd = Some(Arc::new(pidfd)),
             Ok(None) => return false,
-            Err(e) => tracing::debug!(job = %self.job.id(), "whether its shim lives: {e}"),
+            Err(e) => {
+                tracing::debug!(job = %self.job.id(), "cannot check whether the shim lives: {e}")
+            }
         }
         true
     }
 
-    /// Waits for something without a connection. `None` once the shim has ended.
+    /// Awaits `until` while there is no connection; `None` once the shim has ended.
     async fn unless_ended<T>(&self, until: impl Future<Output = T>) -> Option<T> {
         let closed = Notify::new();
         tokio::select! {
@@ -168,8 +168,7 @@ impl Link<'_> {
         }
     }
 
-    /// Answers when the shim has ended: as its pidfd tells, or, where there is no descriptor for one,
-    /// once it has closed its files, or at a look.
+    /// Waits for the shim's exit: by its pidfd, else by a close of its files, else by polling.
     async fn end(&self, closed: &Notify) {
         if let Some(pidfd) = &self.pidfd {
             return process::wait_for_exit(pidfd).await;
@@ -196,15 +195,15 @@ impl Link<'_> {
     }
 }
 
-/// While there is no connection: the output is seen as its files grow.
+/// Follows the growth of the output files while there is no connection.
 async fn follow_files(shared: &Shared, job: &Job, closed: &Notify) -> Infallible {
     let dir = shared.state.job(job.id());
     let watch = shared.watches.watch(&dir);
     loop {
         match log::measure(&dir) {
-            // What was dropped, and why it waits, they do not say.
+            // The files do not count dropped bytes.
             Ok(seen) => job.advance_progress(seen),
-            Err(e) => tracing::debug!(job = %job.id(), "cannot measure its output: {e}"),
+            Err(e) => tracing::debug!(job = %job.id(), "the job's output cannot be measured: {e}"),
         }
         match &watch {
             Ok(watch) => {

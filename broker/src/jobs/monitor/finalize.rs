@@ -1,5 +1,5 @@
-//! The end of a job whose shim has ended: what the records tell, what is left of the workload, `final.json`,
-//! the archive.
+//! Finalizes a job whose shim has ended: kills what is left of the workload, determines the end, writes
+//! `final.json`, archives the job. Never runs while the shim lives.
 
 use std::fs;
 use std::io;
@@ -25,31 +25,30 @@ use crate::model::state::{Snapshot, Totals};
 use crate::store::records::{self, FinalRecord};
 use crate::store::{self, repair};
 
-/// Between two tries to put an end on record: first and longest.
+/// Pause between two attempts to record an end: first and longest.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
-/// The shim has ended: learns the end from its records, writes `final.json`, and then removes cgroup
-/// and socket. Whatever is left in `work` is killed: nobody would keep its output. What the disk does
-/// not take or give is tried again, for as long as nobody has removed the job.
+/// Determines the end from the shim's records, writes `final.json`, and removes cgroup and socket. Kills
+/// what is left in `work`: no shim would keep its output. Retries disk errors until the job is removed.
 pub(crate) async fn settle(shared: Arc<Shared>, job: Arc<Job>) {
     job.set_channel(None);
     job.set_shim(None);
     let (mut backoff, mut is_logged) = (Backoff::new(RETRY_PAUSES.0, RETRY_PAUSES.1), false);
     while let Err(e) = try_to_settle(&shared, &job).await {
         if job.is_settled() && shared.state.is_gone(job.id()) {
-            shared.registry().forget(job.id()); // somebody has removed it
+            shared.registry().forget(job.id()); // the directory was removed
             let clear = move || cleanup::clear(&shared, job.id(), job.take_lease());
-            let _ = tokio::task::spawn_blocking(clear).await; // a panic is told where it happens
+            let _ = tokio::task::spawn_blocking(clear).await; // the panic hook logs a panic
             return;
         }
         if !std::mem::replace(&mut is_logged, true) {
-            tracing::error!(job = %job.id(), "its end cannot be put on record yet: {e}");
+            tracing::error!(job = %job.id(), "the end of the job cannot be recorded yet, the broker retries: {e}");
         }
         backoff.pause().await;
     }
 }
 
-/// One try. What panics is not tried again.
+/// One attempt. A panic is not retried.
 async fn try_to_settle(shared: &Arc<Shared>, job: &Arc<Job>) -> io::Result<()> {
     let _turn = shared.threads.settling.acquire(job.owner()).await;
     let (own, settling) = (Arc::clone(shared), Arc::clone(job));
@@ -59,7 +58,7 @@ async fn try_to_settle(shared: &Arc<Shared>, job: &Arc<Job>) -> io::Result<()> {
         Ok(())
     });
     done.await.unwrap_or_else(|panic| {
-        tracing::error!(job = %job.id(), "settling failed: {panic}");
+        tracing::error!(job = %job.id(), "the end of the job cannot be recorded, its task panicked: {panic}");
         job.set_settled();
         Ok(())
     })
@@ -70,7 +69,7 @@ fn settle_now(shared: &Arc<Shared>, job: &Job) -> io::Result<()> {
     let cgroup = shared.launcher.hierarchy().job(job.id());
     let killed = cgroup.kill_work();
     if let Err(e) = &killed {
-        tracing::error!(job = %job.id(), "processes of it cannot be killed: {e}");
+        tracing::error!(job = %job.id(), "processes of the job cannot be killed: {e}");
     }
     crash::at(Point::WorkKilled);
     let known = match job.snapshot() {
@@ -78,10 +77,10 @@ fn settle_now(shared: &Arc<Shared>, job: &Job) -> io::Result<()> {
         known => learn_end(shared, job, &known)?,
     };
     crash::at(Point::EndLearned);
-    // On record before anybody sees it: what the next broker reads is what this one has told.
+    // Recorded before it is published: the next broker reads what this one has published.
     let mut stats = stats::current(shared, job);
     if killed.is_ok() {
-        // The kernel counts those that are dead, too, until their parent, perhaps init, has reaped them.
+        // The kernel counts zombies, too.
         stats.usage.pids_current = stats.usage.pids_current.map(|_| 0);
     }
     let written = write_final(shared, job, &known, stats);
@@ -92,14 +91,14 @@ fn settle_now(shared: &Arc<Shared>, job: &Job) -> io::Result<()> {
         shared.events.publish(LifecycleEvent::Ended(job.id()));
     }
     if written.is_ok() {
-        cleanup::clear(shared, job.id(), job.take_lease()); // not before: it knows what was used
+        cleanup::clear(shared, job.id(), job.take_lease()); // after the record: the cgroup has the usage
     }
     job.set_settled();
     written
 }
 
-/// A shim tells the end before the disk has all of the output, and records it after: should that
-/// have failed, the output may be less than was told.
+/// Marks the output incomplete if the shim has not recorded its sync: the shim reports the end first and
+/// syncs the output later.
 fn check_output(shared: &Shared, job: &Job, mut known: Snapshot) -> io::Result<Snapshot> {
     if known.exited.is_none() {
         return Ok(known);
@@ -108,13 +107,13 @@ fn check_output(shared: &Shared, job: &Job, mut known: Snapshot) -> io::Result<S
     let exit = records::load_exit(&shared.state.job(job.id()), boot_id.as_bytes())?;
     known.ran = exit.ran.or(known.ran);
     if exit.ended.is_none() && !known.incomplete {
-        tracing::warn!(job = %job.id(), "its shim has not recorded that its output is on the disk");
+        tracing::warn!(job = %job.id(), "the shim has not recorded that the output is on the disk");
         known.incomplete = true;
     }
     Ok(known)
 }
 
-/// For whoever reads the journal: how it ended, and whose doing that was.
+/// Writes the audit line of the end: cause, status, and who caused it.
 fn log_end(job: &Job) {
     let (id, owner, known) = (job.id(), job.owner(), job.snapshot());
     match (&known.exited, &known.failure) {
@@ -134,18 +133,18 @@ fn log_end(job: &Job) {
     }
 }
 
-/// From the shim's own records what it could not say any more.
+/// Determines the end from the shim's records.
 fn learn_end(shared: &Shared, job: &Job, known: &Snapshot) -> io::Result<Snapshot> {
     let (dir, record) = (shared.state.job(job.id()), job.record());
     let exit = records::load_exit(&dir, record.boot_id.as_bytes())?;
     let mut totals = match &exit.ended {
         Some(ended) => Totals::from(ended.progress),
         None => match repair::repair(&dir) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Totals::default(), // somebody has removed it
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Totals::default(), // the directory was removed
             repaired => repaired?,
         },
     };
-    totals.dropped = totals.dropped.max(job.progress().dropped); // no file says it, the shim has
+    totals.dropped = totals.dropped.max(job.progress().dropped); // the files do not count dropped bytes
     job.set_progress(totals.into());
     let describe = |failed: Failed| failure(&LaunchError::Shim(failed), record);
     let is_of_this_boot = *record.boot_id.as_bytes() == shared.boot_id;
@@ -163,18 +162,17 @@ pub(crate) fn write_final(
 ) -> io::Result<()> {
     let dir = shared.state.job(job.id());
     if known.started.is_none() && known.exited.is_none() {
-        // It may not have come to GO, before which its spec is synced: an end without a beginning would
-        // be all that a crash of the host leaves.
+        // The spec may not be synced yet: a crash of the host must not leave an end without a spec.
         match store::make_durable(&dir, records::SPEC) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {} // there was no room for it, perhaps
+            _ => {} // the disk may have been full
         }
     }
     let totals = job.progress().into();
     let record = FinalRecord::new(known, totals, stats.usage, stats.limits);
     records::save_durably(&dir, records::FINAL, &record)?;
     if job.stop_request().is_some() {
-        let _ = fs::remove_file(dir.join(records::STOP)); // no matter any more
+        let _ = fs::remove_file(dir.join(records::STOP)); // obsolete
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! One task for each job that lives: it listens to the job's shim until that has ended, and finalizes the
-//! job. Nothing here starts or stops anything.
+//! One task for each live job: holds the session with the shim until the shim has ended, then finalizes
+//! the job. Nothing here starts or stops a job.
 
 pub(crate) mod connection;
 pub(crate) mod finalize;
@@ -17,9 +17,8 @@ use crate::jobs::process::ShimProcess;
 use crate::jobs::shared::Shared;
 use crate::model::state::Contact;
 
-/// Listens to the shim until it has ended, and settles the job. A shim that lives and does not answer is
-/// asked again and again; meanwhile its files tell. Last words that are still in the socket when it has
-/// ended are not missed: they are on disk.
+/// Monitors the shim until it has ended, then settles the job. Messages that are unread in the socket then
+/// are not lost: the shim's records have them.
 pub(crate) async fn monitor(
     shared: Arc<Shared>,
     job: Arc<Job>,
@@ -33,14 +32,13 @@ pub(crate) async fn monitor(
     if kept.is_err() {
         Box::pin(wait_without_session(&shared, &job, shim)).await;
     }
-    // Of a job that runs, nothing is kept for this: ten thousand may.
+    // Boxed: ten thousand running jobs need no memory for it.
     Box::pin(finalize::settle(shared, job)).await;
 }
 
-/// A panic over what a shim has said is a fault of this broker: its job alone is out of reach then, until
-/// the shim has ended and its records tell.
+/// After a panic over a message, a bug of the broker: only this job is out of reach, until its shim ends.
 async fn wait_without_session(shared: &Shared, job: &Job, shim: ShimProcess) {
-    tracing::error!(job = %job.id(), "its shim is left to itself, after a panic that is told above");
+    tracing::error!(job = %job.id(), "the broker ends its session with the shim after a panic (logged above); the job keeps running");
     job.set_channel(None);
     job.set_contact(Contact::Silent);
     connection::wait_for_exit(shared, job, shim).await;

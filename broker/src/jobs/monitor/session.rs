@@ -1,5 +1,5 @@
-//! The conversation with a shim: connecting to it, knowing it again, listening to it. When that is
-//! done, and what is known meanwhile, is decided in `keep`.
+//! A session with a shim: connect, verify the peer, exchange messages. When to connect is decided in
+//! `connection`; nothing here retries.
 
 use std::io;
 use std::path::Path;
@@ -24,26 +24,26 @@ use crate::launch::LaunchError;
 use crate::launch::failure::failure;
 use crate::model::state::{Contact, Event, Snapshot, State};
 
-/// How long a shim has to answer, from its turn on, before the job counts as one whose shim is silent.
+/// How long a shim has to answer before it counts as silent.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The connection to a shim that is known to be the one.
+/// The connection to a verified shim.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) channel: Arc<Channel>,
     pub(crate) reader: frame::Reader<FromShim>,
 }
 
-/// Why a conversation is over.
+/// Why a session has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SessionEnd {
-    /// It has closed the connection, or does not make sense.
+    /// The shim closed the connection or sent an invalid message.
     ShimClosed,
-    /// The descriptor was lent, and somebody waits for another shim.
+    /// The descriptor was lent, and another job needs it.
     Yielded,
 }
 
-/// Listens to a shim until one of the two sides closes.
+/// Receives messages until one side closes the connection.
 pub(crate) async fn run(
     shared: &Shared,
     job: &Job,
@@ -64,8 +64,8 @@ pub(crate) async fn run(
     end
 }
 
-/// Connects to the socket of an earlier broker's shim and takes the place of that one. Its turn begins
-/// now: so does the time that it has for an answer.
+/// Connects to the shim of an earlier broker and replaces that broker's connection. [`ANSWER_TIMEOUT`]
+/// starts now.
 pub(crate) async fn connect(
     shared: &Shared,
     job: &Job,
@@ -75,7 +75,7 @@ pub(crate) async fn connect(
     let socket = shared.launcher.socket(job.id());
     let answered = timeout(ANSWER_TIMEOUT, handshake(&socket, shim, &word)).await;
     let Handshake { channel, reader, hello } = answered.unwrap_or_else(|late| Err(late.into()))?;
-    tracing::debug!(job = %job.id(), version = reader.version(), "connected to its shim");
+    tracing::debug!(job = %job.id(), version = reader.version(), "connected to the shim");
     apply_hello(shared, job, &hello);
     Ok(Connection { channel, reader })
 }
@@ -87,7 +87,7 @@ pub(crate) struct Handshake {
     pub(crate) hello: ShimHello,
 }
 
-/// Connects to a shim, makes sure that it is the one, says `word` and hears its Hello.
+/// Connects to a shim, verifies its pid and nonce, sends `word` and receives HELLO.
 ///
 /// # Errors
 /// `InvalidData` for a shim that this program does not understand, `UnexpectedEof` for one that does
@@ -100,7 +100,10 @@ pub(crate) async fn handshake(
     let stream = UnixStream::connect(socket).await?;
     let peer = stream.peer_cred()?;
     if peer.pid() != i32::try_from(shim.pid).ok() {
-        return Err(io::Error::other(format!("process {:?} listens in its place", peer.pid())));
+        return Err(io::Error::other(format!(
+            "another process ({:?}) listens on the shim's socket",
+            peer.pid()
+        )));
     }
     let channel = Channel::new(stream);
     channel.send(word).map_err(io::Error::other)?;
@@ -112,9 +115,9 @@ pub(crate) async fn handshake(
                 validate::check_hello(&hello).map_err(foreign)?;
                 return Ok(Handshake { channel, reader, hello: *hello });
             }
-            Some(other) => return Err(foreign(format!("it answers {other:?}"))),
+            Some(other) => return Err(foreign(format!("the shim answers {other:?}"))),
             None if receive(&channel, &mut reader).await? == 0 => {
-                let fault = "it closes the connection without an answer";
+                let fault = "the shim closes the connection without an answer";
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, fault));
             }
             None => {}
@@ -122,7 +125,7 @@ pub(crate) async fn handshake(
     }
 }
 
-/// Until the connection closes; a surprise closes it. The job itself goes on in either case.
+/// Receives until the connection closes, or an invalid message closes it. The job keeps running.
 async fn listen(
     shared: &Shared,
     job: &Job,
@@ -134,14 +137,14 @@ async fn listen(
             match reader.next_message() {
                 Ok(Some(message)) => {
                     if let Err(fault) = validate::check(&message) {
-                        tracing::error!(job = %job.id(), "its shim is left to itself: {fault}");
+                        tracing::error!(job = %job.id(), "invalid message from the shim, the broker closes the connection: {fault}");
                         return;
                     }
                     take(shared, job, message);
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    tracing::error!(job = %job.id(), "its shim is left to itself: {error}");
+                    tracing::error!(job = %job.id(), "malformed frame from the shim, the broker closes the connection: {error}");
                     return;
                 }
             }
@@ -150,14 +153,14 @@ async fn listen(
             Ok(0) => return,
             Ok(_) => {}
             Err(e) => {
-                tracing::warn!(job = %job.id(), "connection to its shim: {e}");
+                tracing::warn!(job = %job.id(), "the connection to the shim failed: {e}");
                 return;
             }
         }
     }
 }
 
-/// What has come, into the reader; 0 bytes are the end.
+/// Reads available bytes into the reader; 0 is the end of the stream.
 async fn receive(channel: &Channel, reader: &mut frame::Reader<FromShim>) -> io::Result<usize> {
     loop {
         tokio::select! {
@@ -171,7 +174,7 @@ async fn receive(channel: &Channel, reader: &mut frame::Reader<FromShim>) -> io:
             () = channel.backlog.notified() => {
                 while !channel.flush()? {
                     channel.stream.writable().await?;
-                    // flush() sends past tokio's view of the socket: have it look anew.
+                    // flush() calls send(2) itself: clear tokio's readiness.
                     let _ = channel.stream.try_io(Interest::WRITABLE, || -> io::Result<()> {
                         Err(io::ErrorKind::WouldBlock.into())
                     });
@@ -181,7 +184,7 @@ async fn receive(channel: &Channel, reader: &mut frame::Reader<FromShim>) -> io:
     }
 }
 
-/// Its buffer is no part of what is kept for each job that runs.
+/// Apart from `receive`, so that the buffer is not part of each job's future.
 fn read(channel: &Channel, reader: &mut frame::Reader<FromShim>) -> io::Result<usize> {
     let mut bytes = [0; 512];
     let read = channel.stream.try_read(&mut bytes)?;
@@ -220,7 +223,7 @@ fn take(shared: &Shared, job: &Job, message: FromShim) {
         FromShim::Failed(failed) => {
             let known = job.snapshot();
             if known.started.is_none() {
-                // An adopted job is taken for running until its shim tells; this one never was.
+                // An adopted job counts as running until its shim reports; this one never ran.
                 job.restore(Snapshot { contact: known.contact, ..Snapshot::starting() });
             }
             job.apply(Event::StartFailed(failure(&LaunchError::Shim(failed), job.record())));
@@ -228,8 +231,8 @@ fn take(shared: &Shared, job: &Job, message: FromShim) {
     }
 }
 
-/// A change that an earlier broker could not finish, a stop that was asked while nobody could tell.
-/// What does not get through is told when the shim is reached again.
+/// Sends what the shim missed without a connection: a pending change of limits, a stop request. The next
+/// session repeats what cannot be sent now.
 fn send_pending(job: &Job) {
     let limits = job.effective_limits();
     if limits.acknowledged.is_some_and(|known| known != limits.shim_limits()) {
@@ -238,8 +241,7 @@ fn send_pending(job: &Job) {
     job.send_stop();
 }
 
-/// A kill of ours is one from nowhere in the eyes of the shim: it is shown once it is on record whose
-/// it was, when the shim has left.
+/// Applies the exit, unless it is the broker's own SIGKILL: the finalizer attributes that to its stop.
 fn main_ended(job: &Job, exited: Exited) {
     let stop = job.stop_request().map(|stop| stop.origin(true));
     if as_broker_kill(stop.as_ref(), &exited).is_none() {
@@ -247,7 +249,7 @@ fn main_ended(job: &Job, exited: Exited) {
     }
 }
 
-/// All that an adopted shim tells of the time without a broker.
+/// Applies the state in a HELLO: all that happened while no broker was connected.
 fn apply_hello(shared: &Shared, job: &Job, hello: &ShimHello) {
     job.set_progress(hello.progress);
     job.set_input(hello.input);
@@ -265,18 +267,17 @@ fn apply_hello(shared: &Shared, job: &Job, hello: &ShimHello) {
     }
 }
 
-/// Its end has begun, for which its shim has let it go on, once: a pause that knew nothing of that,
-/// of this broker or of one before, may have frozen it again since.
+/// Thaws a stopping job: the shim thawed it once, but a concurrent pause may have frozen it again.
 fn thaw(shared: &Shared, job: &Job) {
     let (id, cgroup) = (job.id(), shared.launcher.hierarchy().job(job.id()));
     tokio::task::spawn_blocking(move || match cgroup.is_frozen() {
-        Ok(false) => {} // one that is gone, too
-        // Also when that cannot be told: one that is not frozen is none the worse for it.
+        Ok(false) => {} // also a removed cgroup
+        // An error, too: to thaw a running cgroup is harmless.
         Ok(true) | Err(_) => match cgroup.freeze(false) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                tracing::error!(job = %id, "it ends, and cannot be let go on for that: {e}");
+                tracing::error!(job = %id, "the stopping job cannot be thawed: {e}");
             }
-            _ => tracing::info!(job = %id, "it ends, and goes on for that"),
+            _ => tracing::info!(job = %id, "the stopping job was frozen and is thawed"),
         },
     });
 }

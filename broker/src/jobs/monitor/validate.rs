@@ -1,17 +1,17 @@
-//! What a shim may say. It runs as the job's uid in part, so its numbers are a stranger's: what no shim
-//! says that is one ends the connection, before anybody adds it to anything.
+//! Validates messages from a shim before the broker uses their numbers; an invalid one ends the connection.
+//! The shim runs partly under the job's uid, so nothing here trusts it.
 
 use job_shim::index;
 use job_shim::wire::{Exited, FromShim, InputAck, Progress, ShimHello};
 
 use crate::jobs::decide::is_end;
 
-/// More bytes than any file has, and so few that the sums of all that one job tells do not overflow.
+/// Above any file size, and low enough that sums do not overflow.
 const MOST_BYTES: u64 = 1 << 60;
-/// Nanoseconds since 1970, in the year 2262: what signed clocks hold.
+/// Latest time, in nanoseconds since 1970: what an i64 holds.
 const MOST_TIME: u64 = i64::MAX as u64;
 
-/// Whether a shim can have said this.
+/// Checks a message.
 ///
 /// # Errors
 /// What is wrong, in words for an operator.
@@ -27,7 +27,7 @@ pub(crate) fn check(message: &FromShim) -> Result<(), String> {
     }
 }
 
-/// Likewise of what a new connection begins with.
+/// Checks a HELLO.
 ///
 /// # Errors
 /// As [`check`].
@@ -49,13 +49,17 @@ fn input(ack: &InputAck) -> Result<(), String> {
 
 fn exited(value: &Exited) -> Result<(), String> {
     if !is_end(value.wait_status) {
-        return Err(format!("it tells wait status {}, of no end", value.wait_status));
+        return Err(format!("wait status {} is not that of an ended process", value.wait_status));
     }
     time(value.time_ns)
 }
 
 fn bytes(count: u64) -> Result<(), String> {
-    if count > MOST_BYTES { Err(format!("it tells of {count} bytes")) } else { Ok(()) }
+    if count > MOST_BYTES {
+        Err(format!("a count of {count} bytes is out of range"))
+    } else {
+        Ok(())
+    }
 }
 
 fn time(ns: u64) -> Result<(), String> {

@@ -1,5 +1,5 @@
-//! Where in a job's output a reader is and what comes next: searches of its index, each of so few
-//! reads that it needs no pause, however long the index is and whatever it holds.
+//! Locates a reader's position in the output and the next piece, by binary search of the index. Never
+//! scans: each search takes few reads, however long the index is.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use job_shim::index::{Entry, Stream};
 use crate::jobs::output::range::Range;
 use crate::store::log::Index;
 
-/// What of the output a reader wants.
+/// The selection of a reader.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted {
     /// One stream, or both in the order in which they were read.

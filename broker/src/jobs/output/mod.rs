@@ -1,5 +1,5 @@
-//! Following a job's output. A reader holds a position and one piece, nothing else; it waits for
-//! the shim's word and never polls; a slow one costs nobody anything.
+//! Reads and follows a job's output. A reader holds a position and one piece, waits for the shim's progress
+//! instead of polling, and never slows the job or another reader.
 
 mod locate;
 mod open_logs;

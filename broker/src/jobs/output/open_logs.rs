@@ -1,6 +1,5 @@
-//! The logs that are open now: one set of files for each job that is read, however many read it, and so
-//! many sets in all. A set is needed for a moment at a time, so one that nobody reads from makes room
-//! for another, and nobody is refused for want of descriptors of this share.
+//! A bounded cache of open log files: one set per job, shared by its readers. Never rejects a reader: a set
+//! is used for a moment at a time, so an idle set is closed for another.
 
 use std::collections::HashMap;
 use std::io;
@@ -17,7 +16,7 @@ use crate::sync::lock;
 #[derive(Debug)]
 pub(crate) struct OpenLogs {
     sets: Mutex<Sets>,
-    /// Somebody has stopped to use a set, or it is closed.
+    /// A set became idle, or was closed.
     freed: Notify,
     most: usize,
 }
@@ -54,7 +53,7 @@ pub(crate) struct Use {
     _freed: Freed,
 }
 
-/// Tells whoever waits for a set.
+/// Wakes a task that waits for a set.
 #[derive(Debug)]
 struct Freed(Arc<OpenLogs>);
 
@@ -70,7 +69,6 @@ impl OpenLogs {
         Claim { logs: Arc::clone(self), job, dir }
     }
 
-    /// A panic elsewhere must not take the logs away from everybody.
     fn lock(&self) -> MutexGuard<'_, Sets> {
         lock(&self.sets)
     }

@@ -1,8 +1,8 @@
-//! What of a job's output is wanted.
+//! The requested range of a job's output. Plain data: nothing here is checked.
 
 use job_shim::index::Stream;
 
-/// What of the output is wanted.
+/// The requested range of the output.
 #[derive(Debug, Clone, Default)]
 pub struct Range {
     /// One stream, or both in the order in which they were read.

@@ -1,4 +1,5 @@
-//! [`OutputReader`]: gives a job's output piece by piece.
+//! [`OutputReader`]: returns a job's output piece by piece. Never blocks its thread: a read beyond the page
+//! cache runs on a blocking thread.
 
 use std::io;
 use std::path::PathBuf;
@@ -44,10 +45,10 @@ pub enum OutputError {
         /// As it is.
         length: u64,
     },
-    /// By somebody who was faster.
+    /// The job was removed meanwhile.
     #[error("the job has been removed, with its output")]
     Removed,
-    /// Are open now; the job does not notice.
+    /// The limit of open streams is reached.
     #[error("{0}: close some, or try again later")]
     TooManyStreams(String),
     /// The disk, or an index that is damaged.
@@ -55,8 +56,7 @@ pub enum OutputError {
     Io(#[from] io::Error),
 }
 
-/// Pieces that one reader gives before others on its thread have a turn: of single bytes, they are
-/// worth little, and each is a moment's work.
+/// Pieces that a reader returns before it yields to other tasks.
 const IN_A_ROW: u32 = 64;
 
 /// Reads a job's output from a position on.
@@ -119,7 +119,7 @@ impl OutputReader {
     /// # Errors
     /// [`OutputError::Io`], and [`OutputError::Removed`].
     pub async fn next(&mut self) -> Result<Option<Piece>, OutputError> {
-        self.place.release(); // whoever asks for the next piece has passed the last one on
+        self.place.release(); // the caller has passed the last piece on
         loop {
             // In this order: what is over has said its last length before.
             let over = self.is_over();

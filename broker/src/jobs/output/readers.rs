@@ -1,5 +1,5 @@
-//! All who read output at this moment, and what they may use together: places, descriptors, memory and
-//! turns at the disk. What one of them costs is written down here.
+//! The limits of all output readers together: streams, descriptors, memory, disk reads. Reads nothing
+//! itself; documents what a stream costs.
 
 use std::collections::HashMap;
 use std::num::NonZero;
@@ -34,7 +34,7 @@ const DISK_READS: (usize, usize) = (16, 4);
 /// Jobs whose logs are open at a time, if there are descriptors for so many: more are not faster.
 const OPEN_LOGS: u64 = 1024;
 
-/// What all readers share.
+/// The shared state of all readers.
 #[derive(Debug)]
 pub(crate) struct Readers {
     streams: Arc<Quota<Identity>>,
@@ -46,7 +46,7 @@ pub(crate) struct Readers {
     by_identity: Mutex<HashMap<Identity, Weak<IdentityReaders>>>,
 }
 
-/// What the readers of one identity share.
+/// The shared state of the readers of one identity.
 #[derive(Debug)]
 pub(crate) struct IdentityReaders {
     /// Reads that wait for the disk.
@@ -56,7 +56,7 @@ pub(crate) struct IdentityReaders {
     held: AtomicU64,
 }
 
-/// A reader's place among them, with what it has on its way to its client.
+/// A reader's permit, with the bytes that are on their way to its client.
 #[derive(Debug)]
 pub(crate) struct Place {
     readers: Arc<Readers>,

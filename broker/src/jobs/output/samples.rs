@@ -1,4 +1,4 @@
-//! Outputs to test with: files as a shim writes them, and what is to come of them.
+//! Sample outputs for tests: files as a shim writes them, and the expected pieces.
 
 use job_shim::index::{Entry, Stream};
 

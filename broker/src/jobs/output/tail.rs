@@ -1,5 +1,5 @@
-//! Where the last lines of an output begin. They are counted backwards, a slice at a time: the cost is
-//! that of the lines, which one line of a gibibyte makes large.
+//! Finds where the last lines of an output begin, by counting newlines backwards. Works in slices, so that
+//! one line of a gibibyte does not occupy a thread.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use job_shim::index::Stream;
 use crate::jobs::output::locate::Wanted;
 use crate::store::log::{LogFiles, Reading, Window};
 
-/// Bytes looked at before somebody else has a turn: a millisecond.
+/// Bytes per slice: about a millisecond.
 const SLICE: u64 = 1 << 20;
 /// Entries, the same; an entry may have a single byte.
 const ENTRIES: u64 = 8 << 10;

@@ -1,19 +1,19 @@
-//! Turns at work that takes a thread: so many at a time in all, and of one identity fewer, so that
-//! whoever asks for a thousand such things waits for their own and for nobody else's.
+//! Limits concurrent blocking work, in total and per identity: an identity with a thousand tasks waits for
+//! its own only. Knows nothing of what the work is.
 
 use std::io;
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Everybody's turns at one kind of work.
+/// The permits for one kind of work.
 #[derive(Debug)]
 pub(crate) struct Turns {
     total: Arc<Semaphore>,
     each: usize,
 }
 
-/// One identity's.
+/// The permits of one identity.
 #[derive(Debug)]
 pub(crate) struct IdentityTurns {
     own: Arc<Semaphore>,
@@ -32,7 +32,7 @@ impl Turns {
     }
 }
 
-/// A turn: it has come.
+/// A permit that was granted.
 #[derive(Debug)]
 pub(crate) struct Turn {
     _own: OwnedSemaphorePermit,

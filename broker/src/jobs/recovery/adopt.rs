@@ -1,5 +1,5 @@
-//! Taking over one job: what its records and processes say, what follows from that, and who looks after
-//! it from now on. The decision itself is in `decide`.
+//! Adopts one job of an earlier broker: reads its records and its shim's process, and spawns its monitor.
+//! The decision is in `decide`; nothing here signals a process.
 
 use std::io;
 use std::sync::Arc;
@@ -24,15 +24,15 @@ use crate::store::index::{Stamp, Summary};
 use crate::store::owner;
 use crate::store::records::{self, FinalRecord, SpawnRecord, SpecRecord};
 
-/// What became of one job.
+/// The outcome for one job.
 pub(crate) enum Adoption {
     Live(Arc<Job>),
     Over(Summary),
-    /// It had not come as far as being a job, or cannot be read.
+    /// The job never started, or cannot be read.
     None,
 }
 
-/// Takes a job over. One that cannot be read is put into quarantine, or is left where it is.
+/// Adopts a job. A damaged job goes into quarantine; a job that cannot be read now stays in place.
 pub(crate) fn adopt(shared: &Arc<Shared>, id: JobId) -> Adoption {
     let adoption = try_adopt(shared, id);
     crash::at(Point::TakenOver);
@@ -76,14 +76,14 @@ fn try_adopt(shared: &Arc<Shared>, id: JobId) -> Result<Adoption, RecordError> {
                 job.set_program_start(shim_start);
             }
             if let Some(Err(e)) = is_changing.then(|| update::finish(shared, &job)) {
-                tracing::error!(job = %id, "a change of its limits cannot be put on record: {e}");
+                tracing::error!(job = %id, "a pending change of the job's limits cannot be recorded: {e}");
             }
             if shared.launcher.hierarchy().job(id).is_frozen()? {
                 job.apply(Event::Paused);
             }
             if let Some(request) = stop::load(&dir)? {
                 job.request_stop(request);
-                // Its monitor tells it, and in time, unless it is silent.
+                // The monitor sends the request, unless the shim is silent.
                 tokio::spawn(stop::enforce(Arc::clone(shared), Arc::clone(&job)));
             }
             if let Some(shim) = shim {
@@ -95,7 +95,7 @@ fn try_adopt(shared: &Arc<Shared>, id: JobId) -> Result<Adoption, RecordError> {
         Verdict::Settle => {
             let job = job(record, Snapshot { contact: Contact::Recovering, ..running() });
             if !is_changing {
-                // It was born with them, or had taken them.
+                // The shim was launched with these limits, or acknowledged them.
                 job.modify_effective_limits(|limits| {
                     limits.acknowledged = Some(limits.shim_limits())
                 });
@@ -124,21 +124,21 @@ fn try_adopt(shared: &Arc<Shared>, id: JobId) -> Result<Adoption, RecordError> {
     Ok(Adoption::Live(job))
 }
 
-/// Nothing but a beginning, of which a crash was the end. Of a job with a cgroup there is more.
+/// Whether a crash interrupted the start before GO, and no cgroup exists.
 fn was_never_a_job(shared: &Shared, id: JobId) -> io::Result<bool> {
     Ok(!shared.launcher.hierarchy().job(id).exists()
         && damage::never_started(&shared.state.job(id), &shared.boot_id)?)
 }
 
 fn discard(shared: &Shared, id: JobId) -> io::Result<Adoption> {
-    tracing::info!(job = %id, "a crash cut its start short before anything ran; it is no job");
+    tracing::info!(job = %id, "a crash interrupted the start before GO; the broker discards the job");
     match shared.state.remove_jobs(&[id]).pop().unwrap_or(Ok(())) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(Adoption::None),
     }
 }
 
-/// What is on disk; and, if the shim lives, which process that is.
+/// The facts for `decide`, and the shim's process if it lives.
 fn facts(
     shared: &Shared,
     id: JobId,
@@ -163,8 +163,7 @@ fn facts(
     Ok((Facts { same_boot, shim_lives: shim.is_some(), spawned, exit, finished }, shim))
 }
 
-/// What a crash between the last record and the end may have left of a job's cgroup, or an end that
-/// could not remove it.
+/// Removes a left-over cgroup of a finished job in the background.
 pub(crate) fn sweep(shared: &Arc<Shared>, id: JobId, uid: Option<u32>) {
     if shared.launcher.hierarchy().job(id).exists() {
         let (shared, lease) = (Arc::clone(shared), uid.and_then(|uid| shared.pool.adopt(uid)));

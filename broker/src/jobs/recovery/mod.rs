@@ -1,7 +1,8 @@
-//! Taking over what an earlier broker left. First the jobs that have a cgroup, which are those that
-//! live: they are listed when the broker is ready, and connecting to their shims and settling
-//! happens beside it, all jobs in parallel. Then, on a thread of its own, all others: from the index
-//! of finished jobs as far as that goes, else from their directories.
+//! Adopts the jobs of an earlier broker. Starts no job and kills no process of a job whose shim lives.
+//!
+//! First the jobs with a cgroup, the live ones: they are listed when the broker is ready, and their
+//! sessions and settlements run in parallel. Then, in the background, all others: from the index of
+//! finished jobs, else from their directories.
 
 mod adopt;
 pub(crate) mod preflight;
@@ -62,17 +63,22 @@ fn adopt_one(shared: &Arc<Shared>, id: JobId) {
     }
 }
 
-/// A cgroup without a directory: of a job that was removed while its cgroup could not be.
+/// Removes the cgroup of a job whose directory was removed earlier.
 fn remove_remnant(shared: &Arc<Shared>, id: JobId) {
     let is_dead = |pid: &u32| matches!(process::living(*pid), Ok(None));
     match shared.launcher.hierarchy().job(id).shims() {
         Ok(shims) if shims.iter().all(is_dead) => sweep(shared, id, None),
-        Ok(_) => tracing::warn!(job = %id, "it has a shim and no directory; it is left alone"),
-        Err(e) => tracing::warn!(job = %id, "it has no directory, and is left alone: {e}"),
+        Ok(_) => {
+            tracing::warn!(job = %id, "the cgroup has a live shim, but the job has no directory; the broker leaves both alone")
+        }
+        Err(e) => {
+            tracing::warn!(job = %id, "the job has no directory, and its cgroup cannot be read; the broker leaves it alone: {e}")
+        }
     }
 }
 
-/// Takes over all others, on a thread that may block. Whatever becomes of that, nobody waits for ever.
+/// Adopts all other jobs on a blocking thread. Sets a verdict even after a panic, so that no call waits
+/// for ever.
 pub(crate) fn recover_rest_later(shared: &Arc<Shared>) {
     let (own, shared) = (Arc::clone(shared), Arc::clone(shared));
     let rest = tokio::task::spawn_blocking(move || recover_rest(&own));
@@ -83,7 +89,7 @@ pub(crate) fn recover_rest_later(shared: &Arc<Shared>) {
     });
 }
 
-/// Takes over all others, and then has the whole registry. Blocks; must be called within the runtime.
+/// Adopts all other jobs and completes the registry. Blocks; must be called within the runtime.
 fn recover_rest(shared: &Arc<Shared>) {
     let begin = Instant::now();
     let read = match read_rest(shared) {
@@ -97,7 +103,7 @@ fn recover_rest(shared: &Arc<Shared>) {
     let indexed = read.over.len();
     let live = read.live.clone();
     merge(shared, read);
-    // Those whose end was recorded before the table had them.
+    // Jobs that were settled before the registry had them.
     live.iter().filter(|job| job.is_settled()).for_each(|job| archive::archive(shared, job.id()));
     let ((live, all), quarantined) = (shared.registry().count(), shared.unreadable().len());
     let took = begin.elapsed();
@@ -126,7 +132,9 @@ fn read_rest(shared: &Arc<Shared>) -> io::Result<Rest> {
     let (index, mut over) = match shared.state.index() {
         Ok((index, over)) => (Some(index), over),
         Err(e) => {
-            tracing::warn!("no index of finished jobs, each is read: {e}");
+            tracing::warn!(
+                "the index of finished jobs cannot be read, the broker reads each job: {e}"
+            );
             (None, BTreeMap::new())
         }
     };
@@ -148,13 +156,13 @@ fn read_rest(shared: &Arc<Shared>) -> io::Result<Rest> {
     Ok(rest)
 }
 
-/// Makes one table of what was read and what has happened meanwhile.
+/// Merges the jobs that were read with those that changed meanwhile.
 fn merge(shared: &Shared, Rest { mut index, over, fresh, live }: Rest) {
     let mut read = Registry::of(over);
     live.into_iter().for_each(|job| read.add(job));
     let add = |index: &mut Option<Index>, summary: &Summary| {
         if let Some(Err(e)) = index.as_mut().map(|index| index.append(summary)) {
-            tracing::warn!(job = %summary.id, "not in the index of finished jobs: {e}");
+            tracing::warn!(job = %summary.id, "the job is not in the index of finished jobs: {e}");
         }
     };
     for summary in fresh {
@@ -169,8 +177,8 @@ fn merge(shared: &Shared, Rest { mut index, over, fresh, live }: Rest) {
     *slot = index;
 }
 
-/// Whether the records are still those that the index speaks of; those that are not are read anew,
-/// and are put into quarantine if they cannot be.
+/// Compares the records with the index. Reads changed records again, and moves damaged ones into
+/// quarantine.
 fn check(shared: &Arc<Shared>) {
     let all: Vec<_> = shared.registry().over().values().map(|job| (job.id, job.stamp)).collect();
     let (begin, count) = (Instant::now(), all.len());
@@ -178,8 +186,8 @@ fn check(shared: &Arc<Shared>) {
         if Stamp::of(&shared.state.job(id)).is_ok_and(|now| now == stamp) {
             continue;
         }
-        tracing::warn!(job = %id, "its records are not those of the index; they are read anew");
-        // What cannot be read has been told of.
+        tracing::warn!(job = %id, "the job's records differ from the index; the broker reads them again");
+        // `load` logs a job that cannot be read.
         if let Ok(Some(_)) = archive::load(shared, id) {
             archive::archive(shared, id);
         }

@@ -1,5 +1,5 @@
-//! Whether this program could take over the jobs that run: asked from beside the broker that has
-//! them, without a lock and without changing anything. For packages, before they replace a broker.
+//! Checks whether this program could adopt the running jobs, before a package replaces the broker. Takes no
+//! lock and changes nothing: the current broker keeps the jobs.
 
 use std::io;
 use std::path::Path;
@@ -23,7 +23,7 @@ use crate::store::records::{SpawnRecord, SpecRecord};
 /// Shims that are asked at a time.
 const AT_ONCE: usize = 64;
 
-/// What would become of one job.
+/// The verdict for one job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TakeoverCheck {
     /// Its shim speaks this version, and all that it says and what is on record is understood.

@@ -1,4 +1,4 @@
-//! Which jobs a list has: the same questions to jobs in memory and to summaries.
+//! Filters lists, the same for live jobs and for summaries. Reads no file.
 
 use std::collections::BTreeMap;
 

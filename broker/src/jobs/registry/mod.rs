@@ -1,5 +1,5 @@
-//! The jobs in memory, by id, by request, and by name: those that live as they are, those that are
-//! over as summaries, since there may be 100,000 of them.
+//! The jobs in memory, by id, request and name: live jobs, and summaries of up to 100,000 finished ones.
+//! Does no I/O: its callers hold the lock.
 
 pub(crate) mod filter;
 
@@ -16,27 +16,27 @@ use crate::store::records::RequestRecord;
 
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
-    /// Also those that are over and whose last record is not on disk.
+    /// Also finished jobs whose final record is not written yet.
     live: BTreeMap<JobId, Arc<Job>>,
     over: BTreeMap<JobId, Summary>,
     by_owner: HashMap<Identity, OwnerJobs>,
-    /// Of those that are over, by the time of their end.
+    /// Finished jobs by their end time.
     by_end: BTreeSet<(u64, JobId)>,
-    /// Bytes of output that those keep that are over.
+    /// Bytes of output of finished jobs.
     kept: u128,
     requests: HashMap<(Identity, Box<str>), JobId>,
-    /// Those of jobs that cannot be read, and may have run.
+    /// The requests of jobs that cannot be read and may have run.
     quarantined: HashMap<(Identity, Box<str>), JobId>,
 }
 
-/// Those of one owner that are over.
+/// The finished jobs of one owner.
 #[derive(Debug, Default)]
 struct OwnerJobs {
     ids: BTreeSet<JobId>,
     by_end: BTreeSet<(u64, JobId)>,
 }
 
-/// A job as the table has it.
+/// A job in the registry.
 #[derive(Debug, Clone)]
 pub(crate) enum Entry {
     Live(Arc<Job>),
@@ -53,7 +53,7 @@ impl Entry {
     }
 }
 
-/// Jobs that are looked at while nobody else can; a fraction of a millisecond.
+/// Jobs that a list checks per lock: a fraction of a millisecond.
 const SLICE: usize = 1024;
 
 /// A part of a list, newest first.
@@ -88,7 +88,7 @@ impl Registry {
         registry
     }
 
-    /// Takes in all of another table, whose jobs count if both have them.
+    /// Merges another registry into this one; its entries win.
     pub(crate) fn absorb(&mut self, other: Registry) {
         let Registry { live, over, quarantined, .. } = other;
         self.quarantined.extend(quarantined);
@@ -107,7 +107,7 @@ impl Registry {
         self.live.insert(job.id(), job);
     }
 
-    /// A job is over and its last record on disk: its summary takes its place.
+    /// Replaces a finished job with its summary.
     pub(crate) fn retire(&mut self, mut job: Summary) {
         self.live.remove(&job.id);
         self.forget_over(job.id);
@@ -116,7 +116,7 @@ impl Registry {
         self.over.insert(job.id, job);
     }
 
-    /// Whoever makes an entry of `over` makes these, too.
+    /// Adds a summary to all other maps.
     fn index(&mut self, job: &mut Summary) {
         if let Some((owner, _)) = self.by_owner.get_key_value(&job.owner) {
             job.owner = owner.clone(); // one name in memory for all jobs of an owner
@@ -130,8 +130,7 @@ impl Registry {
         }
     }
 
-    /// A request is its job's. One that never ran, so that the request may have been made anew,
-    /// takes it from no other; of the others there is one at most.
+    /// Maps a request to its job. A retryable job never displaces another.
     fn claim(&mut self, owner: &Identity, request_id: &str, id: JobId, again: bool) {
         let request = (owner.clone(), request_id.into());
         if again {
@@ -171,14 +170,14 @@ impl Registry {
         Some(job)
     }
 
-    /// A job that cannot be read is none, but its request was made.
+    /// Registers the request of a job that cannot be read.
     pub(crate) fn mark_quarantined(&mut self, request: RequestRecord, id: JobId) {
         if !request.id.is_empty() {
             self.quarantined.insert((request.owner, request.id.into()), id);
         }
     }
 
-    /// Somebody has removed it.
+    /// Forgets a job that an operator has removed from quarantine.
     pub(crate) fn forget_quarantined(&mut self, id: JobId) {
         self.quarantined.retain(|_, quarantined| *quarantined != id);
     }
@@ -247,7 +246,7 @@ impl Registry {
     }
 
     /// Jobs, of one owner or of all, that are older than `after`: at most `most`, and of no more than
-    /// [`SLICE`] jobs that are looked at, since others wait for the table meanwhile.
+    /// [`SLICE`] checked jobs, since other tasks wait for the lock.
     pub(crate) fn slice(
         &self,
         after: Option<JobId>,

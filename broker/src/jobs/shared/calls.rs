@@ -1,6 +1,6 @@
-//! Which calls are let in: so many of an identity, so many of all, so many that change one job. A call
-//! that goes on without its caller (a start, a change, a pause) keeps its place until it is done: whoever
-//! hangs up and calls again has not got rid of what was asked for.
+//! Limits concurrent calls: per identity, in total, and per job. Does no work of a call.
+//!
+//! A detached call (a start, a change, a pause) counts until it is done, even if its caller hangs up.
 
 use std::sync::Arc;
 

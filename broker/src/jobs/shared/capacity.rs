@@ -1,5 +1,5 @@
-//! How many jobs may run at a time, unless the operator says: as many as the process has descriptors for,
-//! and as the host has memory for what a job costs besides its own program.
+//! Computes how many jobs may run at a time from the descriptor limit and the memory, unless
+//! `jobs.max_running` says. Enforces nothing.
 
 use std::fs;
 

@@ -1,4 +1,5 @@
-//! Bytes that the jobs that live keep, measured at most once in a while.
+//! Caches the bytes of output of the live jobs, measured at most once a second. Never blocks a start for a
+//! newer value.
 
 use std::io;
 use std::sync::Mutex;

@@ -1,5 +1,5 @@
-//! What everybody shares who looks after the jobs of one state directory. The bottom of this floor:
-//! nothing here does anything to a job.
+//! The shared state of one supervisor: registry, index, limits of threads and calls. Nothing here changes
+//! a job.
 
 pub(crate) mod calls;
 pub(crate) mod capacity;
@@ -33,7 +33,7 @@ use crate::store::StateDir;
 use crate::store::index::Index;
 use crate::sync::lock;
 
-/// What everybody shares.
+/// The state that all tasks of one supervisor share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: config::Jobs,
@@ -52,11 +52,11 @@ pub(crate) struct Shared {
     pub(crate) threads: Threads,
     pub(crate) readers: Arc<Readers>,
     pub(crate) live_output: LiveOutput,
-    /// Whose shim is reached next.
+    /// The order of reconnects.
     pub(crate) reach: Arc<Reach>,
-    /// What is known of jobs whose shims have no connection.
+    /// The inotify watches of jobs without a connection.
     pub(crate) watches: Arc<Watches>,
-    /// Where tasks of jobs run, whoever calls.
+    /// The runtime of all tasks of jobs.
     pub(crate) runtime: Handle,
     /// Whether the registry has all jobs that are on disk, or never will.
     recovered: watch::Sender<Option<Result<(), NotRecovered>>>,

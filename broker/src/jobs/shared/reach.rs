@@ -1,6 +1,6 @@
-//! In which order, and how many at a time, shims are reached that an earlier broker has left; and how
-//! many connections to shims there are, so that they leave descriptors to everybody else. A job that
-//! somebody waits for does not queue behind ten thousand others.
+//! Schedules reconnects to shims and limits their descriptors. Opens no connection itself.
+//!
+//! A job that a call waits for goes ahead of ten thousand others.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -25,10 +25,10 @@ const LINGER: Duration = Duration::from_secs(2);
 /// What shims are silent within is told in one line.
 const BATCH: Duration = Duration::from_secs(1);
 
-/// Who may be reached now.
+/// The permits for reconnects and descriptors.
 #[derive(Debug)]
 pub(crate) struct Reach {
-    /// Attempts: in turn, and of jobs that somebody waits for.
+    /// Permits for attempts: in turn, and for prioritized jobs.
     turns: Semaphore,
     priority_turns: Semaphore,
     /// Descriptors of jobs, one each: kept as long as a job lives, and lent to those that somebody
@@ -47,7 +47,7 @@ pub(crate) struct Reach {
 pub(crate) enum Place {
     /// Its own.
     Own(#[allow(dead_code, reason = "it is given back when dropped")] OwnedSemaphorePermit),
-    /// For whoever has asked.
+    /// Lent to a prioritized job.
     Lent(#[allow(dead_code, reason = "it is given back when dropped")] OwnedSemaphorePermit),
     /// A job that has just been started has its connection already; whether it may be started is
     /// decided elsewhere.
@@ -105,7 +105,7 @@ impl Reach {
         Expected(Arc::clone(self))
     }
 
-    /// The right to try; who is waited for need not queue.
+    /// Waits for a permit to connect; a prioritized job skips the queue.
     pub(crate) async fn turn(&self, job: &Job) -> Option<SemaphorePermit<'_>> {
         let prioritized = async {
             job.wait_for_priority().await;
@@ -168,7 +168,7 @@ impl Reach {
             let silent = lock(&reach.silent).take();
             match silent {
                 Some(Silent { first, why, count: 1 }) => {
-                    tracing::warn!(job = %first, "its shim lives and does not answer: {why}");
+                    tracing::warn!(job = %first, "the shim of the job lives and does not answer: {why}");
                 }
                 Some(Silent { first, why, count }) => {
                     tracing::warn!(count, %first, "shims live and do not answer: {why}");

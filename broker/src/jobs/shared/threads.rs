@@ -1,6 +1,7 @@
-//! Who may have how many of the threads that block. tokio has one pool of them for the jobs; each kind of
-//! work has a share of it, and each identity a share of that, so that nothing waits behind something
-//! that hangs: a stop behind a start, an end behind a name service, a record behind a pause.
+//! Shares the blocking threads of the jobs' tokio runtime among kinds of work and identities. Runs nothing
+//! itself.
+//!
+//! So work that hangs delays only its own kind: no stop waits for a start, no end for a name service.
 
 use std::sync::Arc;
 

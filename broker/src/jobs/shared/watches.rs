@@ -1,6 +1,5 @@
-//! The files of jobs whose shims have no connection: one inotify(7) instance for all of them, since a
-//! user may have 128 in all, and a watch for each such job, which costs no descriptor. It tells that
-//! output has come, and that the shim has closed its files, which it does when it ends.
+//! Watches the output index of jobs without a connection, through one inotify(7) instance: a watch costs no
+//! descriptor. Reports growth, and the close by the shim's exit; reads no file.
 
 use std::collections::HashMap;
 use std::io;

@@ -1,4 +1,4 @@
-//! All limits of a job together: the operator's defaults and ceilings, changes, rules that are broken.
+//! The set of limits of a job: defaults, ceilings, changes, violations. Pure; enforces nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

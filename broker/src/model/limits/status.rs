@@ -1,4 +1,4 @@
-//! A limit as it is shown and recorded.
+//! The status of one limit, as shown and recorded. Plain data.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! Rules that a request breaks.
+//! The violations of a request, bounded in number. Plain data.
 
 /// A field that is not as it must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
