@@ -1,39 +1,39 @@
-//! Pauses between tries, each twice as long as the one before.
+//! Exponential backoff with jitter between retries. It must not decide whether to retry: that is the caller's.
 
 use std::time::Duration;
 
 use crate::model::id::JobId;
 
-/// The pauses of one who tries again.
+/// The delays between retries; each is twice as long as the one before.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     next: Duration,
     longest: Duration,
-    /// Of 256: how much of the second half of a pause is waited.
+    /// The share of the second half of a delay, in 1/256.
     jitter: u32,
 }
 
 impl Backoff {
-    /// From the first pause to the longest.
+    /// Delays from `first` up to `longest`, without jitter.
     pub(crate) fn new(first: Duration, longest: Duration) -> Backoff {
         Backoff { next: first, longest, jitter: 256 }
     }
 
-    /// The same for one of many jobs: each waits between half of a pause and all of it, so that not all
-    /// of them try at once.
+    /// Delays for one of many jobs: between half of a delay and all of it, so that the jobs do not retry at the
+    /// same time.
     pub(crate) fn with_jitter(job: JobId, first: Duration, longest: Duration) -> Backoff {
         let jitter = job.as_bytes().iter().fold(0u8, |sum, byte| sum.wrapping_mul(31) ^ byte);
         Backoff { jitter: jitter.into(), ..Backoff::new(first, longest) }
     }
 
-    /// The next pause.
+    /// The next delay.
     pub(crate) fn next(&mut self) -> Duration {
         let pause = self.next;
         self.next = (pause * 2).min(self.longest);
         pause / 2 + pause / 512 * self.jitter
     }
 
-    /// Waits for it.
+    /// Sleeps for the next delay.
     pub(crate) async fn pause(&mut self) {
         tokio::time::sleep(self.next()).await;
     }

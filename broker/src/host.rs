@@ -1,4 +1,5 @@
-//! What the kernel tells about this host and its processes.
+//! Facts about this host and its processes from the kernel: boot id, clocks, start times, CPUs. It must not cache
+//! anything that can change while the broker runs.
 
 use std::fs;
 use std::io;
@@ -14,13 +15,13 @@ pub(crate) fn is_shortage(e: &io::Error) -> bool {
     e.raw_os_error().is_some_and(|errno| shortages.contains(&errno))
 }
 
-/// One boot of this host: `/proc/sys/kernel/random/boot_id`, random(4).
+/// The boot id of this host: `/proc/sys/kernel/random/boot_id`, random(4).
 pub(crate) type BootId = [u8; 16];
 
 /// Reads the boot id.
 ///
 /// # Errors
-/// Where `/proc` is not mounted.
+/// If `/proc` is not mounted.
 pub(crate) fn boot_id() -> io::Result<BootId> {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     uuid::Uuid::try_parse(text.trim())
@@ -28,14 +29,14 @@ pub(crate) fn boot_id() -> io::Result<BootId> {
         .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
 }
 
-/// The start time of a process in clock ticks since boot, field 22 of proc_pid_stat(5); with the
-/// boot id it tells a process from a later one with the same pid.
+/// The start time of a process in clock ticks since boot, field 22 of proc_pid_stat(5). Boot id, pid and start
+/// time together identify a process.
 ///
 /// # Errors
-/// `NotFound` when there is no such process.
+/// `NotFound` if the process does not exist.
 pub(crate) fn start_time(pid: u32) -> io::Result<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name in field 2 may hold anything, spaces and parentheses too: count after the last ")".
+    // The name in field 2 may contain spaces and parentheses: count the fields after the last ")".
     stat.rsplit_once(") ")
         .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19))
         .and_then(|field| field.parse().ok())
@@ -44,27 +45,27 @@ pub(crate) fn start_time(pid: u32) -> io::Result<u64> {
         })
 }
 
-/// What [`start_time`] says, as [`since_boot`] does; to 10 ms.
+/// Converts a [`start_time`] to the clock of [`since_boot`], with a resolution of 10 ms.
 pub(crate) fn since_boot_of(start_time: u64) -> Duration {
     let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten().filter(|ticks| *ticks > 0);
     let nanos = 1_000_000_000 / ticks.map_or(100, i64::unsigned_abs);
     Duration::from_nanos(start_time.saturating_mul(nanos))
 }
 
-/// Now, nanoseconds since 1970.
+/// The current time, in nanoseconds since 1970.
 pub(crate) fn now_ns() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The time since the host was started, sleep included: nobody can set this clock.
+/// The time since boot, suspend included (CLOCK_BOOTTIME). Nobody can set this clock.
 pub(crate) fn since_boot() -> Duration {
-    // It fails for a clock that does not exist only: clock_gettime(2).
+    // clock_gettime(2) fails only for an unknown clock.
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
 }
 
-/// The CPUs of this host that are online, as they were when somebody first asked. (What std calls
-/// available parallelism is this process's share, and costs 20 system calls each time.)
+/// The number of online CPUs of this host, read once. (std's available parallelism is the share of this process,
+/// and costs 20 system calls each time.)
 pub(crate) fn cpus() -> u64 {
     static CPUS: LazyLock<u64> = LazyLock::new(|| {
         let online = sysconf(SysconfVar::_NPROCESSORS_ONLN).ok().flatten();
@@ -73,7 +74,7 @@ pub(crate) fn cpus() -> u64 {
     *CPUS
 }
 
-/// Whether any swap is in use on this host, proc_swaps(5).
+/// Whether this host has an active swap area, proc_swaps(5).
 pub(crate) fn has_swap() -> bool {
     fs::read_to_string("/proc/swaps").unwrap_or_default().lines().count() > 1
 }

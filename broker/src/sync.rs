@@ -1,11 +1,11 @@
-//! Locks that outlive a panic: one thread's panic must not take a job away from everybody else.
+//! Mutexes without poisoning: a panic in one thread must not make a job unusable for every other thread. It must
+//! guard only data that every single step leaves consistent.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::task::JoinError;
 
-/// The lock, also after a panic of whoever held it: what is behind these locks is changed in steps that
-/// each leave it whole.
+/// Locks the mutex, also after a panic of a thread that held it.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

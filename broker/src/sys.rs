@@ -1,4 +1,5 @@
-//! The one room of the broker that is not safe Rust: system calls that no crate wraps.
+//! System calls that no crate wraps: the only module of the broker with unsafe code. It must not contain policy:
+//! callers decide what to spawn, signal or read.
 #![allow(unsafe_code, reason = "each block says why it is sound")]
 
 use std::ffi::CStr;
@@ -17,8 +18,8 @@ fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// Appends what of `file` from `offset` is in the page cache, up to the spare capacity of `into`;
-/// never waits for a disk (preadv2(2), RWF_NOWAIT). Gives the number of bytes, which may be 0.
+/// Reads from the page cache only, preadv2(2) with RWF_NOWAIT: appends bytes of `file` from `offset`, up to the
+/// spare capacity of `into`, and never waits for a disk. Returns the number of bytes, which may be 0.
 ///
 /// # Errors
 /// As preadv2(2), but for EAGAIN and EOPNOTSUPP, which mean 0 bytes.
@@ -32,7 +33,7 @@ pub(crate) fn read_cached(file: RawFd, into: &mut Vec<u8>, offset: u64) -> io::R
     Ok(read)
 }
 
-/// The same from the beginning of `into`.
+/// As [`read_cached`], into a slice.
 ///
 /// # Errors
 /// As [`read_cached`].
@@ -56,10 +57,10 @@ unsafe fn read_nowait(file: RawFd, into: libc::iovec, offset: u64) -> io::Result
     }
 }
 
-/// A descriptor of a process, pidfd_open(2); readable once it has ended.
+/// Opens a pidfd, pidfd_open(2). It becomes readable when the process ends.
 ///
 /// # Errors
-/// ESRCH when there is no such process.
+/// ESRCH if the process does not exist.
 pub(crate) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     // SAFETY: no pointers are passed.
     let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) })?;
@@ -67,12 +68,12 @@ pub(crate) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// Sends a signal to exactly the process of a pidfd, pidfd_send_signal(2).
+/// Sends a signal to the process of a pidfd, pidfd_send_signal(2).
 ///
 /// # Errors
-/// ESRCH when it has been reaped.
+/// ESRCH if the process has been reaped.
 pub(crate) fn pidfd_kill(pidfd: BorrowedFd<'_>, signal: c_int) -> io::Result<()> {
-    // SAFETY: a null siginfo means that of kill(2).
+    // SAFETY: a null siginfo means the siginfo of kill(2).
     check(unsafe {
         let info = ptr::null::<libc::siginfo_t>();
         libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0)
@@ -80,7 +81,7 @@ pub(crate) fn pidfd_kill(pidfd: BorrowedFd<'_>, signal: c_int) -> io::Result<()>
     Ok(())
 }
 
-/// Reaps the process if it is our child and has ended; anything else is fine, too.
+/// Reaps the process if it is a child of the broker and has ended; otherwise does nothing.
 pub(crate) fn pidfd_reap(pidfd: BorrowedFd<'_>) {
     let mut info = MaybeUninit::<libc::siginfo_t>::uninit();
     // SAFETY: `info` is memory for the kernel to write; nothing reads it.
@@ -96,8 +97,8 @@ pub(crate) fn pidfd_has_ended(pidfd: BorrowedFd<'_>) -> bool {
     poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
-/// Gives this thread alone other supplementary groups, setgroups(2); the C library's function would
-/// give them to every thread.
+/// Sets the supplementary groups of this thread only, with the setgroups(2) system call. The C library's function
+/// sets them for every thread.
 ///
 /// # Errors
 /// EPERM without CAP_SETGID.
@@ -107,19 +108,19 @@ pub(crate) fn set_thread_groups(groups: &[libc::gid_t]) -> io::Result<()> {
     Ok(())
 }
 
-/// Has the allocator keep what is freed instead of giving it back to the kernel at once: pieces of
-/// output come and go by the thousand each second, and page faults cost more than their copying.
-/// Measured, 1 GiB to a client: 0.95 s without, 0.70 s with. mallopt(3).
+/// Makes the allocator keep freed memory instead of returning it to the kernel, mallopt(3). The broker allocates
+/// and frees thousands of pieces of output a second, and page faults cost more than copying. Measured for 1 GiB
+/// to a client: 0.95 s without, 0.70 s with this.
 pub(crate) fn keep_freed_memory() {
-    // SAFETY: called before there are other threads; both parameters take any size.
+    // SAFETY: no other thread exists yet; both parameters accept any size.
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, 4 << 20);
         libc::mallopt(libc::M_TRIM_THRESHOLD, 16 << 20);
     }
 }
 
-/// The first descriptor that systemd passes, sd_listen_fds(3), if it is a listening TCP socket. To
-/// be called once, early, by whoever knows from the environment that there is one.
+/// Takes the first descriptor passed by systemd, sd_listen_fds(3), which must be a listening TCP socket. Call it
+/// once, early, and only if the environment says that there is a descriptor.
 ///
 /// # Errors
 /// EBADF, ENOTSOCK; `InvalidInput` for another kind of socket.
@@ -137,58 +138,57 @@ pub(crate) fn first_passed_listener() -> io::Result<std::net::TcpListener> {
     let is_tcp =
         option(libc::SO_PROTOCOL)? == libc::IPPROTO_TCP && option(libc::SO_ACCEPTCONN)? == 1;
     if !is_tcp {
-        let fault = "what systemd passes is no listening TCP socket";
+        let fault = "the descriptor passed by systemd is not a listening TCP socket";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, fault));
     }
-    // SAFETY: it is open, since getsockopt has answered, and nobody else in this process owns what
-    // came from outside under this number.
+    // SAFETY: the descriptor is open, since getsockopt(2) succeeded, and nothing else in this process owns it.
     let fd = unsafe { OwnedFd::from_raw_fd(FIRST) };
     nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
     Ok(fd.into())
 }
 
-/// Registers a descriptor with the runtime, to wait until it is readable.
+/// Registers a descriptor with the tokio runtime, to wait until it is readable.
 ///
 /// # Errors
 /// As epoll_ctl(2).
 pub(crate) fn watch_readable(fd: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
-    // SAFETY: the registration keeps its own share of the descriptor, which is thus open, and the
-    // same, for as long as it is registered.
+    // SAFETY: the registration holds an `Arc` of the descriptor, which stays open and unchanged as long as it is
+    // registered.
     unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
         .map_err(|e| io::Error::other(e.to_string()))
 }
 
-/// A program to be born into a cgroup with exactly these descriptors.
+/// A program to spawn into a cgroup with exactly these descriptors.
 #[derive(Debug)]
 pub(crate) struct SpawnRequest<'a> {
-    /// Held open since the broker's start: an upgrade on disk does not mix versions.
+    /// Opened when the broker starts, so that an upgrade on disk does not mix versions.
     pub program: BorrowedFd<'a>,
-    /// What it sees as its arguments.
+    /// Its arguments, argv[0] included.
     pub argv: &'a [&'a CStr],
-    /// Becomes its descriptors 0, 1, 2, ...; it has no others.
+    /// They become its descriptors 0, 1, 2, ...; the program has no others.
     pub descriptors: &'a [RawFd],
-    /// A cgroup v2 directory: there is no moment outside it.
+    /// A cgroup v2 directory. The program is in it from the beginning (CLONE_INTO_CGROUP).
     pub cgroup: BorrowedFd<'a>,
 }
 
 /// A child and its pidfd.
 #[derive(Debug)]
 pub(crate) struct Child {
-    /// As the broker sees it.
+    /// The pid in the broker's pid namespace.
     pub pid: u32,
-    /// Readable once it has ended.
+    /// Readable when the child has ended.
     pub pidfd: OwnedFd,
 }
 
 /// The most descriptors and arguments of a [`SpawnRequest`].
 const MAX_DESCRIPTORS: usize = 16;
-/// Where descriptors are parked that lie where others have their places. Low, since fcntl(2) refuses a
-/// number that RLIMIT_NOFILE does not allow.
+/// Descriptors below this number are duplicated to it or above before dup2(2) overwrites them. Low, since fcntl(2)
+/// rejects a number that RLIMIT_NOFILE does not allow.
 const FIRST_FREE: c_int = MAX_DESCRIPTORS as c_int;
-/// What the child needs before execveat(2), many times over.
+/// The size of the child's stack until execveat(2): many times what it needs.
 const STACK: usize = 64 * 1024;
 
-/// Shared with the child until its execveat(2): the parent sleeps, and the memory is one.
+/// Arguments for [`child`]. Parent and child share the memory until execveat(2), and the parent sleeps.
 struct ChildArgs {
     program: RawFd,
     argv: [*const c_char; MAX_DESCRIPTORS + 1],
@@ -217,12 +217,12 @@ struct CloneArgs {
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 
-/// Starts the program the way of vfork(2): the memory is shared, so that the size of the broker
-/// costs nothing (a fork of 512 MiB takes 22 ms), and this thread sleeps until the execveat(2).
+/// Spawns the program as vfork(2) does: parent and child share memory, so that a large broker costs nothing (fork(2)
+/// with 512 MiB takes 22 ms), and this thread sleeps until the execveat(2).
 ///
 /// # Errors
-/// As clone3(2) (EAGAIN: pids.max; ENOENT: the cgroup is gone; EBUSY: it has controllers enabled
-/// for its children) or execveat(2).
+/// As clone3(2) (EAGAIN: pids.max; ENOENT: the cgroup was removed; EBUSY: the cgroup has controllers
+/// enabled for its children) or execveat(2).
 pub(crate) fn spawn(request: &SpawnRequest<'_>) -> io::Result<Child> {
     assert!(
         request.argv.len() <= MAX_DESCRIPTORS && request.descriptors.len() <= MAX_DESCRIPTORS,
@@ -252,14 +252,14 @@ pub(crate) fn spawn(request: &SpawnRequest<'_>) -> io::Result<Child> {
         pidfd: (&raw mut pidfd) as u64,
         exit_signal: libc::SIGCHLD as u64,
         stack: stack.as_mut_ptr() as u64,
-        // The psABI wants 16-byte alignment; the allocation's end may have less.
+        // The psABI requires 16-byte alignment; the end of the allocation may have less.
         stack_size: (STACK - stack.as_ptr() as usize % 16) as u64,
         cgroup: request.cgroup.as_raw_fd() as u64,
         ..CloneArgs::default()
     };
-    // SAFETY: `args` is complete; the child runs on its own stack, which outlives it here, touches
-    // only `shared`, which outlives it too, makes only system calls, and never returns. Signals
-    // are blocked meanwhile, so that no handler runs in it.
+    // SAFETY: `args` is complete. The child runs on its own stack and accesses only `shared`; both outlive the
+    // child's use of them, since this thread sleeps. The child makes only system calls and never returns.
+    // Signals are blocked, so that no handler runs in the child.
     let pid = unsafe { with_signals_blocked(|| clone3(&args, (&raw mut shared).cast())) };
     if pid < 0 {
         return Err(io::Error::from_raw_os_error(-pid as i32));
@@ -275,7 +275,7 @@ pub(crate) fn spawn(request: &SpawnRequest<'_>) -> io::Result<Child> {
 
 fn pidfd_reap_blocking(pidfd: &OwnedFd) {
     let mut info = MaybeUninit::<libc::siginfo_t>::uninit();
-    // SAFETY: `info` is memory for the kernel to write; the child is between _exit and zombie.
+    // SAFETY: `info` is memory for the kernel to write; the child has called _exit(2).
     unsafe {
         libc::waitid(libc::P_PIDFD, pidfd.as_raw_fd() as u32, info.as_mut_ptr(), libc::WEXITED);
     }
@@ -284,7 +284,7 @@ fn pidfd_reap_blocking(pidfd: &OwnedFd) {
 /// Runs `action` with every signal blocked in this thread.
 unsafe fn with_signals_blocked(action: impl FnOnce() -> isize) -> isize {
     let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
-    // SAFETY: both sets are memory of ours, written before they are read.
+    // SAFETY: both sets are local variables, written before they are read.
     unsafe {
         libc::sigfillset(all.as_mut_ptr());
         libc::pthread_sigmask(libc::SIG_BLOCK, all.as_ptr(), before.as_mut_ptr());
@@ -295,13 +295,13 @@ unsafe fn with_signals_blocked(action: impl FnOnce() -> isize) -> isize {
     result
 }
 
-/// In the child: puts the descriptors in their places and becomes the program.
+/// In the child: moves the descriptors to their numbers and executes the program.
 extern "C" fn child(shared: *mut c_void) -> ! {
     // SAFETY: `shared` is the parent's `ChildArgs`, which lives until this process has exec'ed or
     // exited, since the parent sleeps. Only async-signal-safe calls are made (signal-safety(7)).
     unsafe {
         let shared = &mut *shared.cast::<ChildArgs>();
-        // Usually none is in the way, and the child needs no descriptor more than it has come with.
+        // Usually no descriptor is in the way, and nothing is duplicated.
         for slot in 0..shared.count {
             shared.descriptors[slot] = move_out_of_the_way(shared, shared.descriptors[slot]);
         }
@@ -320,7 +320,7 @@ extern "C" fn child(shared: *mut c_void) -> ! {
     }
 }
 
-/// The same file under a number that is no place.
+/// Duplicates a descriptor below [`FIRST_FREE`] to a number that dup2(2) does not overwrite.
 unsafe fn move_out_of_the_way(shared: &mut ChildArgs, fd: RawFd) -> RawFd {
     if fd >= FIRST_FREE {
         return fd;
@@ -329,22 +329,22 @@ unsafe fn move_out_of_the_way(shared: &mut ChildArgs, fd: RawFd) -> RawFd {
     unsafe {
         let moved = libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, FIRST_FREE);
         if moved < 0 {
-            fail(shared); // told as what it is, and not as the EBADF that -1 would become
+            fail(shared); // reports this errno, not the EBADF that -1 would cause later
         }
         moved
     }
 }
 
 unsafe fn fail(shared: &mut ChildArgs) -> ! {
-    // SAFETY: errno is the parent thread's, which sleeps; _exit runs no handlers.
+    // SAFETY: errno belongs to the parent thread, which sleeps; _exit(2) runs no handlers.
     unsafe {
         shared.errno = *libc::__errno_location();
         libc::_exit(127)
     }
 }
 
-/// clone3(2) has no wrapper in libc: the child returns from the system call on an empty stack,
-/// from which no function could return, and so goes straight into [`child`].
+/// clone3(2) has no wrapper in libc: the child returns from the system call on an empty stack, so no function
+/// can return there. It calls [`child`] directly.
 #[cfg(target_arch = "x86_64")]
 unsafe fn clone3(args: &CloneArgs, shared: *mut c_void) -> isize {
     let result: isize;
@@ -371,7 +371,7 @@ unsafe fn clone3(args: &CloneArgs, shared: *mut c_void) -> isize {
     result
 }
 
-/// As above, for the other architecture that Debian's servers run on.
+/// As above, for aarch64.
 #[cfg(target_arch = "aarch64")]
 unsafe fn clone3(args: &CloneArgs, shared: *mut c_void) -> isize {
     let result: isize;
@@ -404,7 +404,7 @@ mod tests {
 
     use super::*;
 
-    /// In a process of its own, whose limit of descriptors nobody shares.
+    /// Runs `test` in a child process with its own RLIMIT_NOFILE.
     fn in_a_child(test: impl FnOnce() -> i32) -> i32 {
         // SAFETY: the child runs nothing but `test`, which neither locks nor allocates what another
         // thread may have locked: the C library sees to malloc(3), and it exits without handlers.
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_is_born_with_its_descriptors_whatever_the_limit_of_them_is() {
+    fn a_child_has_its_descriptors_whatever_rlimit_nofile_is() {
         let Some(cgroup) = own_cgroup() else { return };
         let status = in_a_child(|| {
             limit(64); // as an operator may: all numbers below 64 are in use or may be
@@ -455,7 +455,7 @@ mod tests {
         let Some(cgroup) = own_cgroup() else { return };
         let status = in_a_child(|| {
             let program = File::open("/bin/true").unwrap();
-            limit(MAX_DESCRIPTORS as u64); // nothing can be parked
+            limit(MAX_DESCRIPTORS as u64); // no descriptor can be duplicated out of the way
             let request = SpawnRequest {
                 program: program.as_fd(),
                 argv: &[c"true"],
@@ -468,10 +468,10 @@ mod tests {
         assert_eq!(status, 0);
     }
 
-    /// For a child to be born where this process is.
+    /// The cgroup of this process, to spawn a child into.
     fn own_cgroup() -> Option<File> {
         if !nix::unistd::geteuid().is_root() {
-            return None; // who may not put anybody there
+            return None; // only root may use CLONE_INTO_CGROUP here
         }
         let all = std::fs::read_to_string("/proc/self/cgroup").ok()?;
         let own = all.lines().find_map(|line| line.strip_prefix("0::"))?;

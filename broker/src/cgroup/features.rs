@@ -1,26 +1,27 @@
-//! What cgroups can do on this host: which controllers jobs have, and which files the kernel gives them.
+//! The cgroup features of this host: available controllers and interface files. It only reports features;
+//! which of them a job needs is decided in `limits`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::Path;
 
-/// What limits need.
+/// The controllers that limits need.
 pub(crate) const CONTROLLERS: [&str; 4] = ["cpu", "memory", "io", "pids"];
 
-/// What cgroups can do on this host.
+/// The cgroup features of this host.
 #[derive(Debug)]
 pub(crate) struct Features {
-    /// Of [`CONTROLLERS`], with the reason.
+    /// The unavailable ones of [`CONTROLLERS`], each with the reason.
     missing: BTreeMap<&'static str, String>,
-    /// The files that a cgroup has here.
+    /// The interface files of a cgroup on this host.
     files: BTreeSet<String>,
-    /// For `cgroup.subtree_control` of a job: "+cpu +memory".
+    /// The text for `cgroup.subtree_control` of a job: "+cpu +memory".
     subtree_control: String,
 }
 
 impl Features {
-    /// Of the cgroup at `root`, which lacks some controllers.
+    /// Reads the features of the cgroup at `root`; `missing` lists its unavailable controllers.
     ///
     /// # Errors
     /// As readdir(3).
@@ -30,22 +31,22 @@ impl Features {
         Ok(Features { files: files(root)?, missing, subtree_control: enable.join(" ") })
     }
 
-    /// The controllers that jobs have.
+    /// The controllers available to jobs.
     pub(crate) fn controllers(&self) -> Vec<String> {
         CONTROLLERS.iter().filter(|c| self.missing(c).is_none()).map(|c| (*c).into()).collect()
     }
 
-    /// Why jobs cannot have a controller, if they cannot.
+    /// The reason why a controller is unavailable; `None` if it is available.
     pub(crate) fn missing(&self, controller: &str) -> Option<&str> {
         self.missing.get(controller).map(String::as_str)
     }
 
-    /// Whether the kernel gives cgroups this file here.
+    /// Whether cgroups have this interface file on this host.
     pub(crate) fn has_file(&self, name: &str) -> bool {
         self.files.contains(name)
     }
 
-    /// What a job's own cgroup is to pass down to its leaves.
+    /// What a job's cgroup writes to its `cgroup.subtree_control`.
     pub(crate) fn subtree_control(&self) -> &str {
         &self.subtree_control
     }

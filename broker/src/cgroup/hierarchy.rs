@@ -1,5 +1,5 @@
-//! Where the jobs' cgroups are, and which controllers they can have: `<mount>/<configured>`, or a
-//! scope of systemd's; root 0700. Source: Documentation/admin-guide/cgroup-v2.rst.
+//! The root cgroup of all jobs, `<mount>/<configured>` or a systemd scope, and the controllers enabled for it.
+//! It must not touch the cgroup of a single job. Source: Documentation/admin-guide/cgroup-v2.rst.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -13,50 +13,50 @@ use crate::model::id::JobId;
 use crate::systemd;
 use crate::systemd::scope::{Readiness, Scope};
 
-/// Below the mount, where nothing is configured and systemd is not process 1.
+/// The root cgroup below the mount if none is configured and systemd is not process 1.
 const DEFAULT_CGROUP: &str = "job-broker";
 
-/// The directory that holds all jobs.
+/// The root cgroup of all jobs; mode 0700.
 #[derive(Debug)]
 pub struct Hierarchy {
     mount: PathBuf,
     root: PathBuf,
-    /// Where systemd has made it.
+    /// The scope, if systemd created this cgroup.
     scope: Option<Scope>,
     features: Features,
 }
 
-/// Why jobs can have no cgroups here.
+/// Why this host cannot provide cgroups for jobs.
 #[derive(Debug, thiserror::Error)]
 pub enum HierarchyError {
-    /// No cgroup2 file system.
+    /// No cgroup2 file system is mounted.
     #[error(
         "no cgroup2 file system is mounted (/proc/self/mountinfo); mount one, e.g. at /sys/fs/cgroup"
     )]
     NotMounted,
-    /// A controller that the configuration requires.
+    /// The configuration requires controllers that are unavailable.
     #[error("controllers are required (jobs.require_controllers) and missing: {}", missing.join("; "))]
     MissingControllers {
-        /// Which, and why.
+        /// Each controller with the reason.
         missing: Vec<String>,
     },
-    /// systemd, or the bus.
+    /// systemd or D-Bus failed.
     #[error(
-        "cannot have the scope {name} for the jobs: {source}; with jobs.cgroup in the configuration \
-         they get a plain cgroup, without systemd's help"
+        "cannot create the scope {name} for the jobs: {source}; set jobs.cgroup in the configuration \
+         to use a plain cgroup without systemd"
     )]
     Scope {
-        /// The unit.
+        /// The name of the unit.
         name: &'static str,
         /// Why.
         source: io::Error,
     },
-    /// The kernel said no.
+    /// A system call failed.
     #[error("cannot {step} {path}: {source}")]
     Io {
-        /// "create", "read".
+        /// The step: "create", "read".
         step: &'static str,
-        /// Which file.
+        /// The file or directory.
         path: PathBuf,
         /// Why.
         source: io::Error,
@@ -64,9 +64,9 @@ pub enum HierarchyError {
 }
 
 impl Hierarchy {
-    /// Finds the cgroup2 mount, wherever it is, makes `below` in it, and enables for it what
-    /// limits need, on the whole way down. Where nothing is configured, systemd makes a scope, which
-    /// `keeper` keeps, if systemd is there.
+    /// Finds the cgroup2 mount, creates `below` in it, and enables the controllers in every cgroup down to
+    /// it. If `below` is `None` and systemd is process 1, systemd creates a scope, and the program `keeper`
+    /// holds it open.
     ///
     /// # Errors
     /// [`HierarchyError`].
@@ -94,7 +94,7 @@ impl Hierarchy {
         DirBuilder::new().recursive(true).mode(0o700).create(&root).map_err(io("create", &root))?;
         fs::set_permissions(&root, Permissions::from_mode(0o700)).map_err(io("chmod", &root))?;
         let kill = root.join("cgroup.kill");
-        kill.metadata().map_err(io("find (Linux 5.14 has it)", &kill))?;
+        kill.metadata().map_err(io("find (Linux 5.14 and later have it)", &kill))?;
         let mut missing = BTreeMap::new();
         for controller in CONTROLLERS {
             if let Err(reason) = enable_down_to(&mount, &root, controller) {
@@ -114,26 +114,26 @@ impl Hierarchy {
         Ok(Hierarchy { mount, root, scope, features })
     }
 
-    /// What cgroups can do on this host.
+    /// The cgroup features of this host.
     pub(crate) fn features(&self) -> &Features {
         &self.features
     }
 
-    /// Where it is.
+    /// The directory of the root cgroup.
     pub fn path(&self) -> &Path {
         &self.root
     }
 
-    /// The scope that it is, if systemd has made it.
+    /// The systemd scope, if systemd created this cgroup.
     pub(crate) fn scope(&self) -> Option<&Scope> {
         self.scope.as_ref()
     }
 
-    /// Makes sure that a job can be put here: a scope may have been stopped, or its keeper killed.
-    /// Costs one system call where all is well. Blocks.
+    /// Makes sure that the root cgroup can take a job: the scope may have been stopped, or its keeper
+    /// killed. Costs one system call if the scope is intact. Blocks.
     ///
     /// # Errors
-    /// The scope is being stopped, or systemd cannot make it anew.
+    /// The scope is being stopped, or systemd cannot create a new one.
     pub fn ensure(&self) -> io::Result<()> {
         let Some(scope) = &self.scope else { return Ok(()) };
         if scope.ensure()? == Readiness::Recreated {
@@ -147,23 +147,23 @@ impl Hierarchy {
         Ok(())
     }
 
-    /// The directories whose limits bind all jobs: this one and those above it, nearest first.
-    /// The root of the hierarchy has no limits.
+    /// The cgroups whose limits apply to all jobs: the jobs' root cgroup and its ancestors, nearest first.
+    /// The root of the cgroup2 mount has no limits.
     pub fn ancestors(&self) -> impl Iterator<Item = PathBuf> + '_ {
         self.root.ancestors().take_while(|path| *path != self.mount).map(Path::to_owned)
     }
 
-    /// A directory as people know it: below the mount.
+    /// A cgroup directory relative to the mount, for messages.
     pub fn below_mount(&self, directory: &Path) -> String {
         directory.strip_prefix(&self.mount).unwrap_or(directory).display().to_string()
     }
 
-    /// The cgroup of a job, whether or not it exists.
+    /// The cgroup of a job; it need not exist.
     pub fn job(&self, id: JobId) -> JobCgroup {
         JobCgroup::new(self.root.join(id.to_string()))
     }
 
-    /// The jobs that have a cgroup: all that live, unless the host went down under them.
+    /// The jobs that have a cgroup. Every live job has one; after a reboot none has.
     ///
     /// # Errors
     /// As readdir(3).
@@ -171,14 +171,14 @@ impl Hierarchy {
         jobs(&self.root)
     }
 
-    /// For which disks io.cost is enabled: that file of the hierarchy's root.
+    /// The text of `io.cost.qos` in the root of the mount: the disks for which io.cost is enabled.
     pub fn io_cost_qos(&self) -> String {
         fs::read_to_string(self.mount.join("io.cost.qos")).unwrap_or_default()
     }
 }
 
-/// The jobs that have a cgroup where [`Hierarchy::open`] would put them, without making anything. None
-/// where that has never been.
+/// The jobs that have a cgroup below the root cgroup of [`Hierarchy::open`]; creates nothing. Empty if the
+/// root cgroup does not exist.
 ///
 /// # Errors
 /// `NotMounted` and `Io`.
@@ -215,8 +215,8 @@ fn jobs(root: &Path) -> io::Result<Vec<JobId>> {
     Ok(ids)
 }
 
-/// A cgroup has a controller when all above it pass it down. One that lacks nothing is left as it
-/// is: on most hosts all of them are systemd's.
+/// Enables a controller in every cgroup from the mount down to `root`. A `cgroup.subtree_control` that already
+/// has the controller is not written: on most hosts systemd manages these files.
 fn enable_down_to(mount: &Path, root: &Path, controller: &str) -> Result<(), String> {
     let mut path: Vec<_> = root.ancestors().take_while(|path| *path != mount).collect();
     path.push(mount);
@@ -226,20 +226,23 @@ fn enable_down_to(mount: &Path, root: &Path, controller: &str) -> Result<(), Str
             text.split_whitespace().any(|word| word == controller)
         };
         if !has("cgroup.controllers") {
-            return Err(format!("it is not in {}/cgroup.controllers", directory.display()));
+            return Err(format!(
+                "{}/cgroup.controllers does not list the controller",
+                directory.display()
+            ));
         }
         if has("cgroup.subtree_control") {
             continue;
         }
         let file = directory.join("cgroup.subtree_control");
         fs::write(&file, format!("+{controller}"))
-            .map_err(|e| format!("it cannot be enabled in {}: {e}", file.display()))?;
+            .map_err(|e| format!("the controller cannot be enabled in {}: {e}", file.display()))?;
     }
     Ok(())
 }
 
-/// The first cgroup2 mount in proc_pid_mountinfo(5): field 5 is the mount point, the type follows
-/// the lone hyphen.
+/// The first cgroup2 mount in proc_pid_mountinfo(5): field 5 is the mount point, and the file system type
+/// follows the separator hyphen.
 fn cgroup2_mount(mountinfo: &str) -> Option<PathBuf> {
     mountinfo.lines().find_map(|line| {
         let (fields, kind) = line.split_once(" - ")?;
@@ -248,7 +251,7 @@ fn cgroup2_mount(mountinfo: &str) -> Option<PathBuf> {
     })
 }
 
-/// mountinfo writes space, tab, newline and backslash as three octal digits.
+/// mountinfo escapes space, tab, newline and backslash as a backslash and three octal digits.
 fn unescape(text: &str) -> String {
     [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
         .iter()

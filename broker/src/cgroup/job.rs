@@ -1,5 +1,5 @@
-//! The cgroup of one job: `<tree>/<job>/{shim,work}`, all of it root 0700.
-//! Source: Documentation/admin-guide/cgroup-v2.rst.
+//! The cgroup of one job, `<root>/<job>/{shim,work}`, mode 0700: create, kill, freeze, remove. It must not write
+//! limits (`limits`) or spawn processes (`launch`). Source: Documentation/admin-guide/cgroup-v2.rst.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Seek};
@@ -20,14 +20,14 @@ pub struct JobCgroup {
     path: PathBuf,
 }
 
-/// A part of a job's cgroup.
+/// One of the cgroups of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leaf {
-    /// All of it.
+    /// The parent of both leaves.
     Job,
-    /// The shim.
+    /// The leaf of the shim.
     Shim,
-    /// The workload.
+    /// The leaf of the workload.
     Work,
 }
 
@@ -36,8 +36,8 @@ impl JobCgroup {
         JobCgroup { path }
     }
 
-    /// Makes it, with its two leaves. 0700 at the top: the workload, which is not root, can open
-    /// nothing in it. When memory runs out, the workload goes as a whole and the shim stays.
+    /// Creates the cgroup and its two leaves. Mode 0700 keeps the workload, which is not root, from opening
+    /// any file in it. `memory.oom.group` makes the OOM killer end the whole workload and spare the shim.
     ///
     /// # Errors
     /// As mkdir(2) and write(2).
@@ -54,7 +54,7 @@ impl JobCgroup {
         Ok(())
     }
 
-    /// The directory of a part of it.
+    /// The directory of a leaf.
     pub fn leaf(&self, leaf: Leaf) -> PathBuf {
         match leaf {
             Leaf::Job => self.path.clone(),
@@ -63,21 +63,21 @@ impl JobCgroup {
         }
     }
 
-    /// Whether it is there, or that cannot be told.
+    /// Whether the cgroup exists; true if that is unknown.
     pub fn exists(&self) -> bool {
         !matches!(self.path.try_exists(), Ok(false))
     }
 
-    /// The processes in the leaf of the shim; none where there is no such cgroup.
+    /// The pids in the leaf of the shim; empty if the cgroup does not exist.
     ///
     /// # Errors
-    /// As read(2): then nobody can say that there are none.
+    /// As read(2): the leaf may then hold processes.
     pub fn shims(&self) -> io::Result<Vec<u32>> {
         let text = read_if_exists(&self.leaf(Leaf::Shim).join("cgroup.procs"))?;
         text.lines().map(|line| line.parse().map_err(io::Error::other)).collect()
     }
 
-    /// The leaf of the shim, opened.
+    /// Opens the leaf of the shim.
     ///
     /// # Errors
     /// As open(2).
@@ -85,7 +85,7 @@ impl JobCgroup {
         File::open(self.leaf(Leaf::Shim))
     }
 
-    /// The leaf of the workload, opened.
+    /// Opens the leaf of the workload.
     ///
     /// # Errors
     /// As open(2).
@@ -93,11 +93,11 @@ impl JobCgroup {
         File::open(self.leaf(Leaf::Work))
     }
 
-    /// Kills all that is left of the workload and answers when nothing is. A process that joins
-    /// after the write to `cgroup.kill` lives, hence the loop. Blocks.
+    /// Kills every process of the workload and returns when none is left. A process that joins the cgroup
+    /// after the write to `cgroup.kill` survives it, hence the loop. Blocks.
     ///
     /// # Errors
-    /// `TimedOut` after 10 s (a process in uninterruptible sleep); a cgroup that is gone is fine.
+    /// `TimedOut` after 10 s (a process in uninterruptible sleep). A removed cgroup is no error.
     pub fn kill_work(&self) -> io::Result<()> {
         let mut events = match File::open(self.leaf(Leaf::Work).join("cgroup.events")) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -109,17 +109,17 @@ impl JobCgroup {
             if Instant::now() > until {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            // The kernel tells when `populated` changes; after 50 ms, somebody has joined late.
+            // The kernel signals a change of `populated`. After 50 ms a process has joined late.
             poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)], 50u16)?;
         }
         Ok(())
     }
 
-    /// Removes it. The kernel answers EBUSY until the last process is reaped, hence the loop, of
-    /// 2 s at most. Blocks.
+    /// Removes the cgroup. rmdir(2) fails with EBUSY until the last process is reaped, hence the loop of at
+    /// most 2 s for each directory. Blocks.
     ///
     /// # Errors
-    /// As rmdir(2); what is gone is fine.
+    /// As rmdir(2). A removed cgroup is no error.
     pub fn remove(&self) -> io::Result<()> {
         for path in [self.leaf(Leaf::Work), self.leaf(Leaf::Shim), self.path.clone()] {
             let until = Instant::now() + Duration::from_secs(2);
@@ -127,7 +127,7 @@ impl JobCgroup {
             loop {
                 match fs::remove_dir(&path) {
                     Err(e) if e.kind() == io::ErrorKind::ResourceBusy && Instant::now() < until => {
-                        std::thread::sleep(pause); // between two tries
+                        std::thread::sleep(pause); // before the next attempt
                         pause = (pause * 2).min(Duration::from_millis(20));
                     }
                     Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -138,38 +138,36 @@ impl JobCgroup {
         Ok(())
     }
 
-    /// Stops all processes of the workload where they are, or lets them go on. Freezing answers
-    /// when all of them stand still. Blocks.
+    /// Freezes or thaws the workload. Freezing returns when `cgroup.events` says `frozen 1`. Blocks.
     ///
     /// # Errors
-    /// `TimedOut` after 5 s (a process in uninterruptible sleep): it goes on as a whole, then.
-    /// `Interrupted` when somebody else has let it go on before all of it stood still: its shim, which
-    /// has asked it to end. Else as write(2).
+    /// `TimedOut` after 5 s (a process in uninterruptible sleep); the workload is thawed again.
+    /// `Interrupted` if the shim thaws the workload to stop it before it is frozen. Else as write(2).
     pub fn freeze(&self, freeze: bool) -> io::Result<()> {
         let work = self.leaf(Leaf::Work);
         let mut events = File::open(work.join("cgroup.events"))?;
         let file = work.join("cgroup.freeze");
         fs::write(&file, if freeze { "1" } else { "0" })?;
-        let mut waits = 0; // and not a clock: a host that stood still for 5 s has frozen nothing meanwhile
+        let mut waits = 0; // not a clock: a host that was suspended for 5 s froze nothing meanwhile
         while freeze && !has_line(&mut events, "frozen 1")? && has_line(&mut events, "populated 1")?
         {
             if !self.is_frozen()? {
-                let fault = "somebody let them go on";
+                let fault = "the shim thawed the cgroup to stop the job";
                 return Err(io::Error::new(io::ErrorKind::Interrupted, fault));
             }
             if waits == 100 {
                 fs::write(&file, "0")?;
-                let fault = "some did not stand still within 5 s";
+                let fault = "not every process was frozen within 5 s";
                 return Err(io::Error::new(io::ErrorKind::TimedOut, fault));
             }
-            // The kernel tells when a value changes; what changed before the poll is read again.
+            // The kernel signals each change of a value. The loop reads again what changed before the poll.
             let changed = poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)], 50u16)?;
             waits += u32::from(changed == 0);
         }
         Ok(())
     }
 
-    /// Whether its processes are frozen, or are being so; those of a cgroup that is gone are not.
+    /// Whether the workload is frozen or freezing; false if the cgroup does not exist.
     ///
     /// # Errors
     /// As read(2).
@@ -178,12 +176,12 @@ impl JobCgroup {
         Ok(text.trim() == "1")
     }
 
-    /// What the job uses and has used.
+    /// The resource usage of the job.
     pub(crate) fn usage(&self, features: &Features) -> Usage {
         usage::read(&self.path, &|name| features.has_file(name))
     }
 
-    /// Bytes of memory that the job uses now, page cache included.
+    /// `memory.current`: bytes that the job uses now, page cache included.
     ///
     /// # Errors
     /// As read(2).
@@ -193,16 +191,16 @@ impl JobCgroup {
     }
 }
 
-/// A file of a cgroup; nothing where that has been removed.
+/// Reads a file of a cgroup; empty if the cgroup does not exist.
 fn read_if_exists(path: &Path) -> io::Result<String> {
     match fs::read_to_string(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-        Err(e) if e.raw_os_error() == Some(libc::ENODEV) => Ok(String::new()), // since it was opened
+        Err(e) if e.raw_os_error() == Some(libc::ENODEV) => Ok(String::new()), // removed after open(2)
         read => read,
     }
 }
 
-/// Whether `cgroup.events` has this line; a cgroup that has been removed in the meantime has none.
+/// Whether `cgroup.events` has this line; false if the cgroup has been removed.
 fn has_line(events: &mut File, line: &str) -> io::Result<bool> {
     let mut text = String::new();
     events.rewind()?;
@@ -217,13 +215,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_freeze_that_somebody_takes_back_is_not_waited_for() {
+    fn a_freeze_that_the_shim_thaws_is_interrupted() {
         let dir = tempfile::tempdir().unwrap();
         let cgroup = JobCgroup::new(dir.path().to_owned());
         let work = cgroup.leaf(Leaf::Work);
         fs::create_dir(&work).unwrap();
         fs::write(work.join("cgroup.events"), "populated 1\nfrozen 0\n").unwrap();
-        // It keeps nothing of what is written.
+        // /dev/null reads back as a thawed cgroup.
         std::os::unix::fs::symlink("/dev/null", work.join("cgroup.freeze")).unwrap();
         assert_eq!(cgroup.freeze(true).unwrap_err().kind(), io::ErrorKind::Interrupted);
     }

@@ -1,5 +1,5 @@
-//! Cgroups: where those of jobs are and what this host gives them, one job's cgroup, its limits and usage,
-//! and the disks that limits speak of. Nothing here knows records, callers or shims.
+//! Everything about cgroup v2: the hierarchy, the features of this host, one job's cgroup, limits, usage, and
+//! the disks that I/O limits name. It must not know records, callers or the shim protocol.
 //! Source: Documentation/admin-guide/cgroup-v2.rst.
 
 pub(crate) mod disk;

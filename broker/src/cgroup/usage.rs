@@ -1,5 +1,5 @@
-//! What a job uses and has used, as the kernel accounts for it: a dozen small files of its cgroup,
-//! read when somebody asks. Sources: cgroup-v2.rst; Documentation/accounting/psi.rst.
+//! The resource usage of a job as the kernel accounts for it: a dozen interface files, read on request. It must
+//! not keep descriptors or history. Sources: cgroup-v2.rst; Documentation/accounting/psi.rst.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -35,7 +35,7 @@ pub(crate) fn read(job: &Path, has: &dyn Fn(&str) -> bool) -> Usage {
         usage.memory_max_events = value(text, "max");
         usage.memory_oom_kills = value(text, "oom_kill");
     }
-    // Of the kills only those of the workload count. None of the job is none of the workload.
+    // Only kills in the workload count. If the job has none, the workload has none.
     if usage.memory_oom_kills.is_some_and(|kills| kills > 0) {
         let kills = files.text("work/memory.events").and_then(|text| value(text, "oom_kill"));
         usage.memory_oom_kills = kills.or(usage.memory_oom_kills);
@@ -57,9 +57,8 @@ fn cpu(usage: &mut Usage, text: &str) {
     usage.cpu_throttled_usec = value(text, "throttled_usec");
 }
 
-/// The files of one cgroup, one after the other, opened relative to its directory. One costs 7 us
-/// (Linux 6.18): half for opening it, a third for reading it. Kept open they would take 3 us, and
-/// 4 KiB of the kernel's memory each.
+/// The files of one cgroup, opened relative to its directory. A file costs 7 us (Linux 6.18): half for open(2),
+/// a third for read(2). An open file would cost 3 us, and 4 KiB of kernel memory all the time.
 struct Files<'a> {
     directory: File,
     has: &'a dyn Fn(&str) -> bool,
@@ -67,7 +66,7 @@ struct Files<'a> {
 }
 
 impl Files<'_> {
-    /// A job that an earlier broker started may lack what later ones have.
+    /// `None` if this job's cgroup lacks the file: an older broker may have started the job.
     fn text(&mut self, name: &str) -> Option<&str> {
         if !(self.has)(name.strip_prefix("work/").unwrap_or(name)) {
             return None;
@@ -78,7 +77,7 @@ impl Files<'_> {
         loop {
             // ENODEV if the cgroup has just been removed, EOPNOTSUPP if pressure is switched off.
             length += file.read(&mut self.buffer[length..]).ok()?;
-            // The kernel makes such a file in one piece: a read that could take more has it all.
+            // The kernel produces the file in one piece: a short read is complete.
             if length < self.buffer.len() {
                 return str::from_utf8(&self.buffer[..length]).ok();
             }
@@ -91,13 +90,13 @@ impl Files<'_> {
     }
 }
 
-/// A value of a flat keyed file: `key value`, a line for each.
+/// A value of a flat keyed file: one `key value` a line.
 fn value(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
 }
 
-/// `io.stat`. Some kernels write the numbers of unused devices one after the other in front of the
-/// next line, 5.15 for one; others, lines with nothing but the device.
+/// Parses `io.stat`. Some kernels, such as 5.15, write the numbers of unused devices in front of the next line;
+/// others write lines with only the device.
 fn io(text: &str) -> Vec<IoUsage> {
     let mut disks = Vec::new();
     for line in text.lines() {
@@ -117,22 +116,22 @@ fn io(text: &str) -> Vec<IoUsage> {
 }
 
 impl IoUsage {
-    /// Whether it is one of those that count; others, as `dbytes` and `cost.usage`, are known too.
+    /// Whether the key is one of the four counters; the kernel also writes `dbytes`, `cost.usage` and others.
     fn set(&mut self, key: &str, number: &str) -> bool {
         let Ok(number) = number.parse() else { return false };
-        let place = match key {
+        let counter = match key {
             "rbytes" => &mut self.rbytes,
             "wbytes" => &mut self.wbytes,
             "rios" => &mut self.rios,
             "wios" => &mut self.wios,
             _ => return false,
         };
-        *place = number;
+        *counter = number;
         true
     }
 }
 
-/// `/sys/dev/block/M:m` is a link to the device's directory; a slash in the name is "!" there.
+/// The name of a device, from the link `/sys/dev/block/M:m`. sysfs writes a slash in a name as "!".
 fn name(device: &str) -> String {
     let target = fs::read_link(Path::new("/sys/dev/block").join(device)).unwrap_or_default();
     target.file_name().unwrap_or_default().to_string_lossy().replace('!', "/")

@@ -1,4 +1,5 @@
-//! `[limits.default]` and `[limits.max]`: the same keys, in the units that people write.
+//! `[limits.default]` and `[limits.max]`: the same keys, in human units. It must not apply a limit: it only builds the
+//! tables of `model::limits`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,33 +13,33 @@ use crate::model::limits::{DiskName, IoRule, LimitKind, LimitTables, Limits as J
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// What a job gets that does not say.
+    /// The limits of a job whose request does not set them.
     pub default: Table,
-    /// The most that a job may ask for, and what it gets where neither it nor the default says.
+    /// The maximum that a request may set; also the limit if neither the request nor `default` sets one.
     pub max: Table,
 }
 
-/// One of the tables; every key may be left out.
+/// One of the tables; every key is optional.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Table {
-    /// CPUs that the workload may use at a time: `0.5`, or `"500m"`.
+    /// CPU quota of the workload, in CPUs: `0.5` or `"500m"`.
     #[serde(deserialize_with = "cpus")]
     pub cpus: Option<Cpus>,
-    /// Share of a busy CPU beside other jobs, 1 to 10000; the kernel's default is 100.
+    /// CPU weight relative to other jobs, 1 to 10000; the kernel's default is 100.
     pub cpu_weight: Option<u64>,
-    /// Memory beyond which the kernel kills the workload; the page cache of the job's log counts.
+    /// Memory limit: beyond it the kernel kills the workload. The page cache of the job's log counts.
     #[serde(deserialize_with = "size")]
     pub memory: Option<u64>,
-    /// Memory beyond which the kernel slows the job down and reclaims.
+    /// Memory beyond which the kernel throttles the job and reclaims its memory.
     #[serde(deserialize_with = "size")]
     pub memory_high: Option<u64>,
-    /// Swap. Not set: 0 where `memory` is limited.
+    /// Swap limit. Not set: 0 if `memory` is limited.
     #[serde(deserialize_with = "size")]
     pub memory_swap: Option<u64>,
-    /// Processes and threads of the workload.
+    /// Maximum number of processes and threads of the workload.
     pub pids: Option<u64>,
-    /// Share of a busy disk beside other jobs, 1 to 10000; refused on disks whose scheduler does not honour it.
+    /// I/O weight relative to other jobs, 1 to 10000; rejected for disks without a weight policy (BFQ or io.cost).
     pub io_weight: Option<u64>,
     /// Bytes per second read from the disk of the working directory.
     #[serde(deserialize_with = "bytes_per_second")]
@@ -50,17 +51,17 @@ pub struct Table {
     pub read_iops: Option<u64>,
     /// Writes per second to the disk of the working directory.
     pub write_iops: Option<u64>,
-    /// Time from the start of the program to its stop.
+    /// Maximum run time of the program; then the job is stopped.
     #[serde(deserialize_with = "duration")]
     pub time: Option<Duration>,
-    /// CPU time of all processes of the workload together.
+    /// Maximum CPU time of all processes of the workload together.
     #[serde(deserialize_with = "duration")]
     pub cpu_time: Option<Duration>,
-    /// Output that is kept. Where neither table says, `default` is 10 GiB.
+    /// Maximum output that is kept. If neither table sets it, `default` is 10 GiB.
     #[serde(deserialize_with = "size")]
     pub output: Option<u64>,
-    /// Resource limits by name, as in getrlimit(2): one number, or `[soft, hard]`. In `max` they bound
-    /// requests and are given to nobody.
+    /// Resource limits by name, as in getrlimit(2): one number, or `[soft, hard]`. In `max` they only restrict
+    /// requests and are not applied to other jobs.
     pub ulimit: BTreeMap<String, Ulimit>,
 }
 
@@ -68,17 +69,17 @@ pub struct Table {
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(untagged)]
 pub enum Ulimit {
-    /// Both.
+    /// Soft and hard limit.
     One(u64),
-    /// Soft and hard.
+    /// Soft limit, hard limit.
     Two(u64, u64),
 }
 
-/// Bytes of output kept for a job when nobody says anything: a disk is not filled by one job.
+/// The default output limit, in bytes, so that one job cannot fill the disk.
 const DEFAULT_OUTPUT: u64 = 10 << 30;
 
 impl Limits {
-    /// In the supervisor's terms.
+    /// Converts both tables to the supervisor's type.
     ///
     /// # Errors
     /// The key and what is wrong with it.
@@ -96,7 +97,7 @@ impl Limits {
 }
 
 impl Table {
-    /// What the key of this limit says.
+    /// The value of the key of this limit.
     fn value(&self, kind: LimitKind) -> Option<u64> {
         match kind {
             LimitKind::CpuQuota => self.cpus.map(|cpus| cpus.quota_usec),
@@ -141,7 +142,7 @@ fn saturating(value: u128) -> u64 {
     u64::try_from(value).unwrap_or(u64::MAX)
 }
 
-/// A number as TOML has it, or text with a unit.
+/// A TOML number, or text with a unit.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Raw {

@@ -1,5 +1,5 @@
-//! The configuration file: every key has a default but those of `[tls]`, and an unknown key is an
-//! error, since a misspelt limit is no limit.
+//! The configuration file. Every key but those of `[tls]` has a default. An unknown key must be an error, since a
+//! misspelt limit would not be enforced.
 
 mod limits;
 mod retention;
@@ -17,90 +17,90 @@ pub use crate::config::retention::{MinFree, Retention};
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Address and port that clients connect to: `"0.0.0.0:7443"` is all of IPv4, `"[::]:7443"` everything. A
-    /// socket that systemd passes goes before it.
+    /// Address and port for clients: `"0.0.0.0:7443"` is every IPv4 address, `"[::]:7443"` every address. A
+    /// socket passed by systemd takes precedence.
     ///
     /// Default: `"127.0.0.1:7443"`
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
-    /// The broker's certificate, and whom it trusts.
+    /// The broker's certificate and the trusted authorities.
     pub tls: Tls,
-    /// Identities that see and control everybody's jobs.
+    /// Identities that see and control the jobs of every owner.
     ///
     /// Default: `[]`
     #[serde(default)]
     pub admins: Vec<String>,
-    /// Where jobs live, and whom they run as.
+    /// Directories, accounts and timeouts of jobs.
     #[serde(default)]
     pub jobs: Jobs,
-    /// What jobs may use.
+    /// Default and maximum limits of jobs.
     #[serde(default)]
     pub limits: Limits,
-    /// How long finished jobs are kept, and when no job starts.
+    /// How long finished jobs are kept, and when new jobs are rejected.
     #[serde(default)]
     pub retention: Retention,
 }
 
-/// The part of the configuration that a [`crate::jobs::supervisor::Supervisor`] needs: all but the network.
+/// The configuration of a [`crate::jobs::supervisor::Supervisor`]: everything but the network.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Jobs {
-    /// Directory of records and output; root's, 0700. Give it a file system that jobs cannot write to.
+    /// Directory of records and output; owner root, mode 0700. Put it on a file system that jobs cannot write to.
     ///
     /// Default: `"/var/lib/job-broker"`
     pub state_dir: PathBuf,
-    /// Directory of the shims' sockets; root's, 0700. It must outlive a restart of the service.
+    /// Directory of the shims' sockets; owner root, mode 0700. A restart of the service must not remove it.
     ///
     /// Default: `"/run/job-broker"`
     pub run_dir: PathBuf,
-    /// The program `job-shim`. The broker opens it once, at its start.
+    /// The program `job-shim`. The broker opens it once, when it starts.
     ///
     /// Default: `"/usr/lib/job-broker/job-shim"`
     pub shim: PathBuf,
-    /// Account, or uid, that shims run as. No job may run as it.
+    /// Account or uid of the shims. No job may run as this account.
     ///
     /// Default: `"job-shim"`
     pub shim_user: String,
-    /// Cgroup of all jobs, relative to the cgroup2 mount. Not set: the scope `job-broker-jobs.scope` where systemd
-    /// is process 1, `job-broker` elsewhere.
+    /// Cgroup of all jobs, relative to the cgroup2 mount. Not set: the scope `job-broker-jobs.scope` if systemd
+    /// is process 1, else `job-broker`.
     pub cgroup: Option<PathBuf>,
-    /// Controllers without which the broker does not start: `cpu`, `memory`, `io`, `pids`.
+    /// Controllers that the broker requires to start: `cpu`, `memory`, `io`, `pids`.
     ///
     /// Default: `[]`
     pub require_controllers: Vec<String>,
-    /// Accounts that jobs may run as; the first is the default. `pool` gives each job a uid of its own; jobs that run
-    /// as `nobody`, or as one account of this host, can signal, trace and read each other.
+    /// Accounts that jobs may run as; the first is the default. `pool` gives each job its own uid. Jobs that share
+    /// an account, such as `nobody`, can signal, trace and read each other.
     ///
     /// Default: `["nobody", "pool"]`
     pub run_as: Vec<String>,
-    /// Uids of `pool`: first and last. Those of accounts and groups of this host are left out.
+    /// Uids of `pool`: first and last. Uids and gids of this host's accounts and groups are skipped.
     ///
     /// Default: `[70000, 79999]`
     pub pool: (u32, u32),
-    /// Seconds from the stop signal to the kill, for a job that does not say; 0 to 86400.
+    /// Seconds from the stop signal to SIGKILL, for a job without its own timeout; 0 to 86400.
     ///
     /// Default: `10.0`
     pub stop_timeout_seconds: f64,
-    /// Seconds that processes may outlive their job's main process; 0 to 86400.
+    /// Seconds from the exit of a job's main process to SIGKILL for its remaining processes; 0 to 86400.
     ///
     /// Default: `1.0`
     pub leftover_grace_seconds: f64,
-    /// Most jobs that run at a time, everybody's together; at least 1. Not set: five eighths of the limit of descriptors,
-    /// and no more than half of the memory holds at 320 KiB a job.
+    /// Maximum number of running jobs of all owners; at least 1. Not set: five eighths of RLIMIT_NOFILE, and at most
+    /// as many as half of the memory holds at 320 KiB a job.
     pub max_running: Option<u64>,
 }
 
-/// Where the certificates are, PEM.
+/// The paths of the certificates, PEM.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     /// The broker's certificate chain, PEM, leaf first.
     pub cert: PathBuf,
-    /// Its private key, PEM; readable by root alone.
+    /// The private key of `cert`, PEM; readable by root only.
     pub key: PathBuf,
-    /// Authorities that sign clients' certificates, PEM. Nobody else may connect.
+    /// Authorities that sign clients' certificates, PEM. Clients of other authorities cannot connect.
     pub client_ca: PathBuf,
-    /// The `<trust-domain>` that a client's `job://<trust-domain>/<name>` must have.
+    /// The `<trust-domain>` of a client's identity `job://<trust-domain>/<name>`; any other is rejected.
     ///
     /// Default: `"local"`
     #[serde(default = "default_trust_domain")]
@@ -136,12 +136,12 @@ impl Default for Jobs {
 }
 
 impl Jobs {
-    /// From the stop signal to the kill.
+    /// The time from the stop signal to SIGKILL.
     pub fn stop_timeout(&self) -> Duration {
         Duration::from_secs_f64(self.stop_timeout_seconds)
     }
 
-    /// For what outlives the main process.
+    /// The time from the exit of the main process to SIGKILL for the remaining processes.
     pub fn leftover_grace(&self) -> Duration {
         Duration::from_secs_f64(self.leftover_grace_seconds)
     }
@@ -150,7 +150,7 @@ impl Jobs {
 /// A configuration that cannot be used; the text names file, line and key.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// Not there, or not readable.
+    /// The file does not exist or is not readable.
     #[error("cannot read {path}: {source}")]
     Read {
         /// The file.
@@ -158,20 +158,20 @@ pub enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
-    /// Not TOML, an unknown key, a value of the wrong kind.
+    /// Not TOML, an unknown key, or a value of the wrong type.
     #[error("{path}: {detail}")]
     Parse {
         /// The file.
         path: PathBuf,
-        /// What the parser said, with the line.
+        /// The parser's message, with the line.
         detail: String,
     },
-    /// Understood, and impossible.
+    /// A value out of range.
     #[error("{path}: {key} {fault}")]
     Value {
         /// The file.
         path: PathBuf,
-        /// Which key.
+        /// The key.
         key: &'static str,
         /// "must ...".
         fault: String,
@@ -191,7 +191,7 @@ impl Config {
         }
     }
 
-    /// Reads the file; whether its values are possible is still to be seen.
+    /// Reads the file without checking the ranges of its values.
     ///
     /// # Errors
     /// [`ConfigError`], in words for an operator.
@@ -202,7 +202,7 @@ impl Config {
             .map_err(|e| ConfigError::Parse { path: path.into(), detail: e.to_string() })
     }
 
-    /// Keys with impossible values, and what is wrong with each.
+    /// Keys with values out of range, and what is wrong with each.
     pub(crate) fn faults(&self) -> Vec<(&'static str, String)> {
         let mut faults = self.jobs.faults();
         faults.extend(self.limits.tables().err());

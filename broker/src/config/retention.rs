@@ -1,4 +1,5 @@
-//! `[retention]`: how long and how much of what is over is kept, and when nothing new is started.
+//! `[retention]`: how many finished jobs are kept for how long, and when new jobs are rejected. It must not delete
+//! anything: `jobs::history` does.
 
 use std::time::Duration;
 
@@ -7,57 +8,56 @@ use serde::{Deserialize, Deserializer};
 
 use crate::config::limits::{duration, parse_value, size};
 
-/// `[retention]`. Without keys, everything is kept until somebody removes it.
+/// `[retention]`. Without keys, finished jobs are kept until a client deletes them.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retention {
-    /// A job that ended longer ago is removed.
+    /// Maximum age of a finished job.
     #[serde(deserialize_with = "duration")]
     pub age: Option<Duration>,
-    /// Most finished jobs; those that ended first are removed. At least 1.
+    /// Maximum number of finished jobs; the oldest are removed. At least 1.
     pub count: Option<u64>,
-    /// Most finished jobs of one owner; likewise.
+    /// Maximum number of finished jobs of one owner; the oldest are removed. At least 1.
     pub count_per_owner: Option<u64>,
-    /// Most output of all finished jobs, with its index; those that ended first are removed. The newest stays.
+    /// Maximum output of all finished jobs, index files included; the oldest are removed. The newest job is kept.
     #[serde(deserialize_with = "size")]
     pub bytes: Option<u64>,
-    /// No job starts while all jobs together, running ones too, keep more output than this.
+    /// New jobs are rejected while all jobs together, running ones included, keep more output than this.
     #[serde(deserialize_with = "size")]
     pub max_output: Option<u64>,
-    /// No job starts while less of the file system of `state_dir` is free: `"5%"` of bytes and of inodes, or `"20G"`;
-    /// `0` turns the rule off.
+    /// New jobs are rejected while less of the file system of `state_dir` is free: `"5%"` of bytes and of inodes, or
+    /// `"20G"`. `0` disables the check.
     ///
     /// Default: `"1%"`
     #[serde(deserialize_with = "min_free_value")]
     pub min_free: MinFree,
 }
 
-/// So much has to be free.
+/// The space that must be free.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum MinFree {
-    /// Of bytes and of inodes: 0 to 1.
+    /// A share of bytes and of inodes: 0 to 1.
     Share(f64),
-    /// Of bytes; and inodes for a few jobs.
+    /// A number of bytes, and inodes for a few jobs.
     Bytes(u64),
 }
 
 impl Default for MinFree {
-    /// A disk that is all but full: whoever has not thought about it should not find out by jobs
-    /// that block.
+    /// 1 %: by default a job is rejected before a full disk blocks running jobs.
     fn default() -> MinFree {
         MinFree::Share(0.01)
     }
 }
 
 impl Retention {
-    /// Whether anything is ever removed.
+    /// Whether any rule removes jobs.
     pub fn has_rules(&self) -> bool {
         self.age.is_some()
             || [self.count, self.count_per_owner, self.bytes].iter().any(Option::is_some)
     }
 
     pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
-        // None at all would take a job away before its owner has seen how it ended.
+        // 0 would remove a job before its owner has seen its result.
         let counts =
             [("retention.count", self.count), ("retention.count_per_owner", self.count_per_owner)];
         match counts.into_iter().find(|(_, count)| *count == Some(0)) {

@@ -1,36 +1,34 @@
-//! What the process's descriptors (RLIMIT_NOFILE) are for. Each kind of use has a share of its own, so
-//! that connections cannot take those of jobs, nor readers those of records: what is not shared out
-//! stays for accept(2), launches and records, whatever clients do.
+//! Divides the process's descriptors (RLIMIT_NOFILE) into shares, so that connections cannot use up the
+//! descriptors of jobs, nor readers those of records. It must leave a reserve for accept(2), launches and records,
+//! whatever clients do.
 
 use nix::sys::resource::{Resource, getrlimit};
 
-/// The shares, in descriptors' uses.
+/// The shares of descriptors, each in its own unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shares {
-    /// Connections, of one descriptor each.
+    /// Connections; one descriptor each.
     pub(crate) connections: u64,
-    /// Jobs whose output is being read, of [`LOG_FILES`] each, however many read it.
+    /// Jobs whose output is being read; [`LOG_FILES`] each, however many streams read it.
     pub(crate) open_logs: u64,
-    /// Jobs that live, of one each.
+    /// Live jobs; one descriptor each.
     pub(crate) running: u64,
-    /// Jobs whose end is being put on record at a time, of a few each for a moment. They are of the
-    /// broker's own, of which others need some as well.
+    /// Jobs finalized at a time; a few descriptors each, for a short time, from the broker's reserve.
     pub(crate) finalizing: u64,
 }
 
 /// Descriptors of one job's open logs: stdout, stderr and the index.
 pub(crate) const LOG_FILES: u64 = 3;
-/// The broker's own, and those of what it does for a moment: runtimes, the cgroup tree, launches,
-/// records, accept(2).
+/// The reserve of the broker: runtimes, the cgroup hierarchy, launches, records, accept(2).
 const RESERVED: u64 = 48;
 
 impl Shares {
-    /// Of this process. Where the kernel does not tell its limit, the usual soft one is assumed.
+    /// The shares of this process. If getrlimit(2) fails, the usual soft limit is assumed.
     pub(crate) fn of_this_process() -> Shares {
         Shares::of(getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft))
     }
 
-    /// Of a process that may have `limit` descriptors.
+    /// The shares of a process with an RLIMIT_NOFILE of `limit`.
     pub(crate) fn of(limit: u64) -> Shares {
         let rest = limit.saturating_sub(RESERVED).max(8);
         Shares {

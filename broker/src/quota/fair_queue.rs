@@ -1,7 +1,7 @@
-//! Turns at what few can do at a time, such as threads that may block. Whoever waits is served in the
-//! order of coming within a key (an identity), and the keys in turn: a thousand that wait for one
-//! delay another's first by one turn. A key that is alone may have more at a time than one beside which
-//! others come. How many may wait is not decided here, see `quota`.
+//! A fair queue for a resource with few concurrent users, such as blocking threads: first come, first served within
+//! a key (an identity), round-robin between keys. A thousand waiters of one key delay the first of another by one
+//! permit. A key without competition may hold more permits than one under contention. It must not limit the
+//! number of waiters: that is a quota's task (`quota`).
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -16,29 +16,29 @@ use tokio::time::timeout;
 
 use crate::sync::lock;
 
-/// So many turns at a time, and so many of one key.
+/// A number of permits in all, and a limit for each key.
 #[derive(Debug)]
 pub(crate) struct FairQueue<K: Eq + Hash + Clone> {
     concurrency: usize,
-    /// Of one key.
+    /// The limit of a key without competition.
     limit_alone: usize,
-    /// Of one key while others come, too.
+    /// The limit of a key under contention.
     limit_contended: usize,
     state: Mutex<State<K>>,
 }
 
-/// How long one answer keeps others waiting: a shim that is well answers within a millisecond.
+/// How long a permit waits for the answer of a shim. A healthy shim answers within a millisecond.
 const SLOW_ANSWER: Duration = Duration::from_millis(50);
-/// A key counts as alone once no other has come for so long.
+/// Contention ends when no other key has arrived for this long.
 const CONTENTION_WINDOW: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 struct State<K: Eq + Hash + Clone> {
     running: usize,
     by_key: HashMap<K, KeyState<K>>,
-    /// Keys that have somebody waiting and may run another, in the order in which they are served.
+    /// Keys with a waiter and below their limit, in the order of service.
     ready_keys: VecDeque<K>,
-    /// Who came last, and when last another than the one before.
+    /// The key of the last arrival, and the time of the last arrival of a different key.
     last_key: Option<K>,
     contended_at: Option<Instant>,
 }
@@ -51,7 +51,7 @@ struct KeyState<K: Eq + Hash + Clone> {
     is_ready: bool,
 }
 
-/// Somebody's turn; over when dropped.
+/// A permit; released when dropped.
 #[derive(Debug)]
 pub(crate) struct FairPermit<K: Eq + Hash + Clone> {
     queue: Arc<FairQueue<K>>,
@@ -81,23 +81,23 @@ impl<K: Eq + Hash + Clone> FairQueue<K> {
         Arc::new(FairQueue { concurrency, limit_alone, limit_contended, state: Mutex::new(state) })
     }
 
-    /// Waits for a turn. Whoever goes away meanwhile (drops this) has left the queue.
+    /// Waits for a permit. A dropped future leaves the queue.
     pub(crate) async fn acquire(self: &Arc<Self>, key: &K) -> FairPermit<K> {
         loop {
             let (sender, receiver) = oneshot::channel();
             self.enqueue(key, sender);
-            // No sender is dropped without its turn but in a panic of ours: then we wait anew.
+            // A sender is dropped without a permit only after a panic in this module: enqueue again.
             if let Ok(permit) = receiver.await {
                 return permit;
             }
         }
     }
 
-    /// Does `work` on a thread that may block, when it is the key's turn. Once begun it goes on
-    /// whether or not anybody waits for it, and its turn lasts until then.
+    /// Runs `work` on a blocking thread when the key gets a permit. Once started, `work` runs to its end even
+    /// if this future is dropped, and holds the permit until then.
     ///
     /// # Errors
-    /// `work` has panicked.
+    /// `work` panicked.
     pub(crate) async fn run<T: Send + 'static>(
         self: &Arc<Self>,
         key: &K,
@@ -126,13 +126,13 @@ impl<K: Eq + Hash + Clone> FairQueue<K> {
         self.serve(state);
     }
 
-    /// Puts a key that may run another at the end of the line.
+    /// Appends a key with a waiter and below its limit to `ready_keys`.
     fn queue(&self, state: &mut State<K>, key: &K) {
         let per_key = self.per_key(state);
         let Some(key_state) = state.by_key.get_mut(key) else { return };
-        key_state.waiting.retain(|waiting| !waiting.is_closed()); // those that have gone away
+        key_state.waiting.retain(|waiting| !waiting.is_closed()); // dropped futures
         if key_state.waiting.is_empty() && key_state.running == 0 {
-            state.by_key.remove(key); // keys come and go
+            state.by_key.remove(key); // so that the map does not grow with every key ever seen
         } else if !key_state.is_ready
             && !key_state.waiting.is_empty()
             && key_state.running < per_key
@@ -142,7 +142,7 @@ impl<K: Eq + Hash + Clone> FairQueue<K> {
         }
     }
 
-    /// Gives out what turns there are.
+    /// Hands out the free permits.
     fn serve(self: &Arc<Self>, mut state: MutexGuard<'_, State<K>>) {
         let mut served = Vec::new();
         let per_key = self.per_key(&state);
@@ -151,7 +151,7 @@ impl<K: Eq + Hash + Clone> FairQueue<K> {
             let Some(key_state) = state.by_key.get_mut(&key) else { continue };
             key_state.is_ready = false;
             if key_state.running >= per_key {
-                continue; // it was alone when it was put there; the end of one of its own queues it again
+                continue; // the limit fell under contention; a released permit of this key queues the key again
             }
             if let Some(waiting) = key_state.waiting.pop_front() {
                 key_state.running += 1;
@@ -160,13 +160,13 @@ impl<K: Eq + Hash + Clone> FairQueue<K> {
             }
             self.queue(&mut state, &key);
         }
-        drop(state); // before turns are dropped that nobody takes any more
+        drop(state); // before a permit is dropped, which locks the state
         for (waiting, permit) in served {
-            let _ = waiting.send(permit); // to one that has gone away: its turn is over
+            let _ = waiting.send(permit); // fails for a dropped future, which releases the permit
         }
     }
 
-    /// The turns that one key may have now.
+    /// The current limit of each key.
     fn per_key(&self, state: &State<K>) -> usize {
         let is_contended = state
             .contended_at
@@ -174,14 +174,14 @@ impl<K: Eq + Hash + Clone> FairQueue<K> {
         if is_contended { self.limit_contended } else { self.limit_alone }
     }
 
-    /// A panic elsewhere must not take everybody's turns away.
+    /// Survives a panic of another thread.
     fn lock(&self) -> MutexGuard<'_, State<K>> {
         lock(&self.state)
     }
 }
 
 impl<K: Eq + Hash + Clone> State<K> {
-    /// Somebody has come.
+    /// Records the arrival of a waiter.
     fn note_arrival(&mut self, key: &K) {
         if self.last_key.as_ref() != Some(key) && self.last_key.replace(key.clone()).is_some() {
             self.contended_at = Some(Instant::now());
@@ -201,8 +201,8 @@ impl<K: Eq + Hash + Clone> Drop for FairPermit<K> {
     }
 }
 
-/// Awaits the answer of a shim and gives the turn back when it has come, or after [`SLOW_ANSWER`]: who is slow is
-/// waited for, but holds up nobody.
+/// Awaits the answer of a shim and releases the permit with the answer, or after [`SLOW_ANSWER`]: a slow shim does
+/// not delay other jobs.
 pub(crate) async fn release_if_slow<T>(permit: impl Sized, answer: impl Future<Output = T>) -> T {
     let mut answer = pin!(answer);
     match timeout(SLOW_ANSWER, &mut answer).await {
@@ -224,7 +224,7 @@ mod tests {
 
     type Waiting<'a> = Pin<Box<dyn Future<Output = FairPermit<&'static str>> + 'a>>;
 
-    /// In the queue, or served already.
+    /// A waiter in the queue, or one with a permit.
     fn enqueue<'a>(queue: &'a Arc<FairQueue<&'static str>>, key: &'static str) -> Waiting<'a> {
         let mut waiting: Waiting<'a> = Box::pin(async move { queue.acquire(&key).await });
         match waiting.as_mut().now_or_never() {
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn the_keys_are_served_in_turn_however_many_wait_for_one() {
+    fn keys_are_served_round_robin_however_many_wait_for_one() {
         let queue = FairQueue::new(1, 1);
         let held = enqueue(&queue, "x").now_or_never().unwrap();
         let mut many: Vec<_> = (0..100).map(|_| enqueue(&queue, "a")).collect();
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_goes_away_has_no_turn_and_leaves_nothing() {
+    fn a_dropped_waiter_gets_no_permit_and_leaves_no_entry() {
         let queue = FairQueue::new(1, 1);
         let held = enqueue(&queue, "a").now_or_never().unwrap();
         let gone: Vec<_> = (0..1000).map(|_| enqueue(&queue, "a")).collect();
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_alone_has_more_than_one_beside_which_others_come() {
+    fn a_key_without_competition_has_a_higher_limit_than_under_contention() {
         let queue = FairQueue::with_contended_limit(8, 4, 1);
         let mut many: Vec<_> =
             (0..4).map(|_| enqueue(&queue, "a").now_or_never().expect("alone")).collect();
@@ -287,14 +287,14 @@ mod tests {
         }
         drop(many);
         let fifth = fifth.now_or_never().expect("its only one");
-        // As long after that as it takes to be alone.
+        // After the contention window.
         queue.lock().contended_at = Instant::now().checked_sub(CONTENTION_WINDOW);
         let second = enqueue(&queue, "b").now_or_never().expect("alone again");
         drop((fifth, other, second));
     }
 
     #[tokio::test]
-    async fn work_keeps_its_turn_until_it_is_done_and_a_panic_gives_it_back() {
+    async fn work_holds_its_permit_to_its_end_and_a_panic_releases_it() {
         let queue: Arc<FairQueue<&str>> = FairQueue::new(1, 1);
         let runtime = Handle::current();
         let panicked = queue.run(&"a", &runtime, || panic!("on purpose")).await;

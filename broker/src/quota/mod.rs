@@ -1,6 +1,5 @@
-//! How much of something may be in use at a time: by one key (an identity, an address, a job) and by
-//! all of them together. What is taken is a [`Permit`], and given back when that is dropped, so
-//! nothing can leak. It counts and refuses; who may do what is not decided here.
+//! Quotas on concurrent use, for one key (an identity, an address, a job) and for all keys. A [`Permit`] returns its
+//! amount when it is dropped, so nothing leaks. A quota counts and rejects; it must not authorize.
 
 pub(crate) mod descriptors;
 pub(crate) mod fair_queue;
@@ -12,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::sync::lock;
 
-/// A bound for each key and one for all keys.
+/// A limit for each key and one for all keys.
 #[derive(Debug)]
 pub(crate) struct Quota<K> {
     what: &'static str,
@@ -27,7 +26,7 @@ struct InUse<K> {
     total: u64,
 }
 
-/// An amount in use; given back when dropped.
+/// An amount in use; returned when dropped.
 #[derive(Debug)]
 pub(crate) struct Permit<K: Eq + Hash> {
     quota: Arc<Quota<K>>,
@@ -35,27 +34,27 @@ pub(crate) struct Permit<K: Eq + Hash> {
     amount: u64,
 }
 
-/// There is no more to be had now. Try again when something of it has been given back.
+/// A limit is reached. Retry when another permit is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Exceeded {
     /// In the plural: "calls", "bytes of requests".
     what: &'static str,
-    /// Which of the two bounds.
+    /// Which of the two limits.
     bound: Bound,
     limit: u64,
 }
 
-/// Whose bound it is.
+/// The scope of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bound {
-    /// The caller's own.
+    /// The limit of one key.
     Key,
-    /// Everybody's together.
+    /// The limit of all keys.
     Total,
 }
 
 impl<K: Eq + Hash + Clone> Quota<K> {
-    /// Of `what`, at most `per_key` for each key and `total` for all of them.
+    /// A quota of `what`: at most `per_key` for each key and `total` for all keys.
     pub(crate) fn new(what: &'static str, per_key: u64, total: u64) -> Arc<Quota<K>> {
         let in_use = Mutex::new(InUse { by_key: HashMap::new(), total: 0 });
         Arc::new(Quota { what, per_key, total, in_use })
@@ -64,7 +63,7 @@ impl<K: Eq + Hash + Clone> Quota<K> {
     /// Takes `amount` for `key`.
     ///
     /// # Errors
-    /// [`Exceeded`]: nothing has been taken.
+    /// [`Exceeded`]; nothing is taken.
     pub(crate) fn take(self: &Arc<Self>, key: &K, amount: u64) -> Result<Permit<K>, Exceeded> {
         self.add(key, amount)?;
         Ok(Permit { quota: Arc::clone(self), key: key.clone(), amount })
@@ -84,10 +83,10 @@ impl<K: Eq + Hash + Clone> Quota<K> {
 }
 
 impl<K: Eq + Hash + Clone> Permit<K> {
-    /// Makes it one for `amount`.
+    /// Changes the amount of the permit.
     ///
     /// # Errors
-    /// [`Exceeded`]: it is as before. Never when it becomes smaller.
+    /// [`Exceeded`]; the permit is unchanged. Shrinking never fails.
     pub(crate) fn resize(&mut self, amount: u64) -> Result<(), Exceeded> {
         match amount.checked_sub(self.amount) {
             Some(more) => self.quota.add(&self.key, more)?,
@@ -99,7 +98,7 @@ impl<K: Eq + Hash + Clone> Permit<K> {
 }
 
 impl<K> Quota<K> {
-    /// A panic elsewhere must not take the count away from everybody.
+    /// Survives a panic of another thread.
     fn lock(&self) -> MutexGuard<'_, InUse<K>> {
         lock(&self.in_use)
     }
@@ -111,7 +110,7 @@ impl<K: Eq + Hash> Quota<K> {
         in_use.total = in_use.total.saturating_sub(amount);
         let Some(own) = in_use.by_key.get_mut(key) else { return };
         *own = own.saturating_sub(amount);
-        // No entry is kept for a key that has nothing: keys come and go.
+        // An unused key has no entry, so that the map does not grow with every key ever seen.
         if *own == 0 {
             in_use.by_key.remove(key);
         }

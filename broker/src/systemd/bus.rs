@@ -1,4 +1,5 @@
-//! The few words with systemd that need D-Bus: org.freedesktop.systemd1(5).
+//! The D-Bus calls to systemd, org.freedesktop.systemd1(5): look up and create a scope. It must not keep a
+//! connection: every call opens its own.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use zbus::zvariant::{OwnedObjectPath, Value};
 
-/// The manager and the bus answer within milliseconds, or something is wrong with them.
+/// The timeout of a call. Manager and bus normally answer within milliseconds.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 #[zbus::proxy(
@@ -53,41 +54,41 @@ trait Scope {
     fn control_group(&self) -> zbus::Result<String>;
 }
 
-/// What systemd says of a scope.
+/// The state of a scope in systemd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum UnitState {
-    /// There is none.
+    /// The unit does not exist, or is inactive or failed.
     Absent,
-    /// It runs, and this is its cgroup, relative to the mount.
+    /// Active, with its cgroup relative to the mount.
     Active(PathBuf),
-    /// It is being stopped, or in another state in which nothing can be added to it.
+    /// Deactivating, or in another state in which it accepts no process.
     Deactivating(String),
 }
 
-/// What a new scope is to be.
+/// The properties of a new scope.
 #[derive(Debug)]
 pub(super) struct ScopeSpec<'a> {
     pub(super) name: &'a str,
     pub(super) description: &'a str,
     pub(super) slice: &'a str,
-    /// The unit that it is to outlive when the host goes down.
+    /// `Before=`: at shutdown systemd stops that unit first.
     pub(super) before: &'a str,
-    /// Its first process.
+    /// The pid of its first process.
     pub(super) pid: u32,
 }
 
-/// Looks a scope up. Blocks.
+/// Looks up a scope. Blocks.
 ///
 /// # Errors
-/// Bus or manager cannot be reached.
+/// The bus or the manager does not answer.
 pub(super) fn find(name: &str) -> io::Result<UnitState> {
     call(async { look_up(&zbus::Connection::system().await?, name).await })
 }
 
-/// Makes a scope, and answers when systemd has. Blocks.
+/// Creates a scope and waits for systemd's job. Blocks.
 ///
 /// # Errors
-/// Bus or manager cannot be reached, or the manager refuses.
+/// The bus or the manager does not answer, or systemd rejects the scope.
 pub(super) fn create(spec: &ScopeSpec<'_>) -> io::Result<UnitState> {
     call(async {
         let bus = zbus::Connection::system().await?;
@@ -98,15 +99,15 @@ pub(super) fn create(spec: &ScopeSpec<'_>) -> io::Result<UnitState> {
             ("Description", Value::from(spec.description)),
             ("Slice", Value::from(spec.slice)),
             ("PIDs", Value::from(vec![spec.pid])),
-            // The cgroups below are ours: systemd neither looks into them nor touches them.
+            // The broker manages the cgroups below; systemd does not touch them.
             ("Delegate", Value::from(true)),
-            // Else the usual limit of one service would be that of all jobs together.
+            // Otherwise DefaultTasksMax= would limit all jobs together.
             ("TasksMax", Value::from(u64::MAX)),
-            // At the end of the host, that one is stopped first: it ends the jobs in good order. Said
-            // here and not there, since a unit that another one mentions is never forgotten, and
-            // its name is taken for ever.
+            // At shutdown systemd stops that unit first, and the unit stops the jobs. The ordering is set
+            // here, since systemd never unloads a scope that another unit refers to, and could not
+            // create one of that name again.
             ("Before", Value::from(vec![spec.before])),
-            // One that has failed is forgotten, so that the next can have its name.
+            // systemd unloads a failed scope, so that a new one can have its name.
             ("CollectMode", Value::from("inactive-or-failed")),
         ];
         let job = manager.start_transient_unit(spec.name, "fail", &properties, &[]).await?;
@@ -114,13 +115,13 @@ pub(super) fn create(spec: &ScopeSpec<'_>) -> io::Result<UnitState> {
             let ended = signal.args()?;
             if ended.job == job {
                 if ended.result != "done" {
-                    let fault = format!("systemd could not start it: {}", ended.result);
+                    let fault = format!("systemd could not start the scope: {}", ended.result);
                     return Err(zbus::Error::Failure(fault));
                 }
                 return look_up(&bus, spec.name).await;
             }
         }
-        Err(zbus::Error::Failure("the bus went away".into()))
+        Err(zbus::Error::Failure("D-Bus closed the connection".into()))
     })
 }
 
@@ -148,21 +149,23 @@ async fn look_up(bus: &zbus::Connection, name: &str) -> zbus::Result<UnitState> 
     }
 }
 
-/// On a thread and a runtime of its own: some of those who ask are in a runtime, and may not block
-/// it; others are on a thread that has none.
+/// Runs a call on its own thread and runtime: some callers are in a runtime that they must not block, others have
+/// none.
 fn call<T: Send>(question: impl Future<Output = zbus::Result<T>> + Send) -> io::Result<T> {
     let answer = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         match runtime.block_on(async { tokio::time::timeout(TIMEOUT, question).await }) {
             Ok(answer) => answer.map_err(|e| io::Error::other(format!("systemd over D-Bus: {e}"))),
             Err(_) => {
-                let fault = format!("systemd has not answered over D-Bus within {TIMEOUT:?}");
+                let fault = format!("systemd did not answer over D-Bus within {TIMEOUT:?}");
                 Err(io::Error::new(io::ErrorKind::TimedOut, fault))
             }
         }
     };
     std::thread::scope(|threads| {
-        let asking = threads.spawn(answer);
-        asking.join().unwrap_or_else(|_| Err(io::Error::other("the thread that asks died")))
+        let thread = threads.spawn(answer);
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the thread of the D-Bus call panicked")))
     })
 }

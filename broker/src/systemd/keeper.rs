@@ -1,5 +1,5 @@
-//! The keeper: a process that sleeps in the leaf `keeper/` of the jobs' scope, so that systemd never
-//! sees the scope empty. It is `job-shim` under another name.
+//! The keeper: a process that sleeps in the leaf `keeper/` of the jobs' scope, since systemd stops an empty scope. It
+//! is the program `job-shim` with another argv[0], and must not do anything but sleep.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -11,26 +11,26 @@ use crate::sys;
 
 const LEAF: &str = "keeper";
 
-/// A keeper that lived when it was found or started.
+/// A keeper process; alive when found or started.
 #[derive(Debug)]
 pub(super) struct Keeper {
     pub(super) pid: u32,
-    /// Readable once it has ended.
+    /// Readable when the keeper has ended.
     pub(super) pidfd: OwnedFd,
 }
 
 impl Keeper {
-    /// The one in this scope, if any lives.
+    /// The keeper in this scope, if one is alive.
     pub(super) fn find(scope: &Path) -> Option<Keeper> {
         let in_leaf = || fs::read_to_string(scope.join(LEAF).join("cgroup.procs")).ok();
         let pid: u32 = in_leaf()?.lines().next()?.parse().ok()?;
         let pidfd = sys::pidfd_open(pid).ok()?;
-        // Still there, now that the descriptor is held: so it is the descriptor's process.
+        // The pid is still in the leaf after pidfd_open(2), so the pidfd is the keeper's.
         let stays = in_leaf()?.lines().any(|line| line.parse() == Ok(pid));
         stays.then_some(Keeper { pid, pidfd })
     }
 
-    /// A new one in the leaf.
+    /// Starts a keeper in the leaf.
     ///
     /// # Errors
     /// As mkdir(2) and clone3(2).
@@ -39,7 +39,7 @@ impl Keeper {
         start(&scope.join(LEAF), program)
     }
 
-    /// A new one beside us, for a scope that is yet to be made: systemd moves it there.
+    /// Starts a keeper in the broker's own cgroup. systemd moves it into the scope that it creates.
     ///
     /// # Errors
     /// As open(2) and clone3(2).
@@ -58,15 +58,15 @@ impl Keeper {
         !ended
     }
 
-    /// Of a scope that did not come to be.
+    /// Kills the keeper of a scope that could not be created.
     pub(super) fn end(&self) {
-        let _ = sys::pidfd_kill(self.pidfd.as_fd(), libc::SIGKILL); // gone is as good
+        let _ = sys::pidfd_kill(self.pidfd.as_fd(), libc::SIGKILL); // ESRCH: it has ended already
     }
 }
 
-/// Moves what is in the scope itself into the leaf: systemd puts a scope's first process there, and
-/// a broker may have died before it moved it on. Controllers can be enabled for the jobs only when
-/// nobody is left ("no internal processes", cgroup-v2.rst).
+/// Moves the processes of the scope's own cgroup into the leaf. systemd puts the first process of a scope there, and
+/// a broker may have been killed before moving it. Controllers can be enabled for the jobs only if the scope's own
+/// cgroup has no process ("no internal processes", cgroup-v2.rst).
 ///
 /// # Errors
 /// As mkdir(2) and write(2).
@@ -74,7 +74,7 @@ pub(super) fn move_into_leaf(scope: &Path) -> io::Result<()> {
     make_leaf(scope)?;
     for pid in fs::read_to_string(scope.join("cgroup.procs"))?.lines() {
         match fs::write(scope.join(LEAF).join("cgroup.procs"), pid) {
-            Err(e) if e.raw_os_error() == Some(libc::ESRCH) => {} // it has just ended
+            Err(e) if e.raw_os_error() == Some(libc::ESRCH) => {} // the process has ended
             moved => moved?,
         }
     }

@@ -1,6 +1,6 @@
-//! Living with systemd: telling it how the service is (`notify`), taking listening sockets from it
-//! (`sockets`), and a scope of its own for the jobs (`scope`, `keeper`, `bus`), since what lives below
-//! the service's own cgroup keeps the service from being restarted.
+//! Integration with systemd: sd_notify (`notify`), socket activation (`sockets`), and a scope for the jobs (`scope`,
+//! `keeper`, `bus`), since processes below the service's own cgroup keep systemd from restarting the service. It must
+//! not depend on systemd where systemd is not process 1.
 
 mod bus;
 mod keeper;

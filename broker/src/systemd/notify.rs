@@ -1,10 +1,8 @@
-//! What `systemctl status` shows and the watchdog waits for: the protocol of sd_notify(3), one
-//! datagram for each message. A few lines, for which no crate is needed.
+//! The protocol of sd_notify(3): readiness, status line and watchdog, one datagram for each message.
 //!
-//! Nothing here waits. A service manager that is frozen (and be it by a debugger) lets its queue fill
-//! up, and these words come from the thread that the jobs depend on. Words that find it full are
-//! lost, as the next ones say more; only READY=1, without which the service would be taken for one
-//! that never started, goes along with every later message until one is delivered.
+//! It must not block: the messages come from the thread that the jobs depend on, and a stopped service manager lets
+//! its socket queue fill up. A message for a full queue is dropped, since the next one replaces it. Only READY=1 is
+//! repeated with every later message until one is delivered: without it systemd considers the service not started.
 
 use std::env;
 use std::io;
@@ -16,7 +14,7 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-/// The service manager, if there is one that listens.
+/// A client of the service manager; does nothing without one.
 #[derive(Debug, Clone)]
 pub(crate) struct Notifier {
     manager: Option<Arc<Manager>>,
@@ -26,13 +24,13 @@ pub(crate) struct Notifier {
 struct Manager {
     socket: UnixDatagram,
     address: SocketAddr,
-    /// It is ready and could not say so yet.
+    /// READY=1 is still to be delivered.
     ready_pending: AtomicBool,
 }
 
 impl Notifier {
-    /// Whom `$NOTIFY_SOCKET` names. Jobs do not inherit the variable: their environment is built
-    /// from nothing.
+    /// The service manager at `$NOTIFY_SOCKET`. Jobs do not inherit the variable: their environment starts
+    /// empty.
     pub(crate) fn from_environment() -> Notifier {
         let Some(name) = env::var_os("NOTIFY_SOCKET") else { return Notifier { manager: None } };
         let name = name.to_string_lossy();
@@ -47,7 +45,7 @@ impl Notifier {
         Notifier { manager: manager.ok().map(Arc::new) }
     }
 
-    /// The API answers. Said at the latest with the first of the later messages that is delivered.
+    /// READY=1: the API answers. If not delivered now, READY=1 is repeated with later messages.
     pub(crate) fn ready(&self, status: &str) {
         if let Some(manager) = &self.manager {
             manager.ready_pending.store(true, Ordering::Relaxed);
@@ -55,31 +53,30 @@ impl Notifier {
         self.status(status);
     }
 
-    /// One line for `systemctl status`. Whether it need not be said again: not if the service manager
-    /// is behind with its reading.
+    /// STATUS=, the line of `systemctl status`. False if the socket queue is full and the caller should retry.
     pub(crate) fn status(&self, status: &str) -> bool {
         self.send(&format!("STATUS={status}"))
     }
 
-    /// The service reloads; [`Notifier::ready`] ends that. `Type=notify-reload` wants the time.
+    /// RELOADING=1, until [`Notifier::ready`]. `Type=notify-reload` requires the time.
     pub(crate) fn reloading(&self) {
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| {
             i128::from(now.tv_sec()) * 1_000_000 + i128::from(now.tv_nsec()) / 1000
         });
-        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={now}\nSTATUS=reading its configuration"));
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={now}\nSTATUS=reading the configuration"));
     }
 
-    /// The service is about to end.
+    /// STOPPING=1.
     pub(crate) fn stopping(&self, status: &str) {
         self.send(&format!("STOPPING=1\nSTATUS={status}"));
     }
 
-    /// It cannot run; `systemctl status` goes on showing why.
+    /// The service failed; `systemctl status` keeps showing the error.
     pub(crate) fn failed(&self, error: &dyn std::error::Error) {
         self.send(&format!("STATUS=not running: {}", one_line(error)));
     }
 
-    /// It lives. Whether it need not be said again, as with [`Notifier::status`].
+    /// WATCHDOG=1. False as with [`Notifier::status`].
     pub(crate) fn watchdog(&self) -> bool {
         self.send("WATCHDOG=1")
     }
@@ -104,8 +101,8 @@ impl Manager {
         Ok(Manager { socket, address, ready_pending: AtomicBool::new(false) })
     }
 
-    /// Of READY, RELOADING and STOPPING in one message systemd takes the last. So readiness that is
-    /// owed goes in front; and RELOADING is always followed by another READY.
+    /// If one message has several of READY, RELOADING and STOPPING, the last one counts. A pending READY is
+    /// therefore put in front, and another READY always follows RELOADING.
     fn send(&self, message: &str) -> io::Result<()> {
         let pending = self.ready_pending.swap(false, Ordering::Relaxed);
         let ready = if pending { "READY=1\n" } else { "" };
@@ -117,8 +114,7 @@ impl Manager {
     }
 }
 
-/// How often the watchdog wants to hear of us, if it does: half the time after which it would kill,
-/// sd_watchdog_enabled(3).
+/// The interval of WATCHDOG=1, if the watchdog is enabled: half of its timeout, sd_watchdog_enabled(3).
 pub(crate) fn watchdog_interval() -> Option<Duration> {
     let number = |name| env::var(name).ok()?.parse::<u64>().ok();
     let is_meant = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
@@ -126,7 +122,7 @@ pub(crate) fn watchdog_interval() -> Option<Duration> {
     Some(Duration::from_micros(time) / 2)
 }
 
-/// As systemd reads it: one line, whatever an error's text holds.
+/// The text of an error on one line, as sd_notify(3) requires.
 pub(crate) fn one_line(error: &dyn std::error::Error) -> String {
     error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -140,7 +136,7 @@ mod tests {
 
     use super::*;
 
-    /// A service manager, and who tells it things.
+    /// The socket of a service manager.
     struct TestManager {
         socket: UnixDatagram,
         address: SocketAddr,
@@ -166,7 +162,7 @@ mod tests {
             String::from_utf8_lossy(&bytes[..length]).into_owned()
         }
 
-        /// Until nothing more goes in; answers with how much there is to be heard.
+        /// Fills the socket queue; returns the number of messages in it.
         fn fill(&self) -> usize {
             let another = UnixDatagram::unbound().unwrap();
             another.set_nonblocking(true).unwrap();

@@ -1,6 +1,6 @@
-//! `job-broker-jobs.scope` in `jobs.slice`: where jobs live under systemd. Not below the service: a
-//! service whose cgroup still holds processes cannot be started again (219/CGROUP on 252, EBUSY on
-//! later versions). The scope outlives restart, kill, upgrade and `daemon-reexec`.
+//! `job-broker-jobs.scope` in `jobs.slice`, the cgroup of all jobs under systemd. It must not be below the service: a
+//! service whose cgroup still holds processes cannot be started again (219/CGROUP on 252, EBUSY on later versions).
+//! The scope outlives restart, kill and upgrade of the broker and `daemon-reexec`.
 
 use std::fs::File;
 use std::io;
@@ -18,65 +18,63 @@ use crate::systemd::bus::{ScopeSpec, UnitState};
 use crate::systemd::keeper;
 use crate::systemd::keeper::Keeper;
 
-/// The unit's name, fixed: a restarted broker finds its jobs by it.
+/// The name of the unit. It must not change: a restarted broker finds its jobs by this name.
 pub(crate) const NAME: &str = "job-broker-jobs.scope";
 const SLICE: &str = "jobs.slice";
-/// Stops all jobs in good order when the host goes down; see packaging/systemd.
+/// The unit that stops all jobs at shutdown; see packaging/systemd.
 const DRAIN: &str = "job-broker-drain.service";
-/// How long a start waits at most for a scope that is just leaving or just coming, which takes systemd
-/// a moment, and longer on a busy host.
+/// How long a start waits while systemd creates or removes the scope.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Whether systemd has such a scope, and jobs may be in it. Blocks; where nobody can be asked, there
-/// may be one.
+/// Whether systemd has the scope; true if systemd does not answer. Blocks.
 pub(crate) fn exists() -> bool {
     !matches!(bus::find(NAME), Ok(UnitState::Absent))
 }
 
-/// Its cgroup.
+/// The cgroup of the scope.
 pub(crate) fn cgroup_path(mount: &Path) -> PathBuf {
     mount.join(SLICE).join(NAME)
 }
 
-/// The scope.
+/// The scope of all jobs.
 #[derive(Debug)]
 pub(crate) struct Scope {
     mount: PathBuf,
     path: PathBuf,
     program: File,
     keeper: Mutex<Option<Keeper>>,
-    /// Held by the one thread that sees to it that there is a scope.
+    /// Held by the one thread that creates the scope or its keeper.
     establishing: Mutex<()>,
-    /// The keeper's pidfd, for whoever waits for its end.
+    /// The keeper's pidfd, for a task that waits for its end.
     keeper_pidfd: watch::Sender<Option<Arc<OwnedFd>>>,
 }
 
-/// What had to be done before a job could be put into the scope.
+/// What [`Scope::ensure`] had to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Readiness {
     /// Nothing.
     Ready,
-    /// The keeper was dead, and perhaps the scope gone.
+    /// The keeper had ended, and perhaps the scope with it; both exist again.
     Recreated,
 }
 
-/// What became of a scope whose keeper has died.
+/// The state of a scope whose keeper has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ScopeState {
-    /// It was the keeper alone; there is a new one.
+    /// Only the keeper had ended; a new one runs.
     KeeperReplaced,
-    /// systemd is ending all that is in the scope.
+    /// systemd is stopping the scope.
     Stopping,
-    /// It is gone, and is made anew when a job wants to start.
+    /// The scope is gone; the next start of a job creates it again.
     Gone,
 }
 
 impl Scope {
-    /// The scope that an earlier broker has left, or a new one. One that is just being stopped is
-    /// taken as it is: its jobs are still to be seen to their end. Blocks.
+    /// Opens the scope of an earlier broker, or creates one. A scope that is being stopped is opened as it is,
+    /// since the broker still has to record the ends of its jobs. Blocks.
     ///
     /// # Errors
-    /// Bus or systemd cannot be reached and no scope with a keeper is there, or systemd refuses.
+    /// systemd does not answer and no scope with a keeper exists, or systemd rejects the scope.
     pub(crate) fn open(mount: &Path, program: &File) -> io::Result<Scope> {
         let scope = Scope {
             mount: mount.into(),
@@ -88,11 +86,16 @@ impl Scope {
         };
         match bus::find(NAME) {
             Ok(UnitState::Deactivating(state)) if scope.path.is_dir() => {
-                tracing::warn!("{NAME} is {state}; no job can start before it is gone");
+                tracing::warn!(
+                    "{NAME} is {state}; no job can start before systemd has removed the scope"
+                );
             }
             Err(e) => match Keeper::find(&scope.path) {
                 Some(keeper) => {
-                    tracing::warn!("{e}; going on in {}, which is kept", scope.path.display());
+                    tracing::warn!(
+                        "{e}; using the existing scope {}, whose keeper is alive",
+                        scope.path.display()
+                    );
                     scope.set_keeper(keeper);
                 }
                 None => return Err(e),
@@ -102,15 +105,15 @@ impl Scope {
         Ok(scope)
     }
 
-    /// Its cgroup; the same for every scope of this name.
+    /// The cgroup of the scope.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Makes sure that the scope is there and stays. One poll(2) if all is well. Blocks.
+    /// Makes sure that the scope and its keeper exist. Costs one poll(2) if they do. Blocks.
     ///
     /// # Errors
-    /// The scope is being stopped, or systemd cannot make one.
+    /// The scope is being stopped, or systemd cannot create one.
     pub(crate) fn ensure(&self) -> io::Result<Readiness> {
         let has_keeper = || self.lock().as_ref().is_some_and(Keeper::lives);
         if has_keeper() {
@@ -120,22 +123,22 @@ impl Scope {
         let until = Instant::now() + TIMEOUT;
         while !has_keeper() {
             match self.establish() {
-                Err(_) if Instant::now() < until => sleep(Duration::from_millis(50)), // a try apart
+                Err(_) if Instant::now() < until => sleep(Duration::from_millis(50)), // before the next attempt
                 established => established?,
             }
         }
         Ok(Readiness::Recreated)
     }
 
-    /// Tells the keeper's pidfd whenever there is a new keeper.
+    /// Watches the keeper's pidfd; every new keeper changes it.
     pub(crate) fn watch_keeper(&self) -> watch::Receiver<Option<Arc<OwnedFd>>> {
         self.keeper_pidfd.subscribe()
     }
 
-    /// To be called when the keeper has died. Blocks.
+    /// The state of the scope after its keeper has ended; starts a new keeper if possible. Blocks.
     ///
     /// # Errors
-    /// Bus or systemd cannot be reached.
+    /// systemd does not answer.
     pub(crate) fn state(&self) -> io::Result<ScopeState> {
         match bus::find(NAME)? {
             UnitState::Active(_) => self.ensure().map(|_| ScopeState::KeeperReplaced),
@@ -149,24 +152,25 @@ impl Scope {
             UnitState::Active(cgroup) => self.keep(&cgroup),
             UnitState::Absent => self.create(),
             UnitState::Deactivating(state) => {
-                let fault =
-                    format!("{NAME} is {state}: it has been stopped; try again when it is gone");
+                let fault = format!(
+                    "{NAME} is {state}: the scope was stopped; try again when systemd has removed it"
+                );
                 Err(io::Error::new(io::ErrorKind::ResourceBusy, fault))
             }
         }
     }
 
-    /// The scope is there: so has to be a keeper in it.
+    /// Finds or starts the keeper of an existing scope.
     fn keep(&self, cgroup: &Path) -> io::Result<()> {
         self.expect(cgroup)?;
         keeper::move_into_leaf(&self.path)?;
         if let Some(keeper) = Keeper::find(&self.path) {
-            tracing::info!(keeper = keeper.pid, "{NAME} was there already");
+            tracing::info!(keeper = keeper.pid, "using the existing {NAME}");
             self.set_keeper(keeper);
             return Ok(());
         }
         let keeper = Keeper::start_in(&self.path, self.program.as_fd())?;
-        tracing::warn!(keeper = keeper.pid, "{NAME} had lost its keeper, and has a new one");
+        tracing::warn!(keeper = keeper.pid, "the keeper of {NAME} had ended; started a new one");
         self.set_keeper(keeper);
         Ok(())
     }
@@ -188,19 +192,22 @@ impl Scope {
             keeper.end();
             return Err(e);
         }
-        tracing::info!(keeper = keeper.pid, cgroup = %self.path.display(), "{NAME} made");
+        tracing::info!(keeper = keeper.pid, cgroup = %self.path.display(), "created {NAME}");
         self.set_keeper(keeper);
         Ok(())
     }
 
-    /// It is a subtree of the mount that systemd sees; in a container that need not be so.
+    /// Checks the path of the scope. In a container, systemd's path and the broker's mount may differ.
     fn expect(&self, cgroup: &Path) -> io::Result<()> {
         let path = self.mount.join(cgroup);
         if path == self.path {
             return Ok(());
         }
-        let fault =
-            format!("systemd has {NAME} in {}, not {}", path.display(), self.path.display());
+        let fault = format!(
+            "systemd reports {NAME} in {}, expected {}",
+            path.display(),
+            self.path.display()
+        );
         Err(io::Error::other(fault))
     }
 

@@ -1,5 +1,5 @@
-//! Socket activation: sockets that systemd listens on and passes on, sd_listen_fds(3). With one of
-//! those, connections wait while the broker restarts instead of being refused.
+//! Socket activation, sd_listen_fds(3): connections wait in systemd's socket while the broker restarts, instead of
+//! being refused. It must accept exactly one listening TCP socket.
 
 use std::env;
 use std::io;
@@ -7,10 +7,10 @@ use std::net::TcpListener;
 
 use crate::sys;
 
-/// The listening TCP socket that systemd has passed, if it has.
+/// The listening TCP socket passed by systemd, if any.
 ///
 /// # Errors
-/// More than one, or something that is no listening TCP socket.
+/// More than one descriptor, or one that is not a listening TCP socket.
 pub(crate) fn listener() -> io::Result<Option<TcpListener>> {
     let number = |name| env::var(name).ok()?.parse::<u32>().ok();
     if number("LISTEN_PID") != Some(std::process::id()) {
@@ -24,7 +24,7 @@ pub(crate) fn listener() -> io::Result<Option<TcpListener>> {
             Ok(Some(listener))
         }
         Some(count) => {
-            let fault = format!("systemd passes {count} sockets; the broker serves one address");
+            let fault = format!("systemd passed {count} sockets; the broker accepts one");
             Err(io::Error::new(io::ErrorKind::InvalidInput, fault))
         }
     }

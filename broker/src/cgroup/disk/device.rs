@@ -1,25 +1,25 @@
-//! Devices: their numbers, and those that `io.max` takes.
+//! Device numbers and block devices. It must not read sysfs (`host`).
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The number of a device.
+/// A device number, makedev(3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceNumber {
-    /// Which driver; 0 is for what is no device.
+    /// The driver; 0 for anonymous devices.
     pub major: u32,
-    /// Which of its devices.
+    /// The device of that driver.
     pub minor: u32,
 }
 
-/// A block device that `io.max` takes. Shown as its number, as `io.max` writes it.
+/// A block device that `io.max` accepts. Its `Display` is the number, as in `io.max`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Device {
-    /// Which driver.
+    /// The driver.
     pub major: u32,
-    /// Which of its devices.
+    /// The device of that driver.
     pub minor: u32,
-    /// As in `/dev`.
+    /// The name in `/dev`.
     pub name: String,
 }
 

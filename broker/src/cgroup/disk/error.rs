@@ -1,106 +1,107 @@
-//! Why a path has no disk that could be limited, in words for whoever gave it.
+//! Why a path has no disk that `io.max` accepts, in sentences for the user who gave the path. It must not reveal
+//! more than that user's rights allow.
 
 use std::io;
 use std::path::PathBuf;
 
 use crate::cgroup::disk::device::{Device, DeviceNumber};
 
-/// No disk, or none that `io.max` can take.
+/// No disk, or none that `io.max` accepts.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DiskError {
-    /// It would mean another file for each reader.
+    /// The path is relative, so its meaning depends on the process.
     #[error("{} is not an absolute path: begin it with a slash", .0.display())]
     Relative(PathBuf),
     /// Not `MAJOR:MINOR`.
     #[error("{0:?} is not a device number: write MAJOR:MINOR, e.g. 8:0 (lsblk lists them)")]
     InvalidDeviceNumber(String),
-    /// Not in sysfs.
+    /// sysfs has no such device.
     #[error("there is no block device {0} on this host (lsblk lists them)")]
     NoDevice(DeviceNumber),
-    /// The kernel limits whole disks alone.
+    /// The device is a partition; `io.max` accepts only whole disks.
     #[error(
         "{partition} is the partition {} of a disk, and only whole disks can be limited: name the disk, {disk} ({})",
         partition.name, disk.name
     )]
     Partition {
-        /// What was named.
+        /// The partition.
         partition: Device,
-        /// What would do.
+        /// Its disk.
         disk: Device,
     },
-    /// A file system that has no disk, or none that the job itself reads and writes.
+    /// The file system has no disk, or another process does its I/O.
     #[error(
         "{path} lies on {kind}, {}: give a path on a local disk, or a disk as MAJOR:MINOR (lsblk lists them)",
         why_no_disk(kind)
     )]
     FileSystem {
-        /// What was given.
+        /// The path that the user gave.
         path: PathBuf,
-        /// As mount(8) calls it.
+        /// The file system type of mount(8).
         kind: String,
     },
-    /// A file system over more than one.
+    /// The file system lies on several disks.
     #[error("{path} lies on several disks: give a limit for each, {}", list_disks(disks))]
     SeveralDisks {
-        /// What was given.
+        /// The path that the user gave.
         path: PathBuf,
         /// All of them.
         disks: Vec<Device>,
     },
-    /// btrfs, whose device cannot be found under the name that it was mounted by.
+    /// The mount source of a btrfs is not one of its devices in sysfs.
     #[error(
-        "{path} lies on a btrfs that was mounted from {device}, which is not known here as one of its devices: give the disk as MAJOR:MINOR (lsblk lists them)"
+        "{path} lies on a btrfs that was mounted from {device}, which sysfs does not list as one of its devices: give the disk as MAJOR:MINOR (lsblk lists them)"
     )]
     UnknownBtrfsDevice {
-        /// What was given.
+        /// The path that the user gave.
         path: PathBuf,
-        /// As in mountinfo.
+        /// The path in mountinfo.
         device: PathBuf,
     },
-    /// overlayfs, on a layer that has no disk.
+    /// The layer of an overlay has no disk.
     #[error("{path} lies on an overlay with its files in {layer}: {source}")]
     Layer {
-        /// What was given.
+        /// The path that the user gave.
         path: PathBuf,
         /// The upper or, without one, the topmost lower directory.
         layer: PathBuf,
-        /// What is wrong with that.
+        /// The error of that layer.
         source: Box<DiskError>,
     },
-    /// overlayfs, on a layer whose path means nothing here.
+    /// The layer of an overlay is not visible in this mount namespace.
     #[error(
-        "{path} lies on an overlay with its files in {layer}, which cannot be seen from here (it was mounted outside of this container, or before the root was changed): give the disk as MAJOR:MINOR (lsblk lists them)"
+        "{path} lies on an overlay with its files in {layer}, which is not visible to the broker (the overlay was mounted in another mount namespace, or before a chroot): give the disk as MAJOR:MINOR (lsblk lists them)"
     )]
     HiddenLayer {
-        /// What was given.
+        /// The path that the user gave.
         path: PathBuf,
-        /// As in mountinfo.
+        /// The path in mountinfo.
         layer: PathBuf,
     },
-    /// The mount table could not be read.
+    /// /proc/self/mountinfo cannot be read.
     #[error("cannot read /proc/self/mountinfo: {0}")]
     Mounts(io::Error),
-    /// The mount table has no such mount: it has just gone, or lies outside the broker's root.
+    /// /proc/self/mountinfo lacks the mount: it was unmounted, or lies outside the broker's root.
     #[error(
         "{path} is on mount {mount}, which is not in /proc/self/mountinfo: give the disk as MAJOR:MINOR (lsblk lists them)"
     )]
     UnknownMount {
-        /// What was given.
+        /// The path that the user gave.
         path: PathBuf,
-        /// Its id.
+        /// The mount id.
         mount: u64,
     },
 }
 
 fn why_no_disk(kind: &str) -> &'static str {
     match kind {
-        "tmpfs" | "ramfs" | "devtmpfs" | "hugetlbfs" => "which keeps files in memory",
+        "tmpfs" | "ramfs" | "devtmpfs" | "hugetlbfs" => "which keeps its files in memory",
         "nfs" | "nfs4" | "cifs" | "smb3" | "ceph" | "afs" | "9p" | "virtiofs" | "hostfs" => {
-            "whose disks are another machine's"
+            "whose disks belong to another machine"
         }
-        // Its threads write for all processes together.
-        "zfs" => "which io.max does not reach",
-        kind if kind.starts_with("fuse") => "which a process outside the job reads and writes",
+        // The threads of zfs write for all processes together.
+        "zfs" => "whose writes io.max does not limit",
+        kind if kind.starts_with("fuse") => "whose I/O a process outside the job does",
         _ => "which has no disk of its own",
     }
 }

@@ -1,4 +1,5 @@
-//! What of a host decides which disk a path is on.
+//! Reads from the host what decides which disk holds a path: stat, mountinfo, sysfs. It must not interpret them, so
+//! that tests can replay recorded hosts.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -11,27 +12,26 @@ use nix::sys::statfs::{FUSE_SUPER_MAGIC, fstatfs};
 
 use crate::cgroup::disk::device::DeviceNumber;
 
-/// What an open file is, whatever its name leads to by now.
+/// The stat of an open file. The name of the file may have changed its meaning since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
     /// `st_dev`, stat(2).
     pub device: DeviceNumber,
-    /// The device itself, if it is the node of a block device.
+    /// `st_rdev`, if the file is the node of a block device.
     pub block: Option<DeviceNumber>,
-    /// The mount it is on, field 1 of proc_pid_mountinfo(5). The kernel's own answer: a longest
-    /// prefix of the path is wrong behind symbolic links and where mounts lie on each other, and
-    /// `st_dev` is wrong for the subvolumes of a btrfs.
+    /// The mount id, field 1 of proc_pid_mountinfo(5), as the kernel reports it. The longest matching prefix
+    /// of the path is wrong behind symbolic links and for stacked mounts, and `st_dev` is wrong for the
+    /// subvolumes of a btrfs.
     pub mount: u64,
-    /// On a device, but read and written by a process of its own (fuseblk), whom the limits of a
-    /// job do not reach.
+    /// The file system is fuseblk: its own server process does the I/O, outside the limits of the job.
     pub is_fuse: bool,
 }
 
 impl Stat {
-    /// Of a file that is opened, at least with O_PATH.
+    /// The stat of a file opened with O_PATH or more.
     ///
     /// # Errors
-    /// As fstat(2) and fstatfs(2), and where `/proc` is not mounted.
+    /// As fstat(2) and fstatfs(2); also if `/proc` is not mounted.
     pub fn of(file: &File) -> io::Result<Stat> {
         let found = file.metadata()?;
         let number = |device| {
@@ -43,15 +43,15 @@ impl Stat {
             device,
             block: found.file_type().is_block_device().then(|| number(found.rdev())),
             mount: mount(file.as_raw_fd())?,
-            // Only of a local device, where the answer cannot wait for a network.
+            // Only for a local device: statfs(2) of a network file system may block.
             is_fuse: device.major != 0 && fstatfs(file)?.filesystem_type() == FUSE_SUPER_MAGIC,
         })
     }
 }
 
-/// A view of a host; tests have recorded ones.
+/// A view of a host; tests use recorded ones.
 pub(crate) trait Host {
-    /// What a path of the mount table leads to, symbolic links followed; never one that a user has given.
+    /// The stat of a path from the mount table, symbolic links followed. Never called with a path from a user.
     ///
     /// # Errors
     /// As stat(2).
@@ -60,25 +60,25 @@ pub(crate) trait Host {
     /// `/proc/self/mountinfo`.
     ///
     /// # Errors
-    /// Where `/proc` is not mounted.
+    /// If `/proc` is not mounted.
     fn mountinfo(&self) -> io::Result<String>;
 
-    /// Where sysfs is mounted.
+    /// The mount point of sysfs.
     fn sysfs(&self) -> PathBuf;
 
-    /// A file in the sysfs directory of a device, if both are there.
+    /// A file in the sysfs directory of a device, if both exist.
     fn attribute(&self, device: DeviceNumber, file: &str) -> Option<String> {
         fs::read_to_string(self.directory(device).join(file)).ok()
     }
 
-    /// A device as it is called in `/dev`, if there is such a device.
+    /// The name of a device in `/dev`, if the device exists.
     fn name(&self, device: DeviceNumber) -> Option<String> {
         let target = fs::read_link(self.directory(device)).ok()?;
         // A slash in a name, as in cciss/c0d0, is "!" in sysfs.
         Some(target.file_name()?.to_str()?.replace('!', "/"))
     }
 
-    /// What a node of device-mapper, md or bcache lies on, partitions included.
+    /// The devices below a device of device-mapper, md or bcache, partitions included.
     fn slaves(&self, device: DeviceNumber) -> Vec<DeviceNumber> {
         numbers(&self.directory(device).join("slaves"))
     }
@@ -95,7 +95,7 @@ pub(crate) trait Host {
     }
 }
 
-/// The numbers of all devices that a directory of sysfs links to.
+/// The numbers of all devices linked from a directory of sysfs.
 fn numbers(directory: &Path) -> Vec<DeviceNumber> {
     let links = fs::read_dir(directory).into_iter().flatten().flatten();
     let number =
@@ -103,18 +103,18 @@ fn numbers(directory: &Path) -> Vec<DeviceNumber> {
     links.filter_map(number).collect()
 }
 
-/// This host, now.
+/// This host.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LocalHost;
 
 impl Host for LocalHost {
     fn stat(&self, path: &Path) -> io::Result<Stat> {
-        // O_PATH opens nothing: no device wakes up, no FIFO blocks.
+        // With O_PATH no device wakes up and no FIFO blocks.
         Stat::of(&OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?)
     }
 
     fn mountinfo(&self) -> io::Result<String> {
-        // One mount point that is not UTF-8 must not keep all the others from being found.
+        // One mount point that is not UTF-8 must not hide all the others.
         let text = fs::read("/proc/self/mountinfo")?;
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
@@ -124,7 +124,7 @@ impl Host for LocalHost {
     }
 }
 
-/// The mount of an open file, proc_pid_fdinfo(5).
+/// The mount id of an open file, proc_pid_fdinfo(5).
 fn mount(fd: i32) -> io::Result<u64> {
     let text = fs::read_to_string(format!("/proc/thread-self/fdinfo/{fd}"))?;
     let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());

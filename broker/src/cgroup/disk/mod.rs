@@ -1,20 +1,20 @@
-//! From a path to the disk that `io.max` takes. The kernel takes whole disks alone (a partition, an
-//! anonymous or an absent device is ENODEV), and a limit on the wrong node is taken and does not
-//! bind: hence what cannot be told for certain is refused.
+//! Resolves a path to the block devices for `io.max`. It must not guess: the kernel rejects everything but whole
+//! disks with ENODEV (partitions, anonymous and absent devices), and a limit on the wrong device is accepted and
+//! not enforced. A path whose device is uncertain is therefore an error.
 //!
-//! # Which nodes a limit must be on
-//! A bio is throttled where it is submitted, and again on each node that it is passed on to, since
-//! bio_set_dev() clears BIO_BPS_THROTTLED. Measured on Linux 6.1 with 5 MB/s and direct writes, over
+//! # Which devices a limit must be on
+//! The kernel throttles a bio on the device where it is submitted, and again on each device that it is remapped
+//! to, since bio_set_dev() clears BIO_BPS_THROTTLED. Measured on Linux 6.1 with 5 MB/s and direct writes, over
 //! dm-linear, dm-crypt, dm-striped, loop, and md as raid0 and raid1:
-//! - The node on which the file system lies binds, each time, though most have no requests.
-//! - The disk below binds as long as the bio keeps its cgroup. It did in these tests, but buffered
-//!   writes lose it in a device-mapper with commit ca522482e3ea and without its repair
-//!   (bugzilla.kernel.org 220985): there a limit does nothing on the lowest disk, which is where
-//!   systemd's `IOWriteBandwidthMax=` puts it.
-//! - With more disks below, a limit on each of them lets a stripe over two write twice as much.
-//! - On both, the rate stays what it is: two sieves of the same width. So where all lies on one
-//!   disk, that is limited as well: what a job writes there past the volume counts, and operations
-//!   count as the disk sees them, split.
+//! - A limit on the device of the file system is always enforced, though most such devices have no request queue.
+//! - A limit on the disk below is enforced as long as the bio keeps its cgroup. It did in these tests, but
+//!   buffered writes lose it in a device-mapper with commit ca522482e3ea and without its fix
+//!   (bugzilla.kernel.org 220985). There a limit on the lowest disk has no effect, and systemd's
+//!   `IOWriteBandwidthMax=` sets it on that disk.
+//! - If a volume has several disks below, a limit on each of two allows a stripe twice the rate.
+//! - A limit on both the volume and its one disk keeps the rate. So if a volume lies on one disk, that disk gets
+//!   the limit as well: it then covers writes of the job that bypass the volume, and counts operations as the
+//!   disk sees them, after splitting.
 
 mod device;
 mod error;
@@ -32,30 +32,30 @@ pub(crate) use crate::cgroup::disk::error::DiskError;
 pub(crate) use crate::cgroup::disk::host::{Host, LocalHost, Stat};
 use crate::cgroup::disk::mounts::Mount;
 
-/// How deep overlays may lie on overlays: FILESYSTEM_MAX_STACK_DEPTH of the kernel. More means that
-/// the mount options name something else here than where they were given.
+/// The deepest stack of overlays: the kernel's FILESYSTEM_MAX_STACK_DEPTH. A deeper one means that the paths in
+/// the mount options have another meaning in this mount namespace.
 const MAX_OVERLAY_DEPTH: u32 = 2;
 
-/// What a limit is written to.
+/// The devices that a limit is written to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Disks {
-    /// Never empty. The first is what the file system lies on and what users are shown; the second,
-    /// if there is one, is the only disk below it.
+    /// Never empty. The first is the device of the file system, which users see; the second, if any, is the
+    /// only disk below it.
     pub devices: Vec<Device>,
 }
 
-/// Who divides a disk by weight.
+/// The kernel's policy for `io.weight` of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WeightPolicy {
     /// io.cost: `io.weight`, 1 to 10000.
     Cost,
-    /// The scheduler BFQ: `io.bfq.weight`, 1 to 1000. It does not look at `io.weight`.
+    /// The scheduler BFQ: `io.bfq.weight`, 1 to 1000. BFQ ignores `io.weight`.
     Bfq,
 }
 
 impl WeightPolicy {
-    /// The file of a cgroup that it looks at.
+    /// The interface file that the policy reads.
     pub(crate) fn file(self) -> &'static str {
         match self {
             WeightPolicy::Cost => "io.weight",
@@ -64,9 +64,8 @@ impl WeightPolicy {
     }
 }
 
-/// The disk of a file or directory, or of the file system in which it lies. That of a block device is
-/// that device and no other. `path` is its name for words alone: whoever gave it may have put something
-/// else there by now, so it is not looked up.
+/// The devices of the file system that holds a file or directory; for the node of a block device, that device.
+/// `path` is only for messages and is not looked up: the user may have replaced the file.
 ///
 /// # Errors
 /// [`DiskError`].
@@ -78,10 +77,10 @@ pub(crate) fn disks_of_path(
     resolve(host, path, found, MAX_OVERLAY_DEPTH)
 }
 
-/// The device with this number, written `MAJOR:MINOR`, and no other.
+/// The device with this number, written `MAJOR:MINOR`.
 ///
 /// # Errors
-/// [`DiskError`]: no number, no such device, or a partition.
+/// [`DiskError`]: not a device number, no such device, or a partition.
 pub(crate) fn disks_of_device(host: &impl Host, number: &str) -> Result<Disks, DiskError> {
     let number = number
         .parse()
@@ -89,9 +88,8 @@ pub(crate) fn disks_of_device(host: &impl Host, number: &str) -> Result<Disks, D
     block_device(host, number)
 }
 
-/// Who divides the disk by weight, if anybody does; `io_cost_qos` is that file of the root cgroup
-/// and may be empty. It is the lowest device that counts: nodes without requests have neither a
-/// scheduler nor io.cost.
+/// The weight policy of the disk, if it has one. `io_cost_qos` is the text of that file of the root cgroup and may
+/// be empty. The lowest device decides: devices without a request queue have neither a scheduler nor io.cost.
 pub(crate) fn weight_policy(
     host: &impl Host,
     disks: &Disks,
@@ -134,7 +132,7 @@ fn resolve(host: &impl Host, path: &Path, found: &Stat, depth: u32) -> Result<Di
     }
 }
 
-/// The device that somebody has named, not where files lie: nothing is resolved.
+/// The block device that the user named itself; a partition is an error.
 fn block_device(host: &impl Host, number: DeviceNumber) -> Result<Disks, DiskError> {
     let disk = whole_disk(host, number)?;
     if disk != number {
@@ -144,8 +142,8 @@ fn block_device(host: &impl Host, number: DeviceNumber) -> Result<Disks, DiskErr
     Ok(Disks { devices: vec![device(host, number)?] })
 }
 
-/// The subvolumes of a btrfs have anonymous devices of their own. Its mount tells one of the real
-/// ones, and sysfs how many there are.
+/// The subvolumes of a btrfs have anonymous devices. The mount table names one real device, and sysfs lists all of
+/// them.
 fn btrfs(host: &impl Host, path: &Path, mount: &Mount<'_>) -> Result<Disks, DiskError> {
     let source = mount.source();
     let gone = || DiskError::UnknownBtrfsDevice { path: path.into(), device: source.clone() };
@@ -161,7 +159,7 @@ fn btrfs(host: &impl Host, path: &Path, mount: &Mount<'_>) -> Result<Disks, Disk
     }
 }
 
-/// What is written to an overlay goes to its upper layer; one that has none is read-only.
+/// Writes to an overlay go to its upper layer; an overlay without one is read-only.
 fn overlay(
     host: &impl Host,
     path: &Path,
@@ -172,8 +170,8 @@ fn overlay(
     let Some(layer) = mount.layer() else {
         return Err(DiskError::FileSystem { path, kind: "overlay".into() });
     };
-    // The option is a path of where and when the overlay was mounted. Here it may be nothing, or
-    // the overlay itself: in a container, or after the root was changed.
+    // The path in the option belongs to the mount namespace of mount(8). In a container or after a chroot it
+    // may name nothing, or the overlay itself.
     if depth == 0 || !layer.is_absolute() {
         return Err(DiskError::HiddenLayer { path, layer });
     }
@@ -184,7 +182,7 @@ fn overlay(
     resolved.map_err(|source| DiskError::Layer { path, layer, source: Box::new(source) })
 }
 
-/// A node and, if all that is below it lies on one other disk, that disk.
+/// A device and, if all devices below it lie on one other disk, that disk.
 fn stack(host: &impl Host, number: DeviceNumber) -> Result<Disks, DiskError> {
     let mut devices = vec![device(host, number)?];
     let mut below = BTreeSet::new();
@@ -197,7 +195,7 @@ fn stack(host: &impl Host, number: DeviceNumber) -> Result<Disks, DiskError> {
     Ok(Disks { devices })
 }
 
-/// The whole disks under a node: its `slaves`, or itself where it has none.
+/// The whole disks below a device: its `slaves` in sysfs, or the device itself if it has none.
 fn lowest_disks(
     host: &impl Host,
     number: DeviceNumber,
@@ -210,7 +208,7 @@ fn lowest_disks(
     slaves.into_iter().try_for_each(|slave| lowest_disks(host, whole_disk(host, slave)?, disks))
 }
 
-/// A partition's disk; every other device is one.
+/// The disk of a partition; any other device itself.
 fn whole_disk(host: &impl Host, number: DeviceNumber) -> Result<DeviceNumber, DiskError> {
     if host.attribute(number, "partition").is_none() {
         return Ok(number);

@@ -1,4 +1,4 @@
-//! proc_pid_mountinfo(5): of which kind a mount is, and from where.
+//! Parses proc_pid_mountinfo(5): the type and source of a mount. Pure: the caller reads the file.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -9,9 +9,9 @@ use crate::cgroup::disk::device::DeviceNumber;
 /// One line of mountinfo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mount<'a> {
-    /// `st_dev` of what is on it.
+    /// `st_dev` of the files on the mount.
     pub(crate) device: DeviceNumber,
-    /// The type of its file system.
+    /// The file system type.
     pub(crate) kind: &'a str,
     source: &'a str,
     options: &'a str,
@@ -34,19 +34,19 @@ impl<'a> Mount<'a> {
         })
     }
 
-    /// What was mounted, e.g. `/dev/sda2`.
+    /// The mount source, such as `/dev/sda2`.
     pub(crate) fn source(&self) -> PathBuf {
         OsString::from_vec(unescape(self.source)).into()
     }
 
-    /// Of an overlay the layer that is written to or, where it is read-only, the topmost.
+    /// The upper layer of an overlay or, for a read-only one, the topmost lower layer.
     pub(crate) fn layer(&self) -> Option<PathBuf> {
         // Commas in paths are escaped.
         let option = |name: &str| self.options.split(',').find_map(|own| own.strip_prefix(name));
         let layer = match option("upperdir=") {
             Some(upper) => first_path(&unescape(upper), false),
             None => {
-                // One list or, since Linux 6.8, an option for each layer.
+                // One list, or an option for each layer since Linux 6.8.
                 let lower = option("lowerdir=").or_else(|| option("lowerdir+="))?;
                 first_path(&unescape(lower), true)
             }
@@ -55,7 +55,7 @@ impl<'a> Mount<'a> {
     }
 }
 
-/// mountinfo writes what would disturb it as a backslash and three octal digits.
+/// mountinfo escapes special characters as a backslash and three octal digits.
 fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -72,7 +72,7 @@ fn unescape(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// overlayfs separates the paths of a list by colons; a backslash takes the next character as it is.
+/// overlayfs separates the paths of a list by colons; a backslash escapes the next character.
 fn first_path(text: &[u8], list: bool) -> Vec<u8> {
     let mut path = Vec::with_capacity(text.len());
     let mut bytes = text.iter();

@@ -320,11 +320,11 @@ fn an_overlay_whose_layer_is_hidden_or_in_memory_is_refused() {
          27 22 0:19 / /loop ro - overlay overlay ro,lowerdir=/loop",
     );
     let hidden = host.disks("/");
-    assert!(hidden.contains("/mnt/scratch/upper, which cannot be seen from here"), "{hidden}");
-    assert!(host.disks("/loop").contains("cannot be seen"), "{}", host.disks("/loop"));
+    assert!(hidden.contains("/mnt/scratch/upper, which is not visible to the broker"), "{hidden}");
+    assert!(host.disks("/loop").contains("not visible to the broker"), "{}", host.disks("/loop"));
     let memory = host.disks("/live");
     assert!(memory.contains("/live lies on an overlay with its files in /run/upper"), "{memory}");
-    assert!(memory.contains("tmpfs, which keeps files in memory"), "{memory}");
+    assert!(memory.contains("tmpfs, which keeps its files in memory"), "{memory}");
 }
 
 #[test]
@@ -345,13 +345,13 @@ fn what_has_no_disk_is_refused_with_its_kind_and_a_way_out() {
          6 22 0:35 / /ssh rw - fuse.sshfs user@host: rw",
     );
     for (path, why) in [
-        ("/tmp", "/tmp lies on tmpfs, which keeps files in memory"),
-        ("/mnt/nfs", "nfs4, whose disks are another machine's"),
-        ("/host", "hostfs, whose disks are another machine's"),
-        ("/tank", "zfs, which io.max does not reach"),
+        ("/tmp", "/tmp lies on tmpfs, which keeps its files in memory"),
+        ("/mnt/nfs", "nfs4, whose disks belong to another machine"),
+        ("/host", "hostfs, whose disks belong to another machine"),
+        ("/tank", "zfs, whose writes io.max does not limit"),
         ("/proc", "proc, which has no disk of its own"),
-        ("/ssh", "fuse.sshfs, which a process outside the job reads and writes"),
-        ("/ntfs", "fuse, which a process outside the job reads and writes"),
+        ("/ssh", "fuse.sshfs, whose I/O a process outside the job does"),
+        ("/ntfs", "fuse, whose I/O a process outside the job does"),
     ] {
         let error = host.disks(path);
         assert!(error.contains(why), "{error}");

@@ -1,4 +1,5 @@
-//! The disks that a job's limits speak of.
+//! Resolves the disks that a job's I/O limits name to device numbers. It must not follow a path given by a user:
+//! `resolve` opens those paths as that user.
 
 use std::path::Path;
 
@@ -11,22 +12,22 @@ use crate::cgroup::limits::errors::Unenforceable;
 use crate::cgroup::limits::file::{BFQ_WEIGHT, IO_MAX, IO_WEIGHT};
 use crate::model::limits::{DiskName, LimitKind, Limits};
 
-/// BFQ's weights end here.
+/// The largest weight of BFQ.
 const MAX_BFQ_WEIGHT: u64 = 1_000;
 
-/// The disks that a job's limits speak of, as they were found when it was asked for.
+/// The devices of a job's I/O limits, resolved when the job was requested.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ResolvedDisks {
-    /// For each rule the devices, `MAJOR:MINOR`.
+    /// The devices of each rule, `MAJOR:MINOR`.
     pub devices: Vec<Vec<String>>,
-    /// Who divides the disk of the working directory by weight.
+    /// The weight policy of the working directory's disk.
     #[serde(rename = "weigher")]
     pub weight_policy: Option<WeightPolicy>,
 }
 
 impl ResolvedDisks {
-    /// Looks for the disks of these limits. What is at a path that somebody has given, `stat_of` says.
+    /// Resolves the disks of these limits. `stat_of` gives the stat of a path that a user gave.
     ///
     /// # Errors
     /// [`Unenforceable`].
@@ -74,11 +75,13 @@ impl ResolvedDisks {
         let name = devices.last().map_or("", |device| &device.name);
         let reason = match self.weight_policy {
             None => format!(
-                "the disk {name} does not divide by weight (its scheduler is not bfq, and io.cost \
+                "the disk {name} has no weight policy (its scheduler is not bfq, and io.cost \
                  is not enabled for it)"
             ),
             Some(WeightPolicy::Bfq) if weight > MAX_BFQ_WEIGHT => {
-                format!("weights on the disk {name} end at {MAX_BFQ_WEIGHT} (its scheduler is bfq)")
+                format!(
+                    "weights on the disk {name} are at most {MAX_BFQ_WEIGHT} (its scheduler is bfq)"
+                )
             }
             _ => return Ok(()),
         };

@@ -1,23 +1,24 @@
-//! Why a limit is not enforced.
+//! The errors of limits: a limit that this host lacks, and a limit that the kernel rejects. They must not name a
+//! gRPC status: `grpc` maps them.
 
 use std::io;
 
-/// A limit that this host cannot enforce; the job that asks for it is refused.
+/// A limit that this host cannot enforce. A request with such a limit is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{limit} cannot be enforced here: {reason}")]
 pub struct Unenforceable {
     /// `memory.max`, ...
     pub limit: &'static str,
-    /// Which controller would.
+    /// The controller that the limit needs.
     pub controller: &'static str,
-    /// For the user.
+    /// The reason, for the user.
     pub reason: String,
 }
 
-/// A limit that the kernel did not take.
+/// A limit that the kernel did not apply.
 #[derive(Debug, thiserror::Error)]
 pub enum LimitError {
-    /// write(2) or read(2).
+    /// write(2) or read(2) failed.
     #[error("cannot set {limit} to {value:?}: {source}")]
     Io {
         /// `memory.max`, ...
@@ -27,8 +28,8 @@ pub enum LimitError {
         /// Why.
         source: io::Error,
     },
-    /// It says something else than it was told.
-    #[error("{limit} was set to {asked:?}, and the kernel made it {applied:?}")]
+    /// The value read back differs from the value written.
+    #[error("{limit} was set to {asked:?}, and the kernel changed it to {applied:?}")]
     Differs {
         /// `memory.max`, ...
         limit: &'static str,

@@ -1,4 +1,5 @@
-//! The files of a cgroup that hold limits: where each sits, and how it reads.
+//! The interface files that hold limits: the leaf of each, and its text format. Nothing else in the broker parses
+//! these files, and nothing here decides a value.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -11,15 +12,15 @@ use crate::cgroup::limits::errors::Unenforceable;
 use crate::cgroup::limits::value::Value;
 use crate::model::limits::{MAX, Rate};
 
-/// A file of a cgroup that holds a limit.
+/// An interface file that holds a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LimitFile {
-    /// Its name, which is the limit's as well.
+    /// The name of the file, and of its limit.
     pub(crate) name: &'static str,
     pub(crate) controller: &'static str,
     pub(crate) leaf: Leaf,
     pub(crate) format: Format,
-    /// Whether the same limit of a cgroup above binds, too. Weights do not: they divide.
+    /// Whether the limit of an ancestor cgroup applies, too. Weights are relative to siblings, so theirs does not.
     pub(crate) inherited: bool,
 }
 
@@ -34,11 +35,10 @@ pub(crate) enum Format {
     Rates,
 }
 
-/// Memory is limited for shim and workload together, since the page cache of the logs is the job's.
-/// CPU, processes and disks are limited for the workload alone. A shim that waits for a tiny quota
-/// would be late with stops and deadlines; a user who asks for 10 processes means 10; and a log that
-/// reaches the disk slowly holds up the journal of its file system, and with it the start of every
-/// other job (measured: docs/decisions/0011).
+/// All limit files. Memory limits cover shim and workload, since the page cache of the logs belongs to the job.
+/// CPU, pids and I/O limits cover the workload only. A shim that is throttled by a small CPU quota would delay
+/// stops and deadlines. A limit of 10 processes means 10 processes of the user. A log that is written slowly
+/// blocks the journal of its file system, and with it the start of every other job (docs/decisions/0011).
 pub(crate) const FILES: [LimitFile; 9] = {
     const fn file(
         name: &'static str,
@@ -78,7 +78,7 @@ impl LimitFile {
             return Ok(());
         }
         let reason = match self.name {
-            "io.weight" => "this kernel divides disks by weight neither with io.cost nor with BFQ",
+            "io.weight" => "this kernel supports neither io.cost nor BFQ",
             "memory.swap.max" => "this kernel does not account for swap",
             _ => "this kernel has no such file",
         };
@@ -94,8 +94,8 @@ impl LimitFile {
         device.map_or_else(|| self.name.into(), |device| format!("{} {device}", self.name))
     }
 
-    /// Writes a value and answers with what the kernel has made of it. One descriptor for both:
-    /// with nine limits that is a third of the system calls, and they are most of the cost.
+    /// Writes a value and reads it back. One descriptor for both saves a third of the system calls, which
+    /// are most of the cost of applying nine limits.
     pub(crate) fn write(
         &self,
         directory: &Path,
@@ -116,7 +116,7 @@ impl LimitFile {
         let mut length = 0;
         loop {
             length += file.read_at(&mut bytes[length..], length as u64)?;
-            // The kernel makes such a file in one piece: a read that could take more has it all.
+            // The kernel produces the file in one piece: a short read is complete.
             if length < bytes.len() {
                 break;
             }
@@ -135,7 +135,7 @@ impl LimitFile {
                 let (quota, period) = text.trim().split_once(' ')?;
                 Some(Value::Bandwidth(number(quota)?, number(period)?))
             }
-            // `default 100`, and lines for single devices, which nobody here writes.
+            // `default 100`; the broker never writes lines for single devices.
             Format::Weight => {
                 number(text.lines().next()?.split(' ').next_back()?).map(Value::Number)
             }
@@ -144,12 +144,12 @@ impl LimitFile {
     }
 }
 
-/// A number of the kernel's, in decimal, or its word for none.
+/// A decimal number, or `max`.
 fn number(text: &str) -> Option<u64> {
     if text == "max" { Some(MAX) } else { text.parse().ok() }
 }
 
-/// The rates of one device in `io.max`; one that has no line has no limit.
+/// The rates of one device in `io.max`; a device without a line has no limit.
 fn rates(text: &str, device: &str) -> [u64; 4] {
     let line = text.lines().find_map(|line| line.strip_prefix(device)?.strip_prefix(' '));
     Rate::ALL.map(|rate| {

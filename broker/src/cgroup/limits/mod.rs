@@ -1,6 +1,6 @@
-//! Limits as the kernel keeps them: what is written where, read back and compared; and what binds
-//! in the end. Sources: cgroup-v2.rst; what a kernel takes without a word and does not keep
-//! (`0x10`, too large numbers) is why every value is read back.
+//! Cgroup limits: which file gets which value, and which limit is effective. It must not accept a limit that the
+//! kernel does not enforce: the kernel silently changes some values (`0x10`, too large numbers), so every value
+//! is read back and compared. Source: cgroup-v2.rst.
 
 mod disks;
 mod errors;

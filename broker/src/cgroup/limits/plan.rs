@@ -1,4 +1,5 @@
-//! All that is to be written for one job: worked out from its limits, written, read back and compared.
+//! The values to write for one job: computed from its limits, written, read back and compared. It must not resolve
+//! disks: `resolve` has done so.
 
 use crate::cgroup::disk::WeightPolicy;
 use crate::cgroup::hierarchy::Hierarchy;
@@ -10,7 +11,7 @@ use crate::cgroup::limits::value::Value;
 use crate::host;
 use crate::model::limits::{CPU_PERIOD, LimitKind, Limits, MAX};
 
-/// All that is to be written for one job.
+/// The values to write for one job.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     settings: Vec<Setting>,
@@ -26,7 +27,7 @@ struct Setting {
 }
 
 impl Plan {
-    /// What to write for these limits on these disks.
+    /// Computes the values for these limits on these disks.
     pub fn new(limits: &Limits, disks: &ResolvedDisks) -> Plan {
         let mut plan = Plan::default();
         for file in FILES {
@@ -40,7 +41,7 @@ impl Plan {
         plan
     }
 
-    /// Of two rules that come to the same disk the later one counts, rate by rate.
+    /// If two rules name the same disk, the later rule wins, rate by rate.
     fn limit_rates(&mut self, device: &str, rates: &[Option<u64>; 4]) {
         let known = self.settings.iter_mut().find(|s| s.device.as_deref() == Some(device));
         let old = match &known {
@@ -57,7 +58,7 @@ impl Plan {
         }
     }
 
-    /// Whether this host can enforce all of it.
+    /// Whether this host can enforce every value.
     ///
     /// # Errors
     /// [`Unenforceable`].
@@ -66,27 +67,27 @@ impl Plan {
         written.into_iter().try_for_each(|setting| setting.file.check(hierarchy))
     }
 
-    /// Names and values, as they are asked of the kernel.
+    /// Names and values as requested from the kernel.
     pub fn requested(&self) -> impl Iterator<Item = (String, String)> + '_ {
         self.settings.iter().map(|setting| {
             (setting.file.label(setting.device.as_deref()), setting.value.to_string())
         })
     }
 
-    /// Writes all of it, reads it back and compares.
+    /// Writes every value, reads it back and compares.
     ///
     /// # Errors
-    /// [`LimitError`], at the first that is not as it was told to be.
+    /// [`LimitError`] of the first value that differs.
     pub fn apply(&self, hierarchy: &Hierarchy, cgroup: &JobCgroup) -> Result<(), LimitError> {
         let written = self.settings.iter().filter(|setting| !setting.is_redundant(hierarchy));
         written.into_iter().try_for_each(|setting| setting.apply(cgroup))
     }
 
-    /// As [`Plan::apply`], for a job that runs under `old`: what does not change is not touched,
-    /// and what `old` had and this has not goes back to the kernel's default.
+    /// As [`Plan::apply`], for a job that runs under `old`. Unchanged values are not written. A value that
+    /// only `old` has is reset to the kernel's default.
     ///
     /// # Errors
-    /// [`LimitError`]; some may be written by then.
+    /// [`LimitError`]; some values may have been written.
     pub fn replace(
         &self,
         old: &Plan,
@@ -102,7 +103,7 @@ impl Plan {
         self.settings.iter().any(|own| own.file == other.file && own.device == other.device)
     }
 
-    /// What `memory.max` will be, if it is limited.
+    /// The value of `memory.max`, if limited.
     pub fn memory_max(&self) -> Option<u64> {
         self.settings.iter().find_map(|setting| match (setting.file.name, setting.value) {
             ("memory.max", Value::Number(bytes)) if bytes != MAX => Some(bytes),
@@ -111,7 +112,7 @@ impl Plan {
     }
 }
 
-/// What the limits say about a file; rates are told by disk.
+/// The value for a file, except rates, which have a value for each device.
 fn value_for(limits: &Limits, disks: &ResolvedDisks, file: &LimitFile) -> Option<Value> {
     if file.format == Format::Rates {
         return None;
@@ -133,7 +134,7 @@ fn value_for(limits: &Limits, disks: &ResolvedDisks, file: &LimitFile) -> Option
     Some(Value::Number(if file.format == Format::Bytes { whole_pages(value) } else { value }))
 }
 
-/// The kernel keeps memory limits in pages: page_counter_memparse().
+/// The kernel rounds memory limits down to whole pages: page_counter_memparse().
 fn whole_pages(bytes: u64) -> u64 {
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
     let page = page.and_then(|size| u64::try_from(size).ok()).unwrap_or(4096);
@@ -141,7 +142,7 @@ fn whole_pages(bytes: u64) -> u64 {
 }
 
 impl Setting {
-    /// No swap, on a host that has none and keeps no account of it.
+    /// A swap limit of 0 on a host without swap and without swap accounting.
     fn is_redundant(&self, hierarchy: &Hierarchy) -> bool {
         self.file.name == "memory.swap.max"
             && self.value == Value::Number(0)

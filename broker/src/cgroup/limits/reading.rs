@@ -1,4 +1,4 @@
-//! What the kernel keeps for a job, and what binds in the end.
+//! Reads back the limits of a job: the applied and the effective value of each. It must not write.
 
 use std::fs;
 
@@ -7,21 +7,20 @@ use crate::cgroup::job::{JobCgroup, Leaf};
 use crate::cgroup::limits::file::{FILES, Format, IO_MAX, LimitFile};
 use crate::cgroup::limits::value::Value;
 
-/// A limit as it stands in the kernel.
+/// The kernel's value of a limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading {
     /// `memory.max`; `io.max 8:0`.
     pub name: String,
-    /// In the job's own cgroup.
+    /// The value in the job's own cgroup.
     pub applied: Value,
-    /// The tightest on the way up.
+    /// The tightest value of the job's cgroup and its ancestors.
     pub effective: Value,
-    /// The cgroup above the job's that is tighter.
+    /// The ancestor cgroup with the effective value, if it is not the job's own.
     pub bound_by: Option<String>,
 }
 
-/// What the kernel keeps for a job now; a file that this kernel has not, or a job that is gone,
-/// has no line.
+/// The limits of a job now. A file that this kernel lacks, or whose cgroup has been removed, is left out.
 pub(crate) fn readings(hierarchy: &Hierarchy, cgroup: &JobCgroup) -> Vec<Reading> {
     let mut all = Vec::new();
     for file in FILES.iter().filter(|file| hierarchy.features().has_file(file.name)) {
@@ -44,8 +43,8 @@ fn reading(
 ) -> Option<Reading> {
     let applied = file.read(&cgroup.leaf(file.leaf), device).ok()?;
     let (mut effective, mut bound_by) = (applied, None);
-    // Between the leaf and the tree there is the job's own directory, which has no limits of this
-    // kind; it is read like the others.
+    // The job's own cgroup lies between the leaf and the root cgroup. It has no such limit, but is read
+    // like the others.
     let above = (file.leaf == Leaf::Work).then(|| cgroup.leaf(Leaf::Job));
     for directory in above.into_iter().chain(hierarchy.ancestors()).filter(|_| file.inherited) {
         let Ok(value) = file.read(&directory, device) else { continue };
@@ -57,7 +56,7 @@ fn reading(
     Some(Reading { name: file.label(device), applied, effective, bound_by })
 }
 
-/// The devices with a line in `io.max` of the job or of a cgroup above it.
+/// The devices with a line in `io.max` of the job or of an ancestor cgroup.
 fn limited_devices(hierarchy: &Hierarchy, cgroup: &JobCgroup) -> Vec<String> {
     let mut devices = Vec::new();
     for directory in std::iter::once(cgroup.leaf(IO_MAX.leaf)).chain(hierarchy.ancestors()) {

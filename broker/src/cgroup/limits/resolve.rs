@@ -1,5 +1,5 @@
-//! Looking for the disks of a job's limits, as far as its own user may look: the answer tells nothing of
-//! what only root may know. Each path is opened once, as that user, and its name never looked up again.
+//! Resolves the disks of a job's limits with the rights of the job's user, so that the answer reveals nothing that
+//! only root may see. It opens each path once, as that user, and must not look the name up again.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,7 +18,7 @@ use crate::model::limits::{DiskName, LimitKind, Limits};
 use crate::model::spec::JobSpec;
 use crate::sys;
 
-/// Finds the disks, and makes sure that this host can enforce all limits. Blocks.
+/// Resolves the disks and checks that this host can enforce every limit. Blocks.
 ///
 /// # Errors
 /// [`Unenforceable`].
@@ -41,16 +41,15 @@ pub(crate) fn resolve(
         })?;
         stats.insert(path, found);
     }
-    // What lies below, such as the layers of an overlay, is the host's affair and not the job's.
-    let stat_of =
-        |path: &str| stats.get(path).copied().ok_or(format!("nobody has looked at {path}"));
+    // The devices below, such as the layers of an overlay, are resolved as root: the user did not name them.
+    let stat_of = |path: &str| stats.get(path).copied().ok_or(format!("{path} was not looked up"));
     let found = ResolvedDisks::resolve(limits, hierarchy, &spec.working_directory, stat_of)?;
     Plan::new(limits, &found).check(hierarchy)?;
     Ok(found)
 }
 
-/// All paths that somebody outside has given and that will be looked up, with the limit that needs
-/// it. What the job cannot see it could not work in either.
+/// The paths that the user gave, each with the limit that needs it. A job could not work in a directory that
+/// its user cannot see.
 fn user_paths<'a>(
     limits: &'a Limits,
     directory: &'a str,
@@ -63,20 +62,19 @@ fn user_paths<'a>(
     of_rules.chain(limits.get(LimitKind::IoWeight).map(|_| ("io.weight", directory)))
 }
 
-/// Opens what that user can reach under this path, whatever it is, for nothing but to see which file it
-/// is (O_PATH: no device wakes up, no FIFO blocks).
+/// Opens a path with the rights of that user, with O_PATH: no device wakes up and no FIFO blocks.
 fn open_as(path: &str, account: &Account) -> io::Result<File> {
-    // A thread of its own, which ends after it: nothing else is ever done as that user, and nobody has
-    // to become root again.
+    // A thread of its own, which ends afterwards: it does nothing else as that user and never has to become
+    // root again.
     thread::scope(|scope| {
-        let look = || become_user(account).and_then(|()| open(path));
-        let looking = thread::Builder::new().name("look".into()).spawn_scoped(scope, look)?;
-        looking.join().unwrap_or_else(|_| Err(io::Error::other("the look was broken off")))
+        let lookup = || become_user(account).and_then(|()| open(path));
+        let thread = thread::Builder::new().name("lookup".into()).spawn_scoped(scope, lookup)?;
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread of the lookup panicked")))
     })
 }
 
-/// Without the magic links of proc(5), which lead where their process is, past all directories on the
-/// way: `/proc/self/fd` would be the broker's.
+/// Does not follow the magic links of proc(5), which bypass the permissions of directories: `/proc/self/fd`
+/// would be the broker's.
 fn open(path: &str) -> io::Result<File> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
@@ -84,13 +82,13 @@ fn open(path: &str) -> io::Result<File> {
     Ok(openat2(AT_FDCWD, path, how)?.into())
 }
 
-/// Makes this thread that user's for file systems, with his groups, setfsuid(2), and takes all of its
-/// capabilities: with the change of uid go those that let root look everywhere, capabilities(7), but not
-/// CAP_SYS_PTRACE, which does so in `/proc`.
+/// Gives this thread the file system uid, gid and groups of the user, setfsuid(2), and drops all of its
+/// capabilities. setfsuid(2) drops CAP_DAC_READ_SEARCH and the like, capabilities(7), but not CAP_SYS_PTRACE,
+/// which bypasses permissions in `/proc`.
 fn become_user(account: &Account) -> io::Result<()> {
     sys::set_thread_groups(&account.groups)?;
     let (gid, uid) = (Gid::from_raw(account.gid), Uid::from_raw(account.uid));
-    // Both answer with what was before, and say nothing of a failure: the second call tells.
+    // Both calls return the previous id and report no failure: the second call shows the result.
     let is_set = (setfsgid(gid), setfsgid(gid)).1 == gid && (setfsuid(uid), setfsuid(uid)).1 == uid;
     if !is_set {
         let fault = format!("the broker cannot become {} for file systems", account.name);
@@ -139,7 +137,7 @@ mod tests {
     #[test]
     fn a_path_is_looked_up_with_the_rights_and_the_groups_of_the_jobs_user_and_no_other() {
         if !nix::unistd::geteuid().is_root() {
-            return; // who cannot become anybody else
+            return; // only root can change its uid
         }
         let dir = public();
         let [roots, rootgroups, teams] = [(0o700, 0), (0o750, 0), (0o750, 64_997)]
@@ -185,7 +183,7 @@ mod tests {
             let below = open_as(&format!("{path}/."), &account(&[])).map(drop);
             (path, as_user, below)
         });
-        // And without the flag: what root may in /proc, this thread may not.
+        // Without the flag: this thread has none of root's rights in /proc.
         let by_permission = thread::scope(|scope| {
             let look = || become_user(&account(&[])).and_then(|()| fs::metadata(&tried[1].0));
             scope.spawn(look).join().unwrap().map(drop)
@@ -203,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_change_of_uid_that_does_not_take_is_noticed() {
-        // -1 is nobody's: setfsuid(2) leaves everything as it is and does not say so.
+        // setfsuid(2) ignores the invalid uid -1 and reports no error.
         let nobody = Account { uid: u32::MAX, gid: getgid().as_raw(), ..account(&[]) };
         assert!(open_as("/", &nobody).is_err());
     }

@@ -1,4 +1,4 @@
-//! Values of limits, as the kernel reads and writes them.
+//! Values of limits in the kernel's text format. It must not know which file holds a value.
 
 use std::fmt;
 
@@ -16,12 +16,12 @@ pub enum Value {
 }
 
 impl Value {
-    /// The tighter of two of a kind.
+    /// The tighter of two values of the same kind.
     pub(crate) fn tighter(self, other: Value) -> Value {
         match (self, other) {
             (Value::Number(a), Value::Number(b)) => Value::Number(a.min(b)),
             (Value::Bandwidth(quota, period), Value::Bandwidth(other_quota, other_period)) => {
-                // Compared as rates: the numbers alone say nothing.
+                // Quotas are comparable only as rates.
                 let own = u128::from(quota) * u128::from(other_period);
                 let theirs = u128::from(other_quota) * u128::from(period);
                 let other_binds = other_quota != MAX && (quota == MAX || theirs < own);
@@ -36,7 +36,7 @@ impl Value {
 }
 
 impl fmt::Display for Value {
-    /// As the kernel reads and writes it.
+    /// The kernel's text format.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = |value: u64| if value == MAX { "max".to_owned() } else { value.to_string() };
         match self {
