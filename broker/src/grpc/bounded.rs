@@ -1,6 +1,6 @@
-//! Makes every `tonic::Status` of the broker, none larger than [`MAX_STATUS`] once it is encoded: clients take
-//! 8 KiB of metadata by default, and whoever sends 2 MB must not be sent nine times as much. Elsewhere
-//! the constructors of `Status` are banned (`broker/clippy.toml`).
+//! Constructs every `tonic::Status` of the broker. None may exceed [`MAX_STATUS`] once encoded: clients accept 8 KiB of
+//! metadata by default, and a request of 2 MB must not cause a larger answer. `broker/clippy.toml` bans the constructors
+//! of `Status` elsewhere.
 
 #![allow(clippy::disallowed_methods, reason = "the one place that makes them")]
 

@@ -1,4 +1,5 @@
-//! Between the contract's messages and the supervisor's types.
+//! Converts between gRPC messages and the supervisor's types. It must reject what this broker does not know, and must
+//! not check what `model` checks.
 
 use job_api::names::MAX_NAME;
 use job_api::v1;

@@ -1,4 +1,4 @@
-//! Limits and usage, between the contract and the supervisor.
+//! Converts limits and usage between gRPC messages and the supervisor's types. It must not check ranges: `model` does.
 
 use job_api::v1;
 use tonic::Status;

@@ -1,5 +1,5 @@
-//! The contract, over the supervisor: each call decodes, authorizes, acts and encodes. Nothing
-//! but this room names a prost type or a `tonic::Status`.
+//! The gRPC service: each call decodes, authorizes, acts and encodes. Only this module may name a prost type or a
+//! `tonic::Status`; it must not decide anything about a job.
 
 mod bounded;
 mod convert;

@@ -1,5 +1,4 @@
-//! Maps domain errors to gRPC statuses with their details. Denied, invalid, not found and internal map to
-//! one code each. `bounded` makes the statuses.
+//! Maps domain errors to gRPC statuses with details. It must not construct a status itself: `bounded` does.
 
 use tonic::{Code, Status};
 

@@ -1,5 +1,5 @@
-//! The last look at a status before it is sent: those of tonic, and of the services for health and
-//! reflection, repeat a caller's words, too.
+//! Limits the size of every status just before it is sent: tonic and the health and reflection services repeat the
+//! caller's text in theirs. It must not change a status that is small enough.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

@@ -1,4 +1,4 @@
-//! The two streaming calls.
+//! The two streaming calls, output and input. A stream must end when the broker shuts down, and must never end a job.
 
 use std::pin::Pin;
 use std::sync::Arc;

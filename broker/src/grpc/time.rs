@@ -1,4 +1,4 @@
-//! Times, between the contract and the supervisor.
+//! Converts times and durations between gRPC messages and std. It must reject values out of range and never panic.
 
 use std::time::Duration;
 

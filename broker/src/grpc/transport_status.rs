@@ -1,4 +1,5 @@
-//! Refusals of calls that reach no handler: of whom, or how, they come.
+//! The statuses of calls that reach no handler: authentication, quotas, malformed messages. It must not map
+//! the errors of jobs: `status` does.
 
 use std::fmt::Display;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! The form of a line of the log.
+//! The format of a log line: the journal's `<priority>` prefix, or time, level and module. It must not produce a line
+//! longer than [`MAX_LINE`].
 
 use std::fmt::Write as _;
 use std::io;

@@ -1,5 +1,5 @@
-//! One line of the log, whoever chose its words: short, and without a character that its reader, be it
-//! the journal or a terminal, would take for more than text.
+//! Escapes and truncates the text of a log line. No text from a client may contain a character that the journal or a
+//! terminal interprets.
 
 use std::fmt::{self, Debug, Display, Write};
 

@@ -1,6 +1,5 @@
-//! The log: what is said with `tracing` becomes short, harmless lines on standard error, in the form of
-//! systemd's journal where that reads them. Nobody waits for it, and nobody can flood it: see [`queue`]
-//! and [`rate_limit`].
+//! The log: `tracing` events become short, escaped lines on standard error, in the journal's format under systemd. Writing
+//! a line must never block the caller, and no client may flood the log: see [`queue`] and [`rate_limit`].
 
 mod format;
 mod line;

@@ -1,5 +1,5 @@
-//! Lines on their way to standard error. Nobody waits here: there is a thread that writes, and room for
-//! so many bytes; what finds no room is left out, and a line in its place says how many are.
+//! The queue of log lines, written to standard error by one thread. It must never block a caller: a line that does not
+//! fit is dropped, and a later line reports how many were.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};

@@ -1,5 +1,5 @@
-//! How much of what is said is written: what repeats once with a count, and of each kind of line, and of
-//! all of them, as many as somebody could read. Pure: the time is the caller's.
+//! Rate limits for log lines, one for each callsite and one in all; repeated lines are counted and summarized. Pure: the
+//! caller passes the time.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! Letting connections in, as long as nobody knows whose they are; and going on when the process is out
-//! of descriptors.
+//! The accept loop: admits connections before authentication and assigns each to a thread. It must not stop accepting
+//! when the process is out of descriptors: reserve descriptors are closed for new connections.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -23,7 +23,7 @@ pub(super) struct Arrival {
     pub(super) ticket: Ticket,
 }
 
-/// How many connections each thread has.
+/// The number of connections of each thread.
 #[derive(Debug)]
 pub(super) struct Threads {
     arrivals: Vec<mpsc::UnboundedSender<Arrival>>,
@@ -37,12 +37,12 @@ pub(super) struct Ticket {
     thread: usize,
 }
 
-/// The accept loop's own.
+/// The state of the accept loop.
 struct Door {
     threads: Threads,
     lobby: Arc<Lobby>,
     spares: Spares,
-    /// Of descriptors, since one was given up.
+    /// Whether a reserve descriptor has been closed and not reopened.
     is_short: bool,
 }
 
@@ -140,7 +140,7 @@ fn prepare(tcp: tokio::net::TcpStream) -> io::Result<TcpStream> {
     tcp.into_std()
 }
 
-/// Errors that last, unlike those of a single connection: accept(2).
+/// Errors of the process or host, not of a single connection: accept(2).
 fn is_shortage(error: &io::Error) -> bool {
     let shortages = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
     error.raw_os_error().is_some_and(|errno| shortages.contains(&errno))

@@ -1,5 +1,5 @@
-//! What lies between HTTP/2 and the contract, for each call of a connection: its request comes whole, in
-//! time and within the budget before anything decodes it, and its answer is counted until it is sent.
+//! The layer between HTTP/2 and the gRPC handlers. It must not pass on a request before the whole message has arrived,
+//! in time and within the memory budget; an answer is charged until it is sent.
 
 use std::convert::Infallible;
 use std::pin::Pin;

@@ -1,4 +1,5 @@
-//! One connection: handshake, who it is, HTTP/2 until it ends or the broker does.
+//! One connection: TLS handshake, authentication, then HTTP/2 until either side closes it. It must not answer a call
+//! before the client's certificate is verified.
 
 use std::convert::Infallible;
 use std::io;

@@ -1,8 +1,8 @@
-//! Connections of which nobody knows yet whose they are: few, and none of them for sure. When there are
-//! many, each that comes puts one out at random, as OpenSSH's MaxStartups does with those that come.
+//! The limit of unauthenticated connections, as OpenSSH's MaxStartups. At the limit a new connection evicts
+//! a random one of the network with the most connections. It must reject only while evicted ones are still open.
 //!
-//! Whoever fills it with connections that say nothing only puts out their own: it is always the network
-//! with the most that loses one. Others are through after a few packets, and out of it.
+//! A client that floods with silent connections evicts only its own. Other clients authenticate within a few
+//! packets and leave this limit.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};

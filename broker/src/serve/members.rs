@@ -1,5 +1,5 @@
-//! Connections of peers that are known: so many of one identity, so many in all, and some more for
-//! admins, who have to get in when everybody else is.
+//! The limits of authenticated connections: for each identity, for all identities, and a reserve for admins. It must
+//! never let other callers use up the reserve: an admin can connect when every other place is taken.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! The network: an accept loop of our own, mutual TLS 1.3, HTTP/2 with every limit set. tonic's
-//! own server has no handshake timeout, no limit of streams, and a hot loop on EMFILE.
+//! The network: an accept loop, mutual TLS 1.3, and HTTP/2 with every limit set. It must not use tonic's own server,
+//! which has no handshake timeout, no limit of streams, and a hot loop on EMFILE.
 
 mod accept;
 mod budget;
@@ -37,8 +37,8 @@ use crate::quota::fair_queue::FairQueue;
 /// Serves `routes` on `listener` until `closing` becomes true and every connection has been told.
 ///
 /// Each connection stays on one thread with a runtime of its own: measured, that moves bytes twice
-/// as fast as one runtime of many threads. The calling thread, where the jobs' attendants live, is
-/// the first of them: a connection there hears of a job's output without a hop between threads.
+/// as fast as one runtime of many threads. The calling thread, where the jobs' monitors run, is
+/// the first of them: a connection there reads a job's output without a switch between threads.
 ///
 /// # Errors
 /// When threads or runtimes cannot be made.

@@ -1,4 +1,5 @@
-//! Where a connection comes from, as wide as one party usually has addresses.
+//! The network of a client address, as wide as one party usually has addresses. It is only a key for limits and must
+//! not decide who may connect.
 
 use std::net::IpAddr;
 

@@ -1,6 +1,5 @@
-//! How fast connections of one network may shake hands. A handshake is cheap, and a flood of them keeps two
-//! processors busy, the kernel's work and the client's included: whoever starts a job meanwhile waits for a
-//! processor at each step. A network that floods is slowed down; nobody is refused.
+//! The rate limit of TLS handshakes for each network: a flood of handshakes would delay the start of every job. It must
+//! only delay connections and never reject one.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

@@ -1,4 +1,5 @@
-//! A connection whose client has begun to speak HTTP/2. hyper waits for that without end.
+//! Waits for the HTTP/2 connection preface (RFC 9113, 3.4), for which hyper has no timeout. It must not consume the
+//! preface: hyper reads it again.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

@@ -1,5 +1,5 @@
-//! Descriptors that are open for nothing: closed one by one when the process has no more, so that
-//! connections are let in, or told to go, rather than left in the kernel's queue.
+//! Reserve descriptors, closed one by one when the process has none left, so that connections are accepted or closed
+//! and do not stay in the kernel's queue. It must refill the reserve as soon as descriptors are free.
 
 use std::fs::File;
 

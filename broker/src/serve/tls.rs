@@ -1,5 +1,5 @@
-//! TLS 1.3 and nothing before it; both sides show certificates; no resumption, since a resumed
-//! session would skip the verification of the client's.
+//! The TLS configuration: TLS 1.3 only, with client certificates. It must not resume sessions, since a resumed session
+//! skips the verification of the client.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,5 @@
-//! The steps of one handshake, each when it is its network's turn: one at a time on each thread, and the other
-//! connections there are looked at in between. Whoever comes from another network waits for one step of a
-//! flood, however many connections that has.
+//! Schedules the steps of TLS handshakes: one step at a time on each thread, round-robin between networks. A flood from
+//! one network must not delay a handshake from another by more than one step.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

@@ -1,5 +1,5 @@
-//! What can be told about certificates before anybody connects: for `check-config`, and for the log
-//! at each start and reload.
+//! Checks the certificate files before a client connects, for `check-config` and for the log at each start and reload. It
+//! must not change what is in force.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,6 +1,5 @@
-//! `job-broker drain`: the end of all jobs in good order, when the host goes down or the package
-//! goes. It is a broker without a network: it takes the jobs over, which needs the state directory's
-//! lock, so it runs when the broker has ended.
+//! `job-broker drain`: stops all jobs at shutdown or before the package is removed. It is a broker without a network and
+//! must run after the broker has ended, since it needs the lock of the state directory.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Why the program ends without having done what it should.
+//! The errors that end the program, in sentences for an operator. It must not be used for the errors of a call.
 
 use std::io;
 

@@ -1,4 +1,5 @@
-//! The program: command line, start, reload, and a clean end that leaves every job running.
+//! The program `job-broker`: command line, start, reload, shutdown. It must leave every job running when it ends, except
+//! for `drain`.
 
 mod certificates;
 mod check;

@@ -1,4 +1,4 @@
-//! `job-broker preflight`: whether this program could take the place of the broker that runs.
+//! `job-broker preflight`: checks whether this program could replace the running broker. It must not change anything.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};

@@ -1,4 +1,5 @@
-//! SIGHUP: configuration and certificates are read again and put in force together, or not at all.
+//! SIGHUP: reads configuration and certificates again. An invalid configuration must be rejected as a whole; the old one
+//! stays active.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! The broker itself, from its configuration to SIGTERM.
+//! The service itself: start, serve, reload on SIGHUP, end on SIGTERM. It must not end a job.
 
 use std::io;
 use std::net::SocketAddr;

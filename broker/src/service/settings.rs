@@ -1,4 +1,5 @@
-//! What the configuration file comes to: read at the start, at each reload, and by `check-config`.
+//! Builds policy, limits and TLS from the configuration file, at start, reload and `check-config`. It must not put anything
+//! in force.
 
 use std::path::Path;
 

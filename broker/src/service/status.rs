@@ -1,5 +1,5 @@
-//! What systemd is told while the broker serves: the line of `systemctl status`, and that the jobs'
-//! thread is alive.
+//! Reports to systemd while the broker serves: the status line and the watchdog. It must run on the jobs' thread, so that
+//! the watchdog detects a blocked one.
 
 use std::net::SocketAddr;
 use std::sync::Mutex;
