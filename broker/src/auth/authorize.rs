@@ -23,13 +23,13 @@ pub(crate) enum Resource<'a> {
     },
 }
 
-/// The caller may not. Of a job it must not even learn that it exists.
+/// The caller may not act, and must not learn that the job exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Denied;
 
 /// A subject that this caller may do `A` to.
 #[derive(Debug, Clone)]
-#[must_use = "a verdict that nobody looks at protects nothing"]
+#[must_use = "an unused proof protects nothing"]
 pub struct Authorized<A, T> {
     caller: Caller,
     subject: T,
@@ -42,7 +42,7 @@ pub struct Authorized<A, T> {
 /// [`Denied`], which callers must answer exactly as if the job did not exist.
 pub(crate) fn decide(caller: &Caller, _verb: Verb, resource: Resource<'_>) -> Result<(), Denied> {
     match resource {
-        // Everybody whom the broker lets in may start jobs.
+        // Every authenticated caller may start jobs.
         Resource::NewJob => Ok(()),
         Resource::Job { .. } if caller.role() == Role::Admin => Ok(()),
         Resource::Job { owner, .. } if caller.identity() == owner => Ok(()),
@@ -72,7 +72,7 @@ pub(crate) fn authorize<A: Action, T>(
 }
 
 impl Caller {
-    /// Everybody whom the broker lets in may start jobs, and owns them.
+    /// Every authenticated caller may start jobs, and owns them.
     ///
     /// # Errors
     /// [`Denied`].

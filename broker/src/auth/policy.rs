@@ -51,7 +51,7 @@ impl Caller {
         self.role
     }
 
-    /// Whose jobs a list for this caller is made of; `None` for everybody's.
+    /// The owner whose jobs this caller may list; `None` for all owners.
     pub(crate) fn scope(&self) -> Option<&Identity> {
         (self.role == Role::User).then_some(&self.identity)
     }

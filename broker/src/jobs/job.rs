@@ -1,5 +1,5 @@
-//! One job in memory: its spec, its state, and the channel to its shim. Does no I/O except to send to the
-//! shim; nothing here decides what happens to the job.
+//! One job in memory: its spec, its state, and the channel to its shim. Nothing here reads a file or decides
+//! what happens to the job.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -28,7 +28,7 @@ pub struct Job {
     snapshot: watch::Sender<Snapshot>,
     progress: watch::Sender<Progress>,
     input: watch::Sender<InputAck>,
-    /// The final record is written and the cleanup has run, or the broker has given up on either.
+    /// The end is published, and the first attempt to record it and to clean up is done.
     settled: watch::Sender<bool>,
     /// When the program started, since boot.
     program_start: OnceLock<ProgramStart>,

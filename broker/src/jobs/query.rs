@@ -66,8 +66,7 @@ pub(crate) async fn find<A: Action>(
     Ok(job.map(|job| allowed.with(job)))
 }
 
-/// An entry of the registry as a job: from memory, or from its files. `None` for one that has been
-/// removed, and for one that is damaged.
+/// Loads the job of a registry entry from memory or from its files; `None` if the job is removed or damaged.
 ///
 /// # Errors
 /// [`FindError`].
@@ -201,7 +200,7 @@ fn read(shared: &Arc<Shared>, caller: &Caller, entry: Entry) -> Result<Option<Re
     Ok(seen.map(|seen| (seen, read)))
 }
 
-/// As many as fit, one at least; and the last that was looked at before one that did not.
+/// Takes jobs until the page is full, one at least. Also returns the last job taken, if others remain.
 fn fill<J, T>(
     bytes: usize,
     jobs: impl Iterator<Item = (JobId, Option<J>)>,

@@ -29,7 +29,7 @@ pub struct JobStats {
 /// How long the stats of an ended job wait for its final record.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Usage and limits of one job. Whoever may do anything to a job may see them in the answer.
+/// Usage and limits of one job. A proof of any action on the job suffices.
 pub(crate) async fn stats<A: Action>(
     shared: &Arc<Shared>,
     job: &Authorized<A, Arc<Job>>,

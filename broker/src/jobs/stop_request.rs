@@ -46,8 +46,8 @@ impl StopRequest {
         ToShim::Stop(Stop { grace_ms, source: self.source, by: self.by.clone() })
     }
 
-    /// As the shim has it: whoever comes later is not the reason, and gives no more time. Whether that
-    /// changes anything.
+    /// Merges a later request as the shim does: the first origin and the earliest deadline win. Returns
+    /// whether the deadline is now earlier.
     pub(crate) fn join(&mut self, later: &StopRequest) -> bool {
         let is_earlier = later.kill_at < self.kill_at;
         self.kill_at = self.kill_at.min(later.kill_at);

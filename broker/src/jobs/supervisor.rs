@@ -122,7 +122,7 @@ impl Supervisor {
         self.shared.calls.admit(caller, kind)
     }
 
-    /// The same call, now that it is known which job it changes.
+    /// Counts the call against the job that it changes.
     ///
     /// # Errors
     /// [`Busy`].
@@ -134,7 +134,7 @@ impl Supervisor {
         self.shared.calls.change(call, job.caller(), job.subject().id())
     }
 
-    /// The same call, now that it is known to whose standard input it writes.
+    /// Counts the call against the job to whose standard input it writes.
     ///
     /// # Errors
     /// [`Busy`].
@@ -211,7 +211,7 @@ impl Supervisor {
         query::whole_spec(&self.shared, job).await
     }
 
-    /// Usage and limits of one job. Whoever may do anything to a job may see them in the answer.
+    /// Usage and limits of one job. A proof of any action on the job suffices.
     pub async fn stats<A: Action>(&self, job: &Authorized<A, Arc<Job>>) -> JobStats {
         stats::stats(&self.shared, job).await
     }

@@ -24,7 +24,7 @@ pub enum AccountError {
     /// Never.
     #[error("account {0:?} has uid 0 or that of the shims; no job runs as that")]
     Forbidden(String),
-    /// Every uid of the pool has a job, or belongs to somebody.
+    /// Every uid of the pool is leased, or belongs to an account or group.
     #[error("all {0} uids of the pool are in use, or belong to accounts or groups of this host")]
     PoolEmpty(u32),
     /// The name service failed.
@@ -39,9 +39,8 @@ pub enum AccountError {
 
 /// The uids of a pool and which of them have a live job.
 ///
-/// They are lent in turn, since files of a job outlive it: the one that gets its uid next can change
-/// them, and with 10,000 uids that is 9,999 jobs later. A restart forgets whose turn it is; so the
-/// first is a random one, and not always the same.
+/// Uids are leased round robin: files outlive their job, and the next job with that uid can change them.
+/// The first uid is random, since a restart forgets the position.
 #[derive(Debug)]
 pub(crate) struct Pool {
     first: u32,
@@ -58,11 +57,11 @@ struct PoolState {
     next: u32,
     /// With how many have it: of what an earlier broker has left, that may be more than one.
     used: HashMap<u32, u32>,
-    /// Those that turned out to be somebody's: lent to nobody, also when the account has gone.
+    /// Uids that belong to an account or group: never leased.
     foreign: HashSet<u32>,
 }
 
-/// A uid of the pool, given back when this is dropped: when nothing of its job is left.
+/// A leased uid of the pool, released on drop.
 #[derive(Debug)]
 pub(crate) struct Lease {
     pool: Arc<Pool>,
@@ -95,10 +94,10 @@ impl Pool {
     /// all it knows, as with every other account.
     ///
     /// # Errors
-    /// `PoolEmpty`; `Lookup`, since a uid of which this is not known may be anybody's.
+    /// `PoolEmpty`; `Lookup`, since a uid that cannot be checked may belong to an account.
     pub(crate) fn lease(self: &Arc<Pool>) -> Result<Lease, AccountError> {
         loop {
-            let lease = self.next_free()?; // taken before somebody is asked, without the lock
+            let lease = self.next_free()?; // leased before the look-up, which runs without the lock
             let uid = lease.uid;
             let Some(owner) = (self.find_owner)(uid)? else { return Ok(lease) };
             tracing::warn!("uid {uid} of jobs.pool belongs to {owner}; no job gets it");
@@ -203,7 +202,7 @@ fn owner(number: u32) -> Result<Option<String>, AccountError> {
     Ok(or_none(group, number)?.map(|name| format!("the group {name}")))
 }
 
-/// Some name services say with an error that there is nobody: getpwuid(3) has the list.
+/// Some name services report an unknown id as an error: getpwuid(3) has the list.
 fn or_none(
     found: nix::Result<Option<String>>,
     number: u32,

@@ -15,7 +15,7 @@ use crate::store::records::{ChangeRecord, SpecRecord};
 pub struct EffectiveLimits {
     /// As they are now.
     pub limits: Limits,
-    /// Which of them nobody asked for.
+    /// The limits that come from defaults.
     pub by_default: ByDefault,
     /// Their disks.
     pub disks: ResolvedDisks,
@@ -109,8 +109,7 @@ impl EffectiveLimits {
     }
 }
 
-/// A limit that cannot be enforced and that the caller has not asked for: whoever reads of it must not
-/// look for it in the request.
+/// Adds the section of the configuration that set the limit, if the request did not set it.
 pub(crate) fn name_the_section(
     mut error: Unenforceable,
     spec: &JobSpec,

@@ -8,7 +8,7 @@ use crate::launch::LaunchError;
 use crate::model::state::{Failure, SHORTAGE};
 use crate::store::records::SpecRecord;
 
-/// For whoever asked for it: what could not be done, and to what.
+/// The failure as its caller sees it: the step, the object, the reason.
 pub(crate) fn failure(error: &LaunchError, record: &SpecRecord) -> Failure {
     let message = match error {
         LaunchError::Shim(failed) => explain(*failed, record),
@@ -17,7 +17,7 @@ pub(crate) fn failure(error: &LaunchError, record: &SpecRecord) -> Failure {
     Failure { step: error.step().into(), errno: error.errno(), message }
 }
 
-/// The same start without what only operators are told, whose log has it: of what the host is short.
+/// The failure of a start for a shortage, without the details that only the log has.
 pub(crate) fn shortage(failure: &Failure) -> Failure {
     let what = match failure.errno {
         libc::EMFILE | libc::ENFILE => "descriptors",

@@ -149,7 +149,7 @@ impl Launcher {
 
     fn clean_failed(&self, id: JobId) {
         if let Err(e) = self.clean(id) {
-            tracing::warn!(job = %id, "cannot remove its cgroup, a later start will: {e}");
+            tracing::warn!(job = %id, "the cgroup of the failed start cannot be removed yet, the broker retries: {e}");
         }
         crash::at(Point::StartFailed);
     }

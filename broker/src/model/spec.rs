@@ -19,7 +19,7 @@ pub(crate) const MAX_STRINGS: usize = 1024 * 1024;
 /// Most labels, and bytes of one label's value.
 pub(crate) const MAX_LABELS: (usize, usize) = (32, 256);
 
-/// A job as somebody asks for it. Nothing is checked yet; what is `None` or empty takes a default.
+/// A request for a job, unchecked. A field that is `None` or empty takes a default.
 #[derive(Debug, Clone, Default)]
 pub struct JobRequest {
     /// The program and its arguments.
@@ -107,7 +107,7 @@ pub struct JobSpec {
     pub output_policy: OutputPolicy,
     pub stdin: bool,
     pub limits: Limits,
-    /// Which of the limits nobody asked for.
+    /// The limits that come from defaults.
     pub by_default: ByDefault,
     /// Where this is only the beginning, as in memory: never written, since the rest would be lost.
     #[serde(skip_deserializing, skip_serializing_if = "Option::is_none", serialize_with = "never")]

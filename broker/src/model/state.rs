@@ -39,7 +39,7 @@ pub enum Event {
     Paused,
     /// They go on.
     Resumed,
-    /// Somebody asked it to stop, or one of its limits did.
+    /// A caller or a limit requested a stop.
     StopRequested,
     /// Its main process has ended.
     Exited(Exited),
@@ -167,7 +167,7 @@ pub struct Snapshot {
     pub exited: Option<Exited>,
     /// When all of it was over, nanoseconds since 1970.
     pub ended_ns: Option<u64>,
-    /// How long its program ran, by a clock that nobody can set, if that is known.
+    /// How long the program ran by CLOCK_BOOTTIME, if known.
     pub ran: Option<Duration>,
     /// Why there is no exit status.
     pub failure: Option<Failure>,

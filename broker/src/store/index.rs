@@ -25,7 +25,7 @@ pub(crate) const INDEX: &str = "finished.idx";
 /// Dead lines that are worth no rewriting.
 const SLACK: usize = 10_000;
 
-/// What is kept in memory of a job that is over; all else of it is read when somebody asks.
+/// What memory keeps of a finished job; the rest is read on demand.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Summary {
     /// The job.
@@ -58,7 +58,7 @@ pub(crate) struct RequestKey {
     pub id: Box<str>,
     /// See [`SpecRecord::request_digest`].
     pub digest: Box<str>,
-    /// It never ran, and only the broker's own end was why: the request may be made anew.
+    /// The program never ran, for a reason of the broker or the host: the request may be repeated.
     #[serde(rename = "again", default)]
     pub is_retryable: bool,
 }

@@ -36,7 +36,7 @@ fn wait_for_lock(root: &Path) -> Result<Result<Flock<File>, String>, OpenError> 
         if lock.is_ok() || Instant::now() > until {
             return Ok(lock);
         }
-        std::thread::sleep(Duration::from_millis(5)); // nobody tells when it is free
+        std::thread::sleep(Duration::from_millis(5)); // flock(2) has no notification
     }
 }
 

@@ -71,7 +71,7 @@ fn is_ours(path: &Path, uid: u32) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, fault))
 }
 
-/// Or whoever this is: a unit test need not be root, a broker always is.
+/// Root, or the effective uid: a unit test need not be root.
 fn is_root(uid: u32) -> bool {
     uid == 0 || uid == geteuid().as_raw()
 }

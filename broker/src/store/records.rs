@@ -123,8 +123,7 @@ pub struct RequestRecord {
     pub id: String,
 }
 
-/// `stop.json`: somebody wants the job stopped, and was told that it will be. Matters in the boot of
-/// the job alone.
+/// `stop.json`: an accepted stop request. Valid in the job's own boot only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StopRecord {
     /// [`FORMAT`].
@@ -152,7 +151,7 @@ pub struct FinalRecord {
     pub failure: Option<Failure>,
     /// Nanoseconds since 1970.
     pub ended_ns: u64,
-    /// How long the program ran, in nanoseconds of a clock that nobody can set.
+    /// How long the program ran, in nanoseconds of CLOCK_BOOTTIME.
     #[serde(default)]
     pub ran_ns: Option<u64>,
     /// Of the output.

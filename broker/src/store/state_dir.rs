@@ -146,12 +146,12 @@ impl StateDir {
             tracing::warn!(job = %id, "the job's request cannot be written into quarantine: {e}");
         }
         if let Err(e) = replace(&from, REASON, format!("{reason}\n").as_bytes()) {
-            tracing::warn!(job = %id, "the reason of its quarantine cannot be written: {e}");
+            tracing::warn!(job = %id, "the reason file of the job in quarantine cannot be written: {e}");
         }
         fs::rename(from, self.quarantine_dir().join(id.to_string()))
     }
 
-    /// Whether somebody has removed the job's directory. One that cannot be asked for is not gone.
+    /// Whether the job's directory is removed; false if that cannot be checked.
     pub(crate) fn is_gone(&self, id: JobId) -> bool {
         matches!(self.job(id).try_exists(), Ok(false))
     }
@@ -238,7 +238,9 @@ fn read_epoch(path: &Path) -> io::Result<u64> {
 /// As [`owner::check`], mkdir(2) and chmod(2).
 pub(crate) fn make_private(path: &Path) -> io::Result<()> {
     if let Some(fault) = owner::check(path)? {
-        tracing::warn!("{fault}; it is now, and others may have read or changed what is in it");
+        tracing::warn!(
+            "{fault}; the broker has set it, but other accounts may have read or changed the content"
+        );
     }
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o700))

@@ -9,7 +9,7 @@ pub struct Range {
     pub stream: Option<Stream>,
     /// Go on from here, by [`Stream::index`].
     pub offsets: [u64; 2],
-    /// Only so many last lines.
+    /// Only the last lines, this number of them.
     pub tail_lines: Option<u64>,
     /// Only what was read then or later, nanoseconds since 1970.
     pub since_ns: Option<u64>,

@@ -195,7 +195,7 @@ impl OutputReader {
         Ok(())
     }
 
-    /// Where the last `lines` lines begin: slice by slice, and no further than somebody waits for it.
+    /// Where the last `lines` lines begin; a cancelled call stops after the current slice.
     async fn tail(&mut self, lines: u64, entries: u64) -> Result<tail::Place, OutputError> {
         let mut tail = Tail::new(self.wanted, lines, entries);
         loop {

@@ -66,7 +66,7 @@ pub(crate) struct Place {
 }
 
 impl Readers {
-    /// For a process of so many descriptors.
+    /// Readers within these shares of descriptors.
     pub(crate) fn new(shares: Shares) -> Arc<Readers> {
         let (each, total, reserve) = STREAMS;
         let logs = usize::try_from(shares.open_logs.min(OPEN_LOGS)).unwrap_or(1);
@@ -130,7 +130,7 @@ impl Place {
         (left / 2).clamp(PIECE.0, PIECE.1)
     }
 
-    /// So many bytes are on their way.
+    /// Counts bytes that are on their way to the client.
     pub(crate) fn hold(&mut self, bytes: u64) {
         self.own.held.fetch_add(bytes, Ordering::Relaxed);
         self.readers.held.fetch_add(bytes, Ordering::Relaxed);

@@ -54,9 +54,9 @@ pub struct Filter {
 pub struct Page {
     /// Older than this job.
     pub after: Option<JobId>,
-    /// At most so many.
+    /// Most jobs of the page.
     pub size: usize,
-    /// At most so many bytes of what is shown, unless the first job alone has more.
+    /// Most bytes of the page, unless the first job alone has more.
     pub bytes: usize,
 }
 
@@ -84,7 +84,7 @@ impl Filter {
         self.states.is_empty() || self.states.has(state)
     }
 
-    /// Whether jobs that are over can be among those that are wanted.
+    /// Whether finished jobs can match.
     pub(crate) fn admits_over(&self) -> bool {
         self.admits_state(State::Finished) || self.admits_state(State::Lost)
     }

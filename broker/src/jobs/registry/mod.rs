@@ -326,7 +326,7 @@ impl Registry {
         u64::try_from(self.kept).unwrap_or(u64::MAX)
     }
 
-    /// Those that are over, the one that ended first at the beginning.
+    /// Finished jobs, the oldest end first.
     pub(crate) fn by_end(&self) -> impl Iterator<Item = &Summary> {
         self.by_end.iter().filter_map(|(_, id)| self.over.get(id))
     }

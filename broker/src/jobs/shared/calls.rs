@@ -16,7 +16,7 @@ pub enum Kind {
     Short,
     /// Waits for a job: for its end, or for it to read.
     Waits,
-    /// Starts a job, with a request of so many bytes.
+    /// Starts a job; the size of the request in bytes.
     Start(u64),
 }
 
@@ -33,18 +33,18 @@ const STARTS: u64 = 512;
 const START_BYTES: u64 = 64 << 20;
 /// Calls that change one job, of one identity: they have to wait for each other.
 const ON_JOB: u64 = 32;
-/// Streams of input to one job, of one identity: one that writes, and those whose connection was lost and
-/// that nobody has noticed yet.
+/// Streams of input to one job, of one identity: the writer, and streams whose lost connection is not
+/// detected yet.
 const WRITERS: u64 = 4;
-/// What all together may have is so many times what one has: that is the memory that calls may take.
+/// The total limit is this multiple of the limit of one identity; it bounds the memory of calls.
 const IDENTITIES: u64 = 4;
 
-/// No place for the call now, and whose bound that is.
+/// The limit of concurrent calls that is reached.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0} at a time; try again when some of them have ended")]
 pub struct Busy(String);
 
-/// A call that was let in; its place is given back when this is dropped.
+/// The permits of an admitted call, released on drop.
 #[derive(Debug)]
 #[must_use = "dropped, it gives its place back: work that goes on without its caller takes it along"]
 pub struct Call {
@@ -113,7 +113,7 @@ impl Calls {
         Ok(Call { _places: places, _on_job: None })
     }
 
-    /// The same call, now that it is known which job it changes.
+    /// Counts the call against the job that it changes.
     ///
     /// # Errors
     /// [`Busy`].
@@ -122,7 +122,7 @@ impl Calls {
         Ok(Call { _on_job: Some(self.on_job.take(&key, 1)?), ..call })
     }
 
-    /// The same of one that writes to a job's standard input.
+    /// Counts a call that writes to a job's standard input.
     ///
     /// # Errors
     /// [`Busy`].

@@ -33,7 +33,7 @@ fn allowed(descriptors: Shares, memory: Option<u64>) -> u64 {
     descriptors.running.min(by_memory).max(1)
 }
 
-/// Bytes of this host, proc_meminfo(5). Where nobody says, descriptors alone are counted.
+/// The host's memory in bytes, proc_meminfo(5); `None` if it cannot be read.
 fn memory() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;

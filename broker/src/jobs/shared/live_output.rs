@@ -1,5 +1,5 @@
-//! Caches the bytes of output of the live jobs, measured at most once a second. Never blocks a start for a
-//! newer value.
+//! Caches the bytes of output of the live jobs: a start may see a value that is a second old. Enforces no
+//! quota.
 
 use std::io;
 use std::sync::Mutex;

@@ -166,7 +166,7 @@ impl Shared {
         let mut known = self.recovered.subscribe();
         let known = known.wait_for(Option::is_some).await;
         // The sender is ours, and gives a verdict; should it not, nothing is known.
-        let none = || Err(NotRecovered("nobody reads them".into()));
+        let none = || Err(NotRecovered("the recovery has ended without a verdict".into()));
         known.ok().and_then(|known| known.clone()).unwrap_or_else(none)
     }
 }

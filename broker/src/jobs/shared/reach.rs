@@ -22,7 +22,7 @@ const AT_A_TIME: usize = 8;
 const LENT: usize = 64;
 /// How long a connection that was made for a caller, beyond the share of jobs, is kept after that.
 const LINGER: Duration = Duration::from_secs(2);
-/// What shims are silent within is told in one line.
+/// Silent shims within this time share one log line.
 const BATCH: Duration = Duration::from_secs(1);
 
 /// The permits for reconnects and descriptors.
@@ -125,8 +125,8 @@ impl Reach {
         }
     }
 
-    /// The right to a descriptor, as soon as there is one: of a job that has ended, or for a while as
-    /// somebody waits for this one. `None` never comes.
+    /// Waits for a descriptor: of a job that has ended, or a lent one if this job is prioritized. Never
+    /// returns `None`.
     pub(crate) async fn place(&self, job: &Job) -> Option<Place> {
         let prioritized = async {
             job.wait_for_priority().await;
@@ -140,8 +140,7 @@ impl Reach {
         }
     }
 
-    /// Answers when a connection has to be given up for others: one that was lent, and nobody has asked
-    /// for a while.
+    /// Returns when a lent connection is idle and another job needs its descriptor.
     pub(crate) async fn wait_to_yield(&self, job: &Job, place: &mut Place) {
         while let Place::Lent(_) = place {
             let is_idle = timeout(LINGER, job.wait_for_priority()).await.is_err();
@@ -154,7 +153,7 @@ impl Reach {
         std::future::pending().await
     }
 
-    /// Tells operators of a shim that lives and is silent, in one line with others.
+    /// Logs a silent shim, in one line with the others of the same second.
     pub(crate) fn report_silent(self: &Arc<Reach>, job: JobId, why: &std::io::Error) {
         let mut silent = lock(&self.silent);
         if let Some(silent) = &mut *silent {

@@ -71,7 +71,7 @@ impl Watches {
             && !std::mem::replace(&mut self.state().is_reported, true)
         {
             tracing::warn!(
-                "no watch on files of jobs, by inotify; they are looked at when somebody asks: {e}; see \
+                "inotify cannot watch the output of jobs, the broker polls it while a reader follows: {e}; see \
                  fs.inotify.max_user_instances and max_user_watches, and the limit of descriptors"
             );
         }
@@ -134,7 +134,7 @@ impl Drop for Watch {
     }
 }
 
-/// The instance, with a task that tells whoever watches for as long as somebody may.
+/// Opens the instance, with a task that dispatches its events for as long as `watches` lives.
 fn open(watches: &Arc<Watches>) -> io::Result<Arc<Inotify>> {
     let inotify = Arc::new(Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?);
     let readable = sys::watch_readable(Arc::new(inotify.as_fd().try_clone_to_owned()?))?;
@@ -143,7 +143,7 @@ fn open(watches: &Arc<Watches>) -> io::Result<Arc<Inotify>> {
         while let Ok(mut events) = readable.readable().await {
             let Some(watches) = watches.upgrade() else { return };
             if let Ok(Err(e)) = events.try_io(|_| watches.dispatch(&reader)) {
-                tracing::error!("files of jobs cannot be watched any more: {e}");
+                tracing::error!("inotify failed, the output of jobs is no longer watched: {e}");
                 return;
             }
         }

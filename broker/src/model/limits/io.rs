@@ -1,4 +1,4 @@
-//! Rates on disks, `io.max`.
+//! Rates on disks, `io.max`: the rules and their ranges. Resolves no disk; `cgroup` does.
 
 use job_api::echo::echo;
 use job_api::units::MAX;

@@ -1,4 +1,4 @@
-//! Limits of each process, getrlimit(2).
+//! Limits of each process, getrlimit(2): names and ranges. Sets none; the shim does.
 
 use job_api::echo::echo;
 use serde::{Deserialize, Serialize};

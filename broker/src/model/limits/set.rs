@@ -12,11 +12,11 @@ use crate::model::limits::kind::LimitKind;
 use crate::model::limits::rlimit::Rlimit;
 use crate::model::limits::violations::Violation;
 
-/// The period of `cpu.max` where nobody says another, in microseconds; the kernel's own default.
+/// The default period of `cpu.max` in microseconds, as in the kernel.
 pub(crate) const CPU_PERIOD: u64 = 100_000;
 /// Most entries of `io_max`.
 pub(crate) const MAX_IO_RULES: usize = 16;
-/// All limits of a job, or those that somebody speaks of.
+/// The limits of a job, of a request or of a table.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
@@ -29,7 +29,7 @@ pub struct Limits {
     pub rlimits: BTreeMap<Rlimit, (u64, u64)>,
 }
 
-/// Which limits nobody asked for.
+/// The limits that come from defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ByDefault {
@@ -73,12 +73,12 @@ impl Limits {
         self.get(kind).map(|value| kind.time(value))
     }
 
-    /// Whether somebody has to look for a disk.
+    /// Whether a limit applies to a disk, which must be resolved.
     pub fn need_a_disk(&self) -> bool {
         !self.io.is_empty() || self.get(LimitKind::IoWeight).is_some()
     }
 
-    /// Every rule that is broken, whoever asks.
+    /// Every violated rule that does not depend on the configuration.
     pub fn faults(&self) -> Vec<Violation> {
         let mut faults = Vec::new();
         let mut rule = |field: &'static str, verdict: Result<(), String>| {
@@ -217,7 +217,7 @@ impl Limits {
 }
 
 impl ByDefault {
-    /// After somebody has asked for some of them.
+    /// Without the limits that a request sets.
     pub fn less(mut self, asked: &Limits) -> ByDefault {
         self.kinds.retain(|kind| !asked.values.contains_key(kind));
         self

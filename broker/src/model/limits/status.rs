@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-/// One limit, in the kernel's own words, for whoever asks what a job may use.
+/// One limit, with the kernel's names and values.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LimitStatus {
     /// `memory.max`, `io.max 8:0`, `rlimit nofile`, `time_limit`.
     pub name: String,
-    /// Empty where nobody has asked.
+    /// Empty if not requested.
     pub requested: String,
     /// As read back.
     pub applied: Option<String>,
