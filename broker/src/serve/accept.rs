@@ -10,8 +10,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-use crate::serve::lobby::{Lobby, Place};
-use crate::serve::spares::Spares;
+use crate::serve::preauth::{PreauthLimit, PreauthSlot};
+use crate::serve::reserve::ReserveDescriptors;
 use crate::sync::lock;
 
 /// A connection that was let in, on its way to the thread that serves it.
@@ -19,8 +19,8 @@ pub(super) struct Arrival {
     pub(super) tcp: TcpStream,
     pub(super) from: SocketAddr,
     /// Until it is known who it is.
-    pub(super) place: Place,
-    pub(super) ticket: Ticket,
+    pub(super) place: PreauthSlot,
+    pub(super) thread_slot: ThreadSlot,
 }
 
 /// The number of connections of each thread.
@@ -32,22 +32,22 @@ pub(super) struct Threads {
 
 /// A connection on a thread; it has gone when dropped.
 #[derive(Debug)]
-pub(super) struct Ticket {
+pub(super) struct ThreadSlot {
     counts: Arc<Mutex<Vec<usize>>>,
     thread: usize,
 }
 
 /// The state of the accept loop.
-struct Door {
+struct Acceptor {
     threads: Threads,
-    lobby: Arc<Lobby>,
-    spares: Spares,
+    preauth: Arc<PreauthLimit>,
+    reserve: ReserveDescriptors,
     /// Whether a reserve descriptor has been closed and not reopened.
     is_short: bool,
 }
 
 /// After accept(2) failed for want of memory, and between two looks for descriptors.
-const CALM: Duration = Duration::from_millis(100);
+const RETRY_DELAY: Duration = Duration::from_millis(100);
 
 impl Threads {
     pub(super) fn new(arrivals: Vec<mpsc::UnboundedSender<Arrival>>) -> Threads {
@@ -56,16 +56,16 @@ impl Threads {
     }
 
     /// On the thread that has the fewest connections, the first of these.
-    fn ticket(&self) -> Ticket {
+    fn thread_slot(&self) -> ThreadSlot {
         let mut counts = lock(&self.counts);
         let fewest = counts.iter().enumerate().min_by_key(|(_, count)| **count);
         let thread = fewest.map_or(0, |(thread, _)| thread);
         counts[thread] += 1;
-        Ticket { counts: Arc::clone(&self.counts), thread }
+        ThreadSlot { counts: Arc::clone(&self.counts), thread }
     }
 }
 
-impl Drop for Ticket {
+impl Drop for ThreadSlot {
     fn drop(&mut self) {
         lock(&self.counts)[self.thread] -= 1;
     }
@@ -75,15 +75,16 @@ impl Drop for Ticket {
 pub(super) async fn accept(
     listener: TcpListener,
     threads: Threads,
-    lobby: Arc<Lobby>,
+    preauth: Arc<PreauthLimit>,
     mut closing: watch::Receiver<bool>,
 ) {
-    let mut transport_status = Door { threads, lobby, spares: Spares::new(), is_short: false };
+    let mut transport_status =
+        Acceptor { threads, preauth, reserve: ReserveDescriptors::new(), is_short: false };
     loop {
         let accepted = tokio::select! {
             _ = closing.wait_for(|closing| *closing) => return,
             accepted = listener.accept() => accepted,
-            () = sleep(CALM), if transport_status.is_short => {
+            () = sleep(RETRY_DELAY), if transport_status.is_short => {
                 transport_status.look_for_descriptors();
                 continue;
             }
@@ -92,7 +93,7 @@ pub(super) async fn accept(
             Ok((tcp, from)) => transport_status.let_in(tcp, from),
             Err(e) if is_shortage(&e) => {
                 if !transport_status.give_up_one(&e) {
-                    sleep(CALM).await; // accept(2) would fail again at once, a thousand times
+                    sleep(RETRY_DELAY).await; // accept(2) would fail again at once, a thousand times
                 }
             }
             Err(e) => tracing::debug!("a connection was gone before it was accepted: {e}"),
@@ -100,26 +101,26 @@ pub(super) async fn accept(
     }
 }
 
-impl Door {
+impl Acceptor {
     fn let_in(&mut self, tcp: TcpStream, from: SocketAddr) {
         // The last spare is for telling the next that there is no place.
-        let is_last = self.spares.is_empty();
+        let is_last = self.reserve.is_empty();
         if self.is_short {
             self.look_for_descriptors();
         }
-        if self.spares.are_few() {
-            self.lobby.put_one_out(); // its descriptor is for the next
+        if self.reserve.are_few() {
+            self.preauth.evict_one(); // its descriptor is for the next
         }
-        let place = if is_last { None } else { self.lobby.enter(from.ip()) };
+        let place = if is_last { None } else { self.preauth.enter(from.ip()) };
         let Some(place) = place else {
             drop(tcp);
             self.look_for_descriptors();
             return tracing::warn!(%from, "connection closed at once: there is no place for it");
         };
-        let ticket = self.threads.ticket();
+        let thread_slot = self.threads.thread_slot();
         // Fails when that thread is gone, and so is everything.
-        let thread = ticket.thread;
-        let _ = self.threads.arrivals[thread].send(Arrival { tcp, from, place, ticket });
+        let thread = thread_slot.thread;
+        let _ = self.threads.arrivals[thread].send(Arrival { tcp, from, place, thread_slot });
     }
 
     /// A descriptor for the next connection, if there is one: accept(2) says EMFILE before it looks.
@@ -127,11 +128,11 @@ impl Door {
         tracing::warn!("no descriptor for a connection, a spare one is used: {error}");
         self.is_short = true;
         let is_of_descriptors = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
-        is_of_descriptors && self.spares.give_up()
+        is_of_descriptors && self.reserve.give_up()
     }
 
     fn look_for_descriptors(&mut self) {
-        self.is_short = !self.spares.fill();
+        self.is_short = !self.reserve.fill();
     }
 }
 
@@ -153,9 +154,12 @@ mod tests {
     #[test]
     fn connections_are_spread_and_the_first_thread_is_preferred() {
         let threads = Threads::new((0..2).map(|_| mpsc::unbounded_channel().0).collect());
-        let held: Vec<_> = (0..4).map(|_| threads.ticket()).collect();
-        assert_eq!(held.iter().map(|ticket| ticket.thread).collect::<Vec<_>>(), [0, 1, 0, 1]);
+        let held: Vec<_> = (0..4).map(|_| threads.thread_slot()).collect();
+        assert_eq!(
+            held.iter().map(|thread_slot| thread_slot.thread).collect::<Vec<_>>(),
+            [0, 1, 0, 1]
+        );
         drop(held);
-        assert_eq!(threads.ticket().thread, 0);
+        assert_eq!(threads.thread_slot().thread, 0);
     }
 }

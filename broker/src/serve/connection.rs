@@ -29,39 +29,43 @@ use crate::quota::Permit;
 use crate::quota::fair_queue::FairQueue;
 use crate::serve::budget::{Account, Budget, HEADERS, STREAMS};
 use crate::serve::calls::Calls;
-use crate::serve::lobby::Place;
-use crate::serve::members::Members;
+use crate::serve::connection_limits::ConnectionLimits;
+use crate::serve::handshake_queue::QueuedHandshake;
+use crate::serve::handshake_rate::HandshakeRate;
 use crate::serve::network::Network;
-use crate::serve::pace::Pace;
+use crate::serve::preauth::PreauthSlot;
 use crate::serve::preface::Prefaced;
 use crate::serve::tls;
 use crate::serve::tls::Tls;
-use crate::serve::turns::Paced;
 
 /// What all connections share.
 pub(super) struct Server {
     /// As of the last reload; connections keep what they began with.
     tls: watch::Receiver<Tls>,
     routes: Routes,
-    members: Members,
-    pace: Pace,
+    connection_limits: ConnectionLimits,
+    handshake_rate: HandshakeRate,
     budget: Budget,
     http: http2::Builder<TokioExecutor>,
 }
 
-type Stream = Prefaced<TlsStream<Paced>>;
+type Stream = Prefaced<TlsStream<QueuedHandshake>>;
 
 /// From accept(2) to the end of the handshake, and HTTP/2's beginning.
-const HANDSHAKE: Duration = Duration::from_secs(15);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 /// From the news that the broker ends to the end of the connection.
-const FAREWELL: Duration = Duration::from_secs(2);
+const GOAWAY_TIMEOUT: Duration = Duration::from_secs(2);
 /// For a client that is not served, from the handshake: to ask, and to hear why.
-const REFUSAL: Duration = Duration::from_secs(5);
+const REJECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A client that is gone is noticed after interval + timeout.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
 impl Server {
-    pub(super) fn new(tls: watch::Receiver<Tls>, routes: Routes, members: Members) -> Server {
+    pub(super) fn new(
+        tls: watch::Receiver<Tls>,
+        routes: Routes,
+        connection_limits: ConnectionLimits,
+    ) -> Server {
         let mut http = http2::Builder::new(TokioExecutor::new());
         http.timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS)
@@ -76,7 +80,14 @@ impl Server {
             .max_send_buf_size(16 << 10)
             .keep_alive_interval(KEEPALIVE.0)
             .keep_alive_timeout(KEEPALIVE.1);
-        Server { tls, routes, members, pace: Pace::default(), budget: Budget::new(), http }
+        Server {
+            tls,
+            routes,
+            connection_limits,
+            handshake_rate: HandshakeRate::default(),
+            budget: Budget::new(),
+            http,
+        }
     }
 
     /// One connection, from handshake to end. The journal tells who came, from where, or why not.
@@ -84,13 +95,13 @@ impl Server {
         &self,
         tcp: TcpStream,
         from: SocketAddr,
-        mut place: Place,
-        turns: Arc<FairQueue<Network>>,
+        mut place: PreauthSlot,
+        handshake_queue: Arc<FairQueue<Network>>,
         closing: watch::Receiver<bool>,
     ) {
         let shaken = tokio::select! {
-            shaken = self.handshake(tcp, from, turns) => shaken,
-            () = place.put_out() => Err(io::Error::other("too many have not said who they are")),
+            shaken = self.handshake(tcp, from, handshake_queue) => shaken,
+            () = place.evict() => Err(io::Error::other("too many have not said who they are")),
         };
         let (stream, peer) = match shaken {
             Ok(shaken) => shaken,
@@ -110,7 +121,7 @@ impl Server {
             }
             Err(status) => tokio::select! {
                 ended = self.refuse(stream, status) => ended,
-                () = place.put_out() => return,
+                () = place.evict() => return,
             },
         };
         if let Err(e) = ended {
@@ -122,20 +133,21 @@ impl Server {
         &self,
         tcp: TcpStream,
         from: SocketAddr,
-        turns: Arc<FairQueue<Network>>,
+        handshake_queue: Arc<FairQueue<Network>>,
     ) -> io::Result<(Stream, PeerResult)> {
         let network = Network::from(from.ip());
-        let tcp = Paced::new(tokio::net::TcpStream::from_std(tcp)?, turns, network);
+        let tcp =
+            QueuedHandshake::new(tokio::net::TcpStream::from_std(tcp)?, handshake_queue, network);
         let Tls { config, trust_domain } = self.tls.borrow().clone();
         let shake = async {
-            sleep(self.pace.delay(network, Instant::now())).await;
+            sleep(self.handshake_rate.delay(network, Instant::now())).await;
             let mut tls = TlsAcceptor::from(config).accept(tcp).await?;
             yield_now().await; // the turn of this handshake ends when others were looked at
             tls.get_mut().0.set_free();
             let peer = peer(&tls, &trust_domain)?;
             Ok((Prefaced::wait(tls).await?, peer))
         };
-        timeout(HANDSHAKE, shake).await?
+        timeout(HANDSHAKE_TIMEOUT, shake).await?
     }
 
     /// What the connection of a peer is charged to, and its place among others; or why it has none.
@@ -149,7 +161,7 @@ impl Server {
             transport_status::unauthenticated(e)
         })?;
         let identity = &peer.identity;
-        let member = self.members.admit(identity).map_err(|exceeded| {
+        let member = self.connection_limits.admit(identity).map_err(|exceeded| {
             tracing::warn!(%from, %identity, "no call will be answered: {exceeded}");
             transport_status::quota_exceeded(exceeded)
         })?;
@@ -176,7 +188,7 @@ impl Server {
         }
         connection.as_mut().graceful_shutdown();
         // A client that does not read its farewell must not keep the broker from ending.
-        match timeout(FAREWELL, connection).await {
+        match timeout(GOAWAY_TIMEOUT, connection).await {
             Ok(ended) => ended.map_err(io::Error::other),
             Err(late) => Err(late.into()),
         }
@@ -188,14 +200,14 @@ impl Server {
             std::future::ready(Ok::<_, Infallible>(status.clone().into_http::<Body>()))
         });
         let connection = self.http.serve_connection(TokioIo::new(stream), service);
-        match timeout(REFUSAL, connection).await {
+        match timeout(REJECT_TIMEOUT, connection).await {
             Ok(ended) => ended.map_err(io::Error::other),
             Err(over) => Err(over.into()),
         }
     }
 }
 
-fn peer(tls: &TlsStream<Paced>, trust_domain: &str) -> io::Result<PeerResult> {
+fn peer(tls: &TlsStream<QueuedHandshake>, trust_domain: &str) -> io::Result<PeerResult> {
     let (_, session) = tls.get_ref();
     if session.alpn_protocol() != Some(b"h2") {
         return Err(io::Error::other("the client did not ask for h2 (ALPN)"));

@@ -5,15 +5,15 @@ mod accept;
 mod budget;
 mod calls;
 mod connection;
-mod lobby;
-mod members;
+mod connection_limits;
+mod handshake_queue;
+mod handshake_rate;
 mod messages;
 mod network;
-mod pace;
+mod preauth;
 mod preface;
-mod spares;
+mod reserve;
 pub(crate) mod tls;
-mod turns;
 
 use std::io;
 use std::sync::Arc;
@@ -26,8 +26,8 @@ use tonic::service::Routes;
 
 use crate::serve::accept::{Arrival, Threads};
 use crate::serve::connection::Server;
-use crate::serve::lobby::Lobby;
-use crate::serve::members::{Members, Places};
+use crate::serve::connection_limits::{Capacity, ConnectionLimits};
+use crate::serve::preauth::PreauthLimit;
 use crate::serve::tls::Tls;
 
 use crate::auth::Policy;
@@ -49,8 +49,8 @@ pub(crate) async fn serve(
     policy: watch::Receiver<Policy>,
     closing: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let places = Places::of(Shares::of_this_process().connections);
-    let server = Arc::new(Server::new(tls, routes, Members::new(places, policy)));
+    let places = Capacity::of(Shares::of_this_process().connections);
+    let server = Arc::new(Server::new(tls, routes, ConnectionLimits::new(places, policy)));
     let count = thread::available_parallelism().map_or(1, usize::from).min(8);
     let mut workers = Vec::new();
     let mut threads = JoinSet::new();
@@ -66,8 +66,8 @@ pub(crate) async fn serve(
         threads.spawn_blocking(move || thread.join().is_ok());
         workers.push(sender);
     }
-    let lobby = Lobby::new(places.lobby as usize);
-    let accepting = accept::accept(listener, Threads::new(workers), lobby, closing.clone());
+    let preauth = PreauthLimit::new(places.preauth as usize);
+    let accepting = accept::accept(listener, Threads::new(workers), preauth, closing.clone());
     tokio::join!(accepting, work(server, own_arrivals, closing));
     while threads.join_next().await.is_some() {}
     Ok(())
@@ -80,16 +80,16 @@ async fn work(
     closing: watch::Receiver<bool>,
 ) {
     let mut connections = JoinSet::new();
-    let turns = FairQueue::new(1, 1);
+    let handshake_queue = FairQueue::new(1, 1);
     loop {
         tokio::select! {
             arrival = arrivals.recv() => match arrival {
-                Some(Arrival { tcp, from, place, ticket }) => {
+                Some(Arrival { tcp, from, place, thread_slot }) => {
                     let (server, closing) = (Arc::clone(&server), closing.clone());
-                    let turns = Arc::clone(&turns);
+                    let handshake_queue = Arc::clone(&handshake_queue);
                     connections.spawn(async move {
-                        let _ticket = ticket;
-                        server.serve(tcp, from, place, turns, closing).await;
+                        let _ticket = thread_slot;
+                        server.serve(tcp, from, place, handshake_queue, closing).await;
                     });
                 }
                 None => break,

@@ -5,18 +5,18 @@ use std::fs::File;
 
 /// The spares that are left.
 #[derive(Debug)]
-pub(super) struct Spares {
+pub(super) struct ReserveDescriptors {
     held: Vec<File>,
 }
 
 /// Enough for a few clients that shake hands at a time.
 const MOST: usize = 8;
 
-impl Spares {
-    pub(super) fn new() -> Spares {
-        let mut spares = Spares { held: Vec::new() };
-        spares.fill();
-        spares
+impl ReserveDescriptors {
+    pub(super) fn new() -> ReserveDescriptors {
+        let mut reserve = ReserveDescriptors { held: Vec::new() };
+        reserve.fill();
+        reserve
     }
 
     /// Opens those that are missing, as far as there are descriptors. Whether all are there.
@@ -52,11 +52,11 @@ mod tests {
 
     #[test]
     fn what_was_given_up_is_there_again_when_there_are_descriptors() {
-        let mut spares = Spares::new();
+        let mut reserve = ReserveDescriptors::new();
         for _ in 0..MOST {
-            assert!(spares.give_up());
+            assert!(reserve.give_up());
         }
-        assert!(spares.is_empty() && !spares.give_up());
-        assert!(spares.fill() && !spares.is_empty());
+        assert!(reserve.is_empty() && !reserve.give_up());
+        assert!(reserve.fill() && !reserve.is_empty());
     }
 }

@@ -9,7 +9,7 @@ use crate::serve::network::Network;
 
 /// One for all threads.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct HandshakeRate {
     /// When each network's next handshake would be due, if they came evenly (GCRA, the "virtual scheduling
     /// algorithm" of ITU-T I.371). Entries that lie in the past say nothing.
     due: Mutex<HashMap<Network, Instant>>,
@@ -20,12 +20,12 @@ const EACH: Duration = Duration::from_millis(4);
 /// That come at once, as from a script that starts its clients together.
 const BURST: u32 = 250;
 /// The longest delay. Connections that were given up count as well, and must not keep the others of their
-/// network away; how many wait is bounded by the lobby.
+/// network away; how many wait is limited by `preauth`.
 const LONGEST: Duration = Duration::from_secs(1);
 /// Entries, from which on those that say nothing are removed.
 const MANY: usize = 1024;
 
-impl Pace {
+impl HandshakeRate {
     /// How long a connection of this network waits before its handshake.
     pub(super) fn delay(&self, network: Network, now: Instant) -> Duration {
         let mut all = self.due.lock().unwrap_or_else(PoisonError::into_inner);
@@ -53,35 +53,35 @@ mod tests {
 
     #[test]
     fn a_burst_is_free_and_a_flood_is_slowed_down_to_its_rate() {
-        let (pace, now) = (Pace::default(), Instant::now());
+        let (handshake_rate, now) = (HandshakeRate::default(), Instant::now());
         for _ in 0..=BURST {
-            assert_eq!(pace.delay(network(0), now), Duration::ZERO);
+            assert_eq!(handshake_rate.delay(network(0), now), Duration::ZERO);
         }
-        assert_eq!(pace.delay(network(0), now), EACH);
-        assert_eq!(pace.delay(network(0), now), 2 * EACH);
-        assert_eq!(pace.delay(network(1), now), Duration::ZERO, "another network");
+        assert_eq!(handshake_rate.delay(network(0), now), EACH);
+        assert_eq!(handshake_rate.delay(network(0), now), 2 * EACH);
+        assert_eq!(handshake_rate.delay(network(1), now), Duration::ZERO, "another network");
         // Whoever comes at the rate does not wait longer and longer.
-        assert_eq!(pace.delay(network(0), now + 3 * EACH), Duration::ZERO);
-        assert_eq!(pace.delay(network(0), now + 4 * EACH), Duration::ZERO);
+        assert_eq!(handshake_rate.delay(network(0), now + 3 * EACH), Duration::ZERO);
+        assert_eq!(handshake_rate.delay(network(0), now + 4 * EACH), Duration::ZERO);
     }
 
     #[test]
     fn nobody_waits_longer_than_a_second_however_many_have_come() {
-        let (pace, now) = (Pace::default(), Instant::now());
+        let (handshake_rate, now) = (HandshakeRate::default(), Instant::now());
         for _ in 0..100_000 {
-            assert!(pace.delay(network(0), now) <= LONGEST);
+            assert!(handshake_rate.delay(network(0), now) <= LONGEST);
         }
-        assert_eq!(pace.delay(network(0), now), LONGEST);
+        assert_eq!(handshake_rate.delay(network(0), now), LONGEST);
         let later = now + LONGEST + EACH * (BURST + 1);
-        assert_eq!(pace.delay(network(0), later), Duration::ZERO, "it starts afresh");
+        assert_eq!(handshake_rate.delay(network(0), later), Duration::ZERO, "it starts afresh");
     }
 
     #[test]
     fn networks_that_have_gone_are_forgotten() {
-        let (pace, now) = (Pace::default(), Instant::now());
+        let (handshake_rate, now) = (HandshakeRate::default(), Instant::now());
         for n in 0..10_000_u16 {
-            pace.delay(network(n), now + EACH * 2 * u32::from(n));
+            handshake_rate.delay(network(n), now + EACH * 2 * u32::from(n));
         }
-        assert!(pace.due.lock().unwrap().len() <= MANY);
+        assert!(handshake_rate.due.lock().unwrap().len() <= MANY);
     }
 }

@@ -16,10 +16,10 @@ use crate::serve::network::Network;
 type Soon<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 type FairPermit = fair_queue::FairPermit<Network>;
 
-/// A connection that reads what a handshake needs when it is its turn, until it is [`Paced::set_free`].
-pub(super) struct Paced {
+/// A connection that reads what a handshake needs when it is its turn, until it is [`QueuedHandshake::set_free`].
+pub(super) struct QueuedHandshake {
     tcp: TcpStream,
-    turns: Arc<FairQueue<Network>>,
+    handshake_queue: Arc<FairQueue<Network>>,
     network: Network,
     state: State,
 }
@@ -36,9 +36,13 @@ enum State {
     Free,
 }
 
-impl Paced {
-    pub(super) fn new(tcp: TcpStream, turns: Arc<FairQueue<Network>>, network: Network) -> Paced {
-        Paced { tcp, turns, network, state: State::Idle }
+impl QueuedHandshake {
+    pub(super) fn new(
+        tcp: TcpStream,
+        handshake_queue: Arc<FairQueue<Network>>,
+        network: Network,
+    ) -> QueuedHandshake {
+        QueuedHandshake { tcp, handshake_queue, network, state: State::Idle }
     }
 
     /// The handshake is over.
@@ -47,7 +51,7 @@ impl Paced {
     }
 }
 
-impl AsyncRead for Paced {
+impl AsyncRead for QueuedHandshake {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -59,8 +63,9 @@ impl AsyncRead for Paced {
                 State::Free => return Pin::new(&mut this.tcp).poll_read(context, buffer),
                 State::Idle => {
                     ready!(this.tcp.poll_read_ready(context))?;
-                    let (turns, network) = (Arc::clone(&this.turns), this.network);
-                    State::Waiting(Box::pin(async move { turns.acquire(&network).await }))
+                    let (handshake_queue, network) =
+                        (Arc::clone(&this.handshake_queue), this.network);
+                    State::Waiting(Box::pin(async move { handshake_queue.acquire(&network).await }))
                 }
                 State::Waiting(turn) => State::Working(ready!(turn.as_mut().poll(context))),
                 State::Working(_) => {
@@ -81,7 +86,7 @@ impl AsyncRead for Paced {
     }
 }
 
-impl AsyncWrite for Paced {
+impl AsyncWrite for QueuedHandshake {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -16,7 +16,7 @@ use crate::sync::lock;
 
 /// The places, and who has them.
 #[derive(Debug)]
-pub(super) struct Lobby {
+pub(super) struct PreauthLimit {
     size: Size,
     inside: Mutex<Inside>,
 }
@@ -37,7 +37,7 @@ const RATE: usize = 30;
 
 #[derive(Debug)]
 struct Inside {
-    networks: HashMap<Network, Vec<Guest>>,
+    networks: HashMap<Network, Vec<PendingConnection>>,
     /// Guests of all networks.
     count: usize,
     /// Places that have not been dropped, those who were put out included; of each network, and in all.
@@ -48,25 +48,25 @@ struct Inside {
 }
 
 #[derive(Debug)]
-struct Guest {
+struct PendingConnection {
     number: u64,
     /// Dropped when it is put out.
     #[allow(dead_code, reason = "its other end notices")]
     stays: oneshot::Sender<()>,
 }
 
-/// A place in the lobby, until it is dropped.
+/// A place below the limit, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    lobby: Arc<Lobby>,
+pub(super) struct PreauthSlot {
+    preauth: Arc<PreauthLimit>,
     network: Network,
     number: u64,
     stays: oneshot::Receiver<()>,
 }
 
-impl Lobby {
+impl PreauthLimit {
     /// One for at most so many connections.
-    pub(super) fn new(full: usize) -> Arc<Lobby> {
+    pub(super) fn new(full: usize) -> Arc<PreauthLimit> {
         let size = Size { begin: (full / 2).max(1), full, network: (full / 8).max(1) };
         let networks = HashMap::new();
         let dice = RandomState::new().hash_one(full) | 1;
@@ -78,12 +78,12 @@ impl Lobby {
             next: 0,
             dice,
         });
-        Arc::new(Lobby { size, inside })
+        Arc::new(PreauthLimit { size, inside })
     }
 
     /// Lets a connection in, and maybe another out. None while those that were put out have not gone: of its
     /// own network, so that one that floods keeps no other out, or of many.
-    pub(super) fn enter(self: &Arc<Self>, from: IpAddr) -> Option<Place> {
+    pub(super) fn enter(self: &Arc<Self>, from: IpAddr) -> Option<PreauthSlot> {
         let network = Network::from(from);
         let mut inside = self.lock();
         let lingering = inside.lingering.get(&network).copied().unwrap_or(0);
@@ -92,23 +92,27 @@ impl Lobby {
         }
         let own = inside.networks.get(&network).map_or(0, Vec::len);
         if own >= self.of_one(network) {
-            inside.put_out(network);
+            inside.evict(network);
         } else if inside.dice(100) < self.size.chance(inside.count) {
-            inside.put_out_of_many();
+            inside.evict_from_largest();
         }
         let (sender, stays) = oneshot::channel();
         let number = inside.next;
         inside.next += 1;
-        inside.networks.entry(network).or_default().push(Guest { number, stays: sender });
+        inside
+            .networks
+            .entry(network)
+            .or_default()
+            .push(PendingConnection { number, stays: sender });
         inside.count += 1;
         inside.held += 1;
         *inside.lingering.entry(network).or_default() += 1;
-        Some(Place { lobby: Arc::clone(self), network, number, stays })
+        Some(PreauthSlot { preauth: Arc::clone(self), network, number, stays })
     }
 
     /// Puts one out, for its descriptor.
-    pub(super) fn put_one_out(&self) {
-        self.lock().put_out_of_many();
+    pub(super) fn evict_one(&self) {
+        self.lock().evict_from_largest();
     }
 
     /// Local users start hundreds of clients at once, and can do worse.
@@ -138,24 +142,24 @@ impl Inside {
         (self.dice % sides.max(1) as u64) as usize
     }
 
-    fn put_out_of_many(&mut self) {
+    fn evict_from_largest(&mut self) {
         let most = self.networks.values().map(Vec::len).max().unwrap_or(0);
-        let crowded = |guests: &Vec<Guest>| guests.len() == most;
+        let crowded = |guests: &Vec<PendingConnection>| guests.len() == most;
         let count = self.networks.values().filter(|guests| crowded(guests)).count();
         let one = self.dice(count);
         let mut crowded = self.networks.iter().filter(|(_, guests)| crowded(guests));
         if let Some(network) = crowded.nth(one).map(|(network, _)| *network) {
-            self.put_out(network);
+            self.evict(network);
         }
     }
 
-    fn put_out(&mut self, network: Network) {
+    fn evict(&mut self, network: Network) {
         let count = self.networks.get(&network).map_or(0, Vec::len);
         let one = self.dice(count);
         self.remove(network, |_, at| at == one);
     }
 
-    fn remove(&mut self, network: Network, is_it: impl Fn(&Guest, usize) -> bool) {
+    fn remove(&mut self, network: Network, is_it: impl Fn(&PendingConnection, usize) -> bool) {
         let Some(guests) = self.networks.get_mut(&network) else { return };
         let at = guests.iter().enumerate().position(|(at, guest)| is_it(guest, at));
         let Some(at) = at else { return };
@@ -167,16 +171,16 @@ impl Inside {
     }
 }
 
-impl Place {
+impl PreauthSlot {
     /// When it has been put out.
-    pub(super) async fn put_out(&mut self) {
+    pub(super) async fn evict(&mut self) {
         let _ = (&mut self.stays).await; // nothing is ever sent
     }
 }
 
-impl Drop for Place {
+impl Drop for PreauthSlot {
     fn drop(&mut self) {
-        let mut inside = self.lobby.lock();
+        let mut inside = self.preauth.lock();
         inside.held -= 1;
         if let Some(lingering) = inside.lingering.get_mut(&self.network) {
             *lingering -= 1;
@@ -192,7 +196,7 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    fn is_out(place: &mut Place) -> bool {
+    fn is_out(place: &mut PreauthSlot) -> bool {
         place.stays.try_recv() == Err(oneshot::error::TryRecvError::Closed)
     }
 
@@ -203,11 +207,11 @@ mod tests {
 
     #[test]
     fn a_network_that_floods_puts_out_its_own_alone() {
-        let lobby = Lobby::new(64);
-        let mut others: Vec<_> = (1..=4).map(|n| lobby.enter(address(n, 1)).unwrap()).collect();
+        let preauth = PreauthLimit::new(64);
+        let mut others: Vec<_> = (1..=4).map(|n| preauth.enter(address(n, 1)).unwrap()).collect();
         let mut flood = Vec::new();
         for n in 0..1000 {
-            flood.push(lobby.enter(address(0, n as u8)).unwrap());
+            flood.push(preauth.enter(address(0, n as u8)).unwrap());
             flood.retain_mut(|place| !is_out(place));
         }
         assert_eq!(flood.len(), 8);
@@ -216,18 +220,18 @@ mod tests {
 
     #[test]
     fn many_networks_never_have_more_than_there_are_places() {
-        let lobby = Lobby::new(64);
+        let preauth = PreauthLimit::new(64);
         let mut held = Vec::new();
         for n in 0..5000 {
-            held.push(lobby.enter(address(n, 1)).unwrap());
+            held.push(preauth.enter(address(n, 1)).unwrap());
             held.retain_mut(|place| !is_out(place));
             assert!(held.len() <= 64, "{}", held.len());
         }
         // Somebody who needs a moment among them has a fair chance to be through.
         let through = (0..200).filter(|n| {
-            let mut place = lobby.enter(address(6000 + n, 1)).unwrap();
+            let mut place = preauth.enter(address(6000 + n, 1)).unwrap();
             for n in 0..8 {
-                held.push(lobby.enter(address(7000 + n, 1)).unwrap());
+                held.push(preauth.enter(address(7000 + n, 1)).unwrap());
                 held.retain_mut(|place| !is_out(place));
             }
             !is_out(&mut place)
@@ -237,30 +241,30 @@ mod tests {
 
     #[test]
     fn below_the_beginning_nobody_is_put_out_and_what_leaves_leaves_nothing() {
-        let lobby = Lobby::new(64);
-        let mut held: Vec<_> = (0..16).map(|n| lobby.enter(address(n, 1)).unwrap()).collect();
+        let preauth = PreauthLimit::new(64);
+        let mut held: Vec<_> = (0..16).map(|n| preauth.enter(address(n, 1)).unwrap()).collect();
         assert!(held.iter_mut().all(|place| !is_out(place)));
         drop(held);
-        let inside = lobby.lock();
+        let inside = preauth.lock();
         assert!(inside.networks.is_empty() && inside.count == 0 && inside.held == 0);
         assert!(inside.lingering.is_empty());
     }
 
     #[test]
     fn a_network_whose_connections_linger_keeps_no_other_out() {
-        let lobby = Lobby::new(64);
-        let held: Vec<_> = (0..1000).map_while(|_| lobby.enter(address(0, 1))).collect();
+        let preauth = PreauthLimit::new(64);
+        let held: Vec<_> = (0..1000).map_while(|_| preauth.enter(address(0, 1))).collect();
         assert_eq!(held.len(), 16, "twice as many as it may have inside");
-        let mut other = lobby.enter(address(1, 1)).expect("another network");
+        let mut other = preauth.enter(address(1, 1)).expect("another network");
         assert!(!is_out(&mut other));
         drop(held);
-        assert!(lobby.enter(address(0, 1)).is_some());
+        assert!(preauth.enter(address(0, 1)).is_some());
     }
 
     #[test]
     fn those_who_were_put_out_and_linger_count_as_well() {
-        let lobby = Lobby::new(4);
-        let held: Vec<_> = (0..100).map_while(|n| lobby.enter(address(n, 1))).collect();
+        let preauth = PreauthLimit::new(4);
+        let held: Vec<_> = (0..100).map_while(|n| preauth.enter(address(n, 1))).collect();
         assert_eq!(held.len(), 8);
     }
 }
