@@ -396,7 +396,7 @@ async fn a_limit_that_the_configuration_asks_for_is_not_taken_for_the_callers() 
         }
         let mut client = env.client("user-a").await;
         let status = api::try_start(&mut client, api::spec(&["true"])).await.unwrap_err();
-        assert_precondition(&status, &["memory.max", section, "not the request"]);
+        assert_precondition(&status, &["memory.max", section, "the request does not set"]);
         let status = refused(&mut client, NUMBERS[3].1(32 << 20)).await;
         assert_precondition(&status, &["memory.max"]);
         assert!(!status.message().contains("[limits"), "{status:?}");
