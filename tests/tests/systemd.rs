@@ -13,7 +13,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use job_api::v1::job::State;
-use job_api::v1::{Cause, Job};
+use job_api::v1::{Cause, DeleteJobRequest, Job};
 use job_tests::machine::{Host, Oracles, install, packages, sh, try_install};
 use job_tests::{api, is_running, until};
 
@@ -214,6 +214,64 @@ async fn the_broker_has_what_its_unit_says_and_its_jobs_inherit_none_of_it() {
     assert_eq!(all.unwrap().trim(), "max", "the scope has no limit of its own");
 }
 
+/// With the packaged configuration, by people who have said nothing but what to run.
+#[tokio::test]
+#[ignore = "changes the machine"]
+async fn a_fork_bomb_a_memory_hog_and_a_disk_filler_do_not_hurt_the_host() {
+    let host = Host::ready();
+    let altered = sh("dpkg --verify job-broker | grep config.toml || true");
+    assert_eq!(altered, "", "the configuration is the package's own");
+    let broker = host.property("MainPID");
+    let mut client = host.client().await;
+
+    let bomb = api::script("bomb() { bomb | bomb & }; bomb 2>/dev/null; exec sleep 1000");
+    let bomb = api::start(&mut client, bomb).await.id;
+    let cgroup = format!("/sys/fs/cgroup/jobs.slice/job-broker-jobs.scope/{bomb}/work");
+    let read = |name: &str| fs::read_to_string(format!("{cgroup}/{name}")).unwrap();
+    until("the kernel has refused a process", || {
+        read("pids.events")
+            .lines()
+            .any(|line| line.starts_with("max ") && line != "max 0")
+            .then_some(())
+    });
+    assert_eq!(read("pids.max").trim(), "512");
+    assert_eq!(read("cpu.max").trim(), "100000 100000");
+    answers(&host, &bomb).await;
+    api::stop(&mut client, &bomb, Duration::ZERO).await;
+    let job = api::ended(&mut client, &bomb).await;
+    assert_eq!(job.cause(), Cause::Stopped, "{job:?}");
+
+    // No end of a line comes, for which they would wait. Eight: the testbed kills a process at 256 MiB,
+    // since its host has no more mappings for it.
+    let hog = "for i in 1 2 3 4 5 6 7 8; do tail /dev/zero & done; wait";
+    let hog = api::start(&mut client, api::script(hog)).await.id;
+    let job = api::ended(&mut client, &hog).await;
+    assert_eq!(job.cause(), Cause::OutOfMemory, "{job:?}");
+    answers(&host, &hog).await;
+
+    let filler = api::script("exec head -c 1200M /dev/zero");
+    let filler = api::start(&mut client, filler).await.id;
+    let job = api::ended(&mut client, &filler).await;
+    assert_eq!((job.cause(), job.exit_code), (Cause::Exited, Some(0)), "{job:?}");
+    let log = format!("/var/lib/job-broker/jobs/{filler}/stdout.log");
+    assert_eq!(fs::metadata(log).unwrap().len(), 1 << 30, "the rest was dropped");
+    assert_eq!(job.dropped_bytes, (1200 << 20) - (1 << 30), "{job:?}");
+    answers(&host, &filler).await;
+    assert_eq!(host.property("MainPID"), broker);
+    client.delete_job(DeleteJobRequest { id: filler }).await.unwrap();
+}
+
+/// Somebody starts another job, which has a uid of its own.
+async fn answers(host: &Host, other: &str) {
+    let mut client = host.client().await;
+    let id = api::start(&mut client, api::script("exec id -u")).await.id;
+    let output = api::output(&mut client, &id).await;
+    assert_eq!((output.job.cause(), output.job.exit_code), (Cause::Exited, Some(0)));
+    let uid = String::from_utf8_lossy(&output.stdout).trim().parse::<u32>().unwrap();
+    assert!((70_000..=79_999).contains(&uid), "{uid}");
+    assert_ne!(api::job(&mut client, other).await.uid, uid);
+}
+
 /// In the way that the unit and docs/OPERATING.md give, with a broker and a job that run.
 #[tokio::test]
 #[ignore = "changes the machine"]
@@ -303,7 +361,7 @@ async fn a_reload_takes_what_is_sound_and_keeps_what_is_not() {
     until("the status says so", || {
         host.property("StatusText").contains("RELOAD FAILED").then_some(())
     });
-    fs::write(file, sound.replace("#pids = 512", "pids = 77")).unwrap();
+    fs::write(file, sound.replace("\npids = 512\n", "\npids = 77\n")).unwrap();
     sh("systemctl reload job-broker");
     // Not the words between the two, while it reads.
     until("the status says so", || {
