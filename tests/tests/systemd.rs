@@ -194,8 +194,14 @@ async fn the_broker_has_what_its_unit_says_and_its_jobs_inherit_none_of_it() {
     assert_eq!(limit("Max core file size")[..2], ["0", "0"]);
     let score = fs::read_to_string(format!("{broker}/oom_score_adj")).unwrap();
     assert_eq!(score.trim(), "-500");
-    let own = fs::read_to_string("/sys/fs/cgroup/system.slice/job-broker.service/pids.max");
-    assert_eq!(own.unwrap().trim(), "4096");
+    let service = "/sys/fs/cgroup/system.slice/job-broker.service";
+    for (file, value) in
+        [("pids.max", "4096"), ("memory.high", "1073741824"), ("memory.max", "2147483648")]
+    {
+        assert_eq!(fs::read_to_string(format!("{service}/{file}")).unwrap().trim(), value);
+    }
+    let status = fs::read_to_string(format!("{broker}/status")).unwrap();
+    assert!(status.contains("\nNoNewPrivs:\t1\n"), "{status}");
     for path in ["/run/job-broker", "/var/lib/job-broker", "/etc/job-broker/pki"] {
         assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o700, "{path}");
     }
@@ -210,8 +216,14 @@ async fn the_broker_has_what_its_unit_says_and_its_jobs_inherit_none_of_it() {
     assert_eq!(said[..4], ["1024", "524288", "0", "0022"], "{said:?}");
     let cgroup = format!("0::/jobs.slice/job-broker-jobs.scope/{id}/work");
     assert_eq!(said[4..], [&*cgroup, "0"], "{said:?}");
-    let all = fs::read_to_string("/sys/fs/cgroup/jobs.slice/job-broker-jobs.scope/pids.max");
-    assert_eq!(all.unwrap().trim(), "max", "the scope has no limit of its own");
+    for file in ["pids.max", "memory.high", "memory.max"] {
+        let all = format!("/sys/fs/cgroup/jobs.slice/job-broker-jobs.scope/{file}");
+        assert_eq!(
+            fs::read_to_string(all).unwrap().trim(),
+            "max",
+            "the scope has no limit: {file}"
+        );
+    }
 }
 
 /// With the packaged configuration, by people who have said nothing but what to run.
