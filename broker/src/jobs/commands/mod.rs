@@ -2,6 +2,7 @@
 //! that takes the proof of authorization. No verb calls another, except `drain`, which calls `stop`.
 
 pub(crate) mod delete;
+mod detached;
 pub(crate) mod drain;
 pub(crate) mod input;
 mod launch_task;

@@ -11,6 +11,7 @@ use job_shim::crash::{self, Point};
 use tokio::time::timeout;
 
 use crate::auth::{Authorized, Pause};
+use crate::jobs::commands::detached;
 use crate::jobs::job::Job;
 use crate::jobs::shared::Shared;
 use crate::jobs::shared::calls::Call;
@@ -48,15 +49,11 @@ pub(crate) async fn pause(
     job: &Authorized<Pause, Arc<Job>>,
     call: Call,
 ) -> Result<(), PauseError> {
-    let (own, by, job) =
-        (Arc::clone(shared), job.caller().identity().clone(), Arc::clone(job.subject()));
-    // Detached, as in resume(): a caller that hangs up does not leave a frozen job in the state RUNNING.
-    let pause = shared.runtime.spawn(async move {
-        let _call = call;
-        let _turn = job.change_turn.lock().await;
-        pause_now(&own, &job, &by).await
-    });
-    pause.await.map_err(Panicked::from)?
+    let (own, by) = (Arc::clone(shared), job.caller().identity().clone());
+    let job = Arc::clone(job.subject());
+    let changing = Arc::clone(&job);
+    let pause = async move { pause_now(&own, &changing, &by).await };
+    detached::run(shared, &job, call, pause).await
 }
 
 /// Thaws a job that is paused or being stopped; does nothing to any other.
@@ -68,14 +65,11 @@ pub(crate) async fn resume(
     job: &Authorized<Pause, Arc<Job>>,
     call: Call,
 ) -> Result<(), PauseError> {
-    let (own, by, job) =
-        (Arc::clone(shared), job.caller().identity().clone(), Arc::clone(job.subject()));
-    let resume = shared.runtime.spawn(async move {
-        let _call = call;
-        let _turn = job.change_turn.lock().await;
-        resume_now(&own, &job, &by).await
-    });
-    resume.await.map_err(Panicked::from)?
+    let (own, by) = (Arc::clone(shared), job.caller().identity().clone());
+    let job = Arc::clone(job.subject());
+    let changing = Arc::clone(&job);
+    let resume = async move { resume_now(&own, &changing, &by).await };
+    detached::run(shared, &job, call, resume).await
 }
 
 async fn pause_now(shared: &Shared, job: &Job, by: &Identity) -> Result<(), PauseError> {

@@ -15,7 +15,7 @@ use crate::auth::{Authorized, Update};
 use crate::cgroup::limits::{LimitError, Unenforceable};
 use crate::host;
 use crate::jobs::channel::Unreachable;
-use crate::jobs::commands::prepare;
+use crate::jobs::commands::{detached, prepare};
 use crate::jobs::job::Job;
 use crate::jobs::shared::Shared;
 use crate::jobs::shared::calls::Call;
@@ -101,15 +101,11 @@ pub(crate) async fn update(
     change: Change,
     call: Call,
 ) -> Result<(), UpdateError> {
-    let (own, by, job) =
-        (Arc::clone(shared), job.caller().identity().clone(), Arc::clone(job.subject()));
-    // Detached: a caller that hangs up does not leave half a change.
-    let update = shared.runtime.spawn(async move {
-        let _call = call;
-        let _turn = job.change_turn.lock().await;
-        update_now(&own, &job, change, &by).await
-    });
-    update.await.map_err(Panicked::from)?
+    let (own, by) = (Arc::clone(shared), job.caller().identity().clone());
+    let job = Arc::clone(job.subject());
+    let changing = Arc::clone(&job);
+    let update = async move { update_now(&own, &changing, change, &by).await };
+    detached::run(shared, &job, call, update).await
 }
 
 async fn update_now(
