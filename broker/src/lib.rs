@@ -1,8 +1,8 @@
-//! Runs commands for remote users who are not trusted with a shell.
+//! Runs commands for remote users who are not trusted with a shell. No action on a job may bypass the policy: each
+//! takes an [`Authorized`] value, which only the policy grants.
 //!
-//! [`Supervisor`] is all of it without the network: it starts, stops, waits for, lists and follows
-//! jobs; `examples/run.rs` shows it. [`run`] is the service around it: configuration, mutual TLS,
-//! gRPC, signals.
+//! [`Supervisor`] is the broker without a network: it starts, stops, awaits, lists and follows jobs;
+//! `examples/run.rs` shows it. [`run`] is the service around it: configuration, mutual TLS, gRPC, signals.
 
 mod auth;
 mod backoff;
@@ -35,7 +35,7 @@ pub use model::request::Request;
 pub use model::spec::JobRequest;
 pub use service::{command, run};
 
-/// The pure decisions and the records that they are made of, for the model checker in `tests/`.
+/// The pure decisions and their records, for the model checker in `tests/`.
 pub mod decisions {
     pub use crate::jobs::decide::{self, Facts, StopOrigin, Verdict};
     pub use crate::model::request::older_digest;

@@ -1,6 +1,7 @@
-//! Constructs every `tonic::Status` of the broker. None may exceed [`MAX_STATUS`] once encoded: clients accept 8 KiB of
-//! metadata by default, and a request of 2 MB must not cause a larger answer. `broker/clippy.toml` bans the constructors
-//! of `Status` elsewhere.
+//! Constructs every `tonic::Status` of the broker. None may exceed [`MAX_STATUS`] once encoded: clients accept 8 KiB
+//! of metadata by default, and a request of 2 MB must not cause a larger answer.
+//!
+//! `broker/clippy.toml` bans the constructors of `Status` elsewhere.
 
 #![allow(clippy::disallowed_methods, reason = "the one place that makes them")]
 
@@ -10,22 +11,22 @@ use job_api::ERROR_DOMAIN;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
-/// Most bytes of a status as headers, their names included.
+/// Maximum bytes of a status as headers, their names included.
 pub(super) const MAX_STATUS: usize = 4096;
-/// Of those, the message's, percent-encoded.
+/// Maximum bytes of the percent-encoded message, of these.
 const MAX_MESSAGE: usize = 640;
-/// Bytes of all violations. The details are base64 and repeat the message: those 640, these, and their
-/// framing become 3,100.
+/// Maximum bytes of all violations. The details are base64 and repeat the message: 640 + 1480 + framing become 3,100
+/// bytes.
 const MAX_VIOLATION_BYTES: usize = 1480;
-/// Violations of one status; how many more there are is told.
+/// Maximum violations of one status; the status counts the rest.
 const MAX_VIOLATIONS: usize = 16;
-/// Bytes of one violation's description.
+/// Maximum bytes of one violation's description.
 const MAX_DESCRIPTION: usize = 400;
-/// Bytes of a value in the metadata, and of the name of a resource.
+/// Maximum bytes of a metadata value and of a resource's name.
 const MAX_VALUE: usize = 200;
-/// Bytes of the name of a field.
+/// Maximum bytes of a field's name.
 const MAX_FIELD_NAME: usize = 64;
-/// Tags and lengths of a violation.
+/// Tags and lengths of one violation.
 const FRAMING: usize = 10;
 
 /// A status without details.
@@ -33,7 +34,7 @@ pub(super) fn status(code: Code, message: impl Display) -> Status {
     Status::new(code, truncate_encoded(message))
 }
 
-/// INVALID_ARGUMENT for these fields, and for `more` that are not told.
+/// INVALID_ARGUMENT with these violations, and a count of `more`.
 pub(super) fn invalid(
     violations: impl IntoIterator<Item = (String, String)>,
     mut more: usize,
@@ -62,7 +63,7 @@ pub(super) fn invalid(
     Status::with_error_details(Code::InvalidArgument, message, ErrorDetails::with_bad_request(kept))
 }
 
-/// With an ErrorInfo: a word for programs, and few short values, no more than four.
+/// A status with an ErrorInfo: a reason for programs and at most four short values.
 pub(super) fn with_reason<const N: usize>(
     code: Code,
     reason: &'static str,
@@ -75,7 +76,7 @@ pub(super) fn with_reason<const N: usize>(
     Status::with_error_details(code, truncate_encoded(message), details)
 }
 
-/// With a ResourceInfo.
+/// A status with a ResourceInfo.
 pub(super) fn of_resource(code: Code, kind: &str, name: String, message: impl Display) -> Status {
     let details = ErrorDetails::with_resource_info(kind, truncate(name, MAX_VALUE), "", "");
     Status::with_error_details(code, truncate_encoded(message), details)
@@ -106,7 +107,7 @@ fn truncate(mut text: String, max: usize) -> String {
     text
 }
 
-/// A message of at most [`MAX_MESSAGE`] bytes on the wire. What does not fit is not even formatted.
+/// A message of at most [`MAX_MESSAGE`] bytes on the wire. Formatting stops at the limit.
 fn truncate_encoded(message: impl Display) -> String {
     let mut out = Truncated { text: String::new(), remaining: MAX_MESSAGE - encoded_length('…') };
     if write!(out, "{message}").is_err() {
@@ -130,7 +131,7 @@ impl fmt::Write for Truncated {
     }
 }
 
-/// Bytes of a character in `grpc-message`, which is percent-encoded; tonic escapes less than this.
+/// Bytes of a character in the percent-encoded `grpc-message`; tonic escapes fewer characters.
 fn encoded_length(c: char) -> usize {
     if c.is_ascii_alphanumeric() { 1 } else { 3 * c.len_utf8() }
 }
@@ -139,7 +140,7 @@ fn encoded_length(c: char) -> usize {
 pub(super) mod tests {
     use super::*;
 
-    /// Bytes of a status on the wire, with the 32 that HTTP/2 counts for each header (RFC 9113, 6.5.2).
+    /// Bytes of a status on the wire; HTTP/2 adds 32 for each header (RFC 9113, 6.5.2).
     pub(crate) fn wire(status: &Status) -> usize {
         let headers = status.clone().into_http::<()>().into_parts().0.headers;
         headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()

@@ -1,5 +1,5 @@
-//! Converts between gRPC messages and the supervisor's types. It must reject what this broker does not know, and must
-//! not check what `model` checks.
+//! Converts between gRPC messages and the supervisor's types. It must reject values that this broker does not know,
+//! and must not check what `model` checks.
 
 use job_api::names::MAX_NAME;
 use job_api::v1;
@@ -26,19 +26,19 @@ use crate::model::request::Request;
 use crate::model::spec::{JobRequest, JobSpec, MAX_LABELS, OutputPolicy};
 use crate::model::state::{Contact, Snapshot, State};
 
-/// Bytes of a request id.
+/// Maximum bytes of a request id.
 const MAX_REQUEST_ID: usize = 128;
-/// Entries of `states`, some of them more than once.
+/// Maximum entries of `states`, duplicates included.
 const MAX_STATES: usize = 64;
 
-/// What tells a repetition. prost has dropped what a newer client says that this broker does not know, and
-/// writes all else in the order of the fields and of the maps' keys.
+/// The canonical request, which identifies a retry. prost drops fields of newer clients and encodes the others in the
+/// order of field numbers and map keys.
 pub(super) fn request(id: String, spec: &v1::JobSpec) -> Result<Request, Status> {
     check_length("request_id", &id, MAX_REQUEST_ID)?;
     Ok(Request::new(id, || spec.encode_to_vec()))
 }
 
-/// Before anything parses, compares or repeats it.
+/// Checks the length before any code parses, compares or repeats the text.
 fn check_length(field: &str, text: &str, max: usize) -> Result<(), Status> {
     if text.len() <= max {
         return Ok(());
@@ -55,7 +55,7 @@ fn check_labels(field: &str, count: usize) -> Result<(), Status> {
     Err(status::field(field, format!("are {count}; at most {max} are allowed")))
 }
 
-/// One of the values that this broker knows: what a newer client means by another one cannot be guessed.
+/// Converts an enum value. An unknown value of a newer client is an error: its meaning cannot be guessed.
 fn known<E: TryFrom<i32>>(field: &str, number: i32) -> Result<E, Status> {
     let fault = || format!("is {number}, which this broker does not know");
     E::try_from(number).map_err(|_| status::field(field, fault()))
@@ -106,7 +106,7 @@ pub(super) fn filter(request: v1::ListJobsRequest) -> Result<Filter, Status> {
     })
 }
 
-/// As numbers: prost's iterator leaves out those that it does not know, and nothing would be left to filter by.
+/// Takes raw numbers: prost's iterator skips unknown values, which could leave an empty filter.
 fn states(numbers: &[i32]) -> Result<States, Status> {
     if numbers.len() > MAX_STATES {
         let fault = format!("has {} entries; at most {MAX_STATES} are allowed", numbers.len());
@@ -158,7 +158,7 @@ pub(super) fn stream(stream: Stream) -> v1::OutputStream {
     }
 }
 
-/// A job as the contract shows it.
+/// A job as the API shows it.
 pub(super) fn job(job: &Job) -> v1::Job {
     let (record, snapshot, progress) = (job.record(), job.snapshot(), job.progress());
     let effective = job.effective_limits();
@@ -195,7 +195,7 @@ pub(super) fn job(job: &Job) -> v1::Job {
     message
 }
 
-/// All arguments and variables in the place of their beginning.
+/// Replaces the truncated arguments and variables by the complete ones.
 pub(super) fn restore_full_spec(message: &mut v1::Job, whole: JobSpec) {
     if let Some(spec) = &mut message.spec {
         (spec.argv, spec.env) = (whole.argv, whole.env);
@@ -203,7 +203,7 @@ pub(super) fn restore_full_spec(message: &mut v1::Job, whole: JobSpec) {
     }
 }
 
-/// Cause, exit status, and whose doing it was.
+/// Cause, exit status, and origin of the end.
 fn end(snapshot: &Snapshot, message: &mut v1::Job) {
     if let Some(exited) = &snapshot.exited {
         message.set_cause(cause(exited.cause));
@@ -226,7 +226,7 @@ fn end(snapshot: &Snapshot, message: &mut v1::Job) {
     });
 }
 
-/// The limit that ended it, by its name among the limits.
+/// The name of the limit that ended the job.
 fn limit(exited: &Exited) -> &'static str {
     match (exited.cause, exited.source) {
         (Cause::TimedOut, Source::CpuTime) => "cpu_time_limit",

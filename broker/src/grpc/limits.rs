@@ -16,14 +16,14 @@ use crate::model::usage;
 use crate::model::usage::Usage;
 use crate::store::records::ChangeRecord;
 
-/// The times and the output are beside the message `Limits` in the contract, and among them here.
+/// Limits that the API has beside the message `Limits`, and the model in it: the times and the output.
 pub(super) struct TopLevelLimits {
     pub(super) time: Option<prost_types::Duration>,
     pub(super) cpu_time: Option<prost_types::Duration>,
     pub(super) output: u64,
 }
 
-/// Limits from outside, of the message at `path`; whether they are in range is the supervisor's to say.
+/// Converts the limits of the message at `path`; the supervisor checks their ranges.
 pub(super) fn limits(
     path: &'static str,
     message: v1::Limits,
@@ -50,7 +50,7 @@ pub(super) fn limits(
         all.set(kind, value);
     }
     let field = |name: &str, fault| status::field(&format!("{path}limits.{name}"), fault);
-    // Before they are looked at: a change puts each in its place among the others.
+    // Checked before the entries are read: a change inserts each among the others.
     let count = message.io_max.len();
     if count > MAX_IO_RULES {
         let fault = format!("has {count} entries; at most {MAX_IO_RULES} are allowed");
@@ -80,7 +80,7 @@ fn io_rule(message: v1::IoMax) -> Result<IoRule, String> {
     Ok(IoRule { disk, rates: [message.rbps, message.wbps, message.riops, message.wiops] })
 }
 
-/// As the contract shows limits.
+/// Limits as the API shows them.
 pub(super) fn limits_message(limits: &Limits) -> v1::Limits {
     v1::Limits {
         cpu_max_quota_usec: limits.get(LimitKind::CpuQuota),
@@ -114,12 +114,12 @@ fn io_rule_message(rule: &IoRule) -> v1::IoMax {
     v1::IoMax { path, device, rbps, wbps, riops, wiops }
 }
 
-/// A time among the limits.
+/// A limit that is a duration.
 pub(super) fn duration_of(limits: &Limits, kind: LimitKind) -> Option<prost_types::Duration> {
     limits.time(kind).and_then(|time| time.try_into().ok())
 }
 
-/// The operator's defaults, or ceilings.
+/// The operator's defaults or ceilings.
 pub(super) fn limit_table(limits: &Limits) -> v1::LimitTable {
     v1::LimitTable {
         limits: Some(limits_message(limits)),
@@ -129,7 +129,7 @@ pub(super) fn limit_table(limits: &Limits) -> v1::LimitTable {
     }
 }
 
-/// A change from outside.
+/// Converts an UpdateJob request.
 pub(super) fn change(request: v1::UpdateJobRequest) -> Result<Change, Status> {
     let top_level = TopLevelLimits {
         time: request.time_limit,
@@ -158,7 +158,7 @@ pub(super) fn changes(changes: &[ChangeRecord]) -> Vec<v1::LimitChange> {
     changes.iter().map(show).collect()
 }
 
-/// Adds what was read for this answer.
+/// Adds the JobStats that were read for this response.
 pub(super) fn add_stats(message: &mut v1::Job, job: &Job, stats: JobStats) {
     message.limits = stats.limits.into_iter().map(limit_status).collect();
     message.usage = Some(usage(job, stats.usage));
@@ -225,7 +225,7 @@ fn pressure(pressure: usage::Pressure) -> v1::Pressure {
     }
 }
 
-/// What the kernel has here that limits and figures need.
+/// The kernel features that limits and usage need.
 pub(super) fn features(features: &Features) -> Vec<v1::Feature> {
     let file =
         |name: &str, without: &str| (name.to_owned(), features.has_file(name), without.to_owned());

@@ -29,19 +29,19 @@ use crate::jobs::shared::calls::{Call, Kind};
 use crate::jobs::supervisor::Supervisor;
 use crate::model::identity::{IdentityError, Peer};
 
-/// What a connection's TLS handshake found out, put into each of its requests.
+/// The peer that a connection's TLS handshake authenticated; an extension of each of its requests.
 pub(crate) type PeerResult = Arc<Result<Peer, IdentityError>>;
 
-/// Most bytes of one request: the largest start, or the largest piece of input, with room.
+/// Maximum bytes of one request: the largest start or input message, with a margin.
 pub(crate) const MAX_REQUEST: usize = 2 << 20;
-/// Most jobs of one page, and what a page has by default.
+/// Maximum jobs of one page, and the default.
 const PAGE: (usize, usize) = (1000, 100);
-/// Most bytes of one page, without usage. A job's arguments alone may have 1 MiB; clients of gRPC take
-/// messages of 4 MiB unless they are told to take more.
+/// Maximum bytes of one page, without usage. One job's arguments can have 1 MiB; gRPC clients accept messages of 4
+/// MiB by default.
 const PAGE_BYTES: usize = 3 << 20;
 
-/// The longest grace of a stop, as of `jobs.stop_timeout_seconds`: who waits for longer has not asked for a
-/// stop, and every stop is a task and a record until it is over.
+/// Maximum grace of a stop, the same as of `jobs.stop_timeout_seconds`: each stop occupies a task and a record until
+/// it ends.
 const MAX_GRACE: Duration = Duration::from_secs(86_400);
 
 /// The service.
@@ -51,7 +51,7 @@ pub(crate) struct Grpc {
     /// As of the last reload.
     policy: watch::Receiver<Policy>,
     started_at: SystemTime,
-    /// Becomes true when the broker is about to end: streams end, jobs do not.
+    /// True once the broker shuts down: streams end, jobs keep running.
     closing: watch::Receiver<bool>,
 }
 
@@ -67,7 +67,7 @@ pub(crate) fn service(
 }
 
 impl Grpc {
-    /// Who calls, by the certificate of the connection.
+    /// The peer, as its certificate identifies it.
     fn peer<T>(&self, request: &Request<T>) -> Result<Peer, Status> {
         match request.extensions().get::<PeerResult>().map(Arc::as_ref) {
             Some(Ok(peer)) => Ok(peer.clone()),
@@ -81,14 +81,14 @@ impl Grpc {
         Ok(self.policy.borrow().caller(peer.identity))
     }
 
-    /// Who calls, and a place for the call.
+    /// The authenticated caller, and a slot for the call.
     fn admit<T>(&self, request: &Request<T>, kind: Kind) -> Result<(Caller, Call), Status> {
         let caller = self.caller(request)?;
         let call = self.supervisor.admit(&caller, kind).map_err(status::busy)?;
         Ok((caller, call))
     }
 
-    /// A job that is to be changed, and the same call.
+    /// The job to change, and the call.
     async fn job_to_change<A: Action>(
         &self,
         (caller, call): (Caller, Call),
@@ -113,7 +113,7 @@ impl Grpc {
         Some(convert::job(job.subject()))
     }
 
-    /// With all that can be read of it.
+    /// The job with its JobStats.
     async fn message_with_stats<A: Action>(
         &self,
         job: &Authorized<A, Arc<Job>>,
@@ -138,7 +138,7 @@ impl JobService for Grpc {
         let v1::StartJobRequest { spec, request_id } = request.into_inner();
         let spec = spec.unwrap_or_default();
         let request = convert::request(request_id, &spec)?;
-        // Before any check: what a repetition asks for may be refused by now, and was done.
+        // Before any check: a retry of a completed start succeeds even if the policy would reject it now.
         let repeated = self.supervisor.repeated(&caller, &request).await.map_err(status::start)?;
         let job = match repeated {
             Some(job) => job,
@@ -147,7 +147,7 @@ impl JobService for Grpc {
                 let spec = self.supervisor.check(spec).map_err(status::spec)?;
                 let spec = caller.may_start(spec).map_err(|_| status::denied(Verb::Start))?;
                 let started = self.supervisor.start(spec, &request, call);
-                // A client that does not hang up at its deadline has left the queue all the same.
+                // The queue drops a call at its deadline, even if the client does not cancel it.
                 let started = tokio::time::timeout(within, started).await;
                 started.map_err(|_| status::deadline_exceeded())?.map_err(status::start)?
             }

@@ -23,12 +23,12 @@ use crate::model::identity::IdentityError;
 use crate::model::limits::{Violation, Violations};
 use crate::model::spec::SpecError;
 
-/// One field that is not as it must be.
+/// INVALID_ARGUMENT for one field.
 pub(super) fn field(field: &str, fault: String) -> Status {
     bounded::invalid([(field.to_owned(), fault)], 0)
 }
 
-/// A certificate that names nobody, or none at all.
+/// A certificate without an identity, or no certificate.
 pub(super) fn unauthenticated(error: Option<&IdentityError>) -> Status {
     match error {
         Some(error) => status(Code::Unauthenticated, error),
@@ -36,28 +36,28 @@ pub(super) fn unauthenticated(error: Option<&IdentityError>) -> Status {
     }
 }
 
-/// The host does not tell what it should.
+/// An error of the host.
 pub(super) fn host_error(error: &std::io::Error) -> Status {
     status(Code::Internal, error)
 }
 
-/// What tonic says of a request that does not go on.
+/// tonic's status for a broken request stream.
 pub(super) fn stream_error(error: &Status) -> Status {
     status(error.code(), error.message())
 }
 
-/// The policy's no, to what is about no job.
+/// PERMISSION_DENIED by the policy, for a call without a job.
 pub(super) fn denied(verb: Verb) -> Status {
     status(Code::PermissionDenied, format_args!("you may not {verb} jobs here"))
 }
 
-/// The same for a job that is not there and for somebody else's.
+/// The same status for a job that does not exist and for another identity's job.
 pub(super) fn no_such_job(id: JobId) -> Status {
     let message = format_args!("there is no job {id}");
     bounded::of_resource(Code::NotFound, "job", id.to_string(), message)
 }
 
-/// Clients go on with the next broker from where they are.
+/// UNAVAILABLE: clients resume at their offsets with the next broker.
 pub(super) fn shutting_down() -> Status {
     let message = "the broker is being stopped or restarted; jobs go on, connect again";
     status(Code::Unavailable, message)
@@ -66,12 +66,12 @@ pub(super) fn shutting_down() -> Status {
 pub(super) fn spec(error: SpecError) -> Status {
     match error {
         SpecError::Invalid(violations) => invalid_fields("spec.", violations),
-        // As a message that is larger than the broker takes.
+        // The same code as for a message above the size limit.
         SpecError::TooLarge(fault) => status(Code::OutOfRange, fault),
     }
 }
 
-/// Fields of a message that lies at `path`.
+/// The violations of a message at `path`.
 fn invalid_fields(path: &str, violations: Violations) -> Status {
     let violation = |v: Violation| (format!("{path}{}", v.field), v.fault);
     bounded::invalid(violations.first.into_iter().map(violation), violations.more)
@@ -117,7 +117,7 @@ pub(super) fn start(error: StartError) -> Status {
     }
 }
 
-/// With the numbers, for programs.
+/// RESOURCE_EXHAUSTED, with the numbers for programs.
 fn not_admitted(error: &AdmissionError) -> Status {
     let (reason, numbers) = match *error {
         AdmissionError::Space { free, needed, .. } => {
@@ -133,12 +133,12 @@ fn not_admitted(error: &AdmissionError) -> Status {
     with_reason(Code::ResourceExhausted, reason, error, metadata)
 }
 
-/// Retryable: what is in flight ends.
+/// RESOURCE_EXHAUSTED, retryable: the calls in flight end.
 pub(super) fn busy(error: Busy) -> Status {
     with_reason(Code::ResourceExhausted, "TOO_MANY_CALLS", error, [])
 }
 
-/// The caller's own deadline, for a start that has not had its turn: nothing has run.
+/// A start that exceeded the caller's deadline in the queue: nothing was started.
 pub(super) fn deadline_exceeded() -> Status {
     let message =
         "the deadline of the call is over, and it was not this start's turn; nothing was started";
@@ -174,7 +174,7 @@ pub(super) fn update(error: UpdateError) -> Status {
 pub(super) fn pause(error: PauseError) -> Status {
     match error {
         PauseError::NotRunning(_) => status(Code::FailedPrecondition, error),
-        // Not UNAVAILABLE, which clients try again at once: that would stop the job for another 5 s.
+        // Not UNAVAILABLE: clients retry that at once, and each retry stops the job for another 5 s.
         PauseError::Freeze(_) | PauseError::Thaw(_) => status(Code::Aborted, error),
         PauseError::Internal(_) => status(Code::Internal, error),
     }
@@ -203,13 +203,13 @@ pub(super) fn output(error: OutputError) -> Status {
     }
 }
 
-/// What goes by when others give descriptors or memory back; nothing is wrong with what was asked.
+/// A temporary shortage of descriptors or memory; the request is valid.
 fn is_shortage(error: &std::io::Error) -> bool {
     let shortages = [libc::EMFILE, libc::ENFILE, libc::ENOMEM];
     error.raw_os_error().is_some_and(|errno| shortages.contains(&errno))
 }
 
-/// Clients try again.
+/// UNAVAILABLE: clients retry.
 fn shortage(error: &dyn std::error::Error) -> Status {
     let message = format_args!("the broker is short of what this takes ({error}): try again");
     status(Code::Unavailable, message)

@@ -1,5 +1,5 @@
-//! Limits the size of every status just before it is sent: tonic and the health and reflection services repeat the
-//! caller's text in theirs. It must not change a status that is small enough.
+//! Limits the size of every status just before the broker sends it: tonic and the health and reflection services
+//! repeat the caller's text in theirs. It must not change a status within the limit.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -13,17 +13,17 @@ use crate::grpc::bounded::MAX_STATUS;
 
 const MESSAGE: &str = "grpc-message";
 const DETAILS: &str = "grpc-status-details-bin";
-/// Bytes that are left of a message that is too long.
+/// Bytes that a truncated message keeps.
 const KEPT_MESSAGE: usize = 1024;
 
-/// The same response; a status in it that is too large has lost its details and the end of its message.
+/// Returns the response; a status above the limit loses its details and the end of its message.
 pub(crate) fn limit_status_size(response: hyper::Response<Body>) -> hyper::Response<Body> {
     let (mut head, body) = response.into_parts();
     limit_headers(&mut head.headers); // of a call that failed before its first message
     hyper::Response::from_parts(head, Body::new(SizedTrailers(body)))
 }
 
-/// A body whose trailers are looked at.
+/// A body whose trailers are checked.
 struct SizedTrailers(Body);
 
 impl hyper::body::Body for SizedTrailers {
@@ -67,11 +67,11 @@ fn limit_headers(headers: &mut HeaderMap) {
     }
 }
 
-/// The last place before [`KEPT_MESSAGE`] that is not within a character, each byte of which is `%XX`.
+/// The last character boundary before [`KEPT_MESSAGE`]; each escaped byte is `%XX`.
 fn last_char_boundary(message: &[u8]) -> usize {
     let (mut at, mut boundary) = (0, 0);
     while at <= KEPT_MESSAGE {
-        // A byte 10xxxxxx of UTF-8 goes on with a character.
+        // UTF-8: a byte 10xxxxxx continues a character.
         if !matches!(message[at..], [b'%', b'8' | b'9' | b'A' | b'B' | b'a' | b'b', ..]) {
             boundary = at;
         }

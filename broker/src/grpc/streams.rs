@@ -17,7 +17,7 @@ use crate::jobs::output::{OutputReader, Piece};
 use crate::jobs::shared::calls::Call;
 use crate::jobs::supervisor::Supervisor;
 
-/// Chunks, and the trailer at the end.
+/// Chunks, then the trailer.
 pub(super) type Output =
     Pin<Box<dyn Stream<Item = Result<v1::StreamOutputResponse, Status>> + Send>>;
 /// Acknowledgements.
@@ -29,8 +29,8 @@ struct OutputState {
     closing: watch::Receiver<bool>,
 }
 
-/// The reader's pieces, then the trailer. It ends without one, as UNAVAILABLE, when the broker
-/// does: the client goes on from its offsets.
+/// The reader's pieces, then the trailer. When the broker shuts down, the stream ends as UNAVAILABLE without a
+/// trailer; the client resumes at its offsets.
 pub(super) fn output(
     job: Arc<Job>,
     reader: OutputReader,
@@ -76,7 +76,7 @@ struct InputState {
     closing: watch::Receiver<bool>,
 }
 
-/// One acknowledgement for each message, after it has reached the job's pipe.
+/// Acknowledges each message after its bytes are in the job's pipe.
 pub(super) fn input(
     supervisor: Supervisor,
     (job, call): (Authorized<Input, Arc<Job>>, Call),

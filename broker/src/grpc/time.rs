@@ -8,13 +8,13 @@ use tonic::metadata::MetadataMap;
 
 use crate::grpc::status;
 
-/// A duration from outside: not negative, and in the range that std has.
+/// Converts a duration: not negative, and in std's range.
 pub(super) fn duration(
     field: &str,
     value: Option<prost_types::Duration>,
 ) -> Result<Option<Duration>, Status> {
     let convert = |value: prost_types::Duration| {
-        // Looked at before the conversion, which panics on the most negative ones.
+        // Checked before the conversion, which panics on the most negative values.
         let is_negative = value.seconds < 0 || value.nanos < 0;
         let time = Some(value).filter(|_| !is_negative).and_then(|value| value.try_into().ok());
         time.ok_or_else(|| status::field(field, "must not be negative".into()))
@@ -22,8 +22,8 @@ pub(super) fn duration(
     value.map(convert).transpose()
 }
 
-/// How long the caller waits, by the header `grpc-timeout` of gRPC over HTTP/2: up to eight digits and a
-/// unit. One that is no such thing says nothing.
+/// The caller's deadline, from the header `grpc-timeout` of gRPC over HTTP/2: up to eight digits and a unit. An
+/// invalid header counts as none.
 pub(super) fn deadline(headers: &MetadataMap) -> Duration {
     let told = headers.get("grpc-timeout").and_then(|value| parse(value.to_str().ok()?));
     told.unwrap_or(Duration::MAX)
@@ -43,7 +43,7 @@ fn parse(text: &str) -> Option<Duration> {
     }
 }
 
-/// A moment from outside, nanoseconds since 1970.
+/// Converts a timestamp to nanoseconds since 1970.
 pub(super) fn nanoseconds(
     field: &'static str,
     time: Option<Timestamp>,
@@ -59,7 +59,7 @@ pub(super) fn nanoseconds(
     time.map(convert).transpose()
 }
 
-/// A moment as the contract shows it, of nanoseconds since 1970.
+/// Converts nanoseconds since 1970 to a timestamp.
 pub(super) fn timestamp(ns: u64) -> Timestamp {
     // Both fit: 2^64 nanoseconds are 585 years.
     Timestamp { seconds: (ns / 1_000_000_000) as i64, nanos: (ns % 1_000_000_000) as i32 }

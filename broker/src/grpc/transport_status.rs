@@ -10,35 +10,35 @@ use crate::grpc::bounded::status;
 use crate::grpc::{MAX_REQUEST, status};
 use crate::model::identity::IdentityError;
 
-/// A certificate that names nobody.
+/// A certificate without an identity.
 pub(crate) fn unauthenticated(error: &IdentityError) -> Status {
     status::unauthenticated(Some(error))
 }
 
-/// A bound of its own, or of all.
+/// A quota of the identity, or of all.
 pub(crate) fn quota_exceeded(bound: impl Display) -> Status {
     status(Code::ResourceExhausted, format_args!("{bound}; try again when something of it is over"))
 }
 
-/// By its announcement. As tonic says it.
+/// RESOURCE_EXHAUSTED by the announced length, in tonic's words.
 pub(crate) fn message_too_large(length: usize) -> Status {
     let message =
         format_args!("the message has {length} bytes; at most {MAX_REQUEST} bytes are allowed");
     status(Code::OutOfRange, message)
 }
 
-/// A message that was begun.
+/// An incomplete message at its timeout.
 pub(crate) fn message_timeout(within: Duration) -> Status {
     let message = format_args!("the request did not come within {within:?}");
     status(Code::DeadlineExceeded, message)
 }
 
-/// Of a call that takes one.
+/// A second message in a call that takes one.
 pub(crate) fn second_message() -> Status {
     status(Code::InvalidArgument, "this call takes one message, and more came")
 }
 
-/// HTTP/2 says that nothing follows.
+/// The request stream broke.
 pub(crate) fn stream_error(error: impl Display) -> Status {
     status(Code::Cancelled, error)
 }

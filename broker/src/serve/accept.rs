@@ -14,11 +14,11 @@ use crate::serve::preauth::{PreauthLimit, PreauthSlot};
 use crate::serve::reserve::ReserveDescriptors;
 use crate::sync::lock;
 
-/// A connection that was let in, on its way to the thread that serves it.
+/// An accepted connection, on its way to the thread that serves it.
 pub(super) struct Arrival {
     pub(super) tcp: TcpStream,
     pub(super) from: SocketAddr,
-    /// Until it is known who it is.
+    /// Held until the connection is authenticated.
     pub(super) place: PreauthSlot,
     pub(super) thread_slot: ThreadSlot,
 }
@@ -30,7 +30,7 @@ pub(super) struct Threads {
     counts: Arc<Mutex<Vec<usize>>>,
 }
 
-/// A connection on a thread; it has gone when dropped.
+/// One connection's slot on a thread; dropped with the connection.
 #[derive(Debug)]
 pub(super) struct ThreadSlot {
     counts: Arc<Mutex<Vec<usize>>>,
@@ -46,7 +46,7 @@ struct Acceptor {
     is_short: bool,
 }
 
-/// After accept(2) failed for want of memory, and between two looks for descriptors.
+/// The delay after accept(2) fails with a shortage, and between two refills of the reserve.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 
 impl Threads {
@@ -55,7 +55,7 @@ impl Threads {
         Threads { arrivals, counts }
     }
 
-    /// On the thread that has the fewest connections, the first of these.
+    /// A slot on the first thread with the fewest connections.
     fn thread_slot(&self) -> ThreadSlot {
         let mut counts = lock(&self.counts);
         let fewest = counts.iter().enumerate().min_by_key(|(_, count)| **count);
@@ -71,7 +71,7 @@ impl Drop for ThreadSlot {
     }
 }
 
-/// Accepts until closing, and hands connections out.
+/// Accepts connections until `closing` is true and assigns each to a thread.
 pub(super) async fn accept(
     listener: TcpListener,
     threads: Threads,
@@ -93,7 +93,7 @@ pub(super) async fn accept(
             Ok((tcp, from)) => transport_status.let_in(tcp, from),
             Err(e) if is_shortage(&e) => {
                 if !transport_status.give_up_one(&e) {
-                    sleep(RETRY_DELAY).await; // accept(2) would fail again at once, a thousand times
+                    sleep(RETRY_DELAY).await; // otherwise accept(2) fails again at once, in a hot loop
                 }
             }
             Err(e) => tracing::debug!("a connection was gone before it was accepted: {e}"),
@@ -103,13 +103,13 @@ pub(super) async fn accept(
 
 impl Acceptor {
     fn let_in(&mut self, tcp: TcpStream, from: SocketAddr) {
-        // The last spare is for telling the next that there is no place.
+        // A connection accepted with the last reserve descriptor is closed at once.
         let is_last = self.reserve.is_empty();
         if self.is_short {
             self.look_for_descriptors();
         }
         if self.reserve.are_few() {
-            self.preauth.evict_one(); // its descriptor is for the next
+            self.preauth.evict_one(); // frees its descriptor for the next connection
         }
         let place = if is_last { None } else { self.preauth.enter(from.ip()) };
         let Some(place) = place else {
@@ -118,12 +118,12 @@ impl Acceptor {
             return tracing::warn!(%from, "connection closed at once: there is no place for it");
         };
         let thread_slot = self.threads.thread_slot();
-        // Fails when that thread is gone, and so is everything.
+        // Sending fails only if the thread has ended; the broker ends with it.
         let thread = thread_slot.thread;
         let _ = self.threads.arrivals[thread].send(Arrival { tcp, from, place, thread_slot });
     }
 
-    /// A descriptor for the next connection, if there is one: accept(2) says EMFILE before it looks.
+    /// Closes a reserve descriptor for the next connection. accept(2) fails with EMFILE even if none is queued.
     fn give_up_one(&mut self, error: &io::Error) -> bool {
         tracing::warn!("no descriptor for a connection, a spare one is used: {error}");
         self.is_short = true;

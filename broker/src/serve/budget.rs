@@ -1,18 +1,18 @@
-//! How much memory clients may make the broker keep on their behalf, and the accounts that it is
-//! charged to. Whatever is not bounded by what is written down here is bounded by HTTP/2's windows.
+//! The memory that clients can make the broker hold, and the accounts that are charged for it. No buffer for a client
+//! may be unbounded: HTTP/2's windows bound what has no constant here.
 //!
 //! The worst case, in MiB:
 //!
 //! | what | a connection | an identity | all |
 //! |---|---|---|---|
-//! | requests that come, or whose call has not ended | 8 | 16 | 64 |
-//! | those again while they are put together (a buffer doubles as it grows) | 8 | 16 | 64 |
-//! | answers of unary calls, encoded and not yet sent, for `ANSWER_TIME` at most | 16 | 16 | 64 |
-//! | HTTP/2's own: a window of 1, a read buffer of 1, send buffers of 16 KiB x 100 | 3.6 | | |
-//! | headers: 8 KiB x 100, those of a call that lasts are cut to 1 KiB | 0.8 | | |
+//! | requests that arrive, or whose call has not ended | 8 | 16 | 64 |
+//! | their copies during reassembly (a buffer doubles as it grows) | 8 | 16 | 64 |
+//! | encoded responses of unary calls that wait to be sent, for `ANSWER_TIME` at most | 16 | 16 | 64 |
+//! | HTTP/2: a window of 1, a read buffer of 1, send buffers of 16 KiB x 100 | 3.6 | | |
+//! | headers: 8 KiB x 100; a streaming call keeps at most 1 KiB | 0.8 | | |
 //!
-//! Requests are charged as they come, not as they are announced: whoever announces 2 MiB and sends 5
-//! bytes has taken 5. What decodes a message makes two more copies of it, of one message for each thread.
+//! Requests are charged for the bytes received, not for the announced length: a client that announces 2 MiB and sends
+//! 5 bytes is charged 5. Decoding makes two more copies of a message, of one message on each thread.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,31 +20,31 @@ use std::time::Duration;
 use crate::model::identity::Identity;
 use crate::quota::{Exceeded, Permit, Quota};
 
-/// Calls at a time on one connection. Clients wait for a turn by themselves.
+/// Concurrent calls of one connection (SETTINGS_MAX_CONCURRENT_STREAMS). Clients queue further calls.
 pub(super) const STREAMS: u32 = 100;
-/// Most bytes of the headers of one call; what gRPC's libraries take by default as well.
+/// Maximum bytes of one call's headers; gRPC libraries have the same default.
 pub(super) const HEADERS: u32 = 8 << 10;
-/// For the whole of a message, from when the broker waits for it, however it trickles. For the largest
-/// that is 1.7 Mbit/s.
+/// The timeout of one whole message, from when the broker starts to wait for it. The largest message needs 1.7
+/// Mbit/s.
 pub(super) const MESSAGE_TIME: Duration = Duration::from_secs(10);
 
-/// For an answer that is not small to be taken, and for each 64 KiB of it again so much: 0.5 Mbit/s. Who does
-/// not take it has no connection any more.
+/// The timeout of a response that is not small, and its extension for each 64 KiB: 0.5 Mbit/s. A client that exceeds
+/// the timeout loses its connection.
 pub(super) const ANSWER_TIME: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(1)];
 
-/// Most bytes of requests: of one connection, of one identity, in all.
+/// Maximum bytes of requests: of one connection, of one identity, of all.
 const REQUESTS: [u64; 3] = [8 << 20, 16 << 20, 64 << 20];
-/// Most bytes of answers: of one identity, in all. A page of jobs has 3 MiB at most.
+/// Maximum bytes of responses: of one identity, of all. A page of jobs has 3 MiB at most.
 const ANSWERS: [u64; 2] = [16 << 20, 64 << 20];
 
-/// What all connections are charged to.
+/// The accounts of all connections.
 #[derive(Debug)]
 pub(super) struct Budget {
     requests: Arc<Quota<Identity>>,
     answers: Arc<Quota<Identity>>,
 }
 
-/// What one connection is charged to.
+/// The account of one connection.
 #[derive(Debug, Clone)]
 pub(super) struct Account {
     identity: Identity,
@@ -53,7 +53,7 @@ pub(super) struct Account {
     answers: Arc<Quota<Identity>>,
 }
 
-/// Bytes of requests that are kept; none when dropped.
+/// The bytes of requests that are charged; dropping it releases them.
 #[derive(Debug)]
 pub(super) struct Charge {
     bytes: usize,
@@ -81,25 +81,25 @@ impl Budget {
 }
 
 impl Account {
-    /// For a request of which nothing has come.
+    /// A charge of 0 bytes, for a request that has just begun.
     pub(super) fn open(&self) -> Result<Charge, Exceeded> {
         let connection = self.connection.take(&(), 0)?;
         Ok(Charge { bytes: 0, connection, identity: self.requests.take(&self.identity, 0)? })
     }
 
-    /// For an answer of so many bytes.
+    /// Charges `bytes` of a response.
     pub(super) fn answer(&self, bytes: usize) -> Result<Permit<Identity>, Exceeded> {
         self.answers.take(&self.identity, bytes as u64)
     }
 }
 
 impl Charge {
-    /// So many more bytes are kept.
+    /// Charges `bytes` more.
     pub(super) fn add(&mut self, bytes: usize) -> Result<(), Exceeded> {
         self.set(self.bytes + bytes)
     }
 
-    /// So many are kept now. Fewer never fail. After a failure there is nothing to do but to drop it.
+    /// Sets the charge to `bytes`. A decrease never fails. After a failure the charge can only be dropped.
     pub(super) fn set(&mut self, bytes: usize) -> Result<(), Exceeded> {
         self.bytes = bytes;
         self.identity.resize(bytes as u64)?;
@@ -109,7 +109,7 @@ impl Charge {
 
 #[cfg(test)]
 impl Account {
-    /// Takes all that its identity has left but for so many bytes.
+    /// Charges all that is left to the identity's requests, except `bytes`.
     pub(super) fn requests_left(&self, bytes: u64) -> Permit<Identity> {
         self.requests.take(&self.identity, REQUESTS[1] - bytes).unwrap()
     }

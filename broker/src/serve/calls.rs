@@ -33,23 +33,23 @@ pub(super) struct Calls {
     untaken: Arc<Notify>,
 }
 
-/// Calls whose client sends more than one message.
+/// Calls with a stream of requests.
 const CLIENT_STREAMS: [&str; 3] = [
     "/job.v1.JobService/WriteInput",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 ];
-/// Calls that are answered with more than one. What they have in memory, they bound themselves.
+/// Calls with a stream of responses. Each bounds its own memory.
 const SERVER_STREAMS: [&str; 2] =
     ["/job.v1.JobService/StreamOutput", "/grpc.health.v1.Health/Watch"];
 
-/// Bytes of headers that a call may keep while it lasts.
+/// Maximum bytes of headers that a streaming call keeps.
 const KEPT_HEADERS: usize = 1 << 10;
-/// Answers that are not worth counting: no larger than the call itself.
+/// Responses up to this size are not charged: they are no larger than the call itself.
 const SMALL_ANSWER: usize = 4 << 10;
 
 impl Calls {
-    /// `untaken` is notified when an answer is not taken in time.
+    /// `untaken` is notified if the client does not read a response in time.
     pub(super) fn new(
         routes: Routes,
         peer: PeerResult,
@@ -59,7 +59,7 @@ impl Calls {
         Calls { routes, peer, account, untaken }
     }
 
-    /// Answers one call.
+    /// Handles one call.
     pub(super) async fn call(
         self,
         mut request: Request<Incoming>,
@@ -76,7 +76,7 @@ impl Calls {
         Ok(grpc::limit_status_size(response))
     }
 
-    /// A call with one message. Its request is charged until it is answered.
+    /// A call with one request message. The request is charged until the response is ready.
     async fn one(self, request: Request<Incoming>) -> Response<Body> {
         let (head, body) = request.into_parts();
         let mut messages = Messages::new(body, self.account);
@@ -90,7 +90,7 @@ impl Calls {
         response
     }
 
-    /// A call with many, which may be hours apart.
+    /// A call with a stream of messages, which may be hours apart.
     async fn many(self, request: Request<Incoming>) -> Response<Body> {
         let request = request.map(|body| Body::new(Input(Messages::new(body, self.account))));
         let Ok(response) = self.routes.oneshot(request).await;
@@ -102,7 +102,7 @@ fn refused(status: impl Into<Status>) -> Response<Body> {
     status.into().into_http()
 }
 
-/// Headers stay in memory as long as their call. Of those that are many, only what gRPC needs is kept.
+/// Headers stay in memory as long as their call. A streaming call keeps only those that gRPC needs.
 fn trim(headers: &mut HeaderMap) {
     let length: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if length <= KEPT_HEADERS {
@@ -121,7 +121,7 @@ fn trim(headers: &mut HeaderMap) {
     *headers = kept.collect();
 }
 
-/// The same response, its message charged until HTTP/2 has sent it or given it up.
+/// Returns the response with its message charged until HTTP/2 has sent or discarded it.
 async fn counted(
     response: Response<Body>,
     account: &Account,
@@ -131,7 +131,7 @@ async fn counted(
     if body.is_end_stream() {
         return Response::from_parts(head, body);
     }
-    // tonic encodes it now.
+    // Polling the first frame makes tonic encode the message.
     let first = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
     let first = match first.map(|frame| frame.map(Frame::into_data)) {
         Some(Ok(Ok(bytes))) if bytes.len() > SMALL_ANSWER => match account.answer(bytes.len()) {
@@ -151,7 +151,7 @@ async fn counted(
     Response::from_parts(head, Body::new(Begun { first, rest: body }))
 }
 
-/// Notifies unless what is given back is dropped in time.
+/// Notifies `untaken` unless the returned sender is dropped in time.
 fn notify_unless_taken(within: Duration, untaken: Arc<Notify>) -> oneshot::Sender<Infallible> {
     let (taken, is_taken) = oneshot::channel();
     tokio::spawn(async move {
@@ -162,7 +162,7 @@ fn notify_unless_taken(within: Duration, untaken: Arc<Notify>) -> oneshot::Sende
     taken
 }
 
-/// A message that is charged as long as any part of it is kept.
+/// A message that is charged as long as any part of it is in memory.
 struct Unsent {
     bytes: Bytes,
     #[allow(dead_code, reason = "given back when dropped")]
@@ -177,7 +177,7 @@ impl AsRef<[u8]> for Unsent {
     }
 }
 
-/// A body whose first frame was taken out.
+/// A body whose first frame has been taken out.
 struct Begun {
     first: Option<Result<Frame<Bytes>, Status>>,
     rest: Body,
@@ -202,7 +202,7 @@ impl hyper::body::Body for Begun {
     }
 }
 
-/// The one message of a request.
+/// The only message of a request.
 struct Whole(Option<Bytes>);
 
 impl hyper::body::Body for Whole {
@@ -226,7 +226,7 @@ impl hyper::body::Body for Whole {
     }
 }
 
-/// Messages one by one. Whoever asks for the next has done with the one before.
+/// Messages one by one. Polling for the next message releases the previous one.
 struct Input(Messages);
 
 impl hyper::body::Body for Input {

@@ -40,7 +40,7 @@ use crate::serve::tls::Tls;
 
 /// What all connections share.
 pub(super) struct Server {
-    /// As of the last reload; connections keep what they began with.
+    /// As of the last reload; an open connection keeps its configuration.
     tls: watch::Receiver<Tls>,
     routes: Routes,
     connection_limits: ConnectionLimits,
@@ -51,13 +51,13 @@ pub(super) struct Server {
 
 type Stream = Prefaced<TlsStream<QueuedHandshake>>;
 
-/// From accept(2) to the end of the handshake, and HTTP/2's beginning.
+/// The timeout from accept(2) to the end of HTTP/2's preface, the TLS handshake included.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
-/// From the news that the broker ends to the end of the connection.
+/// The timeout from the start of the broker's shutdown to the end of the connection.
 const GOAWAY_TIMEOUT: Duration = Duration::from_secs(2);
-/// For a client that is not served, from the handshake: to ask, and to hear why.
+/// The timeout of a rejected client, from the handshake: for its call and for the status that rejects it.
 const REJECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A client that is gone is noticed after interval + timeout.
+/// HTTP/2 PING: a dead client is detected after interval + timeout.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
 impl Server {
@@ -73,10 +73,10 @@ impl Server {
             .max_local_error_reset_streams(256)
             .max_header_list_size(HEADERS)
             .max_frame_size(1 << 20)
-            // Standard input: a job that does not read holds back so much of it, not more.
+            // Bounds standard input: a job that does not read holds back this much and no more.
             .initial_stream_window_size(256 << 10)
             .initial_connection_window_size(1 << 20)
-            // Output: what a slow reader may leave with us.
+            // Bounds output: what a slow reader leaves in the broker's memory.
             .max_send_buf_size(16 << 10)
             .keep_alive_interval(KEEPALIVE.0)
             .keep_alive_timeout(KEEPALIVE.1);
@@ -90,7 +90,7 @@ impl Server {
         }
     }
 
-    /// One connection, from handshake to end. The journal tells who came, from where, or why not.
+    /// One connection, from handshake to end. The journal records the peer and its address, or the error.
     pub(super) async fn serve(
         &self,
         tcp: TcpStream,
@@ -142,7 +142,7 @@ impl Server {
         let shake = async {
             sleep(self.handshake_rate.delay(network, Instant::now())).await;
             let mut tls = TlsAcceptor::from(config).accept(tcp).await?;
-            yield_now().await; // the turn of this handshake ends when others were looked at
+            yield_now().await; // yields this handshake's turn until other connections were polled
             tls.get_mut().0.set_free();
             let peer = peer(&tls, &trust_domain)?;
             Ok((Prefaced::wait(tls).await?, peer))
@@ -150,7 +150,7 @@ impl Server {
         timeout(HANDSHAKE_TIMEOUT, shake).await?
     }
 
-    /// What the connection of a peer is charged to, and its place among others; or why it has none.
+    /// Admits an authenticated connection: its account and its slot, or the status that rejects it.
     fn admit(
         &self,
         peer: &PeerResult,
@@ -187,14 +187,14 @@ impl Server {
             _ = closing.wait_for(|closing| *closing) => {}
         }
         connection.as_mut().graceful_shutdown();
-        // A client that does not read its farewell must not keep the broker from ending.
+        // A client that does not read GOAWAY must not delay the broker's shutdown.
         match timeout(GOAWAY_TIMEOUT, connection).await {
             Ok(ended) => ended.map_err(io::Error::other),
             Err(late) => Err(late.into()),
         }
     }
 
-    /// Answers every call with this status, whatever it is, for a moment.
+    /// Answers every call with this status, for [`REJECT_TIMEOUT`] at most.
     async fn refuse(&self, stream: Stream, status: Status) -> io::Result<()> {
         let service = service_fn(move |_: Request<Incoming>| {
             std::future::ready(Ok::<_, Infallible>(status.clone().into_http::<Body>()))
@@ -212,7 +212,7 @@ fn peer(tls: &TlsStream<QueuedHandshake>, trust_domain: &str) -> io::Result<Peer
     if session.alpn_protocol() != Some(b"h2") {
         return Err(io::Error::other("the client did not ask for h2 (ALPN)"));
     }
-    // The first is the leaf's (RFC 8446, 4.4.2); the verifier has insisted that there is one.
+    // The first certificate is the leaf (RFC 8446, 4.4.2); the verifier requires one.
     let leaf = session.peer_certificates().and_then(|chain| chain.first());
     let leaf = leaf.ok_or_else(|| io::Error::other("no client certificate"))?;
     Ok(Arc::new(identity::peer(leaf, trust_domain)))

@@ -1,5 +1,5 @@
-//! The limits of authenticated connections: for each identity, for all identities, and a reserve for admins. It must
-//! never let other callers use up the reserve: an admin can connect when every other place is taken.
+//! The limits of authenticated connections: for each identity, for all identities, and a reserve for admins. Other
+//! callers must never use the reserve: an admin can connect when every other slot is taken.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::auth::{Policy, Role};
 use crate::model::identity::Identity;
 use crate::quota::{Exceeded, Permit, Quota};
 
-/// Who is connected.
+/// The authenticated connections.
 #[derive(Debug)]
 pub(super) struct ConnectionLimits {
     all: Arc<Quota<Identity>>,
@@ -18,22 +18,22 @@ pub(super) struct ConnectionLimits {
     policy: watch::Receiver<Policy>,
 }
 
-/// How many connections there may be.
+/// The maximum numbers of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Capacity {
-    /// Of peers that nobody knows yet.
+    /// Unauthenticated connections.
     pub(super) preauth: u64,
-    /// Of peers that are known.
+    /// Authenticated connections.
     connection_limits: u64,
-    /// Of one identity.
+    /// Connections of one identity.
     own: u64,
-    /// Of admins alone, beside these.
+    /// The reserve for admins, in addition.
     admins: u64,
 }
 
 impl Capacity {
-    /// Of so many descriptors for connections. A connection that does nothing has 40 KiB: with all its
-    /// members connected, the broker has 160 MiB.
+    /// Derived from the number of descriptors for connections. An idle connection takes 40 KiB: with all connections
+    /// open, the broker has 160 MiB.
     pub(super) fn of(descriptors: u64) -> Capacity {
         let preauth = (descriptors / 4).clamp(4, 1024);
         let connection_limits = descriptors.saturating_sub(preauth).clamp(8, 4096);
@@ -52,10 +52,10 @@ impl ConnectionLimits {
         }
     }
 
-    /// A place, until it is dropped.
+    /// A slot, held until it is dropped.
     ///
     /// # Errors
-    /// [`Exceeded`]; for an admin, too, when admins have taken what is theirs.
+    /// [`Exceeded`]; also for an admin, if the reserve is used up.
     pub(super) fn admit(&self, identity: &Identity) -> Result<Permit<Identity>, Exceeded> {
         self.all.take(identity, 1).or_else(|exceeded| {
             let role = self.policy.borrow().caller(identity.clone()).role();

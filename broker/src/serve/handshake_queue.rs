@@ -16,7 +16,7 @@ use crate::serve::network::Network;
 type Soon<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 type FairPermit = fair_queue::FairPermit<Network>;
 
-/// A connection that reads what a handshake needs when it is its turn, until it is [`QueuedHandshake::set_free`].
+/// A connection that reads handshake data only in its turn, until [`QueuedHandshake::set_free`].
 pub(super) struct QueuedHandshake {
     tcp: TcpStream,
     handshake_queue: Arc<FairQueue<Network>>,
@@ -25,13 +25,13 @@ pub(super) struct QueuedHandshake {
 }
 
 enum State {
-    /// Until something comes.
+    /// Waits for data from the peer.
     Idle,
-    /// Something has come.
+    /// Data has arrived; waits for a turn.
     Waiting(Soon<FairPermit>),
-    /// What is read is worked on.
+    /// Processes the data that was read.
     Working(#[allow(dead_code, reason = "given back when dropped")] FairPermit),
-    /// Done for now. The turn ends when the runtime has looked at other connections.
+    /// The step is done. The turn ends after the runtime has polled other connections.
     Resting(#[allow(dead_code, reason = "given back when dropped")] FairPermit, Soon<()>),
     Free,
 }
@@ -45,7 +45,7 @@ impl QueuedHandshake {
         QueuedHandshake { tcp, handshake_queue, network, state: State::Idle }
     }
 
-    /// The handshake is over.
+    /// Ends the queueing: the handshake is complete.
     pub(super) fn set_free(&mut self) {
         self.state = State::Free;
     }
@@ -94,7 +94,7 @@ impl AsyncWrite for QueuedHandshake {
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.tcp).poll_write(context, buffer);
         if written.is_pending() && matches!(self.state, State::Working(_)) {
-            self.state = State::Idle; // nobody waits for a peer that does not read
+            self.state = State::Idle; // a peer that does not read holds no turn
         }
         written
     }

@@ -10,23 +10,23 @@ use crate::serve::network::Network;
 /// One for all threads.
 #[derive(Debug, Default)]
 pub(super) struct HandshakeRate {
-    /// When each network's next handshake would be due, if they came evenly (GCRA, the "virtual scheduling
-    /// algorithm" of ITU-T I.371). Entries that lie in the past say nothing.
+    /// When each network's next handshake is due at the constant rate (GCRA, the "virtual scheduling algorithm" of
+    /// ITU-T I.371). Entries in the past have no effect.
     due: Mutex<HashMap<Network, Instant>>,
 }
 
-/// Between two handshakes of one network: 250 a second.
+/// The interval between two handshakes of one network: 250 a second.
 const EACH: Duration = Duration::from_millis(4);
-/// That come at once, as from a script that starts its clients together.
+/// Handshakes without delay, as of a script that starts its clients at once.
 const BURST: u32 = 250;
-/// The longest delay. Connections that were given up count as well, and must not keep the others of their
-/// network away; how many wait is limited by `preauth`.
+/// The longest delay. Abandoned connections count too, and must not lock out the other clients of their network;
+/// `preauth` limits how many connections wait.
 const LONGEST: Duration = Duration::from_secs(1);
-/// Entries, from which on those that say nothing are removed.
+/// The number of entries from which expired ones are removed.
 const MANY: usize = 1024;
 
 impl HandshakeRate {
-    /// How long a connection of this network waits before its handshake.
+    /// The delay of a connection from this network before its handshake.
     pub(super) fn delay(&self, network: Network, now: Instant) -> Duration {
         let mut all = self.due.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= MANY {
@@ -60,7 +60,7 @@ mod tests {
         assert_eq!(handshake_rate.delay(network(0), now), EACH);
         assert_eq!(handshake_rate.delay(network(0), now), 2 * EACH);
         assert_eq!(handshake_rate.delay(network(1), now), Duration::ZERO, "another network");
-        // Whoever comes at the rate does not wait longer and longer.
+        // A client at the permitted rate never waits longer than before.
         assert_eq!(handshake_rate.delay(network(0), now + 3 * EACH), Duration::ZERO);
         assert_eq!(handshake_rate.delay(network(0), now + 4 * EACH), Duration::ZERO);
     }

@@ -1,7 +1,7 @@
-//! Puts the messages of a request's body together before anything decodes them: what has come is charged
-//! to an account as it comes, and what is too large is refused at its announcement.
+//! Reassembles the messages of a request's body before anything decodes them. It must charge an account for the bytes
+//! as they arrive, and reject a message that is too large by its announced length.
 //!
-//! tonic reserves an announced length at once, and waits for the rest as long as it takes.
+//! tonic reserves an announced length at once and has no timeout for the rest.
 
 use std::fmt::Display;
 use std::mem;
@@ -16,19 +16,19 @@ use crate::grpc::{MAX_REQUEST, transport_status};
 use crate::quota::Exceeded;
 use crate::serve::budget::{Account, Charge, MESSAGE_TIME};
 
-/// A flag, and the length of the message in four bytes.
+/// The compression flag, and the length of the message in four bytes.
 const PREFIX: usize = 5;
 
-/// Why no message comes.
+/// Why there is no next message.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// The length that was announced.
+    /// The announced length.
     TooLarge(usize),
     TooMuch(Exceeded),
     TooSlow,
-    /// A call that takes one.
+    /// A second message in a call that takes one.
     Second,
-    /// The client has gone, or breaks HTTP/2.
+    /// The client has disconnected, or violates HTTP/2.
     Broken(String),
 }
 
@@ -44,16 +44,16 @@ impl From<Fault> for Status {
     }
 }
 
-/// The messages of one body. What it has handed out stays charged until [`Messages::release`].
+/// The messages of one body. A returned message stays charged until [`Messages::release`].
 pub(super) struct Messages<B = Incoming> {
     body: B,
     account: Account,
     charge: Option<Charge>,
-    /// Of the frame that came last, and not looked at yet.
+    /// The part of the last frame that is not processed yet.
     ahead: Bytes,
-    /// The beginning of a message, its prefix first.
+    /// An incomplete message, from its prefix.
     begun: Vec<u8>,
-    /// Since the broker waits for the rest of that.
+    /// The timeout of the incomplete message.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
@@ -66,11 +66,11 @@ where
         Messages { body, account, charge: None, ahead, begun, deadline: None }
     }
 
-    /// The message of a call that takes one; nothing where there is none, or a part of it: tonic says so.
+    /// The only message of a unary call. Returns a missing or truncated message as it is: tonic rejects it.
     pub(super) async fn only(&mut self) -> Result<Bytes, Fault> {
         let mut next = async || std::future::poll_fn(|context| self.poll_next(context)).await;
         let Some(message) = next().await? else { return Ok(Bytes::new()) };
-        // tonic refuses what is compressed by its flag.
+        // tonic rejects a compressed message by its flag.
         let is_plain = message.first() == Some(&0);
         if is_plain && !self.is_over() {
             let second = std::future::poll_fn(|context| self.poll_next(context)).await?;
@@ -105,7 +105,7 @@ where
                 .map(|frame| frame.into_data())
             {
                 Some(Ok(data)) => self.add(data)?,
-                // Trailers, which no call has, or the end.
+                // Trailers, which no call has, or the end of the body.
                 Some(Err(_)) | None => {
                     let part = mem::take(&mut self.begun);
                     return Poll::Ready(Ok((!part.is_empty()).then(|| part.into())));
@@ -114,11 +114,11 @@ where
         }
     }
 
-    /// What was handed out is not kept any more.
+    /// Releases the charge of the returned message.
     pub(super) fn release(&mut self) {
         let kept = self.kept();
         if let Some(charge) = &mut self.charge {
-            let _ = charge.set(kept); // it becomes smaller
+            let _ = charge.set(kept); // the charge decreases: this cannot fail
         }
     }
 
@@ -130,7 +130,7 @@ where
         self.ahead.len() + self.begun.len()
     }
 
-    /// A frame has come, and all before it was looked at.
+    /// Adds a frame; the previous frame has been processed.
     fn add(&mut self, data: Bytes) -> Result<(), Fault> {
         let charge = match &mut self.charge {
             Some(charge) => charge,
@@ -141,7 +141,7 @@ where
         Ok(())
     }
 
-    /// The next message, as far as it has come. One that lies within a frame is not copied.
+    /// The next message, if it is complete. A message within one frame is not copied.
     fn take(&mut self) -> Result<Option<Bytes>, Fault> {
         if self.begun.is_empty()
             && let Some(length) = length(&self.ahead)?
@@ -149,7 +149,7 @@ where
         {
             return Ok(Some(self.ahead.split_to(length)));
         }
-        // Its prefix, and then what that announces.
+        // First the prefix, then the announced length.
         for _ in 0..2 {
             let announced = length(&self.begun)?;
             let missing = announced.unwrap_or(PREFIX) - self.begun.len();
@@ -166,14 +166,14 @@ where
     }
 }
 
-/// Of the message that begins here, its prefix included.
+/// The length of the message at the beginning of `bytes`, its prefix included.
 fn length(bytes: &[u8]) -> Result<Option<usize>, Fault> {
     let Some([flag, length @ ..]) = bytes.first_chunk::<PREFIX>() else { return Ok(None) };
     let length = u32::from_be_bytes(*length) as usize;
     match flag {
         0 if length > MAX_REQUEST => Err(Fault::TooLarge(length)),
         0 => Ok(Some(PREFIX + length)),
-        // Compressed, or nothing that there is: tonic needs no more to refuse it.
+        // Compressed, or an invalid flag: tonic rejects it by the prefix alone.
         _ => Ok(Some(PREFIX)),
     }
 }
@@ -189,7 +189,7 @@ mod tests {
     use crate::model::identity::Identity;
     use crate::serve::budget::Budget;
 
-    /// Frames, and then the end or nothing.
+    /// Frames, then the end of the body or nothing.
     struct Script {
         frames: VecDeque<Bytes>,
         ends: bool,
@@ -219,7 +219,7 @@ mod tests {
         Budget::new().account(Identity::new("alice").unwrap())
     }
 
-    /// The bytes of a body in frames of `size`.
+    /// A body with these bytes, in frames of `size`.
     fn messages(bytes: &[u8], size: usize, ends: bool) -> Messages<Script> {
         let frames = bytes.chunks(size).map(Bytes::copy_from_slice).collect();
         Messages::new(Script { frames, ends }, account())
@@ -256,7 +256,7 @@ mod tests {
         }
         assert_eq!(messages(&message(b"one"), 3, true).only().await.unwrap(), message(b"one"));
         assert!(messages(b"", 1, true).only().await.unwrap().is_empty());
-        // What is cut off, or compressed, goes to tonic as it is.
+        // Truncated and compressed messages reach tonic unchanged.
         assert_eq!(messages(&message(b"one")[..7], 2, true).only().await.unwrap().len(), 7);
         assert_eq!(messages(&[1, 0, 0, 0, 9, 1], 6, false).only().await.unwrap().len(), 5);
     }

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-/// The /24 of an IPv4 address, the /64 of an IPv6 one.
+/// The /24 of an IPv4 address, the /64 of an IPv6 address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Network {
     V4([u8; 3]),
@@ -11,9 +11,9 @@ pub(super) enum Network {
 }
 
 impl Network {
-    /// Of this host itself: whoever comes from there has an account on it.
+    /// Whether the client is on this host, and so has a local account.
     pub(super) fn is_loopback(self) -> bool {
-        // The /64 of ::1, of which nobody else has an address either.
+        // The /64 of ::1, which contains no other address in use.
         matches!(self, Network::V4([127, ..]) | Network::V6([0, 0, 0, 0, 0, 0, 0, 0]))
     }
 }

@@ -1,8 +1,8 @@
-//! The limit of unauthenticated connections, as OpenSSH's MaxStartups. At the limit a new connection evicts
-//! a random one of the network with the most connections. It must reject only while evicted ones are still open.
+//! The limit of unauthenticated connections, as OpenSSH's MaxStartups. It must reject a connection only while too
+//! many evicted ones are still open.
 //!
-//! A client that floods with silent connections evicts only its own. Other clients authenticate within a few
-//! packets and leave this limit.
+//! At the limit a new connection evicts a random one of the network with the most connections. So a flood of silent
+//! connections evicts only its own. Other clients authenticate within a few packets and leave this limit.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -14,33 +14,33 @@ use tokio::sync::oneshot;
 use crate::serve::network::Network;
 use crate::sync::lock;
 
-/// The places, and who has them.
+/// The limit, and the connections below it.
 #[derive(Debug)]
 pub(super) struct PreauthLimit {
     size: Size,
     inside: Mutex<Inside>,
 }
 
-/// How many connections may wait, in the words of OpenSSH's MaxStartups.
+/// The thresholds, as of OpenSSH's MaxStartups.
 #[derive(Debug, Clone, Copy)]
 struct Size {
-    /// From here on, some that come put out another.
+    /// From here on, some new connections evict another one.
     begin: usize,
-    /// From here on, all do.
+    /// From here on, every new connection evicts another one.
     full: usize,
-    /// As many of one network: from here on, all of it put out one of it.
+    /// Connections of one network, from which on every new one evicts another of the same network.
     network: usize,
 }
 
-/// Of hundred that come when `begin` are inside, so many put out another: OpenSSH's default.
+/// The percentage of new connections that evict another one at `begin`: OpenSSH's default.
 const RATE: usize = 30;
 
 #[derive(Debug)]
 struct Inside {
     networks: HashMap<Network, Vec<PendingConnection>>,
-    /// Guests of all networks.
+    /// Connections of all networks.
     count: usize,
-    /// Places that have not been dropped, those who were put out included; of each network, and in all.
+    /// Slots that are not dropped yet, those of evicted connections included: of each network, and in all.
     lingering: HashMap<Network, usize>,
     held: usize,
     next: u64,
@@ -50,12 +50,12 @@ struct Inside {
 #[derive(Debug)]
 struct PendingConnection {
     number: u64,
-    /// Dropped when it is put out.
+    /// Dropped to evict the connection.
     #[allow(dead_code, reason = "its other end notices")]
     stays: oneshot::Sender<()>,
 }
 
-/// A place below the limit, until it is dropped.
+/// A slot below the limit, held until it is dropped.
 #[derive(Debug)]
 pub(super) struct PreauthSlot {
     preauth: Arc<PreauthLimit>,
@@ -65,7 +65,7 @@ pub(super) struct PreauthSlot {
 }
 
 impl PreauthLimit {
-    /// One for at most so many connections.
+    /// A limit of `full` connections.
     pub(super) fn new(full: usize) -> Arc<PreauthLimit> {
         let size = Size { begin: (full / 2).max(1), full, network: (full / 8).max(1) };
         let networks = HashMap::new();
@@ -81,8 +81,8 @@ impl PreauthLimit {
         Arc::new(PreauthLimit { size, inside })
     }
 
-    /// Lets a connection in, and maybe another out. None while those that were put out have not gone: of its
-    /// own network, so that one that floods keeps no other out, or of many.
+    /// Admits a connection, and evicts another one if need be. `None` while too many evicted connections are still
+    /// open, of this network or in all. The limit of each network keeps a flood from shutting out others.
     pub(super) fn enter(self: &Arc<Self>, from: IpAddr) -> Option<PreauthSlot> {
         let network = Network::from(from);
         let mut inside = self.lock();
@@ -110,12 +110,13 @@ impl PreauthLimit {
         Some(PreauthSlot { preauth: Arc::clone(self), network, number, stays })
     }
 
-    /// Puts one out, for its descriptor.
+    /// Evicts one connection, to free its descriptor.
     pub(super) fn evict_one(&self) {
         self.lock().evict_from_largest();
     }
 
-    /// Local users start hundreds of clients at once, and can do worse.
+    /// The limit of one network. Loopback has half of the slots: local users start hundreds of clients at once, and
+    /// could do worse harm.
     fn of_one(&self, network: Network) -> usize {
         if network.is_loopback() { self.size.full / 2 } else { self.size.network }.max(1)
     }
@@ -126,7 +127,7 @@ impl PreauthLimit {
 }
 
 impl Size {
-    /// Of hundred that come, how many put out another.
+    /// The percentage of new connections that evict another one.
     fn chance(self, count: usize) -> usize {
         let Some(beyond) = count.checked_sub(self.begin) else { return 0 };
         RATE + (100 - RATE) * beyond / (self.full - self.begin).max(1)
@@ -134,7 +135,7 @@ impl Size {
 }
 
 impl Inside {
-    /// Less than `sides`. Nobody gains by knowing it: xorshift.
+    /// A random number less than `sides`. A client gains nothing by a guess, so xorshift is enough.
     fn dice(&mut self, sides: usize) -> usize {
         self.dice ^= self.dice << 13;
         self.dice ^= self.dice >> 7;
@@ -172,9 +173,9 @@ impl Inside {
 }
 
 impl PreauthSlot {
-    /// When it has been put out.
+    /// Resolves when the connection is evicted.
     pub(super) async fn evict(&mut self) {
-        let _ = (&mut self.stays).await; // nothing is ever sent
+        let _ = (&mut self.stays).await; // the sender only drops its end
     }
 }
 
@@ -227,7 +228,7 @@ mod tests {
             held.retain_mut(|place| !is_out(place));
             assert!(held.len() <= 64, "{}", held.len());
         }
-        // Somebody who needs a moment among them has a fair chance to be through.
+        // A client that needs a moment among them still has a fair chance to authenticate.
         let through = (0..200).filter(|n| {
             let mut place = preauth.enter(address(6000 + n, 1)).unwrap();
             for n in 0..8 {

@@ -7,10 +7,10 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
-/// What every client sends first (RFC 9113, 3.4).
+/// The first bytes of every client (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// The connection, from its beginning: the preface is read again.
+/// The connection from its first byte: the preface is read again.
 pub(super) struct Prefaced<S> {
     left: &'static [u8],
     stream: S,
@@ -20,7 +20,7 @@ impl<S: AsyncRead + Unpin> Prefaced<S> {
     /// Waits for the preface.
     ///
     /// # Errors
-    /// Something else has come, or the end.
+    /// Other bytes, or the end of the stream.
     pub(super) async fn wait(mut stream: S) -> io::Result<Prefaced<S>> {
         let mut came = [0; PREFACE.len()];
         stream.read_exact(&mut came).await?;

@@ -3,13 +3,13 @@
 
 use std::fs::File;
 
-/// The spares that are left.
+/// The reserve descriptors that are open.
 #[derive(Debug)]
 pub(super) struct ReserveDescriptors {
     held: Vec<File>,
 }
 
-/// Enough for a few clients that shake hands at a time.
+/// Enough for a few concurrent handshakes.
 const MOST: usize = 8;
 
 impl ReserveDescriptors {
@@ -19,7 +19,7 @@ impl ReserveDescriptors {
         reserve
     }
 
-    /// Opens those that are missing, as far as there are descriptors. Whether all are there.
+    /// Reopens missing descriptors, as far as the process can. Returns whether the reserve is full.
     pub(super) fn fill(&mut self) -> bool {
         while self.held.len() < MOST {
             match File::open("/dev/null") {
@@ -30,17 +30,17 @@ impl ReserveDescriptors {
         true
     }
 
-    /// Gives one up for something that matters. False if there is none.
+    /// Closes one descriptor of the reserve. Returns false if the reserve is empty.
     pub(super) fn give_up(&mut self) -> bool {
         self.held.pop().is_some()
     }
 
-    /// Whether more than half of them are in use.
+    /// Whether more than half of the reserve is in use.
     pub(super) fn are_few(&self) -> bool {
         self.held.len() < MOST / 2
     }
 
-    /// Whether the last one is in use: what it was given up for has to be closed at once.
+    /// Whether the reserve is used up: the connection that took the last descriptor is closed at once.
     pub(super) fn is_empty(&self) -> bool {
         self.held.is_empty()
     }

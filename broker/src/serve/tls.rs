@@ -14,35 +14,35 @@ use x509_parser::time::ASN1Time;
 
 use crate::config;
 
-/// A server's side of TLS, ready to use.
+/// The server side of TLS: certificates, keys and the client verifier.
 #[derive(Debug, Clone)]
 pub(crate) struct Tls {
     pub(super) config: Arc<ServerConfig>,
     pub(super) trust_domain: Arc<str>,
 }
 
-/// Certificates that cannot be used.
+/// Invalid certificates.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TlsError {
-    /// Not there, or not PEM of the kind that is needed.
+    /// A file is missing, or is not PEM of the expected kind.
     #[error(
         "cannot use {path} as {what}: {detail}; \
          \"job-certs init\" and \"job-certs issue\" make certificates"
     )]
     File {
-        /// tls.cert, tls.key, tls.client_ca.
+        /// The configuration key: tls.cert, tls.key, tls.client_ca.
         what: &'static str,
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         detail: String,
     },
-    /// They do not fit together.
+    /// The certificate and the key do not match.
     #[error("certificate {cert} and its key cannot be used: {detail}")]
     Pair {
         /// The certificate.
         cert: PathBuf,
-        /// Why not.
+        /// The reason.
         detail: String,
     },
 }
@@ -51,7 +51,7 @@ impl Tls {
     /// Reads the certificates.
     ///
     /// # Errors
-    /// [`TlsError`], in words for an operator.
+    /// [`TlsError`], in a sentence for an operator.
     pub(crate) fn load(files: &config::Tls) -> Result<Tls, TlsError> {
         let mut roots = RootCertStore::empty();
         for ca in certificates("tls.client_ca", &files.client_ca)? {
@@ -81,8 +81,8 @@ impl Tls {
     }
 }
 
-/// Why a handshake has failed; of a client's certificate whose dates are not right, these and this
-/// host's clock, since one of both is wrong.
+/// Why a handshake failed. If a client certificate is expired or not yet valid, the text has its dates and this
+/// host's clock, since one of them is wrong.
 pub(super) fn in_words(error: &io::Error) -> String {
     use CertificateError::{ExpiredContext, NotValidYetContext};
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
@@ -99,14 +99,14 @@ pub(super) fn in_words(error: &io::Error) -> String {
     format!("the client's certificate {what} {bound}, and this host's clock says {now}")
 }
 
-/// In words, in UTC.
+/// A date and time in UTC.
 fn date(time: UnixTime) -> String {
     let date = i64::try_from(time.as_secs()).ok().and_then(|s| ASN1Time::from_timestamp(s).ok());
     let date = date.and_then(|date| date.to_rfc2822().ok());
     date.unwrap_or_else(|| format!("second {} since 1970", time.as_secs()))
 }
 
-/// AES-128-GCM first: half the cost of AES-256 for each byte of output, and as safe here.
+/// AES-128-GCM first: half the cost of AES-256 for each byte of output, and equally safe here.
 fn provider() -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites = vec![
