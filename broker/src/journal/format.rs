@@ -12,20 +12,19 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
 use crate::journal::line::{Escaped, MAX_LINE};
 
-/// The form of a line.
+/// The format of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
-    /// `<4>words field=value`, where the number is the priority of syslog(3), see sd-daemon(3): so
-    /// `journalctl -p warning` finds what matters. Time and program the journal has by itself.
+    /// `<4>message field=value` with the priority of syslog(3), see sd-daemon(3): `journalctl -p warning` filters by
+    /// it. The journal adds time and program.
     Journal,
-    /// With time, level and module in front.
+    /// Time, level and module before the message.
     Plain,
 }
 
 impl Format {
-    /// Of the standard error of this process. That the variable is there does not say that it is the
-    /// journal: it is inherited by whatever a service starts, and means the file that it names,
-    /// systemd.exec(5).
+    /// The format for this process's standard error. `$JOURNAL_STREAM` alone proves nothing: child processes of a
+    /// service inherit it. Its device and inode must be those of the file, see systemd.exec(5).
     pub(super) fn of_stderr() -> Format {
         let named = std::env::var("JOURNAL_STREAM");
         match named.is_ok_and(|named| is_named(io::stderr(), &named)) {
@@ -34,10 +33,10 @@ impl Format {
         }
     }
 
-    /// The whole line, with its newline; `text` is escaped and is cut once more where it has to be.
+    /// The whole line, with its newline. `text` is already escaped; a text that is too long is truncated again.
     pub(super) fn line(self, level: Level, target: &str, text: &str) -> String {
         let mut line = String::with_capacity(text.len().min(MAX_LINE) + 64);
-        // Writing to a string fails for nothing.
+        // Writing to a string never fails.
         let _ = match self {
             Format::Journal => line.write_str(priority(level)),
             Format::Plain => SystemTime
@@ -45,7 +44,7 @@ impl Format {
                 .and_then(|()| write!(line, " {level:>5} {target}: ")),
         };
         let room = MAX_LINE - 1 - line.len().min(MAX_LINE - 1);
-        let _ = Escaped::new(&mut line, room).write_str(text); // an error says that it is cut
+        let _ = Escaped::new(&mut line, room).write_str(text); // an error means truncated
         line.push('\n');
         line
     }
@@ -60,7 +59,7 @@ fn priority(level: Level) -> &'static str {
     }
 }
 
-/// Whether this is the file that has that `DEVICE:INODE`, both in decimal.
+/// Whether `file` has this `DEVICE:INODE`, both in decimal.
 fn is_named(file: impl AsFd, named: &str) -> bool {
     fstat(file).is_ok_and(|found| named == format!("{}:{}", found.st_dev, found.st_ino))
 }

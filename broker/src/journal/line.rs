@@ -6,31 +6,31 @@ use std::fmt::{self, Debug, Display, Write};
 use aws_lc_rs::digest::{Context, SHA256};
 use tracing::field::{Field, Visit};
 
-/// The longest line, with its newline: far below the 48 KiB at which journald splits one, and reads
-/// `<N>` at the beginning of the rest as a priority.
+/// Maximum bytes of a line, with its newline. Far below 48 KiB: journald splits a longer line, and parses `<N>` at
+/// the beginning of the rest as a priority.
 pub(super) const MAX_LINE: usize = 1024;
-/// The most of a message, and of the value of a field, so that one of them leaves room for the others.
+/// Maximum bytes of a message and of a field's value, so that each leaves space for the others.
 const MAX_VALUE: usize = 512;
-/// How much of the arguments a start shows; with length and digest they are a value.
+/// Maximum bytes of the arguments of a start; with length and digest they are one value.
 const MAX_ARGV: usize = 384;
-/// Takes the place of the rest.
+/// Replaces the truncated rest.
 const CUT: &str = "…";
 
-/// Control characters (C0, DEL, C1), what else ends a line, and what turns the direction of the text.
+/// Control characters (C0, DEL, C1), other line separators, and characters that change the direction of the text.
 fn is_dangerous(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Text as it is escaped and cut: takes `room` bytes, and fails for more, so that nobody goes on to
-/// format what is not shown.
+/// A writer that escapes text and accepts `room` bytes. It fails for more, which stops the formatting of text that is
+/// not logged.
 pub(super) struct Escaped<'a> {
     text: &'a mut String,
     room: usize,
 }
 
 impl<'a> Escaped<'a> {
-    /// At the end of `text`, `room` bytes at most.
+    /// Appends to `text`, `room` bytes at most.
     pub(super) fn new(text: &'a mut String, room: usize) -> Escaped<'a> {
         Escaped { text, room: room.saturating_sub(CUT.len()) }
     }
@@ -60,7 +60,7 @@ impl Write for Escaped<'_> {
     }
 }
 
-/// Message and fields of an event, `message field=value`.
+/// The message and the fields of an event, as `message field=value`.
 #[derive(Default)]
 pub(super) struct EventText {
     message: String,
@@ -68,11 +68,11 @@ pub(super) struct EventText {
 }
 
 impl EventText {
-    /// At most `room` bytes of them.
+    /// The text, truncated to `room` bytes.
     pub(super) fn into_text(self, room: usize) -> String {
         let mut text = self.message;
         let left = room.saturating_sub(text.len());
-        let _ = Escaped::new(&mut text, left).write_str(&self.fields); // an error says that it is cut
+        let _ = Escaped::new(&mut text, left).write_str(&self.fields); // an error means truncated
         text
     }
 }
@@ -85,13 +85,12 @@ impl Visit for EventText {
             let _ = write!(self.fields, " {}=", field.name());
             &mut self.fields
         };
-        let _ = write!(Escaped::new(text, MAX_VALUE), "{value:?}"); // an error says that it is cut
+        let _ = write!(Escaped::new(text, MAX_VALUE), "{value:?}"); // an error means truncated
     }
 }
 
-/// The arguments of a job for the log: all of them if they are short, else their beginning, how many
-/// bytes they are, each with the NUL that ends it, and the SHA-256 of these bytes, which is that of
-/// `/proc/PID/cmdline`.
+/// The arguments of a job for the log: complete if short, else their beginning, their length with the NUL that ends
+/// each, and the SHA-256 of these bytes, as of `/proc/PID/cmdline`.
 pub(crate) struct Argv<'a>(pub(crate) &'a [String]);
 
 impl Display for Argv<'_> {
@@ -144,7 +143,7 @@ mod tests {
         let argv = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
         assert_eq!(Argv(&argv(&["echo", "a\n<0>b"])).to_string(), r#"["echo", "a\n<0>b"]"#);
         let long = Argv(&argv(&["echo", &"\n".repeat(500_000)])).to_string();
-        // printf 'echo\0' and 500,000 newlines and a NUL, through sha256sum
+        // The digest by sha256sum of "echo", NUL, 500,000 newlines, NUL.
         let digest = "7bd640e2b881728e0dce9691e0feca28b97d03722dd6b58618927a3f6c38d767";
         assert!(long.starts_with(r#"["echo", "\n\n"#), "{long}");
         assert!(long.ends_with(&format!("… (500006 bytes, sha256 {digest})")), "{long}");

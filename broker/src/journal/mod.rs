@@ -21,19 +21,19 @@ pub(crate) use crate::journal::line::Argv;
 use crate::journal::line::{EventText, MAX_LINE};
 use crate::journal::queue::{Purpose, Queue};
 
-/// The target of events that say who has done what: with a job, or with the broker. They are neither
-/// bounded in their number nor left out for others.
+/// The target of audit events: an identity's action on a job or on the broker. No rate limits them, and no other line
+/// displaces them.
 pub(crate) const AUDIT: &str = "job_broker::audit";
 
-/// How long the end of the program waits for whoever reads its log.
+/// How long the program's exit waits for the reader of its log.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What is not logged but said: by a command, which may run under systemd, too.
+/// Prints an error of a command, which may run under systemd too.
 pub(crate) fn error(what: impl Display) {
     print_to_stderr(error_line(Format::of_stderr(), &what));
 }
 
-/// The same for what is no error.
+/// Prints a warning of a command.
 pub(crate) fn warning(what: impl Display) {
     print_to_stderr(match Format::of_stderr() {
         Format::Journal => Format::Journal.line(Level::WARN, "", &what.to_string()),
@@ -48,24 +48,25 @@ fn error_line(format: Format, what: &impl Display) -> String {
     }
 }
 
-/// Where standard error takes nothing (a journal that has gone, a full disk), nobody hears it.
-/// `eprintln!` would panic, and the exit status, which is the answer, be another.
+/// Ignores errors of standard error (a closed journal, a full disk). `eprintln!` would panic and so change the exit
+/// status, which is the answer.
 fn print_to_stderr(line: String) {
     let _ = io::stderr().write_all(line.as_bytes());
 }
 
-/// The log of this process, from now on. Dropped, it waits a moment until all is written.
+/// The log of this process. Dropping it flushes the queue, for [`FLUSH_TIMEOUT`] at most.
 pub(crate) struct Journal {
     format: Format,
     queue: Arc<Queue>,
 }
 
 impl Journal {
-    /// Takes over what is said with `tracing`, as far as `$JOB_BROKER_LOG` lets it, and what a panic
-    /// says, for which nobody waits either.
+    /// Installs the `tracing` subscriber, filtered by `$JOB_BROKER_LOG`, and the panic hook; neither blocks its
+    /// caller.
     ///
     /// # Errors
-    /// There is no thread for it.
+    ///
+    /// The log's thread cannot be created.
     pub(crate) fn start() -> io::Result<Journal> {
         let format = Format::of_stderr();
         let queue = Queue::start(format, io::stderr())?;
@@ -80,7 +81,7 @@ impl Journal {
         Ok(Journal { format, queue })
     }
 
-    /// Why the program ends.
+    /// Logs why the program ends.
     pub(crate) fn final_error(&self, error: impl Display) {
         self.queue.push(Purpose::Audit, error_line(self.format, &error));
     }
@@ -92,7 +93,7 @@ impl Drop for Journal {
     }
 }
 
-/// Makes lines of events.
+/// Formats events as lines.
 struct JournalLayer {
     format: Format,
     queue: Arc<Queue>,
@@ -119,7 +120,7 @@ mod tests {
 
     use super::*;
 
-    /// The lines that `emit` writes.
+    /// The lines that `emit` logs.
     fn written(format: Format, emit: impl FnOnce()) -> String {
         let (mut reader, writer): (PipeReader, _) = io::pipe().unwrap();
         let copy = writer.try_clone().unwrap();

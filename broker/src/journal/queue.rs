@@ -15,17 +15,17 @@ use crate::journal::format::Format;
 use crate::journal::rate_limit::RateLimiter;
 use crate::sync::lock;
 
-/// What a line is kept for.
+/// The purpose of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// What the broker meets with. 256 KiB of these may wait, some 1,500 lines.
+    /// The broker's events. The queue holds 256 KiB of them, about 1,500 lines.
     Report,
-    /// Who has done what: no rate bounds these lines, and 4 MiB of them may wait, some 20,000. They
-    /// are left out after that: a log that is never read must not stop the jobs or eat the memory.
+    /// The actions of identities: not rate limited. The queue holds 4 MiB of them, about 20,000, and drops further
+    /// ones: a log without a reader must neither block jobs nor exhaust memory.
     Audit,
 }
 
-/// Lines of one purpose.
+/// The queued lines of one purpose.
 #[derive(Debug)]
 struct Backlog {
     capacity: usize,
@@ -38,7 +38,8 @@ impl Backlog {
         Backlog { capacity, queued: 0, dropped: 0 }
     }
 
-    /// Once it was full, half of it has to be written first: else lines and notices took turns.
+    /// After an overflow, half of the queue must be written first: otherwise lines and notices of dropped lines
+    /// alternate.
     fn has_room(&self, length: usize) -> bool {
         match self.dropped {
             0 => self.queued + length <= self.capacity,
@@ -49,7 +50,7 @@ impl Backlog {
 
 enum Entry {
     Line(String),
-    /// In the place of so many lines.
+    /// Replaces this number of lines.
     Dropped(u64),
 }
 
@@ -58,11 +59,11 @@ struct State {
     reports: Backlog,
     audit: Backlog,
     rate_limit: RateLimiter,
-    /// The thread holds an entry.
+    /// The thread is writing an entry.
     is_writing: bool,
-    /// The last line could not be written.
+    /// The last write failed.
     write_failed: bool,
-    /// What is counted is told now: the program ends.
+    /// The program ends: summaries are due at once.
     is_closing: bool,
 }
 
@@ -92,13 +93,13 @@ impl State {
         }
     }
 
-    /// Says what was left out, where nothing else will.
+    /// Logs the summaries of suppressed lines, and the counts of dropped lines that no later line reports.
     fn take_summaries(&mut self, format: Format) {
         let now = (!self.is_closing).then(Instant::now);
         for (level, text) in self.rate_limit.take_summaries(now) {
             self.push(Purpose::Report, format.line(level, module_path!(), &text));
         }
-        // To a log that takes nothing it is said together with the next line.
+        // After a failed write, the next line reports the count.
         if self.entries.is_empty() && !self.write_failed {
             self.push_dropped(Purpose::Report);
             self.push_dropped(Purpose::Audit);
@@ -106,7 +107,7 @@ impl State {
     }
 }
 
-/// Shared by all who say something and the thread that writes.
+/// Shared by all callers and the thread that writes.
 pub(super) struct Queue {
     format: Format,
     state: Mutex<State>,
@@ -114,9 +115,10 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// With the thread that writes it to `file`, as long as the program runs.
+    /// Starts the thread that writes to `file` until the program ends.
     ///
     /// # Errors
+    ///
     /// As pthread_create(3).
     pub(super) fn start(
         format: Format,
@@ -143,15 +145,15 @@ impl Queue {
         Ok(queue)
     }
 
-    /// One more line, if there is room; never waits.
+    /// Queues a line, or drops it if the queue is full. Never blocks.
     pub(super) fn push(&self, purpose: Purpose, line: String) {
         self.state().push(purpose, line);
         self.changed.notify_all();
     }
 
-    /// The same for a report from that place in the code, if this is not too many of them.
+    /// Queues a report of a callsite, within the rate limit.
     pub(super) fn report(&self, callsite: &'static str, level: Level, target: &str, text: &str) {
-        // Whoever asks for more than INFO asks for all of it.
+        // DEBUG and TRACE are enabled only on request, and then have no limit.
         let is_bounded = level <= Level::INFO;
         let mut state = self.state();
         if !is_bounded || state.rate_limit.allows(callsite, level, text, Instant::now()) {
@@ -161,7 +163,7 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Waits until all is written, `timeout` at most.
+    /// Waits until every line is written, `timeout` at most.
     pub(super) fn flush(&self, timeout: Duration) {
         let mut state = self.state();
         state.is_closing = true;
@@ -172,7 +174,7 @@ impl Queue {
                 || state.rate_limit.next_summary().is_some()
         };
         let waited = self.changed.wait_timeout_while(state, timeout, is_busy);
-        drop(waited); // what is not written by now is lost
+        drop(waited); // lines that are not written yet are lost
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -207,7 +209,7 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Waits for an entry, or for the time to tell what was left out.
+    /// Waits for an entry, or for the time of the next summary.
     fn next(&self) -> (Purpose, Entry) {
         let mut state = self.state();
         loop {
@@ -242,7 +244,7 @@ impl Queue {
     }
 }
 
-/// Waits as long as it takes: standard error may not block, as a terminal that somebody else has set so.
+/// Waits as long as it takes: standard error may be non-blocking, as a terminal that another program has set so.
 fn write_whole(file: &impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match nix::unistd::write(file, bytes).map_err(io::Error::from) {
@@ -251,7 +253,7 @@ fn write_whole(file: &impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) if e.kind() == ErrorKind::WouldBlock => {
                 let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
-                let _ = poll(&mut fds, PollTimeout::NONE); // what is wrong, the next write says
+                let _ = poll(&mut fds, PollTimeout::NONE); // the next write returns the error
             }
             Err(e) => return Err(e),
         }
@@ -284,7 +286,7 @@ mod tests {
         let (queue, mut reader) = queue();
         let text = |i: u32| format!("{i:0>1000}");
         for i in 0..1000 {
-            queue.push(Purpose::Report, text(i) + "\n"); // four times what pipe and queue take
+            queue.push(Purpose::Report, text(i) + "\n"); // four times the capacity of pipe and queue
         }
         for i in 1000..1010 {
             queue.push(Purpose::Audit, text(i) + "\n");
@@ -336,7 +338,7 @@ mod tests {
         let count = "<6>2 more of this kind left out, the last: the same\n";
         assert_eq!(said, ["<6>the same\n", "the end\n", count]);
         (0..200).for_each(|_| queue.push(Purpose::Report, "x".repeat(999) + "\n"));
-        queue.flush(Duration::from_millis(1)); // the pipe takes 64 KiB, and nobody reads
+        queue.flush(Duration::from_millis(1)); // the pipe holds 64 KiB and has no reader
     }
 
     #[test]

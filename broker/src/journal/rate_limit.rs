@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use tracing::Level;
 
-/// Of the lines of one place in the code: a burst, as when a broker starts, and then what does not hide
-/// the others. A caller who provokes one line with each call comes to that at once.
+/// The rate of one callsite: a burst, as at a broker's start, then a rate that does not hide other lines. A client
+/// that causes one line with each call reaches the limit at once.
 const PER_CALLSITE: Rate = Rate { burst: 100.0, per_second: 10.0 };
-/// Of all places together, some 80: a broker for which everything fails at once.
+/// The rate of all callsites, about 80: a broker in which every operation fails at once.
 const ALL_CALLSITES: Rate = Rate { burst: 1000.0, per_second: 100.0 };
-/// How long the same words are not said again, and after how long it is told what was left out.
+/// How long an identical line is suppressed, and the interval of the summaries.
 const REPEAT_PERIOD: Duration = Duration::from_secs(10);
 
 struct Rate {
@@ -41,7 +41,7 @@ impl Bucket {
     }
 }
 
-/// What has become of the lines of one place in the code.
+/// The state of one callsite.
 struct Callsite {
     bucket: Bucket,
     last_text: String,
@@ -49,7 +49,7 @@ struct Callsite {
     suppressed: Option<Suppressed>,
 }
 
-/// Of one kind, since it was told the last time.
+/// The lines of one callsite that were suppressed since the last summary.
 struct Suppressed {
     since: Instant,
     count: u64,
@@ -57,7 +57,7 @@ struct Suppressed {
     last: String,
 }
 
-/// What has been said lately. It grows with the places in the code that say something.
+/// The state of all callsites. Its size is bounded by their number.
 #[derive(Default)]
 pub(super) struct RateLimiter {
     callsites: HashMap<&'static str, Callsite>,
@@ -65,7 +65,7 @@ pub(super) struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// Whether to write this line of that kind; one that is not is counted.
+    /// Whether to write this line; a suppressed line is counted.
     pub(super) fn allows(
         &mut self,
         callsite: &'static str,
@@ -98,7 +98,7 @@ impl RateLimiter {
         false
     }
 
-    /// When something has to be told of what was left out.
+    /// When the next summary is due.
     pub(super) fn next_summary(&self) -> Option<Instant> {
         self.callsites
             .values()
@@ -106,7 +106,7 @@ impl RateLimiter {
             .min()
     }
 
-    /// What was left out and is due at `now`, or all of it: the count goes in front of the last of them.
+    /// The summaries that are due at `now`, or all of them: the count precedes the last line.
     pub(super) fn take_summaries(&mut self, now: Option<Instant>) -> Vec<(Level, String)> {
         let is_due = |suppressed: &mut Suppressed| {
             now.is_none_or(|now| suppressed.since + REPEAT_PERIOD <= now)

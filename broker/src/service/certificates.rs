@@ -12,27 +12,26 @@ use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 use crate::config;
 use crate::serve::tls::Tls;
 
-/// A certificate that ends sooner than this is worth a warning: time for a person who is on holiday.
+/// The number of days before expiry from which on a warning is given: longer than an operator's holiday.
 const SOON_DAYS: i64 = 30;
 const DAY: i64 = 24 * 60 * 60;
 
-/// What was found, each in a sentence for an operator.
+/// The findings, each in a sentence for an operator.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    /// Nobody could connect, or the broker could not start.
+    /// No client could connect, or the broker could not start.
     pub(super) faults: Vec<String>,
-    /// It works today.
+    /// The broker works today.
     pub(super) warnings: Vec<String>,
 }
 
-/// Looks at the files, all of them, now.
+/// Checks all files now.
 pub(super) fn check(files: &config::Tls) -> Findings {
     check_at(files, ASN1Time::now())
 }
 
 impl Findings {
-    /// For the log of a broker, which runs with a certificate that nobody accepts all the same: its
-    /// jobs need it.
+    /// Logs the findings. The broker runs even with a certificate that no client accepts: its jobs need it.
     pub(super) fn log(&self) {
         self.faults.iter().for_each(|fault| tracing::error!("{fault}"));
         self.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -52,7 +51,7 @@ fn check_at(files: &config::Tls, now: ASN1Time) -> Findings {
     let server = server(&mut found, &files.cert, now);
     let authorities = authorities(&mut found, &files.client_ca, now);
     let key = key(&mut found, &files.key);
-    // Each is sound by itself; then whether they fit together.
+    // Each file is valid by itself; then certificate and key must match.
     if server
         && authorities
         && key
@@ -63,7 +62,7 @@ fn check_at(files: &config::Tls, now: ASN1Time) -> Findings {
     found
 }
 
-/// Whether the file could be read.
+/// Checks the broker's certificates. Returns whether the file could be read.
 fn server(found: &mut Findings, path: &Path, now: ASN1Time) -> bool {
     const KEY: &str = "tls.cert";
     let Some(chain) = read(found, KEY, path) else { return false };
@@ -84,10 +83,10 @@ fn server(found: &mut Findings, path: &Path, now: ASN1Time) -> bool {
     true
 }
 
-/// What a client looks for in the broker's own certificate.
+/// Checks what a client verifies in the broker's certificate.
 fn leaf(found: &mut Findings, path: &Path, certificate: &X509Certificate<'_>) {
     const KEY: &str = "tls.cert";
-    // Absent is no restriction: RFC 5280, 4.2.1.12.
+    // An absent extension is no restriction: RFC 5280, 4.2.1.12.
     let usage = certificate.extended_key_usage().ok().flatten();
     if usage.is_some_and(|usage| !usage.value.server_auth && !usage.value.any) {
         found.fault(KEY, path, "lacks the extended key usage serverAuth; no client connects");
@@ -101,7 +100,7 @@ fn leaf(found: &mut Findings, path: &Path, certificate: &X509Certificate<'_>) {
     }
 }
 
-/// Whether the file could be read.
+/// Checks the client authorities. Returns whether the file could be read.
 fn authorities(found: &mut Findings, path: &Path, now: ASN1Time) -> bool {
     const KEY: &str = "tls.client_ca";
     let Some(all) = read(found, KEY, path) else { return false };
@@ -130,13 +129,13 @@ fn authorities(found: &mut Findings, path: &Path, now: ASN1Time) -> bool {
     } else if over.len() == count {
         found.fault(KEY, path, format!("is not valid today: it {}", over.join("; another ")));
     } else if !over.is_empty() {
-        // Beside a new one, while certificates of both are about.
+        // An old authority beside a new one, while certificates of both are in use.
         found.warn(KEY, path, format!("holds one that {}", over.join(", and one that ")));
     }
     true
 }
 
-/// Whether the file could be read.
+/// Checks the private key. Returns whether the file could be read.
 fn key(found: &mut Findings, path: &Path) -> bool {
     const KEY: &str = "tls.key";
     if let Err(e) = PrivateKeyDer::from_pem_file(path) {
@@ -184,12 +183,12 @@ fn parse<'a>(
     }
 }
 
-/// A certificate's dates, seen from a day; dates as people write them.
+/// A certificate's validity at a given day, with dates in a readable form.
 #[derive(Debug, PartialEq, Eq)]
 enum Validity {
     Early(String),
     Fine,
-    /// And the days that are left.
+    /// The date, and the number of days left.
     Soon(String, i64),
     Over(String),
 }

@@ -1,4 +1,5 @@
-//! `job-broker check-config`: everything that can be found without running, each in a sentence.
+//! `job-broker check-config`: reports every fault that can be found without running, each in a sentence. It must not
+//! change anything.
 
 use std::fs;
 use std::io::{self, Write};
@@ -17,8 +18,8 @@ use crate::service::risks;
 use crate::store;
 use crate::store::owner;
 
-/// Prints what was found on standard error, and the result. 0: a broker could run with it, and be
-/// reached; 1: it has a fault.
+/// Prints the findings on standard error, and the result. 0: a broker can run with this configuration, and clients
+/// can reach it; 1: it has a fault.
 pub(super) fn run(file: &Path) -> ExitCode {
     let config = match Config::read(file) {
         Ok(config) => config,
@@ -44,7 +45,7 @@ fn report(file: &Path, found: &Findings) -> ExitCode {
     found.faults.iter().for_each(journal::error);
     found.warnings.iter().for_each(journal::warning);
     if found.faults.is_empty() {
-        // The exit status is the answer, whoever may read this.
+        // The exit status is the answer, even if the output is closed.
         let _ = writeln!(io::stdout(), "{}: a broker can run with it", file.display());
         ExitCode::SUCCESS
     } else {
@@ -66,7 +67,7 @@ fn shim(path: &Path) -> Option<String> {
     }
 }
 
-/// What a broker would refuse, or repair. What this caller may not look at, root will.
+/// The faults that a broker rejects or repairs. Directories that this caller cannot read are left to root.
 fn directories(jobs: &config::Jobs) -> Findings {
     let mut found = Findings::default();
     for path in store::directories(&jobs.state_dir).into_iter().chain([jobs.run_dir.clone()]) {

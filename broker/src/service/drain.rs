@@ -10,7 +10,7 @@ use crate::service::error::ServiceError;
 use crate::service::settings::SettingsError;
 use crate::systemd;
 
-/// Stops all jobs, and answers when nothing is left of them and their ends are on record.
+/// Stops all jobs. Returns when each job's cgroup is removed and each end is on record.
 pub(super) fn run(file: &Path, grace: Duration) -> Result<(), ServiceError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(ServiceError::NotRoot);
@@ -31,6 +31,6 @@ pub(super) fn run(file: &Path, grace: Duration) -> Result<(), ServiceError> {
         tracing::info!("no job is left");
         Ok(())
     });
-    runtime.shutdown_background(); // a thread in a system call of a job must not hold the end up
+    runtime.shutdown_background(); // a thread in a job's system call must not delay the exit
     drained
 }

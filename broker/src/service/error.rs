@@ -5,7 +5,7 @@ use std::io;
 use crate::jobs::supervisor::SupervisorError;
 use crate::service::settings::SettingsError;
 
-/// In words for an operator.
+/// An error, in a sentence for an operator.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ServiceError {
     #[error("it must run as root: it makes cgroups and gives up privileges for its jobs")]

@@ -53,20 +53,20 @@ enum Command {
     },
 }
 
-/// What sysexits.h calls EX_CONFIG: the same configuration would fail again, so that a service
-/// manager need not try.
+/// EX_CONFIG of sysexits.h: the same configuration would fail again, so a service manager need not restart the
+/// broker.
 const BAD_CONFIG: u8 = 78;
 
-/// The grammar of the command line, for the manual page and completions.
+/// The command line's grammar, for the manual page and completions.
 pub fn command() -> clap::Command {
     Arguments::command()
 }
 
-/// The program `job-broker`. Exit status 0 after SIGTERM or SIGINT, 1 if it could not run, 78 if
-/// configuration or certificates are at fault, 2 for a wrong command line.
+/// The program `job-broker`. Exit status 0 after SIGTERM or SIGINT, 1 if the program could not run, 78 for a fault in
+/// configuration or certificates, 2 for a wrong command line.
 pub fn run() -> ExitCode {
     let Arguments { config, command } = Arguments::parse();
-    crate::sys::keep_freed_memory(); // while there is no other thread
+    crate::sys::keep_freed_memory(); // before another thread exists
     let log = match Journal::start() {
         Ok(log) => log,
         Err(e) => {

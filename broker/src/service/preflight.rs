@@ -15,8 +15,7 @@ use crate::service::settings::Settings;
 use crate::store;
 use crate::store::owner;
 
-/// Prints what would become of the jobs; an error if this broker could not start, or not take all of
-/// them over.
+/// Prints what would become of the jobs. Fails if this broker could not start, or could not take over every job.
 pub(super) fn run(file: &Path) -> Result<(), ServiceError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(ServiceError::NotRoot);
@@ -31,7 +30,7 @@ pub(super) fn run(file: &Path) -> Result<(), ServiceError> {
     match count(&jobs) {
         (all, 0) => {
             let protocol_versions = protocol_versions(&jobs);
-            // The exit status is the answer, whoever may read this.
+            // The exit status is the answer, even if the output is closed.
             let _ = writeln!(
                 io::stdout(),
                 "{all} jobs run; this job-broker can take over all of them{protocol_versions}"
@@ -42,7 +41,7 @@ pub(super) fn run(file: &Path) -> Result<(), ServiceError> {
     }
 }
 
-/// How many run, and how many of them this broker could not take over; each of those is told.
+/// The number of running jobs, and of those that this broker could not take over; prints each of the latter.
 fn count(jobs: &[(JobId, TakeoverCheck)]) -> (usize, usize) {
     let (mut all, mut foreign) = (0, 0);
     for (id, check) in jobs {
@@ -62,7 +61,7 @@ fn count(jobs: &[(JobId, TakeoverCheck)]) -> (usize, usize) {
     (all, foreign)
 }
 
-/// What their shims speak, where that is not what this program does.
+/// The protocol versions of the shims that differ from this program's.
 fn protocol_versions(jobs: &[(JobId, TakeoverCheck)]) -> String {
     let versions: BTreeSet<u16> = jobs
         .iter()

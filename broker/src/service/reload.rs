@@ -12,11 +12,11 @@ use crate::journal::AUDIT;
 use crate::serve::tls::Tls;
 use crate::service::settings::{Settings, SettingsError, fixed_differences};
 
-/// What can change while the broker runs, and those who are told.
+/// The configuration that can change while the broker runs, and its subscribers.
 #[derive(Debug)]
 pub(super) struct Reloader {
     file: PathBuf,
-    /// As the broker was started: what is fixed stays as it says.
+    /// The configuration at the broker's start: its fixed keys stay in force.
     started_with: Config,
     pub(super) policy: watch::Sender<Policy>,
     pub(super) tls: watch::Sender<Tls>,
@@ -34,14 +34,14 @@ impl Reloader {
         Reloader { file, started_with: config, policy, tls, supervisor }
     }
 
-    /// Reads everything; what is read without a fault is in force for calls, connections and jobs
-    /// that begin from now on.
+    /// Reads configuration and certificates. Valid ones apply to all later calls, connections and jobs.
     ///
     /// # Errors
-    /// The fault; everything is as before.
+    ///
+    /// The fault; the old configuration stays active.
     pub(super) async fn reload(&self) -> Result<(), SettingsError> {
         let file = self.file.clone();
-        // A disk that hangs must not hang the jobs' thread.
+        // A disk that hangs must not block the jobs' thread.
         let read = tokio::task::spawn_blocking(move || Settings::load(&file)).await;
         let settings = read.map_err(SettingsError::TaskFailed)??;
         let Settings { config, policy, limits, tls, findings } = settings;

@@ -1,5 +1,5 @@
-//! What works, and harms somebody on the day that a job or a host is in wrong hands: for
-//! `check-config`.
+//! Finds configurations that work but are harmful once a job or a host is compromised, for `check-config`. It must
+//! not report a fault: a broker runs with each of them.
 
 use std::path::{Path, PathBuf};
 
@@ -9,11 +9,11 @@ use rustls_pki_types::pem::PemObject;
 use crate::config;
 use crate::config::Config;
 
-/// An empty file for each account whose user manager runs without a session: loginctl(1),
+/// The directory with an empty file for each account whose user manager runs without a session: loginctl(1),
 /// `enable-linger`.
 const LINGER: &str = "/var/lib/systemd/linger";
 
-/// Each in a sentence for an operator, with the remedy.
+/// The risks, each in a sentence for an operator, with the remedy.
 pub(super) fn find(config: &Config) -> Vec<String> {
     let mut found = Vec::new();
     found.extend(authority_key(&config.tls));
@@ -22,8 +22,8 @@ pub(super) fn find(config: &Config) -> Vec<String> {
     found
 }
 
-/// The authority signs for as many people as it likes, so that any broker may have more than one
-/// identity, and these share the account.
+/// The authority signs any number of identities, so any broker may have more than one, and all of them share the
+/// account.
 fn shared_by_default(jobs: &config::Jobs) -> Option<String> {
     (jobs.run_as.first()? == "nobody").then(|| {
         "jobs.run_as: jobs run as \"nobody\" unless they say otherwise, and such jobs of different \
@@ -32,7 +32,7 @@ fn shared_by_default(jobs: &config::Jobs) -> Option<String> {
     })
 }
 
-/// Whoever takes over this host would have the key that makes certificates for anybody.
+/// An attacker who controls this host would get the key that signs certificates for any identity.
 fn authority_key(files: &config::Tls) -> Option<String> {
     let name = files.client_ca.with_extension("key").file_name().map(PathBuf::from);
     let mut names = vec![PathBuf::from("ca.key")];
@@ -51,9 +51,9 @@ fn is_private_key(path: &Path) -> bool {
     PrivateKeyDer::from_pem_file(path).is_ok()
 }
 
-/// A job asks that manager over its socket, and it makes processes in its own cgroup.
+/// A job can ask that manager over its socket to start a process in the manager's own cgroup.
 fn lingering(name: &str) -> Option<String> {
-    // "pool" is no account: the broker lends uids that are nobody's.
+    // "pool" is not an account: the broker assigns uids without an account.
     let lingers = name != "pool" && Path::new(LINGER).join(name).exists();
     lingers.then(|| {
         format!(

@@ -23,7 +23,7 @@ use crate::systemd::notify::{Notifier, one_line};
 use crate::systemd::sockets;
 use crate::{grpc, serve};
 
-/// Serves until SIGTERM or SIGINT.
+/// Runs the service until SIGTERM or SIGINT.
 pub(super) fn run(file: PathBuf) -> Result<(), ServiceError> {
     let notifier = Notifier::from_environment();
     let outcome = start(file, notifier.clone());
@@ -41,13 +41,13 @@ fn start(file: PathBuf, notifier: Notifier) -> Result<(), ServiceError> {
     let passed = sockets::listener().map_err(ServiceError::PassedSocket)?;
     raise_descriptor_limit();
     warn_of_missing_capability();
-    // One thread for the jobs; connections have their own, see `serve`.
+    // One thread for the jobs; connections have threads of their own, see `serve`.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(threads::MOST)
         .build()?;
     let ended = runtime.block_on(serve_until_signal(file, settings, passed, notifier));
-    runtime.shutdown_background(); // a thread in a system call of a job must not hold the end up
+    runtime.shutdown_background(); // a thread in a job's system call must not delay the exit
     ended
 }
 
@@ -59,7 +59,7 @@ async fn serve_until_signal(
 ) -> Result<(), ServiceError> {
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    // From here on it does not end the process; one that comes early is answered later.
+    // From here on SIGHUP does not end the process; an early one is handled later.
     let mut hang_up = signal(SignalKind::hangup())?;
     let Settings { config, policy, limits, tls, findings } = settings;
     findings.log();
@@ -93,7 +93,7 @@ async fn serve_until_signal(
     Ok(())
 }
 
-/// The socket that systemd has passed goes before the configured address.
+/// A socket passed by systemd takes precedence over the configured address.
 async fn listen(
     passed: Option<std::net::TcpListener>,
     addr: SocketAddr,
@@ -115,10 +115,10 @@ async fn reload(reloader: &Reloader, status: &Status) {
     status.reloaded(outcome.as_ref().err().map(|e| e as &dyn std::error::Error));
 }
 
-/// Most bytes of a question about health or the contract: the name of something. tonic takes 4 MiB.
+/// Maximum bytes of a health or reflection request, which holds one name. tonic's default is 4 MiB.
 const MAX_AUXILIARY_REQUEST: usize = 16 << 10;
 
-/// The contract, and beside it the standard services for health and reflection.
+/// The gRPC service, with the standard health and reflection services.
 async fn routes(
     supervisor: Supervisor,
     policy: watch::Receiver<Policy>,
@@ -142,7 +142,7 @@ async fn routes(
         .prepare())
 }
 
-/// Root in many containers lacks it; shims start all the same, see step 2 in `shim/README.md`.
+/// Root in many containers lacks the capability; shims start without it, see step 2 in `shim/README.md`.
 fn warn_of_missing_capability() {
     if let Ok(false) = caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_RESOURCE) {
         tracing::warn!(
@@ -151,8 +151,8 @@ fn warn_of_missing_capability() {
     }
 }
 
-/// A connection and a shim are a descriptor or two each; the soft limit is 1024 by tradition only
-/// (select(2)), and jobs get it back from their shim.
+/// A connection and a shim take one or two descriptors each. The soft limit is 1024 only because of select(2); the
+/// shim restores it for the job.
 fn raise_descriptor_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));

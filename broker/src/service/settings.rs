@@ -11,18 +11,18 @@ use crate::serve::tls::{Tls, TlsError};
 use crate::service::certificates;
 use crate::service::certificates::Findings;
 
-/// The file, and what was made of it. Nothing of this is in force yet.
+/// The configuration file, and the settings built from it. None of them is in force yet.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) config: Config,
     pub(super) policy: Policy,
     pub(super) limits: LimitTables,
     pub(super) tls: Tls,
-    /// Of its certificates.
+    /// The findings about its certificates.
     pub(super) findings: Findings,
 }
 
-/// What is wrong with it, in words for an operator.
+/// A fault of the configuration, in a sentence for an operator.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SettingsError {
     #[error(transparent)]
@@ -38,7 +38,7 @@ pub(super) enum SettingsError {
 }
 
 impl Settings {
-    /// Reads the file and the certificates that it names.
+    /// Reads the file and its certificates.
     pub(super) fn load(file: &Path) -> Result<Settings, SettingsError> {
         let config = Config::load(file)?;
         let policy = policy(&config)?;
@@ -55,7 +55,7 @@ fn policy(config: &Config) -> Result<Policy, SettingsError> {
     Ok(Policy::new(admins.map_err(SettingsError::Admin)?))
 }
 
-/// The keys that differ and that a running broker cannot change.
+/// The keys that differ and that need a restart.
 pub(super) fn fixed_differences(old: &Config, new: &Config) -> Vec<&'static str> {
     let (a, b) = (&old.jobs, &new.jobs);
     [

@@ -9,49 +9,49 @@ use crate::jobs::supervisor::Supervisor;
 use crate::sync::lock;
 use crate::systemd::notify::{Notifier, one_line, watchdog_interval};
 
-/// A line stands at least this long: what starts a thousand jobs is not to keep systemd busy.
+/// The minimum interval of status lines: a client that starts a thousand jobs must not keep systemd busy.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
-/// However long nothing is said to have changed.
+/// The maximum interval, even without an event.
 const MAX_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The broker as systemd sees it.
+/// Reports the broker's status to systemd.
 #[derive(Debug)]
 pub(super) struct Status {
     notifier: Notifier,
     supervisor: Supervisor,
     addr: SocketAddr,
-    /// Jobs that lived when this broker took over.
+    /// Jobs that ran when this broker took over.
     adopted: usize,
-    /// Of the last reload.
+    /// The fault of the last reload.
     fault: Mutex<Option<String>>,
 }
 
 impl Status {
-    /// Of a broker that has just taken over its jobs.
+    /// The status of a broker that has just taken over its jobs.
     pub(super) fn new(notifier: Notifier, supervisor: Supervisor, addr: SocketAddr) -> Status {
         let (adopted, _) = supervisor.count();
         Status { notifier, supervisor, addr, adopted, fault: Mutex::default() }
     }
 
-    /// The API answers.
+    /// Reports READY=1: the API answers.
     pub(super) fn ready(&self) {
         self.notifier.ready(&self.status_line());
     }
 
-    /// Says that the jobs' thread turns, as long as it does, and what the jobs are; to be run there.
+    /// Sends the watchdog's pings and the status line. It must run on the jobs' thread.
     pub(super) async fn run(&self) {
         tokio::join!(ping_watchdog(&self.notifier), self.update_status());
     }
 
-    /// The line of `systemctl status`, whenever the number of jobs changes.
+    /// Sends the line of `systemctl status` whenever the number of jobs changes.
     async fn update_status(&self) {
         let mut events = self.supervisor.events();
         let mut sent = String::new();
         loop {
-            events.skip(); // these words count what they tell of
+            events.skip(); // the line below counts every event up to here
             let status_line = self.status_line();
             let is_sent = status_line == sent || self.notifier.status(&status_line);
-            tokio::time::sleep(MIN_INTERVAL).await; // the line's own pace; what changes meanwhile is in the next
+            tokio::time::sleep(MIN_INTERVAL).await; // the minimum interval; the next line includes later changes
             if is_sent {
                 sent = status_line;
                 let _ = tokio::time::timeout(MAX_INTERVAL, events.next()).await;
@@ -63,7 +63,7 @@ impl Status {
         self.notifier.reloading();
     }
 
-    /// The reload is over; with a fault, everything is as before.
+    /// Reports the end of a reload. After a fault the old configuration stays active.
     pub(super) fn reloaded(&self, fault: Option<&dyn std::error::Error>) {
         *lock(&self.fault) = fault.map(one_line);
         self.notifier.ready(&self.status_line());
@@ -80,14 +80,14 @@ impl Status {
     }
 }
 
-/// Says so half as often as the watchdog waits for it, if it does.
+/// Pings the watchdog at half of its interval, if it is enabled.
 async fn ping_watchdog(notifier: &Notifier) {
     let Some(interval) = watchdog_interval() else { return };
     let mut tick = tokio::time::interval(interval);
     loop {
         tick.tick().await;
         while !notifier.watchdog() {
-            tokio::time::sleep(MIN_INTERVAL).await; // systemd is behind; nobody can be asked when it is not
+            tokio::time::sleep(MIN_INTERVAL).await; // systemd's queue is full; no event tells when it is not
         }
     }
 }
@@ -123,7 +123,7 @@ fn status_line(
     let status_line = format!("{running}{over}; listening on {addr}{taken}");
     match fault {
         None => status_line,
-        // In front: systemctl cuts a long line.
+        // First, because systemctl truncates a long line.
         Some(fault) => {
             format!(
                 "RELOAD FAILED, the former configuration stays in force: {fault}; {status_line}"

@@ -17,18 +17,17 @@ use crate::store::records;
 use crate::store::records::{FINAL, FinalRecord, REQUEST, RequestRecord, SPAWN, SPEC, SpawnRecord};
 use crate::store::seal;
 
-/// Whether this is the directory of a job that was never told GO, left by a crash in the middle of
-/// its start: no job was made known of it, and nothing ran.
+/// Whether this directory is of a job whose start crashed before GO: the job was never published, and nothing ran.
 ///
-/// `spec.json` is synced before GO. So one that is not there, or is what a crash of the host makes of a
-/// file that was not synced (cut short, or zeros), says that GO was not reached; one that is damaged
-/// in any other way says nothing. Should anything tell that the job has run all the same, it is believed.
+/// `spec.json` is synced before GO. So GO was not reached if the file is missing, or has the damage of an unsynced
+/// file after a host crash (truncated, or zeros). Any other damage proves nothing. Any other sign that the job ran
+/// takes precedence.
 ///
 /// # Errors
 /// As read(2).
 pub(crate) fn never_started(dir: &Path, boot_id: &BootId) -> io::Result<bool> {
     let is_cut_short = match read(dir, SPEC)? {
-        // In the boot in which a shim was made, it was there before.
+        // In the boot that created the shim, `spec.json` existed before `spawn.json`.
         None => !read(dir, SPAWN)?.is_some_and(|bytes| is_of_boot(&bytes, boot_id)),
         Some(bytes) => is_cut_short(&bytes),
     };
@@ -41,14 +40,14 @@ pub(crate) fn never_started(dir: &Path, boot_id: &BootId) -> io::Result<bool> {
         && is_empty(dir, INDEX_NAME)?)
 }
 
-/// Whose request it was, from whatever tells. An empty id: it was started without one. `None`: all that is
-/// there was read, and none of it tells.
+/// The request of a damaged job, from any readable record. An empty id: the start had none. `None`: every record was
+/// read, and none contains the request.
 ///
 /// # Errors
-/// As read(2), of a record that might tell, where no other does.
+/// As read(2), of a record that may contain the request, if no other record does.
 pub(crate) fn request(dir: &Path) -> io::Result<Option<RequestRecord>> {
     type Told = fn(&[u8]) -> Option<RequestRecord>;
-    // A copy that has a checksum before one that is known to be damaged.
+    // Records with a checksum come before the damaged `spec.json`.
     let copies: [(&str, Told); 3] = [
         (REQUEST, |bytes| records::parse(REQUEST, bytes).ok()),
         (SPAWN, |bytes| records::parse::<SpawnRecord>(SPAWN, bytes).ok()?.request),
@@ -68,15 +67,15 @@ pub(crate) fn request(dir: &Path) -> io::Result<Option<RequestRecord>> {
     unread.map_or(Ok(None), Err)
 }
 
-/// From a `spec.json` that need not be one: the fields before the spec itself, in which callers' words
-/// could look like fields.
+/// Parses a possibly damaged `spec.json`: only the fields before the spec, whose text comes from clients and could
+/// look like fields.
 fn request_in(bytes: &[u8]) -> Option<RequestRecord> {
     let head = &bytes[..find(bytes, b"\"spec\":").unwrap_or(bytes.len())];
     let owner = Identity::new(&text(head, b"\"owner\":")?).ok()?;
     Some(RequestRecord { owner, id: text(head, b"\"request_id\":")? })
 }
 
-/// The JSON string after this.
+/// The JSON string after `name`.
 fn text(bytes: &[u8], name: &[u8]) -> Option<String> {
     let at = find(bytes, name)? + name.len();
     let mut rest = serde_json::Deserializer::from_slice(&bytes[at..]);
@@ -87,7 +86,7 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|window| window == what)
 }
 
-/// A start that failed before there was even room for its spec.
+/// The record of a start that failed before the spec was written, for lack of disk space.
 fn is_failed_start(last: &[u8]) -> bool {
     records::parse::<FinalRecord>(FINAL, last).is_ok_and(|last| {
         last.state == State::Finished && last.started.is_none() && last.exit.is_none()
@@ -194,7 +193,7 @@ mod tests {
         assert_eq!(request_in(WHOLE.as_bytes()), ann("a\"b"));
         let cut = WHOLE.find("\"spec").unwrap();
         assert_eq!(request_in(&WHOLE.as_bytes()[..cut]), ann("a\"b"));
-        // Not what a caller has called so.
+        // A field of the same name in the client's text does not count.
         let damaged = WHOLE.replacen("request_id", "re?uest_id", 1);
         assert_eq!(request_in(damaged.as_bytes()), None);
         assert_eq!(request(dir(&[(SPEC, b"{"), (SPAWN, SPAWNED)]).path()).unwrap(), ann("c"));
@@ -207,7 +206,7 @@ mod tests {
     fn a_record_that_cannot_be_read_is_not_one_that_says_nothing() {
         let dir = dir(&[]);
         assert_eq!(request(dir.path()).unwrap(), None);
-        fs::create_dir(dir.path().join(SPAWN)).unwrap(); // EISDIR, in the place of EMFILE or EIO
+        fs::create_dir(dir.path().join(SPAWN)).unwrap(); // EISDIR stands for EMFILE and EIO
         assert_eq!(request(dir.path()).unwrap_err().kind(), io::ErrorKind::IsADirectory);
         fs::write(dir.path().join(SPEC), WHOLE).unwrap();
         assert_eq!(request(dir.path()).unwrap().unwrap().id, "a\"b", "another one tells");

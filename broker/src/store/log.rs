@@ -9,14 +9,14 @@ use std::path::Path;
 use job_shim::index::{ENTRY, Entry, Stream};
 use job_shim::wire::Progress;
 
-/// The index's name in the job's directory.
+/// The index's file name in the job's directory.
 pub(crate) const INDEX_NAME: &str = "output.idx";
 
-/// Entries read at once: 8 KiB.
+/// Entries of one read: 8 KiB.
 const WINDOW: u64 = 256;
 
-/// A job's files, open for reading, shared by all who read them: each read says where. `None` for a
-/// job that never came as far as having them.
+/// A job's open files, shared by all its readers: each read gives an offset. `None` for a file that the job has not
+/// created.
 #[derive(Debug)]
 pub(crate) struct LogFiles {
     logs: [Option<File>; 2],
@@ -26,20 +26,20 @@ pub(crate) struct LogFiles {
 /// Whether a read may wait for the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reading {
-    /// No: what is not in the page cache is `WouldBlock`.
+    /// It may not: a read beyond the page cache fails with `WouldBlock`.
     Cached,
-    /// Yes. Not on a thread that serves.
+    /// It may. Forbidden on a thread that serves.
     Blocking,
 }
 
-/// Entries that were read together: what one reader keeps of an index.
+/// Adjacent entries: the part of an index that one reader keeps.
 #[derive(Debug, Default)]
 pub(crate) struct Window {
     entries: Vec<Entry>,
     start: u64,
 }
 
-/// An index, seen by one reader.
+/// An index, as one reader reads it.
 #[derive(Debug)]
 pub(crate) struct Index<'a> {
     files: &'a LogFiles,
@@ -51,7 +51,7 @@ impl LogFiles {
     /// Opens the three files.
     ///
     /// # Errors
-    /// As open(2); a missing file is none.
+    /// As open(2), except for a missing file.
     pub(crate) fn open(dir: &Path) -> io::Result<LogFiles> {
         let open = |name| match File::open(dir.join(name)) {
             Ok(file) => Ok(Some(file)),
@@ -62,21 +62,20 @@ impl LogFiles {
         Ok(LogFiles { logs: [out?, err?], index: open(INDEX_NAME)? })
     }
 
-    /// Whether there is none of them.
+    /// Whether all files are missing.
     pub(crate) fn are_missing(&self) -> bool {
         self.index.is_none() && self.logs.iter().all(Option::is_none)
     }
 
-    /// The index, through the window that the reader keeps.
+    /// The index, read through the reader's window.
     pub(crate) fn index<'a>(&'a self, window: &'a mut Window, reading: Reading) -> Index<'a> {
         Index { files: self, window, reading }
     }
 
-    /// `length` bytes of a log from `offset`, or, of [`Reading::Cached`], as many of them as are in the
-    /// page cache.
+    /// Reads `length` bytes of a log from `offset`; [`Reading::Cached`] reads only as many as are in the page cache.
     ///
     /// # Errors
-    /// As read(2); `UnexpectedEof` where the log is shorter than that.
+    /// As read(2); `UnexpectedEof` if the log is shorter.
     pub(crate) fn read(
         &self,
         stream: Stream,
@@ -100,7 +99,7 @@ impl LogFiles {
     /// Fills `bytes` from a log; may wait for the disk.
     ///
     /// # Errors
-    /// As read(2); `UnexpectedEof` where the log is shorter than that.
+    /// As read(2); `UnexpectedEof` if the log is shorter.
     pub(crate) fn read_into(
         &self,
         stream: Stream,
@@ -116,15 +115,15 @@ impl LogFiles {
 }
 
 impl Index<'_> {
-    /// Entry number `at`; the caller knows that it exists.
+    /// Entry number `at`, which must exist.
     ///
     /// # Errors
-    /// As read(2); `InvalidData` where the entry is torn; `WouldBlock`, see [`Reading`].
+    /// As read(2); `InvalidData` for a torn entry; `WouldBlock`, see [`Reading`].
     pub(crate) fn entry(&mut self, at: u64) -> io::Result<Entry> {
         if let Some(entry) = self.window.entry(at) {
             return Ok(entry);
         }
-        // Readers go forward and look one back, or go backward.
+        // A reader moves forward and looks back by one entry, or moves backward.
         let back = if at < self.window.start { WINDOW - 1 } else { 1 };
         let start = at.saturating_sub(back);
         self.window.entries.clear();
@@ -147,12 +146,11 @@ impl Index<'_> {
         }
     }
 
-    /// The first entry from number `from` on that `wanted` holds for, `to` if it holds for none before
-    /// that one. It must hold for all after the first, too; in an index where it does not, the answer is
-    /// some entry that it holds for, or `to`.
+    /// The first entry from `from` on for which `wanted` is true, or `to` if there is none below `to`. `wanted` must
+    /// stay true for all later entries. In an index where it does not, the result is any entry for which it is true,
+    /// or `to`.
     ///
-    /// Costs a logarithm of the distance, whatever lies in between: with 20 million entries, 50 reads
-    /// of 32 bytes at most.
+    /// Takes a logarithmic number of reads: with 20 million entries, 50 reads of 32 bytes at most.
     ///
     /// # Errors
     /// As [`Index::entry`].
@@ -163,7 +161,7 @@ impl Index<'_> {
         wanted: impl Fn(&Entry) -> bool,
     ) -> io::Result<u64> {
         let (mut low, mut high, mut step) = (from, to, 1);
-        // The usual case is near: in steps that double, then by halves.
+        // The entry is usually near: the search doubles its steps, then bisects.
         while low < high {
             let at = low.saturating_add(step - 1).min(high - 1);
             if wanted(&self.probe(at)?) {
@@ -180,7 +178,7 @@ impl Index<'_> {
         Ok(low)
     }
 
-    /// As [`Index::entry`], without the neighbours where they are not at hand.
+    /// As [`Index::entry`], but reads a single entry if the window does not contain it.
     fn probe(&self, at: u64) -> io::Result<Entry> {
         if let Some(entry) = self.window.entry(at) {
             return Ok(entry);
@@ -202,7 +200,7 @@ impl Index<'_> {
         }
     }
 
-    /// Why there is no entry `at`, of an index that could be read up to entry `end`.
+    /// Why entry `at` cannot be read, of an index that was read up to entry `end`.
     fn lacks(&self, at: u64, end: u64) -> io::Error {
         match self.reading {
             Reading::Cached if at >= end => io::ErrorKind::WouldBlock.into(),
@@ -217,7 +215,7 @@ impl Window {
     }
 }
 
-/// What the index of a job says of its output, up to the last whole entry.
+/// The progress that the index records, up to its last whole entry.
 ///
 /// # Errors
 /// As open(2) and read(2).
@@ -234,13 +232,13 @@ pub(crate) fn measure(dir: &Path) -> io::Result<Progress> {
     Ok(Progress { stdout, stderr, entries, ..Progress::default() })
 }
 
-/// How much the index holds by its length alone: whether it is worth a look. 0 without one.
+/// The number of entries by the index's length; 0 without an index. Tells whether to read it.
 pub(crate) fn entries(dir: &Path) -> u64 {
     std::fs::metadata(dir.join(INDEX_NAME)).map_or(0, |index| index.len() / ENTRY as u64)
 }
 
-/// Bytes of output that a job keeps now, with its index, which a job of small writes makes larger than
-/// its output; files that are not there keep nothing.
+/// Bytes of a job's output and its index; small writes make the index larger than the output. A missing file counts
+/// 0.
 ///
 /// # Errors
 /// As stat(2).
@@ -260,7 +258,7 @@ pub(crate) fn kept(dir: &Path) -> io::Result<u64> {
 #[cfg(test)]
 thread_local! { static READS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) } }
 
-/// How often an index was read on this thread.
+/// The number of index reads on this thread.
 #[cfg(test)]
 pub(crate) fn reads() -> u64 {
     READS.get()
@@ -299,7 +297,7 @@ mod tests {
         assert_eq!(index.first(0, 2000, |e| e.ends[1] > 10).unwrap(), 21);
         assert_eq!(index.ends_before(0).unwrap(), [0, 0]);
         assert_eq!(index.ends_before(1500).unwrap(), [1500, 750]);
-        // With a window at hand, too.
+        // The same with a filled window.
         assert_eq!(index.first(1490, 2000, |e| e.ends[0] > 1700).unwrap(), 1700);
         assert_eq!(index.first(2000, 2000, |_| true).unwrap(), 2000);
     }

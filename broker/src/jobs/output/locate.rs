@@ -8,21 +8,21 @@ use job_shim::index::{Entry, Stream};
 use crate::jobs::output::range::Range;
 use crate::store::log::Index;
 
-/// The selection of a reader.
+/// The streams of a reader, and the form of its pieces.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted {
     /// One stream, or both in the order in which they were read.
     pub(crate) stream: Option<Stream>,
-    /// A piece for each read of the shim, instead of neighbours put together.
+    /// One piece for each of the shim's reads, without merging adjacent reads.
     pub(crate) by_entry: bool,
 }
 
-/// How far a reader has come.
+/// A reader's position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Position {
-    /// No entry before this one is wanted any more.
+    /// The first entry that is still unread.
     pub(crate) entry: u64,
-    /// How far each stream has been read, by [`Stream::index`].
+    /// The bytes read of each stream, by [`Stream::index`].
     pub(crate) offsets: [u64; 2],
 }
 
@@ -30,12 +30,12 @@ pub(crate) struct Position {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Span {
     pub(crate) stream: Stream,
-    /// Of its first byte, in its stream.
+    /// The offset of its first byte, in its stream.
     pub(crate) start: u64,
-    /// Bytes; not 0.
+    /// Its length in bytes; not 0.
     pub(crate) length: usize,
     pub(crate) time_ns: u64,
-    /// Where the reader is after it.
+    /// The reader's position after it.
     pub(crate) after: Position,
 }
 
@@ -44,7 +44,7 @@ impl Wanted {
         self.stream.is_none_or(|wanted| wanted == stream)
     }
 
-    /// Whether an entry brings bytes that are wanted and have not been read.
+    /// Whether an entry has wanted bytes that are still unread.
     fn is_news(self, entry: &Entry, offsets: [u64; 2]) -> bool {
         Stream::BOTH
             .into_iter()
@@ -53,7 +53,7 @@ impl Wanted {
 }
 
 impl Position {
-    /// The beginning of the range, but for its last lines: those are for [`crate::jobs::output::tail`].
+    /// The beginning of the range, without its tail: [`crate::jobs::output::tail`] finds that.
     pub(crate) fn of(range: &Range, index: &mut Index<'_>, entries: u64) -> io::Result<Position> {
         let mut position = Position { entry: 0, offsets: range.offsets };
         let [out, err] = range.offsets;
@@ -62,14 +62,14 @@ impl Position {
             position.entry = index.first(0, entries, is_past)?;
         }
         if let Some(since) = range.since_ns {
-            // Times of an index never go back: the shim sees to that, whatever the host's clock does.
+            // Times in an index never decrease: the shim ensures that, whatever the host's clock does.
             let entry = index.first(0, entries, |entry| entry.time_ns >= since)?;
             position = position.advanced(index, entry, None)?;
         }
         Ok(position)
     }
 
-    /// Forward to an entry, or to a byte inside it.
+    /// Moves forward to an entry, or to a byte inside an entry.
     pub(crate) fn advanced(
         mut self,
         index: &mut Index<'_>,
@@ -86,7 +86,7 @@ impl Position {
         Ok(self)
     }
 
-    /// The piece here, of at most `most` bytes, in an index of `entries`; `None` at its end.
+    /// The piece at this position, of at most `most` bytes, in an index of `entries`; `None` at its end.
     pub(crate) fn piece(
         self,
         wanted: Wanted,
@@ -99,7 +99,7 @@ impl Position {
             return Ok(None);
         }
         let entry = index.entry(first)?;
-        // Of an entry that only the unwanted stream grows by, none of this can be said.
+        // The search skips entries that only extend an unwanted stream.
         let stream = wanted.stream.unwrap_or(entry.stream);
         let at = stream.index();
         let start = index.ends_before(first)?[at].max(self.offsets[at]);
@@ -112,8 +112,8 @@ impl Position {
     }
 }
 
-/// Where the run of one stream that begins with the first of `entries` ends, in bytes of that stream and
-/// in entries; `most` bytes from `start` at most. Of one stream alone, the other's entries are no border.
+/// The end of the run of one stream that begins with the first of `entries`, in bytes of that stream and in entries;
+/// at most `most` bytes from `start`. A reader of one stream ignores the other's entries.
 fn run(
     wanted: Wanted,
     index: &mut Index<'_>,
@@ -129,14 +129,14 @@ fn run(
     if stop < to {
         let entry = index.entry(stop)?;
         if entry.ends[at] >= cut {
-            // Inside an entry: stay with the one that holds the cut.
+            // Inside an entry: the position stays at the entry that contains the cut.
             return Ok((cut, stop + u64::from(entry.ends[at] == cut)));
         }
     }
     Ok((index.ends_before(stop)?[at], stop))
 }
 
-/// Not by a shim that is well.
+/// An index that no correct shim writes.
 fn disordered(at: u64) -> io::Error {
     let text = format!("{}: entry {at} is not in order", crate::store::log::INDEX_NAME);
     io::Error::new(io::ErrorKind::InvalidData, text)
@@ -196,7 +196,7 @@ mod tests {
         }
     }
 
-    /// What costs a reader of `stderr` the time that its thread owes others.
+    /// Each index read of a search delays the other readers of its thread.
     #[test]
     fn the_next_bytes_of_one_stream_are_found_with_few_reads_in_an_index_of_the_other() {
         let sample = Sample::of((0..200_000).map(|n| match n {
@@ -208,7 +208,7 @@ mod tests {
         let before = reads();
         let spans = pieces(&sample, wanted, start, 1);
         assert_eq!(spans.len(), 3);
-        // And those of the other, in pieces that hold a hundred thousand entries.
+        // Then the entries of the other stream, in pieces of a hundred thousand entries.
         let wanted = Wanted { stream: Some(Stream::Stdout), by_entry: false };
         assert!(pieces(&sample, wanted, start, 1 << 20).len() < 4);
         let both = Wanted { stream: None, by_entry: false };
@@ -216,7 +216,7 @@ mod tests {
         assert!(reads() - before < 500, "{} reads", reads() - before);
     }
 
-    /// By a shim that has been taken over: an error, and neither a panic nor a loop.
+    /// A compromised shim's index causes an error, and neither a panic nor a loop.
     #[test]
     fn an_index_that_is_not_in_order_is_an_error() {
         let entry = |stream, ends| Entry { time_ns: 0, ends, stream };

@@ -12,11 +12,11 @@ use crate::model::id::JobId;
 use crate::store::log::LogFiles;
 use crate::sync::lock;
 
-/// All sets that are open.
+/// All open sets.
 #[derive(Debug)]
 pub(crate) struct OpenLogs {
     sets: Mutex<Sets>,
-    /// A set became idle, or was closed.
+    /// Notified when a set becomes idle or is closed.
     freed: Notify,
     most: usize,
 }
@@ -25,11 +25,11 @@ pub(crate) struct OpenLogs {
 struct Sets {
     by_job: HashMap<JobId, Set>,
     open: usize,
-    /// Counts uses.
+    /// Counts uses, for the least recently used set.
     clock: u64,
 }
 
-/// Of one job.
+/// The set of one job.
 #[derive(Debug, Default)]
 struct Set {
     readers: usize,
@@ -37,7 +37,7 @@ struct Set {
     used: u64,
 }
 
-/// One reader's claim on its job's set, which is closed with the last of them.
+/// One reader's claim on its job's set. The last claim closes the set.
 #[derive(Debug)]
 pub(crate) struct Claim {
     logs: Arc<OpenLogs>,
@@ -45,7 +45,7 @@ pub(crate) struct Claim {
     dir: PathBuf,
 }
 
-/// The files, for as long as they are read from.
+/// The open files, while a read uses them.
 #[derive(Debug)]
 pub(crate) struct Use {
     files: Arc<LogFiles>,
@@ -58,12 +58,12 @@ pub(crate) struct Use {
 struct Freed(Arc<OpenLogs>);
 
 impl OpenLogs {
-    /// At most `most` sets, one at least.
+    /// A cache of at most `most` sets, at least one.
     pub(crate) fn new(most: usize) -> Arc<OpenLogs> {
         Arc::new(OpenLogs { sets: Mutex::default(), freed: Notify::new(), most: most.max(1) })
     }
 
-    /// For a reader of the job whose files are in `dir`. Opens nothing yet.
+    /// A claim for a reader of the job whose files are in `dir`. Opens no file yet.
     pub(crate) fn claim(self: &Arc<Self>, job: JobId, dir: PathBuf) -> Claim {
         self.lock().by_job.entry(job).or_default().readers += 1;
         Claim { logs: Arc::clone(self), job, dir }
@@ -75,7 +75,7 @@ impl OpenLogs {
 }
 
 impl Sets {
-    /// Takes the set that was used longest ago and is not in use, to be closed without the lock.
+    /// Takes the least recently used idle set; the caller closes it without the lock.
     fn idle(&mut self) -> Option<Arc<LogFiles>> {
         let is_idle =
             |set: &&mut Set| set.files.as_ref().is_some_and(|f| Arc::strong_count(f) == 1);
@@ -86,13 +86,13 @@ impl Sets {
 }
 
 impl Claim {
-    /// The files, opened if they are not. Waits while as many sets as may be are in use.
+    /// The files, opened if necessary. Waits while the maximum number of sets is in use.
     ///
     /// # Errors
     /// As open(2).
     pub(crate) async fn files(&self) -> io::Result<Use> {
         loop {
-            let freed = self.logs.freed.notified(); // before the look, so that nothing is missed
+            let freed = self.logs.freed.notified(); // before the check, so that no notification is missed
             match self.try_files()? {
                 Some(files) => return Ok(files),
                 None => freed.await,
@@ -112,13 +112,13 @@ impl Claim {
             Some(None) => return Ok(None),
             idle => idle.flatten(),
         };
-        sets.open += 1; // a place, while the files are opened without the lock
+        sets.open += 1; // reserves a set while the files are opened without the lock
         drop(sets);
         drop(closed);
         let opened = LogFiles::open(&self.dir).map(Arc::new);
         let mut sets = self.logs.lock();
         let set = sets.by_job.entry(self.job).or_default();
-        let had = set.touch(now); // another reader was faster
+        let had = set.touch(now); // another reader has opened them first
         match (had, opened) {
             (None, Ok(opened)) => {
                 (set.files, set.used) = (Some(Arc::clone(&opened)), now);
@@ -194,7 +194,7 @@ mod tests {
         (dir, jobs)
     }
 
-    /// Files below `dir` that this process has open.
+    /// The number of files below `dir` that this process has open.
     fn open_below(dir: &Path) -> usize {
         let links = std::fs::read_dir("/proc/self/fd").unwrap();
         let below = |link: std::fs::DirEntry| std::fs::read_link(link.path()).ok();

@@ -5,16 +5,16 @@ use job_shim::index::Stream;
 /// The requested range of the output.
 #[derive(Debug, Clone, Default)]
 pub struct Range {
-    /// One stream, or both in the order in which they were read.
+    /// One stream, or both in the order of the shim's reads.
     pub stream: Option<Stream>,
-    /// Go on from here, by [`Stream::index`].
+    /// The start offset of each stream, by [`Stream::index`].
     pub offsets: [u64; 2],
-    /// Only the last lines, this number of them.
+    /// Only this number of lines at the end.
     pub tail_lines: Option<u64>,
-    /// Only what was read then or later, nanoseconds since 1970.
+    /// Only output read at or after this time, nanoseconds since 1970.
     pub since_ns: Option<u64>,
-    /// Until the job has ended, instead of to what is there now.
+    /// Until the job's end, not only to the current end.
     pub follow: bool,
-    /// A piece for each read of the shim, instead of neighbours put together.
+    /// One piece for each of the shim's reads, without merging adjacent reads.
     pub by_entry: bool,
 }

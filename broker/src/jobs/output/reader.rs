@@ -19,39 +19,39 @@ use crate::jobs::output::tail::{self, Tail};
 use crate::model::state::Snapshot;
 use crate::store::log::{LogFiles, Reading, Window};
 
-/// Output of one stream, as it was read.
+/// A piece of one stream's output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {
-    /// Whose.
+    /// Its stream.
     pub stream: Stream,
-    /// Of the first byte, in its stream.
+    /// The offset of its first byte, in its stream.
     pub offset: u64,
-    /// The bytes.
+    /// Its bytes.
     pub data: Vec<u8>,
-    /// When the first of them was read, nanoseconds since 1970.
+    /// When the shim read the first byte, nanoseconds since 1970.
     pub time_ns: u64,
 }
 
-/// Why there is no reader, or no next piece.
+/// Why a reader cannot be opened, or has no next piece.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
-    /// Of a job that has ended.
+    /// An offset past the end of a finished job's stream.
     #[error("{name} offset {offset} is past the end, which is {length}")]
     PastTheEnd {
         /// `stdout` or `stderr`.
         name: &'static str,
-        /// As asked.
+        /// The requested offset.
         offset: u64,
-        /// As it is.
+        /// The stream's length.
         length: u64,
     },
-    /// The job was removed meanwhile.
+    /// The job was removed while it was read.
     #[error("the job has been removed, with its output")]
     Removed,
     /// The limit of open streams is reached.
     #[error("{0}: close some, or try again later")]
     TooManyStreams(String),
-    /// The disk, or an index that is damaged.
+    /// An error of the disk, or a damaged index.
     #[error("cannot read the job's output: {0}")]
     Io(#[from] io::Error),
 }
@@ -66,11 +66,11 @@ pub struct OutputReader {
     wanted: Wanted,
     follow: bool,
     position: Position,
-    /// Entries around the position, while there is something to read.
+    /// Index entries around the position, while there is output to read.
     window: Window,
-    /// Something, since the shim was last asked for more.
+    /// Whether a piece was returned since the last request for progress.
     has_given: bool,
-    /// Pieces, since others last had a turn.
+    /// Pieces since the last yield.
     in_a_row: u32,
     progress: watch::Receiver<Progress>,
     snapshot: watch::Receiver<Snapshot>,
@@ -79,7 +79,7 @@ pub struct OutputReader {
 }
 
 impl OutputReader {
-    /// Finds the beginning of the range in the files in `dir`.
+    /// Opens a reader at the beginning of the range, on the files in `dir`.
     ///
     /// # Errors
     /// [`OutputError`].
@@ -105,7 +105,7 @@ impl OutputReader {
             place,
             job,
         };
-        let is_over = reader.is_over(); // first: what is over has said its last length before
+        let is_over = reader.is_over(); // first: a finished job reported its final length before
         let known = *reader.progress.borrow_and_update();
         if is_over {
             check_offsets(range.offsets, known)?;
@@ -114,14 +114,14 @@ impl OutputReader {
         Ok(reader)
     }
 
-    /// The next piece; `None` at the end of the range: then the job's snapshot is the trailer.
+    /// The next piece; `None` at the end of the range, where the job's snapshot is the trailer.
     ///
     /// # Errors
     /// [`OutputError::Io`], and [`OutputError::Removed`].
     pub async fn next(&mut self) -> Result<Option<Piece>, OutputError> {
-        self.place.release(); // the caller has passed the last piece on
+        self.place.release(); // the caller has passed on the last piece
         loop {
-            // In this order: what is over has said its last length before.
+            // In this order: a finished job reported its final length before.
             let over = self.is_over();
             let known = *self.progress.borrow_and_update();
             if let Some(piece) = self.piece(known.entries).await? {
@@ -132,13 +132,13 @@ impl OutputReader {
                 return Ok(None);
             }
             if std::mem::take(&mut self.has_given) {
-                // First what was given goes to the client, then the shim is asked for more: asked
-                // before, it would wake up and take a processor from whoever waits for the line. A
-                // turn of the scheduler, and not yield_now(), which is over when it is polled twice.
+                // The piece must reach the client before the reader asks the shim for more: otherwise the shim wakes
+                // up and takes a processor from the client that waits for the line. A spawned task waits one turn of
+                // the scheduler; yield_now() would complete at its second poll.
                 let _ = tokio::spawn(std::future::ready(())).await;
                 continue;
             }
-            (self.window, self.in_a_row) = (Window::default(), 0); // thousands wait
+            (self.window, self.in_a_row) = (Window::default(), 0); // thousands of readers wait
             self.job.request_progress();
             tokio::select! {
                 _ = self.progress.changed() => {}
@@ -151,7 +151,7 @@ impl OutputReader {
         self.snapshot.borrow().state.is_over()
     }
 
-    /// The bytes at the position, if there are any.
+    /// The piece at the position, if there is one.
     async fn piece(&mut self, entries: u64) -> Result<Option<Piece>, OutputError> {
         self.in_a_row += 1;
         if self.in_a_row > IN_A_ROW {
@@ -195,7 +195,7 @@ impl OutputReader {
         Ok(())
     }
 
-    /// Where the last `lines` lines begin; a cancelled call stops after the current slice.
+    /// The place where the last `lines` lines begin; a cancelled call stops after the current slice.
     async fn tail(&mut self, lines: u64, entries: u64) -> Result<tail::Place, OutputError> {
         let mut tail = Tail::new(self.wanted, lines, entries);
         loop {
@@ -210,15 +210,14 @@ impl OutputReader {
         }
     }
 
-    /// Reads what needs few bytes: on the spot where they are in the page cache, else on a thread that
-    /// may block.
+    /// Does a short read: at once if the bytes are in the page cache, else on a blocking thread.
     async fn read<T: Send + 'static>(
         &mut self,
         read: impl Fn(&LogFiles, &mut Window, Reading) -> io::Result<T> + Send + 'static,
     ) -> Result<T, OutputError> {
         let files = self.files().await?;
         match read(&files, &mut self.window, Reading::Cached) {
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => drop(files), // others need them, too
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => drop(files), // other readers need them too
             done => return Ok(done?),
         }
         let turn = self.own().disk.turn().await?;

@@ -15,23 +15,23 @@ use crate::quota::descriptors::Shares;
 use crate::quota::{Exceeded, Permit, Quota};
 use crate::sync::lock;
 
-/// Open streams of output: of one identity, of all, and places more that only admins can have.
+/// Output streams: of one identity, of all, and a reserve for admins.
 ///
-/// What they cost. A stream that has nothing to send: 10 KiB, its state in HTTP/2 and here. One whose
-/// client does not read has beside that less than 16 KiB in HTTP/2's buffer (`max_send_buf_size`) and one
-/// frame, of less than 8 KiB of small messages (`job_api::codec`) and one piece. Pieces have 8 KiB at
-/// least, whatever is in use, and more only within the budgets below. That makes 42 KiB, and 50 KiB with
-/// what the allocator rounds up: measured, 1,000 such streams of one identity are 57 MiB (`tests/attacks`).
-/// So those of one identity take 58 MiB at most, and all together 4352 x 50 KiB + 32 MiB = 245 MiB.
+/// The cost of one stream: 10 KiB if idle, its state in HTTP/2 and here. A stream whose client does not read adds
+/// less than 16 KiB in HTTP/2's buffer (`max_send_buf_size`), one frame of less than 8 KiB of small messages
+/// (`job_api::codec`) and one piece. A piece has at least 8 KiB, whatever is in use, and more only within the budgets
+/// below. The sum is 42 KiB, and 50 KiB as the allocator rounds up: measured, 1,000 such streams of one identity take
+/// 57 MiB (`tests/attacks`). So one identity's streams take 58 MiB at most, and all streams 4352 x 50 KiB + 32 MiB =
+/// 245 MiB.
 const STREAMS: (u64, u64, u64) = (1024, 4096, 256);
-/// Bytes of a piece: least and most. Measured: 256 KiB is as fast as it gets.
+/// Bytes of a piece: minimum and maximum. Measured: larger pieces than 256 KiB are not faster.
 const PIECE: (u64, u64) = (8 << 10, 256 << 10);
-/// Bytes of pieces on their way to clients: of one identity, of all. A piece takes half of what is left
-/// at most, so that what clients leave standing makes later pieces smaller and never stops them.
+/// Bytes of pieces in transit to clients: of one identity, of all. A piece takes at most half of the rest, so that
+/// unread pieces make later pieces smaller and never stop them.
 const BUDGET: (u64, u64) = (8 << 20, 32 << 20);
-/// Reads that wait for the disk, each on a thread: in all, of one identity.
+/// Reads that wait for the disk, each on a thread: of all, of one identity.
 const DISK_READS: (usize, usize) = (16, 4);
-/// Jobs whose logs are open at a time, if there are descriptors for so many: more are not faster.
+/// Jobs whose logs are open at once, if there are enough descriptors; more are not faster.
 const OPEN_LOGS: u64 = 1024;
 
 /// The shared state of all readers.
@@ -51,12 +51,12 @@ pub(crate) struct Readers {
 pub(crate) struct IdentityReaders {
     /// Reads that wait for the disk.
     pub(crate) disk: IdentityTurns,
-    /// Searches that read much, and so use a processor.
+    /// Searches that read much, and so occupy a processor.
     pub(crate) searches: IdentityTurns,
     held: AtomicU64,
 }
 
-/// A reader's permit, with the bytes that are on their way to its client.
+/// A reader's permit, with the bytes in transit to its client.
 #[derive(Debug)]
 pub(crate) struct Place {
     readers: Arc<Readers>,
@@ -66,11 +66,11 @@ pub(crate) struct Place {
 }
 
 impl Readers {
-    /// Readers within these shares of descriptors.
+    /// Readers within these shares of the descriptors.
     pub(crate) fn new(shares: Shares) -> Arc<Readers> {
         let (each, total, reserve) = STREAMS;
         let logs = usize::try_from(shares.open_logs.min(OPEN_LOGS)).unwrap_or(1);
-        // Half of the processors are for those who do not search.
+        // Searches use half of the processors at most.
         let searches = thread::available_parallelism().map_or(1, NonZero::get).div_ceil(2);
         Arc::new(Readers {
             streams: Quota::new("open streams of output", each, total),
@@ -83,7 +83,7 @@ impl Readers {
         })
     }
 
-    /// A place for one more reader.
+    /// A permit for one more reader.
     ///
     /// # Errors
     /// [`Exceeded`].
@@ -102,7 +102,7 @@ impl Readers {
         if let Some(own) = by_identity.get(identity).and_then(Weak::upgrade) {
             return own;
         }
-        by_identity.retain(|_, own| own.strong_count() > 0); // identities come and go
+        by_identity.retain(|_, own| own.strong_count() > 0); // drops identities without readers
         let (disk, searches) = (self.disk.own(), self.searches.own());
         let own = Arc::new(IdentityReaders { disk, searches, held: AtomicU64::new(0) });
         by_identity.insert(identity.clone(), Arc::downgrade(&own));
@@ -115,14 +115,14 @@ impl Place {
         &self.own
     }
 
-    /// What it had on its way is with the client, or in the buffer that every stream has.
+    /// Releases the bytes in transit: they are with the client, or in the stream's own buffer.
     pub(crate) fn release(&mut self) {
         self.own.held.fetch_sub(self.held, Ordering::Relaxed);
         self.readers.held.fetch_sub(self.held, Ordering::Relaxed);
         self.held = 0;
     }
 
-    /// Most bytes of the next piece.
+    /// Maximum bytes of the next piece.
     pub(crate) fn most(&self) -> u64 {
         let left =
             |budget: u64, held: &AtomicU64| budget.saturating_sub(held.load(Ordering::Relaxed));
@@ -130,7 +130,7 @@ impl Place {
         (left / 2).clamp(PIECE.0, PIECE.1)
     }
 
-    /// Counts bytes that are on their way to the client.
+    /// Counts bytes in transit to the client.
     pub(crate) fn hold(&mut self, bytes: u64) {
         self.own.held.fetch_add(bytes, Ordering::Relaxed);
         self.readers.held.fetch_add(bytes, Ordering::Relaxed);
@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(readers.by_identity.lock().unwrap().len(), 1, "who has left is forgotten");
     }
 
-    /// What is standing is within the budgets, but for the least piece of each.
+    /// The bytes in transit stay within the budgets, except for the minimum piece of each stream.
     #[test]
     fn pieces_that_nobody_reads_stay_within_the_budgets() {
         let readers = Readers::new(Shares::of(1024));
@@ -185,7 +185,7 @@ mod tests {
             let held = places[0].own.held.load(Ordering::Relaxed);
             assert!(held <= BUDGET.0 + 1024 * PIECE.0, "{held}");
             users.push(places);
-            // And one more, who reads, has pieces of a fair size.
+            // One more stream, with a client that reads, gets pieces of a fair size.
             assert!(readers.admit(&caller("admin")).unwrap().most() >= PIECE.0);
         }
         let held = readers.held.load(Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Sample outputs for tests: files as a shim writes them, and the expected pieces.
+//! Sample outputs for tests: files as a shim writes them, and the expected pieces. No other code may use them.
 
 use job_shim::index::{Entry, Stream};
 
@@ -9,13 +9,13 @@ use crate::store::log::{INDEX_NAME, LogFiles};
 pub(crate) struct Sample {
     pub(crate) files: LogFiles,
     pub(crate) entries: u64,
-    /// In the order in which they were read: the stream, the offset in it, the byte.
+    /// The bytes in the order of the shim's reads: the stream, the offset in it, the byte.
     pub(crate) bytes: Vec<(Stream, u64, u8)>,
     _dir: tempfile::TempDir,
 }
 
 impl Sample {
-    /// Reads of so many bytes; the time of each is its number.
+    /// Reads of these sizes; the time of each read is its number.
     pub(crate) fn of(reads: impl Iterator<Item = (Stream, u64)>) -> Sample {
         let (mut ends, mut entries, mut bytes) = ([0, 0], Vec::new(), Vec::new());
         let mut random = 88_172_645_463_325_252_u64;
@@ -32,7 +32,7 @@ impl Sample {
         Sample { bytes: bytes.clone(), ..Sample::with(&entries, &bytes) }
     }
 
-    /// The same output for the same seed, of `reads` reads.
+    /// An output of `reads` reads, the same for the same seed.
     pub(crate) fn random(seed: u64, reads: usize) -> Sample {
         let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut stream = Stream::Stdout;
@@ -67,14 +67,14 @@ impl Sample {
         Stream::BOTH.map(|stream| self.bytes.iter().filter(|(s, ..)| *s == stream).count() as u64)
     }
 
-    /// Streams and offsets, byte by byte, that a reader is to get.
+    /// The streams and offsets, byte by byte, that a reader must return.
     pub(crate) fn expected(&self, stream: Option<Stream>, from: [u64; 2]) -> Vec<(Stream, u64)> {
         let is_wanted = |s: Stream, at: u64| stream.is_none_or(|w| w == s) && at >= from[s.index()];
         let bytes = self.bytes.iter().map(|(stream, at, _)| (*stream, *at));
         bytes.filter(|(stream, at)| is_wanted(*stream, *at)).collect()
     }
 
-    /// The same of what it got.
+    /// The streams and offsets that a reader returned.
     pub(crate) fn bytes_of(&self, spans: &[Span]) -> Vec<(Stream, u64)> {
         let bytes = |span: &Span| {
             let (stream, start) = (span.stream, span.start);

@@ -8,30 +8,30 @@ use job_shim::index::Stream;
 use crate::jobs::output::locate::Wanted;
 use crate::store::log::{LogFiles, Reading, Window};
 
-/// Bytes per slice: about a millisecond.
+/// Maximum bytes of a slice: about a millisecond.
 const SLICE: u64 = 1 << 20;
-/// Entries, the same; an entry may have a single byte.
+/// Maximum entries of a slice; an entry may have a single byte.
 const ENTRIES: u64 = 8 << 10;
-/// Bytes read at once.
+/// Bytes of one read.
 const BLOCK: u64 = 64 << 10;
 
-/// A count that goes on.
+/// The state of a count, between two slices.
 #[derive(Debug)]
 pub(crate) struct Tail {
     wanted: Wanted,
-    /// Lines to find yet.
+    /// Lines still to find.
     missing: u64,
-    /// The newline at the very end closes the last line, it begins none.
+    /// Whether the next byte is the last: a newline there ends the last line and begins none.
     is_last_byte: bool,
-    /// Entries that were not looked at, and of the last of them how much.
+    /// The number of uncounted entries, and the end of the uncounted bytes of the last one.
     entry: u64,
     end: Option<u64>,
 }
 
-/// An entry, and where inside it.
+/// An entry, and a byte inside it.
 pub(crate) type Place = (u64, Option<(Stream, u64)>);
 
-/// What of one log has been read last.
+/// The last block that was read of one log.
 #[derive(Default)]
 struct Block {
     start: u64,
@@ -39,12 +39,12 @@ struct Block {
 }
 
 impl Tail {
-    /// The last `lines` of an output with so many entries.
+    /// The tail of `lines` lines of an output with this number of `entries`.
     pub(crate) fn new(wanted: Wanted, lines: u64, entries: u64) -> Tail {
         Tail { wanted, missing: lines, is_last_byte: true, entry: entries, end: None }
     }
 
-    /// Looks at one slice more; the place when it has been found.
+    /// Counts one more slice. Returns the place once it is found.
     ///
     /// # Errors
     /// As read(2).
@@ -58,7 +58,7 @@ impl Tail {
         }
     }
 
-    /// Of one stream: its log as it lies there, and the index for the place alone.
+    /// Counts one stream: directly in its log; the index is only needed for the place.
     fn step_in(&mut self, stream: Stream, files: &LogFiles) -> io::Result<Option<Place>> {
         let (mut window, at) = (Window::default(), stream.index());
         let mut index = files.index(&mut window, Reading::Blocking);
@@ -78,7 +78,7 @@ impl Tail {
         Ok(Some((entry, Some((stream, offset)))))
     }
 
-    /// Of both: entry by entry.
+    /// Counts both streams, entry by entry.
     fn step_in_order(&mut self, files: &LogFiles) -> io::Result<Option<Place>> {
         let (mut window, mut blocks) = (Window::default(), [Block::default(), Block::default()]);
         let mut index = files.index(&mut window, Reading::Blocking);
@@ -107,7 +107,7 @@ impl Tail {
         Ok(Some((0, None)))
     }
 
-    /// Counts lines in a range backwards; where the last that is missing begins.
+    /// Counts lines backwards in a range. Returns where the last missing line begins.
     fn count(
         &mut self,
         files: &LogFiles,
@@ -136,7 +136,7 @@ impl Tail {
 }
 
 impl Block {
-    /// The bytes before `end`, which is not 0: some at least.
+    /// The bytes before `end`, which is not 0; at least one.
     fn up_to(&mut self, files: &LogFiles, stream: Stream, end: u64) -> io::Result<&[u8]> {
         let has = self.start + self.bytes.len() as u64;
         if end <= self.start || end > has {
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
     use crate::jobs::output::samples::Sample;
 
-    /// Where the last lines begin, by a look at all bytes: the place in their order.
+    /// Where the last lines begin, found by a scan of all bytes: an index into their order.
     fn expected(sample: &Sample, stream: Option<Stream>, lines: u64) -> usize {
         let (mut missing, mut last) = (lines, true);
         let wanted = |s: Stream| stream.is_none_or(|wanted| wanted == s);
@@ -211,7 +211,7 @@ mod tests {
         }
     }
 
-    /// Each step is what a thread does without a break.
+    /// The work of one step bounds how long its thread is occupied.
     #[test]
     fn a_line_without_an_end_is_looked_at_in_slices() {
         let whole = Sample::of([(Stream::Stdout, 3 * SLICE)].into_iter());

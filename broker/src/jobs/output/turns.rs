@@ -21,12 +21,12 @@ pub(crate) struct IdentityTurns {
 }
 
 impl Turns {
-    /// `total` at a time, `each` of one identity.
+    /// `total` permits at once, `each` of one identity.
     pub(crate) fn new(total: usize, each: usize) -> Turns {
         Turns { total: Arc::new(Semaphore::new(total)), each }
     }
 
-    /// For one more identity.
+    /// The permits of one more identity.
     pub(crate) fn own(&self) -> IdentityTurns {
         IdentityTurns { own: Arc::new(Semaphore::new(self.each)), total: Arc::clone(&self.total) }
     }
@@ -40,12 +40,12 @@ pub(crate) struct Turn {
 }
 
 impl IdentityTurns {
-    /// Waits for a turn: first come, first served.
+    /// Waits for a permit, first come, first served.
     ///
     /// # Errors
     /// None; the semaphores are never closed.
     pub(crate) async fn turn(&self) -> io::Result<Turn> {
-        // The own one first: whoever waits for it takes none of the common ones meanwhile.
+        // The identity's own permit first: a task that waits for it holds no shared permit.
         let own = Arc::clone(&self.own).acquire_owned().await.map_err(io::Error::other)?;
         let common = Arc::clone(&self.total).acquire_owned().await.map_err(io::Error::other)?;
         Ok(Turn { _own: own, _common: common })
@@ -53,8 +53,8 @@ impl IdentityTurns {
 }
 
 impl Turn {
-    /// Does a piece of work, which has to be short, on a thread that may block. Should nobody wait for
-    /// it any more, the turn ends with it all the same, and nothing comes after.
+    /// Runs a short piece of work on a blocking thread. If the caller is cancelled, the work still ends, and then
+    /// releases its permit.
     ///
     /// # Errors
     /// Those of `work`.
@@ -88,7 +88,7 @@ mod tests {
             })
         };
         let many: Vec<_> = (0..1000).map(|_| greedy()).collect();
-        tokio::task::yield_now().await; // all of them are asking
+        tokio::task::yield_now().await; // each task has asked for a permit
         assert_eq!(other.turn().await.unwrap().run(|| Ok(7)).await.unwrap(), 7);
         drop(held);
         for task in many {
@@ -106,7 +106,7 @@ mod tests {
         assert!(work.as_mut().now_or_never().is_none());
         let mut second = Box::pin(own.turn());
         assert!(second.as_mut().now_or_never().is_none());
-        drop((work, second)); // the call is gone
+        drop((work, second)); // the calls are cancelled
         let mut third = Box::pin(own.turn());
         assert!(third.as_mut().now_or_never().is_none(), "it is being done");
         drop(gate);

@@ -1,7 +1,6 @@
-//! Shares the blocking threads of the jobs' tokio runtime among kinds of work and identities. Runs nothing
-//! itself.
+//! Shares the blocking threads of the jobs' tokio runtime among kinds of work and identities. Runs nothing itself.
 //!
-//! So work that hangs delays only its own kind: no stop waits for a start, no end for a name service.
+//! Work that hangs delays only its own kind: no stop waits for a start, and no end waits for a name service.
 
 use std::sync::Arc;
 
@@ -11,40 +10,39 @@ use crate::model::identity::Identity;
 use crate::quota::descriptors::Shares;
 use crate::quota::fair_queue::FairQueue;
 
-/// Threads that block, of the runtime of the jobs: tokio's own default, said aloud, since [`IN_ALL`]
-/// counts on it.
+/// Blocking threads of the jobs' runtime: tokio's default, stated here because [`IN_ALL`] depends on it.
 pub(crate) const MOST: usize = 512;
 
-/// Launches up to GO: a millisecond, and as long as the disk takes to sync; and while a shim sets itself up,
-/// which takes no thread, but a processor. Who is alone may have eight at a time, so that the disk has
-/// something to put together. Beside others' it is two: whoever starts one job shares the processors with
-/// all that is under way. Measured with 500 starts at once on two busy cores, others' p99: 89 to 214 ms with
-/// eight, 67 to 97 ms with two.
+/// Launches up to GO: in all, of one identity alone, of one identity under contention. A launch takes a millisecond
+/// and a sync of the disk. While the shim sets itself up, the launch takes no thread but a processor. An identity
+/// alone has eight, so that the disk can merge syncs. Under contention it has two, because a single start shares the
+/// processors with all launches in progress. Measured with 500 starts at once on two busy cores, others' p99: 89 to
+/// 214 ms with eight, 67 to 97 ms with two.
 const LAUNCHES: (usize, usize, usize) = (32, 8, 2);
-/// Starts of one identity up to STARTED; this takes no thread. A program may hang in its execve(2), and each
-/// costs: before a lease of another process on the file, Linux looks again at every tick. And all of them
-/// go on in the same moment when they are let go.
+/// Starts up to STARTED: in all, of one identity. A start takes no thread. A program may hang in its execve(2), and
+/// each costs CPU: Linux polls another process's lease on the file at every tick. When the lease ends, all of them
+/// resume at once.
 const STARTS: (usize, usize) = (4096, 32);
-/// Name services and paths on whatever file system: both may hang for as long as they like.
+/// Name services and paths on any file system: both may hang without a timeout.
 const LOOKUPS: (usize, usize) = (32, 8);
-/// Records and logs of jobs, cgroup files, the space that is left.
+/// Reads of jobs' records and logs, of cgroup files, and of the free disk space.
 const READS: (usize, usize) = (64, 16);
-/// Changes of limits, pauses: a freeze waits for the kernel up to 5 s.
+/// Changes of limits and pauses: a freeze waits for the kernel up to 5 s.
 const CHANGES: (usize, usize) = (64, 16);
-/// Records of stops.
+/// Writes of stop records.
 const STOPS: (usize, usize) = (64, 32);
-/// Jobs that are settled at a time. When the host was down, all that ran are settled at once: with a
-/// thread for each, who connects meanwhile waits for seconds. Enough that the disk has something to put
-/// together, and that some may wait for the kernel. Somebody's thousand that end at once are not before
-/// another's one.
+/// Jobs that are settled at once: in all, of one identity alone, of one identity under contention. After a host's
+/// downtime every job that ran is settled at once: with one thread for each, a new connection would wait for seconds.
+/// 64 let the disk merge syncs while some jobs wait for the kernel. One identity's thousand ends do not delay another
+/// identity's single end.
 const SETTLING: (usize, usize, usize) = (64, 64, 16);
-/// Jobs whose processes are being killed in vain: some seconds each, again and again.
+/// Jobs whose processes survive SIGKILL: each attempt takes some seconds, and is repeated.
 const KILLING: usize = 64;
-/// All of these. What is left is for what the broker does by itself, a thread or two at a time.
+/// The sum. The rest is for the broker's own work, one or two threads at a time.
 const IN_ALL: usize = LAUNCHES.0 + LOOKUPS.0 + READS.0 + CHANGES.0 + STOPS.0 + SETTLING.0 + KILLING;
 const _: () = assert!(IN_ALL + 64 <= MOST, "something is left for what has no share");
 
-/// The shares.
+/// The queues and permits of each kind of work.
 #[derive(Debug)]
 pub(crate) struct Threads {
     pub(crate) launches: Arc<FairQueue<Identity>>,
