@@ -1,4 +1,5 @@
-//! A thousand followers of one job: the broker's memory, the job's rate, and what they get.
+//! A thousand followers of one job: the broker's memory, the job's rate, and the followers' output. It must compare
+//! every byte: a rate with lost output is no result.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -19,8 +20,8 @@ use crate::site::Site;
 const CONNECTIONS: usize = 20;
 const STREAMS: usize = 50;
 
-/// 16 KiB every 62 ms: 264 kB/s, of which a thousand followers make 264 MB/s. Much more, and client
-/// and broker together would need all of a small machine, and the job's rate would tell of that.
+/// 16 KiB every 62 ms: 264 kB/s, which a thousand followers multiply to 264 MB/s. A much higher rate would let client
+/// and broker use all of a small machine, and lower the job's rate.
 const BLOCK: usize = 16 << 10;
 const MILLISECONDS: usize = 62;
 
@@ -56,7 +57,7 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
     ])
 }
 
-/// The job's own rate in kB/s, and how long after its end the last follower had everything.
+/// The job's own rate in kB/s, and the time from its end until the last follower has the whole output.
 fn rate(bench: &Bench, site: &Site, expected: &[u8], connections: usize) -> Result<(f64, f64)> {
     let writer = bench.writer();
     let blocks = (expected.len() / BLOCK).to_string();
@@ -87,7 +88,7 @@ fn rate(bench: &Bench, site: &Site, expected: &[u8], connections: usize) -> Resu
     })
 }
 
-/// Compares every byte with what the job has written.
+/// Compares every byte with the job's output.
 async fn follow(mut client: Client, id: &str, expected: &[u8], whole: &AtomicUsize) -> Result<()> {
     let request = StreamOutputRequest { id: id.to_owned(), follow: true, ..Default::default() };
     let mut stream = client.stream_output(request).await?.into_inner();

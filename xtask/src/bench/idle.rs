@@ -1,4 +1,5 @@
-//! What a thousand idle jobs cost: memory of the shims, memory and CPU time of the broker.
+//! The cost of a thousand idle jobs: memory of the shims, memory and CPU time of the broker. The measured span must
+//! contain no call.
 
 use std::fs;
 use std::thread;
@@ -32,7 +33,7 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let of = |part: fn(&(f64, f64)) -> f64| median(&shims.iter().map(part).collect::<Vec<_>>());
     let (pss, rss) = (of(|shim| shim.0), of(|shim| shim.1));
     let fresh = usage::rss(pid(site)?)?;
-    // The jobs' starts are over; what runs now is what an idle broker does.
+    // The starts are over; the rest is an idle broker's own work.
     thread::sleep(Duration::from_secs(1));
     let before = usage::cpu(pid(site)?, false)?;
     thread::sleep(span);
@@ -58,7 +59,7 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
             .at_most(400.0),
         Row::new(format!("broker with {count} idle jobs, RSS"), fresh / 1e6, "MB").at_most(20.0),
         Row::new("the same, a broker that has taken them over", adopted / 1e6, "MB").at_most(20.0),
-        // One tick of the kernel's clock may be somebody else's.
+        // One tick of the kernel's clock may belong to another process.
         Row::new(format!("the same, CPU in {span:?}"), cpu.as_secs_f64() * 1e3, "ms").at_most(10.0),
         Row::new(
             format!("starting {count} of them, 8 at a time"),
@@ -78,7 +79,7 @@ fn pid(site: &Site) -> Result<u32> {
     site.broker_pid().context("the broker has ended")
 }
 
-/// Jobs that sleep, started 8 at a time.
+/// Starts sleeping jobs, 8 at a time.
 pub(crate) fn start(site: &Site, count: usize) -> Result<()> {
     api::runtime()?.block_on(async {
         let share = |n: usize| count / CONNECTIONS + usize::from(n < count % CONNECTIONS);
@@ -95,7 +96,7 @@ pub(crate) fn start(site: &Site, count: usize) -> Result<()> {
     })
 }
 
-/// (PSS, RSS) of every shim, by way of the leaf that it lives in.
+/// (PSS, RSS) of every shim, found by its leaf cgroup.
 fn shims(site: &Site) -> Result<Vec<(f64, f64)>> {
     let mut shims = Vec::new();
     for job in fs::read_dir(site.cgroup()?)? {
@@ -109,7 +110,7 @@ fn shims(site: &Site) -> Result<Vec<(f64, f64)>> {
     Ok(shims)
 }
 
-/// Kills all jobs, and returns when nothing of them is left.
+/// Kills all jobs. Returns when their cgroups are gone.
 pub(crate) fn end_all(site: &Site) -> Result<()> {
     let jobs: Vec<String> = fs::read_dir(site.cgroup()?)?
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())

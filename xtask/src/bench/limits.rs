@@ -1,4 +1,5 @@
-//! What all limits together add to a start, beside starts without any.
+//! The cost of all limits together at a start, against starts without limits. It must alternate the two, so that both
+//! see the same host.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -20,10 +21,10 @@ use crate::programs::{Profile, Programs};
 use crate::site::{Site, Throwaway};
 use crate::vm;
 
-/// Where a host has its disk.
+/// A directory on the host's disk.
 const HOST_DISK: &str = "/var/tmp";
 
-/// Rounds that are left out: the first start of a broker is not what is asked.
+/// Rounds that do not count: a broker's first start is slower.
 const WARM_UP: usize = 5;
 
 /// Medians, in milliseconds.
@@ -33,7 +34,7 @@ struct Medians {
     plain: f64,
 }
 
-/// Where this host lacks what limits need, in the testbed VM, whose kernel is slower at everything.
+/// Measures in the testbed VM if this host lacks a feature for the limits; the VM's kernel is slower at everything.
 pub(super) fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let rounds = bench.rounds(50, 300);
     let broker = bench.broker()?;
@@ -65,7 +66,7 @@ pub(crate) struct Args {
     disk: PathBuf,
 }
 
-/// In the VM: prints the medians as JSON.
+/// Runs in the VM; prints the medians as JSON.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let programs = Programs::given()?;
     interrupt::watch()?;
@@ -94,7 +95,7 @@ fn said(command: &mut Command) -> Result<String> {
     Ok(text)
 }
 
-/// The two take turns at being first.
+/// Measures both in turn; each round changes the order.
 fn compare(site: &Site, disk: &Path, rounds: usize) -> Result<Medians> {
     let disk = disk.to_str().context("a path is not UTF-8")?;
     let (limited, plain) = (all_limits(disk), api::spec(&["/bin/true"]));
@@ -117,7 +118,7 @@ fn compare(site: &Site, disk: &Path, rounds: usize) -> Result<Medians> {
     Ok(Medians { limited: median(&with), plain: median(&without) })
 }
 
-/// Milliseconds; nothing of the job is left then.
+/// Milliseconds of one start. Returns when the job's cgroup is gone.
 async fn start(client: &mut Client, spec: &JobSpec) -> Result<f64> {
     let begin = Instant::now();
     let job = api::start_spec(client, spec.clone()).await?;
@@ -127,8 +128,7 @@ async fn start(client: &mut Client, spec: &JobSpec) -> Result<f64> {
     Ok(took)
 }
 
-/// One of each kind, and all of them far from what `true` needs. Not `io.weight`, which most kernels
-/// lack.
+/// One limit of each kind, each far above the use of `true`. Without `io.weight`, which most kernels lack.
 fn all_limits(disk: &str) -> JobSpec {
     const MIB: u64 = 1 << 20;
     let rate = Some(100 * MIB);

@@ -1,4 +1,5 @@
-//! One line, from the job's write(2) to the client's stdout, against ssh.
+//! The latency of one line, from the job's write(2) to the client's stdout, against ssh. It must not count the first
+//! lines.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -36,7 +37,7 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
     ])
 }
 
-/// Milliseconds of each line, but for the first few, which the connection's start delays.
+/// Milliseconds of each line, without the first few, which the connection's setup delays.
 fn delays(command: &mut Command) -> Result<Vec<f64>> {
     let mut running = Running::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
     let out = running.child.stdout.take().context("no stdout")?;

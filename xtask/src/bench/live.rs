@@ -1,4 +1,5 @@
-//! A job that writes as fast as it can, with one live follower, against a pipe into a file.
+//! A job that writes as fast as it can, with one live follower, against a pipe into a file. The follower must get
+//! every byte.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -38,7 +39,7 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
     ])
 }
 
-/// From the start of the job to its end; the follower may take longer, and must get everything.
+/// The time from the job's start to its end; the follower may take longer, and must get the whole output.
 fn job(site: &Site, size: u64, followed: bool) -> Result<f64> {
     let bytes = size.to_string();
     api::runtime()?.block_on(async {
@@ -62,7 +63,7 @@ fn job(site: &Site, size: u64, followed: bool) -> Result<f64> {
     })
 }
 
-/// What the shim and a follower do at the least: read a pipe, write a file, and read it behind.
+/// The minimum work of shim and follower: read a pipe, write a file, and read the file behind the writer.
 fn pipe_to_file(bench: &Bench, size: u64) -> Result<f64> {
     let path = bench.open_dir.path().join("piped");
     let mut file = File::create(&path)?;
@@ -76,7 +77,7 @@ fn pipe_to_file(bench: &Bench, size: u64) -> Result<f64> {
     thread::scope(|scope| {
         scope.spawn(|| {
             let mut buffer = vec![0; 256 << 10];
-            // To the end of the file as it is, until the writer has ended.
+            // Reads to the current end of the file, until the writer has ended.
             while behind.read(&mut buffer).unwrap_or(0) > 0 || !is_over.load(Ordering::Relaxed) {}
         });
         let copied = copy(&mut out, &mut file);

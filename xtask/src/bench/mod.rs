@@ -1,8 +1,9 @@
-//! `cargo xtask bench`: how fast and how small, side by side with what people use today.
+//! `cargo xtask bench`: speed and size, side by side with today's tools. It must fail only if a measurement is
+//! impossible: a missed target is a result.
 //!
-//! One measurement per file; each runs its rounds interleaved with those of its references, on a
-//! broker of its own, and gives medians. `report` is the table and the JSON; `setup`, `ssh`,
-//! `api`, `usage` and `quantile` are what several measurements need; `writer` is the workload.
+//! One measurement per file. Each interleaves its rounds with those of its references, on a broker of its own, and
+//! returns medians. `report` is the table and the JSON; `setup`, `ssh`, `api`, `usage` and `quantile` are shared;
+//! `writer` is the workload.
 
 mod api;
 mod followers;
@@ -74,7 +75,7 @@ const MEASUREMENTS: [Measurement; 12] = [
     ("scale", scale::measure),
 ];
 
-/// Succeeds when everything could be measured, whether or not the targets are met.
+/// Succeeds if every measurement succeeded, whether or not the targets are met.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if !nix::unistd::geteuid().is_root() {
         bail!("bench must run as root: it reads the memory of the broker and of the shims");

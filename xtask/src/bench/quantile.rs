@@ -1,4 +1,4 @@
-//! Quantiles of samples.
+//! Quantiles of samples. It must not interpolate: each quantile is one of the samples.
 
 /// The value below which a fraction of the samples lies.
 pub(super) fn quantile(samples: &[f64], fraction: f64) -> f64 {
@@ -8,7 +8,7 @@ pub(super) fn quantile(samples: &[f64], fraction: f64) -> f64 {
     sorted.get((last as f64 * fraction).round() as usize).copied().unwrap_or(f64::NAN)
 }
 
-/// The value in the middle.
+/// The median.
 pub(super) fn median(samples: &[f64]) -> f64 {
     quantile(samples, 0.5)
 }

@@ -1,4 +1,5 @@
-//! Starts per second by eight clients, each of which waits for its job before it starts the next.
+//! Starts per second by eight clients. Each client waits for its job before it starts the next, and must not start
+//! two at once.
 
 use std::process::{Command, Stdio};
 use std::thread;

@@ -1,4 +1,4 @@
-//! Results: a row each, as a Markdown table and as JSON.
+//! Results: one row each, as a Markdown table and as JSON. It must not measure anything.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -11,10 +11,10 @@ pub(crate) struct Row {
     name: String,
     value: f64,
     unit: &'static str,
-    /// What it is compared with.
+    /// The name of the reference.
     reference: Option<String>,
     reference_value: Option<f64>,
-    /// The value divided by the reference's.
+    /// The value divided by the reference's value.
     ratio: Option<f64>,
     target: Option<String>,
     met: Option<bool>,
@@ -61,7 +61,7 @@ impl Row {
         self.judged(format!("ratio at least {limit}"), met)
     }
 
-    /// All of several targets must be met.
+    /// A row with several targets must meet all of them.
     fn judged(mut self, target: String, met: bool) -> Self {
         self.target = Some(match self.target.take() {
             Some(first) => format!("{first}, {target}"),
@@ -72,12 +72,12 @@ impl Row {
     }
 }
 
-/// The list that `--json` writes.
+/// The JSON list of `--json`.
 pub(crate) fn json(rows: &[Row]) -> Result<String> {
     Ok(serde_json::to_string_pretty(rows)? + "\n")
 }
 
-/// Markdown, with columns that line up when it is read as it is.
+/// A Markdown table whose columns are also aligned as plain text.
 pub(crate) fn table(rows: &[Row]) -> String {
     let heads = ["what", "value", "reference", "ratio", "target", "met"].map(str::to_owned);
     let cells: Vec<_> = std::iter::once(heads).chain(rows.iter().map(cells)).collect();
@@ -99,7 +99,7 @@ fn cells(row: &Row) -> [String; 6] {
     ]
 }
 
-/// Three figures are more than the noise leaves.
+/// Three significant digits: the noise exceeds more.
 fn figure(value: f64) -> String {
     let digits = match value.abs() {
         size if size == 0.0 || size >= 100.0 => 0,

@@ -1,5 +1,5 @@
-//! What followers notice of a broker that is killed, or ended, and started again at once: jobs that
-//! write the time every 20 ms, each followed by a jobctl of its own.
+//! The gap that followers see when the broker is killed, or ended, and restarted at once. Each job writes the time
+//! every 20 ms to a jobctl of its own, and no follower may lose or repeat a line.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -20,13 +20,12 @@ use crate::site::{Ending, IDENTITIES, Site};
 
 const JOBS: usize = 20;
 const MILLISECONDS: u64 = 20;
-/// From one restart to the next: for jobctl, losses that follow each other faster are one, and it
-/// tries less and less often.
+/// The interval of restarts: jobctl counts connection losses in quick succession as one, and backs off.
 const SPAN: Duration = Duration::from_secs(6);
 /// The bytes of a line: nanoseconds since 1970, until the year 2286.
 const LINE: usize = 20;
 
-/// When each line was written by the job and when it came, both by the host's clock.
+/// When the job wrote each line and when the line arrived, both by the host's clock.
 type Lines = Arc<Mutex<Vec<(Duration, Duration)>>>;
 
 pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
@@ -80,7 +79,7 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
 
 fn start(bench: &Bench, site: &Site) -> Result<Vec<String>> {
     let writer = bench.writer();
-    // An hour of lines: they are killed before.
+    // Lines for an hour: the jobs are killed earlier.
     let (count, pause) = (3_600_000 / MILLISECONDS, MILLISECONDS.to_string());
     let words = [writer.as_str(), "bench-writer", "lines", &count.to_string(), &pause];
     api::runtime()?.block_on(async {
@@ -93,7 +92,7 @@ fn start(bench: &Bench, site: &Site) -> Result<Vec<String>> {
     })
 }
 
-/// jobctl, which reconnects by itself.
+/// A jobctl, which reconnects by itself.
 struct Follower {
     jobctl: Running,
     reading: thread::JoinHandle<Result<()>>,
@@ -103,7 +102,7 @@ struct Follower {
 impl Follower {
     fn new(site: &Site, id: &str) -> Result<Follower> {
         let mut command = site.jobctl(IDENTITIES[0]);
-        // Quiet: it would tell of each restart.
+        // Quiet: jobctl reports each reconnection.
         command.args(["-q", "logs", "-f", id]).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut jobctl = Running::spawn(&mut command)?;
         let out = jobctl.child.stdout.take().context("no stdout")?;
@@ -119,8 +118,8 @@ impl Follower {
         Ok(Follower { jobctl, reading, lines })
     }
 
-    /// The longest time without a line, in seconds, between two moments: as it was heard, and as the
-    /// job wrote. One that has not ended yet counts up to now.
+    /// The longest gaps without a line, in seconds, between two times: as the follower saw them, and as the job
+    /// wrote. A gap that has not ended counts up to `to`.
     fn silences(&self, from: Duration, to: Duration) -> (f64, f64) {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let begin = lines.partition_point(|(_, came)| *came < from).saturating_sub(1);
@@ -135,7 +134,7 @@ impl Follower {
         (heard, written)
     }
 
-    /// Once the job has been killed: it has had every line, once. The number of them.
+    /// Checks, after the job was killed, that the follower has every line exactly once. Returns the number of lines.
     fn finish(self, site: &Site, id: &str) -> Result<usize> {
         self.jobctl.wait()?;
         self.reading.join().ok().context("a follower's thread panicked")??;

@@ -1,4 +1,5 @@
-//! `jobctl run -- true`, the whole process with a new connection, against ssh.
+//! `jobctl run -- true`, the whole process with a new connection, against ssh. It must not reuse a connection on
+//! either side, except where a row says so.
 
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -19,7 +20,7 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let site = &broker.site;
     let master = bench.sshd.master("run")?;
     let (mut jobctl, mut new, mut mux, mut plain) = (vec![], vec![], vec![], vec![]);
-    milliseconds(&mut run(site))?; // the cold one comes below
+    milliseconds(&mut run(site))?; // the cold start is a row of its own
     for round in 0..bench.rounds(40, 200) {
         jobctl.push(milliseconds(&mut run(site))?);
         mux.push(milliseconds(&mut bench.sshd.ssh_over(&master, &[TRUE]))?);
@@ -57,7 +58,7 @@ fn run(site: &Site) -> Command {
     command
 }
 
-/// From before the start of a command to after its end.
+/// Milliseconds from before a command's start to after its end.
 pub(crate) fn milliseconds(command: &mut Command) -> Result<f64> {
     command.stdin(Stdio::null()).stdout(Stdio::null());
     let begin = Instant::now();

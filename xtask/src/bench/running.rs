@@ -1,5 +1,5 @@
-//! Many running jobs, and kill -9 of the broker three times: how soon the next broker is ready, how soon
-//! it has reached all shims, and the latency of calls meanwhile.
+//! Many running jobs, and kill -9 of the broker three times: when the next broker is ready, when it has reached all
+//! shims, and the latency of calls meanwhile. It must not end a job between the kills.
 
 use std::fs;
 use std::path::Path;
@@ -18,9 +18,9 @@ use crate::interrupt;
 use crate::site::{Ending, IDENTITIES, Site};
 
 const KILLS: usize = 3;
-/// What a broker logs when it has reached all adopted shims.
+/// The log line of a broker that has reached all adopted shims.
 const REACHED: &str = "shims of jobs that were taken over have been reached";
-/// The longest time for that.
+/// The timeout of that line.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 pub(crate) fn measure(bench: &Bench, count: usize) -> Result<Vec<Row>> {
@@ -72,7 +72,7 @@ pub(crate) fn measure(bench: &Bench, count: usize) -> Result<Vec<Row>> {
     ])
 }
 
-/// What one kill -9 has shown: seconds, milliseconds of each call meanwhile, bytes.
+/// The results of one kill -9: seconds, milliseconds of each call meanwhile, bytes.
 #[derive(Debug)]
 struct Restart {
     ready: f64,
@@ -99,8 +99,8 @@ fn kill(bench: &Bench, site: &Site) -> Result<Restart> {
         ensure!(begin.elapsed() < TIMEOUT, "not all shims are reached after {TIMEOUT:?}");
         interrupt::check()?;
     };
-    thread::sleep(Duration::from_secs(1)); // what such a broker looks like afterwards
-    // The calls have a line for each start and each end, which are not those that are meant.
+    thread::sleep(Duration::from_secs(1)); // lets the broker become idle again
+    // Each call logs its own start and end, which do not count.
     let said = said(&log, before)?;
     let lines = said.lines().filter(|line| !line.contains("start") && !line.contains("ended"));
     let (rss, descriptors) = (usage::rss(pid(site)?)?, descriptors(site)?);
@@ -109,7 +109,7 @@ fn kill(bench: &Bench, site: &Site) -> Result<Restart> {
 
 fn calls(site: &Site, rounds: usize) -> Result<Vec<f64>> {
     let mut took = Vec::new();
-    milliseconds(&mut run(site))?; // the first of a broker has more to do
+    milliseconds(&mut run(site))?; // a broker's first call is slower
     for _ in 0..rounds {
         took.push(milliseconds(&mut run(site))?);
         interrupt::check()?;

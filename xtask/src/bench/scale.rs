@@ -1,5 +1,5 @@
-//! A start over 1,000 running and 100,000 finished jobs, and lists of them. The finished ones are
-//! copies of one that has run, each with an id, an owner, a name and labels of its own.
+//! A start over 1,000 running and 100,000 finished jobs, and lists of them. The finished jobs are copies of one that
+//! ran, and each must have an id, an owner, a name and labels of its own.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -21,7 +21,7 @@ use super::{api, idle, running, usage};
 use crate::interrupt;
 use crate::site::{Ending, IDENTITIES, Site};
 
-/// Jobs of a page.
+/// Jobs of one page.
 const PAGE: usize = 100;
 
 pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
@@ -45,8 +45,8 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
     site.end(Ending::Asked)?;
     let middle = copies(&site.file("state/jobs"), &first.id, finished - 1)?;
 
-    // Without the index, as the first broker of this version finds it.
-    let _ = fs::remove_file(site.file("state/finished.idx")); // absent is as good
+    // Without the index, as after an upgrade from a broker that had none.
+    let _ = fs::remove_file(site.file("state/finished.idx")); // the file may be absent
     let (_, _, rebuilt) = start(bench, site, &live)?;
     let (mut ready, mut adopted, mut listed) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..bench.rounds(2, 5) {
@@ -76,8 +76,8 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// From the start of the process, in seconds: until it accepts connections, has answered for a job
-/// that runs, and has answered for a list.
+/// Seconds from the start of the process until it accepts connections, has answered for a running job, and has
+/// answered a list.
 fn start(bench: &Bench, site: &Site, live: &str) -> Result<(f64, f64, f64)> {
     let begin = Instant::now();
     site.start_unasked(&bench.programs)?;
@@ -93,7 +93,7 @@ fn start(bench: &Bench, site: &Site, live: &str) -> Result<(f64, f64, f64)> {
     })
 }
 
-/// Milliseconds for each way to ask.
+/// Milliseconds of each kind of request.
 async fn pages(site: &Site, middle: &str, rounds: usize) -> Result<Vec<(&'static str, Vec<f64>)>> {
     let mut client = api::client(site).await?;
     let newest = ListJobsRequest { page_size: PAGE as u32, ..Default::default() };
@@ -121,14 +121,14 @@ async fn pages(site: &Site, middle: &str, rounds: usize) -> Result<Vec<(&'static
     Ok(all)
 }
 
-/// A full page.
+/// Requests a full page.
 async fn page(client: &mut Client, request: ListJobsRequest) -> Result<()> {
     let jobs = client.list_jobs(request).await?.into_inner().jobs;
     ensure!(jobs.len() == PAGE, "{} jobs on a page", jobs.len());
     Ok(())
 }
 
-/// `count` copies of a finished job, one for each 50 ms before now; the id of one in the middle.
+/// Makes `count` copies of a finished job, one for each 50 ms before now. Returns the id of one in the middle.
 fn copies(jobs: &Path, template: &str, count: usize) -> Result<String> {
     let files = read_files(&jobs.join(template)).context("cannot read a finished job")?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -137,7 +137,7 @@ fn copies(jobs: &Path, template: &str, count: usize) -> Result<String> {
     let names = (count / (2 * PAGE)).max(8); // two pages of each
     for n in 0..count {
         let ms = now - 50 * (count - n) as u64;
-        // A UUID of version 7 (RFC 9562): 48 bits of time, version, variant, and what is unique.
+        // A UUID of version 7 (RFC 9562): 48 bits of time, version, variant, and a unique number.
         let id = format!("{:08x}-{:04x}-7000-8000-{n:012x}", ms >> 16, ms & 0xffff);
         let changes = json!({
             "id": id, "created_ns": ms * 1_000_000, "request_id": format!("request-{n}"),
@@ -170,7 +170,7 @@ fn write_files(dir: &Path, files: &[(String, Vec<u8>)], changes: &Value) -> Resu
     for (name, bytes) in files {
         if name == "spec.json" {
             let mut spec: Value = serde_json::from_slice(bytes)?;
-            // Written anew, it is a record without a checksum, as earlier brokers have made them.
+            // Rewritten without a checksum, as earlier brokers wrote records.
             if let Value::Object(members) = &mut spec {
                 members.retain(|name, _| name != "checksum" && name != "crc32");
             }
@@ -183,7 +183,7 @@ fn write_files(dir: &Path, files: &[(String, Vec<u8>)], changes: &Value) -> Resu
     Ok(())
 }
 
-/// What `changes` has is set in `value`, at any depth.
+/// Sets the members of `changes` in `value`, at any depth.
 fn overlay(value: &mut Value, changes: &Value) {
     match (value, changes) {
         (Value::Object(value), Value::Object(changes)) => {

@@ -1,4 +1,5 @@
-//! What all measurements share: the programs, a reference to compare with, a directory for jobs.
+//! The shared setup of all measurements: the programs, the references, a directory for jobs. It must not measure
+//! anything.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,20 +12,20 @@ use crate::programs::{Profile, Programs};
 use crate::site::Throwaway;
 use crate::{interrupt, workspace};
 
-/// What all measurements share.
+/// The shared setup.
 pub(super) struct Bench {
     pub(super) programs: Programs,
     pub(super) sshd: Sshd,
-    /// 0755, unlike a site's: what is in it can be run and read by `nobody`.
+    /// Mode 0755, unlike a site's directory: `nobody` can run and read its files.
     pub(super) open_dir: TempDir,
     pub(super) quick: bool,
-    /// Running jobs, where other than the usual number is asked for.
+    /// The number of running jobs, if not the default.
     pub(super) jobs: Option<usize>,
     pub(super) profile: Profile,
 }
 
 impl Bench {
-    /// Starts what references need, and copies xtask to where jobs may run it.
+    /// Starts the references, and copies xtask to a directory that jobs can use.
     pub(super) fn new(
         profile: Profile,
         programs: Programs,
@@ -34,18 +35,18 @@ impl Bench {
         Ok(Self { programs, sshd: Sshd::start()?, open_dir: open_dir()?, quick, jobs, profile })
     }
 
-    /// One of two numbers of rounds.
+    /// The number of rounds, quick or full.
     pub(super) fn rounds(&self, quick: usize, full: usize) -> usize {
         if self.quick { quick } else { full }
     }
 
-    /// A broker that has done nothing yet.
+    /// A new broker without jobs.
     pub(super) fn broker(&self) -> Result<Throwaway> {
         interrupt::check()?;
         Throwaway::open(self.profile, &self.programs)
     }
 
-    /// xtask's own program, where jobs may run it.
+    /// The path of xtask's copy for jobs.
     pub(super) fn writer(&self) -> String {
         self.open_dir.path().join("xtask").display().to_string()
     }

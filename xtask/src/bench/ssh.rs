@@ -1,4 +1,5 @@
-//! OpenSSH to compare with: an sshd of our own on the loopback interface, with throw-away keys.
+//! OpenSSH as a reference: an sshd on the loopback interface, with temporary keys. It must not touch the host's sshd
+//! or keys.
 
 use std::fs;
 use std::net::TcpListener;
@@ -13,14 +14,14 @@ use tempfile::TempDir;
 use crate::interrupt::{self, Running};
 use crate::process;
 
-/// Ends with its value.
+/// An sshd, which ends when it is dropped.
 pub(crate) struct Sshd {
     dir: TempDir,
     port: u16,
     server: Running,
 }
 
-/// A connection that is open already, for ssh with ControlMaster.
+/// An open connection, by ssh's ControlMaster.
 pub(crate) struct Master {
     _client: Running,
     socket: PathBuf,
@@ -30,7 +31,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Sshd {
     /// # Errors
-    /// It does not start, or does not let us in.
+    /// sshd does not start, or rejects the connection.
     pub(crate) fn start() -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("job-bench-ssh-").tempdir()?;
         for name in ["host", "user"] {
@@ -42,7 +43,7 @@ impl Sshd {
         let known = fs::read_to_string(dir.path().join("host.pub"))?;
         fs::write(dir.path().join("known_hosts"), format!("[127.0.0.1]:{port} {known}"))?;
         fs::write(dir.path().join("sshd_config"), config(dir.path(), port))?;
-        // Where sshd locks its unprivileged part in; a system without sshd's service has none.
+        // sshd's privilege separation directory; a system without sshd's service has none.
         fs::create_dir_all("/run/sshd").context("cannot make /run/sshd")?;
         let mut command = Command::new("/usr/sbin/sshd");
         command.arg("-D").arg("-E").arg(dir.path().join("log"));
@@ -55,19 +56,19 @@ impl Sshd {
         Ok(sshd)
     }
 
-    /// The server's process.
+    /// The server's pid.
     pub(crate) fn pid(&self) -> u32 {
         self.server.child.id()
     }
 
-    /// ssh to it, over a new connection.
+    /// ssh over a new connection.
     pub(crate) fn ssh(&self, words: &[&str]) -> Command {
         let mut command = self.client();
         command.args(["-o", "ControlPath=none", "127.0.0.1"]).args(words);
         command
     }
 
-    /// ssh to it, over an open connection.
+    /// ssh over an open connection.
     pub(crate) fn ssh_over(&self, master: &Master, words: &[&str]) -> Command {
         let mut command = self.client();
         command.arg("-S").arg(&master.socket).arg("127.0.0.1").args(words);
@@ -106,18 +107,17 @@ impl Sshd {
             interrupt::check()?;
             if Instant::now() > until {
                 let log = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
-                // What ssh itself says, once more and aloud.
+                // One more attempt, with ssh's own messages.
                 let _ = self.ssh(&["true"]).status();
                 bail!("{fault}; its log:\n{log}");
             }
-            thread::sleep(Duration::from_millis(20)); // between two tries
+            thread::sleep(Duration::from_millis(20)); // between two attempts
         }
         Ok(())
     }
 }
 
-/// With SHLVL bash does not take itself for a login by ssh, whose start-up files can cost more than
-/// ssh itself.
+/// With SHLVL bash does not detect a login by ssh, whose start-up files can take longer than ssh itself.
 fn config(dir: &Path, port: u16) -> String {
     let dir = dir.display();
     format!(

@@ -1,4 +1,5 @@
-//! A start without limits, from request in to exec done, against fork+exec of the same program.
+//! A start without limits, from request to exec, against fork+exec of the same program. It must not instrument the
+//! broker.
 
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -15,9 +16,8 @@ use crate::interrupt;
 
 const TRUE: &str = "/bin/true";
 
-/// The broker cannot be looked into, so its time is the time of `StartJob`, which answers when exec
-/// has succeeded, less that of a call that does nothing (`WhoAmI`), both on one open connection.
-/// `Command::spawn` returns when exec has succeeded, too.
+/// The time in the broker is the time of `StartJob`, which returns when exec has succeeded, less the time of a call
+/// that does nothing (`WhoAmI`), both on one open connection. `Command::spawn` also returns when exec has succeeded.
 pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let broker = bench.broker()?;
     let runtime = api::runtime()?;

@@ -1,4 +1,5 @@
-//! What a thousand idle jobs use, as one answer: `ListJobs` with usage, read from the kernel for it.
+//! The usage of a thousand idle jobs in one response: `ListJobs` with usage, which the broker must read from the
+//! kernel for each call.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -37,7 +38,7 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
         let info = client.get_server_info(GetServerInfoRequest {}).await?.into_inner();
         anyhow::Ok(info.controllers)
     })?;
-    // Quicker than the broker's own end, which asks first.
+    // Faster than a stop by the broker, which sends SIGTERM first.
     idle::end_all(site)?;
     broker.close()?;
     let controllers = match controllers.as_slice() {
@@ -57,23 +58,23 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
     ])
 }
 
-/// The answers to one kind of question.
+/// The responses to one kind of request.
 #[derive(Default)]
 struct Answers {
-    /// Milliseconds until each was there.
+    /// Milliseconds until each response.
     took: Vec<f64>,
-    /// The broker's, for all of them.
+    /// The broker's CPU time for all of them.
     cpu: Duration,
 }
 
 impl Answers {
-    /// Milliseconds for each; from ticks of 10 ms, so a mean.
+    /// CPU milliseconds of each; a mean, because a tick is 10 ms.
     fn cpu(&self) -> f64 {
         self.cpu.as_secs_f64() * 1e3 / self.took.len() as f64
     }
 }
 
-/// Milliseconds until the answer is there.
+/// Milliseconds until the response.
 async fn list(client: &mut Client, with_usage: bool, count: usize) -> Result<f64> {
     let request = ListJobsRequest { page_size: 1000, with_usage, ..Default::default() };
     let begin = Instant::now();
@@ -84,7 +85,7 @@ async fn list(client: &mut Client, with_usage: bool, count: usize) -> Result<f64
     Ok(took)
 }
 
-/// All threads of a process to the first processor that it may use; the client has the others.
+/// Pins all threads of a process to the first available processor; the client uses the others.
 fn pin(pid: u32) -> Result<()> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));

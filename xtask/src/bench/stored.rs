@@ -1,4 +1,5 @@
-//! A gigabyte to a client: from a job that has ended, and from a running `cat`, against ssh.
+//! A gigabyte to a client: from a finished job, and from a running `cat`, against ssh. Every way must read the file
+//! from the page cache.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -17,7 +18,7 @@ use crate::interrupt;
 use crate::process;
 use crate::site::{IDENTITIES, Site};
 
-/// One way to move the bytes: rate and cost of each round.
+/// One way to transfer the bytes: rate and cost of each round.
 #[derive(Default)]
 struct Way {
     gb_per_second: Vec<f64>,
@@ -60,14 +61,14 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
     ])
 }
 
-/// The broker, and everything below its jobs' cgroup.
+/// CPU time of the broker and of all processes below its jobs' cgroup.
 fn ours(site: &Site) -> Result<Duration> {
     let broker = site.broker_pid().context("the broker has ended")?;
     Ok(usage::cpu(broker, false)? + usage::cgroup_cpu(&site.cgroup()?)?)
 }
 
 impl Way {
-    /// `server` tells the CPU time of the other side so far.
+    /// `server` returns the CPU time of the server's processes so far.
     fn round(
         &mut self,
         client: &mut Command,
@@ -80,7 +81,7 @@ impl Way {
         let status = process::status(client.stdout(Stdio::null()))?;
         let time = begin.elapsed().as_secs_f64();
         ensure!(status.success(), "{} ended with {status}", process::shown(client));
-        // The server's processes are counted once they are reaped, which nothing tells us of.
+        // A process's time counts in its parent once it is reaped, and no event reports that.
         thread::sleep(Duration::from_millis(100));
         let after = server()? + usage::cpu(own, true)? - usage::cpu(own, false)?;
         let gigabytes = size as f64 / 1e9;
@@ -90,7 +91,7 @@ impl Way {
     }
 }
 
-/// In the page cache then, as for all ways.
+/// Leaves the file in the page cache, for all ways alike.
 fn write_file(path: &std::path::Path, size: usize) -> Result<()> {
     let write = || -> std::io::Result<()> {
         let mut file = BufWriter::new(File::create(path)?);

@@ -1,4 +1,4 @@
-//! CPU time and memory of processes, from proc(5).
+//! CPU time and memory of processes, from proc(5). It must not sample: each value is the kernel's own counter.
 
 use std::fs;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use nix::unistd::{SysconfVar, sysconf};
 
-/// A process's CPU time: its own, and with `children` that of the children it has waited for.
+/// A process's CPU time: its own, and with `children` that of its reaped children.
 pub(crate) fn cpu(pid: u32, children: bool) -> Result<Duration> {
     let stat = read(&format!("/proc/{pid}/stat"))?;
-    // Field 2 may hold spaces and brackets; field 3 follows its last one.
+    // Field 2 may contain spaces and parentheses; field 3 follows the last one.
     let after = stat.rsplit_once(") ").context("/proc/PID/stat: no name")?.1;
     let fields: Vec<&str> = after.split(' ').collect();
     // utime, stime, cutime, cstime are fields 14 to 17.
@@ -20,19 +20,19 @@ pub(crate) fn cpu(pid: u32, children: bool) -> Result<Duration> {
     Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
 }
 
-/// The CPU time of all jobs below a cgroup, those that have ended included.
+/// The CPU time of all jobs below a cgroup, including finished ones.
 pub(crate) fn cgroup_cpu(cgroup: &std::path::Path) -> Result<Duration> {
     let stat = read(&cgroup.join("cpu.stat").display().to_string())?;
     let usage = stat.lines().find_map(|line| line.strip_prefix("usage_usec "));
     Ok(Duration::from_micros(usage.context("cpu.stat: no usage_usec")?.parse()?))
 }
 
-/// Resident bytes now.
+/// RSS in bytes.
 pub(crate) fn rss(pid: u32) -> Result<f64> {
     kilobytes(&format!("/proc/{pid}/status"), "VmRSS:")
 }
 
-/// The most resident bytes since [`forget_peak`].
+/// The peak RSS in bytes since [`forget_peak`].
 pub(crate) fn peak_rss(pid: u32) -> Result<f64> {
     kilobytes(&format!("/proc/{pid}/status"), "VmHWM:")
 }

@@ -1,5 +1,5 @@
-//! The workloads: programs that write with their own clock. Hidden subcommands of xtask, which is
-//! copied to where jobs may run it.
+//! The workloads: programs that write by their own clock. They are hidden subcommands of xtask, which is copied to a
+//! directory that jobs can use, and must not depend on the workspace.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             for (block, n) in content.chunks(block).zip(1u32..) {
                 out.write_all(block)?;
                 out.flush()?;
-                // Against the clock, so that a delay is caught up with.
+                // By the clock, so that the writer catches up after a delay.
                 let due = begin + Duration::from_millis(milliseconds) * n;
                 thread::sleep(due.saturating_duration_since(Instant::now()));
             }
@@ -50,12 +50,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Since 1970: a clock that two processes of one host share.
+/// The time since 1970: two processes of one host share this clock.
 pub(crate) fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Bytes that repeat nowhere near: xorshift64 (Marsaglia 2003).
+/// Bytes without a short period: xorshift64 (Marsaglia 2003).
 pub(crate) fn content(length: usize) -> Vec<u8> {
     let mut state = 88_172_645_463_325_252_u64;
     let mut bytes = Vec::with_capacity(length + 8);

@@ -1,4 +1,5 @@
-//! `DEBIAN/`: what dpkg is told of the package. Source: deb-control(5), Debian's policy manual.
+//! `DEBIAN/`: the package's metadata for dpkg. Source: deb-control(5), Debian's policy manual. The version and the
+//! glibc dependency must come from the programs.
 
 use std::env::consts::ARCH;
 use std::fs;
@@ -11,30 +12,30 @@ use super::files::{CONFFILES, files_below};
 use super::tree::{copy, copy_compressed, write};
 use crate::{process, workspace};
 
-/// As Debian's own tools name whoever makes a package: `DEBFULLNAME` and `DEBEMAIL`.
+/// The maintainer, as Debian's own tools take it: `DEBFULLNAME` and `DEBEMAIL`.
 fn maintainer() -> String {
     let variable = |name, default: &str| std::env::var(name).unwrap_or_else(|_| default.into());
     let name = variable("DEBFULLNAME", "maintainers of job-broker");
     format!("{name} <{}>", variable("DEBEMAIL", "job-broker@localhost"))
 }
 
-/// The package as dpkg knows it.
+/// The package's control data.
 pub(super) struct Control {
     version: String,
     architecture: &'static str,
-    /// The oldest glibc that has all that the programs use.
+    /// The oldest glibc with all symbols that the programs use.
     glibc: String,
     kilobytes: u64,
 }
 
 impl Control {
-    /// Of the files that are below `root`; `dynamic` are those that need glibc.
+    /// The control data of the files below `root`; `dynamic` are the files that need glibc.
     pub(super) fn new(revision: u32, root: &Path, dynamic: &[&Path]) -> Result<Control> {
         let mut bytes = 0;
         for file in files_below(root)? {
             bytes += file.metadata()?.len();
         }
-        let mut glibc = (2, 34); // since then threads and dl are in libc6 itself
+        let mut glibc = (2, 34); // from this version on threads and dl are in libc6 itself
         for program in dynamic {
             let text = fs::read(program).with_context(|| program.display().to_string())?;
             glibc = glibc.max(newest_glibc(&text));
@@ -51,7 +52,7 @@ impl Control {
         format!("job-broker_{}_{}.deb", self.version, self.architecture).into()
     }
 
-    /// Writes the control files, and what names the version outside of them.
+    /// Writes the control files, and the files outside that contain the version.
     pub(super) fn write(&self, root: &Path) -> Result<()> {
         let own = workspace::root().join("packaging/deb");
         let control = root.join("DEBIAN");
@@ -67,8 +68,8 @@ impl Control {
         Ok(())
     }
 
-    /// systemd of Debian 12: the units and the scope are tested from that version on. The scope is
-    /// made over D-Bus.
+    /// systemd of Debian 12: the oldest version that the units and the scope are tested with. The broker creates the
+    /// scope over D-Bus.
     fn text(&self, description: &str) -> String {
         let Control { version, architecture, glibc, kilobytes } = self;
         let maintainer = maintainer();
@@ -98,7 +99,7 @@ impl Control {
     }
 }
 
-/// In the order and form of md5sum(1); conffiles are dpkg's own affair.
+/// In md5sum(1)'s order and form; dpkg itself records conffiles.
 fn md5sums(root: &Path) -> Result<String> {
     let mut command = Command::new("md5sum");
     command.current_dir(root);
@@ -111,7 +112,7 @@ fn md5sums(root: &Path) -> Result<String> {
     process::output(&mut command)
 }
 
-/// The newest version of a symbol that a program takes from glibc: `GLIBC_2.34` in its table.
+/// The newest glibc symbol version that a program needs: `GLIBC_2.34` in its table.
 fn newest_glibc(program: &[u8]) -> (u32, u32) {
     let marks = program.windows(6).enumerate().filter(|(_, bytes)| bytes == b"GLIBC_");
     let version = |start: usize| {

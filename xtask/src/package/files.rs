@@ -1,4 +1,4 @@
-//! Which file of the workspace goes where.
+//! The package's files and their paths. It must not write control files: `control` does.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,18 +26,18 @@ const PLAIN: [(&str, &str); 13] = [
     ("../docs/CONFIGURATION.md", "usr/share/doc/job-broker/docs/CONFIGURATION.md"),
 ];
 
-/// What operators edit: dpkg asks before it replaces a changed one.
+/// Files that operators edit: dpkg asks before it replaces a changed one.
 pub(super) const CONFFILES: [&str; 2] =
     ["etc/job-broker/config.toml", "etc/needrestart/conf.d/job-broker.conf"];
 
-/// What is executed, below `/`.
+/// Executables, below `/`.
 pub(super) const PROGRAMS: [&str; 4] =
     ["usr/sbin/job-broker", "usr/bin/jobctl", "usr/bin/job-certs", "usr/lib/job-broker/job-shim"];
 
-/// Puts everything but the control files in its place below `root`.
+/// Copies all files except the control files to their paths below `root`.
 ///
 /// # Errors
-/// Files.
+/// I/O.
 pub(super) fn stage(root: &Path, programs: &Programs, manuals: &Path) -> Result<()> {
     let built = [&programs.broker, &programs.jobctl, &programs.certs, &programs.shim];
     for (from, to) in built.into_iter().zip(PROGRAMS) {
@@ -63,7 +63,7 @@ pub(super) fn stage(root: &Path, programs: &Programs, manuals: &Path) -> Result<
     Ok(())
 }
 
-/// All files below a directory, in the order of their names.
+/// All files below a directory, sorted by name.
 ///
 /// # Errors
 /// As readdir(3).
@@ -87,7 +87,7 @@ pub(super) fn files_below(directory: &Path) -> Result<Vec<PathBuf>> {
 mod tests {
     use super::*;
 
-    /// They name the unit, its program and where it belongs.
+    /// Keys that name the unit, its program and its target.
     const PLAIN_WORDS: [&str; 4] = ["Description", "Documentation", "ExecStart", "WantedBy"];
 
     #[test]

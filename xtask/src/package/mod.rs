@@ -1,8 +1,9 @@
-//! `cargo xtask package`: the Debian package, from the release build and what is in `packaging/`.
+//! `cargo xtask package`: the Debian package, from the release build and `packaging/`. It must need dpkg-deb and no
+//! other packaging tool.
 //!
-//! With dpkg-deb and not cargo-deb: what the package consists of is a table (`files`) and a few texts,
-//! and dpkg-deb is on every machine that can install the result, where cargo-deb would have to be
-//! compiled first, for minutes, and bring a second description of the units in a Cargo.toml.
+//! It uses dpkg-deb, not cargo-deb: the package's contents are a table (`files`) and a few texts, and every machine
+//! that can install the package has dpkg-deb. cargo-deb would have to be compiled first, for minutes, and would need
+//! a second description of the units in a Cargo.toml.
 
 mod control;
 mod files;
@@ -28,10 +29,10 @@ pub(crate) struct Args {
     revision: u32,
 }
 
-/// Makes the package, judges it with lintian if that is there, and prints its path.
+/// Makes the package, checks it with lintian if installed, and prints its path.
 ///
 /// # Errors
-/// The build, a file, dpkg-deb, or lintian's errors.
+/// The build, I/O, dpkg-deb, or lintian's errors.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let profile = if args.dev { Profile::Dev } else { Profile::Release };
     let path = make(profile, args.revision, &programs::build(profile)?)?;
@@ -42,7 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Makes the package of these programs; returns its path below the target directory.
+/// Makes the package of these programs. Returns its path below the target directory.
 ///
 /// # Errors
 /// As [`run`].
@@ -52,7 +53,7 @@ pub(crate) fn make(profile: Profile, revision: u32, programs: &Programs) -> Resu
     let directory = workspace::target_dir()?.join("package");
     fs::create_dir_all(&directory)
         .with_context(|| format!("cannot create {}", directory.display()))?;
-    // Of this run alone: a package for a test may be made while somebody makes a release.
+    // Private to this run: tests and a release may make packages at the same time.
     let scratch = tempfile::tempdir_in(&directory).context("cannot make a directory")?;
     let (root, manuals) = (scratch.path().join("root"), scratch.path().join("manuals"));
     write_manuals(&manuals)?;
@@ -64,7 +65,7 @@ pub(crate) fn make(profile: Profile, revision: u32, programs: &Programs) -> Resu
     control.write(&root)?;
     let made = scratch.path().join(control.file_name());
     let mut build = Command::new("dpkg-deb");
-    // Development builds are thrown away soon.
+    // Development builds are discarded soon.
     let compression = if profile == Profile::Dev { ["-Zgzip", "-z1"] } else { ["-Zxz", "-z6"] };
     build.args(["--root-owner-group"]).args(compression).arg("--build").arg(&root).arg(&made);
     process::check(build.stdout(std::io::stderr()))?;
@@ -73,8 +74,8 @@ pub(crate) fn make(profile: Profile, revision: u32, programs: &Programs) -> Resu
     Ok(path)
 }
 
-/// A release is built without what debuggers read; of a development build it is the larger half, which
-/// a machine of a test would unpack for half a minute.
+/// Strips a release of debug information. It is the larger half of a development build, which a test's machine would
+/// unpack for half a minute.
 fn strip(root: &Path) -> Result<()> {
     let programs = files::PROGRAMS.map(|place| root.join(place));
     process::check(Command::new("strip").arg("--strip-debug").args(programs))
@@ -86,7 +87,7 @@ fn write_manuals(directory: &Path) -> Result<()> {
     process::check(&mut write)
 }
 
-/// lintian's errors fail the packaging; what it merely warns of is shown.
+/// lintian's errors fail the packaging; its warnings are only printed.
 fn run_lintian(package: &Path) -> Result<()> {
     if process::find("lintian").is_none() {
         eprintln!("xtask: lintian is not installed; the package was not judged");

@@ -1,4 +1,4 @@
-//! Files and directories of the package, with the modes that it gives them.
+//! Writes the package's files and directories with their modes. The umask must not change a mode.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -9,14 +9,14 @@ use anyhow::{Context, Result};
 
 use crate::process;
 
-/// Writes a file with all directories above it.
+/// Writes a file and its parent directories.
 pub(super) fn write(path: &Path, text: impl AsRef<[u8]>, mode: u32) -> Result<()> {
     make_directory(path)?;
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     chmod(path, mode)
 }
 
-/// Copies a file, with all directories above it.
+/// Copies a file, and makes its parent directories.
 pub(super) fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
     make_directory(to)?;
     fs::copy(from, to)
@@ -24,7 +24,7 @@ pub(super) fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
     chmod(to, mode)
 }
 
-/// Compressed as Debian's policy wants manuals and change logs: gzip -9 without name and time.
+/// Compresses as Debian's policy requires for manuals and changelogs: gzip -9 without name and time.
 pub(super) fn copy_compressed(from: &Path, to: &Path) -> Result<()> {
     make_directory(to)?;
     let out = File::create(to).with_context(|| format!("cannot create {}", to.display()))?;
@@ -41,7 +41,7 @@ fn make_directory(file: &Path) -> Result<()> {
     }
     for path in missing.into_iter().rev() {
         fs::create_dir(path).with_context(|| format!("cannot create {}", path.display()))?;
-        chmod(path, 0o755)?; // whatever the umask says
+        chmod(path, 0o755)?; // independent of the umask
     }
     Ok(())
 }

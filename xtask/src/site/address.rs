@@ -1,28 +1,29 @@
-//! Where a broker listens, where its clients connect, and which names its certificate needs.
+//! The broker's listen address, the clients' address, and the names in the certificate. It must not hold the port:
+//! the broker binds it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 
 use anyhow::{Context, Result};
 use job_certs::ServerNames;
 
-/// From HOST:PORT, the host as it was typed and the address with its final port.
+/// Parses HOST:PORT: the host as typed, and the address with its final port.
 ///
 /// # Errors
-/// Not HOST:PORT, an unknown host, or an address that is not free.
+/// Not HOST:PORT, an unknown host, or an address in use.
 pub(crate) fn choose(text: &str) -> Result<(String, SocketAddr)> {
     let addr = text
         .to_socket_addrs()
         .with_context(|| format!("\"{text}\" is not HOST:PORT, e.g. 127.0.0.1:7443"))?
         .next()
         .with_context(|| format!("\"{text}\" has no address"))?;
-    // Bound for a moment: another program could take the port in between, and the broker would say
-    // so; but a port that changed with each restart would be of no use to clients.
+    // Bound for a moment. Another program could take the port before the broker, which then reports the error; but a
+    // port that changes with each restart is useless to clients.
     let listener = TcpListener::bind(addr).with_context(|| format!("cannot listen on {text}"))?;
     let host = text.rsplit_once(':').map_or(text, |(host, _)| host).trim_matches(['[', ']']);
     Ok((host.to_owned(), listener.local_addr()?))
 }
 
-/// A broker on all addresses is reached on the loopback one.
+/// The loopback address, for a broker on all addresses.
 pub(crate) fn to_connect(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -32,7 +33,7 @@ pub(crate) fn to_connect(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-/// Localhost always, the address, and the host as it was typed.
+/// Localhost, the address, and the host as typed.
 pub(crate) fn names(host: &str, listen: SocketAddr) -> ServerNames {
     let mut names = ServerNames {
         dns: vec!["localhost".into()],

@@ -1,4 +1,5 @@
-//! A site's broker: started so that it outlives us, waited for, ended.
+//! A site's broker: started so that it outlives xtask, awaited, ended. It must signal no other process: a pid counts
+//! only with the site's configuration on its command line.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -14,8 +15,8 @@ use super::{IDENTITIES, ROOT_REASON, Site};
 use crate::programs::Programs;
 use crate::{interrupt, process, root};
 
-/// $1 log, $2 pid file, $3 broker, $4 configuration. A session of its own and no descriptor of ours,
-/// so that it lives on when we and our terminal are gone.
+/// $1 log, $2 pid file, $3 broker, $4 configuration. The broker has its own session and none of xtask's descriptors,
+/// so that it survives xtask and its terminal.
 const START: &str = r#"
     exec setsid --fork sh -c '
         exec </dev/null >>"$1" 2>&1
@@ -24,7 +25,7 @@ const START: &str = r#"
         cd /
         exec "$1" --config "$2"' sh "$@""#;
 
-/// How a broker is ended.
+/// How to end a broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
     /// SIGTERM.
@@ -33,8 +34,7 @@ pub(crate) enum Ending {
     Killed,
 }
 
-/// A start or a clean end that takes longer has gone wrong. Nothing tells us of either: the broker
-/// is not our child.
+/// The timeout of a start and of a clean exit. No event reports either: the broker is not a child of xtask.
 const TIMEOUT: Duration = Duration::from_secs(20);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -43,23 +43,23 @@ impl Site {
     pub(crate) fn broker_pid(&self) -> Option<u32> {
         let pid = fs::read_to_string(self.file("broker.pid")).ok()?;
         let pid: u32 = pid.trim().parse().ok()?;
-        // Numbers are used again: the process must have our configuration on its command line. One
-        // that has ended and was not reaped has none.
+        // The kernel reuses pids: the process must have the site's configuration on its command line. A zombie has no
+        // command line.
         let words = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let config = self.file("config.toml");
         let is_ours = words.split(|byte| *byte == 0).any(|w| w == config.as_os_str().as_bytes());
         is_ours.then_some(pid)
     }
 
-    /// Starts the broker and returns when it has answered a call.
+    /// Starts the broker. Returns when it has answered a call.
     ///
     /// # Errors
-    /// It ended, or did not answer in time; with what it said last.
+    /// The broker ended, or did not answer in time; with its last log lines.
     pub(crate) fn start(&self, programs: &Programs) -> Result<()> {
         self.start_until(programs, Self::answers)
     }
 
-    /// Starts the broker and returns when it accepts connections, before its first call.
+    /// Starts the broker. Returns when it accepts connections, before its first call.
     ///
     /// # Errors
     /// As [`Site::start`].
@@ -68,7 +68,7 @@ impl Site {
     }
 
     fn start_until(&self, programs: &Programs, is_up: impl Fn(&Self) -> bool) -> Result<()> {
-        // Ours, though what writes to it is root's.
+        // xtask creates the log, so that its user owns it; root writes to it.
         let log = self.file("broker.log");
         let mut log = File::options()
             .create(true)
@@ -103,7 +103,7 @@ impl Site {
             words.push(path.to_str().context("a path is not UTF-8")?.to_owned());
         }
         let mut script = String::new();
-        // sudo drops the variables of its caller.
+        // sudo drops its caller's variables.
         if let Ok(level) = std::env::var("JOB_BROKER_LOG") {
             script = format!("export JOB_BROKER_LOG={}\n", process::quoted(&level));
         }
@@ -117,7 +117,7 @@ impl Site {
         process::status(&mut command).is_ok_and(|status| status.success())
     }
 
-    /// What the broker said from a position of its log on, for an error message.
+    /// The broker's log from a position on, for an error message.
     fn log_since(&self, position: u64) -> String {
         let mut said = String::new();
         let read = File::open(self.file("broker.log")).and_then(|mut log| {
@@ -130,10 +130,10 @@ impl Site {
         }
     }
 
-    /// Ends the broker, and returns when it is gone. Its jobs go on.
+    /// Ends the broker. Returns when the process is gone. Its jobs keep running.
     ///
     /// # Errors
-    /// It does not end.
+    /// The broker does not end.
     pub(crate) fn end(&self, how: Ending) -> Result<()> {
         let Some(pid) = self.broker_pid() else { return Ok(()) };
         let signal = match how {
@@ -157,11 +157,11 @@ impl Site {
         Ok(())
     }
 
-    /// Ends all jobs, in good order as long as the broker helps; then the broker; and removes the
-    /// cgroups. Goes on after a failure, and returns the first.
+    /// Stops all jobs by the broker if possible, then ends the broker and removes the cgroups. Continues after a
+    /// failure, and returns the first error.
     ///
     /// # Errors
-    /// Something is left.
+    /// Something could not be removed.
     pub(crate) fn tear_down(&self) -> Result<()> {
         if self.broker_pid().is_some() {
             self.stop_jobs();
@@ -171,7 +171,7 @@ impl Site {
         ended.and(cleared)
     }
 
-    /// Whatever does not work here is done by [`Site::clear_cgroup`] without asking.
+    /// [`Site::clear_cgroup`] ends what this cannot stop.
     fn stop_jobs(&self) {
         let list = bounded(self.jobctl(IDENTITIES[0]), &["ps", "-q"]).output();
         let list = list.map(|output| output.stdout).unwrap_or_default();
@@ -180,15 +180,15 @@ impl Site {
         for some in jobs.chunks(500) {
             let stop = [&["-q", "stop", "-t", "2s", "--reconnect-timeout", "0"], some].concat();
             let mut stop = bounded(self.jobctl(IDENTITIES[0]), &stop);
-            // A job that ends meanwhile is as good; a failure is made good for.
+            // The job may end meanwhile; [`Site::clear_cgroup`] covers a failure.
             let _ = stop.stdout(Stdio::null()).stderr(Stdio::null()).status();
         }
     }
 }
 
-/// Whether no thread of a process is left that could hold its lock on the state directory: the
-/// kernel takes the command line away first, the files later, thread by thread. What stays until
-/// somebody reaps it is the first thread, as a zombie.
+/// Whether no thread of a process can still hold the lock on the state directory. At exit the kernel removes the
+/// command line first, and closes the files later, thread by thread. The first thread remains as a zombie until its
+/// parent reaps it.
 fn is_gone(pid: u32) -> bool {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -196,14 +196,14 @@ fn is_gone(pid: u32) -> bool {
     is_zombie && threads <= 1
 }
 
-/// jobctl would wait for a broker that hangs.
+/// jobctl with a timeout: it would wait for a broker that hangs.
 fn bounded(jobctl: Command, arguments: &[&str]) -> Command {
     use std::os::unix::process::CommandExt;
 
     let mut command = Command::new("timeout");
     let environment = jobctl.get_envs().filter_map(|(name, value)| Some((name, value?)));
     command.arg("30").envs(environment).arg(jobctl.get_program()).args(arguments);
-    // As in `root`: Ctrl-C does not end the cleaning up.
+    // As in `root`: Ctrl-C must not end the cleanup.
     command.stdin(Stdio::null()).process_group(0);
     command
 }

@@ -1,4 +1,4 @@
-//! The cgroup below which a site's jobs live, for its removal. The broker makes it.
+//! The cgroup of a site's jobs, for its removal. It must not create the cgroup: the broker does.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail};
 use super::{ROOT_REASON, Site};
 use crate::{process, root};
 
-/// $1 is the cgroup. What joins after a write to cgroup.kill lives, hence the loop; and rmdir(2)
-/// answers EBUSY until the last process is reaped.
+/// $1 is the cgroup. A process that joins after a write to cgroup.kill survives, hence the loop; rmdir(2) fails with
+/// EBUSY until the last process is reaped.
 const CLEAR: &str = r#"
     n=0
     while [ -d "$1" ]; do
@@ -20,10 +20,10 @@ const CLEAR: &str = r#"
     done"#;
 
 impl Site {
-    /// Kills what is left of the jobs, with their shims, and removes their cgroups.
+    /// Kills the remaining jobs and their shims, and removes their cgroups.
     ///
     /// # Errors
-    /// Something could not be killed within 10 s.
+    /// A process survived for 10 s.
     pub(crate) fn clear_cgroup(&self) -> Result<()> {
         let cgroup = self.cgroup()?;
         if !cgroup.exists() {
@@ -34,7 +34,7 @@ impl Site {
             .with_context(|| format!("cannot clear {}", cgroup.display()))
     }
 
-    /// Its path.
+    /// The cgroup's path.
     ///
     /// # Errors
     /// There is no cgroup2 mount.
@@ -47,8 +47,7 @@ impl Site {
     }
 }
 
-/// The first cgroup2 mount in proc_pid_mountinfo(5): field 5 is the mount point, the type follows
-/// the separator.
+/// The first cgroup2 mount in proc_pid_mountinfo(5): field 5 is the mount point, and the type follows the separator.
 fn cgroup2_mount(mounts: &str) -> Option<&Path> {
     mounts.lines().find_map(|line| {
         let (before, after) = line.split_once(" - ")?;

@@ -1,4 +1,4 @@
-//! Whether this host can enforce every kind of limit.
+//! Whether this host can enforce every kind of limit. It must ask a broker, and not guess from the kernel's version.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -12,13 +12,13 @@ use crate::process;
 /// A feature that this host lacks.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct MissingFeature {
-    /// The beginning of a sentence: "this host has no memory controller for jobs (why)".
+    /// The start of a sentence: "this host has no memory controller for jobs (why)".
     pub(crate) words: String,
-    /// An option of `jobctl run` that is refused for it.
+    /// An option of `jobctl run` that is rejected for lack of the feature.
     pub(crate) refused: String,
 }
 
-/// The controllers that limits need, each with an option that needs it; the most important first.
+/// The controllers that limits need, each with an option that needs it, by importance.
 const OPTIONS: [(&str, &str); 4] = [
     ("memory", "--memory=64M"),
     ("cpu", "--cpus=0.2"),
@@ -27,11 +27,11 @@ const OPTIONS: [(&str, &str); 4] = [
 ];
 
 impl Site {
-    /// What keeps jobs from limits of CPU, memory, processes and the disk of a directory; `None` if
-    /// they can have them all. The broker must run.
+    /// The first missing feature that limits of CPU, memory, processes and of a directory's disk need; `None` if the
+    /// host has all. The broker must run.
     ///
     /// # Errors
-    /// The broker does not answer.
+    /// The broker does not respond.
     pub(crate) fn missing_feature(&self, directory: &Path) -> Result<Option<MissingFeature>> {
         let info = process::output(self.jobctl(IDENTITIES[0]).args(["info", "-o", "json"]))?;
         let info = serde_json::from_str(&info).context("jobctl info: bad JSON")?;
@@ -41,7 +41,7 @@ impl Site {
         }
     }
 
-    /// By trying it: which file systems are on a disk that can be limited, the broker knows.
+    /// Starts a job with the limit: only the broker knows which file systems are on a disk that can be limited.
     fn disk(&self, directory: &Path) -> Result<Option<MissingFeature>> {
         let refused = format!("--device-write-bps={}:1G", directory.display());
         let mut run = self.jobctl(IDENTITIES[0]);

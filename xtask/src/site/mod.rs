@@ -1,13 +1,14 @@
-//! A broker with all that belongs to it, in one directory.
+//! A broker with all its files, in one directory. It must not touch the host outside that directory and the jobs'
+//! cgroup.
 //!
 //! | file | what |
 //! |---|---|
-//! | `site.json` | how it was made, for `restart` and `down` |
+//! | `site.json` | how the site was made, for `restart` and `down` |
 //! | `config.toml` | the broker's configuration; may be edited between restarts |
-//! | `pki/` | a throw-away authority, the broker's certificate, those of [`IDENTITIES`] |
-//! | `<identity>.env` | for `. D/admin.env`: what jobctl needs to be that identity |
+//! | `pki/` | a temporary authority, the broker's certificate, those of [`IDENTITIES`] |
+//! | `<identity>.env` | for `. D/admin.env`: jobctl's variables for that identity |
 //! | `state/`, `run/` | the broker's own, root 0700 |
-//! | `broker.pid`, `broker.log` | while it runs, and what it said |
+//! | `broker.pid`, `broker.log` | while the broker runs, and its log |
 
 mod address;
 mod broker;
@@ -35,15 +36,15 @@ pub(crate) use broker::Ending;
 pub(crate) use missing_feature::MissingFeature;
 pub(crate) use throwaway::Throwaway;
 
-/// Whom there is a certificate for. The first is an admin.
+/// The identities with a certificate. The first is an admin.
 pub(crate) const IDENTITIES: [&str; 3] = ["admin", "user-a", "user-b"];
 
 /// Why root is needed.
 const ROOT_REASON: &str =
     "for the broker, which makes cgroups and gives up privileges for its jobs";
 
-/// The uid of the shims, which needs no account: just below the uids of the broker's pool, beyond
-/// `nobody` and systemd's `DynamicUser=` (61184-65519).
+/// The uid of the shims, without an account: just below the uids of the broker's pool, above `nobody` and systemd's
+/// `DynamicUser=` (61184-65519).
 const SHIM_UID: &str = "69999";
 
 /// One broker's directory.
@@ -57,12 +58,12 @@ pub(crate) struct Site {
 #[derive(Serialize, Deserialize)]
 struct Made {
     release: bool,
-    /// The directory was not there before, so `down` removes it.
+    /// The site created the directory, so `down` removes it.
     made_dir: bool,
     jobctl: PathBuf,
 }
 
-/// Of the broker's configuration the keys that we set, or need to know when they were edited.
+/// The configuration keys that xtask sets, or reads after an operator's edit.
 #[derive(Serialize, Deserialize)]
 struct Config {
     listen: SocketAddr,
@@ -88,11 +89,11 @@ struct Jobs {
 }
 
 impl Site {
-    /// Makes a site in `dir`, or in a fresh directory for temporary files; nothing is started.
-    /// `addr` is HOST:PORT, where port 0 stands for a free one; by default 127.0.0.1 and a free one.
+    /// Makes a site in `dir`, or in a new temporary directory; starts nothing. `addr` is HOST:PORT, where port 0
+    /// stands for a free one; the default is a free port on 127.0.0.1.
     ///
     /// # Errors
-    /// The address cannot be had, something of these names is in `dir` already, or I/O.
+    /// The address is not available, `dir` already contains a file of these names, or I/O.
     pub(crate) fn create(
         dir: Option<&Path>,
         addr: Option<&str>,
@@ -107,7 +108,7 @@ impl Site {
         let site = Site { dir, made, config };
         let filled = site.fill(&host, programs);
         if filled.is_err() && made_dir {
-            // The error that led here is the one to report.
+            // Reports the first error, not one of the removal.
             let _ = fs::remove_dir_all(&site.dir);
         }
         filled.map(|()| site)
@@ -116,7 +117,7 @@ impl Site {
     /// The site in `dir`; `None` if there is none.
     ///
     /// # Errors
-    /// Files that cannot be read or understood.
+    /// A file cannot be read or parsed.
     pub(crate) fn find(dir: &Path) -> Result<Option<Self>> {
         let Ok(dir) = dir.canonicalize() else { return Ok(None) };
         let file = dir.join("site.json");
@@ -133,7 +134,7 @@ impl Site {
         Ok(Some(Site { dir, made, config }))
     }
 
-    /// The site in `dir`, which must be there.
+    /// The site in `dir`, which must exist.
     ///
     /// # Errors
     /// As [`Site::find`].
@@ -147,17 +148,17 @@ impl Site {
         &self.dir
     }
 
-    /// A file or directory in it.
+    /// The path of a file or directory of the site.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
-    /// How the programs were built that it was made with.
+    /// The build profile of the site's programs.
     pub(crate) fn profile(&self) -> Profile {
         if self.made.release { Profile::Release } else { Profile::Dev }
     }
 
-    /// Where clients on this host connect, HOST:PORT.
+    /// The clients' address on this host, HOST:PORT.
     pub(crate) fn addr(&self) -> SocketAddr {
         address::to_connect(self.config.listen)
     }
@@ -169,10 +170,10 @@ impl Site {
         command
     }
 
-    /// What a client library needs to be one of [`IDENTITIES`].
+    /// A client library's credentials of one of [`IDENTITIES`].
     ///
     /// # Errors
-    /// A file that cannot be read.
+    /// A file cannot be read.
     pub(crate) fn credentials(&self, identity: &str) -> Result<Credentials> {
         let read = |name: String| {
             let path = self.file("pki").join(name);
@@ -185,7 +186,7 @@ impl Site {
         })
     }
 
-    /// Removes the directory if it was made for the site, else just what says that a broker runs.
+    /// Removes the directory if the site created it, else only the files that mark a running broker.
     ///
     /// # Errors
     /// rm(1) failed.
@@ -195,7 +196,7 @@ impl Site {
         process::check(rm.args(["-rf", "--one-file-system", "--"]).arg(what))
     }
 
-    /// Whether [`Site::remove`] leaves nothing.
+    /// Whether [`Site::remove`] removes everything.
     pub(crate) fn is_temporary(&self) -> bool {
         self.made.made_dir
     }
@@ -207,7 +208,7 @@ impl Site {
         for identity in IDENTITIES {
             self.write(&format!("{identity}.env"), &self.env_file(identity, programs))?;
         }
-        // Last: where it is, everything is.
+        // Last: this file marks a complete site.
         self.write("site.json", &serde_json::to_string_pretty(&self.made)?)
     }
 
@@ -221,7 +222,7 @@ impl Site {
         Ok(())
     }
 
-    /// What jobctl reads, except PATH.
+    /// jobctl's variables, except PATH.
     fn environment(&self, identity: &str) -> [(&'static str, String); 4] {
         let pki = |name: String| self.file("pki").join(name).display().to_string();
         [
@@ -244,7 +245,7 @@ impl Site {
         lines.concat()
     }
 
-    /// Never overwrites.
+    /// Never overwrites a file.
     fn write(&self, name: &str, text: &str) -> Result<()> {
         let path = self.file(name);
         let write = || {
@@ -277,13 +278,13 @@ impl Config {
     }
 }
 
-/// Brokers must not share a cgroup, and directories may be moved or named alike: hence the time.
+/// Brokers must not share a cgroup, and directories may be moved or have the same name: hence the time.
 fn cgroup_name() -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("job-broker-dev-{}-{:x}", std::process::id(), since.as_micros())
 }
 
-/// The directory's canonical path, and whether it was made: with mode 0700.
+/// The directory's canonical path, and whether it was created, with mode 0700.
 fn make_dir(dir: Option<&Path>) -> Result<(PathBuf, bool)> {
     let Some(dir) = dir else {
         let dir = tempfile::Builder::new().prefix("job-broker-").tempdir();

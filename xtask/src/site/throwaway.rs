@@ -1,11 +1,11 @@
-//! A site for as long as a command runs.
+//! A temporary site, for as long as a command runs. It must leave nothing behind, even after a failure.
 
 use anyhow::Result;
 
 use super::Site;
 use crate::programs::{Profile, Programs};
 
-/// A site with its broker, which is removed whatever happens.
+/// A site with its broker, removed in any case.
 pub(crate) struct Throwaway {
     pub(crate) site: Site,
     is_closed: bool,
@@ -13,7 +13,7 @@ pub(crate) struct Throwaway {
 
 impl Throwaway {
     /// # Errors
-    /// As [`Site::create`] and [`Site::start`]; nothing is left then.
+    /// As [`Site::create`] and [`Site::start`]; then everything is removed.
     pub(crate) fn open(profile: Profile, programs: &Programs) -> Result<Self> {
         let throwaway =
             Throwaway { site: Site::create(None, None, profile, programs)?, is_closed: false };
@@ -22,7 +22,7 @@ impl Throwaway {
     }
 
     /// # Errors
-    /// Something is left.
+    /// Something could not be removed.
     pub(crate) fn close(mut self) -> Result<()> {
         self.is_closed = true;
         self.site.tear_down()?;

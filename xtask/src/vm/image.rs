@@ -1,4 +1,5 @@
-//! Debian images with systemd, made once and kept under `<target>/testbed/`.
+//! Debian images with systemd, built once and cached under `<target>/testbed/`. It must not change an image that
+//! exists.
 
 use std::fs::{self, File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -15,19 +16,19 @@ use super::suite::Suite;
 use crate::size::Size;
 use crate::{packages, process};
 
-/// What is in an image beside Debian's minimal base.
+/// Packages in addition to Debian's minimal base.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,procps,openssl,python3-minimal";
-/// Sparse: the base takes some 300 MB of it, the rest is room for what runs write.
+/// Sparse: the base takes about 300 MB, the rest is for a run's files.
 const SIZE: Size = Size(16 << 30);
 /// Unpacking takes seconds.
 const UNPACK_TIMEOUT: Duration = Duration::from_secs(600);
-/// Debian's keys: on Debian they are there, on its derivatives they need not be.
+/// Debian's keys: present on Debian, and optional on its derivatives.
 const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// Returns the suite's image, after making it if it is not there. A changed recipe is another image.
+/// Returns the suite's image, and builds it if it is missing. A changed recipe is a different image.
 ///
 /// # Errors
-/// mmdebstrap failed, or the machine that unpacks its result did.
+/// mmdebstrap failed, or the machine that unpacks its archive failed.
 pub(crate) fn ensure(suite: Suite, target: &Path) -> Result<PathBuf> {
     let cache = target.join("testbed");
     let name = suite.name();
@@ -39,7 +40,7 @@ pub(crate) fn ensure(suite: Suite, target: &Path) -> Result<PathBuf> {
     }
     remove_outdated(&cache, name)?;
     eprintln!("xtask: making the {name} image, once, which takes a minute or two");
-    // In the directory of a run, which is removed if we fail half-way.
+    // In a run's directory, which is removed after a failure.
     let dir = RunDir::create(target)?;
     let archive = dir.file("root.tar");
     bootstrap(suite, &archive)?;
@@ -50,7 +51,7 @@ pub(crate) fn ensure(suite: Suite, target: &Path) -> Result<PathBuf> {
     Ok(image)
 }
 
-/// One process makes an image, others wait for it.
+/// One process builds an image, and the others wait for it.
 fn lock(path: &Path) -> Result<Flock<File>> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
     let file = file.with_context(|| format!("cannot open {}", path.display()))?;
@@ -74,18 +75,18 @@ fn bootstrap(suite: Suite, archive: &Path) -> Result<()> {
     let needed =
         [("mmdebstrap", "mmdebstrap"), ("newuidmap", "uidmap"), (KEYS, "debian-archive-keyring")];
     packages::ensure(&needed, "to make an image with systemd")?;
-    // In a user namespace: as plain root it has replaced the host's /dev/null before.
+    // In a user namespace: run as plain root, mmdebstrap has replaced the host's /dev/null.
     let mut command = Command::new("mmdebstrap");
     command.args(["--quiet", "--mode=unshare", "--variant=minbase"]);
     if suite == Suite::Forky {
-        // A release that moves: mirrors that lag behind it are past their date, and good enough here.
+        // For a rolling release: a lagging mirror's expired Valid-Until is acceptable here.
         command.arg("--aptopt=Acquire::Check-Valid-Until \"false\"");
     }
     command.arg(format!("--include={PACKAGES}")).arg(suite.name()).arg(archive);
     process::check(command.stdout(std::io::stderr()))
 }
 
-/// Unpacks inside a machine on the host's tree: there we are root, whoever we are here.
+/// Unpacks inside a machine on the host's tree, where the command is always root.
 fn unpack(dir: &RunDir, archive: &Path, image: &Path, target: &Path) -> Result<()> {
     dir.write("command.sh", &unpack_script(archive))?;
     let disk = Some(Disk::File(image.to_owned()));
@@ -115,7 +116,7 @@ fn recipe() -> u64 {
     hasher.finish()
 }
 
-/// Files of our own: path, mode, content.
+/// Additional files: path, mode, content.
 const FILES: [(&str, &str, &str); 4] = [
     ("/etc/systemd/system/testbed.service", "0644", include_str!("testbed.service")),
     ("/usr/local/sbin/testbed-start", "0755", include_str!("start.sh")),
@@ -123,10 +124,10 @@ const FILES: [(&str, &str, &str); 4] = [
     ("/etc/fstab", "0644", ""),
 ];
 
-/// The masks: consoles are the command's output, and none has anybody to log in; there are no modules
-/// to load; housekeeping would disturb what is measured, and fail for want of a network. Generators
-/// have nothing to generate here, and running them all takes three seconds of each `daemon-reload`.
-/// A machine id and the two stamps keep systemd from taking every boot for the first.
+/// The masks. Consoles carry the command's output and need no login; there are no kernel modules; maintenance timers
+/// would disturb measurements, and fail without a network. Generators have nothing to generate, and take three
+/// seconds of each `daemon-reload`. A machine id and the two stamps keep systemd from treating every boot as the
+/// first.
 const FINISH: &str = "
 units=etc/systemd/system
 mkdir -p $units/multi-user.target.wants

@@ -1,4 +1,5 @@
-//! One virtual machine: its disks, its command line, its process, its end.
+//! One virtual machine: its disks, its command line, its process, its exit. It must not change the host's tree or a
+//! cached image.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -15,14 +16,14 @@ use super::rundir::RunDir;
 use crate::size::Size;
 use crate::{process, workspace};
 
-/// Room for what a command writes; sparse, so it costs what is used.
+/// Space for the command's files; sparse.
 const SCRATCH: Size = Size(16 << 30);
 
-/// What the machine boots from.
+/// The machine's root file system.
 pub(crate) enum Root {
-    /// The host's own tree; all writes are thrown away.
+    /// The host's tree; all writes are discarded.
     Host,
-    /// A cached image with systemd, of which each run gets a copy-on-write view.
+    /// A cached image with systemd; each run has a copy-on-write view of it.
     Image(PathBuf),
 }
 
@@ -30,7 +31,7 @@ pub(crate) enum Root {
 pub(crate) enum Disk {
     /// A new ext4 of this size.
     New(Size),
-    /// An ext4 that is there, and that the run changes.
+    /// An existing ext4, which the run changes.
     File(PathBuf),
 }
 
@@ -50,10 +51,10 @@ pub(crate) struct Machine<'a> {
 }
 
 impl Machine<'_> {
-    /// Makes what [`Machine::boot`] boots from; once for all its boots.
+    /// Makes the disks, once for all boots.
     ///
     /// # Errors
-    /// A disk could not be made.
+    /// A disk cannot be made.
     pub(crate) fn make_disks(&self) -> Result<()> {
         if let Root::Host = &self.root {
             make_ext4(&self.scratch(), SCRATCH, &["-O", "^has_journal"])?;
@@ -64,11 +65,11 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Boots, runs, and returns the command's exit status, 128+n if signal n stopped us; `None` if
-    /// the machine went down while its command ran.
+    /// Boots, runs, and returns the command's exit status, or 128+n if signal n stopped xtask. `None` if the machine
+    /// went down while its command ran.
     ///
     /// # Errors
-    /// The machine could not be started or ran out of time.
+    /// The machine cannot be started, or exceeded its timeout.
     pub(crate) fn boot(&self, timeout: Duration) -> Result<Option<u8>> {
         self.write_scripts()?;
         let signals = Signals::block()?;
@@ -112,7 +113,7 @@ impl Machine<'_> {
             // Unique, so that machines can run side by side.
             format!("umid={}", self.dir.path().file_name().unwrap_or_default().to_string_lossy()),
             format!("uml_dir={run}"),
-            // The kernel's messages, the command's stdout and stderr, our sign of life (see run.sh).
+            // The kernel's messages, the command's stdout and stderr, xtask's liveness pipe (see run.sh).
             "con=null con0=null,fd:1 con5=null,fd:3 con6=null,fd:4 con7=fd:0,null quiet".to_owned(),
         ];
         match &self.root {
@@ -146,8 +147,8 @@ impl Machine<'_> {
 
     fn spawn(&self, arguments: &[String]) -> Result<Child> {
         let linux = process::find("linux.uml").context("linux.uml is not installed")?;
-        // The kernel writes messages of its own to 1 and 2 when it starts and when it dies, so the
-        // two pipes of the command get other numbers.
+        // The kernel writes its own messages to 1 and 2 at start and at a crash, so the command's two pipes have
+        // other numbers.
         Command::new("sh")
             .args(["-c", r#"exec "$@" 3>&1 4>&2 >"$0" 2>&1"#])
             .arg(self.log())
@@ -157,14 +158,14 @@ impl Machine<'_> {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // A dying kernel sends SIGTERM to its whole process group: not to ours.
+            // A crashing kernel sends SIGTERM to its whole process group, which must not contain xtask.
             .process_group(0)
             .spawn()
             .context("cannot start the VM")
     }
 
-    /// Where the machine's memory is kept, as a file that it unlinks at once and maps executable:
-    /// /dev/shm if that has room, else beside the disks.
+    /// The directory of the machine's memory, a file that the kernel unlinks at once and maps executable: /dev/shm if
+    /// it has enough space, else the disks' directory.
     fn memory_dir(&self) -> PathBuf {
         let shm = PathBuf::from("/dev/shm");
         match statvfs(&shm) {
@@ -188,7 +189,7 @@ impl Machine<'_> {
         Ok(Some(status))
     }
 
-    /// The end of what the kernel said, for an error message.
+    /// The end of the kernel's messages, for an error message.
     pub(crate) fn log_tail(&self) -> String {
         let log = fs::read(self.log()).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
@@ -198,8 +199,8 @@ impl Machine<'_> {
     }
 }
 
-/// Makes a sparse file with an empty ext4 on it, without the 5 % that ext4 keeps back for root: a
-/// full disk is to be full for everyone.
+/// Makes a sparse file with an empty ext4, without the 5 % that ext4 reserves for root: a full disk must be full for
+/// every user.
 pub(crate) fn make_ext4(path: &Path, size: Size, options: &[&str]) -> Result<()> {
     let file =
         File::create_new(path).with_context(|| format!("cannot create {}", path.display()))?;

@@ -1,22 +1,24 @@
-//! `cargo xtask vm`: a command as root in a throw-away virtual machine.
+//! `cargo xtask vm`: runs a command as root in a temporary virtual machine. The command must not change the host
+//! outside cargo's target directory.
 //!
-//! The machine is user-mode Linux, a kernel that runs as an ordinary process. It brings what hosts
-//! and containers often lack: cgroup v2 alone with all its controllers, a disk of its own and, with
-//! `--systemd`, systemd as process 1. What the command sees:
+//! The machine is user-mode Linux, a kernel that runs as an ordinary process. It has what hosts and containers often
+//! lack: cgroup v2 alone with all its controllers, a disk of its own and, with `--systemd`, systemd as process 1. The
+//! command's file systems:
 //!
 //! | where | what |
 //! |---|---|
-//! | the workspace, which is also the current directory | the host's, at the same path; writes fail or are thrown away |
-//! | cargo's target directory | the host's, writable: what is to outlive the machine goes here |
-//! | all other files | without `--systemd` the host's tree, with it a minimal Debian; writes are thrown away |
+//! | the workspace, which is also the current directory | the host's, at the same path; writes fail or are discarded
+//! |
+//! | cargo's target directory | the host's, writable: for files that must outlive the machine |
+//! | all other files | without `--systemd` the host's tree, with it a minimal Debian; writes are discarded |
 //! | `/tmp`, `/var/lib/job-broker` | a real ext4 on `/dev/ubda` (16 GiB); in trixie /tmp is a tmpfs |
 //! | `/mnt/disk` | with `--disk SIZE`, an empty ext4 of that size on `/dev/ubdb` |
 //!
-//! With `--boots N` a machine that goes down while its command runs is booted again, with the same
-//! disks and the same command: for what is to outlive the host.
+//! With `--boots N` a machine that goes down while its command runs boots again, with the same disks and the same
+//! command: for tests of a host crash.
 //!
-//! stdin is /dev/null, `JOB_TESTBED` is `uml` or the suite's name, and the machine has one processor.
-//! Programs that were linked on a host newer than the suite find its glibc too old there.
+//! stdin is /dev/null, `JOB_TESTBED` is `uml` or the suite's name, and the machine has one processor. A program that
+//! was linked on a host newer than the suite needs a newer glibc than the suite has.
 
 mod image;
 mod machine;
@@ -62,10 +64,10 @@ pub(crate) struct Args {
     command: Vec<String>,
 }
 
-/// `cargo xtask vm`: exits as the command did.
+/// `cargo xtask vm`: exits with the command's status.
 ///
 /// # Errors
-/// The machine could not be started, broke down, or ran out of time.
+/// The machine cannot be started, crashed, or exceeded its timeout.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     prepare_host()?;
     let target = workspace::target_dir()?;
@@ -90,19 +92,19 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     bail!("the VM went down before its command ended{}", machine.log_tail())
 }
 
-/// Where [`rerun_in_vm`] has its disk.
+/// The mount point of [`rerun_in_vm`]'s disk.
 pub(crate) const DISK: &str = "/mnt/disk";
 
-/// xtask with these words, in a machine with a disk of its own: for what the host cannot do. It finds
-/// the programs by [`Programs::given`].
+/// Reruns xtask with these arguments in a machine with a disk, for features that the host lacks. The rerun finds the
+/// programs by [`Programs::given`].
 ///
 /// # Errors
-/// The machine cannot run here.
+/// The machine cannot run on this host.
 pub(crate) fn rerun_in_vm(programs: &Programs, words: &[&str]) -> Result<Command> {
     check_processor()?;
     let own = workspace::own_program()?;
     let mut command = Command::new(&own);
-    // Far more than any of it takes.
+    // Far more than any rerun takes.
     command.args(["vm", "--disk", "256M", "--timeout", "10m", "--"]).arg(own).args(words);
     command.envs(programs.environment());
     Ok(command)
@@ -115,7 +117,7 @@ fn check_processor() -> Result<()> {
     Ok(())
 }
 
-/// The programs that a machine needs on the host.
+/// Checks the programs that a machine needs on the host.
 fn prepare_host() -> Result<()> {
     check_processor()?;
     let needed = [
@@ -127,7 +129,7 @@ fn prepare_host() -> Result<()> {
     packages::ensure(&needed, "for the testbed VM")
 }
 
-/// Paths are handed over on the kernel's command line and as mount options.
+/// Paths go into the kernel's command line and into mount options.
 fn check_path(path: &Path) -> Result<()> {
     let is_plain = |c: char| !c.is_whitespace() && !",\"'\\".contains(c);
     match path.to_str() {
@@ -140,7 +142,7 @@ fn check_path(path: &Path) -> Result<()> {
     }
 }
 
-/// The shell script that becomes the command, in the environment that it is to see.
+/// The shell script that executes the command in its environment.
 fn command_script(args: &Args) -> String {
     let mut lines = vec!["echo 0 >/proc/self/oom_score_adj".to_owned()];
     for (name, value) in environment(args.systemd) {
@@ -152,13 +154,13 @@ fn command_script(args: &Args) -> String {
     lines.join("\n")
 }
 
-/// On the host's tree the caller's own programs are there, and so are his PATH and HOME.
+/// The host's tree contains the caller's programs, so the command keeps PATH and HOME.
 fn environment(systemd: Option<Suite>) -> Vec<(String, String)> {
     let everywhere = ["JOB", "RUST", "CARGO_TERM", "AWS_LC", "LANG", "LC_", "TERM"];
     let host_only = ["PATH", "HOME", "CARGO", "PYENV", "VIRTUAL_ENV"];
     let passes = |name: &str| {
         let begins = |prefix: &&str| name.starts_with(prefix);
-        // The rest of cargo's variables describe xtask, as cargo runs it.
+        // cargo's other variables describe xtask itself.
         let of_xtask = name.starts_with("CARGO_PKG") || name.starts_with("CARGO_MANIFEST");
         let on_host = systemd.is_none() && host_only.iter().any(begins);
         (on_host && !of_xtask) || everywhere.iter().any(begins)

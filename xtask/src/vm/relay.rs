@@ -1,4 +1,5 @@
-//! What a running machine writes goes to our stdout and stderr; signals and the deadline end it.
+//! Copies a running machine's output to stdout and stderr; signals and the deadline end the machine. It must never
+//! leave a process of the machine behind.
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -12,28 +13,28 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
-/// How a machine came to its end.
+/// How a machine ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// It powered off, or broke down: its status file tells.
+    /// It powered off or crashed; its status file tells which.
     Exited,
     /// It was killed at its deadline.
     TimedOut,
-    /// It was killed because we were told to stop.
+    /// It was killed because xtask received this signal.
     Interrupted(Signal),
-    /// It was killed because nobody reads our output any more.
+    /// It was killed because xtask's output was closed.
     OutputClosed,
 }
 
-/// A machine's end shows as the end of its output. Only after a crash may processes be left that hold
-/// the pipes open: this often we look whether the kernel is still there.
+/// A machine's end closes its output. Only after a crash can processes remain that hold the pipes open: this is the
+/// interval of checks that the kernel lives.
 const CHECK: Duration = Duration::from_millis(500);
 
-/// SIGINT, SIGTERM and SIGHUP as a descriptor, for as long as this lives. The calling thread must be
-/// the process's only one: another would be found that takes the signals.
+/// SIGINT, SIGTERM and SIGHUP as a signalfd, while this value lives. The calling thread must be the process's only
+/// one: another thread would take the signals.
 ///
-/// To be made before the child is started, so that no signal falls between the two. The child
-/// inherits the blocked signals, which is harmless: it is only ever ended by SIGKILL.
+/// Create it before the child, so that no signal is lost in between. The child inherits the blocked signals, which is
+/// harmless: only SIGKILL ends it.
 pub(crate) struct Signals {
     before: SigSet,
     fd: SignalFd,
@@ -64,8 +65,8 @@ impl Drop for Signals {
     }
 }
 
-/// Copies the child's output until it has ended, and ends it at the deadline or when told to stop.
-/// The child must be the leader of a process group of its own. It has been waited for on return.
+/// Copies the child's output until the child has ended; kills the child at the deadline or at a signal. The child
+/// must be the leader of its own process group. On return the child is reaped.
 pub(crate) fn relay(mut child: Child, signals: &Signals, timeout: Duration) -> Result<End> {
     let result = copy_until_end(&mut child, signals, Instant::now() + timeout);
     kill_group(&child);
@@ -73,7 +74,7 @@ pub(crate) fn relay(mut child: Child, signals: &Signals, timeout: Duration) -> R
     result
 }
 
-/// A machine is a group of processes: its kernel, and one for each process that runs in it.
+/// A machine is a process group: its kernel, and one process for each process inside.
 fn kill_group(child: &Child) {
     if let Ok(pid) = i32::try_from(child.id()) {
         // ESRCH: all have ended already.
@@ -106,7 +107,7 @@ fn copy_until_end(child: &mut Child, signals: &Signals, deadline: Instant) -> Re
     Ok(End::Exited)
 }
 
-/// Waits until one of the three has something; a stream that has ended is not asked.
+/// Waits until one of the three is ready; a closed stream is not polled.
 fn wait(
     signals: &Signals,
     out: Option<&ChildStdout>,
@@ -127,7 +128,7 @@ fn wait(
     Ok([ready[0], has_out, has_err])
 }
 
-/// Copies what there is; at the end of the stream, closes it. False if the reader has gone.
+/// Copies the available bytes; closes the stream at its end. Returns false if the reader has closed its end.
 fn pass_on(stream: &mut Option<impl Read>, to: &mut impl Write) -> Result<bool> {
     let mut buffer = [0; 65536];
     let Some(from) = stream else { return Ok(true) };

@@ -1,4 +1,4 @@
-//! The directory of one run of a machine: its scripts, its disks, its log, its status.
+//! The directory of one run of a machine: its scripts, its disks, its log, its status. Other users must not read it.
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// `<target>/testbed/runs/<pid>-<number>`, removed with all that is in it when dropped.
+/// `<target>/testbed/runs/<pid>-<number>`, removed with its contents when dropped.
 pub(crate) struct RunDir {
     path: PathBuf,
 }
 
 impl RunDir {
-    /// Makes the directory, and removes those of runs that were killed before they could.
+    /// Makes the directory, and removes those of killed runs.
     pub(crate) fn create(target: &Path) -> Result<Self> {
         let runs = target.join("testbed/runs");
         fs::create_dir_all(&runs).with_context(|| format!("cannot create {}", runs.display()))?;
@@ -20,7 +20,7 @@ impl RunDir {
         let own = std::process::id();
         let free = (0..).map(|n| runs.join(format!("{own}-{n}"))).find(|path| !path.exists());
         let path = free.context("no free name for a run")?;
-        // The scripts hold part of the caller's environment: for nobody else's eyes.
+        // The scripts contain a part of the caller's environment, so the directory is private.
         DirBuilder::new()
             .mode(0o700)
             .create(&path)

@@ -1,4 +1,4 @@
-//! The releases of Debian that a machine with systemd can be.
+//! The Debian releases of a machine with systemd. Each must have systemd 252 or newer.
 
 use clap::ValueEnum;
 
