@@ -390,6 +390,13 @@ impl Job {
         is_sent
     }
 
+    /// Sends the stop request once more, and returns whether the shim's socket has all of it. The shim takes a
+    /// repeated stop for the same one.
+    pub(crate) fn send_whole_stop(&self) -> bool {
+        let request = self.stop_request();
+        request.is_some_and(|request| self.send_whole(&request.message()).is_ok())
+    }
+
     pub(crate) fn is_stop_sent(&self) -> bool {
         self.stop_sent.load(Ordering::Acquire)
     }

@@ -2,10 +2,11 @@
 //! only delay connections and never reject one.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::serve::network::Network;
+use crate::sync::lock;
 
 /// One for all threads.
 #[derive(Debug, Default)]
@@ -28,7 +29,7 @@ const MANY: usize = 1024;
 impl HandshakeRate {
     /// The delay of a connection from this network before its handshake.
     pub(super) fn delay(&self, network: Network, now: Instant) -> Duration {
-        let mut all = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&self.due);
         if all.len() >= MANY {
             all.retain(|_, due| *due > now);
         }

@@ -23,7 +23,8 @@ const KILL_AFTER: usize = 20;
 const TAKEOVER_MAX: Duration = Duration::from_secs(1);
 
 pub(crate) fn play(stage: &mut Stage, site: &Site, programs: &Programs) -> Result<()> {
-    stage.heading("The broker is killed while a job runs, and nobody who listens notices");
+    stage
+        .heading("The broker is killed while a job runs: the client reconnects and misses nothing");
     let run = ["run", "--name", "count", "--", "sh", "-c", SCRIPT];
     stage.typed(&run);
     let (run, output) = spawn(site, &run)?;

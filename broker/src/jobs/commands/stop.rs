@@ -72,8 +72,9 @@ pub(crate) async fn stop(
         recorded = record_stop(shared, job, &mut known).await;
     }
     match recorded {
-        Err(e) if sent => {
-            // The shim reads what is in its socket, so the record is not needed.
+        // The shim reads what is in its socket, so the record is not needed. What waits in the broker's memory
+        // for room in the socket does not count: the broker may die.
+        Err(e) if sent && job.send_whole_stop() => {
             tracing::warn!(job = %job.id(), "the stop request cannot be recorded: {e}");
             Ok(())
         }
