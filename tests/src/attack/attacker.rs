@@ -1,4 +1,4 @@
-//! The attacker's process: started, bounded, and gone with whoever started it.
+//! The attacker's process: started, bounded in time, and ended with its parent. It must never outlive the test.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -11,14 +11,14 @@ use serde_json::Value;
 use super::bystander::niced;
 use crate::env::Env;
 
-/// Longer than any attack takes; it ends itself then.
+/// Longer than any attack; the attacker then exits by itself.
 const AT_MOST: Duration = Duration::from_secs(300);
-/// The attacker and its victims are on other hosts in truth, and do not share processors.
+/// Real attackers run on other hosts, and share no processor with their victims.
 const NICE: i32 = 5;
-/// Where attackers come from: not the bystander's /24, which has a share of its own.
+/// The attackers' address: not in the bystander's /24, which has its own share.
 const SOURCE_ADDRESS: &str = "127.66.0.1";
 
-/// An attack that runs.
+/// A running attack.
 #[derive(Debug)]
 pub struct Attacker {
     child: Child,
@@ -27,18 +27,18 @@ pub struct Attacker {
 }
 
 impl Attacker {
-    /// Starts the attack of this name, see `tests/src/bin/attacker`, with `KEY=VALUE` words.
+    /// Starts the attack of this name, see `tests/src/bin/attacker`, with `KEY=VALUE` arguments.
     ///
     /// # Panics
-    /// When it cannot be executed.
+    /// If the program cannot be executed.
     pub fn start(env: &Env, user: &str, name: &str, words: &[&str]) -> Attacker {
         Attacker::from(env, user, SOURCE_ADDRESS, name, words)
     }
 
-    /// The same from another loopback address.
+    /// The same, from another loopback address.
     ///
     /// # Panics
-    /// When it cannot be executed.
+    /// If the program cannot be executed.
     pub fn from(env: &Env, user: &str, from: &str, name: &str, words: &[&str]) -> Attacker {
         let mut command = niced(NICE, &env.client_command(user, &env.programs().attacker));
         command.env("JOB_TESTS_FROM", from).arg(name).args(words);
@@ -48,10 +48,10 @@ impl Attacker {
         Attacker { child, stdout, name: name.into() }
     }
 
-    /// Waits for its end, and answers with what it saw.
+    /// Waits for the attack's end. Returns what the attacker saw.
     ///
     /// # Panics
-    /// When it fails: what an attacker cannot do is no attack.
+    /// If the attack fails: an attack that cannot be made proves nothing.
     pub fn finish(mut self) -> Value {
         let mut text = String::new();
         self.stdout.read_to_string(&mut text).expect("it writes text");
@@ -64,12 +64,12 @@ impl Attacker {
 
 impl Drop for Attacker {
     fn drop(&mut self) {
-        let _ = self.child.kill(); // it may have ended
+        let _ = self.child.kill(); // the process may have ended
         let _ = self.child.wait();
     }
 }
 
-/// In a process of an attack: ends it when the test that started it is gone, or after five minutes.
+/// Called in an attack's process: ends it when its parent ends, or after five minutes.
 pub fn end_with_parent() {
     thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
@@ -82,15 +82,15 @@ pub fn end_with_parent() {
     });
 }
 
-/// An attack's `KEY=VALUE` words.
+/// The `KEY=VALUE` arguments of an attack.
 #[derive(Debug, Default)]
 pub struct Args(HashMap<String, String>);
 
 impl Args {
-    /// Of a command line.
+    /// Parses a command line.
     ///
     /// # Panics
-    /// When a word is not of that form.
+    /// If an argument has another form.
     pub fn parse(words: impl Iterator<Item = String>) -> Args {
         let pair = |word: String| {
             let (key, value) = word.split_once('=').unwrap_or_else(|| panic!("{word}: KEY=VALUE"));
@@ -99,18 +99,18 @@ impl Args {
         Args(words.map(pair).collect())
     }
 
-    /// A word that has to be there.
+    /// A required argument.
     ///
     /// # Panics
-    /// When it is not.
+    /// If it is missing.
     pub fn text(&self, key: &str) -> &str {
         self.0.get(key).unwrap_or_else(|| panic!("{key}=... is missing"))
     }
 
-    /// The same as a number.
+    /// A required argument that is a number.
     ///
     /// # Panics
-    /// When it is missing, or none.
+    /// If it is missing, or not a number.
     pub fn number(&self, key: &str) -> usize {
         self.text(key).parse().unwrap_or_else(|_| panic!("{key} is not a number"))
     }

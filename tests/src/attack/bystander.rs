@@ -1,5 +1,5 @@
-//! The bystander's process, and what it tells of each phase. What it does is in
-//! `tests/src/bin/bystander.rs`.
+//! The bystander's process, and its report of each phase. It must only call the broker as a well-behaved client does,
+//! see `tests/src/bin/bystander.rs`.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -8,12 +8,12 @@ use serde_json::Value;
 
 use crate::env::Env;
 
-/// Less than the broker's: what is measured is the broker's answer, not the measuring's turn.
+/// Lower than the broker's: the measured time is the broker's, not the bystander's wait for a processor.
 const NICE: i32 = -5;
-/// Where it comes from, see `attacker.rs`.
+/// The bystander's address, see `attacker.rs`.
 const SOURCE_ADDRESS: &str = "127.77.0.1";
 
-/// A well-behaved client, which calls all the time.
+/// A well-behaved client, which calls continuously.
 #[derive(Debug)]
 pub struct Bystander {
     child: Child,
@@ -21,29 +21,29 @@ pub struct Bystander {
     stdout: BufReader<ChildStdout>,
 }
 
-/// What it has noticed in one phase. Times are from when a call was due, so that a broker that
-/// stands still for a second is not let off with one slow call.
+/// The bystander's report of one phase. Each time counts from when the call was due, so that a broker that stalls for
+/// a second delays more than one call.
 #[derive(Debug, Clone)]
 pub struct Phase {
-    /// How many, those included that were due while an earlier one hung.
+    /// The number of calls, including those that were due while an earlier call hung.
     pub calls: u64,
-    /// Refused, broken or without an answer for ten seconds.
+    /// Rejected, broken, or without an answer for ten seconds.
     pub failures: u64,
     /// The median, in milliseconds.
     pub p50_ms: f64,
-    /// In milliseconds.
+    /// The 99th percentile, in milliseconds.
     pub p99_ms: f64,
-    /// In milliseconds.
+    /// The maximum, in milliseconds.
     pub max_ms: f64,
-    /// Which call that was, and what the first failures said.
+    /// The slowest call, and the first error messages.
     pub said: String,
 }
 
 impl Bystander {
-    /// Starts it, and answers when each of its calls has been answered once.
+    /// Starts the bystander. Returns when each kind of call has been answered once.
     ///
     /// # Panics
-    /// When it does not come so far.
+    /// If the bystander does not get that far.
     pub fn start(env: &Env) -> Bystander {
         let mut command = niced(NICE, &env.client_command("bystander", &env.programs().bystander));
         command.env("JOB_TESTS_FROM", SOURCE_ADDRESS).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -56,10 +56,10 @@ impl Bystander {
         bystander
     }
 
-    /// Begins a phase, and answers with what the one before was like, once its calls are over.
+    /// Begins a phase. Returns the report of the previous phase, once its calls are over.
     ///
     /// # Panics
-    /// When it has died.
+    /// If the bystander has died.
     pub fn enter(&mut self, phase: &str) -> Phase {
         writeln!(self.stdin, "{phase}").expect("the bystander lives");
         let line = self.line();
@@ -86,12 +86,12 @@ impl Bystander {
 
 impl Drop for Bystander {
     fn drop(&mut self) {
-        let _ = self.child.kill(); // it may have died
+        let _ = self.child.kill(); // the process may have ended
         let _ = self.child.wait();
     }
 }
 
-/// A command with another priority, as nice(1) gives it: the process stays the same.
+/// The command with another priority, as nice(1) sets it: the process stays the same.
 pub(super) fn niced(nice: i32, command: &Command) -> Command {
     let mut niced = Command::new("/usr/bin/nice");
     niced.arg(format!("--adjustment={nice}")).arg(command.get_program()).args(command.get_args());

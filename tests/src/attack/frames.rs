@@ -1,4 +1,5 @@
-//! HTTP/2 frame by frame (RFC 9113), for what no implementation of it would send.
+//! HTTP/2 frame by frame (RFC 9113), for input that no HTTP/2 implementation sends. It must not validate what it
+//! sends.
 
 use std::io;
 use std::time::Duration;
@@ -11,28 +12,28 @@ use tokio_rustls::client::TlsStream;
 
 use super::Peer;
 
-/// Kinds of frames, RFC 9113, section 6.
+/// Frame type DATA, RFC 9113, section 6.
 pub const DATA: u8 = 0;
-/// The same.
+/// Frame type HEADERS.
 pub const HEADERS: u8 = 1;
-/// The same.
+/// Frame type RST_STREAM.
 pub const RST_STREAM: u8 = 3;
-/// The same.
+/// Frame type SETTINGS.
 pub const SETTINGS: u8 = 4;
-/// The same.
+/// Frame type PING.
 pub const PING: u8 = 6;
-/// The same.
+/// Frame type CONTINUATION.
 pub const CONTINUATION: u8 = 9;
-/// The flag of the last frame of a header.
+/// The flag END_HEADERS of a header's last frame.
 pub const END_HEADERS: u8 = 4;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// How long the other side may take nothing before it counts as deaf.
+/// How long the peer may read nothing before a send fails.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
 type Stream = TlsStream<TcpStream>;
 
-/// A connection that has said hello. What comes from the other side is read and thrown away.
+/// A connection after its preface. Incoming bytes are read and discarded.
 #[derive(Debug)]
 pub struct Frames {
     write: WriteHalf<Stream>,
@@ -43,7 +44,7 @@ impl Frames {
     /// A connection with HTTP/2's default settings.
     ///
     /// # Errors
-    /// Those of TCP and TLS.
+    /// Errors of TCP and TLS.
     pub async fn open(peer: &Peer) -> io::Result<Frames> {
         let (mut read, mut write) = tokio::io::split(peer.tls().await?);
         write.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await?;
@@ -59,7 +60,7 @@ impl Frames {
     /// Sends frames.
     ///
     /// # Errors
-    /// The other side has ended the connection, or takes nothing for two seconds.
+    /// The peer has closed the connection, or reads nothing for two seconds.
     pub async fn send(&mut self, frames: &[u8]) -> io::Result<()> {
         let send = async {
             self.write.write_all(frames).await?;
@@ -68,29 +69,29 @@ impl Frames {
         timeout(WRITE_TIMEOUT, send).await?
     }
 
-    /// Whether the other side ends the connection within this time.
+    /// Whether the peer closes the connection within this time.
     pub async fn is_ended(self, within: Duration) -> bool {
         timeout(within, self.read).await.is_ok()
     }
 }
 
-/// A frame.
+/// Encodes a frame.
 ///
 /// # Panics
-/// When the payload is larger than a frame may be.
+/// If the payload exceeds a frame's maximum size.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("frames are below 16 MiB").to_be_bytes();
     let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
     [head.as_slice(), payload].concat()
 }
 
-/// A field of a header as it is, without Huffman's code and without an index (RFC 7541, 6.2.2).
+/// A literal header field, without Huffman coding and without an index (RFC 7541, 6.2.2).
 pub fn field(name: &str, value: &str) -> Vec<u8> {
     let text = |text: &str| [integer(text.len()), text.as_bytes().to_vec()].concat();
     [vec![0], text(name), text(value)].concat()
 }
 
-/// The header of a call of this method.
+/// The header of a call to this method.
 pub fn header(method: &str) -> Vec<u8> {
     let path = format!("/job.v1.JobService/{method}");
     let fields = [
@@ -104,7 +105,7 @@ pub fn header(method: &str) -> Vec<u8> {
     fields.iter().flat_map(|(name, value)| field(name, value)).collect()
 }
 
-/// With a prefix of seven bits, RFC 7541, 5.1.
+/// An integer with a 7-bit prefix, RFC 7541, 5.1.
 fn integer(mut value: usize) -> Vec<u8> {
     if value < 127 {
         return vec![value as u8];

@@ -1,4 +1,4 @@
-//! What a process takes of its host while something happens to it.
+//! The peak use of a process's memory, descriptors and threads during an attack. It must not slow the process.
 
 use std::fs;
 use std::sync::Arc;
@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle, sleep};
 use std::time::Duration;
 
-/// Between two looks at what has no peak in the kernel.
+/// The interval of samples, for values without a peak in the kernel.
 const INTERVAL: Duration = Duration::from_millis(50);
 
-/// Watches a process from its start until it is read.
+/// Watches a process from `start` to `read`.
 #[derive(Debug)]
 pub struct Gauge {
     pid: i32,
@@ -18,7 +18,7 @@ pub struct Gauge {
     watch: JoinHandle<()>,
 }
 
-/// What the kernel keeps no peak of.
+/// Values without a peak in the kernel.
 #[derive(Debug, Default)]
 struct Seen {
     done: AtomicBool,
@@ -26,26 +26,26 @@ struct Seen {
     threads: AtomicU64,
 }
 
-/// What a process had at most.
+/// The maximum use of a process.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Peak {
-    /// Resident, before, in MiB.
+    /// RSS before, in MiB.
     pub before_mib: u64,
-    /// Resident, at its highest, in MiB; from the kernel, to the page.
+    /// Peak RSS in MiB; from the kernel, exact to a page.
     pub peak_mib: u64,
-    /// Open, as seen every 50 ms.
+    /// Open descriptors, sampled every 50 ms.
     pub descriptors: u64,
-    /// The same.
+    /// Threads, sampled every 50 ms.
     pub threads: u64,
 }
 
 impl Gauge {
-    /// From now on. The kernel's own peak of a process is set back.
+    /// Starts to watch. Resets the kernel's own peak of the process.
     ///
     /// # Panics
-    /// When there is no such process, or it is not ours to look at.
+    /// If the process does not exist, or may not be inspected.
     pub fn start(pid: i32) -> Gauge {
-        // 5 sets VmHWM back to VmRSS, see proc_pid_clear_refs(5).
+        // 5 resets VmHWM to VmRSS, see proc_pid_clear_refs(5).
         fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("the process lives");
         let before_mib = status(pid, "VmRSS:") / 1024;
         let seen = Arc::<Seen>::default();
@@ -60,10 +60,10 @@ impl Gauge {
         Gauge { pid, before_mib, seen, watch }
     }
 
-    /// What it was until now.
+    /// The maximum use so far.
     pub fn read(self) -> Peak {
         self.seen.done.store(true, Ordering::Relaxed);
-        let _ = self.watch.join(); // it does not panic
+        let _ = self.watch.join(); // the thread does not panic
         Peak {
             before_mib: self.before_mib,
             peak_mib: status(self.pid, "VmHWM:") / 1024,
@@ -73,12 +73,12 @@ impl Gauge {
     }
 }
 
-/// How many descriptors a process has open; none when it is gone.
+/// The number of a process's open descriptors; 0 if the process is gone.
 fn open_files(pid: i32) -> u64 {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |entries| entries.count() as u64)
 }
 
-/// A number of `/proc/PID/status`, in its unit; 0 when the process is gone.
+/// A number of `/proc/PID/status`, in its unit; 0 if the process is gone.
 fn status(pid: i32, key: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(key));

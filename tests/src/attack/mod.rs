@@ -1,8 +1,8 @@
-//! Attacks on a broker, and what a well-behaved client of another identity notices of them.
+//! Attacks on a broker, and their effect on a well-behaved client of another identity. An attack must run in a
+//! process of its own: the program `attacker`, with one file for each kind.
 //!
-//! An attack runs in a process of its own (the program `attacker`, one file for each room), and so
-//! does the [`Bystander`], which makes a fixed mix of calls all the time. [`measure()`] brings the two
-//! together, and a [`Verdict`] says what the attack cost others: `verdict.assert()` judges it.
+//! So does the [`Bystander`], which makes a fixed mix of calls all the time. [`measure()`] runs both, and a
+//! [`Verdict`] has the cost of the attack to others: `verdict.assert()` checks it against the bounds.
 //!
 //! ```ignore
 //! let env = Env::start();
@@ -36,16 +36,15 @@ pub use gauge::Gauge;
 pub use peer::Peer;
 pub use verdict::Verdict;
 
-/// Most trials of an attack in its short form; see `trials` for why there are several.
+/// Maximum trials of an attack in its short form; `trials` explains why there are several.
 const TRIALS: usize = 3;
 
-/// Measures a bystander before, during and after an attack, which `make` makes and answers with what
-/// the attacker saw. Where the bounds are not kept, it is tried again: a host that stands still for a
-/// moment spoils a trial or two, a wrong program all of them. The memory's bound and failed calls are
-/// nothing that a slow host explains; the first trial with these is the last.
+/// Measures a bystander before, during and after an attack. `make` makes the attack and returns what the attacker
+/// saw. A trial that exceeds a bound of time is repeated: a stalled host spoils a trial or two, a faulty program all
+/// of them. A trial that exceeds the memory bound, or with failed calls, is the last: no slow host explains these.
 ///
 /// # Panics
-/// When no bystander can be started.
+/// If the bystander cannot be started.
 pub fn measure(env: &Env, attack: &Attack, mut make: impl FnMut() -> Value) -> Verdict {
     let _alone = measure::alone();
     let mut bystander = Bystander::start(env);
@@ -75,7 +74,7 @@ fn once(
     let before = bystander.enter("during");
     let began = Instant::now();
     let seen = make();
-    sleep(window.saturating_sub(began.elapsed())); // a window has enough calls for a p99
+    sleep(window.saturating_sub(began.elapsed())); // a window with enough calls for a p99
     let during = bystander.enter("after");
     let broker = gauge.read();
     sleep(window); // the window itself

@@ -1,5 +1,5 @@
-//! Connections of attackers and bystanders: mutual TLS from a loopback address of one's own, under
-//! the contract's client or under HTTP/2 by hand.
+//! Connections of attackers and bystanders: mutual TLS from a loopback address of their own, with the API's client or
+//! with plain HTTP/2. It must not limit what a caller sends.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,10 +20,10 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Endpoint, Uri};
 
-/// Larger than what any answer may have.
+/// Larger than any response may be.
 const MESSAGE: usize = 64 << 20;
 
-/// Whom to connect to, as whom, and from where.
+/// The server, the identity, and the source address.
 #[derive(Clone)]
 pub struct Peer {
     addr: SocketAddr,
@@ -32,11 +32,10 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// As the environment says, in which [`super::Attacker`] and [`super::Bystander`] start their
-    /// programs.
+    /// From the environment variables that [`super::Attacker`] and [`super::Bystander`] set.
     ///
     /// # Panics
-    /// When it says something else.
+    /// If a variable is missing or invalid.
     pub fn of_environment() -> Peer {
         let path = |name: &str| PathBuf::from(variable(name));
         Peer {
@@ -46,10 +45,10 @@ impl Peer {
         }
     }
 
-    /// The same with another certificate and its key.
+    /// The same peer with another certificate and its key.
     ///
     /// # Panics
-    /// When these are none.
+    /// If the files are not a certificate and a key.
     #[must_use]
     pub fn with_certificate(&self, certificate: &Path, key: &Path) -> Peer {
         Peer { tls: connector(certificate, key), ..self.clone() }
@@ -58,7 +57,7 @@ impl Peer {
     /// A connection without TLS.
     ///
     /// # Errors
-    /// Those of socket(2), bind(2) and connect(2).
+    /// Errors of socket(2), bind(2) and connect(2).
     pub async fn tcp(&self) -> io::Result<TcpStream> {
         let socket = TcpSocket::new_v4()?;
         socket.bind((self.from, 0).into())?;
@@ -67,19 +66,19 @@ impl Peer {
         Ok(tcp)
     }
 
-    /// A connection that has shaken hands.
+    /// A connection after its TLS handshake.
     ///
     /// # Errors
-    /// The same, and those of TLS.
+    /// Errors of [`Peer::tcp`] and of TLS.
     pub async fn tls(&self) -> io::Result<TlsStream<TcpStream>> {
         let ip = IpAddr::from(std::net::IpAddr::from(Ipv4Addr::LOCALHOST));
         self.tls.connect(ServerName::IpAddress(ip), self.tcp().await?).await
     }
 
-    /// A client of the contract.
+    /// A client of the API.
     ///
     /// # Errors
-    /// The transport's.
+    /// Errors of the transport.
     pub async fn client(&self) -> Result<Client, tonic::transport::Error> {
         let peer = self.clone();
         let dial = tower::service_fn(move |_: Uri| {
@@ -93,10 +92,10 @@ impl Peer {
         Ok(client.max_decoding_message_size(MESSAGE).max_encoding_message_size(MESSAGE))
     }
 
-    /// HTTP/2 without gRPC above it, as `settings` has it; frames go on in the background.
+    /// HTTP/2 without gRPC, with these `settings`; a background task handles the frames.
     ///
     /// # Errors
-    /// Those of TLS and HTTP/2.
+    /// Errors of TLS and HTTP/2.
     pub async fn http2(&self, settings: &Builder) -> Result<SendRequest<Bytes>, h2::Error> {
         let tls = self.tls().await.map_err(|e| {
             eprintln!("attacker: no connection: {e}");

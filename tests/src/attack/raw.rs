@@ -1,25 +1,26 @@
-//! gRPC on HTTP/2 by hand: what a client library would not send, and what it would not show.
+//! gRPC on plain HTTP/2: requests that a client library does not send, and details of responses that it hides. It
+//! must not retry.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, Method, Request};
 use prost::Message;
 
-/// How a call was answered.
+/// The response to a call.
 #[derive(Debug, Clone, Copy)]
 pub struct Answer {
-    /// gRPC's.
+    /// The gRPC status code.
     pub code: i32,
-    /// Of the header or trailer that has it, as HTTP/2 counts: names, values, and 32 for each.
+    /// Bytes of the header or trailer with the status, as HTTP/2 counts them: names, values, and 32 for each.
     pub metadata: usize,
-    /// Of the messages.
+    /// Bytes of the messages.
     pub body: usize,
 }
 
-/// `/job.v1.JobService/METHOD`, as a client of gRPC asks for it.
+/// The request of `/job.v1.JobService/METHOD`, as a gRPC client sends it.
 ///
 /// # Panics
-/// When the name is not one of a method.
+/// If the name is not a method's.
 pub fn request(method: &str) -> Request<()> {
     let uri = format!("https://127.0.0.1/job.v1.JobService/{method}");
     let request = Request::builder().method(Method::POST).uri(uri);
@@ -27,7 +28,7 @@ pub fn request(method: &str) -> Request<()> {
     request.body(()).expect("a request")
 }
 
-/// A message in gRPC's envelope: not compressed, its length in four bytes.
+/// A message with gRPC's prefix: not compressed, its length in four bytes.
 pub fn envelope(message: &impl Message) -> Bytes {
     let length = message.encoded_len();
     let mut bytes = BytesMut::with_capacity(5 + length);
@@ -37,7 +38,7 @@ pub fn envelope(message: &impl Message) -> Bytes {
     bytes.freeze()
 }
 
-/// Makes a unary call and reads all of its answer.
+/// Makes a unary call and reads the whole response.
 ///
 /// # Errors
 /// HTTP/2's: the stream or the connection was reset.
@@ -52,7 +53,7 @@ pub async fn call(
     answer(response).await
 }
 
-/// Reads all of the answer to a call.
+/// Reads the whole response to a call.
 ///
 /// # Errors
 /// HTTP/2's: the stream or the connection was reset.

@@ -1,4 +1,4 @@
-//! What an attack cost others, and whether that is too much.
+//! The cost of an attack to others, and whether it is within the bounds. It must not measure anything.
 
 use std::fs::File;
 use std::io::Write;
@@ -10,30 +10,29 @@ use super::bounds::{Attack, HARD, is_long};
 use super::bystander::Phase;
 use super::gauge::Peak;
 
-/// What came of an attack.
+/// The results of an attack.
 #[derive(Debug)]
 pub struct Verdict {
     pub(super) attack: Attack,
-    /// The bystander before it.
+    /// The bystander before the attack.
     pub before: Phase,
-    /// While it lasted.
+    /// The bystander during the attack.
     pub during: Phase,
-    /// After it.
+    /// The bystander after the attack.
     pub after: Phase,
-    /// What the broker took while it lasted.
+    /// The broker's use during the attack.
     pub broker: Peak,
-    /// What the broker has logged since before the attack, the bystander's starts included.
+    /// Lines that the broker logged since before the attack, including the bystander's starts.
     pub log_lines: usize,
     /// What the attacker saw.
     pub seen: Value,
 }
 
 impl Verdict {
-    /// Asserts that others were served all the while, and that the broker's memory stayed within its
-    /// budget.
+    /// Asserts that others were served all the time, and that the broker's memory stayed within its bound.
     ///
     /// # Panics
-    /// When not, with all that was measured.
+    /// If not, with all measured values.
     #[track_caller]
     pub fn assert(&self) {
         let faults = self.faults();
@@ -44,14 +43,14 @@ impl Verdict {
         self.faults().is_empty()
     }
 
-    /// Whether nothing but times is wrong, which another trial may find right.
+    /// Whether only times exceed their bounds, so that another trial may succeed.
     pub(super) fn is_slow_only(&self) -> bool {
         self.lasting_faults().is_empty()
     }
 
     fn faults(&self) -> Vec<String> {
         let mut faults = self.lasting_faults();
-        // On a machine that is slow by itself, an attack is to be told from that.
+        // On a slow machine the bound is three times the bystander's p99 before the attack, `HARD` at most.
         let own = Duration::from_secs_f64(3.0 * self.before.p99_ms / 1e3);
         let bound = self.attack.p99.max(own.min(HARD));
         for (phase, name) in [(&self.during, "during"), (&self.after, "after")] {
@@ -64,7 +63,7 @@ impl Verdict {
         faults
     }
 
-    /// What no slow machine explains.
+    /// The faults that a slow machine does not explain.
     fn lasting_faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         let (peak, budget) = (self.broker.peak_mib, self.attack.peak_mib);
@@ -82,12 +81,12 @@ impl Verdict {
         faults
     }
 
-    /// One line, for whoever looks at the test.
+    /// Prints one line for the test's reader.
     pub(super) fn tell(&self) {
         println!("{}", self.row());
     }
 
-    /// A row of the table that `cargo xtask soak --attacks` shows.
+    /// A row of the table of `cargo xtask soak --attacks`.
     pub(super) fn record(&self) {
         let Some(path) = std::env::var_os("JOB_TESTS_ATTACKS_REPORT") else { return };
         let file = File::options().create(true).append(true).open(path);

@@ -1,4 +1,4 @@
-//! What a broker and its client can do next. In brackets of each step: the function that does it.
+//! The next steps of a broker and its client. The brackets of each step name the function that does it.
 
 use job_broker::decisions::{Event, Facts, State, Verdict};
 
@@ -7,13 +7,13 @@ use crate::plan::{Do, Plan};
 use crate::steps::{Step, Steps};
 use crate::world::{Answer, Broker, File, Job, Memory, Said, Shim, StopCall, Task, Work, World};
 
-/// More jobs than this one request does not make here.
+/// The model's maximum of jobs for one request.
 const JOBS: usize = 2;
 
 impl Steps<'_> {
     pub(crate) fn of_broker(&mut self, b: usize) {
         match self.world.brokers[b] {
-            // systemd's Restart=always; the second is somebody's mistake, see `faults.rs`.
+            // systemd's Restart=always; the second broker is an operator's mistake, see `faults.rs`.
             Broker::Down if b == 0 => self.open(b, false),
             Broker::Down => {}
             Broker::Adopting { epoch, seen } => self.adopt(b, epoch, seen),
@@ -29,7 +29,7 @@ impl Steps<'_> {
 
     pub(crate) fn open(&mut self, b: usize, from_outside: bool) {
         if self.plan.locks && self.world.lock.is_some() {
-            return; // Held: it ends, and nothing has changed
+            return; // the lock is held: the broker exits and changes nothing
         }
         let step = Step { who: WHO[b], what: "starts [StateDir::open]", job: None, from_outside };
         self.add(step, |world| {
@@ -67,7 +67,7 @@ impl Steps<'_> {
                 spec => spec == File::Torn,
             };
             if has_no_spec && !job.cgroup && disk.outcome.is_none() && !disk.last.is_there() {
-                // `damage::never_began`
+                // `damage::never_started`
                 if job.go_said {
                     return Err("it may have run, and is discarded".into());
                 }
@@ -110,7 +110,7 @@ impl Steps<'_> {
                 }
             };
             let mut memory = Memory::new(known, Task { list, at: 0 });
-            // `stop::recall`; over or lost with the host it is not asked for.
+            // `stop::load`; a job that is over, or lost with the host, has no stop to resume.
             if disk.stop && known.state == State::Running {
                 memory.stop_asked = true;
                 memory.known.apply(Event::StopRequested)?;
@@ -120,7 +120,7 @@ impl Steps<'_> {
         });
     }
 
-    /// What this broker does about one job: the next entry of its list.
+    /// This broker's next step for one job: the next entry of its list.
     fn of_task(&mut self, b: usize, epoch: u8, n: usize) {
         let job = &self.world.jobs[n];
         let Some(memory) = &job.memory[b] else { return };
@@ -200,7 +200,7 @@ impl Steps<'_> {
                 job.socket = false;
             }),
             Do::RemoveCgroup => {
-                // EBUSY until the last process is gone, for which `JobCgroup::remove` waits.
+                // EBUSY until the last process is gone; `JobCgroup::remove` waits for that.
                 if job.has_processes() {
                     self.repeat_kill(b, n);
                 } else if !job.shim_lives() {
@@ -221,7 +221,7 @@ impl Steps<'_> {
         });
     }
 
-    /// Does it, and the next entry of the list is due.
+    /// Does a step that can fail, and moves to the next entry of the list.
     fn try_on(
         &mut self,
         b: usize,
@@ -312,7 +312,7 @@ impl Steps<'_> {
         }
     }
 
-    /// For a shim that does not stop its job; here it is never clear whether one just takes long.
+    /// Enforces a stop on a shim that does not stop its job. The model has no time, so a slow shim is the same.
     fn enforce_stop(&mut self, b: usize, n: usize) {
         let job = &self.world.jobs[n];
         let Some(memory) = &job.memory[b] else { return };
@@ -413,7 +413,7 @@ impl Steps<'_> {
 
 pub(crate) const WHO: [&str; 2] = ["broker", "second broker"];
 
-/// `Core::register`: the job of the request, or a new one. `Table::request` knows the youngest.
+/// `start::register`: the job of the request, or a new one. `Registry::request` returns the newest.
 fn register(plan: &Plan, world: &mut World, b: usize) {
     world.call = None;
     let known = world.jobs.iter().enumerate().rev();
@@ -443,11 +443,11 @@ fn give_up(plan: &Plan, job: &mut Job, b: usize, why: Why) -> Result<(), String>
     Ok(())
 }
 
-/// The next word of the shim's.
+/// Handles the shim's next message.
 fn hear(plan: &Plan, memory: &mut Memory, status: Option<Status>) -> Result<(), String> {
     let (word, event) = match memory.heard {
         Said::Nothing => (Said::Started, started()),
-        // A kill of ours waits for the records.
+        // An end by the broker's own kill is shown once the records are read.
         Said::Started if memory.stop_asked && status == Some(Status::Killed) => {
             if plan.waits_with_kills {
                 memory.heard = Said::Exited;
@@ -475,7 +475,7 @@ impl Job {
 }
 
 impl World {
-    /// An answer is for good: the same job each time, and the same word on its start.
+    /// An answer is final: the same job each time, and the same result of its start.
     fn answered(&mut self, answer: Answer) -> Result<(), String> {
         self.call = None;
         match (self.answer.replace(answer), answer) {

@@ -1,44 +1,44 @@
-//! The checker: every state that can be reached, breadth first, so that the way to a violation is
-//! the shortest there is.
+//! The checker: visits every reachable state, breadth first, so that the steps to a violation are the fewest. It must
+//! not know the protocol.
 //!
-//! Written here instead of taken from stateright, whose actors and web explorer bring ten crates and
-//! a server along: what is needed of it is this page.
+//! Written here instead of a dependency on stateright, whose actors and web explorer bring ten crates and a server;
+//! this page is all that the model needs.
 
 use std::collections::HashSet;
 use std::fmt::Display;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::rc::Rc;
 
-/// What can be checked.
+/// A model that can be checked.
 pub(crate) trait Model {
     type State: Eq + Hash;
     type Step: Copy + Display;
 
     fn start(&self) -> Self::State;
 
-    /// All that can happen next. `Err`: it must not.
+    /// All next steps. `Err`: the step violates the model.
     fn steps(&self, state: &Self::State) -> Vec<Way<Self::Step, Self::State>>;
 
-    /// What is wrong with a state in which so much can happen next.
+    /// The violation in a state, given its next steps.
     fn fault(&self, state: &Self::State, steps: &[Self::Step]) -> Option<String>;
 }
 
-/// A step, and where it leads.
+/// A step, and the next state.
 pub(crate) type Way<Step, State> = (Step, Result<State, String>);
 
-/// What was found.
+/// The result of a check.
 #[derive(Debug)]
 pub(crate) enum ResolvedDisks {
-    /// So many states, and nothing wrong with any.
+    /// No violation in this number of states.
     Sound { states: usize },
-    /// What is wrong, and the steps that lead there.
+    /// The violation, and the steps to it.
     Violation { fault: String, way: Vec<String> },
 }
 
-/// A state, where it was come from, and by which step.
+/// A state, its predecessor, and the step between them.
 type Reached<M> = (Rc<<M as Model>::State>, Option<(usize, <M as Model>::Step)>);
 
-/// Looks at every state.
+/// Checks every state.
 pub(crate) fn check<M: Model>(model: &M) -> ResolvedDisks {
     let start = Rc::new(model.start());
     let mut seen = HashSet::<_, BuildHasherDefault<Mixer>>::default();
@@ -82,7 +82,7 @@ fn way<M: Model>(reached: &[Reached<M>], mut at: usize) -> Vec<String> {
     way
 }
 
-/// As the compiler's own: worlds are large, and nobody attacks this table.
+/// A fast hash, as the compiler's own: a state is large, and no attacker chooses the keys.
 #[derive(Default)]
 struct Mixer(u64);
 

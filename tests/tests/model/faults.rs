@@ -1,4 +1,5 @@
-//! What the world does to the system.
+//! The faults: crashes, lost writes, a second broker. They must come from outside, so that the checker can leave them
+//! out.
 
 use crate::broker::WHO;
 use crate::known::{End, Outcome};
@@ -37,7 +38,7 @@ impl Steps<'_> {
         }
     }
 
-    /// One way for each combination of what has reached the disk by itself.
+    /// One step for each combination of writes that reached the disk before the crash.
     fn host_crashes(&mut self) {
         let mut down = self.world.clone();
         down.left.host_crashes -= 1;
@@ -83,7 +84,7 @@ impl Job {
         (job.shim, job.work) = (Shim::Dead, Work::Gone);
         (job.link, job.go) = (None, false);
         job.strangers.clear();
-        // What was not on the disk may be taken back by this, and by nothing else.
+        // A crash may take back what was not on the disk, and nothing else may.
         let recorded = match job.disk.outcome {
             Some(Outcome::Exited(status)) => Some(End::Exited(status)),
             _ => None,
@@ -104,7 +105,7 @@ impl Disk {
                     for keeps_exit in [true, false] {
                         let loses = !keeps_exit && !self.exit_synced;
                         if !keeps_exit && (self.exit_synced || self.outcome.is_none()) {
-                            continue; // no other than the one with it
+                            continue; // the same as the state with it
                         }
                         disks.push(Disk {
                             spec,

@@ -1,5 +1,5 @@
-//! What a broker knows of a job, and what the shim's records say: the real types of the programs, in
-//! a form that can be counted. Everything that is decided about them is decided by the real functions.
+//! The broker's knowledge of a job and the shim's records: the programs' real types, in a finite form. Every decision
+//! about them must be the real functions'.
 
 use std::time::Duration;
 
@@ -14,18 +14,18 @@ use uuid::Uuid;
 /// How a main process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Status {
-    /// By itself.
+    /// By its own exit.
     Own,
     /// By a SIGKILL that the shim did not send.
     Killed,
-    /// Because somebody asked for it.
+    /// By a requested stop.
     Stopped,
 }
 
-/// Why there is none.
+/// The step at which a start failed.
 pub(crate) type Why = &'static str;
 
-/// The steps that fail in this model.
+/// The steps that can fail in this model.
 const WHYS: [Why; 7] = ["broker", "host", "shim", "go", "limits", "exec", "abandoned"];
 
 /// The first record of `exit`.
@@ -35,7 +35,7 @@ pub(crate) enum Outcome {
     Failed(Why),
 }
 
-/// A [`Snapshot`] without times and words.
+/// A [`Snapshot`] without times and texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Known {
     pub(crate) state: State,
@@ -44,11 +44,11 @@ pub(crate) struct Known {
     pub(crate) failure: Option<Why>,
 }
 
-/// What users see of a job's end.
+/// A job's end, as users see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum End {
     Exited(Status),
-    /// And the request may be made again.
+    /// The request may be retried.
     NeverRan,
     Failed(Why),
     Lost(Why),
@@ -78,7 +78,7 @@ impl Known {
         Known::of(&Snapshot::starting())
     }
 
-    /// What `take_over` begins with for a job that may run.
+    /// The first state of an adopted job that may run.
     pub(crate) fn running() -> Known {
         Known { state: State::Running, ..Known::starting() }
     }
@@ -115,7 +115,7 @@ impl Known {
 
     /// `decide::settle`
     pub(crate) fn settle(self, exit: ExitFile, stop_asked: bool) -> Result<Known, String> {
-        // Without a grace period: as with all other times here, there is but one moment.
+        // Without a grace period: the model has no time.
         let stopper = StopOrigin { source: Source::User, by: String::new(), kills_from_ns: 1 };
         let asked = stop_asked.then_some(&stopper);
         let describe = |failed: Failed| failure(why(failed.step.name()));
@@ -177,7 +177,7 @@ pub(crate) fn spawned() -> SpawnRecord {
     SpawnRecord { format: FORMAT, boot_id, shim_pid: 1, shim_start_time: 1, nonce, request }
 }
 
-/// The file `exit`, in bytes and back.
+/// The file `exit`, encoded and decoded.
 pub(crate) fn exit_file(outcome: Option<Outcome>, ended: bool) -> ExitFile {
     const BOOT: [u8; 16] = [1; 16];
     let first = outcome.map(|outcome| match outcome {

@@ -1,10 +1,9 @@
-//! The protocol of start, adoption and end as a model, and every state of it looked at: broker, shim,
-//! child, disk with its page cache, a client that repeats its request; crashes of each of them and of
-//! the host, a second broker. The decisions are the program's own functions, `jobs::recover` and
-//! `jobs::state`; the order of what is done is in `plan.rs`, by the names of the functions that do
-//! it, and each plan with a mistake in it must be found out.
+//! A model of the protocol of start, adoption and end, in which every state is checked: broker, shim, child, disk
+//! with its page cache, a client that retries its request; crashes of each of them and of the host, a second broker.
+//! The decisions must be the program's own functions, `jobs::decide` and `model::state`.
 //!
-//! What must hold is `World::fault`, `World::fault_at_rest`, `World::look`.
+//! The order of the steps is in `plan.rs`, by the names of the functions that do them; the checker must catch each
+//! plan with a mistake. The invariants are `World::fault`, `World::fault_at_rest`, `World::look`.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -50,7 +49,7 @@ impl Model for Protocol {
     }
 }
 
-/// Nothing goes wrong but what a test adds.
+/// No faults except those that a test adds.
 const CALM: Left = Left {
     broker_crashes: 0,
     shim_crashes: 0,
@@ -78,7 +77,7 @@ fn assert_sound(left: Left) {
     }
 }
 
-/// The mistake is found, and it is this one.
+/// The checker catches the mistake, and reports this violation.
 #[track_caller]
 fn assert_caught(plan: Plan, left: Left, expected: &str) {
     match found(plan, left) {

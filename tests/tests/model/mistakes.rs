@@ -1,5 +1,4 @@
-//! Plans with a mistake in them: the model finds each one out. Some were in the programs until the
-//! model was made, and those say so.
+//! Plans with a mistake: the checker must catch each one. A comment marks the mistakes that the programs once had.
 
 use job_broker::decisions::decide::decide;
 use job_broker::decisions::{Facts, Verdict};
@@ -75,7 +74,7 @@ fn a_shim_that_obeys_an_older_broker_is_caught() {
     assert_caught(Plan { knows_epochs: false, ..RIGHT }, left, "obeys an older broker");
 }
 
-/// So it was: a socket was left by a broker that died between the two.
+/// A former bug: a broker that died between the two steps left a socket.
 #[test]
 fn a_socket_that_goes_after_its_cgroup_is_caught() {
     let settle: &[Do] =
@@ -83,7 +82,7 @@ fn a_socket_that_goes_after_its_cgroup_is_caught() {
     assert_caught(Plan { settle, ..RIGHT }, BROKER, "its socket is left");
 }
 
-/// So it was: a name without its bytes did not parse after a crash of the host.
+/// A former bug: after a host crash the name without its bytes did not parse.
 #[test]
 fn a_last_record_that_is_renamed_before_it_is_synced_is_caught() {
     let settle: &[Do] = &[
@@ -99,15 +98,15 @@ fn a_last_record_that_is_renamed_before_it_is_synced_is_caught() {
     assert_caught(Plan { settle, ..RIGHT }, HOST, "was put aside");
 }
 
-/// So it was: spawn.json is not synced, and whoever was running when the host crashed was put aside
-/// for it, and its request forgotten.
+/// A former bug: spawn.json is not synced, so a host crash quarantined every running job, and its request was
+/// forgotten.
 #[test]
 fn a_recovery_that_wants_the_spawn_record_of_another_boot_is_caught() {
     let plan = Plan { reads_foreign_spawn: true, ..RIGHT };
     assert_caught(plan, HOST, "was put aside");
 }
 
-/// So it was: of a stop that the broker had carried out itself, the next one knew nothing.
+/// A former bug: the next broker did not know of a stop that its predecessor had enforced.
 #[test]
 fn an_end_that_is_shown_before_it_is_on_record_is_caught() {
     let settle: &[Do] =
@@ -152,7 +151,7 @@ fn a_second_record_before_the_logs_are_durable_is_caught() {
     assert_caught(Plan { end, ..RIGHT }, CALM, "logs are durable, and they are not");
 }
 
-/// So it was: a stop was in memory alone until the shim had heard of it.
+/// A former bug: a stop was only in memory until the shim had received it.
 #[test]
 fn a_stop_that_is_acknowledged_before_it_is_on_record_is_caught() {
     let left = Left { broker_crashes: 1, stops: 1, requests: 1, ..CALM };
@@ -160,7 +159,7 @@ fn a_stop_that_is_acknowledged_before_it_is_on_record_is_caught() {
     assert_caught(plan, left, "an acknowledged stop has not happened");
 }
 
-/// So it was: of a start that failed, or was found not to have been, the end alone was durable.
+/// A former bug: of a failed start, or a job that never ran, only the end was durable.
 #[test]
 fn an_end_that_is_durable_before_its_beginning_is_caught() {
     let give_up: &[Do] =

@@ -1,14 +1,14 @@
-//! The order in which brokers and shims do things, as lists: what the real functions do, and,
-//! for each way to get it wrong, a list with the mistake.
+//! The order of the brokers' and shims' steps, as lists: the real functions' order here, and the orders with a
+//! mistake in `mistakes.rs`. A list must not decide anything.
 
 use job_broker::decisions::{Facts, Verdict, decide};
 
-/// One thing that a broker does about a job, and the function that does it.
+/// A step of a broker for a job, and the function that does it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Do {
     /// `launch::write_spec`
     WriteSpec,
-    /// `JobCgroup::create`, `Plan::apply`; these may be refused.
+    /// `JobCgroup::create`, `Plan::apply`; the kernel may reject either.
     CreateCgroup,
     /// `Launcher::spawn`: binds the socket, clones the shim.
     Spawn,
@@ -22,32 +22,32 @@ pub(crate) enum Do {
     AwaitStarted,
     /// `Shim::end`
     EndShim,
-    /// `attend::attend`: `contact::keep` until the shim has ended
+    /// `monitor::monitor`: `connection::keep_connected` until the shim has ended
     Attend,
     /// `JobCgroup::kill_work`
     KillWork,
-    /// `attend::learn_end`
+    /// `finalize::learn_end`
     LearnEnd,
     /// The first half of `store::replace_durably` with `final.json`
     RenameLast,
-    /// The same without its first sync
+    /// The same step without its first sync
     RenameUnsyncedLast,
-    /// The second half
+    /// The second half of `store::replace_durably`
     SyncLast,
-    /// `attend::write_final`, its first step
+    /// The first step of `finalize::write_final`
     SyncSpec,
-    /// Its last
+    /// The last step of `finalize::write_final`
     ForgetStop,
     /// `Job::restore`
     Publish,
-    /// `Launcher::clean`, its first and its last step
+    /// The first and the last step of `Launcher::clean`
     RemoveSocket,
     RemoveCgroup,
     /// `Job::set_settled`
     Rest,
 }
 
-/// What a shim does once its main process has ended: `Job::main_ended`, `Job::end`.
+/// The shim's steps after its main process has ended: `Job::main_ended`, `Job::end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum End {
     RecordOutcome,
@@ -59,29 +59,29 @@ pub(crate) enum End {
     Leave,
 }
 
-/// All that can be got right or wrong.
+/// The choices of a plan, each of which can be a mistake.
 #[derive(Clone, Copy)]
 pub(crate) struct Plan {
-    /// `Launcher::launch`
+    /// `launch_task::launch`
     pub(crate) launch: &'static [Do],
     pub(crate) attend: &'static [Do],
-    /// `attend::settle`
+    /// `finalize::settle`
     pub(crate) settle: &'static [Do],
-    /// The error path of `Launcher::launch`, `Core::give_up`
+    /// The error path of `launch_task::launch`, `launch_task::give_up`
     pub(crate) give_up: &'static [Do],
-    /// `adopt::over`
+    /// `adopt::sweep`
     pub(crate) sweep: &'static [Do],
     pub(crate) end: &'static [End],
     pub(crate) decide: fn(Facts) -> Verdict,
-    /// `store::try_lock`
+    /// `lock::try_lock`
     pub(crate) locks: bool,
     /// `Control::recognize`
     pub(crate) knows_epochs: bool,
-    /// `adopt::facts`: spawn.json of another boot is not even read.
+    /// `adopt::facts`: never reads spawn.json of another boot.
     pub(crate) reads_foreign_spawn: bool,
-    /// `contact::main_ended`: what the broker has killed itself is shown when that is on record.
+    /// `session::main_ended`: shows an end by the broker's own kill once it is on record.
     pub(crate) waits_with_kills: bool,
-    /// `Core::stop_for_good`: on record before whoever asked is answered.
+    /// `stop::record_stop`: a stop is on record before its caller is answered.
     pub(crate) records_stops: bool,
     /// `Snapshot::is_retryable`
     pub(crate) repeats_failures: bool,

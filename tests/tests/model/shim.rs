@@ -1,4 +1,4 @@
-//! What a shim and its child can do next. In brackets of each step: the function that does it.
+//! The next steps of a shim and its child. The brackets of each step name the function that does it.
 
 use crate::known::{Outcome, Status};
 use crate::plan::End;
@@ -117,7 +117,7 @@ impl Steps<'_> {
                 }
             }
             Work::Running => {
-                // Or never: so what must end it is seen to end it.
+                // Or the child never exits: so each forced end is checked too.
                 let (who, what, job) = ("child", "exits", Some(n));
                 self.add(crate::steps::Step { who, what, job, from_outside: true }, |world| {
                     world.jobs[n].work = Work::Gone;
@@ -153,7 +153,7 @@ impl Steps<'_> {
         });
     }
 
-    /// From GO until it says ENDED; strangers in any order.
+    /// From GO until ENDED is sent; pending connections are accepted in any order.
     fn accept(&mut self, n: usize) {
         let job = &self.world.jobs[n];
         let said_ended = job.said == Said::Ended;
@@ -182,7 +182,7 @@ impl Steps<'_> {
 
 type Deed = fn(&mut Job);
 
-/// `Ending::exited`: the first cause, once.
+/// `Ending::exited`: the first cause counts, once.
 fn wait(job: &mut Job) -> Status {
     let status = match () {
         () if job.stopping => Status::Stopped,

@@ -1,17 +1,17 @@
-//! What can happen next, collected.
+//! Collects the next steps of a world. It must not choose among them.
 
 use std::fmt;
 
 use crate::plan::Plan;
 use crate::world::{Job, World};
 
-/// Who does what to which job, for people.
+/// A step: which process does what to which job, in readable form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Step {
     pub(crate) who: &'static str,
     pub(crate) what: &'static str,
     pub(crate) job: Option<usize>,
-    /// Something that the outside does to the system, or asks of it. The rest goes by itself.
+    /// A fault or a request from outside the system. All other steps happen by themselves.
     pub(crate) from_outside: bool,
 }
 
@@ -22,7 +22,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// Where one may go from a world.
+/// The steps from one world.
 pub(crate) struct Steps<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) world: &'a World,
@@ -30,7 +30,7 @@ pub(crate) struct Steps<'a> {
 }
 
 impl Steps<'_> {
-    /// One more way.
+    /// Adds a step.
     pub(crate) fn add(
         &mut self,
         step: Step,
@@ -41,7 +41,7 @@ impl Steps<'_> {
         self.all.push((step, result.map(|()| next)));
     }
 
-    /// One more way in which one job goes on.
+    /// Adds a step of one job.
     pub(crate) fn add_to_job(
         &mut self,
         (who, what): (&'static str, &'static str),

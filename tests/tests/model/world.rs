@@ -1,21 +1,21 @@
-//! Everything there is: the disk with its page cache, shims, cgroups, brokers, one client. A value;
-//! what can happen to it is in `broker.rs`, `shim.rs` and `faults.rs`.
+//! The state of the model: the disk with its page cache, shims, cgroups, brokers, one client. A plain value: its
+//! changes are in `broker.rs`, `shim.rs` and `faults.rs`.
 
 use crate::known::{End, Known, Outcome, Status, Why, exit_file};
 use crate::plan::Do;
 use job_broker::decisions::State;
 use job_shim::record::ExitFile;
 
-/// A file, as far as a crash of the host tells its states apart.
+/// The state of a file, as far as it matters at a host crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum File {
     Absent,
-    /// Name and bytes are in the page cache.
+    /// Name and bytes are only in the page cache.
     Cached,
-    /// The bytes are on the disk, the name is in the page cache.
+    /// The bytes are on the disk, and the name is in the page cache.
     Renamed,
     Durable,
-    /// The name without the bytes, after a crash.
+    /// The name without its bytes, after a crash.
     Torn,
 }
 
@@ -25,14 +25,14 @@ pub(crate) struct Disk {
     pub(crate) directory: bool,
     pub(crate) spec: File,
     pub(crate) spawn: File,
-    /// The two records of `exit`: they were preallocated, and what is torn counts as absent.
+    /// The two records of `exit`: preallocated; a torn record counts as absent.
     pub(crate) outcome: Option<Outcome>,
     pub(crate) ended: bool,
     pub(crate) exit_synced: bool,
     pub(crate) logs_synced: bool,
     pub(crate) last: File,
     pub(crate) last_says: Option<Known>,
-    /// `stop.json`, which no crash of the host outlives in a way that matters.
+    /// `stop.json`. Its loss in a host crash has no effect.
     pub(crate) stop: bool,
 }
 
@@ -40,17 +40,17 @@ pub(crate) struct Disk {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Work {
     None,
-    /// Cloned, and told nothing.
+    /// Cloned, and waits.
     Waiting,
     /// GO is in its pipe.
     Told,
     Running,
-    /// It could not execve, and said so.
+    /// execve(2) failed, and the child reported it.
     Faulted,
     Gone,
 }
 
-/// Where a shim is in `shim/README.md`.
+/// A shim's progress, by the steps of `shim/README.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Shim {
     None,
@@ -58,19 +58,19 @@ pub(crate) enum Shim {
     Preparing,
     /// Step 10.
     AwaitingGo,
-    /// GO has gone on to the child; `fault` has not told yet.
+    /// GO is passed on to the child; the pipe `fault` is still open.
     Going,
-    /// The program never ran: to be recorded, then to be said.
+    /// The program never ran: the shim records it, then reports it.
     Failing(Why),
     Failed(Why),
     /// Step 11.
     Running,
-    /// So far in the plan of its end.
+    /// At this step of the plan of its end.
     Ending(usize),
     Dead,
 }
 
-/// What a shim has said on its connection, each including those before.
+/// The last message that a shim has sent; each includes those before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Said {
     Nothing,
@@ -79,7 +79,7 @@ pub(crate) enum Said {
     Ended,
 }
 
-/// What a broker is doing about a job: this entry of one of the lists of its plan.
+/// A broker's current step for a job: this entry of a list of its plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Task {
     pub(crate) list: &'static [Do],
@@ -90,7 +90,7 @@ pub(crate) struct Task {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Memory {
     pub(crate) known: Known,
-    /// To be written, then to be shown.
+    /// The state to write first and to show then.
     pub(crate) verdict: Option<Known>,
     pub(crate) task: Task,
     pub(crate) heard: Said,
@@ -98,7 +98,7 @@ pub(crate) struct Memory {
     pub(crate) stop_call: StopCall,
 }
 
-/// Where the answer is of somebody who asked for a stop.
+/// The progress of a call to stop a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum StopCall {
     None,
@@ -106,7 +106,7 @@ pub(crate) enum StopCall {
     Recorded,
 }
 
-/// A job: what is of it in the kernel, on disk, and in each broker.
+/// A job: its state in the kernel, on disk, and in each broker.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Job {
     pub(crate) boot: u8,
@@ -116,23 +116,23 @@ pub(crate) struct Job {
     pub(crate) work: Work,
     pub(crate) shim: Shim,
     pub(crate) said: Said,
-    /// How the main process ended, once the shim has waited for it.
+    /// The main process's exit, once the shim has reaped it.
     pub(crate) waited: Option<Status>,
     pub(crate) said_failed: Option<Why>,
-    /// The shim's connection: to the broker of this epoch.
+    /// The epoch of the broker that the shim is connected to.
     pub(crate) link: Option<u8>,
-    /// GO lies in it, unread.
+    /// GO is queued in the connection.
     pub(crate) go: bool,
     /// The latest epoch that the shim has accepted.
     pub(crate) shim_epoch: u8,
-    /// Brokers that have connected and said HELLO, by epoch.
+    /// Brokers that have connected and sent HELLO, by epoch.
     pub(crate) strangers: Vec<u8>,
-    /// The shim was told to stop.
+    /// The shim has received a stop.
     pub(crate) stopping: bool,
-    /// Somebody else killed the main process.
+    /// A process other than the shim killed the main process.
     pub(crate) killed: bool,
     pub(crate) memory: [Option<Memory>; 2],
-    // What nobody in the world knows, for the judge.
+    // For the invariants only: no process knows these.
     pub(crate) execs: u8,
     pub(crate) go_said: bool,
     pub(crate) shown: Option<End>,
@@ -144,7 +144,7 @@ pub(crate) struct Job {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Broker {
     Down,
-    /// With this epoch, it has looked at so many jobs.
+    /// Has examined `seen` jobs, with this epoch.
     Adopting {
         epoch: u8,
         seen: usize,
@@ -154,7 +154,7 @@ pub(crate) enum Broker {
     },
 }
 
-/// What may still go wrong, and be asked.
+/// The faults and requests that are still allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Left {
     pub(crate) broker_crashes: u8,
@@ -166,25 +166,25 @@ pub(crate) struct Left {
     pub(crate) failures: u8,
 }
 
-/// What the client was told of its request.
+/// The client's last answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Answer {
     Runs(usize),
     Failed(usize, Why),
 }
 
-/// All of it.
+/// The whole state.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct World {
     pub(crate) boot: u8,
     pub(crate) brokers: [Broker; 2],
-    /// The flock on the state directory.
+    /// The broker with the flock on the state directory.
     pub(crate) lock: Option<usize>,
     /// The file `epoch`.
     pub(crate) epoch: u8,
-    /// Oldest first; all of them come from one request id.
+    /// Oldest first; all have the same request id.
     pub(crate) jobs: Vec<Job>,
-    /// A call that waits: at which broker, for which job, and whether it made that job.
+    /// A pending call: its broker, its job, and whether it created the job.
     pub(crate) call: Option<(usize, usize, bool)>,
     pub(crate) answer: Option<Answer>,
     pub(crate) left: Left,
@@ -195,7 +195,7 @@ impl File {
         self != File::Absent
     }
 
-    /// What it may be once the host is up again.
+    /// The possible states after a host crash.
     pub(crate) fn after_crash(self) -> &'static [File] {
         match self {
             File::Absent => &[File::Absent],
@@ -262,7 +262,7 @@ impl Job {
         matches!(self.work, Work::Waiting | Work::Told | Work::Running | Work::Faulted)
     }
 
-    /// cgroup.kill of `work`, by somebody who is not the shim.
+    /// cgroup.kill of `work`, by a process other than the shim.
     pub(crate) fn kill_work(&mut self) {
         if self.has_processes() {
             self.killed |= self.work != Work::Faulted;
@@ -270,12 +270,12 @@ impl Job {
         }
     }
 
-    /// Its end of the connection is closed with it; what it has said can still be read.
+    /// The shim's end of the connection is closed; messages in it can still be read.
     pub(crate) fn shim_dies(&mut self) {
         self.shim = Shim::Dead;
         self.strangers.clear();
         if self.work == Work::Waiting {
-            self.work = Work::Gone; // the end of its pipe `go`
+            self.work = Work::Gone; // end of file on its pipe `go`
         }
     }
 }
@@ -310,12 +310,12 @@ impl World {
         }
     }
 
-    /// Whether a broker of this epoch still runs.
+    /// Whether a broker of this epoch runs.
     pub(crate) fn is_open(&self, epoch: Option<u8>) -> bool {
         epoch.is_some() && self.brokers.iter().any(|broker| broker.epoch() == epoch)
     }
 
-    /// What must hold in every state.
+    /// The invariants of every state.
     pub(crate) fn fault(&self) -> Option<String> {
         let execs: u8 = self.jobs.iter().map(|job| job.execs).sum();
         if execs > 1 {
@@ -330,7 +330,7 @@ impl World {
         })
     }
 
-    /// What must hold once nothing can happen any more.
+    /// The invariants once no step is left.
     pub(crate) fn fault_at_rest(&self) -> Option<String> {
         let broker = self.brokers.iter().position(|broker| matches!(broker, Broker::Ready { .. }));
         let Some(broker) = broker else { return Some("no broker is ready".into()) };
@@ -340,7 +340,7 @@ impl World {
         })
     }
 
-    /// What users see is never taken back. Remembers what they see.
+    /// Checks that a job's end, once shown to users, never changes. Remembers the end.
     pub(crate) fn look(&mut self) -> Result<(), String> {
         for (n, job) in self.jobs.iter_mut().enumerate() {
             for (broker, memory) in self.brokers.iter().zip(&job.memory) {
@@ -360,7 +360,7 @@ impl World {
 }
 
 impl Job {
-    /// Under the eyes of its shim.
+    /// Whether it runs under a living shim.
     fn runs(&self) -> bool {
         self.shim == Shim::Running && self.work == Work::Running
     }
@@ -374,7 +374,7 @@ impl Job {
             () if self.disk.ended && !self.disk.logs_synced => {
                 "its second record says that logs are durable, and they are not"
             }
-            // But for one that was abandoned, and says so durably, before the host crashed.
+            // Except for an abandoned job whose record was durable before the host crash.
             () if self.quarantined && self.disk.outcome.is_none() => "it was put aside for a crash",
             () if self.quarantined && self.go_said => "it may have run, and was put aside",
             () => return None,
@@ -386,7 +386,7 @@ impl Job {
         let fault = match &self.memory[broker] {
             Some(memory) if self.runs() && memory.known.state == State::Running => {
                 if !self.stop_acknowledged {
-                    return None; // for as long as it likes
+                    return None; // it may run forever
                 }
                 "an acknowledged stop has not happened".into()
             }
@@ -399,7 +399,7 @@ impl Job {
             Some(memory) if memory.known.end().is_none() => {
                 format!("nobody says how it ended: {:?}", memory.known)
             }
-            // `Renamed`: the broker died before its last sync, and the disk follows by itself.
+            // `Renamed`: the broker died before its last sync; the kernel writes the file later.
             Some(_) if !matches!(self.disk.last, File::Renamed | File::Durable) => {
                 "its end is not on the disk".into()
             }
