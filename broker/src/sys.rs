@@ -163,7 +163,7 @@ pub(crate) fn watch_readable(fd: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd
 pub(crate) struct SpawnRequest<'a> {
     /// Opened when the broker starts, so that an upgrade on disk does not mix versions.
     pub program: BorrowedFd<'a>,
-    /// Its arguments, argv[0] included.
+    /// Its arguments, `argv[0]` included.
     pub argv: &'a [&'a CStr],
     /// They become its descriptors 0, 1, 2, ...; the program has no others.
     pub descriptors: &'a [RawFd],

@@ -16,7 +16,7 @@ use crate::model::usage;
 use crate::model::usage::Usage;
 use crate::store::records::ChangeRecord;
 
-/// Limits that the API has beside the message `Limits`, and the model in it: the times and the output.
+/// Limits outside the API's message `Limits` that the model's `Limits` contains: the times and the output.
 pub(super) struct TopLevelLimits {
     pub(super) time: Option<prost_types::Duration>,
     pub(super) cpu_time: Option<prost_types::Duration>,

@@ -1,5 +1,5 @@
-//! Rate limits for log lines, one for each callsite and one in all; repeated lines are counted and summarized. Pure: the
-//! caller passes the time.
+//! Rate limits for log lines, one for each callsite and one in all; repeated lines are counted and summarized. It
+//! must not read a clock: the caller passes the time.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
 //! The keeper: a process that sleeps in the leaf `keeper/` of the jobs' scope, since systemd stops an empty scope. It
-//! is the program `job-shim` with another argv[0], and must not do anything but sleep.
+//! is the program `job-shim` with another `argv[0]`, and must not do anything but sleep.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;

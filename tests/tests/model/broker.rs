@@ -1,4 +1,5 @@
-//! The next steps of a broker and its client. The brackets of each step name the function that does it.
+//! The next steps of a broker and its client; brackets in a step name the function that does it. A step must not
+//! decide what the real functions decide.
 
 use job_broker::decisions::{Event, Facts, State, Verdict};
 

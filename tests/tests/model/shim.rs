@@ -1,4 +1,5 @@
-//! The next steps of a shim and its child. The brackets of each step name the function that does it.
+//! The next steps of a shim and its child; brackets in a step name the function that does it. A step must not decide
+//! what the real functions decide.
 
 use crate::known::{Outcome, Status};
 use crate::plan::End;

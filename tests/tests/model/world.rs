@@ -1,5 +1,5 @@
-//! The state of the model: the disk with its page cache, shims, cgroups, brokers, one client. A plain value: its
-//! changes are in `broker.rs`, `shim.rs` and `faults.rs`.
+//! The state of the model: the disk with its page cache, shims, cgroups, brokers, one client. It must be a plain
+//! value: its changes are in `broker.rs`, `shim.rs` and `faults.rs`.
 
 use crate::known::{End, Known, Outcome, Status, Why, exit_file};
 use crate::plan::Do;

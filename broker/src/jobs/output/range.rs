@@ -1,4 +1,4 @@
-//! The requested range of a job's output. Plain data: nothing here is checked.
+//! The requested range of a job's output. Plain data: it must not check anything.
 
 use job_shim::index::Stream;
 

@@ -1,5 +1,5 @@
-//! Finds where the last lines of an output begin, by counting newlines backwards. Works in slices, so that
-//! one line of a gibibyte does not occupy a thread.
+//! Finds where the last lines of an output begin, by counting newlines backwards. It must work in slices: a line of a
+//! gibibyte may not occupy a thread.
 
 use std::io;
 
