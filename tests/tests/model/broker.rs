@@ -448,7 +448,7 @@ fn give_up(plan: &Plan, job: &mut Job, b: usize, why: Why) -> Result<(), String>
 fn hear(plan: &Plan, memory: &mut Memory, status: Option<Status>) -> Result<(), String> {
     let (word, event) = match memory.heard {
         Said::Nothing => (Said::Started, started()),
-        // An end by the broker's own kill is shown once the records are read.
+        // The finalizer shows an end by the broker's own SIGKILL, once it is on record.
         Said::Started if memory.stop_asked && status == Some(Status::Killed) => {
             if plan.waits_with_kills {
                 memory.heard = Said::Exited;
