@@ -78,21 +78,21 @@ pub(super) async fn accept(
     preauth: Arc<PreauthLimit>,
     mut closing: watch::Receiver<bool>,
 ) {
-    let mut transport_status =
+    let mut acceptor =
         Acceptor { threads, preauth, reserve: ReserveDescriptors::new(), is_short: false };
     loop {
         let accepted = tokio::select! {
             _ = closing.wait_for(|closing| *closing) => return,
             accepted = listener.accept() => accepted,
-            () = sleep(RETRY_DELAY), if transport_status.is_short => {
-                transport_status.look_for_descriptors();
+            () = sleep(RETRY_DELAY), if acceptor.is_short => {
+                acceptor.refill_reserve();
                 continue;
             }
         };
         match accepted.and_then(|(tcp, from)| Ok((prepare(tcp)?, from))) {
-            Ok((tcp, from)) => transport_status.let_in(tcp, from),
+            Ok((tcp, from)) => acceptor.accept_one(tcp, from),
             Err(e) if is_shortage(&e) => {
-                if !transport_status.give_up_one(&e) {
+                if !acceptor.spend_reserve(&e) {
                     sleep(RETRY_DELAY).await; // otherwise accept(2) fails again at once, in a hot loop
                 }
             }
@@ -102,11 +102,11 @@ pub(super) async fn accept(
 }
 
 impl Acceptor {
-    fn let_in(&mut self, tcp: TcpStream, from: SocketAddr) {
+    fn accept_one(&mut self, tcp: TcpStream, from: SocketAddr) {
         // A connection accepted with the last reserve descriptor is closed at once.
         let is_last = self.reserve.is_empty();
         if self.is_short {
-            self.look_for_descriptors();
+            self.refill_reserve();
         }
         if self.reserve.are_few() {
             self.preauth.evict_one(); // frees its descriptor for the next connection
@@ -114,7 +114,7 @@ impl Acceptor {
         let place = if is_last { None } else { self.preauth.enter(from.ip()) };
         let Some(place) = place else {
             drop(tcp);
-            self.look_for_descriptors();
+            self.refill_reserve();
             return tracing::warn!(%from, "connection closed at once: there is no place for it");
         };
         let thread_slot = self.threads.thread_slot();
@@ -124,14 +124,14 @@ impl Acceptor {
     }
 
     /// Closes a reserve descriptor for the next connection. accept(2) fails with EMFILE even if none is queued.
-    fn give_up_one(&mut self, error: &io::Error) -> bool {
+    fn spend_reserve(&mut self, error: &io::Error) -> bool {
         tracing::warn!("no descriptor for a connection, a spare one is used: {error}");
         self.is_short = true;
         let is_of_descriptors = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
         is_of_descriptors && self.reserve.give_up()
     }
 
-    fn look_for_descriptors(&mut self) {
+    fn refill_reserve(&mut self) {
         self.is_short = !self.reserve.fill();
     }
 }

@@ -24,7 +24,7 @@ pub(super) struct Capacity {
     /// Unauthenticated connections.
     pub(super) preauth: u64,
     /// Authenticated connections.
-    connection_limits: u64,
+    connections: u64,
     /// Connections of one identity.
     own: u64,
     /// The reserve for admins, in addition.
@@ -36,18 +36,18 @@ impl Capacity {
     /// open, the broker has 160 MiB.
     pub(super) fn of(descriptors: u64) -> Capacity {
         let preauth = (descriptors / 4).clamp(4, 1024);
-        let connection_limits = descriptors.saturating_sub(preauth).clamp(8, 4096);
-        let own = (connection_limits / 4).clamp((connection_limits / 2).min(16), 512);
-        Capacity { preauth, connection_limits, own, admins: 4 }
+        let connections = descriptors.saturating_sub(preauth).clamp(8, 4096);
+        let own = (connections / 4).clamp((connections / 2).min(16), 512);
+        Capacity { preauth, connections, own, admins: 4 }
     }
 }
 
 impl ConnectionLimits {
-    pub(super) fn new(places: Capacity, policy: watch::Receiver<Policy>) -> ConnectionLimits {
-        let all = Quota::new("connections", places.own, places.connection_limits);
+    pub(super) fn new(capacity: Capacity, policy: watch::Receiver<Policy>) -> ConnectionLimits {
+        let all = Quota::new("connections", capacity.own, capacity.connections);
         ConnectionLimits {
             all,
-            admins: Quota::new("connections", places.admins, places.admins),
+            admins: Quota::new("connections", capacity.admins, capacity.admins),
             policy,
         }
     }
@@ -74,8 +74,8 @@ mod tests {
     fn one_identity_cannot_take_the_places_of_others_nor_all_those_of_admins() {
         let [alice, root] = ["alice", "root"].map(|name| Identity::new(name).unwrap());
         let policy = watch::channel(Policy::new([root.clone()])).1;
-        let places = Capacity { preauth: 4, connection_limits: 3, own: 2, admins: 1 };
-        let connection_limits = ConnectionLimits::new(places, policy);
+        let capacity = Capacity { preauth: 4, connections: 3, own: 2, admins: 1 };
+        let connection_limits = ConnectionLimits::new(capacity, policy);
         let mut held: Vec<_> = (0..2).map(|_| connection_limits.admit(&alice).unwrap()).collect();
         let refused = connection_limits.admit(&alice).unwrap_err().to_string();
         assert_eq!(refused, "you have reached the limit of 2 connections");
@@ -90,16 +90,13 @@ mod tests {
     fn connections_have_no_more_descriptors_than_are_theirs() {
         for limit in [1024, 20_000, 524_288] {
             let share = Shares::of(limit).connections;
-            let places = Capacity::of(share);
+            let capacity = Capacity::of(share);
             assert!(
-                places.preauth + places.connection_limits + places.admins <= share + 4,
-                "{places:?}"
+                capacity.preauth + capacity.connections + capacity.admins <= share + 4,
+                "{capacity:?}"
             );
-            assert!(places.own >= 16, "{places:?}");
+            assert!(capacity.own >= 16, "{capacity:?}");
         }
-        assert_eq!(
-            Capacity::of(0),
-            Capacity { preauth: 4, connection_limits: 8, own: 4, admins: 4 }
-        );
+        assert_eq!(Capacity::of(0), Capacity { preauth: 4, connections: 8, own: 4, admins: 4 });
     }
 }

@@ -28,7 +28,7 @@ pub(crate) type Way<Step, State> = (Step, Result<State, String>);
 
 /// The result of a check.
 #[derive(Debug)]
-pub(crate) enum ResolvedDisks {
+pub(crate) enum CheckResult {
     /// No violation in this number of states.
     Sound { states: usize },
     /// The violation, and the steps to it.
@@ -39,7 +39,7 @@ pub(crate) enum ResolvedDisks {
 type Reached<M> = (Rc<<M as Model>::State>, Option<(usize, <M as Model>::Step)>);
 
 /// Checks every state.
-pub(crate) fn check<M: Model>(model: &M) -> ResolvedDisks {
+pub(crate) fn check<M: Model>(model: &M) -> CheckResult {
     let start = Rc::new(model.start());
     let mut seen = HashSet::<_, BuildHasherDefault<Mixer>>::default();
     seen.insert(Rc::clone(&start));
@@ -50,7 +50,7 @@ pub(crate) fn check<M: Model>(model: &M) -> ResolvedDisks {
         let next = model.steps(&state);
         let names: Vec<_> = next.iter().map(|(step, _)| *step).collect();
         if let Some(fault) = model.fault(&state, &names) {
-            return ResolvedDisks::Violation { fault, way: way::<M>(&reached, at) };
+            return CheckResult::Violation { fault, way: way::<M>(&reached, at) };
         }
         for (step, next) in next {
             match next {
@@ -63,13 +63,13 @@ pub(crate) fn check<M: Model>(model: &M) -> ResolvedDisks {
                 Err(fault) => {
                     let mut way = way::<M>(&reached, at);
                     way.push(step.to_string());
-                    return ResolvedDisks::Violation { fault, way };
+                    return CheckResult::Violation { fault, way };
                 }
             }
         }
         at += 1;
     }
-    ResolvedDisks::Sound { states: reached.len() }
+    CheckResult::Sound { states: reached.len() }
 }
 
 fn way<M: Model>(reached: &[Reached<M>], mut at: usize) -> Vec<String> {

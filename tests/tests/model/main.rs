@@ -17,7 +17,7 @@ mod shim;
 mod steps;
 mod world;
 
-use check::{Model, ResolvedDisks, check};
+use check::{CheckResult, Model, check};
 use plan::{Plan, RIGHT};
 use steps::{Step, Steps};
 use world::{Left, World};
@@ -60,7 +60,7 @@ const CALM: Left = Left {
     failures: 0,
 };
 
-fn found(plan: Plan, left: Left) -> ResolvedDisks {
+fn found(plan: Plan, left: Left) -> CheckResult {
     let began = std::time::Instant::now();
     let found = check(&Protocol { plan, left });
     eprintln!("{left:?}: {:?}", began.elapsed());
@@ -70,8 +70,8 @@ fn found(plan: Plan, left: Left) -> ResolvedDisks {
 #[track_caller]
 fn assert_sound(left: Left) {
     match found(RIGHT, left) {
-        ResolvedDisks::Sound { states } => eprintln!("{states} states"),
-        ResolvedDisks::Violation { fault, way } => {
+        CheckResult::Sound { states } => eprintln!("{states} states"),
+        CheckResult::Violation { fault, way } => {
             panic!("{fault}; it comes to this:\n{}", way.join("\n"))
         }
     }
@@ -81,8 +81,8 @@ fn assert_sound(left: Left) {
 #[track_caller]
 fn assert_caught(plan: Plan, left: Left, expected: &str) {
     match found(plan, left) {
-        ResolvedDisks::Sound { states } => panic!("{states} states, and the mistake is in none"),
-        ResolvedDisks::Violation { fault, way } => {
+        CheckResult::Sound { states } => panic!("{states} states, and the mistake is in none"),
+        CheckResult::Violation { fault, way } => {
             assert!(fault.contains(expected), "{fault}; it comes to this:\n{}", way.join("\n"));
         }
     }
