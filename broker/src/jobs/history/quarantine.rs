@@ -169,7 +169,7 @@ fn move_away(
     }
     match shared.state.quarantine(id, reason, request) {
         Ok(()) => {
-            tracing::error!(target: AUDIT, job = %id, "the job was moved into quarantine: {reason}")
+            tracing::error!(target: AUDIT, job = %id, "moved into quarantine: {reason}")
         }
         Err(e) => {
             tracing::error!(job = %id, "the job cannot be moved into quarantine ({e}): {reason}");

@@ -88,7 +88,7 @@ pub(crate) fn remove_excess(shared: &Arc<Shared>, last: Last) -> usize {
     for ((id, removed), (_, rule)) in removed.into_iter().zip(&excess) {
         match removed {
             Ok(true) => {
-                tracing::info!(target: AUDIT, job = %id, %rule, "the job was removed by a retention rule")
+                tracing::info!(target: AUDIT, job = %id, %rule, "removed");
             }
             Ok(false) => {}
             Err(e) => tracing::error!(job = %id, %rule, "the job cannot be removed: {e}"),
