@@ -1,6 +1,7 @@
 //! The log: `tracing` events become short, escaped lines on standard error, in the journal's format under systemd. Writing
 //! a line must never block the caller, and no client may flood the log: see [`queue`] and [`rate_limit`].
 
+mod audit;
 mod format;
 mod line;
 mod queue;
@@ -16,14 +17,11 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+pub(crate) use crate::journal::audit::AUDIT;
 use crate::journal::format::Format;
 pub(crate) use crate::journal::line::Argv;
 use crate::journal::line::{EventText, MAX_LINE};
 use crate::journal::queue::{Purpose, Queue};
-
-/// The target of audit events: an identity's action on a job or on the broker. No rate limits them, and no other line
-/// displaces them.
-pub(crate) const AUDIT: &str = "job_broker::audit";
 
 /// How long the program's exit waits for the reader of its log.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
