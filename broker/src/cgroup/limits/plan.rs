@@ -175,3 +175,19 @@ impl Setting {
         Setting { value, ..self.clone() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_limit_of_the_kernel_has_a_file_to_be_written_to() {
+        for kind in LimitKind::ALL.iter().copied() {
+            for name in kind.names().iter().filter(|name| name.contains('.')) {
+                assert!(FILES.iter().any(|file| file.name == *name), "{kind:?}: {name}");
+            }
+        }
+        let rows = FILES.iter().filter(|file| LimitKind::named(file.name).is_some());
+        assert_eq!(rows.count(), FILES.len() - 1, "io.max has rates in place of one number");
+    }
+}

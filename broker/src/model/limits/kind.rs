@@ -98,6 +98,12 @@ impl LimitKind {
         self.row().field
     }
 
+    /// Its names where limits are shown; those with a dot are files of a cgroup.
+    #[cfg(test)]
+    pub(crate) fn names(self) -> &'static [&'static str] {
+        self.row().names
+    }
+
     /// The kind that has this name where limits are shown: `memory.max`, `time_limit`.
     pub(crate) fn named(name: &str) -> Option<LimitKind> {
         LimitKind::ALL.iter().copied().find(|kind| kind.row().names.contains(&name))
