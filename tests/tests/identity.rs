@@ -9,8 +9,9 @@ use std::time::{Duration, SystemTime};
 use job_api::client::{self, Client, Credentials};
 use job_api::refusal::refusal;
 use job_api::v1::{
-    DeleteJobRequest, GetJobRequest, Job, ListJobsRequest, SignalJobRequest, StopJobRequest,
-    StreamOutputRequest, WaitJobRequest, WhoAmIRequest, WriteInputRequest,
+    DeleteJobRequest, GetJobRequest, Job, Limits, ListJobsRequest, PauseJobRequest,
+    ResumeJobRequest, SignalJobRequest, StopJobRequest, StreamOutputRequest, UpdateJobRequest,
+    WaitJobRequest, WhoAmIRequest, WriteInputRequest,
 };
 use job_certs::{Authority, CA_VALIDITY, Leaf, ServerNames, USER_VALIDITY, days};
 use job_tests::{Env, api, eventually, host, until};
@@ -23,6 +24,8 @@ async fn all_calls(client: &mut Client, id: &str) -> Vec<(&'static str, Result<(
     let stop = StopJobRequest { id: id(), ..Default::default() };
     let wait = WaitJobRequest { id: id(), ..Default::default() };
     let output = StreamOutputRequest { id: id(), ..Default::default() };
+    let limits = Limits { pids_max: Some(1), ..Default::default() };
+    let update = UpdateJobRequest { id: id(), limits: Some(limits), ..Default::default() };
     let input = WriteInputRequest { id: id(), data: "x".into(), ..Default::default() };
     vec![
         ("GetJob", client.get_job(GetJobRequest { id: id() }).await.map(drop)),
@@ -31,6 +34,9 @@ async fn all_calls(client: &mut Client, id: &str) -> Vec<(&'static str, Result<(
         ("SignalJob", client.signal_job(SignalJobRequest { id: id(), signal: 9 }).await.map(drop)),
         ("StreamOutput", client.stream_output(output).await.map(drop)),
         ("WriteInput", client.write_input(iter(vec![input])).await.map(drop)),
+        ("UpdateJob", client.update_job(update).await.map(drop)),
+        ("PauseJob", client.pause_job(PauseJobRequest { id: id() }).await.map(drop)),
+        ("ResumeJob", client.resume_job(ResumeJobRequest { id: id() }).await.map(drop)),
         ("DeleteJob", client.delete_job(DeleteJobRequest { id: id() }).await.map(drop)),
     ]
 }
@@ -61,6 +67,11 @@ async fn the_jobs_of_others_do_not_exist() {
     assert!(shown.code() == 1 && shown.out().is_empty(), "{}", shown.err());
     // It has not noticed any of that.
     assert_eq!(api::job(&mut owner, &job.id).await.state(), job.state());
+    // The operator has: a line for each verb.
+    for verb in ["view", "stop", "signal", "logs", "input", "update", "pause", "delete"] {
+        let line = format!("denied job={} owner=user-a by=user-b verb={verb}", job.id);
+        eventually("the log tells of it", async || env.log().contains(&line).then_some(())).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -6,6 +6,7 @@ use crate::auth::Verb;
 use crate::cgroup::limits::Unenforceable;
 use crate::grpc::bounded;
 use crate::grpc::bounded::{status, with_reason};
+use crate::host;
 use crate::jobs::commands::delete::DeleteError;
 use crate::jobs::commands::input::InputError;
 use crate::jobs::commands::pause::PauseError;
@@ -198,18 +199,12 @@ pub(super) fn output(error: OutputError) -> Status {
         OutputError::TooManyStreams(_) => {
             with_reason(Code::ResourceExhausted, "OUTPUT_STREAMS", error, [])
         }
-        OutputError::Io(error) if is_shortage(&error) => shortage(&error),
+        OutputError::Io(error) if host::is_shortage(&error) => shortage(&error),
         OutputError::Io(_) => status(Code::Internal, error),
     }
 }
 
-/// A temporary shortage of descriptors or memory; the request is valid.
-fn is_shortage(error: &std::io::Error) -> bool {
-    let shortages = [libc::EMFILE, libc::ENFILE, libc::ENOMEM];
-    error.raw_os_error().is_some_and(|errno| shortages.contains(&errno))
-}
-
-/// UNAVAILABLE: clients retry.
+/// A temporary shortage of the host. The request is valid: UNAVAILABLE, and clients retry.
 fn shortage(error: &dyn std::error::Error) -> Status {
     let message = format_args!("the broker is short of what this takes ({error}): try again");
     status(Code::Unavailable, message)

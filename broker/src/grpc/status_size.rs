@@ -1,12 +1,8 @@
 //! Limits the size of every status just before the broker sends it: tonic and the health and reflection services
 //! repeat the caller's text in theirs. It must not change a status within the limit.
 
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
-
-use hyper::body::{Bytes, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use hyper::header::{HeaderMap, HeaderValue};
-use tonic::Status;
 use tonic::body::Body;
 
 use crate::grpc::bounded::MAX_STATUS;
@@ -20,34 +16,13 @@ const KEPT_MESSAGE: usize = 1024;
 pub(crate) fn limit_status_size(response: hyper::Response<Body>) -> hyper::Response<Body> {
     let (mut head, body) = response.into_parts();
     limit_headers(&mut head.headers); // of a call that failed before its first message
-    hyper::Response::from_parts(head, Body::new(SizedTrailers(body)))
-}
-
-/// A body whose trailers are checked.
-struct SizedTrailers(Body);
-
-impl hyper::body::Body for SizedTrailers {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let mut frame = ready!(Pin::new(&mut self.0).poll_frame(context));
-        if let Some(trailers) = frame.as_mut().and_then(|f| f.as_mut().ok()?.trailers_mut()) {
+    let body = body.map_frame(|mut frame| {
+        if let Some(trailers) = frame.trailers_mut() {
             limit_headers(trailers);
         }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
-    }
+        frame
+    });
+    hyper::Response::from_parts(head, Body::new(body))
 }
 
 fn limit_headers(headers: &mut HeaderMap) {
@@ -82,6 +57,8 @@ fn last_char_boundary(message: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use tonic::Status;
+
     use super::*;
 
     #[test]

@@ -285,20 +285,9 @@ mod tests {
         assert_eq!(failed.start_failure().unwrap().step, "exec");
     }
 
-    fn last(state: State, exit: Option<Exited>) -> FinalRecord {
-        FinalRecord {
-            format: 1,
-            state,
-            started: None,
-            exit: exit.map(Into::into),
-            failure: None,
-            ended_ns: 1,
-            ran_ns: None,
-            totals: Totals::default(),
-            incomplete: false,
-            usage: Usage::default(),
-            limits: Vec::new(),
-        }
+    fn last(state: State, exited: Option<Exited>) -> FinalRecord {
+        let known = Snapshot { state, exited, ended_ns: Some(1), ..Snapshot::starting() };
+        FinalRecord::new(&known, Totals::default(), Usage::default(), Vec::new())
     }
 
     #[test]

@@ -408,3 +408,72 @@ const CONTACT_TIMEOUT: Duration = Duration::from_secs(15);
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 /// A healthy shim answers within a millisecond.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Write as _};
+    use std::os::unix::net;
+
+    use job_shim::wire::Source;
+    use tokio::net::UnixStream;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::model::account::Account;
+    use crate::model::limits::LimitTables;
+    use crate::model::spec::{Defaults, JobRequest, JobSpec};
+    use crate::store::records::FORMAT;
+
+    fn record() -> SpecRecord {
+        let defaults = Defaults {
+            run_as: vec!["nobody".into()],
+            stop_timeout: Duration::from_secs(10),
+            limits: LimitTables::default(),
+        };
+        let request = JobRequest { argv: vec!["true".into()], ..JobRequest::default() };
+        let (name, home) = ("nobody".into(), "/".into());
+        SpecRecord {
+            format: FORMAT,
+            id: JobId::fresh(),
+            owner: Identity::new("ann").unwrap(),
+            request_id: String::new(),
+            request_digest: String::new(),
+            created_ns: 1,
+            boot_id: Uuid::nil(),
+            spec: JobSpec::check(request, &defaults).unwrap(),
+            account: Account { name, uid: 1, gid: 1, groups: Vec::new(), home },
+            disks: Default::default(),
+            changes: Vec::new(),
+            is_changing: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stop_that_waits_for_room_in_the_socket_is_not_with_the_shim() {
+        let job = Job::new(record(), Snapshot::starting(), None);
+        job.request_stop(StopRequest::new(Source::User, "ann".into(), Duration::ZERO));
+        assert!(!job.send_whole_stop(), "there is no connection");
+        let pair = || {
+            let (ours, theirs) = net::UnixStream::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            (ours, theirs)
+        };
+        let connect =
+            |ours| job.set_channel(Some(Channel::new(UnixStream::from_std(ours).unwrap())));
+        let (mut full, _theirs) = pair();
+        for size in [4096, 1] {
+            let filled = loop {
+                if let Err(e) = full.write(&[0; 4096][..size]) {
+                    break e;
+                }
+            };
+            assert_eq!(filled.kind(), ErrorKind::WouldBlock);
+        }
+        connect(full);
+        assert!(job.send_stop(), "it is sent when there is room");
+        assert!(!job.send_whole_stop(), "and until then dies with the broker");
+        let (empty, _theirs) = pair();
+        connect(empty);
+        assert!(job.send_stop() && job.send_whole_stop());
+    }
+}

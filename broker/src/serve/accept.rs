@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
+use crate::host;
 use crate::serve::preauth::{PreauthLimit, PreauthSlot};
 use crate::serve::reserve::ReserveDescriptors;
 use crate::sync::lock;
@@ -91,7 +92,7 @@ pub(super) async fn accept(
         };
         match accepted.and_then(|(tcp, from)| Ok((prepare(tcp)?, from))) {
             Ok((tcp, from)) => acceptor.accept_one(tcp, from),
-            Err(e) if is_shortage(&e) => {
+            Err(e) if host::is_shortage(&e) => {
                 if !acceptor.spend_reserve(&e) {
                     sleep(RETRY_DELAY).await; // otherwise accept(2) fails again at once, in a hot loop
                 }
@@ -139,12 +140,6 @@ impl Acceptor {
 fn prepare(tcp: tokio::net::TcpStream) -> io::Result<TcpStream> {
     tcp.set_nodelay(true)?;
     tcp.into_std()
-}
-
-/// Errors of the process or host, not of a single connection: accept(2).
-fn is_shortage(error: &io::Error) -> bool {
-    let shortages = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
-    error.raw_os_error().is_some_and(|errno| shortages.contains(&errno))
 }
 
 #[cfg(test)]

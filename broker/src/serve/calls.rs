@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use hyper::body::{Body as _, Bytes, Frame, Incoming, SizeHint};
+use http_body_util::Full;
+use hyper::body::{Body as _, Bytes, Frame, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName};
 use hyper::{Request, Response};
 use tokio::sync::{Notify, oneshot};
@@ -85,7 +86,7 @@ impl Calls {
             Ok(Err(fault)) => return refused(fault),
             Err(_) => return refused(Fault::TooSlow),
         };
-        let whole = Body::new(Whole(Some(message)));
+        let whole = Body::new(Full::new(message));
         let Ok(response) = self.routes.oneshot(Request::from_parts(head, whole)).await;
         response
     }
@@ -199,30 +200,6 @@ impl hyper::body::Body for Begun {
 
     fn is_end_stream(&self) -> bool {
         self.first.is_none() && self.rest.is_end_stream()
-    }
-}
-
-/// The only message of a request.
-struct Whole(Option<Bytes>);
-
-impl hyper::body::Body for Whole {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let message = self.0.take().filter(|message| !message.is_empty());
-        Poll::Ready(message.map(|message| Ok(Frame::data(message))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.0.as_ref().map_or(0, Bytes::len) as u64)
     }
 }
 

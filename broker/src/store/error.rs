@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::host;
+
 /// Why a record of a job cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
@@ -43,9 +45,7 @@ impl RecordError {
 
     /// Whether the host is short of what reading takes, which says nothing about the record.
     pub(crate) fn is_shortage(&self) -> bool {
-        let shortages = [libc::EMFILE, libc::ENFILE, libc::ENOMEM];
-        let errno = self.io().and_then(io::Error::raw_os_error);
-        errno.is_some_and(|errno| shortages.contains(&errno))
+        self.io().is_some_and(host::is_shortage)
     }
 
     /// Whether there is no such record, or no directory that it could be in.

@@ -169,7 +169,7 @@ pub struct FinalRecord {
 
 impl FinalRecord {
     /// What is known of a job at its end.
-    pub(crate) fn new(
+    pub fn new(
         known: &Snapshot,
         totals: Totals,
         usage: Usage,

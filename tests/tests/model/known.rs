@@ -134,20 +134,9 @@ impl Known {
         }
     }
 
+    /// `FinalRecord::new`
     pub(crate) fn record(self) -> FinalRecord {
-        FinalRecord {
-            format: FORMAT,
-            state: self.state,
-            started: self.snapshot().started.map(Into::into),
-            exit: self.snapshot().exited.map(Into::into),
-            failure: self.snapshot().failure,
-            ended_ns: 1,
-            ran_ns: None,
-            totals: Totals::default(),
-            incomplete: false,
-            usage: Usage::default(),
-            limits: Vec::new(),
-        }
+        FinalRecord::new(&self.snapshot(), Totals::default(), Usage::default(), Vec::new())
     }
 
     pub(crate) fn from_record(record: &FinalRecord) -> Known {

@@ -60,10 +60,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         report.lines.iter().for_each(|line| println!("{line}"));
         faults += report.faults;
     }
-    if faults > 0 {
-        bail!("{faults} faults in the order of modules ({} has the order)", order::FILE);
+    match faults {
+        0 => Ok(ExitCode::SUCCESS),
+        1 => bail!("a fault in the order of modules ({} has the order)", order::FILE),
+        _ => bail!("{faults} faults in the order of modules ({} has the order)", order::FILE),
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// The targets that were asked for, each with the module to look at.

@@ -13,18 +13,20 @@ pub(crate) struct Report {
     pub(crate) faults: usize,
 }
 
-/// The arrows of this many files are printed for an arrow between rooms.
+/// The arrows of this many files are printed for an arrow between rooms, and this many members of a circle.
 const EXAMPLES: usize = 5;
+/// This many circles of those that have members in common: one wrong arrow makes dozens.
+const WAYS: usize = 2;
 
-/// Judges a target: circles of files, circles of rooms, and arrows that go up.
+/// Judges a target: arrows that go up, which say best what to cut, then circles of files and of rooms.
 pub(crate) fn report(house: &House, order: &Order) -> Report {
     let mut report = Report::default();
+    for module in order.within(&house.name) {
+        report.order(house, order, module);
+    }
     report.circles_of_files(house);
     for folder in house.folders() {
         report.circles_of_rooms(house, &folder);
-    }
-    for module in order.within(&house.name) {
-        report.order(house, order, module);
     }
     report
 }
@@ -35,12 +37,19 @@ impl Report {
             house.edges.iter().map(|it| ((&*it.from, &*it.to), &*it.at)).collect();
         for circle in circles(&house.files()) {
             let members: Vec<String> = circle.members.iter().map(|it| house.shown(it)).collect();
-            self.fault(format!("{} files in a circle: {}", members.len(), members.join(", ")));
-            for way in &circle.ways {
+            self.fault(format!("{} files in a circle: {}", members.len(), some(&members)));
+            let at = |(from, to): (&Vec<String>, &Vec<String>)| {
+                at.get(&(&**from, &**to)).copied().unwrap_or_default()
+            };
+            if let Some((count, (from, to))) = busiest(&circle.ways) {
+                let all = circle.ways.len();
+                self.lines.push(format!("  {count} of its {all} circles go through:"));
+                self.arrow(&house.shown(from), &house.shown(to), at((from, to)));
+            }
+            for way in circle.ways.iter().take(WAYS) {
                 self.lines.push(format!("  a circle of {}:", way.len()));
                 for (from, to) in steps(way) {
-                    let at = at.get(&(&**from, &**to)).copied().unwrap_or_default();
-                    self.arrow(&house.shown(from), &house.shown(to), at);
+                    self.arrow(&house.shown(from), &house.shown(to), at((from, to)));
                 }
             }
         }
@@ -61,11 +70,10 @@ impl Report {
             if ways.is_empty() {
                 continue;
             }
-            let members: Vec<&str> = circle.members.iter().map(String::as_str).collect();
-            let place = house.shown(folder);
-            let members = members.join(", ");
+            let members: Vec<String> = circle.members.iter().cloned().collect();
+            let (place, members) = (house.shown(folder), some(&members));
             self.fault(format!("rooms of {place} in a circle, each with all below it: {members}"));
-            for way in ways {
+            for way in ways.into_iter().take(WAYS) {
                 self.lines.push(format!("  a circle of {}:", way.len()));
                 for (from, to) in steps(way) {
                     self.examples(house, &between[&(from.clone(), to.clone())]);
@@ -126,4 +134,23 @@ impl Report {
 /// The arrows of a way that leads back to its first node.
 fn steps<N>(way: &[N]) -> impl Iterator<Item = (&N, &N)> {
     way.iter().zip(way.iter().cycle().skip(1))
+}
+
+/// The first of these, and how many there are besides.
+fn some(names: &[String]) -> String {
+    let first = names.iter().take(EXAMPLES).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(EXAMPLES) {
+        0 => first,
+        more => format!("{first}, and {more} more"),
+    }
+}
+
+/// The arrow that is in most of many ways, with their number: to cut it ends them.
+fn busiest<N: Ord>(ways: &[Vec<N>]) -> Option<(usize, (&N, &N))> {
+    let mut counts = BTreeMap::new();
+    for step in ways.iter().flat_map(|way| steps(way)) {
+        *counts.entry(step).or_insert(0) += 1;
+    }
+    let (step, count) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+    (ways.len() > WAYS).then_some((count, step))
 }

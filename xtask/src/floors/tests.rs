@@ -205,6 +205,24 @@ fn a_circle_of_files_is_told_with_a_line_for_each_arrow() {
 }
 
 #[test]
+fn of_many_circles_through_one_arrow_that_arrow_is_told_and_not_each_of_them() {
+    let users: Vec<String> = (0..20).map(|n| format!("user{n}.rs")).collect();
+    let root =
+        format!("mod bottom; {}", (0..20).map(|n| format!("mod user{n};")).collect::<String>());
+    let next: Vec<String> = (1..20).map(|n| format!("use crate::user{n}::U as U{n};")).collect();
+    let top = format!("pub struct Top; use crate::bottom::B; {}", next.concat());
+    let mut files = vec![("lib.rs", root.as_str()), ("user0.rs", top.as_str())];
+    files.extend(users[1..].iter().map(|it| (it.as_str(), "pub struct U; use crate::bottom::B;")));
+    files.push(("bottom.rs", "pub struct B;\nuse crate::user0::Top;"));
+    let report = judged(&files, "");
+    assert_eq!(report.faults, 1);
+    assert!(report.lines.len() < 12, "{:#?}", report.lines);
+    assert!(report.lines[0].ends_with("and 16 more"), "{}", report.lines[0]);
+    assert_eq!(report.lines[1], "  20 of its 20 circles go through:");
+    assert_eq!(report.lines[2], "    it::bottom -> it::user0    bottom.rs:2");
+}
+
+#[test]
 fn a_circle_of_folders_is_told_though_no_file_is_in_one() {
     let files = [
         ("lib.rs", "mod a; mod b;"),

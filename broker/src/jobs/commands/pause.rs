@@ -49,11 +49,10 @@ pub(crate) async fn pause(
     job: &Authorized<Pause, Arc<Job>>,
     call: Call,
 ) -> Result<(), PauseError> {
-    let (own, by) = (Arc::clone(shared), job.caller().identity().clone());
-    let job = Arc::clone(job.subject());
-    let changing = Arc::clone(&job);
-    let pause = async move { pause_now(&own, &changing, &by).await };
-    detached::run(shared, &job, call, pause).await
+    detached::run(shared, job, call, |shared, job, by| async move {
+        pause_now(&shared, &job, &by).await
+    })
+    .await
 }
 
 /// Thaws a job that is paused or being stopped; does nothing to any other.
@@ -65,11 +64,10 @@ pub(crate) async fn resume(
     job: &Authorized<Pause, Arc<Job>>,
     call: Call,
 ) -> Result<(), PauseError> {
-    let (own, by) = (Arc::clone(shared), job.caller().identity().clone());
-    let job = Arc::clone(job.subject());
-    let changing = Arc::clone(&job);
-    let resume = async move { resume_now(&own, &changing, &by).await };
-    detached::run(shared, &job, call, resume).await
+    detached::run(shared, job, call, |shared, job, by| async move {
+        resume_now(&shared, &job, &by).await
+    })
+    .await
 }
 
 async fn pause_now(shared: &Shared, job: &Job, by: &Identity) -> Result<(), PauseError> {

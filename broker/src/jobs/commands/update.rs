@@ -101,11 +101,10 @@ pub(crate) async fn update(
     change: Change,
     call: Call,
 ) -> Result<(), UpdateError> {
-    let (own, by) = (Arc::clone(shared), job.caller().identity().clone());
-    let job = Arc::clone(job.subject());
-    let changing = Arc::clone(&job);
-    let update = async move { update_now(&own, &changing, change, &by).await };
-    detached::run(shared, &job, call, update).await
+    detached::run(shared, job, call, |shared, job, by| async move {
+        update_now(&shared, &job, change, &by).await
+    })
+    .await
 }
 
 async fn update_now(

@@ -12,6 +12,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -27,9 +28,8 @@ use crate::store::damage;
 use crate::store::error::RecordError;
 use crate::store::records::RequestRecord;
 
-/// Between two tries to read a request while the broker is short of descriptors or memory, and how many.
+/// Between two tries to read a request while the host is short of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
-const TRIES: u32 = 100;
 
 /// Moves the job into quarantine, now or when its shim has ended. `request` is from the index. Blocks;
 /// must be called within the runtime.
@@ -87,7 +87,7 @@ fn keep_request(
 ) -> (String, Option<RequestRecord>) {
     let known = match request {
         Some(request) => Ok(Some(request)),
-        None => request_of(&shared.state.job(id)),
+        None => request_of(shared, &shared.state.job(id)),
     };
     match known {
         Ok(Some(request)) => {
@@ -105,18 +105,21 @@ fn keep_request(
     }
 }
 
-/// A shortage of descriptors or memory passes, and is no reason to run a request twice: it is waited for.
-fn request_of(dir: &Path) -> io::Result<Option<RequestRecord>> {
-    let mut tries = 0;
+/// Waits for a shortage to pass, which is no reason to run a request twice.
+fn request_of(shared: &Shared, dir: &Path) -> io::Result<Option<RequestRecord>> {
     loop {
         match damage::request(dir) {
-            Err(e) if host::is_shortage(&e) && tries < TRIES => {
-                tries += 1;
-                thread::sleep(PAUSE);
+            Err(e) if host::is_shortage(&e) && is_left(&shared.shortage_tries) => {
+                thread::sleep(PAUSE)
             }
             told => return told,
         }
     }
+}
+
+/// Takes one try, if there is one left.
+fn is_left(tries: &AtomicU32) -> bool {
+    tries.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
 }
 
 fn mark(shared: &Shared, id: JobId, reason: String) {
@@ -185,7 +188,7 @@ fn move_away(
 pub(crate) fn load_requests(shared: &Shared) -> io::Result<()> {
     for (name, _) in shared.state.quarantined()? {
         let Ok(id) = name.parse() else { continue };
-        match request_of(&shared.state.quarantine_dir().join(&name)) {
+        match request_of(shared, &shared.state.quarantine_dir().join(&name)) {
             Ok(Some(request)) => shared.registry().mark_quarantined(request, id),
             Ok(None) => {} // as its reason says
             Err(e) if host::is_shortage(&e) => return Err(e),

@@ -9,6 +9,7 @@ pub(crate) mod threads;
 pub(crate) mod watches;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::runtime::Handle;
@@ -47,6 +48,9 @@ pub(crate) struct Shared {
     pub(crate) nobody: Account,
     /// Jobs that may run at a time.
     pub(crate) max_running: u64,
+    /// What is left of the tries to read requests during a shortage, of all jobs together: a takeover of
+    /// ten thousand jobs must not wait for each of them.
+    pub(crate) shortage_tries: AtomicU32,
     pub(crate) events: Events,
     pub(crate) calls: Calls,
     pub(crate) threads: Threads,
@@ -83,6 +87,9 @@ pub(crate) struct Parts {
     pub(crate) nobody: Account,
 }
 
+/// With a pause of 100 ms between two of them, 10 s.
+const SHORTAGE_TRIES: u32 = 100;
+
 impl Shared {
     /// Of a state directory whose jobs have still to be recovered. Must be called within the runtime of
     /// the jobs.
@@ -101,6 +108,7 @@ impl Shared {
             boot_id,
             nobody,
             max_running,
+            shortage_tries: AtomicU32::new(SHORTAGE_TRIES),
             events: Events::new(),
             calls: Calls::new(),
             threads: Threads::new(shares),
