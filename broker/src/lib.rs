@@ -37,7 +37,7 @@ pub use service::{command, run};
 
 /// The pure decisions and their records, for the model checker in `tests/`.
 pub mod decisions {
-    pub use crate::jobs::decide::{self, Facts, StopOrigin, Verdict};
+    pub use crate::jobs::recovery_rules::{self, Facts, StopOrigin, Verdict};
     pub use crate::model::request::older_digest;
     pub use crate::model::state::{Contact, Event, Failure, Snapshot, State, Totals};
     pub use crate::model::usage::Usage;

@@ -4,7 +4,6 @@
 pub(crate) mod channel;
 pub(crate) mod cleanup;
 pub(crate) mod commands;
-pub mod decide;
 pub(crate) mod events;
 pub(crate) mod history;
 pub(crate) mod job;
@@ -13,8 +12,9 @@ pub(crate) mod output;
 pub(crate) mod process;
 pub(crate) mod query;
 pub(crate) mod recovery;
+pub mod recovery_rules;
 pub(crate) mod registry;
-pub(crate) mod scope;
+pub(crate) mod scope_watch;
 pub(crate) mod shared;
 pub(crate) mod stats;
 pub(crate) mod stop_request;

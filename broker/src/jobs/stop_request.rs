@@ -5,7 +5,7 @@ use std::time::Duration;
 use job_shim::wire::{Source, Stop, ToShim};
 
 use crate::host;
-use crate::jobs::decide::StopOrigin;
+use crate::jobs::recovery_rules::StopOrigin;
 
 /// A requested stop of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]

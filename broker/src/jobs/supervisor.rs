@@ -29,7 +29,7 @@ use crate::jobs::output::{OutputError, OutputReader, Range};
 use crate::jobs::query::{self, FindError, Listed};
 use crate::jobs::recovery;
 use crate::jobs::registry::filter::{Filter, Page};
-use crate::jobs::scope;
+use crate::jobs::scope_watch;
 use crate::jobs::shared::calls::{Busy, Call, Kind};
 use crate::jobs::shared::{Parts, Shared};
 use crate::jobs::stats::{self, JobStats};
@@ -96,7 +96,7 @@ impl Supervisor {
         recovery::recover_live(&shared).map_err(SupervisorError::Recovery)?;
         recovery::recover_rest_later(&shared);
         tokio::spawn(retention::prune(Arc::clone(&shared)));
-        tokio::spawn(scope::watch(Arc::clone(&shared)));
+        tokio::spawn(scope_watch::watch(Arc::clone(&shared)));
         Ok(Supervisor { shared })
     }
 

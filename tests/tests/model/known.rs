@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use job_broker::decisions::records::{FORMAT, FinalRecord, SpawnRecord};
 use job_broker::decisions::{
-    Contact, Event, Failure, Snapshot, State, StopOrigin, Totals, Usage, decide,
+    Contact, Event, Failure, Snapshot, State, StopOrigin, Totals, Usage, recovery_rules,
 };
 use job_shim::record::{self, ExitFile};
 use job_shim::wire::{Cause, Ended, Exited, Failed, Progress, Source, Started, Step};
@@ -113,13 +113,13 @@ impl Known {
         Ok(())
     }
 
-    /// `decide::settle`
+    /// `recovery_rules::settle`
     pub(crate) fn settle(self, exit: ExitFile, stop_asked: bool) -> Result<Known, String> {
         // Without a grace period: the model has no time.
         let stopper = StopOrigin { source: Source::User, by: String::new(), kills_from_ns: 1 };
         let asked = stop_asked.then_some(&stopper);
         let describe = |failed: Failed| failure(why(failed.step.name()));
-        decide::settle(&self.snapshot(), exit, asked, describe, 1, 1)
+        recovery_rules::settle(&self.snapshot(), exit, asked, describe, 1, 1)
             .map(|snapshot| Known::of(&snapshot))
             .map_err(|impossible| impossible.to_string())
     }

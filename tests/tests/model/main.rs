@@ -1,6 +1,6 @@
 //! A model of the protocol of start, adoption and end, in which every state is checked: broker, shim, child, disk
 //! with its page cache, a client that retries its request; crashes of each of them and of the host, a second broker.
-//! The decisions must be the program's own functions, `jobs::decide` and `model::state`.
+//! The decisions must be the program's own functions, `jobs::recovery_rules` and `model::state`.
 //!
 //! The order of the steps is in `plan.rs`, by the names of the functions that do them; the checker must catch each
 //! plan with a mistake. The invariants are `World::fault`, `World::fault_at_rest`, `World::look`.

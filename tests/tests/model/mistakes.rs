@@ -1,6 +1,6 @@
 //! Plans with a mistake: the checker must catch each one. A comment marks the mistakes that the programs once had.
 
-use job_broker::decisions::decide::decide;
+use job_broker::decisions::recovery_rules::decide;
 use job_broker::decisions::{Facts, Verdict};
 
 use crate::plan::Do::*;

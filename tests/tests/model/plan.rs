@@ -1,7 +1,7 @@
 //! The order of the brokers' and shims' steps, as lists: the real functions' order here, and the orders with a
 //! mistake in `mistakes.rs`. A list must not decide anything.
 
-use job_broker::decisions::{Facts, Verdict, decide};
+use job_broker::decisions::{Facts, Verdict, recovery_rules};
 
 /// A step of a broker for a job, and the function that does it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -126,7 +126,7 @@ pub(crate) const RIGHT: Plan = Plan {
         End::SyncExit,
         End::Leave,
     ],
-    decide: decide::decide,
+    decide: recovery_rules::decide,
     locks: true,
     knows_epochs: true,
     reads_foreign_spawn: false,

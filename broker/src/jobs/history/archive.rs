@@ -6,10 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::jobs::cleanup;
-use crate::jobs::decide;
 use crate::jobs::events::LifecycleEvent;
 use crate::jobs::history::quarantine;
 use crate::jobs::job::Job;
+use crate::jobs::recovery_rules;
 use crate::jobs::shared::Shared;
 use crate::model::id::JobId;
 use crate::store::error::RecordError;
@@ -157,7 +157,7 @@ pub(crate) fn cross_check(
     last: &FinalRecord,
 ) -> Result<(), RecordError> {
     let exit = records::load_exit(dir, spec.boot_id.as_bytes())?;
-    match decide::contradiction(last, &exit) {
+    match recovery_rules::contradiction(last, &exit) {
         Some(fault) => Err(RecordError::Damaged(format!("{}: {fault}", records::FINAL))),
         None => Ok(()),
     }

@@ -12,10 +12,10 @@ use job_shim::wire::Failed;
 use crate::backoff::Backoff;
 use crate::host;
 use crate::jobs::cleanup;
-use crate::jobs::decide;
 use crate::jobs::events::LifecycleEvent;
 use crate::jobs::history::archive;
 use crate::jobs::job::Job;
+use crate::jobs::recovery_rules;
 use crate::jobs::shared::Shared;
 use crate::jobs::stats::{self, JobStats};
 use crate::journal::AUDIT;
@@ -149,7 +149,7 @@ fn learn_end(shared: &Shared, job: &Job, known: &Snapshot) -> io::Result<Snapsho
     let describe = |failed: Failed| failure(&LaunchError::Shim(failed), record);
     let is_of_this_boot = *record.boot_id.as_bytes() == shared.boot_id;
     let stop = job.stop_request().map(|stop| stop.origin(is_of_this_boot));
-    decide::settle(known, exit, stop.as_ref(), describe, record.created_ns, host::now_ns())
+    recovery_rules::settle(known, exit, stop.as_ref(), describe, record.created_ns, host::now_ns())
         .map_err(io::Error::other)
 }
 

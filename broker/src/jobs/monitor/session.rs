@@ -14,10 +14,10 @@ use tokio::time::timeout;
 
 use crate::host;
 use crate::jobs::channel::Channel;
-use crate::jobs::decide::as_broker_kill;
 use crate::jobs::job::Job;
 use crate::jobs::monitor::validate;
 use crate::jobs::process::ShimProcess;
+use crate::jobs::recovery_rules::as_broker_kill;
 use crate::jobs::shared::Shared;
 use crate::jobs::shared::reach::Place;
 use crate::launch::LaunchError;

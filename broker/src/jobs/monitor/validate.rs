@@ -4,7 +4,7 @@
 use job_shim::index;
 use job_shim::wire::{Exited, FromShim, InputAck, Progress, ShimHello};
 
-use crate::jobs::decide::is_end;
+use crate::jobs::recovery_rules::is_end;
 
 /// Above any file size, and low enough that sums do not overflow.
 const MOST_BYTES: u64 = 1 << 60;

@@ -1,7 +1,7 @@
 //! Calls that leave work behind, or hold a place for long.
 
 use job_api::client::Client;
-use job_api::v1::StopJobRequest;
+use job_api::v1::{StopJobRequest, StreamOutputRequest};
 use job_tests::api;
 use job_tests::attack::{Args, Peer};
 use serde_json::{Value, json};
@@ -15,8 +15,9 @@ const STARTS: usize = 50;
 /// `calls` stops of one job that does not obey, with a grace of an hour each.
 pub(crate) async fn stops(peer: &Peer, args: &Args) -> Value {
     let mut client = peer.client().await.expect("a connection");
-    let job =
-        api::start(&mut client, api::script("trap '' TERM; while :; do sleep 1000; done")).await;
+    let deaf = api::script("trap '' TERM; echo up; while :; do sleep 1000; done");
+    let job = api::start(&mut client, deaf).await;
+    says_something(&mut client, &job.id).await; // before it does, a stop ends it
     let each = args.number("calls") / AT_ONCE;
     let one = |mut client: Client, id: String| async move {
         let mut refused = 0;
@@ -35,6 +36,13 @@ pub(crate) async fn stops(peer: &Peer, args: &Args) -> Value {
         refused += calls.await.expect("a call does not panic");
     }
     json!({ "job": job.id, "calls": each * AT_ONCE, "refused": refused })
+}
+
+/// Returns once the job has written something.
+async fn says_something(client: &mut Client, id: &str) {
+    let request = StreamOutputRequest { id: id.into(), follow: true, ..Default::default() };
+    let mut output = client.stream_output(request).await.expect("its output").into_inner();
+    output.message().await.expect("a message").expect("a chunk");
 }
 
 /// `starts` starts at once of `program`, which hangs in its exec until somebody lets it go.
