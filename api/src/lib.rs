@@ -26,3 +26,10 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/job.v1.
 
 /// The `domain` of every `google.rpc.ErrorInfo` that the broker sends.
 pub const ERROR_DOMAIN: &str = "job-broker";
+
+/// Metadata of every answer: the id that the broker gave the call. A client may send one of its own, which the broker
+/// records beside it and never takes for unique.
+pub const REQUEST_ID_METADATA: &str = "x-request-id";
+
+/// Metadata of a call: why the caller makes it, in UTF-8, at most 512 bytes.
+pub const REASON_METADATA: &str = "x-reason-bin";

@@ -3,9 +3,9 @@
 
 use std::io::{self, Write as _};
 
-use job_api::ERROR_DOMAIN;
 use job_api::client::{ConnectError, status_cause};
 use job_api::v1::{Failure as JobFailure, JobSpec};
+use job_api::{ERROR_DOMAIN, REQUEST_ID_METADATA};
 use tonic::{Code, Status};
 use tonic_types::{ErrorInfo, StatusExt as _};
 
@@ -38,13 +38,16 @@ pub(crate) struct Failure {
     what: String,
     details: Vec<String>,
     hint: Option<String>,
+    /// The broker's id of the call that failed; its audit has it.
+    request_id: Option<String>,
 }
 
 pub(crate) type Result<T> = std::result::Result<T, Failure>;
 
 impl Failure {
     fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Failure { kind, code: None, what: what.into(), details: Vec::new(), hint: None }
+        let (code, hint, request_id) = (None, None, None);
+        Failure { kind, code, what: what.into(), details: Vec::new(), hint, request_id }
     }
 
     pub(crate) fn usage(what: impl Into<String>) -> Self {
@@ -78,6 +81,10 @@ impl Failure {
 
     /// A call that failed; `what` is what was wanted: "cannot stop web".
     pub(crate) fn of_call(what: &str, addr: &str, status: &Status) -> Self {
+        Failure { request_id: request_id(status), ..Failure::in_words(what, addr, status) }
+    }
+
+    fn in_words(what: &str, addr: &str, status: &Status) -> Self {
         if let Some(failure) = not_started(what, status) {
             return failure;
         }
@@ -163,6 +170,9 @@ impl Failure {
         if let Some(hint) = &self.hint {
             print_line(&format!("hint: {hint}"));
         }
+        if let Some(id) = &self.request_id {
+            print_line(&format!("request id: {id}"));
+        }
     }
 }
 
@@ -201,6 +211,12 @@ fn plain(cause: &str) -> String {
     }
     let words = cause.split(" (os error").next().unwrap_or(cause);
     escape(words).into_owned()
+}
+
+/// The broker's id of the call, where the broker answered.
+fn request_id(status: &Status) -> Option<String> {
+    let id = status.metadata().get(REQUEST_ID_METADATA)?.to_str().ok()?;
+    Some(escape(id).into_owned())
 }
 
 /// Every field that the broker found fault with: `spec.argv: must not be empty`.

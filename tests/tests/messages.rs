@@ -22,7 +22,7 @@ impl Transcript {
         let root = env.path("").display().to_string();
         let text =
             text.replace(&env.addr(), "HOST:PORT").replace(root.trim_end_matches('/'), "DIR");
-        let text = without_times(text.trim_end());
+        let text = without_request_ids(&without_times(text.trim_end()));
         let code = output.status.code().unwrap();
         self.0 += &format!("$ jobctl {shown}\n{text}\n[exit status {code}]\n\n");
     }
@@ -41,6 +41,15 @@ fn without_times(text: &str) -> String {
     let replaced = words.map(|word| match word.trim_end_matches([' ', '\n', ',']) {
         time if is_time(time) => word.replace(time, "TIME"),
         _ => word.to_owned(),
+    });
+    replaced.collect()
+}
+
+/// The text with `UUID` for the id of each request.
+fn without_request_ids(text: &str) -> String {
+    let replaced = text.split_inclusive('\n').map(|line| match line.strip_prefix("request id: ") {
+        Some(id) => format!("request id: UUID{}", if id.ends_with('\n') { "\n" } else { "" }),
+        None => line.to_owned(),
     });
     replaced.collect()
 }

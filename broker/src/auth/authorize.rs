@@ -63,8 +63,9 @@ pub(crate) fn authorize<A: Action, T>(
         Ok(()) => Ok(Authorized { caller: caller.clone(), subject, action: PhantomData }),
         Err(denied) => {
             let (by, verb) = (caller.identity(), A::VERB);
+            let request = caller.context().map(|call| tracing::field::display(call.request_id));
             if let Resource::Job { id, owner } = resource {
-                tracing::info!(target: AUDIT, job = %id, %owner, %by, %verb, "denied");
+                tracing::info!(target: AUDIT, job = %id, %owner, %by, %verb, request, "denied");
             }
             Err(denied)
         }

@@ -2,7 +2,9 @@
 //! knows an action.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
+use crate::model::call::CallContext;
 use crate::model::identity::Identity;
 
 /// The rules.
@@ -16,6 +18,8 @@ pub struct Policy {
 pub struct Caller {
     identity: Identity,
     role: Role,
+    /// `None` for a caller that did not come over the network.
+    context: Option<Arc<CallContext>>,
 }
 
 /// Whose jobs a caller may see and control.
@@ -36,7 +40,7 @@ impl Policy {
     /// Gives an identity its role.
     pub fn caller(&self, identity: Identity) -> Caller {
         let role = if self.admins.contains(&identity) { Role::Admin } else { Role::User };
-        Caller { identity, role }
+        Caller { identity, role, context: None }
     }
 }
 
@@ -49,6 +53,16 @@ impl Caller {
     /// Its role.
     pub fn role(&self) -> Role {
         self.role
+    }
+
+    /// The same caller, as it made this call.
+    pub(crate) fn calling(self, context: Arc<CallContext>) -> Caller {
+        Caller { context: Some(context), ..self }
+    }
+
+    /// Certificate, address, ids and reason of this call; `None` if it did not come over the network.
+    pub(crate) fn context(&self) -> Option<&CallContext> {
+        self.context.as_deref()
     }
 
     /// The owner whose jobs this caller may list; `None` for all owners.

@@ -2,6 +2,7 @@
 //! `tonic::Status`; it must not decide anything about a job.
 
 mod bounded;
+mod context;
 mod convert;
 mod limits;
 mod status;
@@ -30,7 +31,7 @@ use crate::jobs::supervisor::Supervisor;
 use crate::model::identity::{IdentityError, Peer};
 
 /// The peer that a connection's TLS handshake authenticated; an extension of each of its requests.
-pub(crate) type PeerResult = Arc<Result<Peer, IdentityError>>;
+pub(crate) type PeerResult = Arc<Result<Arc<Peer>, IdentityError>>;
 
 /// Maximum bytes of one request: the largest start or input message, with a margin.
 pub(crate) const MAX_REQUEST: usize = 2 << 20;
@@ -68,9 +69,9 @@ pub(crate) fn service(
 
 impl Grpc {
     /// The peer, as its certificate identifies it.
-    fn peer<T>(&self, request: &Request<T>) -> Result<Peer, Status> {
+    fn peer<T>(&self, request: &Request<T>) -> Result<Arc<Peer>, Status> {
         match request.extensions().get::<PeerResult>().map(Arc::as_ref) {
-            Some(Ok(peer)) => Ok(peer.clone()),
+            Some(Ok(peer)) => Ok(Arc::clone(peer)),
             Some(Err(error)) => Err(status::unauthenticated(Some(error))),
             None => Err(status::unauthenticated(None)),
         }
@@ -78,7 +79,8 @@ impl Grpc {
 
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         let peer = self.peer(request)?;
-        Ok(self.policy.borrow().caller(peer.identity))
+        let context = context::of_request(Arc::clone(&peer), request)?;
+        Ok(self.policy.borrow().caller(peer.identity.clone()).calling(Arc::new(context)))
     }
 
     /// The authenticated caller, and a slot for the call.

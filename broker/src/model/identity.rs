@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use job_api::echo::echo;
 use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -51,13 +52,24 @@ impl From<Identity> for String {
 }
 
 /// A verified leaf certificate, as far as the broker cares.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Peer {
     /// Who it is.
     pub identity: Identity,
     /// Until when.
     pub expires: SystemTime,
+    /// Its serial number in hexadecimal, as `openssl x509 -serial` prints it.
+    pub serial: String,
+    /// SHA-256 of its DER in hexadecimal, upper case as the serial number.
+    pub fingerprint: String,
+    /// The distinguished name of who signed it; of a long one the beginning.
+    pub issuer: String,
 }
+
+/// Bytes that are kept of the name of an issuer.
+const MAX_ISSUER: usize = 256;
+/// Bytes that are kept of a serial number; RFC 5280 allows 20.
+const MAX_SERIAL: usize = 32;
 
 /// Why a verified certificate names nobody. Every reason is UNAUTHENTICATED.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -108,7 +120,29 @@ pub(crate) fn peer(der: &[u8], trust_domain: &str) -> Result<Peer, IdentityError
     Ok(Peer {
         identity: Identity::new(&name).map_err(IdentityError::Malformed)?,
         expires: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
+        serial: serial(leaf.raw_serial()),
+        fingerprint: hex(digest(&SHA256, der).as_ref()),
+        issuer: issuer(&leaf),
     })
+}
+
+/// Without the zero that keeps a number from being negative.
+fn serial(bytes: &[u8]) -> String {
+    let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+    match &bytes[zeros..] {
+        [] => "00".to_owned(),
+        bytes => hex(&bytes[..bytes.len().min(MAX_SERIAL)]),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02X}")).collect()
+}
+
+fn issuer(leaf: &X509Certificate<'_>) -> String {
+    let name = leaf.issuer().to_string();
+    let is_kept = |(at, c): &(usize, char)| at + c.len_utf8() <= MAX_ISSUER;
+    name.char_indices().take_while(is_kept).map(|(_, c)| c).collect()
 }
 
 fn uris(leaf: &X509Certificate<'_>) -> Result<Vec<String>, IdentityError> {
@@ -152,6 +186,13 @@ mod tests {
         for foreign in ["job://test/ci", "job://prod", "job://prod.evil/ci"] {
             assert!(matches!(name_of(foreign, "prod"), Err(IdentityError::Foreign { .. })));
         }
+    }
+
+    #[test]
+    fn a_serial_number_is_written_as_openssl_does() {
+        assert_eq!(serial(&[0, 0x8a, 0x01]), "8A01");
+        assert_eq!(serial(&[0]), "00");
+        assert_eq!(serial(&[1; 100]).len(), 2 * MAX_SERIAL);
     }
 
     #[test]

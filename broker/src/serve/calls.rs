@@ -2,6 +2,7 @@
 //! in time and within the memory budget; an answer is charged until it is sent.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -9,8 +10,9 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Body as _, Bytes, Frame, Incoming};
-use hyper::header::{self, HeaderMap, HeaderName};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, Response};
+use job_api::{REASON_METADATA, REQUEST_ID_METADATA};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 use tonic::Status;
@@ -20,6 +22,7 @@ use tower::ServiceExt;
 
 use crate::grpc;
 use crate::grpc::{PeerResult, transport_status};
+use crate::model::call::{MAX_REASON, Origin};
 use crate::model::identity::Identity;
 use crate::quota::Permit;
 use crate::serve::budget::{ANSWER_TIME, Account, MESSAGE_TIME};
@@ -30,6 +33,7 @@ use crate::serve::messages::{Fault, Messages};
 pub(super) struct Calls {
     routes: Routes,
     peer: PeerResult,
+    address: SocketAddr,
     account: Account,
     untaken: Arc<Notify>,
 }
@@ -46,6 +50,8 @@ const SERVER_STREAMS: [&str; 2] =
 
 /// Maximum bytes of headers that a streaming call keeps.
 const KEPT_HEADERS: usize = 1 << 10;
+/// Maximum bytes of one of them: a reason in base64.
+const KEPT_HEADER: usize = MAX_REASON * 4 / 3 + 4;
 /// Responses up to this size are not charged: they are no larger than the call itself.
 const SMALL_ANSWER: usize = 4 << 10;
 
@@ -53,19 +59,21 @@ impl Calls {
     /// `untaken` is notified if the client does not read a response in time.
     pub(super) fn new(
         routes: Routes,
-        peer: PeerResult,
+        (peer, address): (PeerResult, SocketAddr),
         account: Account,
         untaken: Arc<Notify>,
     ) -> Calls {
-        Calls { routes, peer, account, untaken }
+        Calls { routes, peer, address, account, untaken }
     }
 
-    /// Handles one call.
+    /// Handles one call. Whatever the answer is, it has the call's id.
     pub(super) async fn call(
         self,
         mut request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
+        let origin = Origin::new(self.address);
         request.extensions_mut().insert(Arc::clone(&self.peer));
+        request.extensions_mut().insert(origin);
         trim(request.headers_mut());
         let path = request.uri().path();
         let sends_one = !CLIENT_STREAMS.contains(&path);
@@ -74,7 +82,11 @@ impl Calls {
         let response = if sends_one { self.one(request).await } else { self.many(request).await };
         let response =
             if gets_one { counted(response, &account, &untaken).await } else { response };
-        Ok(grpc::limit_status_size(response))
+        let mut response = grpc::limit_status_size(response);
+        if let Ok(id) = HeaderValue::try_from(origin.request_id.to_string()) {
+            response.headers_mut().insert(REQUEST_ID_METADATA, id);
+        }
+        Ok(response)
     }
 
     /// A call with one request message. The request is charged until the response is ready.
@@ -103,7 +115,7 @@ fn refused(status: impl Into<Status>) -> Response<Body> {
     status.into().into_http()
 }
 
-/// Headers stay in memory as long as their call. A streaming call keeps only those that gRPC needs.
+/// Headers stay in memory as long as their call. If they are long, only those are kept that gRPC and the audit need.
 fn trim(headers: &mut HeaderMap) {
     let length: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if length <= KEPT_HEADERS {
@@ -114,9 +126,11 @@ fn trim(headers: &mut HeaderMap) {
         header::TE,
         HeaderName::from_static("grpc-encoding"),
         HeaderName::from_static("grpc-timeout"),
+        HeaderName::from_static(REQUEST_ID_METADATA),
+        HeaderName::from_static(REASON_METADATA),
     ];
     let kept = needed.into_iter().filter_map(|name| {
-        let value = headers.get(&name).filter(|value| value.len() <= KEPT_HEADERS / 4)?;
+        let value = headers.get(&name).filter(|value| value.len() <= KEPT_HEADER)?;
         Some((name, value.clone()))
     });
     *headers = kept.collect();

@@ -112,7 +112,8 @@ impl Server {
                 drop(place);
                 let untaken = Arc::new(Notify::new());
                 let own = Arc::clone(&untaken);
-                let calls = Calls::new(self.routes.clone(), Arc::clone(&peer), account, own);
+                let calls =
+                    Calls::new(self.routes.clone(), (Arc::clone(&peer), from), account, own);
                 let service = service_fn(move |request| calls.clone().call(request));
                 tokio::select! {
                     ended = self.answer(stream, service, closing) => ended,
@@ -215,5 +216,5 @@ fn peer(tls: &TlsStream<QueuedHandshake>, trust_domain: &str) -> io::Result<Peer
     // The first certificate is the leaf (RFC 8446, 4.4.2); the verifier requires one.
     let leaf = session.peer_certificates().and_then(|chain| chain.first());
     let leaf = leaf.ok_or_else(|| io::Error::other("no client certificate"))?;
-    Ok(Arc::new(identity::peer(leaf, trust_domain)))
+    Ok(Arc::new(identity::peer(leaf, trust_domain).map(Arc::new)))
 }
