@@ -163,7 +163,7 @@ async fn counted(
         Some(Err(status)) => Some(Err(status)),
         None => None,
     };
-    Response::from_parts(head, Body::new(Begun { first, rest: body }))
+    Response::from_parts(head, Body::new(PeekedBody { first, rest: body }))
 }
 
 /// Notifies `untaken` unless the returned sender is dropped in time.
@@ -193,12 +193,12 @@ impl AsRef<[u8]> for Unsent {
 }
 
 /// A body whose first frame has been taken out.
-struct Begun {
+struct PeekedBody {
     first: Option<Result<Frame<Bytes>, Status>>,
     rest: Body,
 }
 
-impl hyper::body::Body for Begun {
+impl hyper::body::Body for PeekedBody {
     type Data = Bytes;
     type Error = Status;
 

@@ -101,7 +101,7 @@ impl Server {
     ) {
         let shaken = tokio::select! {
             shaken = self.handshake(tcp, from, handshake_queue) => shaken,
-            () = place.evict() => Err(io::Error::other("too many have not said who they are")),
+            () = place.evict() => Err(io::Error::other("too many connections have not authenticated yet")),
         };
         let (stream, peer) = match shaken {
             Ok(shaken) => shaken,

@@ -44,7 +44,8 @@ struct Inside {
     lingering: HashMap<Network, usize>,
     held: usize,
     next: u64,
-    dice: u64,
+    /// State of the xorshift generator.
+    random: u64,
 }
 
 #[derive(Debug)]
@@ -52,7 +53,7 @@ struct PendingConnection {
     number: u64,
     /// Dropped to evict the connection.
     #[allow(dead_code, reason = "its other end notices")]
-    stays: oneshot::Sender<()>,
+    evicted: oneshot::Sender<()>,
 }
 
 /// A slot below the limit, held until it is dropped.
@@ -61,7 +62,7 @@ pub(super) struct PreauthSlot {
     preauth: Arc<PreauthLimit>,
     network: Network,
     number: u64,
-    stays: oneshot::Receiver<()>,
+    evicted: oneshot::Receiver<()>,
 }
 
 impl PreauthLimit {
@@ -69,14 +70,14 @@ impl PreauthLimit {
     pub(super) fn new(full: usize) -> Arc<PreauthLimit> {
         let size = Size { begin: (full / 2).max(1), full, network: (full / 8).max(1) };
         let networks = HashMap::new();
-        let dice = RandomState::new().hash_one(full) | 1;
+        let random = RandomState::new().hash_one(full) | 1;
         let inside = Mutex::new(Inside {
             networks,
             count: 0,
             lingering: HashMap::new(),
             held: 0,
             next: 0,
-            dice,
+            random,
         });
         Arc::new(PreauthLimit { size, inside })
     }
@@ -87,27 +88,27 @@ impl PreauthLimit {
         let network = Network::from(from);
         let mut inside = self.lock();
         let lingering = inside.lingering.get(&network).copied().unwrap_or(0);
-        if lingering >= 2 * self.of_one(network) || inside.held >= 2 * self.size.full {
+        if lingering >= 2 * self.limit_of(network) || inside.held >= 2 * self.size.full {
             return None;
         }
         let own = inside.networks.get(&network).map_or(0, Vec::len);
-        if own >= self.of_one(network) {
+        if own >= self.limit_of(network) {
             inside.evict(network);
-        } else if inside.dice(100) < self.size.chance(inside.count) {
+        } else if inside.random(100) < self.size.chance(inside.count) {
             inside.evict_from_largest();
         }
-        let (sender, stays) = oneshot::channel();
+        let (sender, evicted) = oneshot::channel();
         let number = inside.next;
         inside.next += 1;
         inside
             .networks
             .entry(network)
             .or_default()
-            .push(PendingConnection { number, stays: sender });
+            .push(PendingConnection { number, evicted: sender });
         inside.count += 1;
         inside.held += 1;
         *inside.lingering.entry(network).or_default() += 1;
-        Some(PreauthSlot { preauth: Arc::clone(self), network, number, stays })
+        Some(PreauthSlot { preauth: Arc::clone(self), network, number, evicted })
     }
 
     /// Evicts one connection, to free its descriptor.
@@ -117,7 +118,7 @@ impl PreauthLimit {
 
     /// The limit of one network. Loopback has half of the slots: local users start hundreds of clients at once, and
     /// could do worse harm.
-    fn of_one(&self, network: Network) -> usize {
+    fn limit_of(&self, network: Network) -> usize {
         if network.is_loopback() { self.size.full / 2 } else { self.size.network }.max(1)
     }
 
@@ -135,20 +136,20 @@ impl Size {
 }
 
 impl Inside {
-    /// A random number less than `sides`. A client gains nothing by a guess, so xorshift is enough.
-    fn dice(&mut self, sides: usize) -> usize {
-        self.dice ^= self.dice << 13;
-        self.dice ^= self.dice >> 7;
-        self.dice ^= self.dice << 17;
-        (self.dice % sides.max(1) as u64) as usize
+    /// A random number less than `bound`. A client gains nothing by a guess, so xorshift is enough.
+    fn random(&mut self, bound: usize) -> usize {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random % bound.max(1) as u64) as usize
     }
 
     fn evict_from_largest(&mut self) {
         let most = self.networks.values().map(Vec::len).max().unwrap_or(0);
-        let crowded = |guests: &Vec<PendingConnection>| guests.len() == most;
-        let count = self.networks.values().filter(|guests| crowded(guests)).count();
-        let one = self.dice(count);
-        let mut crowded = self.networks.iter().filter(|(_, guests)| crowded(guests));
+        let crowded = |pending: &Vec<PendingConnection>| pending.len() == most;
+        let count = self.networks.values().filter(|pending| crowded(pending)).count();
+        let one = self.random(count);
+        let mut crowded = self.networks.iter().filter(|(_, pending)| crowded(pending));
         if let Some(network) = crowded.nth(one).map(|(network, _)| *network) {
             self.evict(network);
         }
@@ -156,17 +157,17 @@ impl Inside {
 
     fn evict(&mut self, network: Network) {
         let count = self.networks.get(&network).map_or(0, Vec::len);
-        let one = self.dice(count);
+        let one = self.random(count);
         self.remove(network, |_, at| at == one);
     }
 
     fn remove(&mut self, network: Network, is_it: impl Fn(&PendingConnection, usize) -> bool) {
-        let Some(guests) = self.networks.get_mut(&network) else { return };
-        let at = guests.iter().enumerate().position(|(at, guest)| is_it(guest, at));
+        let Some(pending) = self.networks.get_mut(&network) else { return };
+        let at = pending.iter().enumerate().position(|(at, one)| is_it(one, at));
         let Some(at) = at else { return };
-        guests.swap_remove(at);
+        pending.swap_remove(at);
         self.count -= 1;
-        if guests.is_empty() {
+        if pending.is_empty() {
             self.networks.remove(&network);
         }
     }
@@ -175,7 +176,7 @@ impl Inside {
 impl PreauthSlot {
     /// Resolves when the connection is evicted.
     pub(super) async fn evict(&mut self) {
-        let _ = (&mut self.stays).await; // the sender only drops its end
+        let _ = (&mut self.evicted).await; // the sender only drops its end
     }
 }
 
@@ -198,7 +199,7 @@ mod tests {
     use super::*;
 
     fn is_out(place: &mut PreauthSlot) -> bool {
-        place.stays.try_recv() == Err(oneshot::error::TryRecvError::Closed)
+        place.evicted.try_recv() == Err(oneshot::error::TryRecvError::Closed)
     }
 
     fn address(network: u16, host: u8) -> IpAddr {
