@@ -4,6 +4,7 @@
 //! [`Supervisor`] is the broker without a network: it starts, stops, awaits, lists and follows jobs;
 //! `examples/run.rs` shows it. [`run`] is the service around it: configuration, mutual TLS, gRPC, signals.
 
+mod as_user;
 mod auth;
 mod backoff;
 mod cgroup;

@@ -1,4 +1,5 @@
-//! What a shim is given at startup: six descriptors and one [`Launch`].
+//! What a shim is given at startup: five descriptors, one [`Launch`], and the [`Program`] where the broker has
+//! checked it. It must not decide anything.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,8 +18,22 @@ pub const WORK_FD: i32 = 5;
 pub const LISTEN_FD: i32 = 6;
 /// A memory file (memfd) with the encoded [`Launch`], read from offset 0.
 pub const LAUNCH_FD: i32 = 7;
+/// The file to execute, where [`Launch::program`] says that there is one. O_PATH is enough.
+pub const PROGRAM_FD: i32 = 8;
+/// The script that it interprets, if that says so. O_PATH is enough.
+pub const SCRIPT_FD: i32 = 9;
 /// The first descriptor that must not exist when a shim starts.
-pub const FIRST_FREE_FD: i32 = 8;
+pub const FIRST_FREE_FD: i32 = 10;
+
+/// The number that the workload has for its script. Its interpreter opens [`SCRIPT_PATH`] once; scripts that use
+/// the descriptor for something else lose nothing.
+pub const WORKLOAD_SCRIPT_FD: i32 = 5;
+/// What an interpreter is told instead of a script's name.
+pub const SCRIPT_PATH: &str = "/dev/fd/5";
+
+/// Set in the version of a launch with a program that the broker has checked. A shim that knows nothing of this
+/// refuses it; without a program the bytes are those of ever.
+const WITH_PROGRAM: u16 = 1 << 15;
 
 /// Everything a shim needs to know. It travels in memory and never to disk: the environment may
 /// hold secrets.
@@ -60,6 +75,19 @@ pub struct Launch {
     pub leftover_grace_ms: u64,
     /// What happens to output past its limit.
     pub output_policy: OutputPolicy,
+    /// What is executed in place of the program that `argv` names; `argv` is passed to it as it is.
+    #[serde(skip)]
+    pub program: Option<Program>,
+}
+
+/// A program that the broker has opened and checked: nothing is looked up by name any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Program {
+    /// [`PROGRAM_FD`]. The kernel refuses to have it interpreted by anything else (ENOENT), since the descriptor
+    /// is close-on-exec: see execveat(2).
+    Binary,
+    /// [`PROGRAM_FD`], an interpreter, which has [`SCRIPT_FD`] as [`WORKLOAD_SCRIPT_FD`].
+    Script,
 }
 
 /// See getrlimit(2).
@@ -87,7 +115,13 @@ pub enum OutputPolicy {
 impl Launch {
     /// The bytes for the memory file: [`VERSION`], little endian, and the launch.
     pub fn to_bytes(&self) -> Vec<u8> {
-        [&VERSION.to_le_bytes(), encode(self).as_slice()].concat()
+        match self.program {
+            None => [&VERSION.to_le_bytes(), encode(self).as_slice()].concat(),
+            Some(program) => {
+                let version = VERSION | WITH_PROGRAM;
+                [&version.to_le_bytes(), encode(&(program, self)).as_slice()].concat()
+            }
+        }
     }
 
     /// Reads what [`Launch::to_bytes`] wrote.
@@ -96,13 +130,68 @@ impl Launch {
     /// When the bytes are not a `Launch`, or of another version: that of a broker of another
     /// release.
     pub fn from_bytes(bytes: &[u8]) -> Decoded<Self> {
-        match bytes.split_first_chunk() {
-            Some((version, launch)) if *version == VERSION.to_le_bytes() => decode(launch),
-            Some((version, _)) => Err(FrameError(format!(
-                "a launch of version {}, for a shim of version {VERSION}",
-                u16::from_le_bytes(*version)
-            ))),
-            None => Err(FrameError("no launch".into())),
+        let Some((version, launch)) = bytes.split_first_chunk() else {
+            return Err(FrameError("no launch".into()));
+        };
+        let version = u16::from_le_bytes(*version);
+        if version == VERSION {
+            return decode(launch);
         }
+        if version == VERSION | WITH_PROGRAM {
+            let (program, launch) = decode::<(Program, Launch)>(launch)?;
+            return Ok(Launch { program: Some(program), ..launch });
+        }
+        Err(FrameError(format!("a launch of version {version}, for a shim of version {VERSION}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn launch(program: Option<Program>) -> Launch {
+        Launch {
+            job: [1; 16],
+            nonce: [2; 16],
+            boot_id: [3; 16],
+            argv: vec![b"a".to_vec()],
+            env: vec![],
+            working_directory: b"/".to_vec(),
+            uid: 1,
+            gid: 2,
+            groups: vec![3],
+            shim_uid: 4,
+            shim_gid: 5,
+            stdin: true,
+            limits: Limits::default(),
+            rlimits: vec![],
+            stop_signal: 15,
+            stop_timeout_ms: 6,
+            leftover_grace_ms: 7,
+            output_policy: OutputPolicy::Kill,
+            program,
+        }
+    }
+
+    #[test]
+    fn a_launch_is_read_as_it_was_written() {
+        for program in [None, Some(Program::Binary), Some(Program::Script)] {
+            assert_eq!(Launch::from_bytes(&launch(program).to_bytes()), Ok(launch(program)));
+        }
+    }
+
+    #[test]
+    fn a_checked_program_changes_nothing_for_jobs_without_one_and_is_never_overlooked() {
+        let (without, with) = (launch(None), launch(Some(Program::Binary)));
+        assert_eq!(without.to_bytes()[..2], VERSION.to_le_bytes());
+        assert_eq!(without.to_bytes()[2..], encode(&without));
+        // A shim from before this compares the version, and refuses.
+        assert_ne!(with.to_bytes()[..2], VERSION.to_le_bytes());
+        assert!(Launch::from_bytes(&[0, 0x80]).is_err());
+    }
+
+    #[test]
+    fn the_path_of_a_script_is_that_of_its_descriptor() {
+        assert_eq!(SCRIPT_PATH, format!("/dev/fd/{WORKLOAD_SCRIPT_FD}"));
     }
 }

@@ -8,5 +8,6 @@ pub mod frame;
 pub mod index;
 pub mod launch;
 pub mod record;
+pub mod search;
 pub mod step;
 pub mod wire;

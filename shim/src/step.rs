@@ -30,6 +30,7 @@ pub enum Step {
     DropPrivileges = 20,
     Listen = 21,
     Abandoned = 22,
+    CheckedProgram = 23,
 }
 
 impl Step {
@@ -58,6 +59,7 @@ impl Step {
             Step::DropPrivileges => "drop_privileges",
             Step::Listen => "listen",
             Step::Abandoned => "abandoned",
+            Step::CheckedProgram => "checked_program",
         }
     }
 
@@ -67,7 +69,7 @@ impl Step {
     }
 }
 
-const ALL_STEPS: [Step; 22] = [
+const ALL_STEPS: [Step; 23] = [
     Step::ReadLaunch,
     Step::OomScore,
     Step::OpenState,
@@ -90,6 +92,7 @@ const ALL_STEPS: [Step; 22] = [
     Step::DropPrivileges,
     Step::Listen,
     Step::Abandoned,
+    Step::CheckedProgram,
 ];
 
 #[cfg(test)]

@@ -25,6 +25,11 @@ pub(crate) fn inherited<const N: usize>(numbers: [RawFd; N]) -> Result<[OwnedFd;
     Ok(numbers.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
+/// Takes the ownership of a descriptor that the process may have been born with, and marks it close-on-exec.
+pub(crate) fn inherited_if_open(number: RawFd) -> Option<OwnedFd> {
+    inherited([number]).ok().map(|[fd]| fd)
+}
+
 /// close_range(2) from `first` to the end. Nothing above it may be owned by an [`OwnedFd`] that is
 /// still going to be used or dropped: before the first is made, or in a child that only execs.
 ///
@@ -269,6 +274,16 @@ impl From<Vec<CString>> for Strings {
 pub(crate) fn exec(path: &CStr, argv: &Strings, env: &Strings) -> Errno {
     // SAFETY: both vectors end with a null pointer, and their strings live in the same values.
     unsafe { libc::execve(path.as_ptr(), argv.pointers.as_ptr(), env.pointers.as_ptr()) };
+    Errno::last()
+}
+
+/// execveat(2) of exactly the file of a descriptor. Returns only when it failed, and why.
+pub(crate) fn exec_descriptor(program: RawFd, argv: &Strings, env: &Strings) -> Errno {
+    // SAFETY: as in `exec`; the path is an empty string.
+    unsafe {
+        let (argv, env) = (argv.pointers.as_ptr(), env.pointers.as_ptr());
+        libc::syscall(libc::SYS_execveat, program, c"".as_ptr(), argv, env, libc::AT_EMPTY_PATH)
+    };
     Errno::last()
 }
 

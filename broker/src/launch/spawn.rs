@@ -158,6 +158,7 @@ impl Spawner {
                 spec::OutputPolicy::Block => OutputPolicy::Block,
                 spec::OutputPolicy::Kill => OutputPolicy::Kill,
             },
+            program: None,
         }
     }
 }

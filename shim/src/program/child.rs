@@ -9,7 +9,8 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use job_shim::launch::Launch;
+use job_shim::launch::{Launch, WORKLOAD_SCRIPT_FD};
+use job_shim::search;
 use job_shim::wire::{Failed, Step};
 use nix::errno::Errno;
 use nix::sys::signal::SigSet;
@@ -23,16 +24,14 @@ use super::failure::{At, Failure};
 use super::pipes::Ends;
 use super::privileges;
 use super::rlimits::Rlimits;
-use super::startup::kill_for_memory_as_usual;
+use super::startup::{Checked, kill_for_memory_as_usual};
 use crate::sys::{self, Cloned, Strings};
 
-/// Where the child keeps its ends of the two pipes.
+/// Where the child keeps its ends of the two pipes, until its exec.
 const GO_FD: i32 = 3;
 const FAULT_FD: i32 = 4;
 /// The byte that says so.
 pub(crate) const GO: u8 = 1;
-/// As execvp(3) has it, less the current directory.
-const DEFAULT_PATH: &[u8] = b"/usr/local/bin:/usr/bin:/bin";
 
 /// The child's image, in the form that the kernel takes: after the clone nothing is allocated.
 pub(crate) struct Workload {
@@ -41,9 +40,17 @@ pub(crate) struct Workload {
     groups: Vec<Gid>,
     rlimits: Rlimits,
     directory: CString,
-    candidates: Vec<CString>,
+    program: Program,
     argv: Strings,
     env: Strings,
+}
+
+/// What is executed.
+enum Program {
+    /// The first of these paths that can be.
+    Search(Vec<CString>),
+    /// Exactly this file.
+    Checked(Checked),
 }
 
 /// The workload's main process.
@@ -54,23 +61,29 @@ pub(crate) struct Child {
 }
 
 impl Workload {
-    /// Prepares a launch.
+    /// Prepares a launch. A checked program is executed as it is, and none is searched.
     ///
     /// # Errors
     /// `ReadLaunch` with EINVAL for an empty argv and for NUL bytes; `ResourceLimits`.
-    pub(crate) fn new(launch: &Launch) -> Result<Workload, Failure> {
+    pub(crate) fn new(launch: &Launch, checked: Option<Checked>) -> Result<Workload, Failure> {
         let invalid = Failure { step: Step::ReadLaunch, errno: Errno::EINVAL };
         let c_string = |bytes: &[u8]| CString::new(bytes).map_err(|_| invalid);
         let c_strings =
             |all: &[Vec<u8>]| all.iter().map(|s| c_string(s)).collect::<Result<Vec<_>, _>>();
-        let program = launch.argv.first().ok_or(invalid)?;
+        let name = launch.argv.first().ok_or(invalid)?;
+        let search = || -> Result<Vec<CString>, Failure> {
+            search::candidates(name, &launch.env).map(|path| c_string(&path)).collect()
+        };
         Ok(Workload {
             uid: Uid::from_raw(launch.uid),
             gid: Gid::from_raw(launch.gid),
             groups: launch.groups.iter().copied().map(Gid::from_raw).collect(),
             rlimits: Rlimits::new(&launch.rlimits).at(Step::ResourceLimits)?,
             directory: c_string(&launch.working_directory)?,
-            candidates: c_strings(&candidates(program, &launch.env))?,
+            program: match checked {
+                Some(checked) => Program::Checked(checked),
+                None => Program::Search(search()?),
+            },
             argv: c_strings(&launch.argv)?.into(),
             env: c_strings(&launch.env)?.into(),
         })
@@ -107,16 +120,29 @@ impl Workload {
         for (fd, end) in (0..).zip(&ends.stdio) {
             sys::place(end.as_fd(), fd, 0).at(Step::Stdio)?;
         }
+        let first_free = self.place_program()?;
         // After the streams, which need their numbers, and as root, who may raise them.
         self.rlimits.apply().at(Step::ResourceLimits)?;
         self.become_user()?;
         // Their dispositions are the defaults since the shim's startup, which this was cloned from.
         SigSet::empty().thread_set_mask().at(Step::Signals)?;
-        sys::close_from(FAULT_FD + 1).at(Step::CloseDescriptors)?;
+        sys::close_from(first_free).at(Step::CloseDescriptors)?;
         chdir(self.directory.as_c_str()).at(Step::Chdir)?;
         self.verify()?;
         wait_for_go();
         Err(Failure { step: Step::Exec, errno: self.exec() })
+    }
+
+    /// Gives a checked program and its script their numbers. Returns the first number that is to be closed.
+    fn place_program(&self) -> Result<i32, Failure> {
+        let Program::Checked(checked) = &self.program else { return Ok(FAULT_FD + 1) };
+        if let Some(script) = &checked.script {
+            sys::place(script.as_fd(), WORKLOAD_SCRIPT_FD, 0).at(Step::CheckedProgram)?;
+        }
+        // Close-on-exec: no script, and nothing of binfmt_misc, takes the place of what was checked.
+        let (program, number) = (checked.program.as_fd(), checked.number());
+        sys::place(program, number, libc::O_CLOEXEC).at(Step::CheckedProgram)?;
+        Ok(number + 1)
     }
 
     fn become_user(&self) -> Result<(), Failure> {
@@ -142,11 +168,20 @@ impl Workload {
         Err(Failure { step: Step::Verify, errno: Errno::EPERM })
     }
 
+    fn exec(&self) -> Errno {
+        match &self.program {
+            Program::Search(candidates) => self.exec_first_of(candidates),
+            Program::Checked(checked) => {
+                sys::exec_descriptor(checked.number(), &self.argv, &self.env)
+            }
+        }
+    }
+
     /// Tries all candidates as execvp(3) does, but never hands a file to a shell. An EACCES is
     /// the answer if nothing better comes.
-    fn exec(&self) -> Errno {
+    fn exec_first_of(&self, candidates: &[CString]) -> Errno {
         let mut answer = Errno::ENOENT;
-        for path in &self.candidates {
+        for path in candidates {
             match sys::exec(path, &self.argv, &self.env) {
                 Errno::ENOENT | Errno::ENOTDIR => {}
                 Errno::EACCES => answer = Errno::EACCES,
@@ -154,6 +189,13 @@ impl Workload {
             }
         }
         answer
+    }
+}
+
+impl Checked {
+    /// Its number in the child: behind its script's.
+    fn number(&self) -> i32 {
+        WORKLOAD_SCRIPT_FD + i32::from(self.script.is_some())
     }
 }
 
@@ -170,20 +212,6 @@ pub(crate) fn fault(report: &[u8]) -> Option<Failed> {
     let (step, errno) = report.split_first()?;
     let errno = i32::from_le_bytes(errno.try_into().ok()?);
     Some(Failed { step: Step::from_number(*step)?, errno })
-}
-
-fn candidates(program: &[u8], env: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    if program.contains(&b'/') {
-        return vec![program.to_vec()];
-    }
-    if program.is_empty() {
-        return Vec::new();
-    }
-    let path = env.iter().find_map(|entry| entry.strip_prefix(b"PATH="));
-    let directories = path.unwrap_or(DEFAULT_PATH).split(|byte| *byte == b':');
-    // An empty entry is the current directory, by POSIX.
-    let whole = |dir: &[u8]| if dir.is_empty() { b".".to_vec() } else { dir.to_vec() };
-    directories.map(|dir| [&whole(dir), b"/".as_slice(), program].concat()).collect()
 }
 
 /// ENOSYS: no keyrings here. EPERM: a container's seccomp filter forbids keyctl(2), to the
@@ -205,19 +233,6 @@ fn wait_for_go() {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_program_with_a_slash_is_not_searched() {
-        assert_eq!(candidates(b"./a", &[b"PATH=/x".to_vec()]), [b"./a"]);
-    }
-
-    #[test]
-    fn a_program_is_searched_in_the_path_of_its_own_environment() {
-        let env = [b"A=1".to_vec(), b"PATH=/x::/y/".to_vec()];
-        assert_eq!(candidates(b"a", &env), [b"/x/a".to_vec(), b"./a".to_vec(), b"/y//a".to_vec()]);
-        assert_eq!(candidates(b"a", &[])[0], b"/usr/local/bin/a");
-        assert!(candidates(b"", &env).is_empty());
-    }
 
     #[test]
     fn a_fault_is_read_whole_or_not_at_all() {

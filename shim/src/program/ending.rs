@@ -265,6 +265,7 @@ mod tests {
             stop_timeout_ms: 500,
             leftover_grace_ms: 200,
             output_policy: OutputPolicy::Discard,
+            program: None,
         });
         ending.started(at(0));
         ending

@@ -38,7 +38,7 @@ use failure::{At, Failure};
 use files::{ExitRecord, Logs};
 use job::{Job, Prepared};
 use pipes::Pipes;
-use startup::Inherited;
+use startup::{Inherited, InheritedProgram};
 
 /// Runs one job; or keeps the jobs' scope, if started as that.
 pub(crate) fn run() -> ExitCode {
@@ -47,7 +47,8 @@ pub(crate) fn run() -> ExitCode {
         eprintln!("job-keeper: {error}");
         return ExitCode::FAILURE;
     }
-    let Ok(Inherited { control, state, work, listener, launch }) = Inherited::take() else {
+    let Ok(Inherited { control, state, work, listener, launch, program }) = Inherited::take()
+    else {
         eprintln!("job-shim: not to be run by hand: job-broker starts one for each job");
         return ExitCode::from(2);
     };
@@ -56,7 +57,7 @@ pub(crate) fn run() -> ExitCode {
         Ok(opened) => opened,
         Err(failure) => return give_up(failure, &mut broker, None),
     };
-    let ready = match prepare(&launch, work, listener) {
+    let ready = match prepare(&launch, work, listener, program) {
         Ok(ready) => ready,
         Err(failure) => return give_up(failure, &mut broker, Some(&exit)),
     };
@@ -89,16 +90,22 @@ fn arm(launch: &Launch) {
 }
 
 /// Steps 4 to 9.
-fn prepare(launch: &Launch, work: OwnedFd, listener: OwnedFd) -> Result<Prepared, Failure> {
+fn prepare(
+    launch: &Launch,
+    work: OwnedFd,
+    listener: OwnedFd,
+    program: InheritedProgram,
+) -> Result<Prepared, Failure> {
     let cgroup = Cgroup::open(&work)?;
     let (pipes, ends) = Pipes::make(launch)?;
     let alarm = Alarm::new().at(Step::MakePipes)?;
     let buffers = Buffers::new().at(Step::MakePipes)?;
     // Before the clone: once for both. What is held stays held until the change of uid.
     privileges::empty_bounding_set().at(Step::Capabilities)?;
-    let child = Workload::new(launch)?.clone_into(work.as_fd(), &ends)?;
+    let workload = Workload::new(launch, program.checked(launch.program)?)?;
+    let child = workload.clone_into(work.as_fd(), &ends)?;
     crash::at(Point::ChildCloned);
-    drop((ends, work)); // the workload's ends of the pipes are its own now
+    drop((ends, work, workload)); // the workload's ends of the pipes, and its program, are its own now
     match privileges::become_shim(launch).and_then(|()| control::start_listening(listener)) {
         Ok(listener) => {
             crash::at(Point::Listening);

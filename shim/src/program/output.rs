@@ -419,6 +419,7 @@ mod tests {
             stop_timeout_ms: 0,
             leftover_grace_ms: 0,
             output_policy,
+            program: None,
         }
     }
 

@@ -6,7 +6,8 @@ use std::os::fd::OwnedFd;
 
 use caps::{CapSet, Capability};
 use job_shim::launch::{
-    CONTROL_FD, FIRST_FREE_FD, LAUNCH_FD, LISTEN_FD, Launch, STATE_FD, WORK_FD,
+    CONTROL_FD, FIRST_FREE_FD, LAUNCH_FD, LISTEN_FD, Launch, PROGRAM_FD, Program, SCRIPT_FD,
+    STATE_FD, WORK_FD,
 };
 use job_shim::wire::Step;
 use nix::errno::Errno;
@@ -21,6 +22,37 @@ pub(crate) struct Inherited {
     pub(crate) work: OwnedFd,
     pub(crate) listener: OwnedFd,
     pub(crate) launch: OwnedFd,
+    pub(crate) program: InheritedProgram,
+}
+
+/// The descriptors of a checked program, if there are any.
+pub(crate) struct InheritedProgram {
+    program: Option<OwnedFd>,
+    script: Option<OwnedFd>,
+}
+
+/// A program that the broker has opened and checked.
+pub(crate) struct Checked {
+    /// What is executed.
+    pub(crate) program: OwnedFd,
+    /// What it interprets.
+    pub(crate) script: Option<OwnedFd>,
+}
+
+impl InheritedProgram {
+    /// What the launch says that there is, and nothing else.
+    ///
+    /// # Errors
+    /// `CheckedProgram`, with EBADF for one that is not there: nothing is looked up in its place.
+    pub(crate) fn checked(self, what: Option<Program>) -> Result<Option<Checked>, Failure> {
+        let absent = Failure { step: Step::CheckedProgram, errno: Errno::EBADF };
+        let script = match what {
+            None => return Ok(None),
+            Some(Program::Binary) => None,
+            Some(Program::Script) => Some(self.script.ok_or(absent)?),
+        };
+        Ok(Some(Checked { program: self.program.ok_or(absent)?, script }))
+    }
 }
 
 impl Inherited {
@@ -32,9 +64,12 @@ impl Inherited {
     pub(crate) fn take() -> nix::Result<Inherited> {
         let numbers = [CONTROL_FD, STATE_FD, WORK_FD, LISTEN_FD, LAUNCH_FD];
         let [control, state, work, listener, launch] = sys::inherited(numbers)?;
+        let program = sys::inherited_if_open(PROGRAM_FD);
+        let script = sys::inherited_if_open(SCRIPT_FD);
         sys::close_from(FIRST_FREE_FD)?;
         default_dispositions()?;
-        Ok(Inherited { control, state, work, listener, launch })
+        let program = InheritedProgram { program, script };
+        Ok(Inherited { control, state, work, listener, launch, program })
     }
 }
 

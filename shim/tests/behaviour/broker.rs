@@ -52,6 +52,7 @@ pub(crate) fn program(argv: &[&str]) -> Launch {
         stop_timeout_ms: 10_000,
         leftover_grace_ms: 0,
         output_policy: OutputPolicy::Discard,
+        program: None,
     }
 }
 
@@ -65,16 +66,22 @@ pub(crate) struct Shim {
 impl Shim {
     /// Born; its next word is Hello.
     pub(crate) fn spawn(host: Host, launch: &Launch) -> Shim {
+        Shim::spawn_with(host, launch, vec![])
+    }
+
+    /// The same, with the descriptors of a checked program and of its script.
+    pub(crate) fn spawn_with(host: Host, launch: &Launch, program: Vec<OwnedFd>) -> Shim {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let memory = File::from(memfd_create("launch", MFdFlags::MFD_CLOEXEC).unwrap());
         (&memory).write_all(&launch.to_bytes()).unwrap();
-        let descriptors: [OwnedFd; 5] = [
+        let mut descriptors: Vec<OwnedFd> = vec![
             theirs.into(),
             File::open(host.state()).unwrap().into(),
             File::open(host.work()).unwrap().into(),
             bound(&host),
             memory.into(),
         ];
+        descriptors.extend(program);
         let process = spawn_with(&host, descriptors);
         Shim { host, process, wire: Wire::new(ours) }
     }
@@ -299,17 +306,19 @@ fn bound(host: &Host) -> OwnedFd {
     socket
 }
 
-fn spawn_with(host: &Host, descriptors: [OwnedFd; 5]) -> Child {
+fn spawn_with(host: &Host, descriptors: Vec<OwnedFd>) -> Child {
     // Out of the way first: their numbers may be those that they are to have.
-    let high = descriptors.map(|fd| fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(64)).unwrap());
+    let out_of_the_way = |fd: &OwnedFd| fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(64)).unwrap();
+    let high: Vec<_> = descriptors.iter().map(out_of_the_way).collect();
+    let mut places = high.clone().into_iter().zip(CONTROL_FD..);
     let mut procs = host.shim_procs();
     let mut command = Command::new(env!("CARGO_BIN_EXE_job-shim"));
     command.arg("01010101-0101-0101-0101-010101010101");
     let place = move || {
         procs.write_all(b"0")?;
-        for (fd, at) in high.iter().zip(CONTROL_FD..) {
+        for (fd, at) in places.by_ref() {
             // SAFETY: touches no memory.
-            if unsafe { libc::dup2(*fd, at) } < 0 {
+            if unsafe { libc::dup2(fd, at) } < 0 {
                 return Err(std::io::Error::last_os_error());
             }
         }

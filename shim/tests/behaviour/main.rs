@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 mod broker;
+mod checked_program;
 mod ending;
 mod frozen;
 mod host;
