@@ -11,7 +11,7 @@ use std::process::{ExitCode, ExitStatus};
 use job_broker::action::{Delete, Logs};
 use job_broker::config::{Jobs, Retention};
 use job_broker::{
-    Identity, JobId, JobRequest, Kind, LimitTables, Policy, Range, Request, Supervisor,
+    Identity, JobId, JobRequest, Kind, LimitTables, Policy, Range, Request, Supervisor, Timeline,
 };
 
 #[tokio::main(flavor = "current_thread")]
@@ -34,7 +34,7 @@ async fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let spec = supervisor.check(request).map_err(|refusal| format!("{refusal:?}"))?;
     let call = supervisor.admit(&caller, Kind::Start(0))?;
     let spec = caller.may_start(spec).map_err(|_| "the policy says no")?;
-    let started = supervisor.start(spec, &Request::default(), call).await?;
+    let started = supervisor.start(spec, &Request::default(), call, Timeline::begin()).await?;
     let id: JobId = started.id();
 
     let job = supervisor.find::<Logs>(&caller, id).await?.ok_or("the job is gone")?;

@@ -64,6 +64,12 @@ pub(crate) fn since_boot() -> Duration {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
 }
 
+/// How long this process has run.
+pub(crate) fn process_age() -> Duration {
+    let started = start_time(std::process::id()).map_or(Duration::ZERO, since_boot_of);
+    since_boot().saturating_sub(started)
+}
+
 /// The number of online CPUs of this host, read once. (std's available parallelism is the share of this process,
 /// and costs 20 system calls each time.)
 pub(crate) fn cpus() -> u64 {

@@ -14,6 +14,7 @@ mod host;
 mod jobs;
 mod journal;
 mod launch;
+mod metrics;
 mod model;
 mod quota;
 mod serve;
@@ -22,6 +23,7 @@ mod store;
 mod sync;
 mod sys;
 mod systemd;
+mod trace;
 
 pub use auth::{Authorized, Caller, Policy, Role, action};
 pub use jobs::commands::wait::Until;
@@ -35,6 +37,7 @@ pub use model::limits::LimitTables;
 pub use model::request::Request;
 pub use model::spec::JobRequest;
 pub use service::{command, run};
+pub use trace::Timeline;
 
 /// The pure decisions and their records, for the model checker in `tests/`.
 pub mod decisions {

@@ -44,7 +44,7 @@ pub(crate) fn next() -> u32 {
 }
 
 /// From 20000 to 31999, from another place on in each process.
-pub(crate) fn next_port() -> u16 {
+pub fn next_port() -> u16 {
     let step = std::process::id().wrapping_mul(37).wrapping_add(next() * 7);
     20_000 + u16::try_from(step % 12_000).expect("it is less than 12000")
 }

@@ -2,6 +2,7 @@
 //! misspelt limit would not be enforced.
 
 mod limits;
+mod metrics;
 mod retention;
 
 use std::net::SocketAddr;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 pub use crate::config::limits::{Limits, Table, Ulimit};
+pub use crate::config::metrics::Metrics;
 pub use crate::config::retention::{MinFree, Retention};
 
 /// `/etc/job-broker/config.toml`.
@@ -39,6 +41,9 @@ pub struct Config {
     /// How long finished jobs are kept, and when new jobs are rejected.
     #[serde(default)]
     pub retention: Retention,
+    /// The endpoint for Prometheus.
+    #[serde(default)]
+    pub metrics: Metrics,
 }
 
 /// The configuration of a [`crate::jobs::supervisor::Supervisor`]: everything but the network.
@@ -207,6 +212,7 @@ impl Config {
         let mut faults = self.jobs.faults();
         faults.extend(self.limits.tables().err());
         faults.extend(self.retention.check().err());
+        faults.extend(self.metrics.address().err());
         faults
     }
 }

@@ -11,6 +11,8 @@ use job_api::ERROR_DOMAIN;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
+use crate::metrics::METRICS;
+
 /// Maximum bytes of a status as headers, their names included.
 pub(super) const MAX_STATUS: usize = 4096;
 /// Maximum bytes of the percent-encoded message, of these.
@@ -31,6 +33,7 @@ const FRAMING: usize = 10;
 
 /// A status without details.
 pub(super) fn status(code: Code, message: impl Display) -> Status {
+    METRICS.refusals.add(name(code), "");
     Status::new(code, truncate_encoded(message))
 }
 
@@ -59,6 +62,7 @@ pub(super) fn invalid(
         let field = omitted.or_else(last).unwrap_or_default();
         kept.push(FieldViolation::new(field, format!("and {more} more faults, not listed here")));
     }
+    METRICS.refusals.add(name(Code::InvalidArgument), "");
     let message = truncate_encoded(Listed(&kept));
     Status::with_error_details(Code::InvalidArgument, message, ErrorDetails::with_bad_request(kept))
 }
@@ -72,14 +76,39 @@ pub(super) fn with_reason<const N: usize>(
 ) -> Status {
     const { assert!(N <= 4, "what fits beside the message") };
     let metadata = metadata.map(|(name, value)| (name.to_owned(), truncate(value, MAX_VALUE)));
+    METRICS.refusals.add(name(code), reason);
     let details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata);
     Status::with_error_details(code, truncate_encoded(message), details)
 }
 
 /// A status with a ResourceInfo.
 pub(super) fn of_resource(code: Code, kind: &str, name: String, message: impl Display) -> Status {
+    METRICS.refusals.add(self::name(code), "");
     let details = ErrorDetails::with_resource_info(kind, truncate(name, MAX_VALUE), "", "");
     Status::with_error_details(code, truncate_encoded(message), details)
+}
+
+/// As gRPC's documents write it, for the metrics.
+fn name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
 }
 
 /// `spec.name: must not be empty; spec.argv: ...`

@@ -29,6 +29,7 @@ use crate::jobs::registry::filter::Page;
 use crate::jobs::shared::calls::{Call, Kind};
 use crate::jobs::supervisor::Supervisor;
 use crate::model::identity::{IdentityError, Peer};
+use crate::trace::Timeline;
 
 /// The peer that a connection's TLS handshake authenticated; an extension of each of its requests.
 pub(crate) type PeerResult = Arc<Result<Arc<Peer>, IdentityError>>;
@@ -134,6 +135,7 @@ impl JobService for Grpc {
         &self,
         request: Request<v1::StartJobRequest>,
     ) -> Result<Response<v1::StartJobResponse>, Status> {
+        let timeline = Timeline::begin();
         let size = Kind::Start(request.get_ref().encoded_len() as u64);
         let (caller, call) = self.admit(&request, size)?;
         let within = time::deadline(request.metadata());
@@ -148,7 +150,7 @@ impl JobService for Grpc {
                 let spec = convert::job_request(spec)?;
                 let spec = self.supervisor.check(spec).map_err(status::spec)?;
                 let spec = caller.may_start(spec).map_err(|_| status::denied(Verb::Start))?;
-                let started = self.supervisor.start(spec, &request, call);
+                let started = self.supervisor.start(spec, &request, call, timeline);
                 // The queue drops a call at its deadline, even if the client does not cancel it.
                 let started = tokio::time::timeout(within, started).await;
                 started.map_err(|_| status::deadline_exceeded())?.map_err(status::start)?

@@ -16,6 +16,9 @@ use crate::jobs::job::Job;
 use crate::jobs::output::{OutputReader, Piece};
 use crate::jobs::shared::calls::Call;
 use crate::jobs::supervisor::Supervisor;
+use crate::metrics::METRICS;
+use crate::metrics::labels::Direction;
+use crate::metrics::value::Entered;
 
 /// Chunks, then the trailer.
 pub(super) type Output =
@@ -27,6 +30,7 @@ struct OutputState {
     job: Arc<Job>,
     reader: OutputReader,
     closing: watch::Receiver<bool>,
+    _open: Entered,
 }
 
 /// The reader's pieces, then the trailer. When the broker shuts down, the stream ends as UNAVAILABLE without a
@@ -36,7 +40,12 @@ pub(super) fn output(
     reader: OutputReader,
     closing: watch::Receiver<bool>,
 ) -> Output {
-    let start = Some(OutputState { job, reader, closing });
+    let start = Some(OutputState {
+        job,
+        reader,
+        closing,
+        _open: METRICS.open_streams(Direction::Out).enter(),
+    });
     Box::pin(stream::unfold(start, |state| async move {
         let mut state = state?;
         let next = tokio::select! {
@@ -53,6 +62,7 @@ pub(super) fn output(
 }
 
 fn chunk(piece: Piece) -> v1::StreamOutputResponse {
+    METRICS.stream_bytes.add(Direction::Out, piece.data.len() as u64);
     let chunk = v1::OutputChunk {
         stream: convert::stream(piece.stream).into(),
         offset: piece.offset,
@@ -74,6 +84,7 @@ struct InputState {
     first: Option<v1::WriteInputRequest>,
     pieces: Streaming<v1::WriteInputRequest>,
     closing: watch::Receiver<bool>,
+    _open: Entered,
 }
 
 /// Acknowledges each message after its bytes are in the job's pipe.
@@ -84,8 +95,9 @@ pub(super) fn input(
     pieces: Streaming<v1::WriteInputRequest>,
     closing: watch::Receiver<bool>,
 ) -> Acks {
-    let start =
-        Some(InputState { supervisor, job, _call: call, first: Some(first), pieces, closing });
+    let open = METRICS.open_streams(Direction::In).enter();
+    let (first, _call, _open) = (Some(first), call, open);
+    let start = Some(InputState { supervisor, job, _call, first, pieces, closing, _open });
     Box::pin(stream::unfold(start, |state| async move {
         let mut state = state?;
         let mut closing = state.closing.clone();
@@ -117,6 +129,7 @@ impl InputState {
         let ack = if is_query {
             self.supervisor.accepted_input(&self.job).await
         } else {
+            METRICS.stream_bytes.add(Direction::In, message.data.len() as u64);
             let (offset, end) = (message.offset, message.end);
             self.supervisor.write_input(&self.job, offset, &message.data, end).await
         };

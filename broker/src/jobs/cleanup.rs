@@ -10,6 +10,8 @@ use std::time::Duration;
 use crate::backoff::Backoff;
 use crate::jobs::shared::Shared;
 use crate::launch::accounts::Lease;
+use crate::metrics::METRICS;
+use crate::metrics::labels::CgroupOperation;
 use crate::model::id::JobId;
 
 /// Pause between two attempts: first and longest.
@@ -19,6 +21,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 /// uid. Blocks, for some seconds if a process sleeps; must be called within the runtime.
 pub(crate) fn clear(shared: &Arc<Shared>, id: JobId, lease: Option<Lease>) {
     if let Err(e) = shared.launcher.clean(id) {
+        METRICS.cgroup_errors.add(CgroupOperation::Remove, 1);
         tracing::warn!(job = %id, "the cgroup of the job cannot be removed yet, the broker retries: {e}");
         tokio::spawn(clear_later(Arc::clone(shared), id, lease));
     }

@@ -133,6 +133,12 @@ impl Job {
         (known.state, known.ended_ns)
     }
 
+    /// State and contact, without a copy of the snapshot.
+    pub(crate) fn state_and_contact(&self) -> (State, Contact) {
+        let known = self.snapshot.borrow();
+        (known.state, known.contact)
+    }
+
     /// Watches the snapshot.
     pub fn watch_snapshot(&self) -> watch::Receiver<Snapshot> {
         self.snapshot.subscribe()

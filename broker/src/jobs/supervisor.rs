@@ -32,7 +32,7 @@ use crate::jobs::registry::filter::{Filter, Page};
 use crate::jobs::scope_watch;
 use crate::jobs::shared::calls::{Busy, Call, Kind};
 use crate::jobs::shared::{Parts, Shared};
-use crate::jobs::stats::{self, JobStats};
+use crate::jobs::stats::{self, Census, JobStats};
 use crate::launch::accounts;
 use crate::launch::{Launcher, SetupError};
 use crate::model::id::JobId;
@@ -41,6 +41,7 @@ use crate::model::request::Request;
 use crate::model::spec::{Defaults, JobRequest, JobSpec, SpecError};
 use crate::model::usage::Usage;
 use crate::store::{OpenError, StateDir};
+use crate::trace::Timeline;
 
 /// Manages the jobs of one state directory. Cheap to clone: clones share their state.
 #[derive(Debug, Clone)]
@@ -174,8 +175,9 @@ impl Supervisor {
         spec: Authorized<Start, JobSpec>,
         request: &Request,
         call: Call,
+        timeline: Timeline,
     ) -> Result<Arc<Job>, StartError> {
-        start::start(&self.shared, spec, request, call).await
+        start::start(&self.shared, spec, request, call, timeline).await
     }
 
     /// The job of this id, if it exists for the caller and it may do `A` to it.
@@ -347,6 +349,11 @@ impl Supervisor {
     /// grace, though no longer than `at_most`. `by` is what the record of their end names.
     pub async fn drain(&self, by: &str, at_most: Duration) {
         drain::drain(&self.shared, by, at_most).await;
+    }
+
+    /// How many jobs there are, by state.
+    pub(crate) fn census(&self) -> Census {
+        stats::census(&self.shared)
     }
 
     /// Live jobs and all jobs.

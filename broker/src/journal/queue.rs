@@ -13,6 +13,8 @@ use tracing::Level;
 
 use crate::journal::format::Format;
 use crate::journal::rate_limit::RateLimiter;
+use crate::metrics::METRICS;
+use crate::metrics::labels::LogPurpose;
 use crate::sync::lock;
 
 /// The purpose of a line.
@@ -23,6 +25,15 @@ pub(super) enum Purpose {
     /// The actions of identities: not rate limited. The queue holds 4 MiB of them, about 20,000, and drops further
     /// ones: a log without a reader must neither block jobs nor exhaust memory.
     Audit,
+}
+
+impl Purpose {
+    fn label(self) -> LogPurpose {
+        match self {
+            Purpose::Report => LogPurpose::Report,
+            Purpose::Audit => LogPurpose::Audit,
+        }
+    }
 }
 
 /// The queued lines of one purpose.
@@ -79,6 +90,7 @@ impl State {
         let backlog = self.backlog(purpose);
         if !backlog.has_room(line.len()) {
             backlog.dropped += 1;
+            METRICS.log_dropped.add(purpose.label(), 1);
             return;
         }
         backlog.queued += line.len();
@@ -199,6 +211,9 @@ impl Queue {
         };
         if written.is_err() {
             backlog.dropped += count;
+            if let Entry::Line(_) = &entry {
+                METRICS.log_dropped.add(purpose.label(), 1);
+            }
         }
         state.write_failed = written.is_err();
         state.is_writing = false;

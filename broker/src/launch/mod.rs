@@ -26,12 +26,14 @@ use crate::launch::effective_limits::EffectiveLimits;
 pub(crate) use crate::launch::errors::{LaunchError, SetupError};
 pub(crate) use crate::launch::handshake::Shim;
 use crate::launch::spawn::Spawner;
+use crate::metrics::labels::Phase;
 use crate::model::id::JobId;
 use crate::quota::fair_queue::release_if_slow;
 use crate::store;
 use crate::store::StateDir;
 use crate::store::records;
 use crate::store::records::{FORMAT, RequestRecord, SpawnRecord, SpecRecord};
+use crate::trace::Timeline;
 
 /// What every launch needs and none changes.
 #[derive(Debug)]
@@ -106,10 +108,12 @@ impl Launcher {
         &self,
         state: &StateDir,
         job: &SpecRecord,
+        timeline: &mut Timeline,
     ) -> Result<PendingLaunch, LaunchError> {
         let dir = write_spec(state, job)?;
-        let result = self.create_shim(&dir, job).and_then(|(mut shim, pid, nonce)| {
-            match self.commit(&dir, job, &mut shim, (pid, nonce)) {
+        timeline.mark(Phase::Spec);
+        let result = self.create_shim(&dir, job, timeline).and_then(|(mut shim, pid, nonce)| {
+            match self.commit(&dir, job, &mut shim, (pid, nonce), timeline) {
                 Ok(spawned) => Ok(PendingLaunch { shim, id: job.id, nonce, spawned }),
                 Err(error) => {
                     shim.end();
@@ -134,9 +138,12 @@ impl Launcher {
         &self,
         pending: &mut PendingLaunch,
         turn: impl Sized,
+        timeline: &mut Timeline,
     ) -> Result<Started, LaunchError> {
         release_if_slow(turn, pending.shim.expect_hello(pending.id, pending.nonce)).await?;
+        timeline.mark(Phase::Go);
         let started = pending.shim.expect_started().await?;
+        timeline.mark(Phase::Started);
         crash::at(Point::StartedHeard);
         Ok(started)
     }
@@ -169,12 +176,19 @@ impl Launcher {
     }
 
     /// The cgroup with its limits, and a shim in it.
-    fn create_shim(&self, dir: &Path, job: &SpecRecord) -> Result<(Shim, u32, Uuid), LaunchError> {
+    fn create_shim(
+        &self,
+        dir: &Path,
+        job: &SpecRecord,
+        timeline: &mut Timeline,
+    ) -> Result<(Shim, u32, Uuid), LaunchError> {
         let cgroup = self.tree.job(job.id);
         let create = |source| LaunchError::CreateCgroup { path: self.tree.path().into(), source };
         self.tree.ensure().and_then(|()| cgroup.create(self.tree.features())).map_err(create)?;
+        timeline.mark(Phase::Cgroup);
         crash::at(Point::CgroupMade);
         EffectiveLimits::of(job).plan().apply(&self.tree, &cgroup).map_err(LaunchError::Limits)?;
+        timeline.mark(Phase::Limits);
         crash::at(Point::LimitsSet);
         let nonce = Uuid::new_v4();
         let (child, control) = self.spawner.spawn(dir, &cgroup, job, nonce)?;
@@ -189,14 +203,17 @@ impl Launcher {
         job: &SpecRecord,
         shim: &mut Shim,
         (pid, nonce): (u32, Uuid),
+        timeline: &mut Timeline,
     ) -> Result<SpawnRecord, LaunchError> {
         let spawned = self.spawn_record(job, pid, nonce).map_err(LaunchError::Spawn)?;
         records::save(dir, records::SPAWN, &spawned)
             .map_err(|source| LaunchError::WriteSpawn { path: dir.join(records::SPAWN), source })?;
+        timeline.mark(Phase::Shim);
         crash::at(Point::SpawnWritten);
         // After this not even a crash of the host makes a repeated request run twice.
         store::make_durable(dir, records::SPEC)
             .map_err(|source| LaunchError::WriteSpec { path: dir.join(records::SPEC), source })?;
+        timeline.mark(Phase::Sync);
         crash::at(Point::SpecDurable);
         shim.go()?;
         crash::at(Point::GoSaid);

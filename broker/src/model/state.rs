@@ -117,6 +117,16 @@ impl Event {
 }
 
 impl State {
+    /// All of them, in the order of their numbers.
+    pub(crate) const ALL: [State; 6] = [
+        State::Starting,
+        State::Running,
+        State::Paused,
+        State::Stopping,
+        State::Finished,
+        State::Lost,
+    ];
+
     /// As the contract has it.
     pub fn name(self) -> &'static str {
         match self {

@@ -23,6 +23,8 @@ use tonic::body::Body;
 use tonic::service::Routes;
 
 use crate::grpc::{PeerResult, transport_status};
+use crate::metrics::METRICS;
+use crate::metrics::labels::TlsFailure;
 use crate::model::identity;
 use crate::model::identity::Identity;
 use crate::quota::Permit;
@@ -53,6 +55,8 @@ type Stream = Prefaced<TlsStream<QueuedHandshake>>;
 
 /// The timeout from accept(2) to the end of HTTP/2's preface, the TLS handshake included.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Why a connection without a completed handshake was closed for another.
+const EVICTED: &str = "too many connections have not authenticated yet";
 /// The timeout from the start of the broker's shutdown to the end of the connection.
 const GOAWAY_TIMEOUT: Duration = Duration::from_secs(2);
 /// The timeout of a rejected client, from the handshake: for its call and for the status that rejects it.
@@ -101,15 +105,20 @@ impl Server {
     ) {
         let shaken = tokio::select! {
             shaken = self.handshake(tcp, from, handshake_queue) => shaken,
-            () = place.evict() => Err(io::Error::other("too many connections have not authenticated yet")),
+            () = place.evict() => Err(io::Error::new(io::ErrorKind::QuotaExceeded, EVICTED)),
         };
         let (stream, peer) = match shaken {
             Ok(shaken) => shaken,
-            Err(e) => return tracing::info!(%from, "handshake failed: {}", tls::in_words(&e)),
+            Err(e) => {
+                METRICS.tls_failures.add(tls::failure_kind(&e), 1);
+                return tracing::info!(%from, "handshake failed: {}", tls::in_words(&e));
+            }
         };
         let ended = match self.admit(&peer, from) {
             Ok((account, _member)) => {
                 drop(place);
+                METRICS.connections_admitted.add(1);
+                let _open = METRICS.connections.enter();
                 let untaken = Arc::new(Notify::new());
                 let own = Arc::clone(&untaken);
                 let calls =
@@ -139,7 +148,7 @@ impl Server {
         let network = Network::from(from.ip());
         let tcp =
             QueuedHandshake::new(tokio::net::TcpStream::from_std(tcp)?, handshake_queue, network);
-        let Tls { config, trust_domain } = self.tls.borrow().clone();
+        let Tls { config, trust_domain, .. } = self.tls.borrow().clone();
         let shake = async {
             sleep(self.handshake_rate.delay(network, Instant::now())).await;
             let mut tls = TlsAcceptor::from(config).accept(tcp).await?;
@@ -158,11 +167,13 @@ impl Server {
         from: SocketAddr,
     ) -> Result<(Account, Permit<Identity>), Status> {
         let peer = peer.as_ref().as_ref().map_err(|e| {
+            METRICS.tls_failures.add(TlsFailure::NoIdentity, 1);
             tracing::warn!(%from, "no call will be answered: {e}");
             transport_status::unauthenticated(e)
         })?;
         let identity = &peer.identity;
         let member = self.connection_limits.admit(identity).map_err(|exceeded| {
+            METRICS.tls_failures.add(TlsFailure::TooMany, 1);
             tracing::warn!(%from, %identity, "no call will be answered: {exceeded}");
             transport_status::quota_exceeded(exceeded)
         })?;
@@ -211,7 +222,8 @@ impl Server {
 fn peer(tls: &TlsStream<QueuedHandshake>, trust_domain: &str) -> io::Result<PeerResult> {
     let (_, session) = tls.get_ref();
     if session.alpn_protocol() != Some(b"h2") {
-        return Err(io::Error::other("the client did not ask for h2 (ALPN)"));
+        let fault = "the client did not ask for h2 (ALPN)";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, fault));
     }
     // The first certificate is the leaf (RFC 8446, 4.4.2); the verifier requires one.
     let leaf = session.peer_certificates().and_then(|chain| chain.first());

@@ -10,15 +10,20 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{CertificateError, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
 
 use crate::config;
+use crate::metrics::labels::TlsFailure;
 
 /// The server side of TLS: certificates, keys and the client verifier.
 #[derive(Debug, Clone)]
 pub(crate) struct Tls {
     pub(super) config: Arc<ServerConfig>,
     pub(super) trust_domain: Arc<str>,
+    /// When the broker's certificate ends, and the first of the authorities; seconds since 1970.
+    pub(crate) expires: [Option<i64>; 2],
 }
 
 /// Invalid certificates.
@@ -54,10 +59,13 @@ impl Tls {
     /// [`TlsError`], in a sentence for an operator.
     pub(crate) fn load(files: &config::Tls) -> Result<Tls, TlsError> {
         let mut roots = RootCertStore::empty();
-        for ca in certificates("tls.client_ca", &files.client_ca)? {
+        let authorities = certificates("tls.client_ca", &files.client_ca)?;
+        let first_of_authorities = authorities.iter().filter_map(not_after).min();
+        for ca in authorities {
             roots.add(ca).map_err(|e| unusable("tls.client_ca", &files.client_ca, e))?;
         }
         let chain = certificates("tls.cert", &files.cert)?;
+        let expires = [chain.first().and_then(not_after), first_of_authorities];
         let key = PrivateKeyDer::from_pem_file(&files.key)
             .map_err(|e| unusable("tls.key", &files.key, e))?;
         let provider = Arc::new(provider());
@@ -77,7 +85,8 @@ impl Tls {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config.max_early_data_size = 0;
-        Ok(Tls { config: Arc::new(config), trust_domain: files.trust_domain.as_str().into() })
+        let trust_domain = files.trust_domain.as_str().into();
+        Ok(Tls { config: Arc::new(config), trust_domain, expires })
     }
 }
 
@@ -97,6 +106,33 @@ pub(super) fn in_words(error: &io::Error) -> String {
     };
     let [bound, now] = [bound, now].map(|time| date(*time));
     format!("the client's certificate {what} {bound}, and this host's clock says {now}")
+}
+
+/// The kind of a failed handshake, for the metrics.
+pub(super) fn failure_kind(error: &io::Error) -> TlsFailure {
+    use CertificateError as Fault;
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    match cause {
+        Some(rustls::Error::NoCertificatesPresented) => TlsFailure::NoCertificate,
+        Some(rustls::Error::InvalidCertificate(fault)) => match fault {
+            Fault::Expired | Fault::ExpiredContext { .. } => TlsFailure::Expired,
+            Fault::NotValidYet | Fault::NotValidYetContext { .. } => TlsFailure::NotValidYet,
+            Fault::Revoked => TlsFailure::Revoked,
+            Fault::UnknownIssuer => TlsFailure::UnknownIssuer,
+            _ => TlsFailure::BadCertificate,
+        },
+        Some(rustls::Error::AlertReceived(_)) => TlsFailure::ClientAlert,
+        Some(_) => TlsFailure::Protocol,
+        None => match error.kind() {
+            io::ErrorKind::TimedOut => TlsFailure::Timeout,
+            io::ErrorKind::Unsupported => TlsFailure::Protocol,
+            io::ErrorKind::QuotaExceeded => TlsFailure::Evicted,
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe => TlsFailure::Closed,
+            _ => TlsFailure::Other,
+        },
+    }
 }
 
 /// A date and time in UTC.
@@ -125,6 +161,12 @@ fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'s
         Ok(_) => Err(unusable(what, path, "it holds no certificate")),
         Err(e) => Err(unusable(what, path, e)),
     }
+}
+
+/// The end of a certificate's validity, seconds since 1970.
+fn not_after(der: &CertificateDer<'static>) -> Option<i64> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    Some(certificate.validity().not_after.timestamp())
 }
 
 fn unusable(what: &'static str, path: &Path, detail: impl std::fmt::Display) -> TlsError {

@@ -5,6 +5,7 @@ mod certificates;
 mod check;
 mod drain;
 mod error;
+mod monitoring;
 mod preflight;
 mod reload;
 mod risks;

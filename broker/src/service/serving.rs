@@ -15,7 +15,10 @@ use crate::auth::Policy;
 use crate::jobs::shared::threads;
 use crate::jobs::supervisor::Supervisor;
 use crate::journal::AUDIT;
+use crate::metrics::METRICS;
+use crate::metrics::labels::Reload;
 use crate::service::error::ServiceError;
+use crate::service::monitoring;
 use crate::service::reload::Reloader;
 use crate::service::settings::Settings;
 use crate::service::status::Status;
@@ -68,7 +71,9 @@ async fn serve_until_signal(
     let listener = listen(passed, config.listen).await?;
     let addr = listener.local_addr()?;
     let status = Status::new(notifier, supervisor.clone(), addr);
+    let monitoring = config.metrics.clone();
     let reloader = Reloader::new(file, config, (policy, tls), supervisor.clone());
+    monitoring::start(&monitoring, supervisor.clone(), reloader.tls.subscribe());
     let (close, closing) = watch::channel(false);
     let routes = routes(supervisor, reloader.policy.subscribe(), closing.clone()).await?;
     let (tls, policy) = (reloader.tls.subscribe(), reloader.policy.subscribe());
@@ -110,7 +115,12 @@ async fn reload(reloader: &Reloader, status: &Status) {
     status.reloading();
     let outcome = reloader.reload().await;
     if let Err(e) = &outcome {
+        METRICS.reloads.add(Reload::Failed, 1);
         tracing::error!("reload failed, everything stays as it was: {}", one_line(e));
+    }
+    METRICS.reload_failed.set(u64::from(outcome.is_err()));
+    if outcome.is_ok() {
+        METRICS.reloads.add(Reload::Done, 1);
     }
     status.reloaded(outcome.as_ref().err().map(|e| e as &dyn std::error::Error));
 }

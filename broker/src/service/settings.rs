@@ -71,6 +71,7 @@ pub(super) fn fixed_differences(old: &Config, new: &Config) -> Vec<&'static str>
         ("jobs.stop_timeout_seconds", a.stop_timeout_seconds == b.stop_timeout_seconds),
         ("jobs.leftover_grace_seconds", a.leftover_grace_seconds == b.leftover_grace_seconds),
         ("jobs.max_running", a.max_running == b.max_running),
+        ("metrics", old.metrics == new.metrics),
     ]
     .into_iter()
     .filter_map(|(key, is_same)| (!is_same).then_some(key))

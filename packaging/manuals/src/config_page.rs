@@ -19,7 +19,7 @@ Made from the types in `broker/src/config` by `cargo xtask tidy`: change their c
 
 `/etc/job-broker/config.toml` is TOML. An unknown key is an error, since a misspelt limit is no limit;
 `job-broker check-config` says everything that is wrong at once. A reload (`systemctl reload job-broker`,
-SIGHUP) puts `admins`, `[tls]`, `[limits]` and `[retention]` in force; `listen` and `[jobs]` need a restart
+SIGHUP) puts `admins`, `[tls]`, `[limits]` and `[retention]` in force; `listen`, `[jobs]` and `[metrics]` need a restart
 of the broker, which no job notices.
 
 | type | written as |
@@ -163,7 +163,7 @@ fn key(table: &ItemStruct, field: &Field) -> Result<Key> {
         (_, "PathBuf") => "path",
         (_, "String") => "text",
         (_, "Vec<String>") => "list of texts",
-        (_, "u64") => "whole number",
+        (_, "u64" | "u32") => "whole number",
         (_, "f64") => "number",
         (_, "(u32,u32)") => "[first, last]",
         (_, "BTreeMap<String,Ulimit>") => "table",

@@ -57,7 +57,7 @@ impl Builder {
         self
     }
 
-    /// Adds sections to the broker's configuration.
+    /// Adds sections to the broker's configuration; `{dir}` in them is the environment's directory.
     pub fn sections(mut self, text: &str) -> Builder {
         self.sections += text;
         self

@@ -381,7 +381,8 @@ impl Env {
         format!(
             "listen = \"127.0.0.1:{port}\"\nadmins = {:?}\n[tls]\ncert = \"{dir}/pki/server.crt\"\n\
              key = \"{dir}/pki/server.key\"\nclient_ca = \"{dir}/pki/ca.crt\"\n[jobs]\n{jobs}{}\n",
-            self.admins, self.sections
+            self.admins,
+            self.sections.replace("{dir}", &dir.to_string())
         )
     }
 

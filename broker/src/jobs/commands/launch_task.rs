@@ -24,10 +24,13 @@ use crate::jobs::stats::JobStats;
 use crate::journal::{AUDIT, Argv};
 use crate::launch::failure::{failure, shortage};
 use crate::launch::{LaunchError, Launched};
+use crate::metrics::METRICS;
+use crate::metrics::labels::{CgroupOperation, EndCause};
 use crate::model::identity::Identity;
 use crate::model::state::{Event, Failure};
 use crate::quota::fair_queue::FairPermit;
 use crate::store::records::SpecRecord;
+use crate::trace::Timeline;
 
 /// The turns that a start holds.
 pub(crate) struct StartTurns {
@@ -42,7 +45,7 @@ pub(crate) struct StartTurns {
 pub(crate) fn spawn(
     shared: &Arc<Shared>,
     job: &Arc<Job>,
-    record: Box<SpecRecord>,
+    record: (Box<SpecRecord>, Timeline),
     turns: StartTurns,
     call: Call,
 ) {
@@ -58,7 +61,12 @@ pub(crate) fn spawn(
 }
 
 /// Blocks a thread up to GO. A program that hangs in its execve(2) takes neither a thread nor a launch turn.
-async fn launch(shared: Arc<Shared>, job: Arc<Job>, record: Box<SpecRecord>, turns: StartTurns) {
+async fn launch(
+    shared: Arc<Shared>,
+    job: Arc<Job>,
+    (record, mut timeline): (Box<SpecRecord>, Timeline),
+    turns: StartTurns,
+) {
     let StartTurns { start: _start, launch } = turns;
     let record = Arc::<SpecRecord>::from(record);
     let (own, launching, spec) = (Arc::clone(&shared), Arc::clone(&job), Arc::clone(&record));
@@ -66,13 +74,16 @@ async fn launch(shared: Arc<Shared>, job: Arc<Job>, record: Box<SpecRecord>, tur
         crash::at(Point::JobRegistered);
         let (id, owner, argv) = (launching.id(), launching.owner(), Argv(&spec.spec.argv));
         tracing::info!(target: AUDIT, job = %id, %owner, %argv, "start");
-        let pending = own.launcher.begin(&own.state, &spec);
-        (pending.map_err(|error| fail(&own, &launching, &error, &spec)), launch)
+        let pending = own.launcher.begin(&own.state, &spec, &mut timeline);
+        (pending.map_err(|error| fail(&own, &launching, &error, &spec)), launch, timeline)
     };
     let pending = shared.runtime.spawn_blocking(until_go).await.unwrap_or_else(resume_panic);
-    let (Ok(mut pending), launch) = pending else { return };
-    match shared.launcher.started(&mut pending, launch).await {
-        Ok(started) => monitor_started(&shared, &job, pending.into_launched(started)),
+    let (Ok(mut pending), launch, mut timeline) = pending else { return };
+    match shared.launcher.started(&mut pending, launch, &mut timeline).await {
+        Ok(started) => {
+            timeline.started();
+            monitor_started(&shared, &job, pending.into_launched(started));
+        }
         Err(error) => {
             // The processes may be hard to kill: not on the threads for launches.
             let _turn = shared.threads.killing.acquire().await; // never closed
@@ -104,6 +115,11 @@ fn monitor_started(shared: &Arc<Shared>, job: &Arc<Job>, launched: Launched) {
 /// Blocks.
 fn fail(shared: &Arc<Shared>, job: &Arc<Job>, error: &LaunchError, record: &SpecRecord) {
     let failure = failure(error, record);
+    match error {
+        LaunchError::CreateCgroup { .. } => METRICS.cgroup_errors.add(CgroupOperation::Create, 1),
+        LaunchError::Limits(_) => METRICS.cgroup_errors.add(CgroupOperation::Limit, 1),
+        _ => {}
+    }
     if error.is_shortage() {
         withdraw(shared, job, &failure)
     } else {
@@ -134,6 +150,7 @@ fn withdraw(shared: &Arc<Shared>, job: &Arc<Job>, failure: &Failure) {
 
 /// Blocks.
 fn give_up(shared: &Arc<Shared>, job: &Arc<Job>, failure: Failure) {
+    METRICS.ended.add(EndCause::StartFailed, 1);
     tracing::info!(target: AUDIT, job = %job.id(), "start failed: {failure}");
     let mut known = job.snapshot();
     if let Err(invalid) = known.apply(Event::StartFailed(failure), host::now_ns()) {

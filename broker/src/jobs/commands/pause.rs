@@ -16,6 +16,8 @@ use crate::jobs::job::Job;
 use crate::jobs::shared::Shared;
 use crate::jobs::shared::calls::Call;
 use crate::journal::AUDIT;
+use crate::metrics::METRICS;
+use crate::metrics::labels::CgroupOperation;
 use crate::model::identity::Identity;
 use crate::model::state::{Event, State};
 use crate::sync::Panicked;
@@ -115,7 +117,11 @@ async fn freeze(shared: &Shared, job: &Job, by: &Identity, freeze: bool) -> io::
         crash::at(Point::FreezeDue);
         match cgroup.freeze(freeze) {
             Err(e) if !freeze && e.kind() == io::ErrorKind::NotFound => Ok(()),
-            done => done,
+            Ok(()) => Ok(()),
+            Err(e) => {
+                METRICS.cgroup_errors.add(CgroupOperation::Freeze, 1);
+                Err(e)
+            }
         }
     };
     let changes = &shared.threads.changes;

@@ -19,6 +19,7 @@ use crate::jobs::shared::calls::Call;
 use crate::jobs::shared::{NotRecovered, Shared};
 use crate::launch::accounts::{AccountError, Lease};
 use crate::launch::effective_limits;
+use crate::metrics::labels::Phase;
 use crate::model::account::Account;
 use crate::model::id::JobId;
 use crate::model::identity::Identity;
@@ -27,6 +28,7 @@ use crate::model::spec::JobSpec;
 use crate::model::state::{Failure, SHORTAGE, Snapshot};
 use crate::store::records::{FORMAT, SpecRecord};
 use crate::sync::Panicked;
+use crate::trace::Timeline;
 
 /// Why a job was not started.
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +123,7 @@ pub(crate) async fn start(
     spec: Authorized<Start, JobSpec>,
     request: &Request,
     call: Call,
+    mut timeline: Timeline,
 ) -> Result<Arc<Job>, StartError> {
     let (caller, mut spec) = spec.into_parts();
     // Deduplication, names and uids need the whole registry.
@@ -132,16 +135,20 @@ pub(crate) async fn start(
         }
         let owner = caller.identity();
         admission::admit(shared, owner).await?;
+        timeline.mark(Phase::Admission);
         settle_name(shared, owner, &spec.name).await;
         let prepared = prepare(shared, owner, &spec).await?;
+        timeline.mark(Phase::Account);
         // Before the registration: a caller that hangs up while it waits has started nothing.
         let start = shared.threads.starts.acquire(owner).await;
         let turns = StartTurns { start, launch: shared.threads.launches.acquire(owner).await };
+        timeline.mark(Phase::Queue);
         match register(shared, owner, spec, prepared, request)? {
             Registered::Known(own) => spec = *own,
             Registered::New(job, record) => {
+                timeline.mark(Phase::Register);
                 // Detached: a caller that hangs up does not leave half a job.
-                launch_task::spawn(shared, &job, record, turns, call);
+                launch_task::spawn(shared, &job, (record, timeline), turns, call);
                 started(&job).await?;
                 return Ok(job);
             }

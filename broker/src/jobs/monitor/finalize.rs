@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use job_shim::crash::{self, Point};
-use job_shim::wire::Failed;
+use job_shim::wire::{Cause, Failed};
 
 use crate::backoff::Backoff;
 use crate::host;
@@ -21,7 +21,10 @@ use crate::jobs::stats::{self, JobStats};
 use crate::journal::AUDIT;
 use crate::launch::LaunchError;
 use crate::launch::failure::failure;
-use crate::model::state::{Snapshot, Totals};
+use crate::metrics::METRICS;
+use crate::metrics::labels::{CgroupOperation, EndCause};
+use crate::model::state::{Snapshot, State, Totals};
+use crate::model::usage::Usage;
 use crate::store::records::{self, FinalRecord};
 use crate::store::{self, repair};
 
@@ -69,6 +72,7 @@ fn settle_now(shared: &Arc<Shared>, job: &Job) -> io::Result<()> {
     let cgroup = shared.launcher.hierarchy().job(job.id());
     let killed = cgroup.kill_work();
     if let Err(e) = &killed {
+        METRICS.cgroup_errors.add(CgroupOperation::Kill, 1);
         tracing::error!(job = %job.id(), "processes of the job cannot be killed: {e}");
     }
     crash::at(Point::WorkKilled);
@@ -83,10 +87,12 @@ fn settle_now(shared: &Arc<Shared>, job: &Job) -> io::Result<()> {
         // The kernel counts zombies, too.
         stats.usage.pids_current = stats.usage.pids_current.map(|_| 0);
     }
+    let usage = stats.usage.clone();
     let written = write_final(shared, job, &known, stats);
     crash::at(Point::EndRecorded);
     job.restore(known);
     if !job.is_settled() {
+        count_end(job, &usage);
         log_end(job);
         shared.events.publish(LifecycleEvent::Ended(job.id()));
     }
@@ -111,6 +117,29 @@ fn check_output(shared: &Shared, job: &Job, mut known: Snapshot) -> io::Result<S
         known.incomplete = true;
     }
     Ok(known)
+}
+
+fn count_end(job: &Job, usage: &Usage) {
+    let known = job.snapshot();
+    let cause = match &known.exited {
+        Some(exited) => end_cause(exited.cause),
+        None if known.state == State::Lost => EndCause::Lost,
+        None => EndCause::StartFailed,
+    };
+    METRICS.ended.add(cause, 1);
+    METRICS.oom_kills.add(usage.memory_oom_kills.unwrap_or(0));
+}
+
+fn end_cause(cause: Cause) -> EndCause {
+    match cause {
+        Cause::Exited => EndCause::Exited,
+        Cause::Stopped => EndCause::Stopped,
+        Cause::Signaled => EndCause::Signaled,
+        Cause::TimedOut => EndCause::TimedOut,
+        Cause::OutputLimit => EndCause::OutputLimit,
+        Cause::StartFailed => EndCause::StartFailed,
+        Cause::OutOfMemory => EndCause::OutOfMemory,
+    }
 }
 
 /// Writes the audit line of the end: cause, status, and who caused it.

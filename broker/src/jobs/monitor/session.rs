@@ -22,6 +22,8 @@ use crate::jobs::shared::Shared;
 use crate::jobs::shared::reach::Place;
 use crate::launch::LaunchError;
 use crate::launch::failure::failure;
+use crate::metrics::METRICS;
+use crate::metrics::labels::CgroupOperation;
 use crate::model::state::{Contact, Event, Snapshot, State};
 
 /// How long a shim has to answer before it counts as silent.
@@ -275,6 +277,7 @@ fn thaw(shared: &Shared, job: &Job) {
         // An error, too: to thaw a running cgroup is harmless.
         Ok(true) | Err(_) => match cgroup.freeze(false) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                METRICS.cgroup_errors.add(CgroupOperation::Freeze, 1);
                 tracing::error!(job = %id, "the stopping job cannot be thawed: {e}");
             }
             _ => tracing::info!(job = %id, "the stopping job was frozen and is thawed"),

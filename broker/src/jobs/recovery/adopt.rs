@@ -16,6 +16,7 @@ use crate::jobs::monitor::{self, finalize};
 use crate::jobs::process::ShimProcess;
 use crate::jobs::recovery_rules::{Facts, Verdict, decide};
 use crate::jobs::shared::Shared;
+use crate::metrics::METRICS;
 use crate::model::id::JobId;
 use crate::model::state::{Contact, Event, Failure, Snapshot, State};
 use crate::store::damage;
@@ -86,6 +87,7 @@ fn try_adopt(shared: &Arc<Shared>, id: JobId) -> Result<Adoption, RecordError> {
                 // The monitor sends the request, unless the shim is silent.
                 tokio::spawn(stop::enforce(Arc::clone(shared), Arc::clone(&job)));
             }
+            METRICS.adopted.add(1);
             if let Some(shim) = shim {
                 let initial = InitialContact::Expected(shared.reach.expect());
                 tokio::spawn(monitor::monitor(Arc::clone(shared), Arc::clone(&job), shim, initial));

@@ -23,6 +23,7 @@ use crate::jobs::process;
 use crate::jobs::recovery::adopt::{Adoption, adopt, sweep};
 use crate::jobs::registry::Registry;
 use crate::jobs::shared::{NotRecovered, Shared};
+use crate::metrics::METRICS;
 use crate::model::id::JobId;
 use crate::store::index::{Index, Stamp, Summary};
 
@@ -49,6 +50,7 @@ pub(crate) fn recover_live(shared: &Arc<Shared>) -> io::Result<()> {
         (1..threads).for_each(|_| _ = scope.spawn(work));
         work();
     });
+    METRICS.adoption_live.set_time(host::process_age());
     Ok(())
 }
 
@@ -107,6 +109,7 @@ fn recover_rest(shared: &Arc<Shared>) {
     live.iter().filter(|job| job.is_settled()).for_each(|job| archive::archive(shared, job.id()));
     let ((live, all), quarantined) = (shared.registry().count(), shared.unreadable().len());
     let took = begin.elapsed();
+    METRICS.adoption_all.set_time(host::process_age());
     tracing::info!(live, all, indexed, quarantined, ?took, "jobs taken over");
     shared.set_recovered(Ok(()));
     shared.events.publish(LifecycleEvent::Recovered);

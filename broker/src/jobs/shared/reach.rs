@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, TryAcquireError};
 use tokio::time::{sleep, timeout};
 
+use crate::host;
 use crate::jobs::job::Job;
+use crate::metrics::METRICS;
 use crate::model::id::JobId;
 use crate::quota::descriptors::Shares;
 use crate::sync::lock;
@@ -63,6 +65,7 @@ impl Drop for Expected {
         let Reach { expected, all, began, .. } = &*self.0;
         if expected.fetch_sub(1, Ordering::AcqRel) == 1 {
             let (count, took) = (all.load(Ordering::Acquire), began.elapsed());
+            METRICS.adoption_shims.set_time(host::process_age());
             tracing::info!(count, ?took, "shims of jobs that were taken over have been reached");
         }
     }

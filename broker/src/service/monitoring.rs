@@ -1,0 +1,89 @@
+//! Starts the endpoint for Prometheus and gathers what it shows: the counters of all rooms, and what is counted when it
+//! asks. It must not show a name of an identity or a job.
+
+use tokio::sync::watch;
+
+use crate::config;
+use crate::jobs::stats::Census;
+use crate::jobs::supervisor::Supervisor;
+use crate::metrics::text::Text;
+use crate::metrics::{METRICS, endpoint, process};
+use crate::model::state::State;
+use crate::serve::tls::Tls;
+
+/// Starts the endpoint, if it is configured. The broker runs without it where it cannot listen: its jobs need it.
+pub(super) fn start(
+    configured: &config::Metrics,
+    supervisor: Supervisor,
+    tls: watch::Receiver<Tls>,
+) {
+    let collect = Box::new(move |text: &mut Text| collect(&supervisor, &tls, text));
+    let started = match configured.address() {
+        Ok(None) => return,
+        Ok(Some(address)) => endpoint::start(&address, collect).map_err(|e| e.to_string()),
+        Err((key, fault)) => Err(format!("{key} {fault}")),
+    };
+    let listen = configured.listen.as_deref().unwrap_or_default();
+    match started {
+        Ok(()) => tracing::info!(listen, "metrics are served"),
+        Err(e) => tracing::error!(listen, "metrics are not served: {e}"),
+    }
+}
+
+fn collect(supervisor: &Supervisor, tls: &watch::Receiver<Tls>, text: &mut Text) {
+    text.info(
+        "job_broker_build_info",
+        "The version of this broker.",
+        &[("version", env!("CARGO_PKG_VERSION"))],
+    );
+    write_census(&supervisor.census(), text);
+    METRICS.write(text);
+    let [server, authority] = tls.borrow().expires;
+    let expires = [("server", server), ("client_ca", authority)];
+    text.gauges(
+        "job_broker_certificate_expiry_timestamp_seconds",
+        "When the broker's certificate ends, and the first of the clients' authorities; seconds since 1970.",
+        "certificate",
+        expires.into_iter().filter_map(|(name, end)| Some((name, end?))),
+    );
+    process::write(text);
+}
+
+fn write_census(census: &Census, text: &mut Text) {
+    let live = State::ALL.into_iter().filter(|state| !state.is_over());
+    text.gauges(
+        "job_broker_jobs",
+        "Live jobs, by state.",
+        "state",
+        live.map(|state| (state.name(), census.live[state as usize])),
+    );
+    let ending = census.live[State::Finished as usize] + census.live[State::Lost as usize];
+    text.gauge(
+        "job_broker_jobs_ending",
+        "Jobs that are over and whose final record is not written yet.",
+        ending,
+    );
+    text.gauge(
+        "job_broker_jobs_max",
+        "Jobs that may run at a time (jobs.max_running).",
+        census.max_running,
+    );
+    text.gauge("job_broker_jobs_kept", "Jobs that are over and kept.", census.finished);
+    text.gauge(
+        "job_broker_output_kept_bytes",
+        "Output of jobs that are over and kept.",
+        census.kept_bytes,
+    );
+    text.gauge(
+        "job_broker_jobs_unreadable",
+        "Jobs whose records cannot be read and that are left in their place.",
+        census.unreadable,
+    );
+    let contact = ["answering", "not_reached", "silent"];
+    text.gauges(
+        "job_broker_shims",
+        "Shims of live jobs: those that answer, that an adopted job's broker has not reached yet, and that live and do not answer.",
+        "contact",
+        contact.into_iter().zip(census.shims),
+    );
+}
