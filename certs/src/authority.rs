@@ -12,6 +12,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::pem::parse_x509_pem;
 
 use crate::clock::{self, CLOCK_SKEW};
+use crate::database::Database;
 use crate::error::{AuthorityError, Error};
 use crate::files::{self, Pair, io_error};
 use crate::leaf::{self, Leaf, Usage};
@@ -70,7 +71,8 @@ impl Authority {
         let made_dir = files::private_directory(dir)?;
         let advice = "choose another --dir, or move the old authority away (what it has issued \
                       stays valid wherever its ca.crt is trusted)";
-        let written = ca_pair(dir)?.write(&certificate.pem(), &key.serialize_pem(), advice);
+        let written =
+            ca_pair(dir)?.write(&certificate.pem(), &key.serialize_pem(), advice, || Ok(()));
         if written.is_err() && made_dir {
             // The error that led here is the one to report.
             let _ = fs::remove_dir(dir);
@@ -204,6 +206,18 @@ impl Authority {
         })
     }
 
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn domain(&self) -> &TrustDomain {
+        &self.domain
+    }
+
+    pub(crate) fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        &self.issuer
+    }
+
     /// Issues exactly what `leaf` says, with a new key, as `OUT.crt` and `OUT.key`.
     ///
     /// # Errors
@@ -211,8 +225,13 @@ impl Authority {
     pub fn issue(&self, leaf: &Leaf, out: &Path) -> Result<Issued, Error> {
         let pair = Pair::at(out)?;
         let signed = self.sign(leaf)?;
+        let (_, block) =
+            parse_x509_pem(signed.certificate_pem.as_bytes()).map_err(|_| Error::Date)?;
+        let record = self.record(&block.contents)?;
         let advice = "move it away, or name another place with --out PREFIX";
-        pair.write(&signed.certificate_pem, &signed.key_pem, advice)?;
+        pair.write(&signed.certificate_pem, &signed.key_pem, advice, || {
+            Database::open(&self.dir)?.add([record])
+        })?;
         let Pair { certificate, key } = pair;
         Ok(Issued { certificate, key, not_after: leaf.not_after })
     }
@@ -248,15 +267,15 @@ fn ca_pair(dir: &Path) -> Result<Pair, Error> {
     Pair::at(&dir.join("ca"))
 }
 
-fn new_key() -> Result<KeyPair, Error> {
+pub(crate) fn new_key() -> Result<KeyPair, Error> {
     KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(crypto("generating a key"))
 }
 
-fn later(now: SystemTime, validity: Duration) -> Result<SystemTime, Error> {
+pub(crate) fn later(now: SystemTime, validity: Duration) -> Result<SystemTime, Error> {
     now.checked_add(validity).ok_or(Error::Date)
 }
 
-fn crypto(action: &'static str) -> impl FnOnce(rcgen::Error) -> Error {
+pub(crate) fn crypto(action: &'static str) -> impl FnOnce(rcgen::Error) -> Error {
     move |source| Error::Crypto { action, source }
 }
 

@@ -11,7 +11,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use crate::error::{Error, chain};
 use crate::files::io_error;
 use crate::validity::{CA_VALIDITY, SERVER_VALIDITY, USER_VALIDITY, days};
-use crate::{Authority, Issued, ServerNames, clock, show};
+use crate::{Authority, Issued, Reason, ServerNames, clock, show};
 
 /// A small certificate authority for a job broker and its users.
 ///
@@ -22,7 +22,7 @@ use crate::{Authority, Issued, ServerNames, clock, show};
 ///   job-certs issue user ann --dir pki
 ///
 /// The broker gets ca.crt, server.crt and server.key; a user gets ca.crt and the pair of that
-/// name. ca.key stays where it is. Nothing is ever overwritten.
+/// name. ca.key stays where it is. Nothing is overwritten, but for what `renew` and `crl` replace.
 #[derive(Parser)]
 #[command(name = "job-certs", version, verbatim_doc_comment)]
 struct Cli {
@@ -37,6 +37,18 @@ enum Command {
     /// Issue a certificate, with a new key
     #[command(subcommand)]
     Issue(Issue),
+    /// Issue a certificate again, before it ends: same names and usages, later end
+    Renew(Renew),
+    /// Revoke certificates; brokers learn of it by the next list (crl)
+    Revoke(Revoke),
+    /// Write the revocation list, DIR/ca.crl, in the place of the one before
+    Crl(CrlArgs),
+    /// List what was issued, and what was revoked
+    List {
+        /// The authority's directory
+        #[arg(long)]
+        dir: PathBuf,
+    },
     /// Print what certificates say, and whether they are valid now
     Show {
         /// Files with certificates, PEM or DER
@@ -94,6 +106,50 @@ struct User {
 }
 
 #[derive(Args)]
+struct Renew {
+    /// The certificate; it is replaced, unless --out names another place
+    file: PathBuf,
+    /// The authority's directory
+    #[arg(long)]
+    dir: PathBuf,
+    /// Write PREFIX.crt, and PREFIX.key if the key is new, instead of replacing
+    #[arg(long, value_name = "PREFIX")]
+    out: Option<PathBuf>,
+    /// Make a new key, too; the old one is replaced as well. Otherwise the key stays, and is not needed here
+    #[arg(long)]
+    new_key: bool,
+    /// Days until it expires; never later than the authority [default: as many as before]
+    #[arg(long, value_parser = validity())]
+    days: Option<u32>,
+}
+
+#[derive(Args)]
+struct Revoke {
+    /// A certificate's file or serial number, or a name: then all its certificates that have not expired
+    #[arg(value_name = "SERIAL|NAME|FILE")]
+    which: String,
+    /// The authority's directory
+    #[arg(long)]
+    dir: PathBuf,
+    /// Why
+    #[arg(long, value_enum, default_value_t = Reason::Unspecified)]
+    reason: Reason,
+}
+
+#[derive(Args)]
+struct CrlArgs {
+    /// The authority's directory
+    #[arg(long)]
+    dir: PathBuf,
+    /// Days until the next list must be there: without one, brokers refuse everybody. Make it sooner
+    #[arg(long, default_value_t = 30, value_parser = validity())]
+    days: u32,
+    /// Write the list to FILE [default: `ca.crl` in DIR]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Args)]
 struct Place {
     /// The authority's directory
     #[arg(long)]
@@ -138,6 +194,10 @@ impl Command {
             Self::Init(args) => args.execute(),
             Self::Issue(Issue::Server(args)) => args.execute(),
             Self::Issue(Issue::User(args)) => args.execute(),
+            Self::Renew(args) => args.execute(),
+            Self::Revoke(args) => args.execute(),
+            Self::Crl(args) => args.execute(),
+            Self::List { dir } => print(&Authority::open(&dir)?.list(SystemTime::now())?),
             Self::Show { files } => show_all(&files),
         }
     }
@@ -171,6 +231,49 @@ impl User {
         let ca = Authority::open(&self.place.dir)?;
         let validity = days(self.days);
         report(&ca, &ca.issue_user(&self.name, self.place.out.as_deref(), validity)?, validity)
+    }
+}
+
+impl Renew {
+    fn execute(self) -> Result<(), Error> {
+        let ca = Authority::open(&self.dir)?;
+        let validity = self.days.map(days);
+        let out = self.out.as_deref();
+        let issued = ca.renew(&self.file, out, validity, self.new_key)?;
+        let path = issued.certificate.display();
+        print(&format!("{path}: valid until {}\n", readable(issued.not_after)?))?;
+        if self.new_key {
+            print(&format!("{}: its new key, mode 0600\n", issued.key.display()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Revoke {
+    fn execute(self) -> Result<(), Error> {
+        let ca = Authority::open(&self.dir)?;
+        for revoked in ca.revoke(&self.which, self.reason)? {
+            let name = revoked.name.map(|name| format!(" ({name})")).unwrap_or_default();
+            let known = if revoked.is_known { " before" } else { "" };
+            print(&format!("{}{name}: revoked{known}\n", revoked.serial))?;
+        }
+        eprintln!(
+            "job-certs: note: brokers learn of it by a new list: job-certs crl --dir {}",
+            self.dir.display()
+        );
+        Ok(())
+    }
+}
+
+impl CrlArgs {
+    fn execute(self) -> Result<(), Error> {
+        let crl = Authority::open(&self.dir)?.write_crl(days(self.days), self.out.as_deref())?;
+        print(&format!(
+            "{}: {} revoked; the next list must be there by {}\n",
+            crl.path.display(),
+            crl.revoked,
+            readable(crl.next_update)?
+        ))
     }
 }
 

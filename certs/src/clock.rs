@@ -25,8 +25,13 @@ pub(crate) fn to_asn1(time: SystemTime) -> Result<ASN1Time, Error> {
 
 /// A certificate's date as a system time.
 pub(crate) fn from_asn1(time: ASN1Time) -> SystemTime {
-    let distance = Duration::from_secs(time.timestamp().unsigned_abs());
-    if time.timestamp() >= 0 { UNIX_EPOCH + distance } else { UNIX_EPOCH - distance }
+    from_seconds(time.timestamp())
+}
+
+/// The time so many seconds after 1970, or before it.
+pub(crate) fn from_seconds(seconds: i64) -> SystemTime {
+    let distance = Duration::from_secs(seconds.unsigned_abs());
+    if seconds >= 0 { UNIX_EPOCH + distance } else { UNIX_EPOCH - distance }
 }
 
 /// `2026-03-01 12:00:00 UTC`

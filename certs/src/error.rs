@@ -80,6 +80,51 @@ pub enum Error {
         /// What is wrong with it.
         source: CertificateError,
     },
+    /// A line of the database is not one.
+    #[error(
+        "line {line} of {path} cannot be read: restore the file from a copy, or remove the line"
+    )]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// Which line, from 1.
+        line: usize,
+        /// What the parser says.
+        source: serde_json::Error,
+    },
+    /// Somebody's certificate, and not one of this authority.
+    #[error("{path} was not issued by the authority in {dir}")]
+    NotIssuedHere {
+        /// The certificate.
+        path: PathBuf,
+        /// The authority.
+        dir: PathBuf,
+    },
+    /// An expired certificate is issued anew, not renewed.
+    #[error("{0} has expired: issue a new one with `job-certs issue`")]
+    TooLate(PathBuf),
+    /// A revoked certificate stays revoked.
+    #[error(
+        "{path} was revoked ({reason}) and is not renewed: issue a new one with `job-certs issue`"
+    )]
+    WasRevoked {
+        /// The certificate.
+        path: PathBuf,
+        /// Why it was.
+        reason: String,
+    },
+    /// Neither a file, nor a known name or serial number.
+    #[error(
+        "{0:?} is no file, and no name or serial number that was issued here: `job-certs list` \
+         shows them; of an older authority give the certificate's file or its whole serial number"
+    )]
+    NothingToRevoke(String),
+    /// All certificates of the name have expired.
+    #[error("all certificates of {0:?} have expired already")]
+    AllExpired(String),
+    /// It is both a name and a serial number.
+    #[error("{0:?} is a name and a serial number: give the certificate's file")]
+    NameOrSerial(String),
     /// A date beyond the year 9999.
     #[error("a certificate cannot state a date that far away")]
     Date,

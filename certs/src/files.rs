@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 
-const CERTIFICATE_MODE: u32 = 0o644;
-const KEY_MODE: u32 = 0o600;
+pub(crate) const CERTIFICATE_MODE: u32 = 0o644;
+pub(crate) const KEY_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
 
 /// Where a certificate and its key lie.
@@ -35,7 +35,7 @@ impl Pair {
         Ok(Self { certificate: with(".crt"), key: with(".key") })
     }
 
-    /// Writes both, or leaves neither behind.
+    /// Writes both, or leaves neither behind. `record` is called when both can be written and neither is.
     ///
     /// # Errors
     /// Where one of them exists, naming it, followed by `advice`: what to do instead.
@@ -44,12 +44,29 @@ impl Pair {
         certificate_pem: &str,
         key_pem: &str,
         advice: &'static str,
+        record: impl FnOnce() -> Result<(), Error>,
     ) -> Result<(), Error> {
         let mut made = Made::default();
         // Both are created before either is filled, so that a refusal costs nothing.
         let mut key = made.file(&self.key, KEY_MODE, advice)?;
         let mut certificate = made.file(&self.certificate, CERTIFICATE_MODE, advice)?;
+        record()?;
         fill(&mut key, key_pem).map_err(io_error("writing", &self.key))?;
+        fill(&mut certificate, certificate_pem).map_err(io_error("writing", &self.certificate))?;
+        made.keep();
+        Ok(())
+    }
+
+    /// The same for the certificate alone: its key is elsewhere.
+    pub(crate) fn write_certificate(
+        &self,
+        certificate_pem: &str,
+        advice: &'static str,
+        record: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut made = Made::default();
+        let mut certificate = made.file(&self.certificate, CERTIFICATE_MODE, advice)?;
+        record()?;
         fill(&mut certificate, certificate_pem).map_err(io_error("writing", &self.certificate))?;
         made.keep();
         Ok(())
@@ -93,6 +110,22 @@ impl Drop for Made {
 fn fill(file: &mut File, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.sync_all()
+}
+
+/// Replaces a file: others see the old one or the new one, also after a crash.
+pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}.tmp", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    let mut made = Made::default();
+    let mut file = made.file(&temporary, mode, "another job-certs may have died: remove it")?;
+    file.write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .map_err(io_error("writing", &temporary))?;
+    fs::rename(&temporary, path).map_err(io_error("replacing", path))?;
+    made.keep();
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error("syncing", dir))
 }
 
 /// Makes `dir` with mode 0700 unless it is there; says whether it was made.
@@ -149,7 +182,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pair = Pair::at(&dir.path().join("x")).unwrap();
         fs::write(&pair.certificate, "old").unwrap();
-        let error = pair.write("new", "secret", "move it away").unwrap_err().to_string();
+        let error = pair.write("new", "secret", "move it away", || Ok(())).unwrap_err().to_string();
         assert!(error.contains("x.crt exists") && error.ends_with("move it away"), "{error}");
         assert!(!pair.key.exists());
         assert_eq!(fs::read_to_string(&pair.certificate).unwrap(), "old");
@@ -160,7 +193,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pair = Pair::at(&dir.path().join("x")).unwrap();
         std::os::unix::fs::symlink(dir.path().join("elsewhere"), &pair.key).unwrap();
-        assert!(pair.write("new", "secret", "").is_err());
+        assert!(pair.write("new", "secret", "", || Ok(())).is_err());
         assert!(!dir.path().join("elsewhere").exists() && !pair.certificate.exists());
     }
 }

@@ -7,7 +7,10 @@
 //!
 //! The trust domain is kept in the CA certificate itself, as its only SAN URI
 //! `job://<trust-domain>` (as SPIFFE does it, X509-SVID section 4.2), so there is no second file
-//! that could disagree. Keys are ECDSA P-256. Nothing is ever overwritten.
+//! that could disagree. Keys are ECDSA P-256. Nothing is ever overwritten, but for what says so: a certificate that is
+//! renewed in its place, and the revocation list.
+//!
+//! `issued.jsonl` records what was issued and revoked; an authority without one works, too.
 //!
 //! [`Authority`] does in-process what the command line does. Certificates that no authority
 //! should issue (expired, two identities, no usage) are for tests: describe them as a [`Leaf`].
@@ -19,10 +22,13 @@
 mod authority;
 mod cli;
 mod clock;
+mod database;
 mod error;
 mod files;
+mod issued;
 mod leaf;
 mod names;
+mod revocation;
 mod show;
 mod validity;
 
@@ -30,4 +36,5 @@ pub use authority::{Authority, Issued, ServerNames, Signed};
 pub use cli::{command, run};
 pub use error::{AuthorityError, CertificateError, Error, NameError};
 pub use leaf::{Leaf, Usage};
+pub use revocation::{Crl, Reason, Revocation};
 pub use validity::{CA_VALIDITY, SERVER_VALIDITY, USER_VALIDITY, days};

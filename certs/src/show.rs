@@ -29,7 +29,7 @@ pub(crate) fn file(bytes: &[u8], now: SystemTime) -> Result<String, CertificateE
     Ok(described?.join("\n"))
 }
 
-fn certificates(bytes: &[u8]) -> Result<Vec<Vec<u8>>, CertificateError> {
+pub(crate) fn certificates(bytes: &[u8]) -> Result<Vec<Vec<u8>>, CertificateError> {
     const DER_SEQUENCE: u8 = 0x30;
     if bytes.first() == Some(&DER_SEQUENCE) {
         return Ok(vec![bytes.to_vec()]);
@@ -143,7 +143,7 @@ fn name(name: &GeneralName<'_>) -> String {
     }
 }
 
-fn address(octets: &[u8]) -> String {
+pub(crate) fn address(octets: &[u8]) -> String {
     let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
     let address = v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from));
     address.map_or_else(|_| format!("malformed ({})", hex(octets)), |ip| ip.to_string())

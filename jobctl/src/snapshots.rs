@@ -211,6 +211,7 @@ fn info_describes_the_broker() {
         })
     };
     let broker = GetServerInfoResponse {
+        certificates: None,
         version: "0.1.0".into(),
         hostname: "host-1".into(),
         kernel: "6.12.43".into(),

@@ -4,6 +4,7 @@
 mod limits;
 mod metrics;
 mod retention;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use serde::Deserialize;
 pub use crate::config::limits::{Limits, Table, Ulimit};
 pub use crate::config::metrics::Metrics;
 pub use crate::config::retention::{MinFree, Retention};
+pub use crate::config::tls::{Authority, Tls};
 
 /// `/etc/job-broker/config.toml`.
 #[derive(Debug, Clone, Deserialize)]
@@ -95,29 +97,8 @@ pub struct Jobs {
     pub max_running: Option<u64>,
 }
 
-/// The paths of the certificates, PEM.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tls {
-    /// The broker's certificate chain, PEM, leaf first.
-    pub cert: PathBuf,
-    /// The private key of `cert`, PEM; readable by root only.
-    pub key: PathBuf,
-    /// Authorities that sign clients' certificates, PEM. Clients of other authorities cannot connect.
-    pub client_ca: PathBuf,
-    /// The `<trust-domain>` of a client's identity `job://<trust-domain>/<name>`; any other is rejected.
-    ///
-    /// Default: `"local"`
-    #[serde(default = "default_trust_domain")]
-    pub trust_domain: String,
-}
-
 fn default_listen() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 7443))
-}
-
-fn default_trust_domain() -> String {
-    "local".into()
 }
 
 impl Default for Jobs {
@@ -210,6 +191,7 @@ impl Config {
     /// Keys with values out of range, and what is wrong with each.
     pub(crate) fn faults(&self) -> Vec<(&'static str, String)> {
         let mut faults = self.jobs.faults();
+        faults.extend(self.tls.faults());
         faults.extend(self.limits.tables().err());
         faults.extend(self.retention.check().err());
         faults.extend(self.metrics.address().err());

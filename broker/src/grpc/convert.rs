@@ -21,6 +21,7 @@ use crate::jobs::job::Job;
 use crate::jobs::output::Range;
 use crate::jobs::registry::filter::{Filter, States};
 use crate::jobs::supervisor::Supervisor;
+use crate::model::certificates::{AuthorityReport, TlsReport};
 use crate::model::limits::{LimitKind, Limits};
 use crate::model::request::Request;
 use crate::model::spec::{JobRequest, JobSpec, MAX_LABELS, OutputPolicy};
@@ -340,6 +341,7 @@ pub(super) fn server_info(
         default_limits: Some(limits::limit_table(&supervisor.limits().default)),
         max_limits: Some(limits::limit_table(&supervisor.limits().max)),
         quarantined: Vec::new(),
+        certificates: None,
         run_as: supervisor.config().run_as.clone(),
         epoch: supervisor.epoch(),
     }
@@ -349,6 +351,24 @@ pub(super) fn quarantined(supervisor: &Supervisor) -> Vec<v1::Quarantined> {
     let show =
         |q: crate::jobs::supervisor::Quarantined| v1::Quarantined { id: q.id, reason: q.reason };
     supervisor.quarantined().into_iter().map(show).collect()
+}
+
+/// The certificates in force.
+pub(super) fn certificates(report: &TlsReport) -> v1::Certificates {
+    let authority = |one: &AuthorityReport| v1::Authority {
+        subject: one.subject.clone(),
+        trust_domain: one.trust_domain.clone(),
+        prefix: one.prefix.clone(),
+        expires_at: one.expires.map(Into::into),
+        crl_next_update: one.list_until.map(Into::into),
+        revoked: one.revoked as u64,
+    };
+    v1::Certificates {
+        expires_at: report.expires.map(Into::into),
+        loaded_at: report.loaded.map(Into::into),
+        reload_fault: report.fault.clone().unwrap_or_default(),
+        authorities: report.authorities.iter().map(authority).collect(),
+    }
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ use crate::jobs::query::Listed;
 use crate::jobs::registry::filter::Page;
 use crate::jobs::shared::calls::{Call, Kind};
 use crate::jobs::supervisor::Supervisor;
+use crate::model::certificates::TlsReport;
 use crate::model::identity::{IdentityError, Peer};
 use crate::trace::Timeline;
 
@@ -52,6 +53,8 @@ pub(crate) struct Grpc {
     supervisor: Supervisor,
     /// As of the last reload.
     policy: watch::Receiver<Policy>,
+    /// The certificates in force.
+    report: watch::Receiver<TlsReport>,
     started_at: SystemTime,
     /// True once the broker shuts down: streams end, jobs keep running.
     closing: watch::Receiver<bool>,
@@ -61,10 +64,11 @@ pub(crate) struct Grpc {
 pub(crate) fn service(
     supervisor: Supervisor,
     policy: watch::Receiver<Policy>,
+    report: watch::Receiver<TlsReport>,
     closing: watch::Receiver<bool>,
 ) -> JobServiceServer<Grpc> {
     let started_at = SystemTime::now();
-    let grpc = Grpc { supervisor, policy, started_at, closing };
+    let grpc = Grpc { supervisor, policy, report, started_at, closing };
     JobServiceServer::new(grpc).max_decoding_message_size(MAX_REQUEST)
 }
 
@@ -348,6 +352,7 @@ impl JobService for Grpc {
         let mut info = convert::server_info(&self.supervisor, boot_id, started_at);
         if caller.role() == Role::Admin {
             info.quarantined = convert::quarantined(&self.supervisor);
+            info.certificates = Some(convert::certificates(&self.report.borrow()));
         }
         Ok(Response::new(info))
     }

@@ -6,13 +6,18 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 
-use crate::grpc::bounded::status;
+use crate::grpc::bounded::{status, with_reason};
 use crate::grpc::{MAX_REQUEST, status};
 use crate::model::identity::IdentityError;
 
 /// A certificate without an identity.
 pub(crate) fn unauthenticated(error: &IdentityError) -> Status {
     status::unauthenticated(Some(error))
+}
+
+/// A certificate that is not accepted, or not any more. `reason` is for programs.
+pub(crate) fn certificate_refused(reason: &'static str, why: impl Display) -> Status {
+    with_reason(Code::Unauthenticated, reason, why, [])
 }
 
 /// A quota of the identity, or of all.

@@ -26,6 +26,7 @@ use crate::model::call::{MAX_REASON, Origin};
 use crate::model::identity::Identity;
 use crate::quota::Permit;
 use crate::serve::budget::{ANSWER_TIME, Account, MESSAGE_TIME};
+use crate::serve::ending::Ended;
 use crate::serve::messages::{Fault, Messages};
 
 /// The calls of one connection.
@@ -36,6 +37,7 @@ pub(super) struct Calls {
     address: SocketAddr,
     account: Account,
     untaken: Arc<Notify>,
+    ended: Ended,
 }
 
 /// Calls with a stream of requests.
@@ -56,14 +58,15 @@ const KEPT_HEADER: usize = MAX_REASON * 4 / 3 + 4;
 const SMALL_ANSWER: usize = 4 << 10;
 
 impl Calls {
-    /// `untaken` is notified if the client does not read a response in time.
+    /// `untaken` is notified if the client does not read a response in time; `ended` ends all calls.
     pub(super) fn new(
         routes: Routes,
         (peer, address): (PeerResult, SocketAddr),
         account: Account,
         untaken: Arc<Notify>,
+        ended: Ended,
     ) -> Calls {
-        Calls { routes, peer, address, account, untaken }
+        Calls { routes, peer, address, account, untaken, ended }
     }
 
     /// Handles one call. Whatever the answer is, it has the call's id.
@@ -79,9 +82,19 @@ impl Calls {
         let sends_one = !CLIENT_STREAMS.contains(&path);
         let gets_one = sends_one && !SERVER_STREAMS.contains(&path);
         let (account, untaken) = (self.account.clone(), Arc::clone(&self.untaken));
-        let response = if sends_one { self.one(request).await } else { self.many(request).await };
-        let response =
-            if gets_one { counted(response, &account, &untaken).await } else { response };
+        let ended = self.ended.clone();
+        let answer =
+            async { if sends_one { self.one(request).await } else { self.many(request).await } };
+        let response = tokio::select! {
+            biased;
+            status = ended.clone().status() => refused(status),
+            response = answer => response,
+        };
+        let response = if gets_one {
+            counted(response, &account, &untaken).await
+        } else {
+            response.map(|body| ended.cut(body))
+        };
         let mut response = grpc::limit_status_size(response);
         if let Ok(id) = HeaderValue::try_from(origin.request_id.to_string()) {
             response.headers_mut().insert(REQUEST_ID_METADATA, id);

@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls_pki_types::CertificateDer;
 use tokio::sync::{Notify, watch};
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
@@ -25,24 +26,26 @@ use tonic::service::Routes;
 use crate::grpc::{PeerResult, transport_status};
 use crate::metrics::METRICS;
 use crate::metrics::labels::TlsFailure;
-use crate::model::identity;
 use crate::model::identity::Identity;
 use crate::quota::Permit;
 use crate::quota::fair_queue::FairQueue;
 use crate::serve::budget::{Account, Budget, HEADERS, STREAMS};
 use crate::serve::calls::Calls;
 use crate::serve::connection_limits::ConnectionLimits;
+use crate::serve::ending;
 use crate::serve::handshake_queue::QueuedHandshake;
 use crate::serve::handshake_rate::HandshakeRate;
+use crate::serve::live::Live;
 use crate::serve::network::Network;
 use crate::serve::preauth::PreauthSlot;
 use crate::serve::preface::Prefaced;
 use crate::serve::tls;
 use crate::serve::tls::Tls;
+use crate::serve::trust::refusal::Refusal;
 
 /// What all connections share.
 pub(super) struct Server {
-    /// As of the last reload; an open connection keeps its configuration.
+    /// As of the last reload; an open connection keeps its configuration, and is judged again by a new one.
     tls: watch::Receiver<Tls>,
     routes: Routes,
     connection_limits: ConnectionLimits,
@@ -52,6 +55,13 @@ pub(super) struct Server {
 }
 
 type Stream = Prefaced<TlsStream<QueuedHandshake>>;
+
+/// A connection whose handshake is complete.
+struct Shaken {
+    stream: Stream,
+    peer: Result<PeerResult, Refusal>,
+    live: Live,
+}
 
 /// The timeout from accept(2) to the end of HTTP/2's preface, the TLS handshake included.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -107,25 +117,30 @@ impl Server {
             shaken = self.handshake(tcp, from, handshake_queue) => shaken,
             () = place.evict() => Err(io::Error::new(io::ErrorKind::QuotaExceeded, EVICTED)),
         };
-        let (stream, peer) = match shaken {
+        let Shaken { stream, peer, mut live } = match shaken {
             Ok(shaken) => shaken,
             Err(e) => {
                 METRICS.tls_failures.add(tls::failure_kind(&e), 1);
                 return tracing::info!(%from, "handshake failed: {}", tls::in_words(&e));
             }
         };
-        let ended = match self.admit(&peer, from) {
-            Ok((account, _member)) => {
+        let ended = match self.admit(peer, from) {
+            Ok((peer, identity, account, _member)) => {
                 drop(place);
                 METRICS.connections_admitted.add(1);
                 let _open = METRICS.connections.enter();
                 let untaken = Arc::new(Notify::new());
                 let own = Arc::clone(&untaken);
-                let calls =
-                    Calls::new(self.routes.clone(), (Arc::clone(&peer), from), account, own);
+                let (end, ended) = ending::pair();
+                let calls = Calls::new(self.routes.clone(), (peer, from), account, own, ended);
                 let service = service_fn(move |request| calls.clone().call(request));
+                let over = async {
+                    let fault = live.refused(&identity).await;
+                    tracing::warn!(%from, %identity, "connection ended: {fault}");
+                    end.end(fault.status());
+                };
                 tokio::select! {
-                    ended = self.answer(stream, service, closing) => ended,
+                    ended = self.answer(stream, service, closing, over) => ended,
                     () = untaken.notified() => Err(io::Error::other("its client takes no answer")),
                 }
             }
@@ -144,48 +159,62 @@ impl Server {
         tcp: TcpStream,
         from: SocketAddr,
         handshake_queue: Arc<FairQueue<Network>>,
-    ) -> io::Result<(Stream, PeerResult)> {
+    ) -> io::Result<Shaken> {
         let network = Network::from(from.ip());
         let tcp =
             QueuedHandshake::new(tokio::net::TcpStream::from_std(tcp)?, handshake_queue, network);
-        let Tls { config, trust_domain, .. } = self.tls.borrow().clone();
         let shake = async {
             sleep(self.handshake_rate.delay(network, Instant::now())).await;
+            let mut in_force = self.tls.clone();
+            let Tls { config, trust, .. } = in_force.borrow_and_update().clone();
             let mut tls = TlsAcceptor::from(config).accept(tcp).await?;
             yield_now().await; // yields this handshake's turn until other connections were polled
             tls.get_mut().0.set_free();
-            let peer = peer(&tls, &trust_domain)?;
-            Ok((Prefaced::wait(tls).await?, peer))
+            let chain = chain(&tls)?;
+            let mut live = Live::new(chain, in_force);
+            let peer = live.judge(&trust);
+            Ok(Shaken { stream: Prefaced::wait(tls).await?, peer, live })
         };
         timeout(HANDSHAKE_TIMEOUT, shake).await?
     }
 
     /// Admits an authenticated connection: its account and its slot, or the status that rejects it.
+    #[allow(clippy::type_complexity, reason = "used once")]
     fn admit(
         &self,
-        peer: &PeerResult,
+        peer: Result<PeerResult, Refusal>,
         from: SocketAddr,
-    ) -> Result<(Account, Permit<Identity>), Status> {
-        let peer = peer.as_ref().as_ref().map_err(|e| {
-            METRICS.tls_failures.add(TlsFailure::NoIdentity, 1);
-            tracing::warn!(%from, "no call will be answered: {e}");
-            transport_status::unauthenticated(e)
+    ) -> Result<(PeerResult, Identity, Account, Permit<Identity>), Status> {
+        let peer = peer.map_err(|refusal| {
+            METRICS.tls_failures.add(TlsFailure::BadCertificate, 1);
+            tracing::warn!(%from, "no call will be answered: {refusal}");
+            transport_status::certificate_refused(refusal.reason(), &refusal)
         })?;
-        let identity = &peer.identity;
-        let member = self.connection_limits.admit(identity).map_err(|exceeded| {
+        let identity = match peer.as_ref() {
+            Ok(peer) => peer.identity.clone(),
+            Err(e) => {
+                METRICS.tls_failures.add(TlsFailure::NoIdentity, 1);
+                tracing::warn!(%from, "no call will be answered: {e}");
+                return Err(transport_status::unauthenticated(e));
+            }
+        };
+        let member = self.connection_limits.admit(&identity).map_err(|exceeded| {
             METRICS.tls_failures.add(TlsFailure::TooMany, 1);
             tracing::warn!(%from, %identity, "no call will be answered: {exceeded}");
             transport_status::quota_exceeded(exceeded)
         })?;
         tracing::info!(%from, %identity, "connected");
-        Ok((self.budget.account(identity.clone()), member))
+        let account = self.budget.account(identity.clone());
+        Ok((peer, identity, account, member))
     }
 
+    /// Answers calls until `over`, or until the broker closes: then calls under way have [`GOAWAY_TIMEOUT`].
     async fn answer<S>(
         &self,
         stream: Stream,
         service: S,
         mut closing: watch::Receiver<bool>,
+        over: impl Future<Output = ()>,
     ) -> io::Result<()>
     where
         S: HttpService<Incoming, ResBody = Body>,
@@ -197,9 +226,10 @@ impl Server {
         tokio::select! {
             ended = connection.as_mut() => return ended.map_err(io::Error::other),
             _ = closing.wait_for(|closing| *closing) => {}
+            () = over => {}
         }
         connection.as_mut().graceful_shutdown();
-        // A client that does not read GOAWAY must not delay the broker's shutdown.
+        // A client that does not read GOAWAY must not delay the broker's shutdown, nor its own end.
         match timeout(GOAWAY_TIMEOUT, connection).await {
             Ok(ended) => ended.map_err(io::Error::other),
             Err(late) => Err(late.into()),
@@ -219,14 +249,17 @@ impl Server {
     }
 }
 
-fn peer(tls: &TlsStream<QueuedHandshake>, trust_domain: &str) -> io::Result<PeerResult> {
+/// The client's certificates: the first is the leaf (RFC 8446, 4.4.2); the verifier requires one.
+fn chain(tls: &TlsStream<QueuedHandshake>) -> io::Result<Vec<CertificateDer<'static>>> {
     let (_, session) = tls.get_ref();
     if session.alpn_protocol() != Some(b"h2") {
         let fault = "the client did not ask for h2 (ALPN)";
         return Err(io::Error::new(io::ErrorKind::Unsupported, fault));
     }
-    // The first certificate is the leaf (RFC 8446, 4.4.2); the verifier requires one.
-    let leaf = session.peer_certificates().and_then(|chain| chain.first());
-    let leaf = leaf.ok_or_else(|| io::Error::other("no client certificate"))?;
-    Ok(Arc::new(identity::peer(leaf, trust_domain).map(Arc::new)))
+    match session.peer_certificates() {
+        Some(chain) if !chain.is_empty() => {
+            Ok(chain.iter().map(|der| der.clone().into_owned()).collect())
+        }
+        _ => Err(io::Error::other("no client certificate")),
+    }
 }

@@ -6,14 +6,17 @@ mod budget;
 mod calls;
 mod connection;
 mod connection_limits;
+mod ending;
 mod handshake_queue;
 mod handshake_rate;
+mod live;
 mod messages;
 mod network;
 mod preauth;
 mod preface;
 mod reserve;
 pub(crate) mod tls;
+pub(crate) mod trust;
 
 use std::io;
 use std::sync::Arc;

@@ -2,26 +2,27 @@
 //! skips the verification of the client.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{CertificateError, RootCertStore, ServerConfig};
+use rustls::server::NoServerSessionStorage;
+use rustls::{CertificateError, ServerConfig};
+use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use x509_parser::certificate::X509Certificate;
-use x509_parser::prelude::FromDer;
-use x509_parser::time::ASN1Time;
 
 use crate::config;
 use crate::metrics::labels::TlsFailure;
+use crate::serve::trust::load::{FileError, certificates};
+use crate::serve::trust::refusal::of_certificate;
+use crate::serve::trust::verifier::Verifier;
+use crate::serve::trust::{Trust, not_after};
 
-/// The server side of TLS: certificates, keys and the client verifier.
+/// The server side of TLS: certificates, keys and whom it trusts.
 #[derive(Debug, Clone)]
 pub(crate) struct Tls {
     pub(super) config: Arc<ServerConfig>,
-    pub(super) trust_domain: Arc<str>,
+    pub(crate) trust: Arc<Trust>,
     /// When the broker's certificate ends, and the first of the authorities; seconds since 1970.
     pub(crate) expires: [Option<i64>; 2],
 }
@@ -29,19 +30,9 @@ pub(crate) struct Tls {
 /// Invalid certificates.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TlsError {
-    /// A file is missing, or is not PEM of the expected kind.
-    #[error(
-        "cannot use {path} as {what}: {detail}; \
-         \"job-certs init\" and \"job-certs issue\" make certificates"
-    )]
-    File {
-        /// The configuration key: tls.cert, tls.key, tls.client_ca.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The reason.
-        detail: String,
-    },
+    /// A file is missing, or is not of the expected kind.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The certificate and the key do not match.
     #[error("certificate {cert} and its key cannot be used: {detail}")]
     Pair {
@@ -58,21 +49,15 @@ impl Tls {
     /// # Errors
     /// [`TlsError`], in a sentence for an operator.
     pub(crate) fn load(files: &config::Tls) -> Result<Tls, TlsError> {
-        let mut roots = RootCertStore::empty();
-        let authorities = certificates("tls.client_ca", &files.client_ca)?;
-        let first_of_authorities = authorities.iter().filter_map(not_after).min();
-        for ca in authorities {
-            roots.add(ca).map_err(|e| unusable("tls.client_ca", &files.client_ca, e))?;
-        }
-        let chain = certificates("tls.cert", &files.cert)?;
-        let expires = [chain.first().and_then(not_after), first_of_authorities];
-        let key = PrivateKeyDer::from_pem_file(&files.key)
-            .map_err(|e| unusable("tls.key", &files.key, e))?;
         let provider = Arc::new(provider());
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-                .build()
-                .map_err(|e| unusable("tls.client_ca", &files.client_ca, e))?;
+        let algorithms = provider.signature_verification_algorithms;
+        let trust = Arc::new(Trust::load(files, algorithms)?);
+        let chain = certificates("tls.cert", &files.cert)?;
+        let own = chain.first().and_then(|leaf| not_after(leaf));
+        let expires = [own, trust.first_end()].map(|end| i64::try_from(end?.as_secs()).ok());
+        let key = PrivateKeyDer::from_pem_file(&files.key)
+            .map_err(|e| FileError::new("tls.key", &files.key, e))?;
+        let verifier = Arc::new(Verifier::new(Arc::clone(&trust), algorithms));
         let pair =
             |e: rustls::Error| TlsError::Pair { cert: files.cert.clone(), detail: e.to_string() };
         let mut config = ServerConfig::builder_with_provider(provider)
@@ -85,27 +70,24 @@ impl Tls {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config.max_early_data_size = 0;
-        let trust_domain = files.trust_domain.as_str().into();
-        Ok(Tls { config: Arc::new(config), trust_domain, expires })
+        Ok(Tls { config: Arc::new(config), trust, expires })
     }
 }
 
-/// Why a handshake failed. If a client certificate is expired or not yet valid, the text has its dates and this
-/// host's clock, since one of them is wrong.
+/// Why a handshake failed.
 pub(super) fn in_words(error: &io::Error) -> String {
-    use CertificateError::{ExpiredContext, NotValidYetContext};
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
-    let (what, bound, now) = match cause {
-        Some(rustls::Error::InvalidCertificate(NotValidYetContext { time, not_before })) => {
-            ("is not valid yet: it is valid not before", not_before, time)
+    match cause {
+        Some(rustls::Error::InvalidCertificate(fault)) if is_of_dates(fault) => {
+            of_certificate(fault)
         }
-        Some(rustls::Error::InvalidCertificate(ExpiredContext { time, not_after })) => {
-            ("has expired: it is valid until", not_after, time)
-        }
-        _ => return error.to_string(),
-    };
-    let [bound, now] = [bound, now].map(|time| date(*time));
-    format!("the client's certificate {what} {bound}, and this host's clock says {now}")
+        _ => error.to_string(),
+    }
+}
+
+fn is_of_dates(fault: &CertificateError) -> bool {
+    use CertificateError::{ExpiredContext, NotValidYetContext};
+    matches!(fault, ExpiredContext { .. } | NotValidYetContext { .. })
 }
 
 /// The kind of a failed handshake, for the metrics.
@@ -135,13 +117,6 @@ pub(super) fn failure_kind(error: &io::Error) -> TlsFailure {
     }
 }
 
-/// A date and time in UTC.
-fn date(time: UnixTime) -> String {
-    let date = i64::try_from(time.as_secs()).ok().and_then(|s| ASN1Time::from_timestamp(s).ok());
-    let date = date.and_then(|date| date.to_rfc2822().ok());
-    date.unwrap_or_else(|| format!("second {} since 1970", time.as_secs()))
-}
-
 /// AES-128-GCM first: half the cost of AES-256 for each byte of output, and equally safe here.
 fn provider() -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
@@ -153,29 +128,11 @@ fn provider() -> CryptoProvider {
     provider
 }
 
-fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let all: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<_, _>>);
-    match all {
-        Ok(all) if !all.is_empty() => Ok(all),
-        Ok(_) => Err(unusable(what, path, "it holds no certificate")),
-        Err(e) => Err(unusable(what, path, e)),
-    }
-}
-
-/// The end of a certificate's validity, seconds since 1970.
-fn not_after(der: &CertificateDer<'static>) -> Option<i64> {
-    let (_, certificate) = X509Certificate::from_der(der).ok()?;
-    Some(certificate.validity().not_after.timestamp())
-}
-
-fn unusable(what: &'static str, path: &Path, detail: impl std::fmt::Display) -> TlsError {
-    TlsError::File { what, path: path.into(), detail: detail.to_string() }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use rustls_pki_types::UnixTime;
 
     use super::*;
 

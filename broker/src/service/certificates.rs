@@ -4,16 +4,20 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 use crate::config;
+use crate::model::certificates::AuthorityReport;
 use crate::serve::tls::Tls;
 
 /// The number of days before expiry from which on a warning is given: longer than an operator's holiday.
 const SOON_DAYS: i64 = 30;
+/// The same of a revocation list, in hours: many authorities make a new one each day.
+const LIST_SOON_HOURS: i64 = 6;
 const DAY: i64 = 24 * 60 * 60;
 
 /// The findings, each in a sentence for an operator.
@@ -49,15 +53,17 @@ impl Findings {
 fn check_at(files: &config::Tls, now: ASN1Time) -> Findings {
     let mut found = Findings::default();
     let server = server(&mut found, &files.cert, now);
-    let authorities = authorities(&mut found, &files.client_ca, now);
+    let mut authorities = authorities(&mut found, "tls.client_ca", &files.client_ca, now);
+    for one in &files.authority {
+        authorities &= self::authorities(&mut found, "tls.authority.ca", &one.ca, now);
+    }
     let key = key(&mut found, &files.key);
-    // Each file is valid by itself; then certificate and key must match.
-    if server
-        && authorities
-        && key
-        && let Err(e) = Tls::load(files)
-    {
-        found.faults.push(e.to_string());
+    // Each file is valid by itself; then they must fit together.
+    if server && authorities && key {
+        match Tls::load(files) {
+            Ok(tls) => lists(&mut found, &tls.trust.report(), now),
+            Err(e) => found.faults.push(e.to_string()),
+        }
     }
     found
 }
@@ -100,16 +106,39 @@ fn leaf(found: &mut Findings, path: &Path, certificate: &X509Certificate<'_>) {
     }
 }
 
+/// Checks the revocation lists: one that was not renewed refuses everybody.
+fn lists(found: &mut Findings, authorities: &[AuthorityReport], now: ASN1Time) {
+    for AuthorityReport { subject, list_until, .. } in authorities {
+        let until = list_until.and_then(|until| until.duration_since(UNIX_EPOCH).ok());
+        let Some(until) = until.and_then(|until| i64::try_from(until.as_secs()).ok()) else {
+            continue;
+        };
+        let date = ASN1Time::from_timestamp(until).map(|until| until.to_string());
+        let date = date.unwrap_or_default();
+        let left = until - now.timestamp();
+        if left <= 0 {
+            found.faults.push(format!(
+                "tls.crl: the revocation list of {subject:?} was to be renewed by {date}: no client \
+                 of that authority connects until it is (\"job-certs crl\")"
+            ));
+        } else if left < LIST_SOON_HOURS * 60 * 60 {
+            found.warnings.push(format!(
+                "tls.crl: the revocation list of {subject:?} is to be renewed by {date}; then no \
+                 client of that authority connects (\"job-certs crl\")"
+            ));
+        }
+    }
+}
+
 /// Checks the client authorities. Returns whether the file could be read.
-fn authorities(found: &mut Findings, path: &Path, now: ASN1Time) -> bool {
-    const KEY: &str = "tls.client_ca";
-    let Some(all) = read(found, KEY, path) else { return false };
+fn authorities(found: &mut Findings, key: &str, path: &Path, now: ASN1Time) -> bool {
+    let Some(all) = read(found, key, path) else { return false };
     let (mut count, mut over) = (0, Vec::new());
     for der in &all {
-        let Some(certificate) = parse(found, KEY, path, der) else { return false };
+        let Some(certificate) = parse(found, key, path, der) else { return false };
         if !certificate.is_ca() {
             let subject = certificate.subject().to_string();
-            found.warn(KEY, path, format!("holds {subject:?}, which is no CA certificate"));
+            found.warn(key, path, format!("holds {subject:?}, which is no CA certificate"));
             continue;
         }
         count += 1;
@@ -117,20 +146,20 @@ fn authorities(found: &mut Findings, path: &Path, now: ASN1Time) -> bool {
             Validity::Fine => {}
             Validity::Early(date) => over.push(early(&date, now)),
             Validity::Over(date) => over.push(format!("has expired on {date}")),
-            Validity::Soon(date, left) => found.warn(KEY, path, expires(&date, left)),
+            Validity::Soon(date, left) => found.warn(key, path, expires(&date, left)),
         }
     }
     if count == 0 {
         found.fault(
-            KEY,
+            key,
             path,
             "holds no CA certificate (basic constraints: CA); nobody can connect",
         );
     } else if over.len() == count {
-        found.fault(KEY, path, format!("is not valid today: it {}", over.join("; another ")));
+        found.fault(key, path, format!("is not valid today: it {}", over.join("; another ")));
     } else if !over.is_empty() {
         // An old authority beside a new one, while certificates of both are in use.
-        found.warn(KEY, path, format!("holds one that {}", over.join(", and one that ")));
+        found.warn(key, path, format!("holds one that {}", over.join(", and one that ")));
     }
     true
 }

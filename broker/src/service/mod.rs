@@ -1,6 +1,7 @@
 //! The program `job-broker`: command line, start, reload, shutdown. It must leave every job running when it ends, except
 //! for `drain`.
 
+mod certificate_watch;
 mod certificates;
 mod check;
 mod drain;

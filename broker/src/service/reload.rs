@@ -1,16 +1,26 @@
-//! SIGHUP: reads configuration and certificates again. An invalid configuration must be rejected as a whole; the old one
-//! stays active.
+//! SIGHUP: reads configuration and certificates again; certificates that were replaced on disk are read without it. What
+//! is invalid must be rejected as a whole; the old one stays active.
 
 use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
 use crate::auth::Policy;
+use crate::config;
 use crate::config::Config;
 use crate::jobs::supervisor::Supervisor;
 use crate::journal::AUDIT;
+use crate::model::certificates::TlsReport;
 use crate::serve::tls::Tls;
+use crate::service::certificate_watch;
+use crate::service::certificate_watch::{CertificateWatch, Stamps};
+use crate::service::certificates;
 use crate::service::settings::{Settings, SettingsError, fixed_differences};
+use crate::service::status::Status;
+use crate::sync::lock;
+use crate::systemd::notify::one_line;
 
 /// The configuration that can change while the broker runs, and its subscribers.
 #[derive(Debug)]
@@ -18,23 +28,30 @@ pub(super) struct Reloader {
     file: PathBuf,
     /// The configuration at the broker's start: its fixed keys stay in force.
     started_with: Config,
+    /// `[tls]` as of the last reload, and its files.
+    files: Mutex<(config::Tls, CertificateWatch)>,
     pub(super) policy: watch::Sender<Policy>,
     pub(super) tls: watch::Sender<Tls>,
+    pub(super) report: watch::Sender<TlsReport>,
     supervisor: Supervisor,
 }
 
 impl Reloader {
+    /// `read` has the files of `tls` as they were before they were read.
     pub(super) fn new(
         file: PathBuf,
         config: Config,
-        (policy, tls): (Policy, Tls),
+        (policy, tls, read): (Policy, Tls, Stamps),
         supervisor: Supervisor,
     ) -> Reloader {
+        let report = watch::Sender::new(report(&tls));
         let (policy, tls) = (watch::Sender::new(policy), watch::Sender::new(tls));
-        Reloader { file, started_with: config, policy, tls, supervisor }
+        let files = Mutex::new((config.tls.clone(), CertificateWatch::new(read)));
+        Reloader { file, started_with: config, files, policy, tls, report, supervisor }
     }
 
-    /// Reads configuration and certificates. Valid ones apply to all later calls, connections and jobs.
+    /// Reads configuration and certificates. Valid ones apply to all later calls, connections and jobs; a connection
+    /// whose certificate is not accepted any more ends.
     ///
     /// # Errors
     ///
@@ -43,8 +60,14 @@ impl Reloader {
         let file = self.file.clone();
         // A disk that hangs must not block the jobs' thread.
         let read = tokio::task::spawn_blocking(move || Settings::load(&file)).await;
-        let settings = read.map_err(SettingsError::TaskFailed)??;
-        let Settings { config, policy, limits, tls, findings } = settings;
+        let settings = read.map_err(SettingsError::TaskFailed).and_then(|read| read);
+        let Settings { config, policy, limits, tls, stamps, findings } = match settings {
+            Ok(settings) => settings,
+            Err(e) => {
+                self.report.send_modify(|report| report.fault = Some(one_line(&e)));
+                return Err(e);
+            }
+        };
         findings.log();
         let fixed = fixed_differences(&self.started_with, &config);
         if !fixed.is_empty() {
@@ -54,8 +77,67 @@ impl Reloader {
         self.supervisor.set_limits(limits);
         self.supervisor.set_retention(config.retention);
         self.policy.send_replace(policy);
-        self.tls.send_replace(tls);
+        *lock(&self.files) = (config.tls, CertificateWatch::new(stamps));
+        self.use_tls(tls);
         tracing::info!(target: AUDIT, admins = config.admins.len(), "reloaded");
         Ok(())
+    }
+
+    fn use_tls(&self, tls: Tls) {
+        self.report.send_replace(report(&tls));
+        self.tls.send_replace(tls);
+    }
+
+    /// Reads the certificates whenever their files were replaced. Broken ones are told once, and the old ones stay.
+    pub(super) async fn watch_certificates(&self, status: &Status) {
+        loop {
+            tokio::time::sleep(certificate_watch::INTERVAL).await;
+            let files = lock(&self.files).0.clone();
+            let read = move || {
+                let stamps = certificate_watch::stamps(&files.files());
+                (files, stamps)
+            };
+            // A panic is in the log; the next look is in two seconds.
+            let Ok((files, stamps)) = tokio::task::spawn_blocking(read).await else { continue };
+            let has_changed = lock(&self.files).1.has_changed(&stamps);
+            if has_changed {
+                self.read_certificates(files, stamps, status).await;
+            }
+        }
+    }
+
+    async fn read_certificates(&self, files: config::Tls, stamps: Stamps, status: &Status) {
+        let read = move || (Tls::load(&files), certificates::check(&files));
+        let Ok((tls, findings)) = tokio::task::spawn_blocking(read).await else { return };
+        match tls {
+            Ok(tls) => {
+                lock(&self.files).1.settle(stamps);
+                findings.log();
+                self.use_tls(tls);
+                tracing::info!(target: AUDIT, "certificates on disk were replaced, and are in force");
+                status.certificates_read(None);
+            }
+            Err(e) => {
+                if lock(&self.files).1.found_broken(stamps) {
+                    let fault = one_line(&e);
+                    tracing::error!(
+                        "certificates on disk were replaced, and the former ones stay in force: {fault}"
+                    );
+                    self.report.send_modify(|report| report.fault = Some(fault.clone()));
+                    status.certificates_read(Some(fault));
+                }
+            }
+        }
+    }
+}
+
+fn report(tls: &Tls) -> TlsReport {
+    TlsReport {
+        loaded: Some(SystemTime::now()),
+        expires: tls.expires[0].and_then(|end| {
+            Some(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(end).ok()?))
+        }),
+        authorities: tls.trust.report(),
+        fault: None,
     }
 }

@@ -17,6 +17,7 @@ use crate::jobs::supervisor::Supervisor;
 use crate::journal::AUDIT;
 use crate::metrics::METRICS;
 use crate::metrics::labels::Reload;
+use crate::model::certificates::TlsReport;
 use crate::service::error::ServiceError;
 use crate::service::monitoring;
 use crate::service::reload::Reloader;
@@ -64,7 +65,7 @@ async fn serve_until_signal(
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     // From here on SIGHUP does not end the process; an early one is handled later.
     let mut hang_up = signal(SignalKind::hangup())?;
-    let Settings { config, policy, limits, tls, findings } = settings;
+    let Settings { config, policy, limits, tls, stamps, findings } = settings;
     findings.log();
     let supervisor =
         Supervisor::open(config.jobs.clone(), limits, config.retention.clone()).await?;
@@ -72,20 +73,23 @@ async fn serve_until_signal(
     let addr = listener.local_addr()?;
     let status = Status::new(notifier, supervisor.clone(), addr);
     let monitoring = config.metrics.clone();
-    let reloader = Reloader::new(file, config, (policy, tls), supervisor.clone());
+    let reloader = Reloader::new(file, config, (policy, tls, stamps), supervisor.clone());
     monitoring::start(&monitoring, supervisor.clone(), reloader.tls.subscribe());
     let (close, closing) = watch::channel(false);
-    let routes = routes(supervisor, reloader.policy.subscribe(), closing.clone()).await?;
+    let (policy, report) = (reloader.policy.subscribe(), reloader.report.subscribe());
+    let routes = routes(supervisor, policy, report, closing.clone()).await?;
     let (tls, policy) = (reloader.tls.subscribe(), reloader.policy.subscribe());
     let serving = serve::serve(listener, tls, routes, policy, closing);
     let mut serving = std::pin::pin!(serving);
     let mut status_updates = std::pin::pin!(status.run());
+    let mut certificates = std::pin::pin!(reloader.watch_certificates(&status));
     tracing::info!(target: AUDIT, version = env!("CARGO_PKG_VERSION"), %addr, "ready");
     status.ready();
     let name = loop {
         tokio::select! {
             ended = &mut serving => return Ok(ended?),
             () = &mut status_updates => {}
+            () = &mut certificates => {}
             _ = hang_up.recv() => reload(&reloader, &status).await,
             _ = terminate.recv() => break "SIGTERM",
             _ = interrupt.recv() => break "SIGINT",
@@ -132,9 +136,10 @@ const MAX_AUXILIARY_REQUEST: usize = 16 << 10;
 async fn routes(
     supervisor: Supervisor,
     policy: watch::Receiver<Policy>,
+    report: watch::Receiver<TlsReport>,
     closing: watch::Receiver<bool>,
 ) -> Result<Routes, ServiceError> {
-    let service = grpc::service(supervisor, policy, closing);
+    let service = grpc::service(supervisor, policy, report, closing);
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_service_status("job.v1.JobService", tonic_health::ServingStatus::Serving).await;
     let reflection = |builder: tonic_reflection::server::Builder<'static>| {

@@ -8,6 +8,8 @@ use crate::config::{Config, ConfigError};
 use crate::model::identity::Identity;
 use crate::model::limits::LimitTables;
 use crate::serve::tls::{Tls, TlsError};
+use crate::service::certificate_watch;
+use crate::service::certificate_watch::Stamps;
 use crate::service::certificates;
 use crate::service::certificates::Findings;
 
@@ -18,6 +20,8 @@ pub(super) struct Settings {
     pub(super) policy: Policy,
     pub(super) limits: LimitTables,
     pub(super) tls: Tls,
+    /// The certificate files, as they were before they were read.
+    pub(super) stamps: Stamps,
     /// The findings about its certificates.
     pub(super) findings: Findings,
 }
@@ -44,9 +48,10 @@ impl Settings {
         let policy = policy(&config)?;
         let limits =
             config.limits.tables().map_err(|(key, fault)| SettingsError::Limits(key, fault))?;
+        let stamps = certificate_watch::stamps(&config.tls.files());
         let tls = Tls::load(&config.tls)?;
         let findings = certificates::check(&config.tls);
-        Ok(Settings { config, policy, limits, tls, findings })
+        Ok(Settings { config, policy, limits, tls, stamps, findings })
     }
 }
 

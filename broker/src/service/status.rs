@@ -69,6 +69,12 @@ impl Status {
         self.notifier.ready(&self.status_line());
     }
 
+    /// Reports that certificates on disk were read. After a fault the old ones stay active.
+    pub(super) fn certificates_read(&self, fault: Option<String>) {
+        *lock(&self.fault) = fault;
+        self.notifier.status(&self.status_line());
+    }
+
     pub(super) fn stopping(&self) {
         let (live, _) = self.supervisor.count();
         self.notifier.stopping(&format!("stopping; {} without it", jobs_that_go_on(live)));

@@ -99,7 +99,9 @@ impl Types {
         }
         let mut below = self.tables(table).peekable();
         while let Some((field, table)) = below.next() {
-            let mut heading = format!("`[{prefix}{}]`", name(field));
+            let is_array = is_array(&field.ty);
+            let (open, close) = if is_array { ("[[", "]]") } else { ("[", "]") };
+            let mut heading = format!("`{open}{prefix}{}{close}`", name(field));
             let mut text = comment(&field.attrs).0;
             // Tables of one type have the same keys.
             while let Some((next, _)) = below.next_if(|(_, next)| next.ident == table.ident) {
@@ -122,7 +124,7 @@ impl Types {
         let keys = self.keys(table)?.into_iter();
         let known = keys.filter_map(|key| Some((prefix.to_owned(), key.name, key.default?)));
         all.extend(known);
-        for (field, table) in self.tables(table) {
+        for (field, table) in self.tables(table).filter(|(field, _)| !is_array(&field.ty)) {
             self.collect(all, &format!("{prefix}{}.", name(field)), table)?;
         }
         Ok(())
@@ -132,12 +134,14 @@ impl Types {
         &'a self,
         of: &'a ItemStruct,
     ) -> impl Iterator<Item = (&'a Field, &'a ItemStruct)> {
-        of.fields.iter().filter_map(|field| Some((field, self.structs.get(&plain(&field.ty))?)))
+        of.fields
+            .iter()
+            .filter_map(|field| Some((field, self.structs.get(&table_type(&field.ty))?)))
     }
 
     fn keys(&self, table: &ItemStruct) -> Result<Vec<Key>> {
         let Fields::Named(fields) = &table.fields else { bail!("{} is no table", table.ident) };
-        let is_table = |field: &&Field| self.structs.contains_key(&plain(&field.ty));
+        let is_table = |field: &&Field| self.structs.contains_key(&table_type(&field.ty));
         fields.named.iter().filter(|field| !is_table(field)).map(|it| key(table, it)).collect()
     }
 }
@@ -163,6 +167,8 @@ fn key(table: &ItemStruct, field: &Field) -> Result<Key> {
         (_, "PathBuf") => "path",
         (_, "String") => "text",
         (_, "Vec<String>") => "list of texts",
+        (_, "Vec<PathBuf>") => "list of paths",
+        (_, "SpiffeNames") | (_, "OnRevoked") => "word",
         (_, "u64" | "u32") => "whole number",
         (_, "f64") => "number",
         (_, "(u32,u32)") => "[first, last]",
@@ -178,6 +184,17 @@ fn key(table: &ItemStruct, field: &Field) -> Result<Key> {
 
 fn name(field: &Field) -> String {
     field.ident.as_ref().map(ToString::to_string).unwrap_or_default()
+}
+
+/// The type of a table, or of each table of an array of tables.
+fn table_type(ty: &Type) -> String {
+    let plain = plain(ty);
+    let inner = plain.strip_prefix("Vec<").and_then(|rest| rest.strip_suffix('>'));
+    inner.map(str::to_owned).unwrap_or(plain)
+}
+
+fn is_array(ty: &Type) -> bool {
+    plain(ty).starts_with("Vec<")
 }
 
 /// A type without blanks: `Option<u64>`.

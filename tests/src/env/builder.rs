@@ -135,6 +135,7 @@ impl Builder {
             starts: 0,
             told: None,
             admins: self.admins,
+            tls: String::new(),
             jobs: self.jobs,
             sections: self.sections,
             retention: self.retention,

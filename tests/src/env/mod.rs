@@ -40,6 +40,7 @@ pub struct Env {
     /// The crash or hold point of brokers, as a variable.
     told: Option<(&'static str, String)>,
     admins: Vec<String>,
+    tls: String,
     jobs: Vec<String>,
     sections: String,
     retention: Vec<String>,
@@ -235,6 +236,25 @@ impl Env {
         self.broker().signal(Signal::SIGHUP);
     }
 
+    /// Replaces the lines of `[tls]` after the paths of the certificates, from the next start or reload on.
+    pub fn set_tls(&mut self, lines: &str) {
+        self.tls = lines.into();
+    }
+
+    /// Reloads, and waits until the broker has done so, or has said that it cannot.
+    ///
+    /// # Panics
+    /// After [`TIMEOUT`].
+    pub fn reload_and_wait(&self) {
+        let count = || {
+            let log = self.log();
+            log.matches(" reloaded").count() + log.matches("reload failed").count()
+        };
+        let before = count();
+        self.reload_broker();
+        until("the reload", || (count() > before).then_some(()));
+    }
+
     /// Replaces `[retention]`, from the next start or reload on.
     pub fn set_retention(&mut self, lines: &[&str]) {
         self.retention = lines.iter().map(|line| (*line).to_owned()).collect();
@@ -380,8 +400,9 @@ impl Env {
         }
         format!(
             "listen = \"127.0.0.1:{port}\"\nadmins = {:?}\n[tls]\ncert = \"{dir}/pki/server.crt\"\n\
-             key = \"{dir}/pki/server.key\"\nclient_ca = \"{dir}/pki/ca.crt\"\n[jobs]\n{jobs}{}\n",
+             key = \"{dir}/pki/server.key\"\nclient_ca = \"{dir}/pki/ca.crt\"\n{}[jobs]\n{jobs}{}\n",
             self.admins,
+            self.tls,
             self.sections.replace("{dir}", &dir.to_string())
         )
     }

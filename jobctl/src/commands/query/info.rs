@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use job_api::client::Client;
-use job_api::v1::{GetServerInfoRequest, GetServerInfoResponse};
+use job_api::v1::{Certificates, GetServerInfoRequest, GetServerInfoResponse};
 
 use crate::cli::{Format, Global};
 use crate::client::connection::{Broker, NO_RECONNECT};
@@ -49,7 +49,35 @@ pub(crate) fn lines(info: &GetServerInfoResponse, addr: &str, now: SystemTime) -
     for job in &info.quarantined {
         lines.add("quarantined", format!("{}: {}", job.id, job.reason));
     }
+    if let Some(certificates) = &info.certificates {
+        add_certificates(&mut lines, certificates, now);
+    }
     lines
+}
+
+/// The certificates in force, and whether those on disk are.
+fn add_certificates(lines: &mut Lines, certificates: &Certificates, now: SystemTime) {
+    let Certificates { expires_at, reload_fault, authorities, .. } = certificates;
+    if !reload_fault.is_empty() {
+        lines.add("RELOAD FAILED", format!("the former files stay in force: {reload_fault}"));
+    }
+    lines.add("certificate", format!("until {}", time::both(expires_at.as_ref(), now)));
+    for one in authorities {
+        let names = match one.prefix.as_str() {
+            "" => String::new(),
+            prefix => format!(", names {prefix}.*"),
+        };
+        let list = match &one.crl_next_update {
+            Some(next) => {
+                format!("{} revoked, list until {}", one.revoked, time::both(Some(next), now))
+            }
+            None => "no revocation list".to_owned(),
+        };
+        let until = time::both(one.expires_at.as_ref(), now);
+        let (subject, domain) = (&one.subject, &one.trust_domain);
+        let text = format!("{subject} (trust domain {domain}{names}), until {until}; {list}");
+        lines.add("authority", text);
+    }
 }
 
 /// What the host can do, and for what it cannot, why.
