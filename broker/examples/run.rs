@@ -7,11 +7,13 @@
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitCode, ExitStatus};
+use std::sync::Arc;
 
 use job_broker::action::{Delete, Logs};
 use job_broker::config::{Jobs, Retention};
 use job_broker::{
-    Identity, JobId, JobRequest, Kind, LimitTables, Policy, Range, Request, Supervisor, Timeline,
+    Identity, JobId, JobRequest, Kind, LimitTables, Policy, Quotas, Range, Request, Supervisor,
+    Timeline,
 };
 
 #[tokio::main(flavor = "current_thread")]
@@ -27,7 +29,13 @@ async fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
         cgroup: Some(format!("job-broker-example-{}", std::process::id()).into()),
         ..Jobs::default()
     };
-    let supervisor = Supervisor::open(config, LimitTables::default(), Retention::default()).await?;
+    let supervisor = Supervisor::open(
+        config,
+        LimitTables::default(),
+        Retention::default(),
+        Arc::new(Quotas::default()),
+    )
+    .await?;
 
     let caller = Policy::default().caller(Identity::new("example")?);
     let request = JobRequest { argv: arguments.collect(), ..JobRequest::default() };

@@ -36,6 +36,7 @@ pub use model::identity::Identity;
 pub use model::limits::LimitTables;
 pub use model::request::Request;
 pub use model::spec::JobRequest;
+pub use quota::Quotas;
 pub use service::{command, run};
 pub use trace::Timeline;
 

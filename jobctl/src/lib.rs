@@ -25,7 +25,7 @@ use clap::{CommandFactory as _, Parser as _};
 
 use crate::cli::{Admin, Auth, Cli, Command, Global};
 use crate::commands::control::{stop, update};
-use crate::commands::query::{info, inspect, logs, ps, stats};
+use crate::commands::query::{info, inspect, logs, ps, quota, stats};
 use crate::commands::start::run;
 use crate::commands::{config, selfcheck};
 use crate::failure::{Failure, Result};
@@ -109,6 +109,7 @@ async fn remote(global: &Global, command: Command) -> Result<i32> {
         Command::Update(command) => update::update(global, command).await,
         Command::Rm(command) => stop::rm(global, command).await,
         Command::Prune(command) => stop::prune(global, command).await,
+        Command::Quota(command) => quota::quota(global, command).await,
         Command::Info => info::info(global).await,
         Command::Auth(Auth::Whoami) => inspect::whoami(global).await,
         Command::Config(_) | Command::Version | Command::Completion { .. } => Ok(()),

@@ -3,6 +3,7 @@
 
 mod limits;
 mod metrics;
+mod quotas;
 mod retention;
 mod tls;
 
@@ -14,6 +15,7 @@ use serde::Deserialize;
 
 pub use crate::config::limits::{Limits, Table, Ulimit};
 pub use crate::config::metrics::Metrics;
+pub use crate::config::quotas::{QuotaTable, Quotas};
 pub use crate::config::retention::{MinFree, Retention};
 pub use crate::config::tls::{Authority, Tls};
 
@@ -40,6 +42,10 @@ pub struct Config {
     /// Default and maximum limits of jobs.
     #[serde(default)]
     pub limits: Limits,
+    /// What each identity may take. For each key by itself: the identity's own table (its name first, then globs, the
+    /// longest first), else the most generous of its roles, else `default`, else no limit.
+    #[serde(default)]
+    pub quotas: Quotas,
     /// How long finished jobs are kept, and when new jobs are rejected.
     #[serde(default)]
     pub retention: Retention,
@@ -193,6 +199,7 @@ impl Config {
         let mut faults = self.jobs.faults();
         faults.extend(self.tls.faults());
         faults.extend(self.limits.tables().err());
+        faults.extend(self.quotas.tables().err());
         faults.extend(self.retention.check().err());
         faults.extend(self.metrics.address().err());
         faults

@@ -7,9 +7,11 @@
 
 use std::fmt::{self, Display, Write as _};
 
+use std::time::Duration;
+
 use job_api::ERROR_DOMAIN;
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+use tonic_types::{ErrorDetails, FieldViolation, QuotaViolation, StatusExt};
 
 use crate::metrics::METRICS;
 
@@ -79,6 +81,29 @@ pub(super) fn with_reason<const N: usize>(
     METRICS.refusals.add(name(code), reason);
     let details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata);
     Status::with_error_details(code, truncate_encoded(message), details)
+}
+
+/// RESOURCE_EXHAUSTED with an ErrorInfo, and a QuotaFailure of one violation: the quota. With a RetryInfo, if
+/// there is a time after which the call would be admitted.
+pub(super) fn quota_exceeded(
+    reason: &'static str,
+    message: impl Display,
+    metadata: [(&'static str, String); 4],
+    subject: String,
+    retry_after: Option<Duration>,
+) -> Status {
+    let metadata = metadata.map(|(name, value)| (name.to_owned(), truncate(value, MAX_VALUE)));
+    let message = truncate_encoded(message);
+    let violation = QuotaViolation::new(
+        truncate(subject, MAX_FIELD_NAME),
+        truncate(message.clone(), MAX_DESCRIPTION),
+    );
+    let mut details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata);
+    details.set_quota_failure([violation]);
+    if retry_after.is_some() {
+        details.set_retry_info(retry_after);
+    }
+    Status::with_error_details(Code::ResourceExhausted, message, details)
 }
 
 /// A status with a ResourceInfo.
@@ -193,6 +218,13 @@ pub(super) mod tests {
                         ["a", "b", "c", "d"].map(|name| (name, long.clone())),
                     ),
                     of_resource(Code::NotFound, "job", long.clone(), &long),
+                    quota_exceeded(
+                        "R",
+                        &long,
+                        ["a", "b", "c", "d"].map(|name| (name, long.clone())),
+                        long.clone(),
+                        Some(Duration::MAX),
+                    ),
                 ];
                 for status in all {
                     let wire = wire(&status);

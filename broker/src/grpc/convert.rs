@@ -22,10 +22,13 @@ use crate::jobs::output::Range;
 use crate::jobs::registry::filter::{Filter, States};
 use crate::jobs::supervisor::Supervisor;
 use crate::model::certificates::{AuthorityReport, TlsReport};
+use crate::model::identity::Identity;
 use crate::model::limits::{LimitKind, Limits};
 use crate::model::request::Request;
 use crate::model::spec::{JobRequest, JobSpec, MAX_LABELS, OutputPolicy};
 use crate::model::state::{Contact, Snapshot, State};
+use crate::quota::kind::{QuotaKind, Unit};
+use crate::quota::quotas::Row;
 
 /// Maximum bytes of a request id.
 const MAX_REQUEST_ID: usize = 128;
@@ -369,6 +372,27 @@ pub(super) fn certificates(report: &TlsReport) -> v1::Certificates {
         reload_fault: report.fault.clone().unwrap_or_default(),
         authorities: report.authorities.iter().map(authority).collect(),
     }
+}
+
+pub(super) fn quota(identity: &Identity, rows: Vec<Row>) -> v1::GetQuotaResponse {
+    let shown = |Row { kind, used, limit }: Row| {
+        let unit = match kind.unit() {
+            Unit::Count => v1::quota::Unit::Count,
+            Unit::Bytes => v1::quota::Unit::Bytes,
+            Unit::MilliCpus => v1::quota::Unit::Millicpus,
+        };
+        let is_rate = kind == QuotaKind::StartsPerMinute;
+        v1::Quota {
+            name: kind.name().into(),
+            unit: unit.into(),
+            used,
+            limit: limit.as_ref().map(|limit| limit.value),
+            burst: limit.as_ref().filter(|_| is_rate).map(|limit| limit.burst),
+            from: limit.map(|limit| limit.origin.to_string()).unwrap_or_default(),
+        }
+    };
+    let quotas = rows.into_iter().map(shown).collect();
+    v1::GetQuotaResponse { identity: identity.to_string(), quotas }
 }
 
 #[cfg(test)]

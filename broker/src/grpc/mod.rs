@@ -29,7 +29,7 @@ use crate::jobs::registry::filter::Page;
 use crate::jobs::shared::calls::{Call, Kind};
 use crate::jobs::supervisor::Supervisor;
 use crate::model::certificates::TlsReport;
-use crate::model::identity::{IdentityError, Peer};
+use crate::model::identity::{Identity, IdentityError, Peer};
 use crate::trace::Timeline;
 
 /// The peer that a connection's TLS handshake authenticated; an extension of each of its requests.
@@ -368,5 +368,21 @@ impl JobService for Grpc {
             admin: caller.role() == Role::Admin,
             certificate_expires_at: Some(peer.expires.into()),
         }))
+    }
+
+    async fn get_quota(
+        &self,
+        request: Request<v1::GetQuotaRequest>,
+    ) -> Result<Response<v1::GetQuotaResponse>, Status> {
+        let (caller, _call) = self.admit(&request, Kind::Short)?;
+        let owner = match request.get_ref().owner.as_str() {
+            "" => caller.identity().clone(),
+            owner => Identity::new(owner).map_err(|fault| status::field("owner", fault))?,
+        };
+        if owner != *caller.identity() && caller.role() != Role::Admin {
+            return Err(status::denied_quota());
+        }
+        let rows = self.supervisor.quota_rows(&owner).await.map_err(status::find)?;
+        Ok(Response::new(convert::quota(&owner, rows)))
     }
 }

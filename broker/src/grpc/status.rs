@@ -1,5 +1,7 @@
 //! Maps domain errors to gRPC statuses with details. It must not construct a status itself: `bounded` does.
 
+use std::fmt::Display;
+
 use tonic::{Code, Status};
 
 use crate::auth::Verb;
@@ -23,6 +25,10 @@ use crate::model::id::JobId;
 use crate::model::identity::IdentityError;
 use crate::model::limits::{Violation, Violations};
 use crate::model::spec::SpecError;
+use crate::quota::OverQuota;
+
+/// The reason for a quota that has no older reason of its own.
+pub(super) const QUOTA: &str = "QUOTA_EXCEEDED";
 
 /// INVALID_ARGUMENT for one field.
 pub(super) fn field(field: &str, fault: String) -> Status {
@@ -50,6 +56,14 @@ pub(super) fn stream_error(error: &Status) -> Status {
 /// PERMISSION_DENIED by the policy, for a call without a job.
 pub(super) fn denied(verb: Verb) -> Status {
     status(Code::PermissionDenied, format_args!("you may not {verb} jobs here"))
+}
+
+/// PERMISSION_DENIED for the quotas of another identity, whether or not that exists.
+pub(super) fn denied_quota() -> Status {
+    status(
+        Code::PermissionDenied,
+        "you may not see the quotas of others: that takes the verb admin",
+    )
 }
 
 /// The same status for a job that does not exist and for another identity's job.
@@ -101,6 +115,7 @@ pub(super) fn start(error: StartError) -> Status {
         StartError::Account(_) => status(Code::FailedPrecondition, message),
         StartError::Unenforceable(error) => unenforceable(&error),
         StartError::Admission(error) => not_admitted(&error),
+        StartError::Quota(quota) => over_quota(&quota, QUOTA, message),
         StartError::TooMany(max) => {
             let metadata = [("max", max.to_string())];
             with_reason(Code::ResourceExhausted, "MAX_RUNNING", message, metadata)
@@ -116,6 +131,18 @@ pub(super) fn start(error: StartError) -> Status {
             with_reason(Code::FailedPrecondition, "START_FAILED", failure.message, metadata)
         }
     }
+}
+
+/// RESOURCE_EXHAUSTED for a quota of an identity, with its name, use and limit for programs.
+pub(super) fn over_quota(quota: &OverQuota, reason: &'static str, message: impl Display) -> Status {
+    let OverQuota { kind, used, limit, origin, retry_after, .. } = quota;
+    let metadata = [
+        ("quota", kind.name().to_owned()),
+        ("use", used.to_string()),
+        ("limit", limit.to_string()),
+        ("from", origin.to_string()),
+    ];
+    bounded::quota_exceeded(reason, message, metadata, kind.name().to_owned(), *retry_after)
 }
 
 /// RESOURCE_EXHAUSTED, with the numbers for programs.
@@ -136,7 +163,11 @@ fn not_admitted(error: &AdmissionError) -> Status {
 
 /// RESOURCE_EXHAUSTED, retryable: the calls in flight end.
 pub(super) fn busy(error: Busy) -> Status {
-    with_reason(Code::ResourceExhausted, "TOO_MANY_CALLS", error, [])
+    const REASON: &str = "TOO_MANY_CALLS";
+    match error.quota() {
+        Some(quota) => over_quota(quota, REASON, &error),
+        None => with_reason(Code::ResourceExhausted, REASON, error, []),
+    }
 }
 
 /// A start that exceeded the caller's deadline in the queue: nothing was started.
@@ -159,6 +190,7 @@ pub(super) fn update(error: UpdateError) -> Status {
     let message = error.to_string();
     match error {
         UpdateError::Invalid(violations) => invalid_fields("", violations),
+        UpdateError::Quota(quota) => over_quota(&quota, QUOTA, message),
         UpdateError::Unenforceable(error) => unenforceable(&error),
         UpdateError::MemoryInUse { used, asked } => {
             let metadata = [("used", used.to_string()), ("asked", asked.to_string())];
@@ -196,9 +228,10 @@ pub(super) fn output(error: OutputError) -> Status {
     match error {
         OutputError::PastTheEnd { .. } => status(Code::OutOfRange, error),
         OutputError::Removed => status(Code::NotFound, error),
-        OutputError::TooManyStreams(_) => {
-            with_reason(Code::ResourceExhausted, "OUTPUT_STREAMS", error, [])
-        }
+        OutputError::TooManyStreams(ref exceeded) => match exceeded.quota() {
+            Some(quota) => over_quota(quota, "OUTPUT_STREAMS", &error),
+            None => with_reason(Code::ResourceExhausted, "OUTPUT_STREAMS", error, []),
+        },
         OutputError::Io(error) if host::is_shortage(&error) => shortage(&error),
         OutputError::Io(_) => status(Code::Internal, error),
     }

@@ -9,6 +9,7 @@ use tonic::{Code, Status};
 use crate::grpc::bounded::{status, with_reason};
 use crate::grpc::{MAX_REQUEST, status};
 use crate::model::identity::IdentityError;
+use crate::quota::Exceeded;
 
 /// A certificate without an identity.
 pub(crate) fn unauthenticated(error: &IdentityError) -> Status {
@@ -21,8 +22,12 @@ pub(crate) fn certificate_refused(reason: &'static str, why: impl Display) -> St
 }
 
 /// A quota of the identity, or of all.
-pub(crate) fn quota_exceeded(bound: impl Display) -> Status {
-    status(Code::ResourceExhausted, format_args!("{bound}; try again when something of it is over"))
+pub(crate) fn quota_exceeded(exceeded: Exceeded) -> Status {
+    let message = format_args!("{exceeded}; try again when something of it is over");
+    match exceeded.quota() {
+        Some(quota) => status::over_quota(quota, status::QUOTA, message),
+        None => status(Code::ResourceExhausted, message),
+    }
 }
 
 /// RESOURCE_EXHAUSTED by the announced length, in tonic's words.

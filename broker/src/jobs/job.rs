@@ -17,6 +17,7 @@ use crate::launch::effective_limits::EffectiveLimits;
 use crate::model::id::JobId;
 use crate::model::identity::Identity;
 use crate::model::state::{Contact, Event, InvalidTransition, Now, Snapshot, State};
+use crate::quota::jobs::Demand;
 use crate::store::records::SpecRecord;
 use crate::sync::lock;
 
@@ -53,6 +54,8 @@ pub struct Job {
     /// One kill by the broker at a time.
     pub(crate) kill_turn: tokio::sync::Mutex<()>,
     lease: Mutex<Option<Lease>>,
+    /// What a change of limits that is under way counts for, once it is admitted.
+    changing: Mutex<Option<Demand>>,
 }
 
 #[derive(Debug)]
@@ -90,6 +93,7 @@ impl Job {
             is_change_pending: AtomicBool::new(false),
             kill_turn: tokio::sync::Mutex::default(),
             lease: Mutex::new(lease),
+            changing: Mutex::default(),
         })
     }
 
@@ -112,6 +116,17 @@ impl Job {
     /// The limits now.
     pub fn effective_limits(&self) -> EffectiveLimits {
         self.effective_limits.borrow().clone()
+    }
+
+    /// What the job counts for in its owner's quotas: while its limits change, the larger of old and new.
+    pub(crate) fn demand(&self) -> Demand {
+        let now = Demand::of(&self.effective_limits.borrow().limits);
+        lock(&self.changing).map_or(now, |changing| changing.max(now))
+    }
+
+    /// From an admitted change of limits (`Some`) to its end.
+    pub(crate) fn set_changing(&self, demand: Option<Demand>) {
+        *lock(&self.changing) = demand;
     }
 
     pub(crate) fn watch_effective_limits(&self) -> watch::Receiver<EffectiveLimits> {
@@ -416,7 +431,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(2);
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::io::{ErrorKind, Write as _};
     use std::os::unix::net;
 
@@ -430,7 +445,7 @@ mod tests {
     use crate::model::spec::{Defaults, JobRequest, JobSpec};
     use crate::store::records::FORMAT;
 
-    fn record() -> SpecRecord {
+    pub(crate) fn record() -> SpecRecord {
         let defaults = Defaults {
             run_as: vec!["nobody".into()],
             stop_timeout: Duration::from_secs(10),

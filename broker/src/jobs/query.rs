@@ -13,6 +13,7 @@ use crate::jobs::shared::{NotRecovered, Shared};
 use crate::model::id::JobId;
 use crate::model::identity::Identity;
 use crate::model::spec::JobSpec;
+use crate::quota::quotas::Row;
 use crate::store::error::RecordError;
 use crate::store::records;
 use crate::store::records::SpecRecord;
@@ -219,6 +220,22 @@ fn fill<J, T>(
         last = Some(id);
     }
     (page, None)
+}
+
+/// All quotas of an identity, with what is in use.
+///
+/// # Errors
+/// [`FindError`]: it is not known yet which jobs there are.
+pub(crate) async fn quota_rows(
+    shared: &Shared,
+    identity: &Identity,
+) -> Result<Vec<Row>, FindError> {
+    shared.recovered().await?;
+    let (running, kept) = {
+        let registry = shared.registry();
+        (registry.in_use(identity, None), registry.kept_of(identity))
+    };
+    Ok(shared.quotas.rows(identity, running, kept))
 }
 
 #[cfg(test)]

@@ -36,10 +36,13 @@ use crate::jobs::stats::{self, Census, JobStats};
 use crate::launch::accounts;
 use crate::launch::{Launcher, SetupError};
 use crate::model::id::JobId;
+use crate::model::identity::Identity;
 use crate::model::limits::LimitTables;
 use crate::model::request::Request;
 use crate::model::spec::{Defaults, JobRequest, JobSpec, SpecError};
 use crate::model::usage::Usage;
+use crate::quota::Quotas;
+use crate::quota::quotas::Row;
 use crate::store::{OpenError, StateDir};
 use crate::trace::Timeline;
 
@@ -87,12 +90,13 @@ impl Supervisor {
         config: config::Jobs,
         limits: LimitTables,
         retention: config::Retention,
+        quotas: Arc<Quotas>,
     ) -> Result<Supervisor, SupervisorError> {
         let boot_id = host::boot_id().map_err(SupervisorError::Host)?;
         let state = StateDir::open(&config.state_dir)?;
         let launcher = Launcher::open(&config, boot_id)?;
         let nobody = accounts::resolve("nobody", launcher.shim_uid()).map_err(SetupError::from)?;
-        let parts = Parts { config, limits, retention, state, launcher, boot_id, nobody };
+        let parts = Parts { config, limits, retention, quotas, state, launcher, boot_id, nobody };
         let shared = Arc::new(Shared::new(parts));
         recovery::recover_live(&shared).map_err(SupervisorError::Recovery)?;
         recovery::recover_rest_later(&shared);
@@ -385,6 +389,19 @@ impl Supervisor {
     /// What is kept of jobs that are over, from now on.
     pub fn set_retention(&self, retention: config::Retention) {
         self.shared.retention.send_replace(Arc::new(retention));
+    }
+
+    /// What each identity may take.
+    pub(crate) fn quotas(&self) -> &Arc<Quotas> {
+        &self.shared.quotas
+    }
+
+    /// All quotas of an identity, with what is in use.
+    ///
+    /// # Errors
+    /// [`FindError`]: it is not known yet which jobs there are.
+    pub(crate) async fn quota_rows(&self, identity: &Identity) -> Result<Vec<Row>, FindError> {
+        query::quota_rows(&self.shared, identity).await
     }
 
     /// What happens to jobs from now on.

@@ -26,6 +26,12 @@ impl JobId {
         self.0.as_hyphenated().encode_lower(&mut text).starts_with(prefix)
     }
 
+    /// When it was made, in nanoseconds since 1970, to the millisecond.
+    pub(crate) fn made_ns(&self) -> u64 {
+        let millis = self.0.as_u128() >> 80; // RFC 9562, 5.7: the first 48 bits
+        u64::try_from(millis).unwrap_or(u64::MAX).saturating_mul(1_000_000)
+    }
+
     /// The 16 bytes.
     pub fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()

@@ -5,6 +5,7 @@ pub(crate) mod abridged;
 pub(crate) mod account;
 pub(crate) mod call;
 pub(crate) mod certificates;
+pub(crate) mod glob;
 pub(crate) mod id;
 pub(crate) mod identity;
 pub(crate) mod limits;

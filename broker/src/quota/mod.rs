@@ -1,178 +1,19 @@
-//! Quotas on concurrent use, for one key (an identity, an address, a job) and for all keys. A [`Permit`] returns its
-//! amount when it is dropped, so nothing leaks. A quota counts and rejects; it must not authorize.
+//! What each identity may take, and whether there is more: quotas by configuration, and bounds on concurrent use. It
+//! counts and rejects; it must not authorize, and knows no job: what runs is summed up by the registry that has it.
+//!
+//! [`Quotas`] is what everybody asks. A start and a change of limits are checked against a sum over the jobs that live
+//! ([`jobs`]), under the lock of those; what is held for a time is a [`Permit`] of a [`Quota`] ([`counter`]).
 
+pub(crate) mod counter;
 pub(crate) mod descriptors;
 pub(crate) mod fair_queue;
+pub(crate) mod jobs;
+pub(crate) mod kind;
+pub(crate) mod limits;
+pub(crate) mod quotas;
+mod refusal;
+mod starts;
 
-use std::collections::HashMap;
-use std::fmt;
-use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard};
-
-use crate::sync::lock;
-
-/// A limit for each key and one for all keys.
-#[derive(Debug)]
-pub(crate) struct Quota<K> {
-    what: &'static str,
-    per_key: u64,
-    total: u64,
-    in_use: Mutex<InUse<K>>,
-}
-
-#[derive(Debug)]
-struct InUse<K> {
-    by_key: HashMap<K, u64>,
-    total: u64,
-}
-
-/// An amount in use; returned when dropped.
-#[derive(Debug)]
-pub(crate) struct Permit<K: Eq + Hash> {
-    quota: Arc<Quota<K>>,
-    key: K,
-    amount: u64,
-}
-
-/// A limit is reached. Retry when another permit is dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Exceeded {
-    /// In the plural: "calls", "bytes of requests".
-    what: &'static str,
-    /// Which of the two limits.
-    bound: Bound,
-    limit: u64,
-}
-
-/// The scope of a limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Bound {
-    /// The limit of one key.
-    Key,
-    /// The limit of all keys.
-    Total,
-}
-
-impl<K: Eq + Hash + Clone> Quota<K> {
-    /// A quota of `what`: at most `per_key` for each key and `total` for all keys.
-    pub(crate) fn new(what: &'static str, per_key: u64, total: u64) -> Arc<Quota<K>> {
-        let in_use = Mutex::new(InUse { by_key: HashMap::new(), total: 0 });
-        Arc::new(Quota { what, per_key, total, in_use })
-    }
-
-    /// Takes `amount` for `key`.
-    ///
-    /// # Errors
-    /// [`Exceeded`]; nothing is taken.
-    pub(crate) fn take(self: &Arc<Self>, key: &K, amount: u64) -> Result<Permit<K>, Exceeded> {
-        self.add(key, amount)?;
-        Ok(Permit { quota: Arc::clone(self), key: key.clone(), amount })
-    }
-
-    fn add(&self, key: &K, amount: u64) -> Result<(), Exceeded> {
-        let mut in_use = self.lock();
-        let exceeded = |bound, limit| Exceeded { what: self.what, bound, limit };
-        let own = in_use.by_key.get(key).copied().unwrap_or(0);
-        let own = own.checked_add(amount).filter(|own| *own <= self.per_key);
-        let own = own.ok_or(exceeded(Bound::Key, self.per_key))?;
-        let all = in_use.total.checked_add(amount).filter(|all| *all <= self.total);
-        in_use.total = all.ok_or(exceeded(Bound::Total, self.total))?;
-        in_use.by_key.insert(key.clone(), own);
-        Ok(())
-    }
-}
-
-impl<K: Eq + Hash + Clone> Permit<K> {
-    /// Changes the amount of the permit.
-    ///
-    /// # Errors
-    /// [`Exceeded`]; the permit is unchanged. Shrinking never fails.
-    pub(crate) fn resize(&mut self, amount: u64) -> Result<(), Exceeded> {
-        match amount.checked_sub(self.amount) {
-            Some(more) => self.quota.add(&self.key, more)?,
-            None => self.quota.give_back(&self.key, self.amount - amount),
-        }
-        self.amount = amount;
-        Ok(())
-    }
-}
-
-impl<K> Quota<K> {
-    /// Survives a panic of another thread.
-    fn lock(&self) -> MutexGuard<'_, InUse<K>> {
-        lock(&self.in_use)
-    }
-}
-
-impl<K: Eq + Hash> Quota<K> {
-    fn give_back(&self, key: &K, amount: u64) {
-        let mut in_use = self.lock();
-        in_use.total = in_use.total.saturating_sub(amount);
-        let Some(own) = in_use.by_key.get_mut(key) else { return };
-        *own = own.saturating_sub(amount);
-        // An unused key has no entry, so that the map does not grow with every key ever seen.
-        if *own == 0 {
-            in_use.by_key.remove(key);
-        }
-    }
-}
-
-impl<K: Eq + Hash> Drop for Permit<K> {
-    fn drop(&mut self) {
-        self.quota.give_back(&self.key, self.amount);
-    }
-}
-
-impl fmt::Display for Exceeded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whose = match self.bound {
-            Bound::Key => "you have",
-            Bound::Total => "all callers together have",
-        };
-        write!(f, "{whose} reached the limit of {} {}", self.limit, self.what)
-    }
-}
-
-impl std::error::Error for Exceeded {}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_key_cannot_take_what_is_for_all() {
-        let quota = Quota::new("calls", 2, 3);
-        let held = [quota.take(&"a", 1).unwrap(), quota.take(&"a", 1).unwrap()];
-        let refused = quota.take(&"a", 1).unwrap_err();
-        assert_eq!(refused.bound, Bound::Key);
-        assert_eq!(refused.to_string(), "you have reached the limit of 2 calls");
-        let other = quota.take(&"b", 1).unwrap();
-        assert_eq!(quota.take(&"c", 1).unwrap_err().bound, Bound::Total);
-        drop((held, other));
-        assert!(quota.take(&"a", 2).is_ok());
-    }
-
-    #[test]
-    fn what_is_refused_takes_nothing_and_what_is_dropped_leaves_nothing() {
-        let quota = Quota::new("bytes", 10, 10);
-        assert!(quota.take(&1, 11).is_err());
-        assert!(quota.take(&1, u64::MAX).is_err());
-        drop(quota.take(&1, 10).unwrap());
-        assert!(quota.lock().by_key.is_empty());
-        assert_eq!(quota.lock().total, 0);
-    }
-
-    #[test]
-    fn a_permit_grows_as_far_as_there_is_more_and_shrinks_always() {
-        let quota = Quota::new("bytes", 10, 15);
-        let mut held = quota.take(&"a", 0).unwrap();
-        held.resize(10).unwrap();
-        assert_eq!(held.resize(11).unwrap_err().bound, Bound::Key);
-        let other = quota.take(&"b", 5).unwrap();
-        held.resize(2).unwrap();
-        assert!(quota.take(&"b", 5).is_ok());
-        drop((held, other));
-        assert!(quota.lock().by_key.is_empty());
-        assert_eq!(quota.lock().total, 0);
-    }
-}
+pub(crate) use counter::{Exceeded, Permit, Quota};
+pub use quotas::Quotas;
+pub(crate) use refusal::OverQuota;

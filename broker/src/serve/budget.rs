@@ -18,7 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::identity::Identity;
-use crate::quota::{Exceeded, Permit, Quota};
+use crate::quota::kind::QuotaKind;
+use crate::quota::{Exceeded, Permit, Quota, Quotas};
 
 /// Concurrent calls of one connection (SETTINGS_MAX_CONCURRENT_STREAMS). Clients queue further calls.
 pub(super) const STREAMS: u32 = 100;
@@ -62,9 +63,9 @@ pub(super) struct Charge {
 }
 
 impl Budget {
-    pub(super) fn new() -> Budget {
+    pub(super) fn new(quotas: &Quotas) -> Budget {
         let [_, own, all] = REQUESTS;
-        let requests = Quota::new("bytes of requests at a time", own, all);
+        let requests = quotas.counter(QuotaKind::RequestBytes, own, all);
         let [own, all] = ANSWERS;
         Budget { requests, answers: Quota::new("bytes of answers that were not read", own, all) }
     }

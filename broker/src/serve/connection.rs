@@ -27,8 +27,8 @@ use crate::grpc::{PeerResult, transport_status};
 use crate::metrics::METRICS;
 use crate::metrics::labels::TlsFailure;
 use crate::model::identity::Identity;
-use crate::quota::Permit;
 use crate::quota::fair_queue::FairQueue;
+use crate::quota::{Permit, Quotas};
 use crate::serve::budget::{Account, Budget, HEADERS, STREAMS};
 use crate::serve::calls::Calls;
 use crate::serve::connection_limits::ConnectionLimits;
@@ -79,6 +79,7 @@ impl Server {
         tls: watch::Receiver<Tls>,
         routes: Routes,
         connection_limits: ConnectionLimits,
+        quotas: &Quotas,
     ) -> Server {
         let mut http = http2::Builder::new(TokioExecutor::new());
         http.timer(TokioTimer::new())
@@ -99,7 +100,7 @@ impl Server {
             routes,
             connection_limits,
             handshake_rate: HandshakeRate::default(),
-            budget: Budget::new(),
+            budget: Budget::new(quotas),
             http,
         }
     }

@@ -7,7 +7,8 @@ use tokio::sync::watch;
 
 use crate::auth::{Policy, Role};
 use crate::model::identity::Identity;
-use crate::quota::{Exceeded, Permit, Quota};
+use crate::quota::kind::QuotaKind;
+use crate::quota::{Exceeded, Permit, Quota, Quotas};
 
 /// The authenticated connections.
 #[derive(Debug)]
@@ -43,8 +44,12 @@ impl Capacity {
 }
 
 impl ConnectionLimits {
-    pub(super) fn new(capacity: Capacity, policy: watch::Receiver<Policy>) -> ConnectionLimits {
-        let all = Quota::new("connections", capacity.own, capacity.connections);
+    pub(super) fn new(
+        capacity: Capacity,
+        policy: watch::Receiver<Policy>,
+        quotas: &Quotas,
+    ) -> ConnectionLimits {
+        let all = quotas.counter(QuotaKind::Connections, capacity.own, capacity.connections);
         ConnectionLimits {
             all,
             admins: Quota::new("connections", capacity.admins, capacity.admins),
@@ -75,7 +80,7 @@ mod tests {
         let [alice, root] = ["alice", "root"].map(|name| Identity::new(name).unwrap());
         let policy = watch::channel(Policy::new([root.clone()])).1;
         let capacity = Capacity { preauth: 4, connections: 3, own: 2, admins: 1 };
-        let connection_limits = ConnectionLimits::new(capacity, policy);
+        let connection_limits = ConnectionLimits::new(capacity, policy, &Quotas::default());
         let mut held: Vec<_> = (0..2).map(|_| connection_limits.admit(&alice).unwrap()).collect();
         let refused = connection_limits.admit(&alice).unwrap_err().to_string();
         assert_eq!(refused, "you have reached the limit of 2 connections");

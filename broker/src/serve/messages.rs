@@ -216,7 +216,7 @@ mod tests {
     }
 
     fn account() -> Account {
-        Budget::new().account(Identity::new("alice").unwrap())
+        Budget::new(&crate::quota::Quotas::default()).account(Identity::new("alice").unwrap())
     }
 
     /// A body with these bytes, in frames of `size`.

@@ -34,6 +34,7 @@ use crate::serve::preauth::PreauthLimit;
 use crate::serve::tls::Tls;
 
 use crate::auth::Policy;
+use crate::quota::Quotas;
 use crate::quota::descriptors::Shares;
 use crate::quota::fair_queue::FairQueue;
 
@@ -50,10 +51,12 @@ pub(crate) async fn serve(
     tls: watch::Receiver<Tls>,
     routes: Routes,
     policy: watch::Receiver<Policy>,
+    quotas: &Quotas,
     closing: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let places = Capacity::of(Shares::of_this_process().connections);
-    let server = Arc::new(Server::new(tls, routes, ConnectionLimits::new(places, policy)));
+    let connection_limits = ConnectionLimits::new(places, policy, quotas);
+    let server = Arc::new(Server::new(tls, routes, connection_limits, quotas));
     let count = thread::available_parallelism().map_or(1, usize::from).min(8);
     let mut workers = Vec::new();
     let mut threads = JoinSet::new();

@@ -2,6 +2,7 @@
 //! must run after the broker has ended, since it needs the lock of the state directory.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Config;
@@ -24,7 +25,8 @@ pub(super) fn run(file: &Path, grace: Duration) -> Result<(), ServiceError> {
         config.limits.tables().map_err(|(key, fault)| SettingsError::Limits(key, fault))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let drained = runtime.block_on(async {
-        let supervisor = Supervisor::open(config.jobs, limits, config.retention).await?;
+        let supervisor =
+            Supervisor::open(config.jobs, limits, config.retention, Arc::default()).await?;
         let (live, _) = supervisor.count();
         tracing::info!("stopping {live} running jobs, each in its own way, within {grace:?}");
         supervisor.drain("job-broker drain", grace).await;

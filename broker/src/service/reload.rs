@@ -17,6 +17,7 @@ use crate::serve::tls::Tls;
 use crate::service::certificate_watch;
 use crate::service::certificate_watch::{CertificateWatch, Stamps};
 use crate::service::certificates;
+use crate::service::settings;
 use crate::service::settings::{Settings, SettingsError, fixed_differences};
 use crate::service::status::Status;
 use crate::sync::lock;
@@ -61,7 +62,7 @@ impl Reloader {
         // A disk that hangs must not block the jobs' thread.
         let read = tokio::task::spawn_blocking(move || Settings::load(&file)).await;
         let settings = read.map_err(SettingsError::TaskFailed).and_then(|read| read);
-        let Settings { config, policy, limits, tls, stamps, findings } = match settings {
+        let Settings { config, policy, limits, quotas, tls, stamps, findings } = match settings {
             Ok(settings) => settings,
             Err(e) => {
                 self.report.send_modify(|report| report.fault = Some(one_line(&e)));
@@ -76,6 +77,7 @@ impl Reloader {
         }
         self.supervisor.set_limits(limits);
         self.supervisor.set_retention(config.retention);
+        self.supervisor.quotas().set(quotas, settings::membership(&policy));
         self.policy.send_replace(policy);
         *lock(&self.files) = (config.tls, CertificateWatch::new(stamps));
         self.use_tls(tls);

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use caps::{CapSet, Capability};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -18,9 +19,11 @@ use crate::journal::AUDIT;
 use crate::metrics::METRICS;
 use crate::metrics::labels::Reload;
 use crate::model::certificates::TlsReport;
+use crate::quota::Quotas;
 use crate::service::error::ServiceError;
 use crate::service::monitoring;
 use crate::service::reload::Reloader;
+use crate::service::settings;
 use crate::service::settings::Settings;
 use crate::service::status::Status;
 use crate::systemd::notify::{Notifier, one_line};
@@ -65,10 +68,12 @@ async fn serve_until_signal(
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     // From here on SIGHUP does not end the process; an early one is handled later.
     let mut hang_up = signal(SignalKind::hangup())?;
-    let Settings { config, policy, limits, tls, stamps, findings } = settings;
+    let Settings { config, policy, limits, quotas: tables, tls, stamps, findings } = settings;
     findings.log();
-    let supervisor =
-        Supervisor::open(config.jobs.clone(), limits, config.retention.clone()).await?;
+    let quotas = Arc::<Quotas>::default();
+    quotas.set(tables, settings::membership(&policy));
+    let (jobs, retention) = (config.jobs.clone(), config.retention.clone());
+    let supervisor = Supervisor::open(jobs, limits, retention, Arc::clone(&quotas)).await?;
     let listener = listen(passed, config.listen).await?;
     let addr = listener.local_addr()?;
     let status = Status::new(notifier, supervisor.clone(), addr);
@@ -79,7 +84,7 @@ async fn serve_until_signal(
     let (policy, report) = (reloader.policy.subscribe(), reloader.report.subscribe());
     let routes = routes(supervisor, policy, report, closing.clone()).await?;
     let (tls, policy) = (reloader.tls.subscribe(), reloader.policy.subscribe());
-    let serving = serve::serve(listener, tls, routes, policy, closing);
+    let serving = serve::serve(listener, tls, routes, policy, &quotas, closing);
     let mut serving = std::pin::pin!(serving);
     let mut status_updates = std::pin::pin!(status.run());
     let mut certificates = std::pin::pin!(reloader.watch_certificates(&status));

@@ -2,11 +2,14 @@
 //! in force.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::auth::Policy;
+use crate::auth::{Policy, Role};
 use crate::config::{Config, ConfigError};
 use crate::model::identity::Identity;
 use crate::model::limits::LimitTables;
+use crate::quota::limits::{Membership, QuotaTables};
+use crate::quota::quotas::MembershipOf;
 use crate::serve::tls::{Tls, TlsError};
 use crate::service::certificate_watch;
 use crate::service::certificate_watch::Stamps;
@@ -19,6 +22,7 @@ pub(super) struct Settings {
     pub(super) config: Config,
     pub(super) policy: Policy,
     pub(super) limits: LimitTables,
+    pub(super) quotas: QuotaTables,
     pub(super) tls: Tls,
     /// The certificate files, as they were before they were read.
     pub(super) stamps: Stamps,
@@ -48,11 +52,22 @@ impl Settings {
         let policy = policy(&config)?;
         let limits =
             config.limits.tables().map_err(|(key, fault)| SettingsError::Limits(key, fault))?;
+        let quotas =
+            config.quotas.tables().map_err(|(key, fault)| SettingsError::Limits(key, fault))?;
         let stamps = certificate_watch::stamps(&config.tls.files());
         let tls = Tls::load(&config.tls)?;
         let findings = certificates::check(&config.tls);
-        Ok(Settings { config, policy, limits, tls, stamps, findings })
+        Ok(Settings { config, policy, limits, quotas, tls, stamps, findings })
     }
+}
+
+/// What an identity is, for its quotas, by this policy.
+pub(super) fn membership(policy: &Policy) -> MembershipOf {
+    let policy = policy.clone();
+    Arc::new(move |identity| Membership {
+        is_admin: policy.caller(identity.clone()).role() == Role::Admin,
+        roles: Vec::new(),
+    })
 }
 
 fn policy(config: &Config) -> Result<Policy, SettingsError> {

@@ -169,6 +169,16 @@ Examples:
   jobctl info
   jobctl info -o json | jq .missing_controllers";
 
+pub(crate) const QUOTA: &str = "\
+A start beyond one of them is refused, as is a change of limits. \"cpus\", \"memory\" and \"pids\" are
+sums of the limits of jobs that have not ended. Beyond \"kept_jobs\" and \"kept_bytes\" nothing is
+refused: your jobs that ended first are removed.
+
+Examples:
+  jobctl quota
+  jobctl quota --owner ci
+  jobctl quota -o json | jq '.quotas[] | select(.limit)'";
+
 pub(crate) const WHOAMI: &str = "\
 Examples:
   jobctl auth whoami

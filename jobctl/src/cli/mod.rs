@@ -14,7 +14,7 @@ use crate::exit;
 pub(crate) use control::{Admin, Kill, Prune, Rm, Selfcheck, Stop, TimeChange, Update};
 pub(crate) use limits::rlimits;
 pub(crate) use options::{Format, Global, Jobs, OneJob};
-pub(crate) use query::{Logs, Ps, State, Stats, Status, Stream, Streams, Until, Wait};
+pub(crate) use query::{Logs, Ps, Quota, State, Stats, Status, Stream, Streams, Until, Wait};
 pub(crate) use start::{JobOptions, Policy, Run, Start};
 
 /// Run commands on a job broker's host: streamed live, killable as a whole, never run twice.
@@ -83,6 +83,9 @@ pub(crate) enum Command {
     /// Show the broker: its host, its version, what it can do
     #[command(after_help = help::INFO)]
     Info,
+    /// Show what you may take of the broker's host, and what of it is in use
+    #[command(after_help = help::QUOTA)]
+    Quota(Quota),
     /// Who you are to the broker
     #[command(subcommand)]
     Auth(Auth),

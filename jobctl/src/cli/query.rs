@@ -34,6 +34,13 @@ pub(crate) enum State {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Quota {
+    /// Whose (yours, unless the broker has you as an admin)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) owner: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Stats {
     /// Ids, unique beginnings of ids, or names [default: all that have not ended]
     #[arg(value_name = "JOB")]

@@ -19,8 +19,8 @@ Made from the types in `broker/src/config` by `cargo xtask tidy`: change their c
 
 `/etc/job-broker/config.toml` is TOML. An unknown key is an error, since a misspelt limit is no limit;
 `job-broker check-config` says everything that is wrong at once. A reload (`systemctl reload job-broker`,
-SIGHUP) puts `admins`, `[tls]`, `[limits]` and `[retention]` in force; `listen`, `[jobs]` and `[metrics]` need a restart
-of the broker, which no job notices.
+SIGHUP) puts `admins`, `[tls]`, `[limits]`, `[quotas]` and `[retention]` in force; `listen`, `[jobs]` and
+`[metrics]` need a restart of the broker, which no job notices.
 
 | type | written as |
 |---|---|
@@ -162,6 +162,9 @@ fn key(table: &ItemStruct, field: &Field) -> Result<Key> {
         (Some("duration"), _) => "duration",
         (Some("bytes_per_second"), _) => "rate",
         (Some("cpus"), _) => "CPUs",
+        (Some("count_or_max"), _) => "whole number or `\"max\"`",
+        (Some("size_or_max"), _) => "size or `\"max\"`",
+        (Some("cpus_or_max"), _) => "CPUs or `\"max\"`",
         (Some("min_free_value"), _) => "percentage or size",
         (_, "SocketAddr") => "address:port",
         (_, "PathBuf") => "path",
@@ -173,10 +176,11 @@ fn key(table: &ItemStruct, field: &Field) -> Result<Key> {
         (_, "f64") => "number",
         (_, "(u32,u32)") => "[first, last]",
         (_, "BTreeMap<String,Ulimit>") => "table",
+        (_, "BTreeMap<String,QuotaTable>") => "table of tables",
         (reader, ty) => bail!("{at}: config_page.rs has no word for the type {ty}, {reader:?}"),
     };
     let has_default = [&table.attrs, &field.attrs].iter().any(|of| has_serde_default(of));
-    if has_default && !is_optional && default.is_none() && kind != "table" {
+    if has_default && !is_optional && default.is_none() && !kind.starts_with("table") {
         bail!("{at} has a default, and its comment no line \"Default: `...`\"");
     }
     Ok(Key { name, kind, default, is_required: !has_default && !is_optional, text })

@@ -25,7 +25,9 @@ use crate::model::id::JobId;
 use crate::model::identity::Identity;
 use crate::model::request::{Request, older_digest};
 use crate::model::spec::JobSpec;
-use crate::model::state::{Failure, SHORTAGE, Snapshot};
+use crate::model::state::{Contact, Failure, SHORTAGE, Snapshot};
+use crate::quota::OverQuota;
+use crate::quota::jobs::Demand;
 use crate::store::records::{FORMAT, SpecRecord};
 use crate::sync::Panicked;
 use crate::trace::Timeline;
@@ -69,6 +71,9 @@ pub enum StartError {
     /// The disk or the output quota is full.
     #[error(transparent)]
     Admission(#[from] AdmissionError),
+    /// A quota of the owner is reached.
+    #[error(transparent)]
+    Quota(#[from] OverQuota),
     /// `jobs.max_running` is reached.
     #[error(
         "{0} jobs are running, the limit (jobs.max_running); try again when one of them has ended"
@@ -137,6 +142,7 @@ pub(crate) async fn start(
         admission::admit(shared, owner).await?;
         timeline.mark(Phase::Admission);
         settle_name(shared, owner, &spec.name).await;
+        settle_running(shared, owner, &Demand::of(&spec.limits)).await;
         let prepared = prepare(shared, owner, &spec).await?;
         timeline.mark(Phase::Account);
         // Before the registration: a caller that hangs up while it waits has started nothing.
@@ -212,6 +218,23 @@ async fn settle_name(shared: &Shared, owner: &Identity, name: &str) {
     }
 }
 
+/// Where a quota of running jobs is reached, waits until it is known which of them ended while no broker ran.
+async fn settle_running(shared: &Shared, owner: &Identity, asked: &Demand) {
+    if shared.reach.is_complete() {
+        return;
+    }
+    let unknown: Vec<_> = {
+        let registry = shared.registry();
+        let fits = registry.in_use(owner, None).check_start(&shared.quotas.limits(owner), asked);
+        let is_unknown = |job: &&Arc<Job>| job.snapshot().contact == Contact::Recovering;
+        let running = fits.is_err().then(|| registry.running(owner));
+        running.into_iter().flatten().filter(is_unknown).cloned().collect()
+    };
+    for job in unknown {
+        job.wait_for_contact().await;
+    }
+}
+
 /// Resolves the account and the disks.
 async fn prepare(
     shared: &Arc<Shared>,
@@ -245,6 +268,8 @@ fn register(
     if registry.live().len() as u64 >= shared.max_running {
         return Err(StartError::TooMany(shared.max_running));
     }
+    let in_use = || registry.in_use(owner, None);
+    shared.quotas.start(owner, in_use, &Demand::of(&spec.limits))?;
     let record = SpecRecord {
         format: FORMAT,
         id: JobId::fresh(),

@@ -24,6 +24,8 @@ use crate::launch::effective_limits::EffectiveLimits;
 use crate::model::identity::Identity;
 use crate::model::limits::{LimitKind, Limits, Violation, Violations};
 use crate::model::state::State;
+use crate::quota::OverQuota;
+use crate::quota::jobs::Demand;
 use crate::store::error::RecordError;
 use crate::store::records;
 use crate::store::records::{ChangeRecord, SpecRecord};
@@ -41,6 +43,9 @@ pub enum UpdateError {
     /// Fields that break a rule.
     #[error("invalid limits")]
     Invalid(Violations),
+    /// A quota of the job's owner is reached.
+    #[error(transparent)]
+    Quota(#[from] OverQuota),
     /// This host cannot enforce a limit.
     #[error(transparent)]
     Unenforceable(#[from] Unenforceable),
@@ -130,9 +135,12 @@ async fn update_now(
         let is_over = job.has_ended_late().await;
         return Err(if is_over { UpdateError::Over } else { Unreachable.into() });
     }
+    let counted = Counted::admit(shared, job, &new.limits)?;
     let (own, changing, limits) = (Arc::clone(shared), Arc::clone(job), new.clone());
-    let applied =
-        move || apply(&own, &changing, &changing.effective_limits(), &limits, change.force);
+    let applied = move || {
+        let _counted = counted; // until the limits are set, or stay
+        apply(&own, &changing, &changing.effective_limits(), &limits, change.force)
+    };
     let changes = &shared.threads.changes;
     changes.run(by, &shared.runtime, applied).await.map_err(Panicked::from)??;
     if old.shim_limits() != new.shim_limits() {
@@ -208,6 +216,25 @@ fn changed(shared: &Shared, old: &Limits, change: &Change) -> Result<Limits, Upd
     faults.extend(asked.faults());
     faults.extend(new.above(&shared.limits().max));
     if faults.is_empty() { Ok(new) } else { Err(UpdateError::Invalid(faults)) }
+}
+
+/// The new limits of a job, counted in its owner's quotas beside the old ones until this is dropped.
+struct Counted(Arc<Job>);
+
+impl Counted {
+    /// Judges what the change raises by the owner's quotas, whoever asks. The registry's lock makes that atomic with
+    /// starts and with changes of other jobs; the job's turn, with those of this one.
+    fn admit(shared: &Shared, job: &Arc<Job>, new: &Limits) -> Result<Counted, OverQuota> {
+        let limits = shared.quotas.limits(job.owner());
+        shared.registry().admit_change(job, &limits, Demand::of(new))?;
+        Ok(Counted(Arc::clone(job)))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.set_changing(None);
+    }
 }
 
 /// Records the pending change and writes the limits to the kernel; reverts all if the kernel rejects one.

@@ -16,6 +16,10 @@ use crate::jobs::registry::Registry;
 use crate::jobs::shared::Shared;
 use crate::journal::AUDIT;
 use crate::model::id::JobId;
+use crate::model::identity::Identity;
+use crate::quota::Quotas;
+use crate::quota::kind::QuotaKind;
+use crate::quota::limits::Limits;
 
 /// Jobs that one round removes.
 const ROUND: usize = 64;
@@ -29,6 +33,8 @@ enum Rule {
     Count,
     CountPerOwner,
     Bytes,
+    QuotaOfJobs,
+    QuotaOfBytes,
 }
 
 impl fmt::Display for Rule {
@@ -38,6 +44,8 @@ impl fmt::Display for Rule {
             Rule::Count => "retention.count",
             Rule::CountPerOwner => "retention.count_per_owner",
             Rule::Bytes => "retention.bytes",
+            Rule::QuotaOfJobs => "quota kept_jobs",
+            Rule::QuotaOfBytes => "quota kept_bytes",
         })
     }
 }
@@ -56,9 +64,11 @@ pub(crate) async fn prune(shared: Arc<Shared>) {
         return;
     }
     let (mut rules, mut events) = (shared.retention.subscribe(), shared.events.subscribe());
+    let mut quotas = shared.quotas.reloads();
     loop {
         events.skip(); // the round covers them
-        let has_rules = rules.borrow_and_update().has_rules();
+        let has_rules =
+            rules.borrow_and_update().has_rules() || shared.quotas.bound_finished_jobs();
         if has_rules && round(&shared).await >= ROUND {
             continue; // there may be more
         }
@@ -66,6 +76,7 @@ pub(crate) async fn prune(shared: Arc<Shared>) {
         tokio::select! {
             _ = archived, if has_rules => {}
             _ = rules.changed() => {} // by a reload
+            () = quotas.next() => {}
         }
     }
 }
@@ -82,7 +93,14 @@ async fn round(shared: &Arc<Shared>) -> usize {
 
 /// Removes one round of jobs and returns their number. Blocks.
 pub(crate) fn remove_excess(shared: &Arc<Shared>, last: Last) -> usize {
-    let excess = excess(&shared.registry(), &shared.retention(), last, host::now_ns(), ROUND);
+    let excess = {
+        let registry = shared.registry();
+        let mut excess = excess(&registry, &shared.retention(), last, host::now_ns(), ROUND);
+        if shared.quotas.bound_finished_jobs() {
+            over_quota(&registry, &shared.quotas, &mut excess, ROUND);
+        }
+        excess
+    };
     let ids: Vec<_> = excess.iter().map(|(id, _)| *id).collect();
     let removed = archive::remove(shared, &ids);
     for ((id, removed), (_, rule)) in removed.into_iter().zip(&excess) {
@@ -137,19 +155,54 @@ fn excess(
         (count, kept) = (count - 1, kept.saturating_sub(job.kept));
     }
     if let Some(own) = rules.count_per_owner {
-        let own = usize::try_from(own).unwrap_or(usize::MAX);
-        let gone: BTreeSet<JobId> = all.iter().map(|(id, _)| *id).collect();
-        let surplus =
-            registry.owners().flat_map(|(count, ids)| ids.take(count.saturating_sub(own)));
-        let more = surplus.filter(|id| !gone.contains(id)).take(most - all.len());
-        all.extend(more.map(|id| (id, Rule::CountPerOwner)));
+        let surplus = |owner| {
+            let count = registry.kept_of(owner).0.saturating_sub(own);
+            registry.by_end_of(owner).take(usize::try_from(count).unwrap_or(usize::MAX))
+        };
+        let surplus = registry.owners().flat_map(surplus).map(|job| job.id);
+        add(&mut all, surplus.map(|id| (id, Rule::CountPerOwner)), most);
     }
     all
+}
+
+/// Adds the jobs beyond their owners' own quotas, to `most` in all. The job of an owner that ended last stays, as above.
+fn over_quota(registry: &Registry, quotas: &Quotas, all: &mut Vec<(JobId, Rule)>, most: usize) {
+    let surplus =
+        registry.owners().flat_map(|owner| beyond(registry, owner, &quotas.limits(owner)));
+    add(all, surplus, most);
+}
+
+/// The finished jobs of an owner beyond these limits, the oldest end first.
+fn beyond<'a>(
+    registry: &'a Registry,
+    owner: &Identity,
+    limits: &Limits,
+) -> impl Iterator<Item = (JobId, Rule)> + use<'a> {
+    let limit = |kind| limits.get(kind).map_or(u64::MAX, |limit| limit.value);
+    let (most_jobs, most_bytes) = (limit(QuotaKind::KeptJobs), limit(QuotaKind::KeptBytes));
+    let (mut jobs, mut bytes) = registry.kept_of(owner);
+    registry.by_end_of(owner).map_while(move |job| {
+        let rule = match () {
+            () if jobs > most_jobs => Rule::QuotaOfJobs,
+            () if bytes > most_bytes && jobs > 1 => Rule::QuotaOfBytes,
+            () => return None,
+        };
+        (jobs, bytes) = (jobs - 1, bytes.saturating_sub(job.kept));
+        Some((job.id, rule))
+    })
+}
+
+/// Adds what is not there yet, to `most` in all.
+fn add(all: &mut Vec<(JobId, Rule)>, more: impl Iterator<Item = (JobId, Rule)>, most: usize) {
+    let known: BTreeSet<JobId> = all.iter().map(|(id, _)| *id).collect();
+    let room = most.saturating_sub(all.len());
+    all.extend(more.filter(|(id, _)| !known.contains(id)).take(room));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quota::limits::{Membership, QuotaTable, QuotaTables};
     use crate::store::index::Summary;
     use crate::store::index::tests::summary;
 
@@ -204,6 +257,26 @@ mod tests {
         assert_eq!(removed_of(&four(), &rules, Last::Goes), [0, 1, 2, 3]);
         let rules = Retention { age: Some(Duration::from_nanos(1)), ..rules };
         assert_eq!(removed_of(&four(), &rules, Last::Stays), [0, 1, 2, 3], "its time has come");
+    }
+
+    #[test]
+    fn beyond_the_quota_of_an_owner_its_oldest_go_and_nobody_elses() {
+        let quotas = Quotas::default();
+        let removed = |kind, limit: u64| {
+            let table = QuotaTable { values: [(kind, limit)].into(), burst: None };
+            let identities = [("a".to_owned(), table)].into();
+            let tables = QuotaTables { identities, ..QuotaTables::default() };
+            quotas.set(tables, Arc::new(|_| Membership::default()));
+            let (jobs, mut all) = (four(), Vec::new());
+            over_quota(&registry(&jobs), &quotas, &mut all, 64);
+            let at = |id| jobs.iter().position(|job| job.id == id);
+            all.into_iter().filter_map(|(id, _)| at(id)).collect::<Vec<_>>()
+        };
+        assert_eq!(removed(QuotaKind::KeptJobs, 3), [0; 0]);
+        assert_eq!(removed(QuotaKind::KeptJobs, 2), [0]);
+        assert_eq!(removed(QuotaKind::KeptBytes, 20), [0]);
+        assert_eq!(removed(QuotaKind::KeptBytes, 19), [0, 2]);
+        assert_eq!(removed(QuotaKind::KeptBytes, 0), [0, 2], "its last one stays");
     }
 
     #[test]

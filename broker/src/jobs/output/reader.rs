@@ -17,6 +17,7 @@ use crate::jobs::output::range::Range;
 use crate::jobs::output::readers::{IdentityReaders, Place, Readers};
 use crate::jobs::output::tail::{self, Tail};
 use crate::model::state::Snapshot;
+use crate::quota::Exceeded;
 use crate::store::log::{LogFiles, Reading, Window};
 
 /// A piece of one stream's output.
@@ -50,7 +51,7 @@ pub enum OutputError {
     Removed,
     /// The limit of open streams is reached.
     #[error("{0}: close some, or try again later")]
-    TooManyStreams(String),
+    TooManyStreams(Exceeded),
     /// An error of the disk, or a damaged index.
     #[error("cannot read the job's output: {0}")]
     Io(#[from] io::Error),
@@ -91,7 +92,7 @@ impl OutputReader {
         range: Range,
     ) -> Result<Self, OutputError> {
         let place = readers.admit(caller);
-        let place = place.map_err(|e| OutputError::TooManyStreams(e.to_string()))?;
+        let place = place.map_err(OutputError::TooManyStreams)?;
         let mut reader = OutputReader {
             progress: job.watch_progress(),
             snapshot: job.watch_snapshot(),

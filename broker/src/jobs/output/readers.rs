@@ -12,7 +12,8 @@ use crate::jobs::output::open_logs::OpenLogs;
 use crate::jobs::output::turns::{IdentityTurns, Turns};
 use crate::model::identity::Identity;
 use crate::quota::descriptors::Shares;
-use crate::quota::{Exceeded, Permit, Quota};
+use crate::quota::kind::QuotaKind;
+use crate::quota::{Exceeded, Permit, Quota, Quotas};
 use crate::sync::lock;
 
 /// Output streams: of one identity, of all, and a reserve for admins.
@@ -67,13 +68,13 @@ pub(crate) struct Place {
 
 impl Readers {
     /// Readers within these shares of the descriptors.
-    pub(crate) fn new(shares: Shares) -> Arc<Readers> {
+    pub(crate) fn new(shares: Shares, quotas: &Quotas) -> Arc<Readers> {
         let (each, total, reserve) = STREAMS;
         let logs = usize::try_from(shares.open_logs.min(OPEN_LOGS)).unwrap_or(1);
         // Searches use half of the processors at most.
         let searches = thread::available_parallelism().map_or(1, NonZero::get).div_ceil(2);
         Arc::new(Readers {
-            streams: Quota::new("open streams of output", each, total),
+            streams: quotas.counter(QuotaKind::Streams, each, total),
             reserve: Quota::new("open streams of output", reserve, reserve),
             logs: OpenLogs::new(logs),
             disk: Turns::new(DISK_READS.0, DISK_READS.1),
@@ -160,7 +161,7 @@ mod tests {
 
     #[test]
     fn nobody_takes_all_places_and_admins_have_some_of_their_own() {
-        let readers = Readers::new(Shares::of(1024));
+        let readers = Readers::new(Shares::of(1024), &Quotas::default());
         let users: Vec<_> = (0..6).map(|n| places(&readers, &format!("user-{n}"))).collect();
         let counts: Vec<_> = users.iter().map(Vec::len).collect();
         assert_eq!(counts, [1024, 1024, 1024, 1024, 0, 0]);
@@ -175,7 +176,7 @@ mod tests {
     /// The bytes in transit stay within the budgets, except for the minimum piece of each stream.
     #[test]
     fn pieces_that_nobody_reads_stay_within_the_budgets() {
-        let readers = Readers::new(Shares::of(1024));
+        let readers = Readers::new(Shares::of(1024), &Quotas::default());
         let mut users = Vec::new();
         for n in 0..4 {
             let mut places = places(&readers, &format!("user-{n}"));
@@ -196,7 +197,7 @@ mod tests {
 
     #[test]
     fn one_identity_that_does_not_read_leaves_others_large_pieces() {
-        let readers = Readers::new(Shares::of(1024));
+        let readers = Readers::new(Shares::of(1024), &Quotas::default());
         let mut places = places(&readers, "user-0");
         for place in &mut places {
             place.hold(place.most());

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
@@ -25,6 +25,7 @@ use crate::jobs::registry::Registry;
 use crate::jobs::shared::{NotRecovered, Shared};
 use crate::metrics::METRICS;
 use crate::model::id::JobId;
+use crate::quota::quotas::REPLAYED;
 use crate::store::index::{Index, Stamp, Summary};
 
 /// Most threads that read records before the broker is ready.
@@ -108,6 +109,7 @@ fn recover_rest(shared: &Arc<Shared>) {
     // Jobs that were settled before the registry had them.
     live.iter().filter(|job| job.is_settled()).for_each(|job| archive::archive(shared, job.id()));
     let ((live, all), quarantined) = (shared.registry().count(), shared.unreadable().len());
+    replay_starts(shared);
     let took = begin.elapsed();
     METRICS.adoption_all.set_time(host::process_age());
     tracing::info!(live, all, indexed, quarantined, ?took, "jobs taken over");
@@ -178,6 +180,15 @@ fn merge(shared: &Shared, Rest { mut index, over, fresh, live }: Rest) {
     meanwhile.over().values().for_each(|summary| add(&mut index, summary));
     registry.absorb(meanwhile);
     *slot = index;
+}
+
+/// Takes the starts of an earlier broker out of their owners' buckets.
+fn replay_starts(shared: &Shared) {
+    let now_ns = host::now_ns();
+    let since_ns = now_ns.saturating_sub(REPLAYED.as_nanos() as u64);
+    let started = shared.registry().started_since(since_ns);
+    let ago = |made_ns| Duration::from_nanos(now_ns.saturating_sub(made_ns));
+    shared.quotas.replay_starts(started.iter().map(|(owner, made_ns)| (owner, ago(*made_ns))));
 }
 
 /// Compares the records with the index. Reads changed records again, and moves damaged ones into

@@ -2,6 +2,8 @@
 //! Does no I/O: its callers hold the lock.
 
 pub(crate) mod filter;
+#[cfg(test)]
+mod quota_model;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,6 +13,9 @@ use crate::jobs::registry::filter::Filter;
 use crate::model::id::JobId;
 use crate::model::identity::Identity;
 use crate::model::request::{Request, is_older};
+use crate::quota::OverQuota;
+use crate::quota::jobs::{Demand, JobsInUse};
+use crate::quota::limits::Limits;
 use crate::store::index::Summary;
 use crate::store::records::RequestRecord;
 
@@ -18,6 +23,7 @@ use crate::store::records::RequestRecord;
 pub(crate) struct Registry {
     /// Also finished jobs whose final record is not written yet.
     live: BTreeMap<JobId, Arc<Job>>,
+    live_by_owner: HashMap<Identity, BTreeMap<JobId, Arc<Job>>>,
     over: BTreeMap<JobId, Summary>,
     by_owner: HashMap<Identity, OwnerJobs>,
     /// Finished jobs by their end time.
@@ -34,6 +40,8 @@ pub(crate) struct Registry {
 struct OwnerJobs {
     ids: BTreeSet<JobId>,
     by_end: BTreeSet<(u64, JobId)>,
+    /// Bytes of output.
+    kept: u128,
 }
 
 /// A job in the registry.
@@ -104,12 +112,25 @@ impl Registry {
         if !record.request_id.is_empty() {
             self.claim(&record.owner, &record.request_id, job.id(), job.is_retryable());
         }
+        let own = self.live_by_owner.entry(job.owner().clone()).or_default();
+        own.insert(job.id(), Arc::clone(&job));
         self.live.insert(job.id(), job);
+    }
+
+    fn remove_live(&mut self, id: JobId) -> Option<Arc<Job>> {
+        let job = self.live.remove(&id)?;
+        if let Some(own) = self.live_by_owner.get_mut(job.owner()) {
+            own.remove(&id);
+            if own.is_empty() {
+                self.live_by_owner.remove(job.owner());
+            }
+        }
+        Some(job)
     }
 
     /// Replaces a finished job with its summary.
     pub(crate) fn retire(&mut self, mut job: Summary) {
-        self.live.remove(&job.id);
+        self.remove_live(job.id);
         self.forget_over(job.id);
         self.by_end.insert((job.ended_ns, job.id));
         self.index(&mut job);
@@ -125,6 +146,7 @@ impl Registry {
         let own = self.by_owner.entry(job.owner.clone()).or_default();
         own.ids.insert(job.id);
         own.by_end.insert((job.ended_ns, job.id));
+        own.kept += u128::from(job.kept);
         if let Some(key) = &job.request {
             self.claim(&job.owner, &key.id, job.id, key.is_retryable);
         }
@@ -142,7 +164,7 @@ impl Registry {
 
     /// Whether it was there.
     pub(crate) fn forget(&mut self, id: JobId) -> bool {
-        let request = match (self.live.remove(&id), self.forget_over(id)) {
+        let request = match (self.remove_live(id), self.forget_over(id)) {
             (Some(job), _) => {
                 let record = job.record();
                 (record.owner.clone(), record.request_id.as_str().into())
@@ -163,6 +185,7 @@ impl Registry {
         if let Some(own) = self.by_owner.get_mut(&job.owner) {
             own.ids.remove(&id);
             own.by_end.remove(&(job.ended_ns, id));
+            own.kept -= u128::from(job.kept);
             if own.ids.is_empty() {
                 self.by_owner.remove(&job.owner);
             }
@@ -237,12 +260,58 @@ impl Registry {
         if name.is_empty() {
             return None;
         }
-        let taken = |job: &&Arc<Job>| {
-            job.record().spec.name == name
-                && job.owner() == owner
-                && !job.state_and_end().0.is_over()
-        };
-        self.live.values().find(taken).cloned()
+        let taken = |job: &&Arc<Job>| job.record().spec.name == name;
+        self.running(owner).find(taken).cloned()
+    }
+
+    /// The jobs of an owner that have not ended.
+    pub(crate) fn running(&self, owner: &Identity) -> impl Iterator<Item = &Arc<Job>> {
+        let own = self.live_by_owner.get(owner).into_iter().flat_map(BTreeMap::values);
+        own.filter(|job| !job.state_and_end().0.is_over())
+    }
+
+    /// What the jobs of an owner that have not ended count for, but for `except`.
+    pub(crate) fn in_use(&self, owner: &Identity, except: Option<JobId>) -> JobsInUse {
+        let mut in_use = JobsInUse::default();
+        let own = self.running(owner).filter(|job| Some(job.id()) != except);
+        own.for_each(|job| in_use.add(job.demand()));
+        in_use
+    }
+
+    /// Judges a change of a job's limits by its owner's quotas, and counts the job for the larger of old and new until
+    /// [`Job::set_changing`] says that the change is over.
+    ///
+    /// # Errors
+    /// [`OverQuota`]; nothing is counted.
+    pub(crate) fn admit_change(
+        &self,
+        job: &Job,
+        limits: &Limits,
+        new: Demand,
+    ) -> Result<(), OverQuota> {
+        let others = self.in_use(job.owner(), Some(job.id()));
+        others.check_change(limits, &job.demand(), &new)?;
+        job.set_changing(Some(new));
+        Ok(())
+    }
+
+    /// How many finished jobs an owner has, and the bytes of their output.
+    pub(crate) fn kept_of(&self, owner: &Identity) -> (u64, u64) {
+        let own = self.by_owner.get(owner);
+        own.map_or((0, 0), |own| {
+            (own.ids.len() as u64, u64::try_from(own.kept).unwrap_or(u64::MAX))
+        })
+    }
+
+    /// Who started jobs from `since_ns` on, and when, the oldest first.
+    pub(crate) fn started_since(&self, since_ns: u64) -> Vec<(Identity, u64)> {
+        let is_recent = |(id, _): &(&JobId, _)| id.made_ns() >= since_ns;
+        let live = self.live.iter().rev().map(|(id, job)| (id, job.owner()));
+        let over = self.over.iter().rev().map(|(id, job)| (id, &job.owner));
+        let recent = live.take_while(is_recent).chain(over.take_while(is_recent));
+        let mut all: Vec<_> = recent.map(|(id, who)| (who.clone(), id.made_ns())).collect();
+        all.sort_by_key(|(_, made_ns)| *made_ns);
+        all
     }
 
     /// Jobs, of one owner or of all, that are older than `after`: at most `most`, and of no more than
@@ -331,9 +400,18 @@ impl Registry {
         self.by_end.iter().filter_map(|(_, id)| self.over.get(id))
     }
 
-    /// The same of each owner: how many, and which.
-    pub(crate) fn owners(&self) -> impl Iterator<Item = (usize, impl Iterator<Item = JobId>)> {
-        self.by_owner.values().map(|own| (own.ids.len(), own.by_end.iter().map(|(_, id)| *id)))
+    /// Each owner of finished jobs.
+    pub(crate) fn owners(&self) -> impl Iterator<Item = &Identity> {
+        self.by_owner.keys()
+    }
+
+    /// Finished jobs of an owner, the oldest end first.
+    pub(crate) fn by_end_of<'a>(
+        &'a self,
+        owner: &Identity,
+    ) -> impl Iterator<Item = &'a Summary> + use<'a> {
+        let own = self.by_owner.get(owner).into_iter().flat_map(|own| own.by_end.iter());
+        own.filter_map(|(_, id)| self.over.get(id))
     }
 }
 

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use crate::auth::{Caller, Role};
 use crate::model::id::JobId;
 use crate::model::identity::Identity;
-use crate::quota::{Exceeded, Permit, Quota};
+use crate::quota::kind::QuotaKind;
+use crate::quota::{Exceeded, OverQuota, Permit, Quota, Quotas};
 
 /// What kind of a call it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +43,7 @@ const IDENTITIES: u64 = 4;
 /// The limit of concurrent calls that is reached.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0} at a time; try again when some of them have ended")]
-pub struct Busy(String);
+pub struct Busy(Exceeded);
 
 /// The permits of an admitted call, released on drop.
 #[derive(Debug)]
@@ -71,11 +72,11 @@ struct Bounds {
 }
 
 impl Bounds {
-    fn new() -> Bounds {
+    fn new(quotas: &Quotas) -> Bounds {
         let quota = |what, each| Quota::new(what, each, each * IDENTITIES);
         Bounds {
             short: quota("calls", SHORT),
-            waiting: quota("calls that wait for a job", WAITING),
+            waiting: quotas.counter(QuotaKind::Waits, WAITING, WAITING * IDENTITIES),
             starts: quota("starts", STARTS),
             start_bytes: quota("bytes of starts", START_BYTES),
         }
@@ -83,11 +84,11 @@ impl Bounds {
 }
 
 impl Calls {
-    pub(crate) fn new() -> Calls {
+    pub(crate) fn new(quotas: &Quotas) -> Calls {
         let on_job = |what, each| Quota::new(what, each, u64::MAX); // bounded by the calls themselves
         Calls {
-            users: Bounds::new(),
-            admins: Bounds::new(),
+            users: Bounds::new(quotas),
+            admins: Bounds::new(quotas),
             on_job: on_job("calls that change this job", ON_JOB),
             writers: on_job("streams of input to this job", WRITERS),
         }
@@ -134,7 +135,14 @@ impl Calls {
 
 impl From<Exceeded> for Busy {
     fn from(exceeded: Exceeded) -> Busy {
-        Busy(exceeded.to_string())
+        Busy(exceeded)
+    }
+}
+
+impl Busy {
+    /// The quota that is reached, if it is one of the identity's that operators can configure.
+    pub(crate) fn quota(&self) -> Option<&OverQuota> {
+        self.0.quota()
     }
 }
 
@@ -150,7 +158,7 @@ mod tests {
 
     #[test]
     fn one_identity_does_not_take_anothers_places_and_nobody_those_of_admins() {
-        let calls = Calls::new();
+        let calls = Calls::new(&Quotas::default());
         let mut held = Vec::new();
         for user in ["a", "b", "c", "d"] {
             let caller = caller(user);
@@ -168,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_start_that_is_refused_for_its_bytes_has_taken_no_place() {
-        let (calls, caller) = (Calls::new(), caller("a"));
+        let (calls, caller) = (Calls::new(&Quotas::default()), caller("a"));
         let large = calls.admit(&caller, Kind::Start(START_BYTES)).unwrap();
         for _ in 0..2 * STARTS {
             assert!(calls.admit(&caller, Kind::Start(1)).is_err());
@@ -179,7 +187,7 @@ mod tests {
 
     #[test]
     fn an_owner_that_keeps_its_job_busy_does_not_keep_an_admin_from_it() {
-        let (calls, id) = (Calls::new(), JobId::fresh());
+        let (calls, id) = (Calls::new(&Quotas::default()), JobId::fresh());
         let change = |name: &str| {
             let caller = caller(name);
             calls.change(calls.admit(&caller, Kind::Short).unwrap(), &caller, id)

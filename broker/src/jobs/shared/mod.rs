@@ -29,6 +29,7 @@ use crate::launch::Launcher;
 use crate::launch::accounts::Pool;
 use crate::model::account::Account;
 use crate::model::limits::LimitTables;
+use crate::quota::Quotas;
 use crate::quota::descriptors::Shares;
 use crate::store::StateDir;
 use crate::store::index::Index;
@@ -40,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) config: config::Jobs,
     pub(crate) limits: watch::Sender<Arc<LimitTables>>,
     pub(crate) retention: watch::Sender<Arc<config::Retention>>,
+    /// What each identity may take.
+    pub(crate) quotas: Arc<Quotas>,
     pub(crate) state: StateDir,
     pub(crate) launcher: Launcher,
     pub(crate) boot_id: BootId,
@@ -81,6 +84,7 @@ pub(crate) struct Parts {
     pub(crate) config: config::Jobs,
     pub(crate) limits: LimitTables,
     pub(crate) retention: config::Retention,
+    pub(crate) quotas: Arc<Quotas>,
     pub(crate) state: StateDir,
     pub(crate) launcher: Launcher,
     pub(crate) boot_id: BootId,
@@ -94,7 +98,7 @@ impl Shared {
     /// Of a state directory whose jobs have still to be recovered. Must be called within the runtime of
     /// the jobs.
     pub(crate) fn new(parts: Parts) -> Shared {
-        let Parts { config, limits, retention, state, launcher, boot_id, nobody } = parts;
+        let Parts { config, limits, retention, quotas, state, launcher, boot_id, nobody } = parts;
         let shares = Shares::of_this_process();
         let max_running = capacity::max_running(config.max_running);
         tracing::debug!(max_running, "jobs that may run at a time");
@@ -110,9 +114,10 @@ impl Shared {
             max_running,
             shortage_tries: AtomicU32::new(SHORTAGE_TRIES),
             events: Events::new(),
-            calls: Calls::new(),
+            calls: Calls::new(&quotas),
             threads: Threads::new(shares),
-            readers: Readers::new(shares),
+            readers: Readers::new(shares, &quotas),
+            quotas,
             live_output: LiveOutput::default(),
             reach: Arc::new(Reach::new()),
             watches: Arc::default(),

@@ -5,4 +5,5 @@ pub(crate) mod info;
 pub(crate) mod inspect;
 pub(crate) mod logs;
 pub(crate) mod ps;
+pub(crate) mod quota;
 pub(crate) mod stats;
