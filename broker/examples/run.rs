@@ -39,10 +39,10 @@ async fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
 
     let caller = Policy::default().caller(Identity::new("example")?);
     let request = JobRequest { argv: arguments.collect(), ..JobRequest::default() };
-    let spec = supervisor.check(request).map_err(|refusal| format!("{refusal:?}"))?;
     let call = supervisor.admit(&caller, Kind::Start(0))?;
-    let spec = caller.may_start(spec).map_err(|_| "the policy says no")?;
-    let started = supervisor.start(spec, &Request::default(), call, Timeline::begin()).await?;
+    let plan = caller.may_start(request, &supervisor.defaults());
+    let plan = plan.map_err(|refusal| format!("{refusal:?}"))?;
+    let started = supervisor.start(plan, &Request::default(), call, Timeline::begin()).await?;
     let id: JobId = started.id();
 
     let job = supervisor.find::<Logs>(&caller, id).await?.ok_or("the job is gone")?;

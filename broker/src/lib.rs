@@ -25,7 +25,7 @@ mod sys;
 mod systemd;
 mod trace;
 
-pub use auth::{Authorized, Caller, Policy, Role, action};
+pub use auth::{Authorized, Caller, Denied, Policy, Role, Rule, StartPlan, StartRefusal, action};
 pub use jobs::commands::wait::Until;
 pub use jobs::job::Job;
 pub use jobs::output::{OutputReader, Range};

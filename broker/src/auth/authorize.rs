@@ -1,31 +1,32 @@
-//! Decides whether a caller may act, and makes the proof: [`Authorized`] is constructed here only. Performs
-//! no action.
+//! The proof that a caller may act: [`Authorized`] is made here only, of a yes of `decide`. Performs no action.
 
 use std::marker::PhantomData;
 
-use crate::auth::action::{Action, Verb};
-use crate::auth::policy::{Caller, Role};
+use crate::auth::action::{Action, Start, Verb};
+use crate::auth::caller::Caller;
+use crate::auth::decide::{Question, Verdict, decide};
+use crate::auth::policy::Rule;
 use crate::journal::AUDIT;
 use crate::model::id::JobId;
 use crate::model::identity::Identity;
 
-/// What an action is about.
+/// A job that an action is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Resource<'a> {
-    /// A job that does not exist yet; whoever starts it owns it.
-    NewJob,
-    /// A job.
-    Job {
-        /// Which.
-        id: JobId,
-        /// Whose.
-        owner: &'a Identity,
-    },
+pub(crate) struct Resource<'a> {
+    /// Which.
+    pub id: JobId,
+    /// Whose.
+    pub owner: &'a Identity,
 }
 
-/// The caller may not act, and must not learn that the job exists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Denied;
+/// The caller may not act.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denied {
+    pub(crate) verb: Verb,
+    /// The caller must not learn that the job exists.
+    pub(crate) is_hidden: bool,
+    pub(crate) verdict: Box<Verdict>,
+}
 
 /// A subject that this caller may do `A` to.
 #[derive(Debug, Clone)]
@@ -33,52 +34,74 @@ pub struct Denied;
 pub struct Authorized<A, T> {
     caller: Caller,
     subject: T,
+    /// What allowed it. `None` for a start until its program is known.
+    rule: Option<Rule>,
     action: PhantomData<A>,
-}
-
-/// Whether the caller may. Pure: the same answer for the same question.
-///
-/// # Errors
-/// [`Denied`], which callers must answer exactly as if the job did not exist.
-pub(crate) fn decide(caller: &Caller, _verb: Verb, resource: Resource<'_>) -> Result<(), Denied> {
-    match resource {
-        // Every authenticated caller may start jobs.
-        Resource::NewJob => Ok(()),
-        Resource::Job { .. } if caller.role() == Role::Admin => Ok(()),
-        Resource::Job { owner, .. } if caller.identity() == owner => Ok(()),
-        Resource::Job { .. } => Err(Denied),
-    }
 }
 
 /// Decides, and leaves a line in the audit log if the answer is no.
 ///
 /// # Errors
-/// As [`decide`].
+/// [`Denied`].
 pub(crate) fn authorize<A: Action, T>(
     caller: &Caller,
     resource: Resource<'_>,
     subject: T,
 ) -> Result<Authorized<A, T>, Denied> {
-    match decide(caller, A::VERB, resource) {
-        Ok(()) => Ok(Authorized { caller: caller.clone(), subject, action: PhantomData }),
-        Err(denied) => {
-            let (by, verb) = (caller.identity(), A::VERB);
-            let request = caller.context().map(|call| tracing::field::display(call.request_id));
-            if let Resource::Job { id, owner } = resource {
-                tracing::info!(target: AUDIT, job = %id, %owner, %by, %verb, request, "denied");
-            }
-            Err(denied)
-        }
+    let mut verdict = decide(caller, &Question::Job(A::VERB, resource.owner));
+    if verdict.is_allowed && caller.lacks_reason(A::VERB) {
+        verdict = no_reason();
     }
+    if verdict.is_allowed {
+        let action = PhantomData;
+        return Ok(Authorized { caller: caller.clone(), subject, rule: verdict.rule, action });
+    }
+    let (Resource { id, owner }, by, verb) = (resource, caller.identity(), A::VERB);
+    let request = caller.context().map(|call| tracing::field::display(call.request_id));
+    let why = &*verdict.reason;
+    tracing::info!(target: AUDIT, job = %id, %owner, %by, %verb, request, why, "denied");
+    let is_hidden = !caller.may(Verb::View, owner);
+    Err(Denied { verb, is_hidden, verdict: Box::new(verdict) })
+}
+
+fn no_reason() -> Verdict {
+    Verdict::no("your role demands a reason for this (jobctl --reason)".into())
 }
 
 impl Caller {
-    /// Every authenticated caller may start jobs, and owns them.
-    ///
-    /// # Errors
-    /// [`Denied`].
-    pub fn may_start<T>(&self, spec: T) -> Result<Authorized<super::Start, T>, Denied> {
-        authorize(self, Resource::NewJob, spec)
+    /// Whether this call lacks the reason that a role demands for the verb.
+    fn lacks_reason(&self, verb: Verb) -> bool {
+        self.must_give_reason(verb) && self.context().is_some_and(|call| call.reason.is_none())
+    }
+
+    /// Whether it may do this to the jobs of an owner. For what is shown; what is done needs an [`Authorized`].
+    pub(crate) fn may(&self, verb: Verb, owner: &Identity) -> bool {
+        decide(self, &Question::Job(verb, owner)).is_allowed
+    }
+}
+
+impl Denied {
+    /// Leaves a line in the audit log.
+    pub(super) fn of_start(caller: &Caller, verdict: Verdict) -> Denied {
+        let (by, verb) = (caller.identity(), Verb::Start);
+        let request = caller.context().map(|call| tracing::field::display(call.request_id));
+        tracing::info!(target: AUDIT, %by, %verb, request, why = &*verdict.reason, "denied");
+        Denied { verb, is_hidden: false, verdict: Box::new(verdict) }
+    }
+}
+
+impl std::fmt::Display for Denied {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "you may not {}: {}", self.verb, self.verdict.reason)
+    }
+}
+
+impl<T> Authorized<Start, T> {
+    pub(super) fn of_start(caller: &Caller, subject: T) -> Result<Self, Denied> {
+        if caller.lacks_reason(Verb::Start) {
+            return Err(Denied::of_start(caller, no_reason()));
+        }
+        Ok(Authorized { caller: caller.clone(), subject, rule: None, action: PhantomData })
     }
 }
 
@@ -93,6 +116,11 @@ impl<A, T> Authorized<A, T> {
         &self.subject
     }
 
+    /// What allowed it; `None` for a start until its program is known.
+    pub fn rule(&self) -> Option<&Rule> {
+        self.rule.as_ref()
+    }
+
     /// Both.
     pub fn into_parts(self) -> (Caller, T) {
         (self.caller, self.subject)
@@ -100,29 +128,6 @@ impl<A, T> Authorized<A, T> {
 
     /// The same permission for what the subject stands for, as a job for its entry in the registry.
     pub(crate) fn with<U>(self, subject: U) -> Authorized<A, U> {
-        Authorized { caller: self.caller, subject, action: PhantomData }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::auth::{Policy, View};
-
-    fn id(name: &str) -> Identity {
-        Identity::new(name).unwrap()
-    }
-
-    #[test]
-    fn jobs_of_others_are_hidden_except_from_admins() {
-        let policy = Policy::new([id("root")]);
-        let (alice, root) = (policy.caller(id("alice")), policy.caller(id("root")));
-        let sees = |caller: &Caller, owner: &str| {
-            let resource = Resource::Job { id: JobId::fresh(), owner: &id(owner) };
-            authorize::<View, ()>(caller, resource, ()).map(|_| ())
-        };
-        assert_eq!(sees(&alice, "alice"), Ok(()));
-        assert_eq!(sees(&alice, "bob"), Err(Denied));
-        assert_eq!(sees(&root, "bob"), Ok(()));
+        Authorized { caller: self.caller, subject, rule: self.rule, action: PhantomData }
     }
 }

@@ -6,11 +6,23 @@
 
 pub mod action;
 mod authorize;
+mod caller;
+mod decide;
 mod policy;
+mod start;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use action::{
     Action, Delete, Input, Logs, Pause, Signal, Start, Stop, Update, Verb, View,
 };
-pub use authorize::Authorized;
+pub use authorize::{Authorized, Denied};
 pub(crate) use authorize::{Resource, authorize};
-pub use policy::{Caller, Policy, Role};
+pub use caller::{Caller, Role};
+pub(crate) use decide::{Question, StartQuestion, Verdict, decide};
+pub(crate) use policy::scope::ListScope;
+#[cfg(test)]
+pub(crate) use policy::scope::Scope;
+pub(crate) use policy::{Host, PolicyError, load};
+pub use policy::{Policy, Rule};
+pub use start::{StartPlan, StartRefusal};

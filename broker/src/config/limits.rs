@@ -89,10 +89,10 @@ impl Limits {
         if max.get(LimitKind::Output).is_none() {
             default.values.entry(LimitKind::Output).or_insert(DEFAULT_OUTPUT);
         }
-        if let Some(fault) = default.above(&max).first() {
+        if let Some(fault) = default.above(&max, &"[limits.max]").first() {
             return Err(("limits.default", format!("{} {}", fault.field, fault.fault)));
         }
-        Ok(LimitTables { default, max })
+        Ok(LimitTables { default, max, ..LimitTables::default() })
     }
 }
 
@@ -114,7 +114,7 @@ impl Table {
         }
     }
 
-    fn limits(&self, key: &'static str) -> Result<JobLimits, (&'static str, String)> {
+    pub(crate) fn limits(&self, key: &'static str) -> Result<JobLimits, (&'static str, String)> {
         let mut all = JobLimits::default();
         for kind in LimitKind::ALL {
             all.set(*kind, self.value(*kind));

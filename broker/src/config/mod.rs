@@ -36,6 +36,10 @@ pub struct Config {
     /// Default: `[]`
     #[serde(default)]
     pub admins: Vec<String>,
+    /// The policy: which identities may do what. It must be root's, and writable by nobody else. Not set: everybody
+    /// controls their own jobs, `admins` all jobs.
+    #[serde(default)]
+    pub policy: Option<PathBuf>,
     /// Directories, accounts and timeouts of jobs.
     #[serde(default)]
     pub jobs: Jobs,

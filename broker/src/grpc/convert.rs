@@ -187,6 +187,8 @@ pub(super) fn job(job: &Job) -> v1::Job {
         request_id: record.request_id.clone(),
         recovering: snapshot.contact == Contact::Recovering && !snapshot.state.is_over(),
         warnings: warnings(&snapshot, progress.blocked),
+        allowed_by_role: record.allowed_by.role.clone(),
+        allowed_by_rule: record.allowed_by.rule.clone(),
         ..v1::Job::default()
     };
     if let Some(whole) = record.spec.whole {

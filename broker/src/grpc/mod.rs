@@ -2,9 +2,11 @@
 //! `tonic::Status`; it must not decide anything about a job.
 
 mod bounded;
+mod can_i;
 mod context;
 mod convert;
 mod limits;
+mod revoked;
 mod status;
 mod status_size;
 mod streams;
@@ -14,6 +16,7 @@ pub(crate) mod transport_status;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::grpc::revoked::revoked;
 pub(crate) use crate::grpc::status_size::limit_status_size;
 use job_api::v1;
 use job_api::v1::job_service_server::{JobService, JobServiceServer};
@@ -21,7 +24,9 @@ use prost::Message as _;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::auth::{Action, Authorized, Caller, Logs, Policy, Role, Verb, View};
+use crate::auth::{
+    Action, Authorized, Caller, Input, Logs, Policy, Question, Role, Verb, View, decide,
+};
 use crate::host;
 use crate::jobs::job::Job;
 use crate::jobs::query::Listed;
@@ -116,15 +121,20 @@ impl Grpc {
         found.ok_or_else(|| status::no_such_job(parsed))
     }
 
+    /// The job, if the caller may see it.
     fn message<A: Action>(&self, job: &Authorized<A, Arc<Job>>) -> Option<v1::Job> {
-        Some(convert::job(job.subject()))
+        let is_seen = job.caller().may(Verb::View, job.subject().owner());
+        is_seen.then(|| convert::job(job.subject()))
     }
 
-    /// The job with its JobStats.
+    /// The job with its JobStats, if the caller may see it.
     async fn message_with_stats<A: Action>(
         &self,
         job: &Authorized<A, Arc<Job>>,
     ) -> Option<v1::Job> {
+        if !job.caller().may(Verb::View, job.subject().owner()) {
+            return None;
+        }
         self.supervisor.refresh(job);
         let stats = self.supervisor.stats(job).await;
         let mut message = convert::job(job.subject());
@@ -149,12 +159,13 @@ impl JobService for Grpc {
         // Before any check: a retry of a completed start succeeds even if the policy would reject it now.
         let repeated = self.supervisor.repeated(&caller, &request).await.map_err(status::start)?;
         let job = match repeated {
-            Some(job) => job,
+            Some(job) if caller.has(Verb::Start) || caller.may(Verb::View, job.owner()) => job,
+            Some(_) => return Err(status::retry_denied()),
             None => {
                 let spec = convert::job_request(spec)?;
-                let spec = self.supervisor.check(spec).map_err(status::spec)?;
-                let spec = caller.may_start(spec).map_err(|_| status::denied(Verb::Start))?;
-                let started = self.supervisor.start(spec, &request, call, timeline);
+                let defaults = self.supervisor.defaults();
+                let plan = caller.may_start(spec, &defaults).map_err(status::start_refused)?;
+                let started = self.supervisor.start(plan, &request, call, timeline);
                 // The queue drops a call at its deadline, even if the client does not cancel it.
                 let started = tokio::time::timeout(within, started).await;
                 started.map_err(|_| status::deadline_exceeded())?.map_err(status::start)?
@@ -226,12 +237,13 @@ impl JobService for Grpc {
     ) -> Result<Response<v1::WaitJobResponse>, Status> {
         let (caller, _call) = self.admit(&request, Kind::Waits)?;
         let request = request.get_ref();
-        let job = self.job(&caller, &request.id).await?;
+        let job: Authorized<View, _> = self.job(&caller, &request.id).await?;
         let until = convert::until(request)?;
         let within = time::duration("timeout", request.timeout)?;
         let mut closing = self.closing.clone();
         let done = tokio::select! {
             done = self.supervisor.wait(&job, until, within) => done,
+            status = revoked(self.policy.clone(), job.clone()) => return Err(status),
             _ = closing.wait_for(|closing| *closing) => return Err(status::shutting_down()),
         };
         Ok(Response::new(v1::WaitJobResponse { job: self.message_with_stats(&job).await, done }))
@@ -279,8 +291,9 @@ impl JobService for Grpc {
         let job = self.job::<Logs>(&caller, &request.id).await?;
         let range = convert::range(&request)?;
         let reader = self.supervisor.output(&job, range).await.map_err(status::output)?;
+        let revoked = Box::pin(revoked(self.policy.clone(), job.clone()));
         let job = Arc::clone(job.subject());
-        Ok(Response::new(streams::output(job, reader, self.closing.clone())))
+        Ok(Response::new(streams::output(job, reader, revoked, self.closing.clone())))
     }
 
     type WriteInputStream = streams::Acks;
@@ -293,11 +306,11 @@ impl JobService for Grpc {
         let mut pieces = request.into_inner();
         let first = pieces.message().await.map_err(|e| status::stream_error(&e))?;
         let first = first.ok_or_else(|| status::field("id", "no message came".into()))?;
-        let job = self.job(&caller, &first.id).await?;
+        let job: Authorized<Input, _> = self.job(&caller, &first.id).await?;
         let call = self.supervisor.admit_writer(call, &job).map_err(status::busy)?;
         let supervisor = self.supervisor.clone();
-        let closing = self.closing.clone();
-        Ok(Response::new(streams::input(supervisor, (job, call), first, pieces, closing)))
+        let ends = (Box::pin(revoked(self.policy.clone(), job.clone())) as _, self.closing.clone());
+        Ok(Response::new(streams::input(supervisor, (job, call), first, pieces, ends)))
     }
 
     async fn update_job(
@@ -367,6 +380,7 @@ impl JobService for Grpc {
             identity: caller.identity().to_string(),
             admin: caller.role() == Role::Admin,
             certificate_expires_at: Some(peer.expires.into()),
+            roles: caller.roles().iter().map(|role| role.name.to_string()).collect(),
         }))
     }
 
@@ -384,5 +398,26 @@ impl JobService for Grpc {
         }
         let rows = self.supervisor.quota_rows(&owner).await.map_err(status::find)?;
         Ok(Response::new(convert::quota(&owner, rows)))
+    }
+
+    async fn can_i(
+        &self,
+        request: Request<v1::CanIRequest>,
+    ) -> Result<Response<v1::CanIResponse>, Status> {
+        let (caller, _call) = self.admit(&request, Kind::Short)?;
+        let request = can_i::request(request.into_inner())?;
+        let verdict = match request {
+            can_i::Request::OfAJob(verb, id) => {
+                let job: Authorized<View, _> = self.job(&caller, &id).await?;
+                decide(&caller, &Question::Job(verb, job.subject().owner()))
+            }
+            can_i::Request::Job(verb, owner) => {
+                let owner = owner.unwrap_or_else(|| caller.identity().clone());
+                decide(&caller, &Question::Job(verb, &owner))
+            }
+            can_i::Request::Broker(verb) => decide(&caller, &Question::Broker(verb)),
+            can_i::Request::Start(job) => self.supervisor.can_start(&caller, *job).await,
+        };
+        Ok(Response::new(can_i::response(verdict)))
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use tonic::{Code, Status};
 
-use crate::auth::Verb;
+use crate::auth::{Denied, StartRefusal, Verb};
 use crate::cgroup::limits::Unenforceable;
 use crate::grpc::bounded;
 use crate::grpc::bounded::{status, with_reason};
@@ -53,9 +53,26 @@ pub(super) fn stream_error(error: &Status) -> Status {
     status(error.code(), error.message())
 }
 
-/// PERMISSION_DENIED by the policy, for a call without a job.
-pub(super) fn denied(verb: Verb) -> Status {
-    status(Code::PermissionDenied, format_args!("you may not {verb} jobs here"))
+/// PERMISSION_DENIED by the policy. Only for a job that the caller may see, or for none.
+pub(super) fn denied(denied: &Denied) -> Status {
+    forbidden(denied.verb, denied)
+}
+
+fn forbidden(verb: Verb, message: impl std::fmt::Display) -> Status {
+    let metadata = [("verb", verb.to_string())];
+    with_reason(Code::PermissionDenied, "POLICY", message, metadata)
+}
+
+pub(super) fn start_refused(refusal: StartRefusal) -> Status {
+    match refusal {
+        StartRefusal::Invalid(error) => spec(error),
+        StartRefusal::Denied(error) => denied(&error),
+    }
+}
+
+/// PERMISSION_DENIED: a retry of a start, by a caller that may neither start jobs nor see this one any more.
+pub(super) fn retry_denied() -> Status {
+    forbidden(Verb::Start, "you may not start jobs any more")
 }
 
 /// PERMISSION_DENIED for the quotas of another identity, whether or not that exists.
@@ -110,6 +127,7 @@ pub(super) fn start(error: StartError) -> Status {
         StartError::NameTaken { job: id, .. } => {
             with_reason(Code::AlreadyExists, "NAME_TAKEN", message, [job(id)])
         }
+        StartError::Denied(_) => forbidden(Verb::Start, message),
         StartError::Account(AccountError::PoolEmpty(_)) => status(Code::ResourceExhausted, message),
         StartError::Account(AccountError::Lookup { .. }) => status(Code::Unavailable, message),
         StartError::Account(_) => status(Code::FailedPrecondition, message),
@@ -179,6 +197,7 @@ pub(super) fn deadline_exceeded() -> Status {
 
 pub(super) fn find(error: FindError) -> Status {
     match error {
+        FindError::Denied(error) => denied(&error),
         FindError::NotRecovered(_) => status(Code::Unavailable, error),
         FindError::Record(error) if error.is_shortage() => shortage(&error),
         FindError::Record(_) => status(Code::Internal, error),

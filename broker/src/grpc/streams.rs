@@ -26,9 +26,13 @@ pub(super) type Output =
 /// Acknowledgements.
 pub(super) type Acks = Pin<Box<dyn Stream<Item = Result<v1::WriteInputResponse, Status>> + Send>>;
 
+/// Answers when the caller may not go on.
+pub(super) type Revoked = Pin<Box<dyn Future<Output = Status> + Send>>;
+
 struct OutputState {
     job: Arc<Job>,
     reader: OutputReader,
+    revoked: Revoked,
     closing: watch::Receiver<bool>,
     _open: Entered,
 }
@@ -38,11 +42,13 @@ struct OutputState {
 pub(super) fn output(
     job: Arc<Job>,
     reader: OutputReader,
+    revoked: Revoked,
     closing: watch::Receiver<bool>,
 ) -> Output {
     let start = Some(OutputState {
         job,
         reader,
+        revoked,
         closing,
         _open: METRICS.open_streams(Direction::Out).enter(),
     });
@@ -50,6 +56,7 @@ pub(super) fn output(
         let mut state = state?;
         let next = tokio::select! {
             biased;
+            status = &mut state.revoked => Err(status),
             _ = state.closing.wait_for(|closing| *closing) => Err(status::shutting_down()),
             piece = state.reader.next() => piece.map_err(status::output),
         };
@@ -83,7 +90,6 @@ struct InputState {
     _call: Call,
     first: Option<v1::WriteInputRequest>,
     pieces: Streaming<v1::WriteInputRequest>,
-    closing: watch::Receiver<bool>,
     _open: Entered,
 }
 
@@ -93,22 +99,23 @@ pub(super) fn input(
     (job, call): (Authorized<Input, Arc<Job>>, Call),
     first: v1::WriteInputRequest,
     pieces: Streaming<v1::WriteInputRequest>,
-    closing: watch::Receiver<bool>,
+    ends: (Revoked, watch::Receiver<bool>),
 ) -> Acks {
     let open = METRICS.open_streams(Direction::In).enter();
     let (first, _call, _open) = (Some(first), call, open);
-    let start = Some(InputState { supervisor, job, _call, first, pieces, closing, _open });
-    Box::pin(stream::unfold(start, |state| async move {
-        let mut state = state?;
-        let mut closing = state.closing.clone();
+    let state = InputState { supervisor, job, _call, first, pieces, _open };
+    Box::pin(stream::unfold(Some((state, ends)), |all| async move {
+        let (mut state, (mut revoked, mut closing)) = all?;
         let next = tokio::select! {
+            biased;
+            status = &mut revoked => Err(status),
             _ = closing.wait_for(|closing| *closing) => Err(status::shutting_down()),
             next = state.next() => next,
         };
         match next {
             Ok(Some(ack)) => {
                 let message = v1::WriteInputResponse { accepted: ack.accepted, closed: ack.closed };
-                Some((Ok(message), Some(state)))
+                Some((Ok(message), Some((state, (revoked, closing)))))
             }
             Ok(None) => None,
             Err(status) => Some((Err(status), None)),

@@ -450,6 +450,7 @@ pub(crate) mod tests {
             run_as: vec!["nobody".into()],
             stop_timeout: Duration::from_secs(10),
             limits: LimitTables::default(),
+            labels: Default::default(),
         };
         let request = JobRequest { argv: vec!["true".into()], ..JobRequest::default() };
         let (name, home) = ("nobody".into(), "/".into());
@@ -466,6 +467,7 @@ pub(crate) mod tests {
             disks: Default::default(),
             changes: Vec::new(),
             is_changing: false,
+            allowed_by: Default::default(),
         }
     }
 

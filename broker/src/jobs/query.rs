@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::auth::{Action, Authorized, Caller, Resource, View, authorize};
+use crate::auth::{Action, Authorized, Caller, Denied, ListScope, Resource, View, authorize};
 use crate::jobs::history::archive;
 use crate::jobs::job::Job;
 use crate::jobs::registry::Entry;
@@ -29,6 +29,9 @@ pub enum FindError {
     /// The jobs on disk are not loaded.
     #[error(transparent)]
     NotRecovered(#[from] NotRecovered),
+    /// The caller may see the job, and not do that to it.
+    #[error("{0}")]
+    Denied(Denied),
     /// The job's records cannot be read.
     #[error("cannot read the job's records: {0}")]
     Record(#[from] RecordError),
@@ -46,7 +49,7 @@ pub struct Listed<T> {
     pub next: Option<JobId>,
 }
 
-/// The job of this id, if the caller may do `A` to it.
+/// The job of this id, if the caller may do `A` to it; `None` also for a job that it may not see.
 ///
 /// # Errors
 /// [`FindError`].
@@ -61,8 +64,11 @@ pub(crate) async fn find<A: Action>(
         found = shared.registry().find(id);
     }
     let Some((entry, owner)) = found else { return Ok(None) };
-    let resource = Resource::Job { id, owner: &owner };
-    let Ok(allowed) = authorize::<A, _>(caller, resource, ()) else { return Ok(None) };
+    let allowed = match authorize::<A, _>(caller, Resource { id, owner: &owner }, ()) {
+        Ok(allowed) => allowed,
+        Err(denied) if denied.is_hidden => return Ok(None),
+        Err(denied) => return Err(FindError::Denied(denied)),
+    };
     let job = load(shared, caller.identity(), entry).await?;
     Ok(job.map(|job| allowed.with(job)))
 }
@@ -122,7 +128,7 @@ pub(crate) async fn list<T: Send + 'static>(
     show: impl Fn(&Authorized<View, Arc<Job>>) -> (T, usize) + Send + 'static,
 ) -> Result<Listed<T>, FindError> {
     shared.recovered().await?;
-    let (entries, next) = entries(shared, page, caller.scope(), filter).await;
+    let (entries, next) = entries(shared, page, &caller.list_scope(), filter).await;
     let (own, judged) = (Arc::clone(shared), caller.clone());
     // Dropped with this call: a cancelled list reads no further.
     let waits = Arc::new(());
@@ -157,14 +163,14 @@ pub(crate) async fn list<T: Send + 'static>(
 async fn entries(
     shared: &Shared,
     page: Page,
-    owner: Option<&Identity>,
+    scope: &ListScope,
     filter: &Filter,
 ) -> (Vec<Entry>, Option<JobId>) {
     let (mut entries, mut after) = (Vec::new(), page.after);
     loop {
         // One more than is shown: it tells whether there is a next page.
         let missing = page.size + 1 - entries.len();
-        let slice = shared.registry().slice(after, missing, owner, filter);
+        let slice = shared.registry().slice(after, missing, scope, filter);
         entries.extend(slice.entries);
         if entries.len() > page.size {
             entries.truncate(page.size);
@@ -196,7 +202,7 @@ fn read(shared: &Arc<Shared>, caller: &Caller, entry: Entry) -> Result<Option<Re
             Ok(None) | Err(_) => return Ok(None), // logged by `load`
         },
     };
-    let resource = Resource::Job { id: job.id(), owner: job.owner() };
+    let resource = Resource { id: job.id(), owner: job.owner() };
     let seen = authorize::<View, _>(caller, resource, Arc::clone(&job)).ok();
     Ok(seen.map(|seen| (seen, read)))
 }

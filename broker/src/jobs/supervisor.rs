@@ -1,6 +1,7 @@
 //! [`Supervisor`]: the public API of jobs. Each call takes a proof of authorization and delegates to
 //! `commands`, `query` or `stats`; nothing here has logic of its own.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,8 @@ use std::time::Duration;
 use job_shim::wire::InputAck;
 
 use crate::auth::{
-    Action, Authorized, Caller, Delete, Input, Logs, Pause, Signal, Start, Stop, Update, View,
+    Action, Authorized, Caller, Delete, Input, Logs, Pause, Signal, Start, StartPlan, Stop, Update,
+    Verdict, View,
 };
 use crate::cgroup::hierarchy::Hierarchy;
 use crate::config;
@@ -39,7 +41,7 @@ use crate::model::id::JobId;
 use crate::model::identity::Identity;
 use crate::model::limits::LimitTables;
 use crate::model::request::Request;
-use crate::model::spec::{Defaults, JobRequest, JobSpec, SpecError};
+use crate::model::spec::{Defaults, JobRequest, JobSpec};
 use crate::model::usage::Usage;
 use crate::quota::Quotas;
 use crate::quota::quotas::Row;
@@ -105,18 +107,15 @@ impl Supervisor {
         Ok(Supervisor { shared })
     }
 
-    /// Checks a request against the rules and fills in the configured defaults.
-    ///
-    /// # Errors
-    /// [`SpecError`].
-    pub fn check(&self, request: JobRequest) -> Result<JobSpec, SpecError> {
+    /// What a request gets that does not say, and what it may ask for, whatever the policy says.
+    pub fn defaults(&self) -> Defaults {
         let config = &self.shared.config;
-        let defaults = Defaults {
+        Defaults {
             run_as: config.run_as.clone(),
             stop_timeout: config.stop_timeout(),
             limits: self.limits().as_ref().clone(),
-        };
-        JobSpec::check(request, &defaults)
+            labels: BTreeMap::new(),
+        }
     }
 
     /// A place for a call, kept for as long as the [`Call`] is.
@@ -176,12 +175,17 @@ impl Supervisor {
     /// [`StartError`].
     pub async fn start(
         &self,
-        spec: Authorized<Start, JobSpec>,
+        plan: Authorized<Start, StartPlan>,
         request: &Request,
         call: Call,
         timeline: Timeline,
     ) -> Result<Arc<Job>, StartError> {
-        start::start(&self.shared, spec, request, call, timeline).await
+        start::start(&self.shared, plan, request, call, timeline).await
+    }
+
+    /// What the policy says of a start, its program included.
+    pub(crate) async fn can_start(&self, caller: &Caller, request: JobRequest) -> Verdict {
+        start::can_start(&self.shared, caller, request, &self.defaults()).await
     }
 
     /// The job of this id, if it exists for the caller and it may do `A` to it.

@@ -68,6 +68,8 @@ pub struct Defaults {
     pub stop_timeout: Duration,
     /// For what does not say, and for what says too much.
     pub limits: LimitTables,
+    /// Labels that every job gets, whatever it says.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// How much there is in all, of a spec that has only the beginning.
@@ -147,13 +149,15 @@ impl JobSpec {
         }
         let limits = faults.limits(&request.limits, &defaults.limits);
         faults.none()?;
+        let mut labels = request.labels;
+        labels.extend(defaults.labels.clone());
         Ok(JobSpec {
             argv: request.argv,
             env: request.env,
             working_directory: or_default(request.working_directory, "/"),
             run_as,
             name: request.name,
-            labels: request.labels,
+            labels,
             stop_signal: if request.stop_signal == 0 { libc::SIGTERM } else { request.stop_signal },
             stop_timeout: request.stop_timeout.unwrap_or(defaults.stop_timeout),
             output_policy: request.output_policy,
@@ -206,7 +210,7 @@ impl Faults {
     fn limits(&mut self, asked: &Limits, tables: &LimitTables) -> Limits {
         let limits = asked.with_defaults(tables);
         self.0.extend(asked.faults());
-        self.0.extend(limits.above(&tables.max));
+        self.0.extend(tables.above(&limits));
         limits
     }
 
@@ -299,6 +303,7 @@ mod tests {
             run_as: vec!["nobody".into()],
             stop_timeout: Duration::from_secs(10),
             limits: LimitTables::default(),
+            labels: BTreeMap::new(),
         };
         JobSpec::check(request, &defaults)
     }

@@ -15,6 +15,7 @@ use crate::model::identity::Identity;
 use crate::service::certificates;
 use crate::service::certificates::Findings;
 use crate::service::risks;
+use crate::service::settings;
 use crate::store;
 use crate::store::owner;
 
@@ -29,6 +30,9 @@ pub(super) fn run(file: &Path) -> ExitCode {
     let values = config.faults().into_iter().map(|(key, fault)| format!("{key} {fault}"));
     found.faults.extend(values);
     found.faults.extend(admins(&config.admins));
+    if found.faults.is_empty() {
+        found.faults.extend(settings::policy(&config).err().map(|e| format!("policy: {e}")));
+    }
     let tls = certificates::check(&config.tls);
     found.faults.extend(tls.faults);
     found.warnings.extend(tls.warnings);

@@ -78,10 +78,11 @@ impl Reloader {
         self.supervisor.set_limits(limits);
         self.supervisor.set_retention(config.retention);
         self.supervisor.quotas().set(quotas, settings::membership(&policy));
+        let roles = policy.len();
         self.policy.send_replace(policy);
         *lock(&self.files) = (config.tls, CertificateWatch::new(stamps));
         self.use_tls(tls);
-        tracing::info!(target: AUDIT, admins = config.admins.len(), "reloaded");
+        tracing::info!(target: AUDIT, admins = config.admins.len(), roles, "reloaded");
         Ok(())
     }
 

@@ -4,7 +4,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::auth::{Policy, Role};
+use crate::auth;
+use crate::auth::{Host, Policy, PolicyError, Role};
 use crate::config::{Config, ConfigError};
 use crate::model::identity::Identity;
 use crate::model::limits::LimitTables;
@@ -35,6 +36,8 @@ pub(super) struct Settings {
 pub(super) enum SettingsError {
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     #[error("admins: {0}")]
     Admin(String),
     #[error("{0} {1}")]
@@ -70,9 +73,20 @@ pub(super) fn membership(policy: &Policy) -> MembershipOf {
     })
 }
 
-fn policy(config: &Config) -> Result<Policy, SettingsError> {
+/// The policy of the configuration: the file, or the one that is built in.
+pub(super) fn policy(config: &Config) -> Result<Policy, SettingsError> {
+    policy_of(config, config.policy.as_deref())
+}
+
+/// The policy of this file, as this configuration would have it.
+pub(super) fn policy_of(config: &Config, file: Option<&Path>) -> Result<Policy, SettingsError> {
     let admins: Result<Vec<_>, _> = config.admins.iter().map(|name| Identity::new(name)).collect();
-    Ok(Policy::new(admins.map_err(SettingsError::Admin)?))
+    let admins = admins.map_err(SettingsError::Admin)?;
+    let Some(file) = file else { return Ok(Policy::new(admins)) };
+    let resolve =
+        |path: &str| std::fs::canonicalize(path).ok()?.into_os_string().into_string().ok();
+    let (trust_domain, run_as) = (config.tls.trust_domain.as_str(), config.jobs.run_as.as_slice());
+    Ok(auth::load(file, &Host { admins, trust_domain, run_as, resolve })?)
 }
 
 /// The keys that differ and that need a restart.

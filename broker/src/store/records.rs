@@ -58,6 +58,19 @@ pub struct SpecRecord {
     /// The last change may not have reached the kernel: to be applied again.
     #[serde(default)]
     pub is_changing: bool,
+    /// The rule of the policy that allowed the start; empty for a job of an earlier broker.
+    #[serde(default)]
+    pub allowed_by: AllowedBy,
+}
+
+/// A rule of the policy.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AllowedBy {
+    /// The name of its role.
+    pub role: String,
+    /// Which of its clauses.
+    pub rule: String,
 }
 
 impl SpecRecord {
@@ -76,6 +89,7 @@ impl SpecRecord {
             disks: self.disks.clone(),
             changes: self.changes.clone(),
             is_changing: self.is_changing,
+            allowed_by: self.allowed_by.clone(),
         }
     }
 }

@@ -1,11 +1,14 @@
 //! Starts a job: deduplicates the request, admits and registers the job. The launch is in `launch_task`;
 //! nothing here spawns a process.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::auth::{Authorized, Caller, Start};
+use crate::auth::{
+    Authorized, Caller, Question, Rule, Start, StartPlan, StartQuestion, Verdict, decide,
+};
 use crate::cgroup::limits::{ResolvedDisks, Unenforceable};
 use crate::host;
 use crate::jobs::commands::launch_task::{self, StartTurns};
@@ -24,11 +27,11 @@ use crate::model::account::Account;
 use crate::model::id::JobId;
 use crate::model::identity::Identity;
 use crate::model::request::{Request, older_digest};
-use crate::model::spec::JobSpec;
+use crate::model::spec::{Defaults, JobRequest, JobSpec};
 use crate::model::state::{Contact, Failure, SHORTAGE, Snapshot};
 use crate::quota::OverQuota;
 use crate::quota::jobs::Demand;
-use crate::store::records::{FORMAT, SpecRecord};
+use crate::store::records::{AllowedBy, FORMAT, SpecRecord};
 use crate::sync::Panicked;
 use crate::trace::Timeline;
 
@@ -62,6 +65,9 @@ pub enum StartError {
         /// Whose it is.
         job: JobId,
     },
+    /// The policy does not allow the program.
+    #[error("you may not start: {0}")]
+    Denied(String),
     /// The account cannot be used.
     #[error(transparent)]
     Account(#[from] AccountError),
@@ -109,12 +115,14 @@ struct Prepared {
     account: Account,
     lease: Option<Lease>,
     disks: ResolvedDisks,
+    /// What allows the start.
+    rule: Rule,
 }
 
 /// The outcome of a registration.
 enum Registered {
     /// A concurrent call registered the same request; returns the spec.
-    Known(Box<JobSpec>),
+    Known(Box<StartPlan>),
     New(Arc<Job>, Box<SpecRecord>),
 }
 
@@ -125,32 +133,35 @@ enum Registered {
 /// [`StartError`].
 pub(crate) async fn start(
     shared: &Arc<Shared>,
-    spec: Authorized<Start, JobSpec>,
+    plan: Authorized<Start, StartPlan>,
     request: &Request,
     call: Call,
     mut timeline: Timeline,
 ) -> Result<Arc<Job>, StartError> {
-    let (caller, mut spec) = spec.into_parts();
+    let (caller, mut plan) = plan.into_parts();
     // Deduplication, names and uids need the whole registry.
     shared.recovered().await?;
     loop {
         // First: a repeated call needs neither a uid of the pool nor space on the disk.
-        if let Some(job) = repeated(shared, &caller, request, Some(&spec)).await? {
+        if let Some(job) = repeated(shared, &caller, request, Some(plan.spec())).await? {
             return Ok(job);
         }
         let owner = caller.identity();
         admission::admit(shared, owner).await?;
         timeline.mark(Phase::Admission);
-        settle_name(shared, owner, &spec.name).await;
-        settle_running(shared, owner, &Demand::of(&spec.limits)).await;
-        let prepared = prepare(shared, owner, &spec).await?;
+        settle_name(shared, owner, &plan.spec().name).await;
+        settle_running(shared, owner, &Demand::of(&plan.spec().limits)).await;
+        let prepared = match prepare(shared, owner, &plan).await {
+            Err(StartError::Denied(_)) if plan.next() => continue, // another role may allow it
+            prepared => prepared?,
+        };
         timeline.mark(Phase::Account);
         // Before the registration: a caller that hangs up while it waits has started nothing.
         let start = shared.threads.starts.acquire(owner).await;
         let turns = StartTurns { start, launch: shared.threads.launches.acquire(owner).await };
         timeline.mark(Phase::Queue);
-        match register(shared, owner, spec, prepared, request)? {
-            Registered::Known(own) => spec = *own,
+        match register(shared, owner, plan, prepared, request)? {
+            Registered::Known(own) => plan = *own,
             Registered::New(job, record) => {
                 timeline.mark(Phase::Register);
                 // Detached: a caller that hangs up does not leave half a job.
@@ -210,6 +221,17 @@ pub(crate) async fn repeated(
     }
 }
 
+/// What the policy says of a start, its program included.
+pub(crate) async fn can_start(
+    _shared: &Arc<Shared>,
+    caller: &Caller,
+    request: JobRequest,
+    defaults: &Defaults,
+) -> Verdict {
+    let program = request.argv.first().map(Path::new);
+    decide(caller, &Question::Start(StartQuestion { request: &request, program, defaults }))
+}
+
 /// Waits until it is known whether the job of this name ended while no broker ran.
 async fn settle_name(shared: &Shared, owner: &Identity, name: &str) {
     let holder = shared.registry().live_name(owner, name);
@@ -235,17 +257,20 @@ async fn settle_running(shared: &Shared, owner: &Identity, asked: &Demand) {
     }
 }
 
-/// Resolves the account and the disks.
+/// Resolves the account, the program and the disks.
 async fn prepare(
     shared: &Arc<Shared>,
     owner: &Identity,
-    spec: &JobSpec,
+    plan: &StartPlan,
 ) -> Result<Prepared, StartError> {
+    let spec = plan.spec();
     let (account, lease) = prepare::account(shared, owner, &spec.run_as).await??;
+    let rule =
+        plan.may_execute(Path::new(&spec.argv[0]), &spec.argv).map_err(StartError::Denied)?;
     let disks = prepare::disks(shared, owner, &spec.limits, spec, &account).await?;
     let disks =
         disks.map_err(|error| effective_limits::name_the_section(error, spec, &shared.limits()))?;
-    Ok(Prepared { account, lease, disks })
+    Ok(Prepared { account, lease, disks, rule })
 }
 
 /// Registers a new job, unless its request is known by now. The registry's lock makes the checks and the
@@ -253,23 +278,23 @@ async fn prepare(
 fn register(
     shared: &Shared,
     owner: &Identity,
-    spec: JobSpec,
-    Prepared { account, lease, disks }: Prepared,
+    plan: StartPlan,
+    Prepared { account, lease, disks, rule }: Prepared,
     request: &Request,
 ) -> Result<Registered, StartError> {
     let mut registry = shared.registry();
     if !matches!(registry.request(owner, request), RequestStatus::New) {
-        return Ok(Registered::Known(Box::new(spec)));
+        return Ok(Registered::Known(Box::new(plan)));
     }
-    if let Some(job) = registry.live_name(owner, &spec.name) {
-        return Err(StartError::NameTaken { name: spec.name, job: job.id() });
+    if let Some(job) = registry.live_name(owner, &plan.spec().name) {
+        return Err(StartError::NameTaken { name: plan.spec().name.clone(), job: job.id() });
     }
     // A job counts until its final record is written.
     if registry.live().len() as u64 >= shared.max_running {
         return Err(StartError::TooMany(shared.max_running));
     }
     let in_use = || registry.in_use(owner, None);
-    shared.quotas.start(owner, in_use, &Demand::of(&spec.limits))?;
+    shared.quotas.start(owner, in_use, &Demand::of(&plan.spec().limits))?;
     let record = SpecRecord {
         format: FORMAT,
         id: JobId::fresh(),
@@ -278,11 +303,12 @@ fn register(
         request_digest: request.digest.clone(),
         created_ns: host::now_ns(),
         boot_id: Uuid::from_bytes(shared.boot_id),
-        spec,
+        spec: plan.into_spec(),
         account,
         disks,
         changes: Vec::new(),
         is_changing: false,
+        allowed_by: AllowedBy { role: rule.role.to_string(), rule: rule.text.to_string() },
     };
     // Memory keeps no values of the environment; the shim gets them.
     let job = Job::new(record.abridged(), Snapshot::starting(), lease);

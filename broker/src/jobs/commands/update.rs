@@ -11,7 +11,7 @@ use std::time::Duration;
 use job_shim::crash::{self, Point};
 use job_shim::wire::ToShim;
 
-use crate::auth::{Authorized, Update};
+use crate::auth::{Authorized, Update, Verb};
 use crate::cgroup::limits::{LimitError, Unenforceable};
 use crate::host;
 use crate::jobs::channel::Unreachable;
@@ -22,7 +22,7 @@ use crate::jobs::shared::calls::Call;
 use crate::journal::AUDIT;
 use crate::launch::effective_limits::EffectiveLimits;
 use crate::model::identity::Identity;
-use crate::model::limits::{LimitKind, Limits, Violation, Violations};
+use crate::model::limits::{LimitKind, LimitTables, Limits, Violation, Violations};
 use crate::model::state::State;
 use crate::quota::OverQuota;
 use crate::quota::jobs::Demand;
@@ -106,8 +106,10 @@ pub(crate) async fn update(
     change: Change,
     call: Call,
 ) -> Result<(), UpdateError> {
+    let owner = job.subject().owner();
+    let tables = job.caller().tables(Verb::Update, owner, &shared.limits());
     detached::run(shared, job, call, |shared, job, by| async move {
-        update_now(&shared, &job, change, &by).await
+        update_now(&shared, &job, change, &tables, &by).await
     })
     .await
 }
@@ -116,6 +118,7 @@ async fn update_now(
     shared: &Arc<Shared>,
     job: &Arc<Job>,
     change: Change,
+    tables: &[LimitTables],
     by: &Identity,
 ) -> Result<(), UpdateError> {
     job.wait_for_contact().await;
@@ -126,7 +129,7 @@ async fn update_now(
     }
     let old = job.effective_limits();
     let mut new = old.clone();
-    new.limits = changed(shared, &old.limits, &change)?;
+    new.limits = changed(&old.limits, &change, tables)?;
     new.by_default = old.by_default.clone().less(&change.limits);
     let (spec, account) = (&job.record().spec, &job.record().account);
     new.disks = prepare::disks(shared, by, &new.limits, spec, account).await??;
@@ -195,7 +198,10 @@ async fn record_made(
 }
 
 /// The limits after the change, if the request is valid.
-fn changed(shared: &Shared, old: &Limits, change: &Change) -> Result<Limits, UpdateError> {
+///
+/// # Errors
+/// The rules that it breaks; of ceilings those of the first table, unless it keeps those of another.
+fn changed(old: &Limits, change: &Change, tables: &[LimitTables]) -> Result<Limits, UpdateError> {
     let mut asked = change.limits.clone();
     let mut faults = Violations::default();
     let mut fault = |field, text: &str| faults.add(Violation { field, fault: text.into() });
@@ -214,7 +220,9 @@ fn changed(shared: &Shared, old: &Limits, change: &Change) -> Result<Limits, Upd
     }
     let new = old.changed_by(&asked);
     faults.extend(asked.faults());
-    faults.extend(new.above(&shared.limits().max));
+    if !tables.iter().any(|tables| tables.above(&new).is_empty()) {
+        faults.extend(tables.iter().take(1).flat_map(|tables| tables.above(&new)));
+    }
     if faults.is_empty() { Ok(new) } else { Err(UpdateError::Invalid(faults)) }
 }
 

@@ -8,6 +8,7 @@ mod quota_model;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use crate::auth::ListScope;
 use crate::jobs::job::Job;
 use crate::jobs::registry::filter::Filter;
 use crate::model::id::JobId;
@@ -314,32 +315,39 @@ impl Registry {
         all
     }
 
-    /// Jobs, of one owner or of all, that are older than `after`: at most `most`, and of no more than
-    /// [`SLICE`] checked jobs, since other tasks wait for the lock.
+    /// Jobs within `scope` that are older than `after`: at most `most`, and of no more than [`SLICE`] checked
+    /// jobs, since other tasks wait for the lock.
     pub(crate) fn slice(
         &self,
         after: Option<JobId>,
         most: usize,
-        owner: Option<&Identity>,
+        scope: &ListScope,
         filter: &Filter,
     ) -> Slice {
-        let is_own = |job: &Arc<Job>| owner.is_none_or(|owner| job.owner() == owner);
+        let mut known = HashMap::new(); // globs are slow, owners are few
+        let mut is_seen = |owner: &Identity| match scope {
+            ListScope::Some { .. } => {
+                *known.entry(owner.clone()).or_insert_with(|| scope.covers(owner))
+            }
+            scope => scope.covers(owner),
+        };
         let mut live = before(&self.live, after).peekable();
-        let mut over = self.over_before(after, owner, filter).peekable();
+        let mut over = self.over_before(after, scope, filter).peekable();
         let (mut entries, mut last) = (Vec::new(), after);
         for _ in 0..SLICE {
             match (live.peek(), over.peek()) {
                 (None, None) => return Slice { entries, next: None },
                 (Some(job), over) if over.is_none_or(|other| other.id < job.id()) => {
                     last = Some(job.id());
-                    let wanted = is_own(job) && filter.admits_job(job);
+                    let wanted = filter.admits_job(job) && is_seen(job.owner());
                     entries.extend(wanted.then(|| Entry::Live(Arc::clone(job))));
                     live.next();
                 }
                 (_, None) => {} // which the arm before has taken
                 (_, Some(job)) => {
                     last = Some(job.id);
-                    entries.extend(filter.admits_summary(job).then_some(Entry::Over(job.id)));
+                    let wanted = filter.admits_summary(job) && is_seen(&job.owner);
+                    entries.extend(wanted.then_some(Entry::Over(job.id)));
                     over.next();
                 }
             }
@@ -354,17 +362,18 @@ impl Registry {
     fn over_before<'a>(
         &'a self,
         after: Option<JobId>,
-        owner: Option<&Identity>,
+        scope: &ListScope,
         filter: &Filter,
     ) -> Box<dyn Iterator<Item = &'a Summary> + 'a> {
         if !filter.admits_over() {
             return Box::new(std::iter::empty());
         }
         let wanted = filter.owner.as_ref().map(|name| Identity::new(name));
-        let own = match (owner, &wanted) {
-            (Some(owner), _) | (None, Some(Ok(owner))) => self.by_owner.get(owner),
-            (None, Some(Err(_))) => None, // nobody has such a name
-            (None, None) => return Box::new(before(&self.over, after)),
+        let own = match (scope, &wanted) {
+            (ListScope::Nobody, _) => None,
+            (ListScope::Owner(owner), _) | (_, Some(Ok(owner))) => self.by_owner.get(owner),
+            (_, Some(Err(_))) => None, // nobody has such a name
+            (_, None) => return Box::new(before(&self.over, after)),
         };
         let own = own.into_iter().flat_map(move |own| {
             match after {
@@ -428,6 +437,7 @@ fn before<T>(all: &BTreeMap<JobId, T>, after: Option<JobId>) -> impl Iterator<It
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::Scope;
     use crate::jobs::registry::filter::States;
     use crate::model::state::State;
     use crate::store::index::RequestKey;
@@ -450,7 +460,8 @@ mod tests {
         let all = [summary("a", 1), summary("b", 2), summary("a", 3), summary("a", 4)];
         let registry = registry(&all);
         let page = |after, owner: Option<&Identity>, filter: &Filter| {
-            let slice = registry.slice(after, 2, owner, filter);
+            let scope = owner.map_or(ListScope::All, |owner| ListScope::Owner(owner.clone()));
+            let slice = registry.slice(after, 2, &scope, filter);
             (ids(&slice.entries), slice.next)
         };
         let any = Filter::default();
@@ -473,6 +484,12 @@ mod tests {
         let selector = Some(all[1].id.to_string());
         let selected = Filter { selector, ..Filter::default() };
         assert_eq!(page(None, None, &selected), (vec![all[1].id], None));
+        let slice = |scope, filter: &Filter| ids(&registry.slice(None, 9, &scope, filter).entries);
+        assert_eq!(slice(ListScope::Nobody, &any), []);
+        let (caller, scopes) = (all[0].owner.clone(), vec![Scope::Own]);
+        let some = ListScope::Some { caller, scopes };
+        assert_eq!(slice(some.clone(), &any), [all[3].id, all[2].id, all[0].id]);
+        assert_eq!(slice(some, &of("b")), []);
     }
 
     #[test]
@@ -480,9 +497,9 @@ mod tests {
         let all: Vec<_> = (0..SLICE as u64 + 500).map(|n| summary("a", n)).collect();
         let registry = registry(&all);
         let first = Filter { ended_before_ns: Some(1), ..Filter::default() };
-        let slice = registry.slice(None, 100, None, &first);
+        let slice = registry.slice(None, 100, &ListScope::All, &first);
         assert_eq!((slice.entries.len(), slice.next), (0, Some(all[500].id)));
-        let slice = registry.slice(slice.next, 100, None, &first);
+        let slice = registry.slice(slice.next, 100, &ListScope::All, &first);
         assert_eq!((ids(&slice.entries), slice.next), (vec![all[0].id], None));
     }
 

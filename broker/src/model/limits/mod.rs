@@ -6,13 +6,15 @@ mod kind;
 mod rlimit;
 mod set;
 mod status;
+mod tables;
 mod violations;
 
 pub(crate) use io::{DiskName, IoRule, MAX_PATH, Rate};
 pub(crate) use job_api::units::MAX;
 pub(crate) use kind::{LimitKind, MAX_DURATION};
 pub(crate) use rlimit::Rlimit;
-pub use set::LimitTables;
 pub(crate) use set::{ByDefault, CPU_PERIOD, Limits, MAX_IO_RULES};
 pub(crate) use status::LimitStatus;
+pub use tables::LimitTables;
+pub(crate) use tables::RoleLimits;
 pub(crate) use violations::{Violation, Violations};

@@ -40,15 +40,6 @@ pub struct ByDefault {
     pub rlimits: BTreeSet<Rlimit>,
 }
 
-/// What the operator gives to jobs that do not say, and the most that a job may ask for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LimitTables {
-    /// `[limits.default]`.
-    pub default: Limits,
-    /// `[limits.max]`.
-    pub max: Limits,
-}
-
 impl Limits {
     /// What a limit is set to.
     pub fn get(&self, kind: LimitKind) -> Option<u64> {
@@ -105,20 +96,9 @@ impl Limits {
         faults
     }
 
-    /// What a job gets that asks for `self`: the operator's default where it says nothing, the
-    /// ceiling where that says nothing either, and no swap where memory is limited.
-    pub fn with_defaults(&self, tables: &LimitTables) -> Limits {
-        let mut all = self.clone();
-        all.adopt(&tables.default);
-        // What a process may have by itself is below most ceilings, and a raise needs a privilege
-        // that root may lack: a ceiling of rlimits judges requests and gives nothing.
-        all.adopt(&Limits { rlimits: BTreeMap::new(), ..tables.max.clone() });
-        all.without_swap()
-    }
-
     /// What a limit of memory is good for where the job can swap instead: hence no swap, unless
     /// somebody says otherwise.
-    fn without_swap(mut self) -> Limits {
+    pub(super) fn without_swap(mut self) -> Limits {
         if self.get(LimitKind::MemoryMax).is_some_and(|value| value != MAX) {
             self.values.entry(LimitKind::MemorySwapMax).or_insert(0);
         }
@@ -126,7 +106,7 @@ impl Limits {
     }
 
     /// Takes what it does not have. Quota and period belong together.
-    fn adopt(&mut self, other: &Limits) {
+    pub(super) fn adopt(&mut self, other: &Limits) {
         let own_cpu = self.get(LimitKind::CpuQuota).is_some();
         for (kind, value) in &other.values {
             if !(own_cpu && *kind == LimitKind::CpuPeriod) {
@@ -145,12 +125,11 @@ impl Limits {
         }
     }
 
-    /// What is above the operator's ceilings.
-    pub fn above(&self, max: &Limits) -> Vec<Violation> {
+    /// What is above these ceilings; `by` names where they stand.
+    pub(crate) fn above(&self, max: &Limits, by: &dyn fmt::Display) -> Vec<Violation> {
         let mut faults = Vec::new();
         let mut over = |field: &'static str, asked: &dyn fmt::Display, most: &dyn fmt::Display| {
-            let fault =
-                format!("is {asked}; the most that this broker allows is {most} ([limits.max])");
+            let fault = format!("is {asked}; the most that this broker allows is {most} ({by})");
             faults.push(Violation { field, fault });
         };
         for (kind, most) in &max.values {
@@ -225,7 +204,7 @@ impl ByDefault {
 }
 
 /// CPUs in millionths, for comparing; no quota is more than any.
-fn rate((quota, period): (u64, u64)) -> u128 {
+pub(super) fn rate((quota, period): (u64, u64)) -> u128 {
     if quota == MAX { u128::MAX } else { u128::from(quota) * 1_000_000 / u128::from(period.max(1)) }
 }
 
@@ -253,13 +232,14 @@ impl fmt::Display for Cpus {
 mod tests {
     use super::*;
     use crate::model::limits::io::DiskName;
+    use crate::model::limits::tables::LimitTables;
 
     fn limits(kinds: &[(LimitKind, u64)]) -> Limits {
         Limits { values: kinds.iter().copied().collect(), ..Limits::default() }
     }
 
     fn tables(default: Limits, max: Limits) -> LimitTables {
-        LimitTables { default, max }
+        LimitTables { default, max, ..LimitTables::default() }
     }
 
     fn rule(disk: DiskName, wbps: u64) -> IoRule {
@@ -286,14 +266,14 @@ mod tests {
         let given = Limits::default().with_defaults(&tables(Limits::default(), max.clone()));
         assert_eq!(given.rlimits, BTreeMap::new());
         let asked = Limits { rlimits: [(Rlimit::Nofile, (9, 10))].into(), ..Limits::default() };
-        assert_eq!(asked.above(&max)[0].field, "limits.rlimits");
+        assert_eq!(asked.above(&max, &"[limits.max]")[0].field, "limits.rlimits");
     }
 
     #[test]
     fn a_time_above_its_ceiling_is_told_in_seconds() {
         let (max, asked) =
             (limits(&[(LimitKind::Time, 1_000)]), limits(&[(LimitKind::Time, 2_500)]));
-        let fault = asked.above(&max)[0].fault.clone();
+        let fault = asked.above(&max, &"[limits.max]")[0].fault.clone();
         assert!(fault.contains("2.5s") && fault.contains("1s"), "{fault}");
     }
 
@@ -322,13 +302,13 @@ mod tests {
     #[test]
     fn what_is_above_a_ceiling_is_refused_with_the_ceiling_named() {
         let max = limits(&[(LimitKind::MemoryMax, 1 << 30), (LimitKind::CpuQuota, 100_000)]);
-        assert_eq!(limits(&[(LimitKind::MemoryMax, 1 << 30)]).above(&max), []);
+        assert_eq!(limits(&[(LimitKind::MemoryMax, 1 << 30)]).above(&max, &"[limits.max]"), []);
         for (kind, asked, ceiling) in [
             (LimitKind::MemoryMax, MAX, "1073741824"),
             (LimitKind::MemoryMax, (1 << 30) + 1, "1073741824"),
             (LimitKind::CpuQuota, 150_000, "1 CPUs"),
         ] {
-            let faults = limits(&[(kind, asked)]).above(&max);
+            let faults = limits(&[(kind, asked)]).above(&max, &"[limits.max]");
             assert_eq!(faults[0].field, kind.field());
             assert!(faults[0].fault.contains(ceiling), "{}", faults[0].fault);
         }
@@ -339,8 +319,8 @@ mod tests {
         let max = limits(&[(LimitKind::CpuQuota, 50_000)]);
         let asked =
             |quota| limits(&[(LimitKind::CpuQuota, quota), (LimitKind::CpuPeriod, 1_000_000)]);
-        assert_eq!(asked(500_000).above(&max), []);
-        assert_eq!(asked(500_001).above(&max).len(), 1);
+        assert_eq!(asked(500_000).above(&max, &"[limits.max]"), []);
+        assert_eq!(asked(500_001).above(&max, &"[limits.max]").len(), 1);
     }
 
     #[test]
@@ -351,7 +331,7 @@ mod tests {
         let given = Limits { io: vec![own.clone()], ..Limits::default() }.with_defaults(&tables);
         assert_eq!(given.io, [rule(DiskName::WorkingDirectory, 5), own]);
         let more = Limits { io: vec![rule(DiskName::Path("/srv".into()), 6)], ..Limits::default() };
-        assert_eq!(more.above(&tables.max)[0].field, "limits.io_max");
+        assert_eq!(more.above(&tables.max, &"[limits.max]")[0].field, "limits.io_max");
     }
 
     #[test]

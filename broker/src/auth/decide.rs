@@ -1,0 +1,224 @@
+//! The decision: (caller with its roles, question) to a verdict with the rule that gave it. Pure: no clock, no file, no
+//! job. The broker's calls, CanI and `job-broker policy test` all ask here, and nothing else decides.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use job_api::echo::echo;
+
+use crate::auth::action::Verb;
+use crate::auth::caller::Caller;
+use crate::auth::policy::pattern::check_path;
+use crate::auth::policy::program::Match;
+use crate::auth::policy::{PolicyRole, Rule};
+use crate::model::identity::Identity;
+use crate::model::limits::LimitTables;
+use crate::model::spec::{Defaults, JobRequest};
+
+/// What a caller wants to do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Question<'a> {
+    /// Something that is about no job.
+    Broker(Verb),
+    /// Something to a job of this owner.
+    Job(Verb, &'a Identity),
+    /// Start a job.
+    Start(StartQuestion<'a>),
+}
+
+/// A job that a caller wants to start.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StartQuestion<'a> {
+    /// As requested. Need not have been checked.
+    pub request: &'a JobRequest,
+    /// The file that would be executed, symlinks resolved; `None` if that is not known yet: then every program is.
+    pub program: Option<&'a Path>,
+    /// What the configuration allows, and what it gives to a request that does not say.
+    pub defaults: &'a Defaults,
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "a verdict that is not looked at protects nothing"]
+pub(crate) struct Verdict {
+    /// Yes or no.
+    pub is_allowed: bool,
+    /// What gave the verdict: what allows, or what denies explicitly. `None`: no role allows it.
+    pub rule: Option<Rule>,
+    /// Why not: the role that comes nearest, and what it lacks. Empty for a yes.
+    pub reason: String,
+}
+
+impl Verdict {
+    pub(super) fn yes(rule: Rule) -> Verdict {
+        Verdict { is_allowed: true, rule: Some(rule), reason: String::new() }
+    }
+
+    pub(super) fn no(reason: String) -> Verdict {
+        Verdict { is_allowed: false, rule: None, reason }
+    }
+}
+
+/// Whether the caller may, and why.
+pub(crate) fn decide(caller: &Caller, question: &Question<'_>) -> Verdict {
+    let verb = question.verb();
+    if let Some(role) = caller.roles().iter().find(|role| role.deny.has(verb)) {
+        let reason = format!("role {} denies \"{verb}\"", role.name);
+        return Verdict { is_allowed: false, rule: Some(role.denies()), reason };
+    }
+    let mut nearest: Option<Vec<String>> = None;
+    for role in caller.roles() {
+        match judge(role, caller, question) {
+            Ok(rule) => return Verdict::yes(rule),
+            Err(lacks) => {
+                if nearest.as_ref().is_none_or(|least| lacks.len() < least.len()) {
+                    nearest = Some(lacks);
+                }
+            }
+        }
+    }
+    let nobody = || format!("no role of the policy names {}", caller.identity());
+    Verdict::no(nearest.map_or_else(nobody, |lacks| lacks.join("; ")))
+}
+
+impl Question<'_> {
+    fn verb(&self) -> Verb {
+        match self {
+            Question::Broker(verb) | Question::Job(verb, _) => *verb,
+            Question::Start(_) => Verb::Start,
+        }
+    }
+}
+
+/// What one role says; of a no, all that it lacks.
+fn judge(role: &PolicyRole, caller: &Caller, question: &Question<'_>) -> Result<Rule, Vec<String>> {
+    let mut lacks = Vec::new();
+    let (verb, name) = (question.verb(), &role.name);
+    if !role.allow.has(verb) {
+        lacks.push(format!("role {name} does not allow \"{verb}\" (it allows {})", role.allow));
+    }
+    let mut rule = None;
+    match question {
+        Question::Broker(_) => {}
+        Question::Job(_, owner) => {
+            if !role.scope.covers(caller.identity(), owner) {
+                lacks.push(format!("role {name} does not reach jobs of {owner}"));
+            }
+        }
+        // All else that a start lacks says nothing if the role does not start anything.
+        Question::Start(_) if !lacks.is_empty() => {}
+        Question::Start(start) => {
+            lacks.extend(start_lacks(role, start.request, start.defaults));
+            lacks.extend(limit_lacks(role, start.request, start.defaults));
+            match start.program.map(|file| program(role, file, &start.request.argv)) {
+                Some(Err(lack)) => lacks.push(lack),
+                Some(Ok(found)) => rule = Some(found),
+                None => {}
+            }
+        }
+    }
+    if lacks.is_empty() { Ok(rule.unwrap_or_else(|| role.allows())) } else { Err(lacks) }
+}
+
+/// What a role lacks for a start, but for limits and the program.
+pub(super) fn start_lacks(
+    role: &PolicyRole,
+    request: &JobRequest,
+    defaults: &Defaults,
+) -> Vec<String> {
+    let (name, rules) = (&role.name, &role.start);
+    let mut lacks = Vec::new();
+    if let Err(account) = account(role, &request.run_as, &defaults.run_as) {
+        lacks.push(format!("role {name} does not run jobs as {}", echo(&account)));
+    }
+    let dir = match request.working_directory.as_str() {
+        "" => "/",
+        dir => Some(dir.trim_end_matches('/')).filter(|dir| !dir.is_empty()).unwrap_or("/"),
+    };
+    let is_there = match rules.workdirs.as_slice() {
+        [] => dir == "/",
+        [one] if one.is_any() => true,
+        dirs => check_path(dir).is_ok() && dirs.iter().any(|glob| glob.matches(dir)),
+    };
+    if !is_there {
+        lacks.push(format!("role {name} does not allow the working directory {}", echo(dir)));
+    }
+    let foreign = |variable: &&String| !rules.env.iter().any(|glob| glob.matches(variable));
+    if let Some(variable) = request.env.keys().find(foreign) {
+        lacks.push(format!("role {name} does not allow the variable {}", echo(variable)));
+    }
+    let other = |(key, value): &(&String, &String)| {
+        request.labels.get(*key).is_some_and(|own| own != *value)
+    };
+    if let Some((key, value)) = rules.labels.iter().find(other) {
+        lacks.push(format!("role {name} sets the label {key} to {}", echo(value)));
+    }
+    lacks
+}
+
+fn limit_lacks(role: &PolicyRole, request: &JobRequest, defaults: &Defaults) -> Vec<String> {
+    let tables = tables(role, &defaults.limits);
+    let faults = tables.above(&request.limits.with_defaults(&tables));
+    let lack = |fault: &crate::model::limits::Violation| {
+        format!("role {}: {} {}", role.name, fault.field, fault.fault)
+    };
+    faults.iter().map(lack).collect()
+}
+
+/// Whether a role allows the verb on jobs of the owner.
+pub(super) fn reaches(role: &PolicyRole, caller: &Caller, verb: Verb, owner: &Identity) -> bool {
+    role.allow.has(verb) && role.scope.covers(caller.identity(), owner)
+}
+
+/// Defaults and ceilings for what is done under this role.
+pub(super) fn tables(role: &PolicyRole, configured: &LimitTables) -> LimitTables {
+    configured.for_role(&role.name, &role.start.limits)
+}
+
+/// The account of a job: as requested, or the role's first.
+///
+/// # Errors
+/// The one that the role does not allow.
+pub(super) fn account(
+    role: &PolicyRole,
+    requested: &str,
+    configured: &[String],
+) -> Result<String, String> {
+    let rules = &role.start.run_as;
+    if !requested.is_empty() {
+        let default = configured.first().is_some_and(|default| default == requested);
+        let allowed = rules.iter().any(|glob| glob.matches(requested));
+        return if allowed || (rules.is_empty() && default) {
+            Ok(requested.to_owned())
+        } else {
+            Err(requested.to_owned())
+        };
+    }
+    let of_role = rules.iter().find_map(|glob| configured.iter().find(|own| glob.matches(own)));
+    let chosen = if rules.is_empty() { configured.first() } else { of_role };
+    chosen.cloned().ok_or_else(|| rules.first().map(ToString::to_string).unwrap_or_default())
+}
+
+/// Whether a role allows to execute this file with these arguments, `argv[0]` the first, and by which rule. The path is
+/// absolute, its symlinks resolved; the arguments are those that the program gets.
+///
+/// # Errors
+/// What the role lacks, in words for the caller.
+pub(crate) fn program(role: &PolicyRole, file: &Path, argv: &[String]) -> Result<Rule, String> {
+    let mut best = Match::Nothing;
+    for program in &role.start.programs {
+        match program.judge(file, argv) {
+            Match::Whole => {
+                let text = Arc::clone(&program.rule);
+                return Ok(Rule { role: Arc::clone(&role.name), text });
+            }
+            found => best = best.max(found),
+        }
+    }
+    let (name, file) = (&role.name, file.to_string_lossy());
+    let file = echo(&file);
+    Err(match best {
+        Match::Nothing => format!("role {name} does not allow the program {file}"),
+        _ => format!("role {name} does not allow these arguments of {file}"),
+    })
+}

@@ -1,0 +1,141 @@
+//! A start that the policy allows, but for its program: the file is known only when it has been opened as the job's user.
+//! One role must allow all of a start. Opens nothing.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::auth::authorize::{Authorized, Denied};
+use crate::auth::caller::Caller;
+use crate::auth::decide::{self, Question, StartQuestion, decide};
+use crate::auth::policy::{PolicyRole, Rule};
+use crate::auth::{Start, Verb};
+use crate::model::identity::Identity;
+use crate::model::limits::{LimitTables, Limits};
+use crate::model::spec::{Defaults, JobRequest, JobSpec, SpecError};
+
+/// What to start, and the roles that allow it but for the program; the first of them has filled in the spec.
+#[derive(Debug, Clone)]
+pub struct StartPlan {
+    spec: JobSpec,
+    role: Arc<PolicyRole>,
+    /// The roles that may take its place, with what they give to a request that does not say.
+    others: Vec<(Arc<PolicyRole>, Defaults)>,
+    /// As requested.
+    limits: Limits,
+    labels: BTreeMap<String, String>,
+}
+
+/// Why a request is no start.
+#[derive(Debug)]
+pub enum StartRefusal {
+    /// It breaks a rule that holds for everybody, or is above a ceiling.
+    Invalid(SpecError),
+    /// The policy.
+    Denied(Denied),
+}
+
+impl Caller {
+    /// Checks a request, and fills in the defaults of the configuration and of the first role that allows it.
+    ///
+    /// # Errors
+    /// [`StartRefusal`].
+    pub fn may_start(
+        &self,
+        request: JobRequest,
+        defaults: &Defaults,
+    ) -> Result<Authorized<Start, StartPlan>, StartRefusal> {
+        let mut able = self.able(&request, defaults).into_iter();
+        let Some((role, own)) = able.next() else {
+            let question = StartQuestion { request: &request, program: None, defaults };
+            let verdict = decide(self, &Question::Start(question));
+            // What is wrong for everybody is said first, as without a policy.
+            JobSpec::check(request, defaults).map_err(StartRefusal::Invalid)?;
+            return Err(StartRefusal::Denied(Denied::of_start(self, verdict)));
+        };
+        let (limits, labels) = (request.limits.clone(), request.labels.clone());
+        let spec = JobSpec::check(request, &own).map_err(StartRefusal::Invalid)?;
+        let others = able.collect();
+        let plan = StartPlan { spec, role, others, limits, labels };
+        Authorized::of_start(self, plan).map_err(StartRefusal::Denied)
+    }
+
+    /// The ceilings of the roles that allow this verb on jobs of the owner: one of them must be kept.
+    pub(crate) fn tables(
+        &self,
+        verb: Verb,
+        owner: &Identity,
+        configured: &LimitTables,
+    ) -> Vec<LimitTables> {
+        let able = self.roles().iter().filter(|role| decide::reaches(role, self, verb, owner));
+        able.map(|role| decide::tables(role, configured)).collect()
+    }
+
+    /// The roles that allow the start but for the program, with their defaults; if the limits are above the ceilings of
+    /// all of them, the first one nevertheless, since its ceilings are what the caller should be told.
+    fn able(&self, request: &JobRequest, defaults: &Defaults) -> Vec<(Arc<PolicyRole>, Defaults)> {
+        if !self.has(Verb::Start) {
+            return Vec::new();
+        }
+        let mut able = Vec::new();
+        let mut above = None;
+        for role in self.roles().iter().filter(|role| role.allow.has(Verb::Start)) {
+            if !decide::start_lacks(role, request, defaults).is_empty() {
+                continue;
+            }
+            let own = of_role(role, &request.run_as, defaults);
+            if own.limits.above(&request.limits.with_defaults(&own.limits)).is_empty() {
+                able.push((Arc::clone(role), own));
+            } else if above.is_none() {
+                above = Some((Arc::clone(role), own));
+            }
+        }
+        if able.is_empty() { above.into_iter().collect() } else { able }
+    }
+}
+
+/// What a role gives to a request that does not say.
+fn of_role(role: &PolicyRole, run_as: &str, defaults: &Defaults) -> Defaults {
+    Defaults {
+        run_as: decide::account(role, run_as, &defaults.run_as).into_iter().collect(),
+        stop_timeout: defaults.stop_timeout,
+        limits: decide::tables(role, &defaults.limits),
+        labels: role.start.labels.clone(),
+    }
+}
+
+impl StartPlan {
+    /// The job.
+    pub fn spec(&self) -> &JobSpec {
+        &self.spec
+    }
+
+    /// The job.
+    pub(crate) fn into_spec(self) -> JobSpec {
+        self.spec
+    }
+
+    /// Whether the role of this plan allows to execute this file, an absolute path whose symlinks are resolved, with these
+    /// arguments; `argv[0]` is the first of them. Gives the rule for the job's record.
+    ///
+    /// # Errors
+    /// Why not, in words for the caller. [`StartPlan::next`] may have another role.
+    pub(crate) fn may_execute(&self, file: &Path, argv: &[String]) -> Result<Rule, String> {
+        decide::program(&self.role, file, argv)
+    }
+
+    /// Goes on with the next role that allows the start but for the program; false if there is none.
+    pub(crate) fn next(&mut self) -> bool {
+        if self.others.is_empty() {
+            return false;
+        }
+        let (role, own) = self.others.remove(0);
+        self.spec.run_as = own.run_as.into_iter().next().unwrap_or_default();
+        self.spec.limits = self.limits.with_defaults(&own.limits);
+        self.spec.by_default = self.spec.limits.not_in(&self.limits);
+        self.spec.labels = self.labels.clone();
+        self.spec.labels.extend(own.labels);
+        self.role = role;
+        true
+    }
+}
