@@ -20,6 +20,7 @@ mod root;
 mod site;
 mod size;
 mod soak;
+mod supply;
 mod table;
 mod test;
 mod tidy;

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::packages;
 use crate::process;
+use crate::supply::auditable;
 use crate::workspace;
 
 /// The arguments of `cargo xtask build`.
@@ -80,7 +81,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 /// Cargo's, whose own messages are on stderr by then.
 pub(crate) fn build(profile: Profile) -> Result<Programs> {
     let shim = linked_statically("job-shim", "shim")?;
-    let mut command = workspace::cargo();
+    let mut command = match profile {
+        Profile::Dev => workspace::cargo(),
+        Profile::Release => auditable::cargo()?,
+    };
     command.args(["build", "-p", "job-broker", "-p", "job-certs", "--bins"]);
     let jobctl = match profile {
         Profile::Dev => {

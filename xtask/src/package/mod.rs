@@ -16,6 +16,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result};
 
 use crate::programs::{self, Profile, Programs};
+use crate::supply::sbom;
 use crate::{packages, process, workspace};
 
 /// The arguments of `cargo xtask package`.
@@ -58,6 +59,9 @@ pub(crate) fn make(profile: Profile, revision: u32, programs: &Programs) -> Resu
     let (root, manuals) = (scratch.path().join("root"), scratch.path().join("manuals"));
     write_manuals(&manuals)?;
     files::stage(&root, programs, &manuals)?;
+    let bill = root.join("usr/share/doc/job-broker/sbom.cdx.json");
+    fs::write(&bill, sbom::document()?)
+        .with_context(|| format!("cannot write {}", bill.display()))?;
     if profile == Profile::Dev {
         strip(&root)?;
     }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::programs::{self, Executable, Profile, Programs};
+use crate::supply::deny::{self, Judged};
 use crate::vm::Suite;
 use crate::{floors, process, workspace};
 use own::{END_TO_END, own_command};
@@ -138,10 +139,9 @@ fn check_cargo(arguments: &[&str]) -> Result<()> {
 }
 
 fn dependencies(report: &mut Report) {
-    if process::find("cargo-deny").is_some() {
-        report.step("dependencies", || check_cargo(&["deny", "check"]));
-    } else {
-        report.skip("dependencies", "cargo-deny is not installed (cargo install cargo-deny)");
+    let judged = report.step("dependencies", deny::check);
+    if let Some(Judged::WithoutAdvisories) = judged {
+        report.skip("advisories", "their database cannot be reached, and no copy is here");
     }
 }
 
