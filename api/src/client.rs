@@ -3,7 +3,7 @@
 
 use std::error::Error as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hyper_util::rt::TokioIo;
 use rustls::server::WebPkiClientVerifier;
@@ -172,6 +172,23 @@ pub(crate) fn tls_config(credentials: &Credentials) -> Result<ClientConfig, Conn
 /// A broker that refuses it says no more than "expired", also of one that is not valid yet: RFC 8446,
 /// section 6.2.
 pub fn own_dates(credentials: &Credentials) -> Option<CertificateError> {
+    dates_at(credentials, UnixTime::now())
+}
+
+/// Beginning and end of the caller's own certificate, if it ends `within` this time from now and has not ended.
+pub fn own_end(credentials: &Credentials, within: Duration) -> Option<(SystemTime, SystemTime)> {
+    let now = UnixTime::now();
+    let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+    let later = dates_at(credentials, at(now.as_secs().checked_add(within.as_secs())?))?;
+    let CertificateError::ExpiredContext { not_after, .. } = later else { return None };
+    // No certificate was valid then.
+    let earlier = dates_at(credentials, at(0))?;
+    let CertificateError::NotValidYetContext { not_before, .. } = earlier else { return None };
+    let system = |time: UnixTime| SystemTime::UNIX_EPOCH + Duration::from_secs(time.as_secs());
+    (not_after > now).then(|| (system(not_before), system(not_after)))
+}
+
+fn dates_at(credentials: &Credentials, time: UnixTime) -> Option<CertificateError> {
     let mut roots = rustls::RootCertStore::empty();
     for ca in certificates("CA certificate", &credentials.ca).ok()? {
         roots.add(ca).ok()?;
@@ -181,7 +198,7 @@ pub fn own_dates(credentials: &Credentials) -> Option<CertificateError> {
     let chain = certificates("certificate", &credentials.cert).ok()?;
     let (leaf, rest) = chain.split_first()?;
     // The dates come before the signature: whose authority has signed it does not matter here.
-    match verifier.build().ok()?.verify_client_cert(leaf, rest, UnixTime::now()) {
+    match verifier.build().ok()?.verify_client_cert(leaf, rest, time) {
         Err(rustls::Error::InvalidCertificate(fault)) => Some(fault).filter(is_of_dates),
         _ => None,
     }

@@ -237,3 +237,131 @@ fn serial_numbers_are_random() {
     };
     assert_ne!(serial("ann"), serial("bob"));
 }
+
+/// What openssl says of a list.
+fn crl_text(env: &Env, file: &str) -> String {
+    let output = Command::new("openssl")
+        .current_dir(&env.dir)
+        .args(["crl", "-noout", "-text", "-CAfile", "pki/ca.crt", "-in", file])
+        .output()
+        .unwrap();
+    assert!(stderr(&output).contains("verify OK"), "{}", stderr(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn serial(env: &Env, file: &str) -> String {
+    let digits = fact(&env.ok(&["show", file]), "serial").replace(':', "").to_lowercase();
+    digits.strip_prefix("00").map(str::to_owned).unwrap_or(digits)
+}
+
+#[test]
+fn what_is_revoked_by_name_serial_or_file_is_on_the_list_and_stays_there() {
+    let env = Env::with_ca();
+    for name in ["ann", "bob", "eve"] {
+        env.ok(&["issue", "user", name, "--dir", "pki"]);
+    }
+    env.ok(&["issue", "user", "ann", "--dir", "pki", "--out", "ann-2"]);
+    let said = env.ok(&["crl", "--dir", "pki", "--days", "2"]);
+    assert!(said.starts_with("pki/ca.crl: 0 revoked; the next list must be there by "), "{said}");
+    assert!(crl_text(&env, "pki/ca.crl").contains("No Revoked Certificates"));
+    let said = env.ok(&["revoke", "ann", "--dir", "pki", "--reason", "keyCompromise"]);
+    assert_eq!(said.matches("(ann): revoked\n").count(), 2, "{said}");
+    let bob = serial(&env, "pki/bob.crt");
+    assert_eq!(env.ok(&["revoke", &bob, "--dir", "pki"]), format!("{bob} (bob): revoked\n"));
+    env.ok(&["revoke", "pki/eve.crt", "--dir", "pki"]);
+    assert!(env.ok(&["revoke", "pki/eve.crt", "--dir", "pki"]).contains("revoked before"));
+    env.ok(&["crl", "--dir", "pki"]);
+    let text = crl_text(&env, "pki/ca.crl");
+    for file in ["pki/ann.crt", "ann-2.crt", "pki/bob.crt", "pki/eve.crt"] {
+        let serial = serial(&env, file).to_uppercase();
+        assert!(text.contains(&format!("Serial Number: {serial}")), "{text}");
+    }
+    assert_eq!(text.matches("Key Compromise").count(), 2, "{text}");
+    assert!(text.contains("X509v3 CRL Number: \n                2"), "{text}");
+    let listed = env.ok(&["list", "--dir", "pki"]);
+    assert_eq!(listed.matches("keyCompromise").count(), 2, "{listed}");
+    for nothing in ["nobody", "pki/none.crt", "abcd"] {
+        let error = env.fails(1, &["revoke", nothing, "--dir", "pki"]);
+        assert!(error.contains("is no file, and no name or serial number"), "{error}");
+    }
+    let foreign = Env::with_ca();
+    foreign.ok(&["issue", "user", "ann", "--dir", "pki"]);
+    fs::copy(foreign.path("pki/ann.crt"), env.path("foreign.crt")).unwrap();
+    let error = env.fails(1, &["revoke", "foreign.crt", "--dir", "pki"]);
+    assert!(error.contains("was not issued by the authority in pki"), "{error}");
+    let error = env.fails(1, &["renew", "foreign.crt", "--dir", "pki"]);
+    assert!(error.contains("was not issued by the authority in pki"), "{error}");
+}
+
+#[test]
+fn a_certificate_is_renewed_with_its_names_and_its_key_and_a_revoked_one_is_not() {
+    let env = Env::with_ca();
+    env.ok(&[
+        "issue",
+        "server",
+        "--dir",
+        "pki",
+        "--dns",
+        "a.example",
+        "--ip",
+        "127.0.0.1",
+        "--days",
+        "5",
+    ]);
+    let (before, key) =
+        (env.ok(&["show", "pki/server.crt"]), fs::read(env.path("pki/server.key")).unwrap());
+    env.ok(&["renew", "pki/server.crt", "--dir", "pki"]);
+    let after = env.ok(&["show", "pki/server.crt"]);
+    for same in ["subject", "names", "usage", "key"] {
+        assert_eq!(fact(&before, same), fact(&after, same));
+    }
+    assert!(
+        fact(&after, "status").contains("valid, 4 days left")
+            || fact(&after, "status").contains("5 days"),
+        "{after}"
+    );
+    assert_ne!(fact(&before, "serial"), fact(&after, "serial"));
+    assert_eq!(fs::read(env.path("pki/server.key")).unwrap(), key);
+    let matches = |crt: &str, key: &str| {
+        let public = |args: &[&str]| {
+            Command::new("openssl").current_dir(&env.dir).args(args).output().unwrap().stdout
+        };
+        public(&["x509", "-noout", "-pubkey", "-in", crt])
+            == public(&["pkey", "-pubout", "-in", key])
+    };
+    assert!(matches("pki/server.crt", "pki/server.key"));
+    env.ok(&["renew", "pki/server.crt", "--dir", "pki", "--new-key", "--days", "9"]);
+    assert_ne!(fs::read(env.path("pki/server.key")).unwrap(), key);
+    assert!(matches("pki/server.crt", "pki/server.key"));
+    assert_eq!(mode(&env.path("pki/server.key")), 0o600);
+    env.ok(&["renew", "pki/server.crt", "--dir", "pki", "--out", "beside"]);
+    assert!(env.path("beside.crt").exists() && !env.path("beside.key").exists());
+    assert!(
+        env.fails(1, &["renew", "pki/server.crt", "--dir", "pki", "--out", "beside"])
+            .contains("exists")
+    );
+    env.ok(&["revoke", "beside.crt", "--dir", "pki", "--reason", "superseded"]);
+    let error = env.fails(1, &["renew", "beside.crt", "--dir", "pki"]);
+    assert!(error.contains("was revoked (superseded) and is not renewed"), "{error}");
+    assert_eq!(env.ok(&["list", "--dir", "pki"]).matches("a.example").count(), 4);
+}
+
+#[test]
+fn an_authority_that_is_older_than_its_database_works_and_a_damaged_one_is_not_overwritten() {
+    let env = Env::with_ca();
+    env.ok(&["issue", "user", "ann", "--dir", "pki"]);
+    let database = env.path("pki/issued.jsonl");
+    assert_eq!(mode(&database), 0o600);
+    fs::remove_file(&database).unwrap();
+    assert_eq!(env.ok(&["list", "--dir", "pki"]).lines().count(), 1);
+    let ann = serial(&env, "pki/ann.crt");
+    env.ok(&["renew", "pki/ann.crt", "--dir", "pki", "--out", "again"]);
+    assert_eq!(env.ok(&["revoke", &ann, "--dir", "pki"]), format!("{ann}: revoked\n"));
+    env.ok(&["crl", "--dir", "pki"]);
+    assert!(crl_text(&env, "pki/ca.crl").contains(&ann.to_uppercase()));
+    fs::write(&database, "{\"event\":\n").unwrap();
+    let error = env.fails(1, &["issue", "user", "bob", "--dir", "pki"]);
+    assert!(error.contains("line 1 of pki/issued.jsonl cannot be read"), "{error}");
+    assert!(!env.path("pki/bob.crt").exists() && !env.path("pki/bob.key").exists());
+    assert_eq!(fs::read_to_string(&database).unwrap(), "{\"event\":\n");
+}

@@ -17,7 +17,7 @@ pub use crate::config::limits::{Limits, Table, Ulimit};
 pub use crate::config::metrics::Metrics;
 pub use crate::config::quotas::{QuotaTable, Quotas};
 pub use crate::config::retention::{MinFree, Retention};
-pub use crate::config::tls::{Authority, Tls};
+pub use crate::config::tls::{Authority, OnRevoked, Tls};
 
 /// `/etc/job-broker/config.toml`.
 #[derive(Debug, Clone, Deserialize)]

@@ -37,6 +37,12 @@ pub struct Tls {
     /// Accepts SPIFFE ids `spiffe://<trust-domain>/<path>` as identities: `"dotted"` makes `ns.prod.ci` of `/ns/prod/ci`,
     /// `"last"` makes `ci` of it. Common names are not accepted then. Not set: only `job://` URIs and common names.
     pub spiffe: Option<SpiffeNames>,
+    /// What happens to the live jobs that were started with a certificate, or by its holder before, when a list revokes
+    /// it: `"keep"`, `"pause"` or `"stop"`. That a certificate expires does nothing to jobs.
+    ///
+    /// Default: `"keep"`
+    #[serde(default)]
+    pub on_revoked: OnRevoked,
     /// Authorities of other trust domains, each with its own names.
     #[serde(default)]
     pub authority: Vec<Authority>,
@@ -60,6 +66,19 @@ pub struct Authority {
     pub crl: Vec<PathBuf>,
     /// As `tls.spiffe`.
     pub spiffe: Option<SpiffeNames>,
+}
+
+/// What happens to the jobs of an identity when one of its certificates is revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnRevoked {
+    /// Nothing.
+    #[default]
+    Keep,
+    /// They are paused.
+    Pause,
+    /// They are stopped.
+    Stop,
 }
 
 fn default_trust_domain() -> String {

@@ -468,6 +468,7 @@ pub(crate) mod tests {
             changes: Vec::new(),
             is_changing: false,
             allowed_by: Default::default(),
+            certificate: None,
         }
     }
 

@@ -1,7 +1,7 @@
 //! [`Supervisor`]: the public API of jobs. Each call takes a proof of authorization and delegates to
 //! `commands`, `query` or `stats`; nothing here has logic of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,12 @@ use crate::auth::{
 };
 use crate::cgroup::hierarchy::Hierarchy;
 use crate::config;
+use crate::config::OnRevoked;
 use crate::host;
 use crate::jobs::commands::delete::{self, DeleteError};
 use crate::jobs::commands::input::{self, InputError};
 use crate::jobs::commands::pause::{self, PauseError};
+use crate::jobs::commands::revocation::{self, Revoked};
 use crate::jobs::commands::signal::{self, SignalError};
 use crate::jobs::commands::start::{self, StartError};
 use crate::jobs::commands::stop::{self, StopError};
@@ -362,6 +364,16 @@ impl Supervisor {
     /// How many jobs there are, by state.
     pub(crate) fn census(&self) -> Census {
         stats::census(&self.shared)
+    }
+
+    /// Pauses or stops the live jobs of revoked certificates; see `commands::revocation`.
+    pub(crate) fn revoke(
+        &self,
+        revoked: Revoked<'_>,
+        action: OnRevoked,
+        done: &mut HashSet<JobId>,
+    ) {
+        revocation::revoke(&self.shared, revoked, action, done);
     }
 
     /// Live jobs and all jobs.

@@ -193,6 +193,11 @@ fn issuer(leaf: &X509Certificate<'_>) -> String {
     name.char_indices().take_while(is_kept).map(|(_, c)| c).collect()
 }
 
+/// Whether a prefix and a dot stand before the name; no prefix stands before every name.
+fn is_behind(name: &str, prefix: &str) -> bool {
+    prefix.is_empty() || name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.'))
+}
+
 fn uris(leaf: &X509Certificate<'_>, with_spiffe: bool) -> Result<Vec<String>, IdentityError> {
     let names =
         leaf.subject_alternative_name().map_err(|e| IdentityError::Unreadable(e.to_string()))?;
@@ -234,6 +239,13 @@ impl Naming {
         }
     }
 
+    /// Whether this domain names it: no other domain's prefix stands before it.
+    pub(crate) fn is_of(&self, identity: &Identity) -> bool {
+        let (name, own) = (identity.as_str(), self.prefix.as_deref().unwrap_or_default());
+        let mut longer = self.reserved.iter().filter(|other| other.len() > own.len());
+        is_behind(name, own) && !longer.any(|other| is_behind(name, other))
+    }
+
     /// The identity of a name: with the domain's prefix, and none behind another domain's.
     fn identity(&self, name: &str) -> Result<Identity, IdentityError> {
         let whole = match &self.prefix {
@@ -245,11 +257,10 @@ impl Naming {
             let fault = format!("identity {} has an empty part", echo(&whole));
             return Err(IdentityError::Malformed(fault));
         }
-        let is_behind =
-            |prefix: &str| whole.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.'));
         let own = self.prefix.as_ref().map_or(0, String::len);
         // The longest prefix has the name: of "a" and "a.b" the second has "a.b.c".
-        let other = self.reserved.iter().find(|prefix| prefix.len() > own && is_behind(prefix));
+        let other =
+            self.reserved.iter().find(|prefix| prefix.len() > own && is_behind(&whole, prefix));
         match other {
             Some(prefix) => Err(IdentityError::Reserved {
                 name: whole,

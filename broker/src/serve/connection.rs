@@ -14,7 +14,7 @@ use hyper::server::conn::http2;
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls_pki_types::CertificateDer;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -35,7 +35,7 @@ use crate::serve::connection_limits::ConnectionLimits;
 use crate::serve::ending;
 use crate::serve::handshake_queue::QueuedHandshake;
 use crate::serve::handshake_rate::HandshakeRate;
-use crate::serve::live::Live;
+use crate::serve::live::{Live, RevokedPeer};
 use crate::serve::network::Network;
 use crate::serve::preauth::PreauthSlot;
 use crate::serve::preface::Prefaced;
@@ -52,6 +52,7 @@ pub(super) struct Server {
     handshake_rate: HandshakeRate,
     budget: Budget,
     http: http2::Builder<TokioExecutor>,
+    revoked: mpsc::UnboundedSender<RevokedPeer>,
 }
 
 type Stream = Prefaced<TlsStream<QueuedHandshake>>;
@@ -80,6 +81,7 @@ impl Server {
         routes: Routes,
         connection_limits: ConnectionLimits,
         quotas: &Quotas,
+        revoked: mpsc::UnboundedSender<RevokedPeer>,
     ) -> Server {
         let mut http = http2::Builder::new(TokioExecutor::new());
         http.timer(TokioTimer::new())
@@ -102,6 +104,7 @@ impl Server {
             handshake_rate: HandshakeRate::default(),
             budget: Budget::new(quotas),
             http,
+            revoked,
         }
     }
 
@@ -139,6 +142,9 @@ impl Server {
                     let fault = live.refused(&identity).await;
                     tracing::warn!(%from, %identity, "connection ended: {fault}");
                     end.end(fault.status());
+                    if let Some(peer) = fault.revoked(&identity) {
+                        let _ = self.revoked.send(peer); // unless the broker ends
+                    }
                 };
                 tokio::select! {
                     ended = self.answer(stream, service, closing, over) => ended,

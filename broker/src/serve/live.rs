@@ -34,7 +34,7 @@ pub(super) enum Fault {
 }
 
 /// The clock is looked at this often: timers do not follow a clock that is set, or a host that slept.
-const CLOCK: Duration = Duration::from_secs(20);
+const CLOCK: Duration = Duration::from_secs(60);
 
 impl Live {
     /// `in_force` is marked as seen with the configuration of the handshake.
@@ -77,7 +77,21 @@ impl Live {
     }
 }
 
+/// Whose connection was ended because a list revokes its certificate: the number of that, and since when, in seconds
+/// since 1970.
+pub(crate) type RevokedPeer = (Identity, String, u64);
+
 impl Fault {
+    /// The peer, if its own certificate or one of its chain is revoked.
+    pub(super) fn revoked(&self, identity: &Identity) -> Option<RevokedPeer> {
+        match self {
+            Fault::Refused(Refusal::Revoked { serial, entry, .. }) => {
+                Some((identity.clone(), serial.to_string(), entry.date().as_secs()))
+            }
+            _ => None,
+        }
+    }
+
     pub(super) fn status(&self) -> Status {
         let reason = match self {
             Fault::Refused(refusal) => refusal.reason(),

@@ -9,7 +9,7 @@ mod connection_limits;
 mod ending;
 mod handshake_queue;
 mod handshake_rate;
-mod live;
+pub(crate) mod live;
 mod messages;
 mod network;
 mod preauth;
@@ -30,6 +30,7 @@ use tonic::service::Routes;
 use crate::serve::accept::{Arrival, Threads};
 use crate::serve::connection::Server;
 use crate::serve::connection_limits::{Capacity, ConnectionLimits};
+use crate::serve::live::RevokedPeer;
 use crate::serve::preauth::PreauthLimit;
 use crate::serve::tls::Tls;
 
@@ -44,6 +45,8 @@ use crate::quota::fair_queue::FairQueue;
 /// runtime. The calling thread, which also runs the jobs' monitors, is the first of these threads: a connection on it
 /// reads a job's output without a thread switch.
 ///
+/// `revoked` gets those whose connection has ended because their certificate is revoked.
+///
 /// # Errors
 /// A thread or a runtime cannot be created.
 pub(crate) async fn serve(
@@ -52,11 +55,12 @@ pub(crate) async fn serve(
     routes: Routes,
     policy: watch::Receiver<Policy>,
     quotas: &Quotas,
+    revoked: mpsc::UnboundedSender<RevokedPeer>,
     closing: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let places = Capacity::of(Shares::of_this_process().connections);
     let connection_limits = ConnectionLimits::new(places, policy, quotas);
-    let server = Arc::new(Server::new(tls, routes, connection_limits, quotas));
+    let server = Arc::new(Server::new(tls, routes, connection_limits, quotas, revoked));
     let count = thread::available_parallelism().map_or(1, usize::from).min(8);
     let mut workers = Vec::new();
     let mut threads = JoinSet::new();

@@ -31,7 +31,23 @@ pub(super) struct Findings {
 
 /// Checks all files now.
 pub(super) fn check(files: &config::Tls) -> Findings {
-    check_at(files, ASN1Time::now())
+    let mut found = Findings::default();
+    // Each file is valid by itself; then they must fit together.
+    if check_files(&mut found, files) {
+        match Tls::load(files) {
+            Ok(tls) => lists(&mut found, &tls.trust.report(), ASN1Time::now()),
+            Err(e) => found.faults.push(e.to_string()),
+        }
+    }
+    found
+}
+
+/// The same of files that were loaded just now: lists may be large, and are not read twice.
+pub(super) fn check_loaded(files: &config::Tls, tls: &Tls) -> Findings {
+    let mut found = Findings::default();
+    check_files(&mut found, files);
+    lists(&mut found, &tls.trust.report(), ASN1Time::now());
+    found
 }
 
 impl Findings {
@@ -50,22 +66,16 @@ impl Findings {
     }
 }
 
-fn check_at(files: &config::Tls, now: ASN1Time) -> Findings {
-    let mut found = Findings::default();
-    let server = server(&mut found, &files.cert, now);
-    let mut authorities = authorities(&mut found, "tls.client_ca", &files.client_ca, now);
+/// Checks certificates and key, each by itself. Returns whether all could be read.
+fn check_files(found: &mut Findings, files: &config::Tls) -> bool {
+    let now = ASN1Time::now();
+    let server = server(found, &files.cert, now);
+    let mut authorities = authorities(found, "tls.client_ca", &files.client_ca, now);
     for one in &files.authority {
-        authorities &= self::authorities(&mut found, "tls.authority.ca", &one.ca, now);
+        authorities &= self::authorities(found, "tls.authority.ca", &one.ca, now);
     }
-    let key = key(&mut found, &files.key);
-    // Each file is valid by itself; then they must fit together.
-    if server && authorities && key {
-        match Tls::load(files) {
-            Ok(tls) => lists(&mut found, &tls.trust.report(), now),
-            Err(e) => found.faults.push(e.to_string()),
-        }
-    }
-    found
+    let key = key(found, &files.key);
+    server && authorities && key
 }
 
 /// Checks the broker's certificates. Returns whether the file could be read.

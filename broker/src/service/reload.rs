@@ -1,25 +1,31 @@
 //! SIGHUP: reads configuration and certificates again; certificates that were replaced on disk are read without it. What
 //! is invalid must be rejected as a whole; the old one stays active.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
 use crate::auth::Policy;
 use crate::config;
-use crate::config::Config;
+use crate::config::{Config, OnRevoked};
+use crate::jobs::commands::revocation::Revoked;
 use crate::jobs::supervisor::Supervisor;
 use crate::journal::AUDIT;
 use crate::model::certificates::TlsReport;
-use crate::serve::tls::Tls;
+use crate::model::id::JobId;
+use crate::model::identity::Identity;
+use crate::serve::live::RevokedPeer;
+use crate::serve::tls::{Tls, TlsError};
 use crate::service::certificate_watch;
 use crate::service::certificate_watch::{CertificateWatch, Stamps};
 use crate::service::certificates;
 use crate::service::settings;
 use crate::service::settings::{Settings, SettingsError, fixed_differences};
 use crate::service::status::Status;
+use crate::store::records::CertificateRecord;
 use crate::sync::lock;
 use crate::systemd::notify::one_line;
 
@@ -35,6 +41,8 @@ pub(super) struct Reloader {
     pub(super) tls: watch::Sender<Tls>,
     pub(super) report: watch::Sender<TlsReport>,
     supervisor: Supervisor,
+    /// Jobs that a revocation has paused or stopped.
+    treated: Mutex<HashSet<JobId>>,
 }
 
 impl Reloader {
@@ -48,7 +56,16 @@ impl Reloader {
         let report = watch::Sender::new(report(&tls));
         let (policy, tls) = (watch::Sender::new(policy), watch::Sender::new(tls));
         let files = Mutex::new((config.tls.clone(), CertificateWatch::new(read)));
-        Reloader { file, started_with: config, files, policy, tls, report, supervisor }
+        Reloader {
+            file,
+            started_with: config,
+            files,
+            policy,
+            tls,
+            report,
+            supervisor,
+            treated: Mutex::default(),
+        }
     }
 
     /// Reads configuration and certificates. Valid ones apply to all later calls, connections and jobs; a connection
@@ -89,6 +106,22 @@ impl Reloader {
     fn use_tls(&self, tls: Tls) {
         self.report.send_replace(report(&tls));
         self.tls.send_replace(tls);
+        self.treat_jobs(&[]);
+    }
+
+    /// Does to the jobs of revoked certificates what the configuration says; `seen` are those that were connected.
+    pub(super) fn treat_jobs(&self, seen: &[RevokedPeer]) {
+        let action = lock(&self.files).0.on_revoked;
+        if action == OnRevoked::Keep {
+            return;
+        }
+        let trust = Arc::clone(&self.tls.borrow().trust);
+        let find = |owner: &Identity, certificate: &CertificateRecord| {
+            let entry = trust.revoked(owner, &certificate.serial, &certificate.issuer)?;
+            Some(entry.date().as_secs())
+        };
+        let revoked = Revoked { find: &find, seen };
+        self.supervisor.revoke(revoked, action, &mut lock(&self.treated));
     }
 
     /// Reads the certificates whenever their files were replaced. Broken ones are told once, and the old ones stay.
@@ -110,10 +143,14 @@ impl Reloader {
     }
 
     async fn read_certificates(&self, files: config::Tls, stamps: Stamps, status: &Status) {
-        let read = move || (Tls::load(&files), certificates::check(&files));
-        let Ok((tls, findings)) = tokio::task::spawn_blocking(read).await else { return };
-        match tls {
-            Ok(tls) => {
+        let read = move || {
+            let tls = Tls::load(&files)?;
+            let findings = certificates::check_loaded(&files, &tls);
+            Ok::<_, TlsError>((tls, findings))
+        };
+        let Ok(read) = tokio::task::spawn_blocking(read).await else { return };
+        match read {
+            Ok((tls, findings)) => {
                 lock(&self.files).1.settle(stamps);
                 findings.log();
                 self.use_tls(tls);

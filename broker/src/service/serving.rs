@@ -9,7 +9,7 @@ use caps::{CapSet, Capability};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tonic::service::Routes;
 
 use crate::auth::Policy;
@@ -84,7 +84,9 @@ async fn serve_until_signal(
     let (policy, report) = (reloader.policy.subscribe(), reloader.report.subscribe());
     let routes = routes(supervisor, policy, report, closing.clone()).await?;
     let (tls, policy) = (reloader.tls.subscribe(), reloader.policy.subscribe());
-    let serving = serve::serve(listener, tls, routes, policy, &quotas, closing);
+    let (revoked, mut revoked_peers) = mpsc::unbounded_channel();
+    reloader.treat_jobs(&[]); // lists may be newer than the last broker
+    let serving = serve::serve(listener, tls, routes, policy, &quotas, revoked, closing);
     let mut serving = std::pin::pin!(serving);
     let mut status_updates = std::pin::pin!(status.run());
     let mut certificates = std::pin::pin!(reloader.watch_certificates(&status));
@@ -95,6 +97,7 @@ async fn serve_until_signal(
             ended = &mut serving => return Ok(ended?),
             () = &mut status_updates => {}
             () = &mut certificates => {}
+            Some(peer) = revoked_peers.recv() => reloader.treat_jobs(&[peer]),
             _ = hang_up.recv() => reload(&reloader, &status).await,
             _ = terminate.recv() => break "SIGTERM",
             _ = interrupt.recv() => break "SIGINT",

@@ -59,7 +59,7 @@ impl Settings {
             config.quotas.tables().map_err(|(key, fault)| SettingsError::Limits(key, fault))?;
         let stamps = certificate_watch::stamps(&config.tls.files());
         let tls = Tls::load(&config.tls)?;
-        let findings = certificates::check(&config.tls);
+        let findings = certificates::check_loaded(&config.tls, &tls);
         Ok(Settings { config, policy, limits, quotas, tls, stamps, findings })
     }
 }

@@ -61,6 +61,9 @@ pub struct SpecRecord {
     /// The rule of the policy that allowed the start; empty for a job of an earlier broker.
     #[serde(default)]
     pub allowed_by: AllowedBy,
+    /// By which certificate it was started; none of a job that did not come over the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<CertificateRecord>,
 }
 
 /// A rule of the policy.
@@ -71,6 +74,15 @@ pub struct AllowedBy {
     pub role: String,
     /// Which of its clauses.
     pub rule: String,
+}
+
+/// What a revocation list knows a certificate by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateRecord {
+    /// Hexadecimal digits.
+    pub serial: String,
+    /// The beginning of its issuer's name.
+    pub issuer: String,
 }
 
 impl SpecRecord {
@@ -90,6 +102,7 @@ impl SpecRecord {
             changes: self.changes.clone(),
             is_changing: self.is_changing,
             allowed_by: self.allowed_by.clone(),
+            certificate: self.certificate.clone(),
         }
     }
 }

@@ -10,6 +10,7 @@ use job_api::v1::WhoAmIRequest;
 use tonic::{Response, Status};
 
 use crate::cli::Global;
+use crate::client::expiry;
 use crate::client::settings::Settings;
 use crate::failure::{Failure, Result, call_cause, is_transient, notice};
 use crate::format::tls;
@@ -39,6 +40,9 @@ impl Broker {
     pub(crate) async fn connect(global: &Global, timeout: Duration) -> Result<Broker> {
         let settings = Settings::find(global)?;
         let credentials = settings.credentials()?;
+        if !global.quiet {
+            expiry::warn(&credentials, &settings.cert);
+        }
         let client = connect(&settings.addr, &credentials)
             .await
             .map_err(|error| Failure::of_connect(&settings.addr, &error))?;

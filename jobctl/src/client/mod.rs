@@ -4,6 +4,7 @@
 pub(crate) mod calls;
 pub(crate) mod connection;
 pub(crate) mod contexts;
+mod expiry;
 pub(crate) mod follow;
 pub(crate) mod lookup;
 mod settings;

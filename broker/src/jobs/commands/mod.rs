@@ -1,5 +1,5 @@
 //! What callers do to jobs: one verb a file, each a free function over [`Shared`](super::shared::Shared)
-//! that takes the proof of authorization. No verb calls another, except `drain`, which calls `stop`.
+//! that takes the proof of authorization. No verb calls another, except `drain` and `revocation`.
 
 pub(crate) mod delete;
 mod detached;
@@ -9,6 +9,7 @@ mod launch_task;
 pub(crate) mod output;
 pub(crate) mod pause;
 mod prepare;
+pub(crate) mod revocation;
 pub(crate) mod signal;
 pub(crate) mod start;
 pub(crate) mod stop;

@@ -52,7 +52,7 @@ pub(crate) async fn pause(
     call: Call,
 ) -> Result<(), PauseError> {
     detached::run(shared, job, call, |shared, job, by| async move {
-        pause_now(&shared, &job, &by).await
+        pause_now(&shared, &job, &by, by.as_str()).await
     })
     .await
 }
@@ -72,20 +72,26 @@ pub(crate) async fn resume(
     .await
 }
 
-async fn pause_now(shared: &Shared, job: &Job, by: &Identity) -> Result<(), PauseError> {
+/// `turn` is whose share of the blocking threads it takes, `by` what the log names.
+pub(super) async fn pause_now(
+    shared: &Shared,
+    job: &Job,
+    turn: &Identity,
+    by: &str,
+) -> Result<(), PauseError> {
     job.wait_for_contact().await; // the shim may have begun to stop the job while no broker ran
     match job.snapshot().state {
         State::Paused => return Ok(()),
         State::Running => {}
         other => return Err(PauseError::NotRunning(other.name())),
     }
-    tracing::info!(target: AUDIT, job = %job.id(), %by, "pause");
-    let frozen = freeze(shared, job, by, true).await;
+    tracing::info!(target: AUDIT, job = %job.id(), by, "pause");
+    let frozen = freeze(shared, job, turn, true).await;
     if frozen.is_ok() && job.try_apply(Event::Paused).is_ok() {
         return Ok(());
     }
     // A stop may have been requested meanwhile, and a frozen job cannot end.
-    if let Err(e) = freeze(shared, job, by, false).await {
+    if let Err(e) = freeze(shared, job, turn, false).await {
         tracing::error!(job = %job.id(), "the job cannot be thawed after a failed pause: {e}");
     }
     if frozen.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::Interrupted) {

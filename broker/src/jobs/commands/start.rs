@@ -31,7 +31,7 @@ use crate::model::spec::{Defaults, JobRequest, JobSpec};
 use crate::model::state::{Contact, Failure, SHORTAGE, Snapshot};
 use crate::quota::OverQuota;
 use crate::quota::jobs::Demand;
-use crate::store::records::{AllowedBy, FORMAT, SpecRecord};
+use crate::store::records::{AllowedBy, CertificateRecord, FORMAT, SpecRecord};
 use crate::sync::Panicked;
 use crate::trace::Timeline;
 
@@ -160,7 +160,7 @@ pub(crate) async fn start(
         let start = shared.threads.starts.acquire(owner).await;
         let turns = StartTurns { start, launch: shared.threads.launches.acquire(owner).await };
         timeline.mark(Phase::Queue);
-        match register(shared, owner, plan, prepared, request)? {
+        match register(shared, &caller, plan, prepared, request)? {
             Registered::Known(own) => plan = *own,
             Registered::New(job, record) => {
                 timeline.mark(Phase::Register);
@@ -277,11 +277,12 @@ async fn prepare(
 /// registration atomic.
 fn register(
     shared: &Shared,
-    owner: &Identity,
+    caller: &Caller,
     plan: StartPlan,
     Prepared { account, lease, disks, rule }: Prepared,
     request: &Request,
 ) -> Result<Registered, StartError> {
+    let owner = caller.identity();
     let mut registry = shared.registry();
     if !matches!(registry.request(owner, request), RequestStatus::New) {
         return Ok(Registered::Known(Box::new(plan)));
@@ -309,6 +310,10 @@ fn register(
         changes: Vec::new(),
         is_changing: false,
         allowed_by: AllowedBy { role: rule.role.to_string(), rule: rule.text.to_string() },
+        certificate: caller.context().map(|call| CertificateRecord {
+            serial: call.peer.serial.clone(),
+            issuer: call.peer.issuer.clone(),
+        }),
     };
     // Memory keeps no values of the environment; the shim gets them.
     let job = Job::new(record.abridged(), Snapshot::starting(), lease);

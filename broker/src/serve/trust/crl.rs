@@ -51,6 +51,13 @@ impl Serial {
         serial.get_mut(20_usize.checked_sub(octets.len())?..)?.copy_from_slice(octets);
         Some(Serial(serial))
     }
+
+    /// From hexadecimal digits.
+    pub(super) fn from_hex(digits: &str) -> Option<Serial> {
+        let octet = |at: usize| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok();
+        let octets: Option<Vec<u8>> = (0..digits.len()).step_by(2).map(octet).collect();
+        Serial::new(&octets?)
+    }
 }
 
 /// As openssl and job-certs show it: `4f:0a`.
@@ -279,6 +286,8 @@ mod tests {
         assert_eq!(Serial::new(&[7; 21]), None);
         assert_eq!(Serial::new(&[0x4f, 0x0a]).unwrap().to_string(), "4f:0a");
         assert_eq!(Serial::new(&[0]).unwrap().to_string(), "00");
+        assert_eq!(Serial::from_hex("4F0A"), Serial::new(&[0x4f, 0x0a]));
+        assert_eq!(Serial::from_hex("4F0"), None);
     }
 
     #[test]

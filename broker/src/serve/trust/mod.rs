@@ -17,8 +17,8 @@ use x509_parser::asn1_rs::Any;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::model::certificates::AuthorityReport;
-use crate::model::identity::Naming;
-use crate::serve::trust::crl::{Crl, Serial};
+use crate::model::identity::{Identity, Naming};
+use crate::serve::trust::crl::{Crl, Revoked, Serial};
 use crate::serve::trust::refusal::{MAX_CHAIN, Refusal};
 
 /// All authorities that are in force.
@@ -119,6 +119,20 @@ impl Trust {
         };
         let all = self.domains.iter();
         all.flat_map(|domain| domain.authorities.iter().map(move |one| of(domain, one))).collect()
+    }
+}
+
+impl Trust {
+    /// What the lists of an identity's trust domain say of a certificate, by its number in hexadecimal digits and the
+    /// beginning of its issuer's name.
+    pub(crate) fn revoked(&self, of: &Identity, serial: &str, issuer: &str) -> Option<Revoked> {
+        let serial = Serial::from_hex(serial)?;
+        let domain = self.domains.iter().find(|domain| domain.naming.is_of(of))?;
+        let authorities = domain.authorities.iter();
+        authorities
+            .filter(|authority| authority.name.starts_with(issuer))
+            .flat_map(|authority| &authority.crls)
+            .find_map(|crl| crl.find(serial))
     }
 }
 
