@@ -12,8 +12,8 @@ use std::sync::Arc;
 use job_broker::action::{Delete, Logs};
 use job_broker::config::{Jobs, Retention};
 use job_broker::{
-    Identity, JobId, JobRequest, Kind, LimitTables, Policy, Quotas, Range, Request, Supervisor,
-    Timeline,
+    Audit, Identity, JobId, JobRequest, Kind, LimitTables, Policy, Quotas, Range, Request,
+    Supervisor, Timeline,
 };
 
 #[tokio::main(flavor = "current_thread")]
@@ -34,6 +34,7 @@ async fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
         LimitTables::default(),
         Retention::default(),
         Arc::new(Quotas::default()),
+        || Ok(Audit::default()),
     )
     .await?;
 

@@ -5,6 +5,7 @@
 //! `examples/run.rs` shows it. [`run`] is the service around it: configuration, mutual TLS, gRPC, signals.
 
 mod as_user;
+mod audit;
 mod auth;
 mod backoff;
 mod cgroup;
@@ -25,6 +26,7 @@ mod sys;
 mod systemd;
 mod trace;
 
+pub use audit::Audit;
 pub use auth::{Authorized, Caller, Denied, Policy, Role, Rule, StartPlan, StartRefusal, action};
 pub use jobs::commands::wait::Until;
 pub use jobs::job::Job;

@@ -65,6 +65,8 @@ points! {
         FreezeDue = "A job is to stand still, or to go on, and the kernel has not been told.",
         StopRecorded = "A stop is in `stop.json`, and nobody has been answered.",
         TakenOver = "A job of an earlier broker has been judged.",
+        AuditWritten = "Lines of the audit are in its file, and not durable.",
+        AuditSynced = "And they are, and nobody has been told.",
         RemovalBegun = "A deleted job has lost its name.",
     [SHIM: "Those of the shim."]
         LaunchRead = "It knows what it is to do.",

@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::collections::HashSet;
+use std::fs;
+use std::process::Command;
 
 use job_api::v1::{GetJobRequest, WhoAmIRequest};
 use job_api::{REASON_METADATA, REQUEST_ID_METADATA};
 use job_tests::refusal::violation;
 use job_tests::{Env, api};
+use serde_json::{Value, json};
 use tonic::Request;
 use tonic::metadata::{MetadataMap, MetadataValue};
 
@@ -44,4 +47,247 @@ async fn a_reason_that_is_too_long_or_is_no_text_is_refused_and_never_cut() {
         let refused = client.who_am_i(request).await.unwrap_err();
         assert_eq!(violation(&refused).0, "metadata x-reason-bin");
     }
+}
+
+/// All lines of the audit, after the broker has written the last.
+fn lines(env: &mut Env) -> Vec<Value> {
+    env.stop_broker();
+    let mut files: Vec<_> =
+        fs::read_dir(env.path("state/audit")).unwrap().map(|e| e.unwrap().path()).collect();
+    files.sort();
+    let logs = files.iter().filter(|path| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name.starts_with("audit-")
+    });
+    let text: String = logs.map(|path| fs::read_to_string(path).unwrap()).collect();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// `action type outcome user` of the lines about a job.
+fn about(lines: &[Value], job: &str) -> Vec<String> {
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let of_job = lines.iter().filter(|line| line["job"]["id"] == job);
+    let lines = of_job.map(|line| {
+        let event = &line["event"];
+        let (action, kind) = (text(&event["action"]), text(&event["type"][0]));
+        let (outcome, user) = (text(&event["outcome"]), text(&line["user"]["name"]));
+        format!("{action} {kind} {outcome} {user}")
+    });
+    lines.collect()
+}
+
+fn verify(env: &Env, arguments: &[&str]) -> (bool, String) {
+    let dir = env.path("state/audit").display().to_string();
+    let mut command = Command::new(&env.programs().broker);
+    command.args(["audit", "verify"]);
+    match arguments {
+        [first, ..] if !first.starts_with("--") => {}
+        _ => _ = command.arg(dir),
+    }
+    let verified = command.args(arguments).output().unwrap();
+    let text = String::from_utf8(verified.stdout).unwrap();
+    (verified.status.success(), text + &String::from_utf8(verified.stderr).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn every_verb_leaves_its_permission_with_the_rule_and_its_outcome_and_refusals_do_too() {
+    let mut env = Env::builder().admin("root").start();
+    let words = |words: &[&str]| words.iter().map(|w| w.to_string()).collect::<Vec<_>>();
+    let id = env.jobctl("user-a", &["start", "--", "sleep", "1000"]).id();
+    for verb in [
+        words(&["kill", "-s", "CONT", &id]),
+        words(&["pause", &id]),
+        words(&["resume", &id]),
+        words(&["update", "--time", "1h", &id]),
+    ] {
+        env.jobctl("user-a", &verb).expect(0);
+        env.jobctl("user-b", &verb).expect(1);
+    }
+    env.jobctl("user-b", &["logs", &id]).expect(1);
+    env.jobctl("root", &["stop", &id]).expect(0);
+    env.jobctl("user-a", &["wait", &id]);
+    env.jobctl("root", &["logs", &id]).expect(0);
+    env.jobctl("user-a", &["rm", &id]).expect(0);
+    let lines = lines(&mut env);
+    let about = about(&lines, &id);
+    for expected in [
+        "start allowed unknown user-a",
+        "start info success user-a",
+        "signal allowed unknown user-a",
+        "signal info success user-a",
+        "signal denied failure user-b",
+        "pause allowed unknown user-a",
+        "pause info success user-a",
+        "pause denied failure user-b",
+        "update allowed unknown user-a",
+        "update info success user-a",
+        "view denied failure user-b",
+        "logs denied failure user-b",
+        "stop allowed unknown root",
+        "stop info success root",
+        "end end success -",
+        "logs allowed unknown root",
+        "delete allowed unknown user-a",
+        "delete info success user-a",
+    ] {
+        assert!(about.iter().any(|line| line == expected), "{expected}\n{about:#?}");
+    }
+    let rule_of = |action: &str, kind: &str| {
+        let line = lines
+            .iter()
+            .find(|line| line["event"]["action"] == action && line["event"]["type"][0] == kind);
+        line.unwrap()["rule"]["name"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(rule_of("stop", "allowed"), "admins of the configuration");
+    for verb in ["start", "pause", "delete"] {
+        assert!(rule_of(verb, "allowed").starts_with("everybody controls their own jobs"));
+    }
+    let start = lines.iter().find(|line| line["event"]["action"] == "start").unwrap();
+    assert_eq!(start["process"]["args"], json!(["sleep", "1000"]));
+    assert_eq!(start["source"]["ip"], "127.0.0.1");
+    assert_eq!(start["tls"]["client"]["hash"]["sha256"].as_str().unwrap().len(), 64);
+    assert!(start["http"]["request"]["id"].is_string() && start["ecs"].is_null());
+    let end = lines.iter().find(|line| line["event"]["action"] == "end").unwrap();
+    assert_eq!(end["job"]["by"], "root");
+    let (is_good, said) = verify(&env, &[]);
+    assert!(is_good, "{said}");
+}
+
+#[test]
+fn a_line_that_was_changed_removed_moved_or_cut_off_is_named_and_a_checkpoint_proves_the_end() {
+    let mut env = Env::start();
+    for _ in 0..3 {
+        env.jobctl("user-a", &["run", "--", "true"]).expect(0);
+    }
+    let count = lines(&mut env).len();
+    let file = env.path("state/audit/audit-00000000000000000001.jsonl");
+    let whole = fs::read_to_string(&file).unwrap();
+    let all: Vec<&str> = whole.split_inclusive('\n').collect();
+    let said_of = |text: String| {
+        fs::write(&file, text).unwrap();
+        let (is_good, said) = verify(&env, &[]);
+        assert!(!is_good, "{said}");
+        said
+    };
+    let without = |at: usize| [&all[..at], &all[at + 1..]].concat().concat();
+    assert!(said_of(without(2)).contains("line 3: lines 3 to 3 are missing"));
+    assert!(said_of(without(0)).contains("lines 1 to 1 are missing at the beginning"));
+    let cut = said_of(without(count - 1));
+    assert!(cut.contains(&format!("lines {count} to {count} were cut off")), "{cut}");
+    let changed = said_of(whole.replacen("user-a", "user-b", 1));
+    assert!(changed.contains("was changed"), "{changed}");
+    let mut moved = all.clone();
+    moved.swap(1, 2);
+    assert!(said_of(moved.concat()).contains("missing before this line"));
+    // Even the last line, and all of them at once: the signed checkpoint of the shutdown has the head.
+    let last = all[count - 1].replace("SIGTERM", "SIGKILL");
+    assert!(said_of(all[..count - 1].concat() + &last).contains("the checkpoint of"));
+    assert!(said_of(String::new()).contains("cut off"));
+    fs::write(&file, &whole).unwrap();
+    assert!(verify(&env, &[]).0);
+    let checkpoints = env.path("state/audit/checkpoints.jsonl");
+    let signed = fs::read_to_string(&checkpoints).unwrap();
+    let forged = signed.replace("\"head\":\"", "\"head\":\"1");
+    fs::write(&checkpoints, forged).unwrap();
+    let (is_good, said) = verify(&env, &[]);
+    assert!(!is_good && said.contains("its signature is not its signer's"), "{said}");
+    fs::remove_file(&checkpoints).unwrap();
+    fs::write(&file, without(count - 1)).unwrap();
+    assert!(verify(&env, &[]).0, "nobody knows the last line any more");
+    let head = format!("{count}:{}", "0".repeat(64));
+    assert!(!verify(&env, &["--head", &head]).0, "but whoever kept the journal's");
+}
+
+#[test]
+fn a_rotation_keeps_the_chain_and_what_is_dropped_is_said_in_it() {
+    let sections = "[audit]\nfile_size = \"64K\"\nfiles = 2\n";
+    let mut env = Env::builder().sections(sections).start();
+    let long = "x".repeat(7_000);
+    for _ in 0..30 {
+        env.jobctl("user-a", &["run", "--", "true", &long]).expect(0);
+    }
+    let lines = lines(&mut env);
+    let first = lines[0]["audit"]["seq"].as_u64().unwrap();
+    assert!(first > 1, "{first}");
+    let drop = lines.iter().rfind(|line| line["event"]["action"] == "audit-drop").unwrap();
+    assert_eq!(drop["audit"]["dropped"]["last_seq"], first - 1);
+    let (is_good, said) = verify(&env, &[]);
+    assert!(is_good && said.contains("2 files"), "{said}");
+}
+
+#[test]
+fn a_broker_that_dies_at_the_group_commit_loses_no_change_that_was_acknowledged() {
+    let mut env = Env::start();
+    let (mut started, mut stopped, mut deaths) = (Vec::new(), Vec::new(), 0);
+    for point in ["AuditWritten", "AuditSynced"] {
+        for nth in [3, 4, 5] {
+            env.kill_broker();
+            let mark = env.path("mark");
+            let _ = fs::remove_file(&mark);
+            env.crash_brokers(Some(format!("{point}:{nth}:{}", mark.display())));
+            env.start_broker();
+            while !env.broker_has_died() {
+                let start = env.jobctl(
+                    "user-a",
+                    &["start", "--reconnect-timeout", "0s", "--", "sleep", "1000"],
+                );
+                if start.code() != 0 {
+                    continue;
+                }
+                started.push(start.id());
+                let stop =
+                    env.jobctl("user-a", &["stop", "--reconnect-timeout", "0s", &start.id()]);
+                if stop.code() == 0 {
+                    stopped.push(start.id());
+                }
+            }
+            deaths += fs::metadata(&mark).unwrap().len();
+            env.crash_brokers(None);
+            assert!(env.try_revive_broker());
+        }
+    }
+    assert_eq!(deaths, 6);
+    let lines = lines(&mut env);
+    for (ids, expected) in [(&started, "start allowed"), (&stopped, "stop allowed")] {
+        for id in ids {
+            let about = about(&lines, id);
+            assert!(about.iter().any(|line| line.starts_with(expected)), "{id}: {about:#?}");
+        }
+    }
+    assert!(!started.is_empty());
+    let (is_good, said) = verify(&env, &[]);
+    assert!(is_good, "{said}");
+}
+
+#[test]
+fn what_a_caller_writes_makes_no_line_of_its_own() {
+    let mut env = Env::start();
+    let forged =
+        "x\n{\"event\":{\"action\":\"stop\"},\"audit\":{\"seq\":1,\"prev\":\"00\"}}\n\u{1b}[2J\r";
+    env.jobctl("user-a", &["run", "--env", "SECRET=value", "--", "true", forged]).expect(0);
+    let lines = lines(&mut env);
+    assert!(lines.iter().all(|line| line["event"]["action"] != "stop"));
+    let start = lines.iter().find(|line| line["process"].is_object()).unwrap();
+    assert_eq!(start["process"]["args"][1], forged);
+    assert_eq!(start["process"]["env_vars"], json!(["SECRET"]));
+    let file = env.path("state/audit/audit-00000000000000000001.jsonl");
+    assert!(!fs::read_to_string(file).unwrap().contains("value"));
+    assert!(verify(&env, &[]).0);
+}
+
+#[test]
+fn a_line_that_a_crash_tore_is_told_from_a_cut_and_the_next_broker_says_so_in_the_chain() {
+    let mut env = Env::start();
+    env.jobctl("user-a", &["run", "--", "true"]).expect(0);
+    lines(&mut env);
+    let file = env.path("state/audit/audit-00000000000000000001.jsonl");
+    let mut text = fs::read_to_string(&file).unwrap();
+    text.push_str("{\"@timestamp\":\"20");
+    fs::write(&file, text).unwrap();
+    let (is_good, said) = verify(&env, &[]);
+    assert!(is_good && said.contains("is not finished (17 bytes)"), "{said}");
+    env.start_broker();
+    let lines = lines(&mut env);
+    assert!(lines.iter().any(|line| line["event"]["action"] == "audit-repair"));
+    assert!(verify(&env, &[]).0);
 }

@@ -197,6 +197,8 @@ async fn a_job_that_ended_by_itself_waits_for_a_full_disk_until_its_deadline_or_
             client = env.client("admin").await;
             let waits = api::exited(&mut client, &id).await;
             assert_ne!(waits.state(), State::Finished, "without a limit it waits");
+            // A stop that could neither be told nor recorded would be refused.
+            api::becomes(&mut client, &id, |job| !job.recovering).await;
             api::stop(&mut client, &id, Duration::ZERO).await;
         }
         let job = api::ended(&mut client, &id).await;

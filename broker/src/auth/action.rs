@@ -55,6 +55,16 @@ verbs! {
 }
 
 impl Verb {
+    /// Whether it changes anything: then its entry in the audit is durable before it is done.
+    pub(crate) fn is_change(self) -> bool {
+        !matches!(self, Verb::View | Verb::Logs | Verb::Admin)
+    }
+
+    /// Whether it is done even if the audit cannot be written: nothing else gives a full disk back.
+    pub(crate) fn is_done_in_any_case(self) -> bool {
+        matches!(self, Verb::Stop | Verb::Delete)
+    }
+
     /// Whether it is about a job that exists.
     pub fn is_of_a_job(self) -> bool {
         !matches!(self, Verb::Start | Verb::Admin)

@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 
+use crate::audit::{Phase, Unrecorded};
 use crate::auth::action::{Action, Start, Verb};
 use crate::auth::caller::Caller;
 use crate::auth::decide::{Question, Verdict, decide};
@@ -39,7 +40,43 @@ pub struct Authorized<A, T> {
     action: PhantomData<A>,
 }
 
-/// Decides, and leaves a line in the audit log if the answer is no.
+/// Why somebody may not act now.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum Refused {
+    /// By the policy.
+    #[error("{0}")]
+    Denied(Denied),
+    /// It may, and that cannot be recorded.
+    #[error(transparent)]
+    Unrecorded(#[from] Unrecorded),
+}
+
+/// Decides, and records it: a change before it is made, the reading of output or of another's job without waiting.
+///
+/// # Errors
+/// [`Refused`].
+pub(crate) async fn authorize_recorded<A: Action, T>(
+    caller: &Caller,
+    resource: Resource<'_>,
+    subject: T,
+) -> Result<Authorized<A, T>, Refused> {
+    let authorized = authorize::<A, T>(caller, resource, subject).map_err(Refused::Denied)?;
+    let (audit, verb, Resource { id, owner }) = (caller.audit(), A::VERB, resource);
+    let entry = || {
+        let entry = caller.entry(Phase::Allowed, verb).job(id, owner);
+        authorized.rule.iter().fold(entry, |entry, rule| entry.rule(&rule.text))
+    };
+    if verb.is_done_in_any_case() {
+        audit.change_in_any_case(&entry()).recorded().await?;
+    } else if verb.is_change() {
+        audit.change(&entry()).recorded().await?;
+    } else if !(owner == caller.identity() && verb == Verb::View) {
+        audit.note_bounded(caller.identity(), entry);
+    }
+    Ok(authorized)
+}
+
+/// Decides, and records a no. Of a yes whoever acts on it keeps the record: see [`authorize_recorded`].
 ///
 /// # Errors
 /// [`Denied`].
@@ -60,6 +97,10 @@ pub(crate) fn authorize<A: Action, T>(
     let request = caller.context().map(|call| tracing::field::display(call.request_id));
     let why = &*verdict.reason;
     tracing::info!(target: AUDIT, job = %id, %owner, %by, %verb, request, why, "denied");
+    caller.audit().note_bounded(by, || {
+        let entry = caller.entry(Phase::Denied, verb).job(id, owner).message(why);
+        verdict.rule.iter().fold(entry, |entry, rule| entry.rule(&rule.text))
+    });
     let is_hidden = !caller.may(Verb::View, owner);
     Err(Denied { verb, is_hidden, verdict: Box::new(verdict) })
 }
@@ -86,6 +127,10 @@ impl Denied {
         let (by, verb) = (caller.identity(), Verb::Start);
         let request = caller.context().map(|call| tracing::field::display(call.request_id));
         tracing::info!(target: AUDIT, %by, %verb, request, why = &*verdict.reason, "denied");
+        caller.audit().note_bounded(by, || {
+            let entry = caller.entry(Phase::Denied, verb).message(&verdict.reason);
+            verdict.rule.iter().fold(entry, |entry, rule| entry.rule(&rule.text))
+        });
         Denied { verb, is_hidden: false, verdict: Box::new(verdict) }
     }
 }

@@ -1,7 +1,9 @@
 //! Who calls, with the roles that the policy gives it. Nothing here judges a request.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
+use crate::audit::{Audit, Entry, Phase};
 use crate::auth::action::{Verb, Verbs};
 use crate::auth::policy::scope::ListScope;
 use crate::auth::policy::{Policy, PolicyRole};
@@ -17,6 +19,7 @@ pub struct Caller {
     verbs: Verbs,
     /// `None` for a caller that did not come over the network.
     context: Option<Arc<CallContext>>,
+    audit: Audit,
 }
 
 /// Whether a caller has the places that are kept for admins.
@@ -35,7 +38,7 @@ impl Policy {
         let allowed = roles.iter().fold(Verbs::default(), |all, role| all.and(role.allow));
         let denied = roles.iter().fold(Verbs::default(), |all, role| all.and(role.deny));
         let verbs = allowed.without(denied);
-        Caller { identity, roles: roles.into(), verbs, context: None }
+        Caller { identity, roles: roles.into(), verbs, context: None, audit: Audit::default() }
     }
 }
 
@@ -65,14 +68,25 @@ impl Caller {
         self.roles.iter().any(|role| role.reason_required.has(verb))
     }
 
-    /// The same caller, as it made this call.
-    pub(crate) fn calling(self, context: Arc<CallContext>) -> Caller {
-        Caller { context: Some(context), ..self }
+    /// The same caller, as it made this call, and where the audit of it is written.
+    pub(crate) fn calling(self, context: Arc<CallContext>, audit: Audit) -> Caller {
+        Caller { context: Some(context), audit, ..self }
+    }
+
+    /// Where the audit of what this caller does is written.
+    pub(crate) fn audit(&self) -> &Audit {
+        &self.audit
+    }
+
+    /// An entry of what this caller does.
+    pub(crate) fn entry(&self, phase: Phase, action: impl Display) -> Entry {
+        let roles = self.roles.iter().map(|role| role.name.to_string());
+        Entry::new(phase, action).by(&self.identity, roles.collect(), self.context())
     }
 
     /// The same caller, as it made an earlier call.
     pub(crate) fn made_by(self, earlier: &Caller) -> Caller {
-        Caller { context: earlier.context.clone(), ..self }
+        Caller { context: earlier.context.clone(), audit: earlier.audit.clone(), ..self }
     }
 
     /// Certificate, address, ids and reason of this call; `None` if it did not come over the network.

@@ -1,6 +1,7 @@
 //! The configuration file. Every key but those of `[tls]` has a default. An unknown key must be an error, since a
 //! misspelt limit would not be enforced.
 
+mod audit;
 mod limits;
 mod metrics;
 mod quotas;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use crate::config::audit::{Arguments as AuditArguments, Audit, OnFailure};
 pub use crate::config::limits::{Limits, Table, Ulimit};
 pub use crate::config::metrics::Metrics;
 pub use crate::config::quotas::{QuotaTable, Quotas};
@@ -56,6 +58,9 @@ pub struct Config {
     /// The endpoint for Prometheus.
     #[serde(default)]
     pub metrics: Metrics,
+    /// Who did what.
+    #[serde(default)]
+    pub audit: Audit,
 }
 
 /// The configuration of a [`crate::jobs::supervisor::Supervisor`]: everything but the network.
@@ -206,6 +211,7 @@ impl Config {
         faults.extend(self.quotas.tables().err());
         faults.extend(self.retention.check().err());
         faults.extend(self.metrics.address().err());
+        faults.extend(self.audit.faults());
         faults
     }
 }

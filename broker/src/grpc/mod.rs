@@ -13,6 +13,7 @@ mod streams;
 mod time;
 pub(crate) mod transport_status;
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -24,10 +25,13 @@ use prost::Message as _;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::audit::{Entry, Phase};
 use crate::auth::{
-    Action, Authorized, Caller, Input, Logs, Policy, Question, Role, Verb, View, decide,
+    Action, Authorized, Caller, Input, Logs, Policy, Question, Role, StartRefusal, Verb, View,
+    decide,
 };
 use crate::host;
+use crate::jobs::commands::start::StartError;
 use crate::jobs::job::Job;
 use crate::jobs::query::Listed;
 use crate::jobs::registry::filter::Page;
@@ -90,7 +94,9 @@ impl Grpc {
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         let peer = self.peer(request)?;
         let context = context::of_request(Arc::clone(&peer), request)?;
-        Ok(self.policy.borrow().caller(peer.identity.clone()).calling(Arc::new(context)))
+        let audit = self.supervisor.audit().clone();
+        let caller = self.policy.borrow().caller(peer.identity.clone());
+        Ok(caller.calling(Arc::new(context), audit))
     }
 
     /// The authenticated caller, and a slot for the call.
@@ -121,6 +127,22 @@ impl Grpc {
         found.ok_or_else(|| status::no_such_job(parsed))
     }
 
+    /// The outcome of a change, recorded.
+    fn record<A: Action, T>(
+        &self,
+        job: &Authorized<A, Arc<Job>>,
+        outcome: Result<T, Status>,
+        detail: impl Display,
+    ) -> Result<T, Status> {
+        let entry = match &outcome {
+            Ok(_) => job.caller().entry(Phase::Done, A::VERB),
+            Err(status) => failed(job.caller(), A::VERB, status),
+        };
+        let entry = entry.job(job.subject().id(), job.subject().owner());
+        job.caller().audit().note(&entry.message(detail));
+        outcome
+    }
+
     /// The job, if the caller may see it.
     fn message<A: Action>(&self, job: &Authorized<A, Arc<Job>>) -> Option<v1::Job> {
         let is_seen = job.caller().may(Verb::View, job.subject().owner());
@@ -143,6 +165,34 @@ impl Grpc {
     }
 }
 
+/// A start that was refused, recorded. Of one that has a job, the launch records the outcome.
+fn start_refused(caller: &Caller, error: StartError) -> Status {
+    match error {
+        StartError::Failed { .. } | StartError::Shortage(_) | StartError::Unrecorded(_) => {
+            status::start(error)
+        }
+        error => not_started(caller, status::start(error)),
+    }
+}
+
+/// A denial is recorded where it is made.
+fn plan_refused(caller: &Caller, refusal: StartRefusal) -> Status {
+    match refusal {
+        StartRefusal::Denied(_) => status::start_refused(refusal),
+        StartRefusal::Invalid(_) => not_started(caller, status::start_refused(refusal)),
+    }
+}
+
+fn not_started(caller: &Caller, status: Status) -> Status {
+    caller.audit().note_bounded(caller.identity(), || failed(caller, Verb::Start, &status));
+    status
+}
+
+/// An entry of what was allowed and not done.
+fn failed(caller: &Caller, verb: Verb, status: &Status) -> Entry {
+    caller.entry(Phase::Failed, verb).error(format_args!("{:?}", status.code()), status.message())
+}
+
 #[tonic::async_trait]
 impl JobService for Grpc {
     async fn start_job(
@@ -157,18 +207,23 @@ impl JobService for Grpc {
         let spec = spec.unwrap_or_default();
         let request = convert::request(request_id, &spec)?;
         // Before any check: a retry of a completed start succeeds even if the policy would reject it now.
-        let repeated = self.supervisor.repeated(&caller, &request).await.map_err(status::start)?;
+        let repeated = self.supervisor.repeated(&caller, &request).await;
+        let repeated = repeated.map_err(|error| start_refused(&caller, error))?;
         let job = match repeated {
             Some(job) if caller.has(Verb::Start) || caller.may(Verb::View, job.owner()) => job,
             Some(_) => return Err(status::retry_denied()),
             None => {
-                let spec = convert::job_request(spec)?;
+                let spec = convert::job_request(spec).map_err(|e| not_started(&caller, e))?;
                 let defaults = self.supervisor.defaults();
-                let plan = caller.may_start(spec, &defaults).map_err(status::start_refused)?;
+                let plan = caller
+                    .may_start(spec, &defaults)
+                    .map_err(|refusal| plan_refused(&caller, refusal))?;
                 let started = self.supervisor.start(plan, &request, call, timeline);
                 // The queue drops a call at its deadline, even if the client does not cancel it.
                 let started = tokio::time::timeout(within, started).await;
-                started.map_err(|_| status::deadline_exceeded())?.map_err(status::start)?
+                let started =
+                    started.map_err(|_| not_started(&caller, status::deadline_exceeded()))?;
+                started.map_err(|error| start_refused(&caller, error))?
             }
         };
         Ok(Response::new(v1::StartJobResponse { job: Some(convert::job(&job)) }))
@@ -261,7 +316,8 @@ impl JobService for Grpc {
             let fault = format!("is more than {} seconds", MAX_GRACE.as_secs());
             return Err(status::field("grace", fault));
         }
-        self.supervisor.stop(&job, grace).await.map_err(status::stop)?;
+        let stopped = self.supervisor.stop(&job, grace).await.map_err(status::stop);
+        self.record(&job, stopped, "")?;
         Ok(Response::new(v1::StopJobResponse { job: self.message(&job) }))
     }
 
@@ -276,7 +332,8 @@ impl JobService for Grpc {
             let fault = format!("is {}; signals are 1 to 64", request.signal);
             return Err(status::field("signal", fault));
         }
-        self.supervisor.signal(&job, request.signal).await.map_err(status::signal)?;
+        let sent = self.supervisor.signal(&job, request.signal).await.map_err(status::signal);
+        self.record(&job, sent, format_args!("signal {}", request.signal))?;
         Ok(Response::new(v1::SignalJobResponse { job: self.message(&job) }))
     }
 
@@ -321,7 +378,8 @@ impl JobService for Grpc {
         let request = request.into_inner();
         let (job, call) = self.job_to_change(admitted, &request.id).await?;
         let change = limits::change(request)?;
-        self.supervisor.update(&job, change, call).await.map_err(status::update)?;
+        let updated = self.supervisor.update(&job, change, call).await.map_err(status::update);
+        self.record(&job, updated, "")?;
         Ok(Response::new(v1::UpdateJobResponse { job: self.message_with_stats(&job).await }))
     }
 
@@ -331,7 +389,8 @@ impl JobService for Grpc {
     ) -> Result<Response<v1::PauseJobResponse>, Status> {
         let admitted = self.admit(&request, Kind::Short)?;
         let (job, call) = self.job_to_change(admitted, &request.get_ref().id).await?;
-        self.supervisor.pause(&job, call).await.map_err(status::pause)?;
+        let paused = self.supervisor.pause(&job, call).await.map_err(status::pause);
+        self.record(&job, paused, "pause")?;
         Ok(Response::new(v1::PauseJobResponse { job: self.message(&job) }))
     }
 
@@ -341,7 +400,8 @@ impl JobService for Grpc {
     ) -> Result<Response<v1::ResumeJobResponse>, Status> {
         let admitted = self.admit(&request, Kind::Short)?;
         let (job, call) = self.job_to_change(admitted, &request.get_ref().id).await?;
-        self.supervisor.resume(&job, call).await.map_err(status::pause)?;
+        let resumed = self.supervisor.resume(&job, call).await.map_err(status::pause);
+        self.record(&job, resumed, "resume")?;
         Ok(Response::new(v1::ResumeJobResponse { job: self.message(&job) }))
     }
 
@@ -351,7 +411,8 @@ impl JobService for Grpc {
     ) -> Result<Response<v1::DeleteJobResponse>, Status> {
         let admitted = self.admit(&request, Kind::Short)?;
         let (job, _call) = self.job_to_change(admitted, &request.get_ref().id).await?;
-        self.supervisor.delete(&job).await.map_err(status::delete)?;
+        let deleted = self.supervisor.delete(&job).await.map_err(status::delete);
+        self.record(&job, deleted, "")?;
         Ok(Response::new(v1::DeleteJobResponse {}))
     }
 

@@ -141,6 +141,7 @@ pub(super) fn start(error: StartError) -> Status {
         StartError::Shortage(_) => {
             with_reason(Code::ResourceExhausted, "HOST_SHORTAGE", message, [])
         }
+        StartError::Unrecorded(_) => unrecorded(message),
         StartError::Find(error) => find(error),
         StartError::Internal(_) => status(Code::Internal, message),
         StartError::Failed { job: id, failure } => {
@@ -195,6 +196,11 @@ pub(super) fn deadline_exceeded() -> Status {
     status(Code::DeadlineExceeded, message)
 }
 
+/// UNAVAILABLE, and the reason tells clients that trying again at once does not help.
+fn unrecorded(message: impl Display) -> Status {
+    with_reason(Code::Unavailable, "AUDIT_UNAVAILABLE", message, [])
+}
+
 pub(super) fn find(error: FindError) -> Status {
     match error {
         FindError::Denied(error) => denied(&error),
@@ -202,6 +208,7 @@ pub(super) fn find(error: FindError) -> Status {
         FindError::Record(error) if error.is_shortage() => shortage(&error),
         FindError::Record(_) => status(Code::Internal, error),
         FindError::Internal(_) => status(Code::Internal, error),
+        FindError::Unrecorded(_) => unrecorded(error),
     }
 }
 

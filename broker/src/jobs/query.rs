@@ -4,7 +4,11 @@
 
 use std::sync::Arc;
 
-use crate::auth::{Action, Authorized, Caller, Denied, ListScope, Resource, View, authorize};
+use crate::audit::{Phase, Unrecorded};
+use crate::auth::{
+    Action, Authorized, Caller, Denied, ListScope, Refused, Resource, Verb, View, authorize,
+    authorize_recorded,
+};
 use crate::jobs::history::archive;
 use crate::jobs::job::Job;
 use crate::jobs::registry::Entry;
@@ -38,6 +42,9 @@ pub enum FindError {
     /// A task of the broker has panicked.
     #[error(transparent)]
     Internal(#[from] Panicked),
+    /// The caller may do it, and that cannot be recorded.
+    #[error(transparent)]
+    Unrecorded(#[from] Unrecorded),
 }
 
 /// A page.
@@ -49,7 +56,8 @@ pub struct Listed<T> {
     pub next: Option<JobId>,
 }
 
-/// The job of this id, if the caller may do `A` to it; `None` also for a job that it may not see.
+/// The job of this id, if the caller may do `A` to it; `None` also for a job that it may not see. That it
+/// may is recorded when this returns.
 ///
 /// # Errors
 /// [`FindError`].
@@ -64,10 +72,12 @@ pub(crate) async fn find<A: Action>(
         found = shared.registry().find(id);
     }
     let Some((entry, owner)) = found else { return Ok(None) };
-    let allowed = match authorize::<A, _>(caller, Resource { id, owner: &owner }, ()) {
+    let resource = Resource { id, owner: &owner };
+    let allowed = match authorize_recorded::<A, _>(caller, resource, ()).await {
         Ok(allowed) => allowed,
-        Err(denied) if denied.is_hidden => return Ok(None),
-        Err(denied) => return Err(FindError::Denied(denied)),
+        Err(Refused::Denied(denied)) if denied.is_hidden => return Ok(None),
+        Err(Refused::Denied(denied)) => return Err(FindError::Denied(denied)),
+        Err(Refused::Unrecorded(error)) => return Err(error.into()),
     };
     let job = load(shared, caller.identity(), entry).await?;
     Ok(job.map(|job| allowed.with(job)))
@@ -128,7 +138,12 @@ pub(crate) async fn list<T: Send + 'static>(
     show: impl Fn(&Authorized<View, Arc<Job>>) -> (T, usize) + Send + 'static,
 ) -> Result<Listed<T>, FindError> {
     shared.recovered().await?;
-    let (entries, next) = entries(shared, page, &caller.list_scope(), filter).await;
+    let scope = caller.list_scope();
+    if !matches!(scope, ListScope::Owner(_) | ListScope::Nobody) {
+        let entry = || caller.entry(Phase::Allowed, Verb::View).message("a page of a list");
+        caller.audit().note_bounded(caller.identity(), entry);
+    }
+    let (entries, next) = entries(shared, page, &scope, filter).await;
     let (own, judged) = (Arc::clone(shared), caller.clone());
     // Dropped with this call: a cancelled list reads no further.
     let waits = Arc::new(());

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use job_shim::wire::InputAck;
 
+use crate::audit::Audit;
 use crate::auth::{
     Action, Authorized, Caller, Delete, Input, Logs, Pause, Signal, Start, StartPlan, Stop, Update,
     Verdict, View,
@@ -68,6 +69,9 @@ pub enum SupervisorError {
     /// The jobs of an earlier broker.
     #[error("cannot read the jobs on disk: {0}")]
     Recovery(io::Error),
+    /// The audit's thread.
+    #[error("cannot start the audit: {0}")]
+    Audit(io::Error),
     /// `/proc`.
     #[error("cannot read the boot id of this host: {0}")]
     Host(io::Error),
@@ -86,7 +90,7 @@ impl Supervisor {
     /// Opens the state directory and takes over the jobs in it. Those that live are known when this
     /// answers, and their shims are reached in the background; so are those that are over, and
     /// whoever asks for one, for a list or for a start waits until they are. Must be called within
-    /// a tokio runtime, which has to stay alive.
+    /// a tokio runtime, which has to stay alive. `audit` is opened when the state directory is locked.
     ///
     /// # Errors
     /// [`SupervisorError`], in words for an operator.
@@ -95,12 +99,15 @@ impl Supervisor {
         limits: LimitTables,
         retention: config::Retention,
         quotas: Arc<Quotas>,
+        audit: impl FnOnce() -> io::Result<Audit>,
     ) -> Result<Supervisor, SupervisorError> {
         let boot_id = host::boot_id().map_err(SupervisorError::Host)?;
         let state = StateDir::open(&config.state_dir)?;
+        let audit = audit().map_err(SupervisorError::Audit)?;
         let launcher = Launcher::open(&config, boot_id)?;
         let nobody = accounts::resolve("nobody", launcher.shim_uid()).map_err(SetupError::from)?;
-        let parts = Parts { config, limits, retention, quotas, state, launcher, boot_id, nobody };
+        let parts =
+            Parts { config, limits, retention, quotas, state, launcher, audit, boot_id, nobody };
         let shared = Arc::new(Shared::new(parts));
         recovery::recover_live(&shared).map_err(SupervisorError::Recovery)?;
         recovery::recover_rest_later(&shared);
@@ -423,6 +430,11 @@ impl Supervisor {
     /// What happens to jobs from now on.
     pub fn events(&self) -> Subscription {
         self.shared.events.subscribe()
+    }
+
+    /// Where it is written who did what.
+    pub fn audit(&self) -> &Audit {
+        &self.shared.audit
     }
 
     /// What jobs get by default.

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 
 use job_shim::wire::Failed;
 
+use crate::audit::Unrecorded;
 use crate::cgroup::hierarchy;
 use crate::cgroup::limits::LimitError;
 use crate::launch::accounts;
+use crate::model::state::UNRECORDED;
 
 /// Why there can be no launches at all.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +52,8 @@ pub(crate) enum LaunchError {
     Hello(io::Error),
     #[error("cannot write {path}: {source}")]
     WriteSpawn { path: PathBuf, source: io::Error },
+    #[error("{0}")]
+    Unrecorded(Unrecorded),
     #[error("the shim did not answer GO: {0}")]
     Go(io::Error),
     #[error("the shim failed at {}", .0.step.name())]
@@ -68,6 +72,7 @@ impl LaunchError {
             LaunchError::Spawn(_) => "spawn",
             LaunchError::Hello(_) => "hello",
             LaunchError::WriteSpawn { .. } => "write_spawn",
+            LaunchError::Unrecorded(_) => UNRECORDED,
             LaunchError::Go(_) => "go",
             LaunchError::Shim(failed) => failed.step.name(),
         }
@@ -81,7 +86,7 @@ impl LaunchError {
             [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EAGAIN, libc::ENOBUFS];
         let is_before_go =
             !matches!(self, LaunchError::Shim(_) | LaunchError::Hello(_) | LaunchError::Go(_));
-        is_before_go && SHORT.contains(&self.errno())
+        matches!(self, LaunchError::Unrecorded(_)) || is_before_go && SHORT.contains(&self.errno())
     }
 
     /// errno(3), 0 where none applies.
@@ -98,7 +103,7 @@ impl LaunchError {
             LaunchError::Limits(LimitError::Io { source, .. }) => {
                 source.raw_os_error().unwrap_or(0)
             }
-            LaunchError::Limits(LimitError::Differs { .. }) => 0,
+            LaunchError::Limits(LimitError::Differs { .. }) | LaunchError::Unrecorded(_) => 0,
             LaunchError::Shim(failed) => failed.errno,
         }
     }

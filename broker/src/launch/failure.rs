@@ -5,7 +5,7 @@ use job_shim::wire::{Failed, Step};
 use nix::errno::Errno;
 
 use crate::launch::LaunchError;
-use crate::model::state::{Failure, SHORTAGE};
+use crate::model::state::{Failure, SHORTAGE, UNRECORDED};
 use crate::store::records::SpecRecord;
 
 /// The failure as its caller sees it: the step, the object, the reason.
@@ -19,6 +19,9 @@ pub(crate) fn failure(error: &LaunchError, record: &SpecRecord) -> Failure {
 
 /// The failure of a start for a shortage, without the details that only the log has.
 pub(crate) fn shortage(failure: &Failure) -> Failure {
+    if failure.step == UNRECORDED {
+        return failure.clone();
+    }
     let what = match failure.errno {
         libc::EMFILE | libc::ENFILE => "descriptors",
         libc::EAGAIN => "processes",

@@ -18,6 +18,7 @@ use job_shim::frame;
 use job_shim::wire::Started;
 use uuid::Uuid;
 
+use crate::audit::Ticket;
 use crate::cgroup::hierarchy::Hierarchy;
 use crate::config;
 use crate::host;
@@ -99,8 +100,8 @@ impl Launcher {
         self.spawner.socket(id)
     }
 
-    /// From nothing to GO: spec, cgroup, shim, `spawn.json`, GO. Blocks; must be called within the
-    /// runtime of the jobs.
+    /// From nothing to GO: spec, cgroup, shim, `spawn.json`, GO. The audit's entry of the start becomes
+    /// durable meanwhile, and is before GO. Blocks; must be called within the runtime of the jobs.
     ///
     /// # Errors
     /// [`LaunchError`]; the program has not run, and nothing is left but the job's files.
@@ -108,12 +109,13 @@ impl Launcher {
         &self,
         state: &StateDir,
         job: &SpecRecord,
+        recorded: Ticket,
         timeline: &mut Timeline,
     ) -> Result<PendingLaunch, LaunchError> {
         let dir = write_spec(state, job)?;
         timeline.mark(Phase::Spec);
         let result = self.create_shim(&dir, job, timeline).and_then(|(mut shim, pid, nonce)| {
-            match self.commit(&dir, job, &mut shim, (pid, nonce), timeline) {
+            match self.commit(&dir, job, &mut shim, (pid, nonce), recorded, timeline) {
                 Ok(spawned) => Ok(PendingLaunch { shim, id: job.id, nonce, spawned }),
                 Err(error) => {
                     shim.end();
@@ -203,6 +205,7 @@ impl Launcher {
         job: &SpecRecord,
         shim: &mut Shim,
         (pid, nonce): (u32, Uuid),
+        recorded: Ticket,
         timeline: &mut Timeline,
     ) -> Result<SpawnRecord, LaunchError> {
         let spawned = self.spawn_record(job, pid, nonce).map_err(LaunchError::Spawn)?;
@@ -213,6 +216,7 @@ impl Launcher {
         // After this not even a crash of the host makes a repeated request run twice.
         store::make_durable(dir, records::SPEC)
             .map_err(|source| LaunchError::WriteSpec { path: dir.join(records::SPEC), source })?;
+        recorded.wait().map_err(LaunchError::Unrecorded)?;
         timeline.mark(Phase::Sync);
         crash::at(Point::SpecDurable);
         shim.go()?;

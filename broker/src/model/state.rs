@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// The step of a start that the host was short of something for.
 pub(crate) const SHORTAGE: &str = "shortage";
+/// The step of a start that could not be recorded in the audit. No job is kept of it.
+pub(crate) const UNRECORDED: &str = "audit";
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::audit::{self, Audit, Entry, Phase};
 use crate::config::Config;
 use crate::jobs::supervisor::Supervisor;
 use crate::service::error::ServiceError;
@@ -25,11 +26,16 @@ pub(super) fn run(file: &Path, grace: Duration) -> Result<(), ServiceError> {
         config.limits.tables().map_err(|(key, fault)| SettingsError::Limits(key, fault))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let drained = runtime.block_on(async {
-        let supervisor =
-            Supervisor::open(config.jobs, limits, config.retention, Arc::default()).await?;
+        let dir = audit::directory(&config);
+        let Config { jobs, retention, tls, audit, .. } = config;
+        let audit = || Audit::start(&audit, dir, audit::signer(&tls));
+        let supervisor = Supervisor::open(jobs, limits, retention, Arc::default(), audit).await?;
+        let drained = Entry::new(Phase::Broker, "drain").by_name("job-broker drain");
+        supervisor.audit().note(&drained);
         let (live, _) = supervisor.count();
         tracing::info!("stopping {live} running jobs, each in its own way, within {grace:?}");
         supervisor.drain("job-broker drain", grace).await;
+        supervisor.audit().close();
         tracing::info!("no job is left");
         Ok(())
     });

@@ -1,6 +1,7 @@
 //! The program `job-broker`: command line, start, reload, shutdown. It must leave every job running when it ends, except
 //! for `drain`.
 
+mod audit;
 mod certificate_watch;
 mod certificates;
 mod check;
@@ -43,6 +44,9 @@ enum Command {
     /// Say all that is wrong with the configuration and its certificates, and what expires soon: exit
     /// status 0 if a broker can run with them and be reached, else 1
     CheckConfig,
+    /// Look at what was recorded of who did what
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Say whether this program could start and take over all jobs that run, from beside the broker
     /// that has them: exit status 0, or 1 and those that it could not. Changes nothing
     Preflight,
@@ -78,6 +82,7 @@ pub fn run() -> ExitCode {
     };
     let ended = match command {
         Some(Command::CheckConfig) => return check::run(&config),
+        Some(Command::Audit(command)) => return audit::run(&config, command),
         Some(Command::Preflight) => preflight::run(&config),
         Some(Command::Drain { grace }) => drain::run(&config, Duration::from_secs(grace)),
         None => serving::run(config),

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
+use crate::audit::{self, Entry, Phase};
 use crate::auth::Policy;
 use crate::config;
 use crate::config::{Config, OnRevoked};
@@ -100,12 +101,17 @@ impl Reloader {
         *lock(&self.files) = (config.tls, CertificateWatch::new(stamps));
         self.use_tls(tls);
         tracing::info!(target: AUDIT, admins = config.admins.len(), roles, "reloaded");
+        let admins = format!("admins: {}", config.admins.join(", "));
+        self.supervisor.audit().note(&Entry::new(Phase::Broker, "reload").message(admins));
         Ok(())
     }
 
     fn use_tls(&self, tls: Tls) {
         self.report.send_replace(report(&tls));
         self.tls.send_replace(tls);
+        if let Some(signer) = audit::signer(&lock(&self.files).0) {
+            self.supervisor.audit().set_signer(signer);
+        }
         self.treat_jobs(&[]);
     }
 

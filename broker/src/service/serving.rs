@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tonic::service::Routes;
 
+use crate::audit::{self, Audit, Entry, Phase};
 use crate::auth::Policy;
 use crate::jobs::shared::threads;
 use crate::jobs::supervisor::Supervisor;
@@ -73,7 +74,11 @@ async fn serve_until_signal(
     let quotas = Arc::<Quotas>::default();
     quotas.set(tables, settings::membership(&policy));
     let (jobs, retention) = (config.jobs.clone(), config.retention.clone());
-    let supervisor = Supervisor::open(jobs, limits, retention, Arc::clone(&quotas)).await?;
+    let open_audit =
+        || Audit::start(&config.audit, audit::directory(&config), audit::signer(&config.tls));
+    let supervisor =
+        Supervisor::open(jobs, limits, retention, Arc::clone(&quotas), open_audit).await?;
+    let audit = supervisor.audit().clone();
     let listener = listen(passed, config.listen).await?;
     let addr = listener.local_addr()?;
     let status = Status::new(notifier, supervisor.clone(), addr);
@@ -91,6 +96,8 @@ async fn serve_until_signal(
     let mut status_updates = std::pin::pin!(status.run());
     let mut certificates = std::pin::pin!(reloader.watch_certificates(&status));
     tracing::info!(target: AUDIT, version = env!("CARGO_PKG_VERSION"), %addr, "ready");
+    let started = Entry::new(Phase::Broker, "broker-start");
+    audit.note(&started.message(format_args!("{} on {addr}", env!("CARGO_PKG_VERSION"))));
     status.ready();
     let name = loop {
         tokio::select! {
@@ -107,6 +114,8 @@ async fn serve_until_signal(
     status.stopping();
     close.send_replace(true);
     serving.await?;
+    audit.note(&Entry::new(Phase::Broker, "broker-stop").message(name));
+    audit.close();
     Ok(())
 }
 

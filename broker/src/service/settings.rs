@@ -106,6 +106,7 @@ pub(super) fn fixed_differences(old: &Config, new: &Config) -> Vec<&'static str>
         ("jobs.leftover_grace_seconds", a.leftover_grace_seconds == b.leftover_grace_seconds),
         ("jobs.max_running", a.max_running == b.max_running),
         ("metrics", old.metrics == new.metrics),
+        ("audit", old.audit == new.audit),
     ]
     .into_iter()
     .filter_map(|(key, is_same)| (!is_same).then_some(key))

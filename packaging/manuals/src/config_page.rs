@@ -19,8 +19,8 @@ Made from the types in `broker/src/config` by `cargo xtask tidy`: change their c
 
 `/etc/job-broker/config.toml` is TOML. An unknown key is an error, since a misspelt limit is no limit;
 `job-broker check-config` says everything that is wrong at once. A reload (`systemctl reload job-broker`,
-SIGHUP) puts `admins`, `[tls]`, `[limits]`, `[quotas]` and `[retention]` in force; `listen`, `[jobs]` and
-`[metrics]` need a restart of the broker, which no job notices.
+SIGHUP) puts `admins`, `[tls]`, `[limits]`, `[quotas]` and `[retention]` in force; `listen`, `[jobs]`,
+`[metrics]` and `[audit]` need a restart of the broker, which no job notices.
 
 | type | written as |
 |---|---|
@@ -158,8 +158,8 @@ fn key(table: &ItemStruct, field: &Field) -> Result<Key> {
         None => (plain(&field.ty), false),
     };
     let kind = match (reader.as_deref(), ty.as_str()) {
-        (Some("size"), _) => "size",
-        (Some("duration"), _) => "duration",
+        (Some("size" | "file_size"), _) => "size",
+        (Some("duration" | "checkpoint"), _) => "duration",
         (Some("bytes_per_second"), _) => "rate",
         (Some("cpus"), _) => "CPUs",
         (Some("count_or_max"), _) => "whole number or `\"max\"`",
@@ -174,6 +174,7 @@ fn key(table: &ItemStruct, field: &Field) -> Result<Key> {
         (_, "SpiffeNames") | (_, "OnRevoked") => "word",
         (_, "u64" | "u32") => "whole number",
         (_, "f64") => "number",
+        (_, "Arguments" | "OnFailure") => "text",
         (_, "(u32,u32)") => "[first, last]",
         (_, "BTreeMap<String,Ulimit>") => "table",
         (_, "BTreeMap<String,QuotaTable>") => "table of tables",

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use job_shim::crash::{self, Point};
 use tokio::task::JoinError;
 
+use crate::audit;
+use crate::auth::{Caller, Verb};
 use crate::host;
 use crate::jobs::channel::Channel;
 use crate::jobs::cleanup;
@@ -48,8 +50,9 @@ pub(crate) fn spawn(
     record: (Box<SpecRecord>, Timeline),
     turns: StartTurns,
     call: Call,
+    caller: Caller,
 ) {
-    let launch = launch(Arc::clone(shared), Arc::clone(job), record, turns);
+    let launch = launch(Arc::clone(shared), Arc::clone(job), record, turns, caller.clone());
     let (own, job) = (Arc::clone(shared), Arc::clone(job));
     shared.runtime.spawn(async move {
         let _call = call; // counts until the start is done, even if the caller hangs up
@@ -57,6 +60,7 @@ pub(crate) fn spawn(
             let message = format!("internal error of the broker during the launch: {panic}");
             give_up(&own, &job, Failure { step: "launch".into(), errno: 0, message });
         }
+        record_outcome(&caller, &job);
     });
 }
 
@@ -66,6 +70,7 @@ async fn launch(
     job: Arc<Job>,
     (record, mut timeline): (Box<SpecRecord>, Timeline),
     turns: StartTurns,
+    caller: Caller,
 ) {
     let StartTurns { start: _start, launch } = turns;
     let record = Arc::<SpecRecord>::from(record);
@@ -74,7 +79,12 @@ async fn launch(
         crash::at(Point::JobRegistered);
         let (id, owner, argv) = (launching.id(), launching.owner(), Argv(&spec.spec.argv));
         tracing::info!(target: AUDIT, job = %id, %owner, %argv, "start");
-        let pending = own.launcher.begin(&own.state, &spec, &mut timeline);
+        let entry = caller.entry(audit::Phase::Allowed, Verb::Start).job(id, owner);
+        let entry = entry.rule(&spec.allowed_by.rule);
+        let arguments = own.audit.arguments();
+        let entry = entry.spec(&spec.spec, &spec.account.name, arguments);
+        let recorded = own.audit.change(&entry); // durable before GO
+        let pending = own.launcher.begin(&own.state, &spec, recorded, &mut timeline);
         (pending.map_err(|error| fail(&own, &launching, &error, &spec)), launch, timeline)
     };
     let pending = shared.runtime.spawn_blocking(until_go).await.unwrap_or_else(resume_panic);
@@ -95,6 +105,17 @@ async fn launch(
             shared.runtime.spawn_blocking(abandon).await.unwrap_or_else(resume_panic);
         }
     }
+}
+
+/// The outcome of a start, for the audit.
+fn record_outcome(caller: &Caller, job: &Job) {
+    let entry = match job.snapshot().start_failure() {
+        None => caller.entry(audit::Phase::Done, Verb::Start),
+        Some(failure) => {
+            caller.entry(audit::Phase::Failed, Verb::Start).error(&failure.step, &failure.message)
+        }
+    };
+    caller.audit().note(&entry.job(job.id(), job.owner()));
 }
 
 /// Spawns the task that monitors the job.

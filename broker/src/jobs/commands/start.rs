@@ -28,7 +28,7 @@ use crate::model::id::JobId;
 use crate::model::identity::Identity;
 use crate::model::request::{Request, older_digest};
 use crate::model::spec::{Defaults, JobRequest, JobSpec};
-use crate::model::state::{Contact, Failure, SHORTAGE, Snapshot};
+use crate::model::state::{Contact, Failure, SHORTAGE, Snapshot, UNRECORDED};
 use crate::quota::OverQuota;
 use crate::quota::jobs::Demand;
 use crate::store::records::{AllowedBy, CertificateRecord, FORMAT, SpecRecord};
@@ -88,6 +88,9 @@ pub enum StartError {
     /// The host is short of a resource now. Nothing has run, and no job is kept.
     #[error("{0}")]
     Shortage(String),
+    /// The audit cannot be written. Nothing has run, and no job is kept.
+    #[error("{0}")]
+    Unrecorded(String),
     /// The broker cannot tell whether the request was made before.
     #[error(transparent)]
     Find(#[from] FindError),
@@ -165,7 +168,7 @@ pub(crate) async fn start(
             Registered::New(job, record) => {
                 timeline.mark(Phase::Register);
                 // Detached: a caller that hangs up does not leave half a job.
-                launch_task::spawn(shared, &job, (record, timeline), turns, call);
+                launch_task::spawn(shared, &job, (record, timeline), turns, call, caller);
                 started(&job).await?;
                 return Ok(job);
             }
@@ -331,6 +334,7 @@ async fn started(job: &Job) -> Result<(), StartError> {
     let mut snapshot = job.watch_snapshot();
     let known = snapshot.wait_for(Snapshot::is_past_start).await;
     match known.ok().and_then(|known| known.start_failure()) {
+        Some(failure) if failure.step == UNRECORDED => Err(StartError::Unrecorded(failure.message)),
         Some(failure) if failure.step == SHORTAGE => Err(StartError::Shortage(failure.message)),
         Some(failure) => Err(StartError::Failed { job: job.id(), failure }),
         None => Ok(()),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use job_shim::crash::{self, Point};
 use job_shim::wire::ToShim;
 
+use crate::audit::{Entry, Phase};
 use crate::auth::{Authorized, Update, Verb};
 use crate::cgroup::limits::{LimitError, Unenforceable};
 use crate::host;
@@ -293,6 +294,8 @@ fn apply(
     for change in new.changes_since(old) {
         let ChangeRecord { by, name, from, to, .. } = change;
         tracing::info!(target: AUDIT, job = %job.id(), by, name, from, to, "limit changed");
+        let entry = Entry::new(Phase::Done, "update").by_name(by).job(job.id(), job.owner());
+        shared.audit.note(&entry.message(format_args!("{name}: {from} to {to}")));
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use job_shim::crash::{self, Point};
 use job_shim::wire::{Cause, Failed};
 
+use crate::audit::{Entry, Phase};
 use crate::backoff::Backoff;
 use crate::host;
 use crate::jobs::cleanup;
@@ -88,6 +89,10 @@ fn settle_now(shared: &Arc<Shared>, job: &Job) -> io::Result<()> {
         stats.usage.pids_current = stats.usage.pids_current.map(|_| 0);
     }
     let usage = stats.usage.clone();
+    if !job.is_settled() {
+        // Before the record, after which no broker looks at this end again. Done in any case: it is over.
+        let _ = shared.audit.change_in_any_case(&audit_entry(job, &known)).wait();
+    }
     let written = write_final(shared, job, &known, stats);
     crash::at(Point::EndRecorded);
     job.restore(known);
@@ -143,13 +148,34 @@ fn end_cause(cause: Cause) -> EndCause {
 }
 
 /// Writes the audit line of the end: cause, status, and who caused it.
+/// The end, for the audit: cause, status, and who caused it.
+fn audit_entry(job: &Job, known: &Snapshot) -> Entry {
+    let entry = Entry::new(Phase::End, "end").job(job.id(), job.owner());
+    let entry = entry.end("state", format!("{:?}", known.state).to_lowercase());
+    match (&known.exited, &known.failure) {
+        (Some(exited), _) => {
+            let by = Some(&exited.by).filter(|by| !by.is_empty()).cloned();
+            let (exit_code, signal) = exit_status(exited.wait_status);
+            let entry = entry.end("cause", format!("{:?}", exited.cause)).end("by", by);
+            entry.end("exit_code", exit_code).end("signal", signal)
+        }
+        (None, Some(failure)) => entry.message(failure),
+        (None, None) => entry,
+    }
+}
+
+/// Exit code, or signal.
+fn exit_status(status: i32) -> (Option<i32>, Option<i32>) {
+    let exit_code = libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status));
+    (exit_code, libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status)))
+}
+
+/// Writes the line of the end: cause, status, and who caused it.
 fn log_end(job: &Job) {
     let (id, owner, known) = (job.id(), job.owner(), job.snapshot());
     match (&known.exited, &known.failure) {
         (Some(exited), _) => {
-            let status = exited.wait_status;
-            let exit_code = libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status));
-            let signal = libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status));
+            let (exit_code, signal) = exit_status(exited.wait_status);
             let (cause, by) = (exited.cause, Some(&exited.by).filter(|by| !by.is_empty()));
             tracing::info!(target: AUDIT, job = %id, %owner, ?cause, exit_code, signal, by, "ended");
         }
@@ -157,7 +183,7 @@ fn log_end(job: &Job) {
             tracing::info!(target: AUDIT, job = %id, %owner, state = ?known.state, "ended: {failure}");
         }
         (None, None) => {
-            tracing::info!(target: AUDIT, job = %id, %owner, state = ?known.state, "ended")
+            tracing::info!(target: AUDIT, job = %id, %owner, state = ?known.state, "ended");
         }
     }
 }

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::audit::Audit;
 use crate::config;
 use crate::host::BootId;
 use crate::jobs::events::Events;
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     pub(crate) quotas: Arc<Quotas>,
     pub(crate) state: StateDir,
     pub(crate) launcher: Launcher,
+    pub(crate) audit: Audit,
     pub(crate) boot_id: BootId,
     pub(crate) pool: Arc<Pool>,
     /// The account of jobs that run as `nobody`, which need not look it up.
@@ -87,6 +89,7 @@ pub(crate) struct Parts {
     pub(crate) quotas: Arc<Quotas>,
     pub(crate) state: StateDir,
     pub(crate) launcher: Launcher,
+    pub(crate) audit: Audit,
     pub(crate) boot_id: BootId,
     pub(crate) nobody: Account,
 }
@@ -98,7 +101,8 @@ impl Shared {
     /// Of a state directory whose jobs have still to be recovered. Must be called within the runtime of
     /// the jobs.
     pub(crate) fn new(parts: Parts) -> Shared {
-        let Parts { config, limits, retention, quotas, state, launcher, boot_id, nobody } = parts;
+        let Parts { config, limits, retention, quotas, state, launcher, audit, boot_id, nobody } =
+            parts;
         let shares = Shares::of_this_process();
         let max_running = capacity::max_running(config.max_running);
         tracing::debug!(max_running, "jobs that may run at a time");
@@ -109,6 +113,7 @@ impl Shared {
             retention: watch::Sender::new(Arc::new(retention)),
             state,
             launcher,
+            audit,
             boot_id,
             nobody,
             max_running,

@@ -1,0 +1,453 @@
+//! The thread that writes the audit. Entries of changes wait for fdatasync(2), and many share one; others are written
+//! without anybody waiting. It must not lose an entry that it has accepted, nor say that one is durable that is not.
+
+use std::collections::VecDeque;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use job_shim::crash::{self, Point};
+use tokio::sync::oneshot;
+
+use crate::audit::chain::{Dropped, Head};
+use crate::audit::checkpoint::{self, Signer};
+use crate::audit::entry::{Entry, Phase};
+use crate::audit::files::{self, LogFile};
+use crate::audit::fold::Folder;
+use crate::config::OnFailure;
+use crate::journal::AUDIT;
+use crate::model::identity::Identity;
+use crate::sync::lock;
+
+/// Bytes of entries that nobody waits for and that the disk has not taken; further ones are counted and dropped.
+const MAX_BACKLOG: usize = 16 << 20;
+/// How long entries that nobody waits for may be in the page cache alone.
+const LAZY_SYNC: Duration = Duration::from_secs(1);
+/// Between two attempts to write after a failure.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long the program's end waits for the last lines.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The audit could not be written, and the change was not made.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error(
+    "the audit cannot be written ({0}), and nothing is done that it would not have; an operator has to look at it"
+)]
+pub struct Unrecorded(pub(crate) String);
+
+/// What becomes of an entry that the disk does not take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Its waiter is refused, and the entry forgotten.
+    Durable,
+    /// Its waiter goes on, and the entry stays in memory until the disk takes it.
+    Kept,
+}
+
+pub(super) type Waiter = oneshot::Sender<Result<(), Unrecorded>>;
+
+struct Item {
+    object: String,
+    need: Need,
+    waiter: Option<Waiter>,
+    dropped: Option<Dropped>,
+}
+
+#[derive(Default)]
+struct Queue {
+    items: VecDeque<Item>,
+    bytes: usize,
+    /// Entries that found no room since the last line.
+    lost: u64,
+    folder: Folder,
+    signer: Option<Signer>,
+    checkpoint_now: bool,
+    is_closing: bool,
+    is_closed: bool,
+}
+
+/// What the thread needs to know.
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    pub(super) dir: PathBuf,
+    pub(super) file_size: u64,
+    pub(super) files: u32,
+    pub(super) checkpoint: Duration,
+    pub(super) on_failure: OnFailure,
+}
+
+/// The way to the thread.
+pub(super) struct Writer {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").finish_non_exhaustive()
+    }
+}
+
+impl Writer {
+    /// Starts the thread. A directory that cannot be used is a failure as any later one: it is tried again.
+    ///
+    /// # Errors
+    /// As pthread_create(3).
+    pub(super) fn start(settings: Settings, signer: Option<Signer>) -> io::Result<Arc<Writer>> {
+        let queue = Queue { signer, ..Queue::default() };
+        let writer = Arc::new(Writer { queue: Mutex::new(queue), changed: Condvar::new() });
+        let own = Arc::clone(&writer);
+        let run = move || Log::new(settings, own).run();
+        std::thread::Builder::new().name("audit".into()).spawn(run)?;
+        Ok(writer)
+    }
+
+    /// Adds an entry. Never blocks.
+    pub(super) fn push(&self, entry: &Entry, need: Need, waiter: Option<Waiter>) {
+        let object = entry.to_json(SystemTime::now());
+        let mut queue = self.queue();
+        if waiter.is_none() && queue.bytes + object.len() > MAX_BACKLOG {
+            queue.lost += 1;
+            return;
+        }
+        queue.bytes += object.len();
+        queue.items.push_back(Item { object, need, waiter, dropped: None });
+        drop(queue);
+        self.changed.notify_all();
+    }
+
+    /// Whether an entry by this identity, of what changes nothing, is a line of its own.
+    pub(super) fn allows(&self, by: &Identity) -> bool {
+        let mut queue = self.queue();
+        let had_none = queue.folder.due().is_none();
+        let allows = queue.folder.allows(by, Instant::now());
+        if !allows && had_none {
+            self.changed.notify_all(); // the thread has a time to wake up
+        }
+        allows
+    }
+
+    /// Signs with this key from now on, beginning with a checkpoint.
+    pub(super) fn set_signer(&self, signer: Signer) {
+        let mut queue = self.queue();
+        queue.signer = Some(signer);
+        queue.checkpoint_now = true;
+        drop(queue);
+        self.changed.notify_all();
+    }
+
+    /// Writes what is there, and a last checkpoint. Blocks, for [`CLOSE_TIMEOUT`] at most.
+    pub(super) fn close(&self) {
+        let mut queue = self.queue();
+        queue.is_closing = true;
+        self.changed.notify_all();
+        let waited = self.changed.wait_timeout_while(queue, CLOSE_TIMEOUT, |q| !q.is_closed);
+        drop(waited);
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        lock(&self.queue)
+    }
+}
+
+/// The thread's own.
+struct Log {
+    settings: Settings,
+    writer: Arc<Writer>,
+    /// `None` before it was opened, and after a failure.
+    open: Option<LogFile>,
+    /// The last line written; that of the last sync; that of the last checkpoint.
+    head: Head,
+    synced: Head,
+    checked: Head,
+    /// Entries that are not durable, oldest first.
+    backlog: VecDeque<Item>,
+    unsynced_since: Option<Instant>,
+    next_checkpoint: Instant,
+    /// Since when it fails, and why.
+    failing: Option<(Instant, String)>,
+    was_opened: bool,
+}
+
+impl Log {
+    fn new(settings: Settings, writer: Arc<Writer>) -> Log {
+        let next_checkpoint = Instant::now() + settings.checkpoint;
+        Log {
+            settings,
+            writer,
+            open: None,
+            head: Head::EMPTY,
+            synced: Head::EMPTY,
+            checked: Head::EMPTY,
+            backlog: VecDeque::new(),
+            unsynced_since: None,
+            next_checkpoint,
+            failing: None,
+            was_opened: false,
+        }
+    }
+
+    fn run(mut self) {
+        loop {
+            let (items, lost, is_closing) = self.next();
+            let must_sync = items.iter().any(|item| item.waiter.is_some());
+            self.backlog.extend(items);
+            self.note_lost(lost);
+            let outcome = self.write(must_sync || is_closing);
+            self.settle(outcome);
+            if is_closing {
+                let _ = self.checkpoint(); // logged
+                lock(&self.writer.queue).is_closed = true;
+                self.writer.changed.notify_all();
+                return;
+            }
+        }
+    }
+
+    /// Waits until there is something to do.
+    fn next(&mut self) -> (VecDeque<Item>, u64, bool) {
+        let mut queue = lock(&self.writer.queue);
+        loop {
+            let now = Instant::now();
+            let retry = self.failing.as_ref().map(|(tried, _)| *tried + RETRY);
+            let first = (!self.was_opened && self.failing.is_none()).then_some(now);
+            let sync = self.unsynced_since.map(|since| since + LAZY_SYNC);
+            let fold = queue.folder.due();
+            let due = [retry, first, sync, fold].into_iter().flatten().min();
+            let due = due.unwrap_or(self.next_checkpoint).min(self.next_checkpoint);
+            if std::mem::take(&mut queue.checkpoint_now) {
+                self.next_checkpoint = now;
+            }
+            if !queue.items.is_empty()
+                || queue.is_closing
+                || due <= now
+                || self.next_checkpoint <= now
+            {
+                queue.bytes = 0;
+                let lost = std::mem::take(&mut queue.lost);
+                let mut items = std::mem::take(&mut queue.items);
+                let due = (!queue.is_closing).then_some(now);
+                let folded = queue.folder.take(due);
+                items.extend(folded.iter().map(|(who, count)| own(&folded_entry(who, *count))));
+                return (items, lost, queue.is_closing);
+            }
+            let waited = self.writer.changed.wait_timeout(queue, due - now);
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Entries that found no room are counted in a line: none is lost silently.
+    fn note_lost(&mut self, lost: u64) {
+        if lost > 0 {
+            tracing::error!(target: AUDIT, lost, "entries of the audit found no room in memory");
+            let entry = Entry::new(Phase::Broker, "audit-lost").end("lost", lost);
+            self.backlog.push_back(own(&entry));
+        }
+    }
+
+    /// Writes the backlog, and syncs it if somebody waits or it has waited long enough.
+    fn write(&mut self, must_sync: bool) -> io::Result<()> {
+        self.open()?;
+        self.append()?;
+        let is_late = self.unsynced_since.is_some_and(|since| since.elapsed() >= LAZY_SYNC);
+        if must_sync || is_late {
+            self.sync()?;
+        }
+        let is_full = self.open.as_ref().is_some_and(|log| log.length >= self.settings.file_size);
+        if is_full || Instant::now() >= self.next_checkpoint {
+            self.sync()?;
+            // The next attempt is due in an interval, whatever becomes of this one: lines are not held up by it.
+            if let Err(e) = self.checkpoint() {
+                tracing::error!("no checkpoint of the audit can be written: {e}");
+            }
+            self.next_checkpoint = Instant::now() + self.settings.checkpoint;
+        }
+        if is_full {
+            self.rotate()?;
+        }
+        Ok(())
+    }
+
+    /// Opens the newest file, or begins the first.
+    fn open(&mut self) -> io::Result<()> {
+        if self.open.is_some() {
+            return Ok(());
+        }
+        let dir = self.settings.dir.clone();
+        crate::store::make_private(&dir)?;
+        if self.was_opened {
+            return self.open_again();
+        }
+        let mut entries = Vec::new();
+        let log = match files::reopen(&dir)? {
+            None => {
+                self.head = Head::EMPTY;
+                files::create(&dir, Head::EMPTY)?
+            }
+            Some((log, head, torn)) => {
+                self.head = head;
+                if let Some(torn) = torn {
+                    let message = format!(
+                        "a crash left {} bytes of a line that nobody was answered for, sha256 {}; they were removed",
+                        torn.bytes, torn.hash
+                    );
+                    tracing::warn!("{}: {message}", log.path.display());
+                    let entry = Entry::new(Phase::Broker, "audit-repair").message(message);
+                    entries.push(own(&entry));
+                }
+                log
+            }
+        };
+        entries.extend(self.missing(&dir));
+        for item in entries.into_iter().rev() {
+            self.backlog.push_front(item);
+        }
+        (self.synced, self.was_opened, self.open) = (self.head, true, Some(log));
+        tracing::info!(target: AUDIT, head = %self.head, "the audit goes on");
+        Ok(())
+    }
+
+    /// After a failure: what was written and is not known to be durable goes, and is written again from the backlog.
+    fn open_again(&mut self) -> io::Result<()> {
+        let (_, path) = files::list(&self.settings.dir)?
+            .into_iter()
+            .rfind(|(first, _)| *first <= self.synced.seq.max(1))
+            .ok_or_else(|| io::Error::other("its files are gone"))?;
+        let log = files::cut_behind(&path, self.synced)?;
+        (self.head, self.open) = (self.synced, Some(log));
+        Ok(())
+    }
+
+    /// Says in the chain that lines which a checkpoint knows are not there.
+    fn missing(&self, dir: &std::path::Path) -> Option<Item> {
+        let (signed, _) = checkpoint::load(dir).ok()?;
+        let last = signed.last()?.head;
+        (last.seq > self.head.seq).then(|| {
+            let message = format!(
+                "the checkpoint {last} knows lines up to {}, and the last one here is {}",
+                last.seq, self.head.seq
+            );
+            tracing::error!(target: AUDIT, "lines of the audit are missing: {message}");
+            own(&Entry::new(Phase::Broker, "audit-missing").message(message))
+        })
+    }
+
+    /// Writes the entries of the backlog that are in no file.
+    fn append(&mut self) -> io::Result<()> {
+        let written = (self.head.seq - self.synced.seq) as usize;
+        let (mut head, mut text) = (self.head, String::new());
+        for item in self.backlog.iter().skip(written) {
+            text.push_str(&head.append(&item.object, item.dropped.clone()));
+            text.push('\n');
+        }
+        let Some(log) = self.open.as_mut().filter(|_| !text.is_empty()) else { return Ok(()) };
+        log.file.write_all(text.as_bytes())?;
+        crash::at(Point::AuditWritten);
+        log.length += text.len() as u64;
+        self.head = head;
+        self.unsynced_since.get_or_insert_with(Instant::now);
+        Ok(())
+    }
+
+    /// Makes all that is written durable, and answers those who wait.
+    fn sync(&mut self) -> io::Result<()> {
+        let Some(log) = self.open.as_ref().filter(|_| self.head != self.synced) else {
+            return Ok(());
+        };
+        log.file.sync_data()?;
+        crash::at(Point::AuditSynced);
+        (self.synced, self.unsynced_since) = (self.head, None);
+        for item in self.backlog.drain(..) {
+            if let Some(waiter) = item.waiter {
+                let _ = waiter.send(Ok(())); // its caller has hung up
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins a new file, and removes the oldest ones: first the line that says so, then they.
+    fn rotate(&mut self) -> io::Result<()> {
+        self.open = Some(files::create(&self.settings.dir, self.head)?);
+        let Some((surplus, dropped)) = files::surplus(&self.settings.dir, self.settings.files)?
+        else {
+            return Ok(());
+        };
+        let message = format!(
+            "lines {} to {} are no longer kept (audit.files)",
+            dropped.last_seq + 1 - dropped.lines,
+            dropped.last_seq
+        );
+        let entry = Entry::new(Phase::Broker, "audit-drop").message(&message);
+        tracing::info!(target: AUDIT, "audit: {message}");
+        self.backlog.push_back(Item { dropped: Some(dropped), ..own(&entry) });
+        self.append()?;
+        self.sync()?;
+        surplus.iter().try_for_each(std::fs::remove_file)
+    }
+
+    /// Signs the head, and tells the journal.
+    fn checkpoint(&mut self) -> io::Result<()> {
+        if self.synced == self.checked || self.open.is_none() {
+            return Ok(()); // nothing is new
+        }
+        let head = self.synced;
+        tracing::info!(target: AUDIT, %head, "audit checkpoint");
+        let signer = lock(&self.writer.queue).signer.clone();
+        if let Some(signer) = signer {
+            checkpoint::add(&self.settings.dir, &signer, head)?;
+        }
+        self.checked = head;
+        Ok(())
+    }
+
+    /// After a failure: refuses those who must be refused, keeps what must be kept, and lets the others go on.
+    fn settle(&mut self, outcome: io::Result<()>) {
+        let Err(error) = outcome else {
+            if let Some((_, fault)) = self.failing.take() {
+                tracing::info!(target: AUDIT, "the audit can be written again, after: {fault}");
+            }
+            return;
+        };
+        let fault = error.to_string();
+        if self.failing.as_ref().is_none_or(|(_, known)| *known != fault) {
+            tracing::error!(target: AUDIT, "the audit cannot be written: {}: {fault}", self.settings.dir.display());
+        }
+        self.failing = Some((Instant::now(), fault.clone()));
+        self.open = None;
+        self.unsynced_since = None;
+        let refuses = self.settings.on_failure == OnFailure::Refuse;
+        let mut kept = 0;
+        for mut item in std::mem::take(&mut self.backlog) {
+            let Some(waiter) = item.waiter.take() else {
+                kept += item.object.len();
+                if kept <= MAX_BACKLOG {
+                    self.backlog.push_back(item);
+                } else {
+                    lock(&self.writer.queue).lost += 1;
+                }
+                continue;
+            };
+            if refuses && item.need == Need::Durable {
+                let _ = waiter.send(Err(Unrecorded(fault.clone())));
+                continue;
+            }
+            tracing::warn!(target: AUDIT, "an entry of the audit is kept in memory: {}", item.object);
+            let _ = waiter.send(Ok(()));
+            kept += item.object.len();
+            self.backlog.push_back(item);
+        }
+    }
+}
+
+/// Says how many entries were not lines of their own.
+fn folded_entry(who: &str, count: u64) -> Entry {
+    let message = format!("{count} further reads and refusals");
+    Entry::new(Phase::Broker, "audit-folded").by_name(who).message(message).end("folded", count)
+}
+
+/// An entry of the writer's own.
+fn own(entry: &Entry) -> Item {
+    let object = entry.to_json(SystemTime::now());
+    Item { object, need: Need::Kept, waiter: None, dropped: None }
+}
