@@ -440,6 +440,22 @@ async fn certificates_of_openssl_with_an_intermediate_authority_and_a_spiffe_id_
     );
 }
 
+/// A connection keeps its chain: how much that is must not be the client's choice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_chain_that_is_too_long_is_refused_and_the_log_says_so() {
+    let env = Env::start();
+    let mut credentials = env.credentials("user-a");
+    let ca = credentials.ca.clone();
+    (0..7).for_each(|_| credentials.cert.extend_from_slice(&ca));
+    let mut client = client::connect(&env.addr(), &credentials).await.unwrap();
+    assert_eq!(who(&mut client).await.unwrap(), "user-a");
+    credentials.cert.extend_from_slice(&ca);
+    let alert = refused(&env, &credentials).await;
+    assert!(alert.contains("alert"), "{alert}");
+    let words = "handshake failed: the client's chain has 9 certificates with ";
+    until("the log tells it", || env.log().contains(words).then_some(()));
+}
+
 #[test]
 fn whose_certificate_ends_soon_is_told_by_every_command_once_and_not_with_quiet() {
     let env = Env::start();

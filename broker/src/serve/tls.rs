@@ -14,7 +14,7 @@ use rustls_pki_types::pem::PemObject;
 use crate::config;
 use crate::metrics::labels::TlsFailure;
 use crate::serve::trust::load::{FileError, certificates};
-use crate::serve::trust::refusal::of_certificate;
+use crate::serve::trust::refusal::{Refusal, of_certificate};
 use crate::serve::trust::verifier::Verifier;
 use crate::serve::trust::{Trust, not_after};
 
@@ -80,6 +80,10 @@ pub(super) fn in_words(error: &io::Error) -> String {
     match cause {
         Some(rustls::Error::InvalidCertificate(fault)) if is_of_dates(fault) => {
             of_certificate(fault)
+        }
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(other))) => {
+            let refusal = other.0.downcast_ref::<Refusal>();
+            refusal.map_or_else(|| error.to_string(), Refusal::to_string)
         }
         _ => error.to_string(),
     }
