@@ -77,6 +77,21 @@ impl JobCgroup {
         text.lines().map(|line| line.parse().map_err(io::Error::other)).collect()
     }
 
+    /// The pids of the workload, `most` of them; none if they cannot be read.
+    pub fn workload(&self, most: usize) -> Vec<u32> {
+        const LONGEST: u64 = 8; // seven digits and a newline: PID_MAX_LIMIT is 4194304
+        let Ok(file) = File::open(self.leaf(Leaf::Work).join("cgroup.procs")) else {
+            return Vec::new();
+        };
+        let mut text = String::new();
+        if file.take(most as u64 * LONGEST).read_to_string(&mut text).is_err() {
+            return Vec::new();
+        }
+        // What stands after the last newline may be half a number.
+        let whole = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+        whole.filter_map(|line| line.parse().ok()).take(most).collect()
+    }
+
     /// Opens the leaf of the shim.
     ///
     /// # Errors

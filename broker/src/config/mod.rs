@@ -3,6 +3,7 @@
 
 mod audit;
 mod limits;
+mod log;
 mod metrics;
 mod quotas;
 mod retention;
@@ -16,6 +17,7 @@ use serde::Deserialize;
 
 pub use crate::config::audit::{Arguments as AuditArguments, Audit, OnFailure};
 pub use crate::config::limits::{Limits, Table, Ulimit};
+pub use crate::config::log::Log;
 pub use crate::config::metrics::Metrics;
 pub use crate::config::quotas::{QuotaTable, Quotas};
 pub use crate::config::retention::{MinFree, Retention};
@@ -55,6 +57,9 @@ pub struct Config {
     /// How long finished jobs are kept, and when new jobs are rejected.
     #[serde(default)]
     pub retention: Retention,
+    /// The form of the log.
+    #[serde(default)]
+    pub log: Log,
     /// The endpoint for Prometheus.
     #[serde(default)]
     pub metrics: Metrics,
@@ -212,6 +217,7 @@ impl Config {
         faults.extend(self.retention.check().err());
         faults.extend(self.metrics.address().err());
         faults.extend(self.audit.faults());
+        faults.extend(self.log.check().err());
         faults
     }
 }

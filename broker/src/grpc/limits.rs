@@ -161,6 +161,7 @@ pub(super) fn changes(changes: &[ChangeRecord]) -> Vec<v1::LimitChange> {
 /// Adds the JobStats that were read for this response.
 pub(super) fn add_stats(message: &mut v1::Job, job: &Job, stats: JobStats) {
     message.limits = stats.limits.into_iter().map(limit_status).collect();
+    message.pids = stats.pids;
     message.usage = Some(usage(job, stats.usage));
 }
 

@@ -25,7 +25,12 @@ pub struct JobStats {
     pub usage: Usage,
     /// What it may use, or might have used.
     pub limits: Vec<LimitStatus>,
+    /// The workload's processes while it lives, at most [`MAX_PIDS`].
+    pub pids: Vec<u32>,
 }
+
+/// Most processes of a job that are listed; its usage has their number.
+const MAX_PIDS: usize = 1024;
 
 /// How many jobs there are, and what they keep.
 #[derive(Debug, Clone, Copy, Default)]
@@ -127,7 +132,8 @@ fn is_at_its_output_limit(job: &Job) -> bool {
 }
 
 fn read(shared: &Shared, job: &Job) -> JobStats {
-    let last = |last: FinalRecord| JobStats { usage: last.usage, limits: last.limits };
+    let last =
+        |last: FinalRecord| JobStats { usage: last.usage, limits: last.limits, pids: Vec::new() };
     kernel_or_record(shared, job, || current(shared, job), last)
 }
 
@@ -165,6 +171,7 @@ pub(crate) fn current(shared: &Shared, job: &Job) -> JobStats {
     JobStats {
         usage: cgroup.usage(hierarchy.features()),
         limits: job.effective_limits().statuses(readings),
+        pids: cgroup.workload(MAX_PIDS),
     }
 }
 

@@ -60,30 +60,87 @@ impl Write for Escaped<'_> {
     }
 }
 
-/// The message and the fields of an event, as `message field=value`.
-#[derive(Default)]
-pub(super) struct EventText {
+/// The message and the fields of an event. Each value is escaped and bounded.
+#[derive(Debug, Default)]
+pub(super) struct Record {
     message: String,
-    fields: String,
+    /// As ` field=value`.
+    text: String,
+    /// One by one, for the formats that have fields.
+    fields: Option<Vec<(&'static str, String)>>,
 }
 
-impl EventText {
-    /// The text, truncated to `room` bytes.
-    pub(super) fn into_text(self, room: usize) -> String {
-        let mut text = self.message;
-        let left = room.saturating_sub(text.len());
-        let _ = Escaped::new(&mut text, left).write_str(&self.fields); // an error means truncated
+impl Record {
+    /// Of an event; with its fields one by one, if the format has any.
+    pub(super) fn new(has_fields: bool) -> Record {
+        Record { fields: has_fields.then(Vec::new), ..Record::default() }
+    }
+
+    /// Of a text of the broker's own.
+    pub(super) fn of(message: &str) -> Record {
+        let mut record = Record::default();
+        let _ = Escaped::new(&mut record.message, MAX_LINE).write_str(message); // an error means truncated
+        record
+    }
+
+    /// `message field=value`, truncated.
+    pub(super) fn text(&self) -> String {
+        let mut text = self.message.clone();
+        let left = MAX_LINE.saturating_sub(text.len());
+        let _ = Escaped::new(&mut text, left).write_str(&self.text); // an error means truncated
         text
+    }
+
+    /// The message without its fields.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The fields, in the order of the event.
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.fields.iter().flatten().map(|(name, value)| (*name, value.as_str()))
+    }
+
+    /// Adds the id of the call in which this is logged, unless the event has it.
+    pub(super) fn add_request(&mut self, request: &uuid::Uuid) {
+        if !self.text.contains(" request=") {
+            let _ = write!(self.text, " request={request}"); // writing to a string never fails
+            if let Some(fields) = &mut self.fields {
+                fields.push(("request", request.to_string()));
+            }
+        }
+    }
+
+    fn push(&mut self, field: &Field, value: impl Display) {
+        if let Some(fields) = &mut self.fields
+            && field.name() != "message"
+        {
+            let mut text = String::new();
+            let _ = write!(Escaped::new(&mut text, MAX_VALUE), "{value}"); // an error means truncated
+            fields.push((field.name(), text));
+        }
     }
 }
 
-impl Visit for EventText {
+impl Visit for Record {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.push(field, value); // without the quotes of the text
+        self.record_text(field, &value);
+    }
+
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.push(field, format_args!("{value:?}"));
+        self.record_text(field, value);
+    }
+}
+
+impl Record {
+    fn record_text(&mut self, field: &Field, value: &dyn Debug) {
         let text = if field.name() == "message" {
             &mut self.message
         } else {
-            let _ = write!(self.fields, " {}=", field.name());
-            &mut self.fields
+            let _ = write!(self.text, " {}=", field.name());
+            &mut self.text
         };
         let _ = write!(Escaped::new(text, MAX_VALUE), "{value:?}"); // an error means truncated
     }

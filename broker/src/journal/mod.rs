@@ -10,6 +10,7 @@ mod rate_limit;
 use std::fmt::Display;
 use std::io::{self, Write as _};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tracing::{Event, Level, Subscriber};
@@ -20,7 +21,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 pub(crate) use crate::journal::audit::AUDIT;
 use crate::journal::format::Format;
 pub(crate) use crate::journal::line::Argv;
-use crate::journal::line::{EventText, MAX_LINE};
+use crate::journal::line::Record;
 use crate::journal::queue::{Purpose, Queue};
 
 /// How long the program's exit waits for the reader of its log.
@@ -34,15 +35,15 @@ pub(crate) fn error(what: impl Display) {
 /// Prints a warning of a command.
 pub(crate) fn warning(what: impl Display) {
     print_to_stderr(match Format::of_stderr() {
-        Format::Journal => Format::Journal.line(Level::WARN, "", &what.to_string()),
-        Format::Plain => format!("job-broker: warning: {what}\n"),
+        Format::Journal => Format::Journal.line(Level::WARN, "", &Record::of(&what.to_string())),
+        _ => format!("job-broker: warning: {what}\n"),
     });
 }
 
 fn error_line(format: Format, what: &impl Display) -> String {
     match format {
-        Format::Journal => format.line(Level::ERROR, "", &what.to_string()),
         Format::Plain => format!("job-broker: {what}\n"),
+        _ => format.line(Level::ERROR, "", &Record::of(&what.to_string())),
     }
 }
 
@@ -54,8 +55,38 @@ fn print_to_stderr(line: String) {
 
 /// The log of this process. Dropping it flushes the queue, for [`FLUSH_TIMEOUT`] at most.
 pub(crate) struct Journal {
-    format: Format,
     queue: Arc<Queue>,
+}
+
+/// The format of the log, as configured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Lines on standard error.
+    #[default]
+    Text,
+    /// One JSON object a line on standard error.
+    Json,
+    /// Messages with fields for systemd's journal.
+    Journald,
+}
+
+/// Bytes of the end of each stream of output that the log of a job has; 0: none.
+static OUTPUT_TAIL: AtomicU64 = AtomicU64::new(0);
+
+/// See [`Journal::configure`].
+pub(crate) fn output_tail() -> u64 {
+    OUTPUT_TAIL.load(Ordering::Relaxed)
+}
+
+tokio::task_local! {
+    /// The id of the call that the task answers.
+    static REQUEST: uuid::Uuid;
+}
+
+/// Runs a part of a call: its lines have the call's id. Tasks and threads that it starts do not.
+pub(crate) async fn in_call<T>(request: uuid::Uuid, part: impl Future<Output = T>) -> T {
+    REQUEST.scope(request, part).await
 }
 
 impl Journal {
@@ -69,19 +100,34 @@ impl Journal {
         let format = Format::of_stderr();
         let queue = Queue::start(format, io::stderr())?;
         let filter = EnvFilter::try_from_env("JOB_BROKER_LOG").unwrap_or_else(|_| "info".into());
-        let layer = JournalLayer { format, queue: Arc::clone(&queue) };
+        let layer = JournalLayer { queue: Arc::clone(&queue) };
         tracing_subscriber::registry().with(filter).with(layer).init();
         let panicked = Arc::clone(&queue);
         std::panic::set_hook(Box::new(move |panic| {
-            let line = format.line(Level::ERROR, module_path!(), &panic.to_string());
+            let record = Record::of(&panic.to_string());
+            let line = panicked.format().line(Level::ERROR, module_path!(), &record);
             panicked.push(Purpose::Audit, line);
         }));
-        Ok(Journal { format, queue })
+        Ok(Journal { queue })
+    }
+
+    /// Takes over the configured format, and how much of a job's output its log has. Where journald does not listen,
+    /// lines go on as text, and the first says so.
+    pub(crate) fn configure(&self, format: LogFormat, output_tail: u64) {
+        OUTPUT_TAIL.store(output_tail, Ordering::Relaxed);
+        let format = match format {
+            LogFormat::Text => Format::of_stderr(),
+            LogFormat::Json => Format::Json,
+            LogFormat::Journald => Format::Journald,
+        };
+        if let Err(e) = self.queue.set_format(format) {
+            tracing::error!("log.format: journald does not listen, the log stays text: {e}");
+        }
     }
 
     /// Logs why the program ends.
     pub(crate) fn final_error(&self, error: impl Display) {
-        self.queue.push(Purpose::Audit, error_line(self.format, &error));
+        self.queue.push(Purpose::Audit, error_line(self.queue.format(), &error));
     }
 }
 
@@ -93,21 +139,20 @@ impl Drop for Journal {
 
 /// Formats events as lines.
 struct JournalLayer {
-    format: Format,
     queue: Arc<Queue>,
 }
 
 impl<S: Subscriber> Layer<S> for JournalLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
-        let mut text = EventText::default();
-        event.record(&mut text);
-        let text = text.into_text(MAX_LINE);
+        let mut record = Record::new(self.queue.format().has_fields());
+        event.record(&mut record);
+        let _ = REQUEST.try_with(|request| record.add_request(request)); // outside of calls there is none
         if metadata.target() == AUDIT {
-            let line = self.format.line(*metadata.level(), metadata.target(), &text);
+            let line = self.queue.format().line(*metadata.level(), metadata.target(), &record);
             self.queue.push(Purpose::Audit, line);
         } else {
-            self.queue.report(metadata.name(), *metadata.level(), metadata.target(), &text);
+            self.queue.report(metadata.name(), *metadata.level(), metadata.target(), &record);
         }
     }
 }
@@ -117,13 +162,14 @@ mod tests {
     use std::io::{PipeReader, Read};
 
     use super::*;
+    use crate::journal::line::MAX_LINE;
 
     /// The lines that `emit` logs.
     fn written(format: Format, emit: impl FnOnce()) -> String {
         let (mut reader, writer): (PipeReader, _) = io::pipe().unwrap();
         let copy = writer.try_clone().unwrap();
         let queue = Queue::start(format, copy).unwrap();
-        let layer = JournalLayer { format, queue: Arc::clone(&queue) };
+        let layer = JournalLayer { queue: Arc::clone(&queue) };
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), emit);
         queue.flush(Duration::from_secs(60));
         let mut said = vec![0; 64 * 1024];
@@ -146,6 +192,58 @@ mod tests {
         let (time, rest) = said.split_once(' ').unwrap();
         assert!(time.ends_with('Z') && time.contains('T'), "{said}");
         assert_eq!(rest, " INFO job_broker::journal::tests: ready addr=[::1]:1\n");
+    }
+
+    #[test]
+    fn a_json_line_is_an_object_with_the_fields_and_bounded() {
+        let chosen = "\n<0>\"kernel\\ panic\r\u{1b}[2J\u{2028}".repeat(50_000);
+        let said = written(Format::Json, || {
+            tracing::warn!(job = 7, name = "a b", by = %"x", "it \"fails\"");
+            tracing::info!(a = chosen, b = chosen, c = chosen, d = chosen, e = chosen, "{chosen}");
+        });
+        let lines: Vec<serde_json::Value> =
+            said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let fields = ["level", "message", "job", "name", "by"].map(|name| lines[0][name].clone());
+        assert_eq!(fields, ["WARN", "it \"fails\"", "7", "a b", "x"]);
+        assert_eq!(lines.len(), 2);
+        assert!(said.lines().all(|line| line.len() <= 4096), "{said}");
+    }
+
+    #[test]
+    fn a_message_for_journald_has_a_line_for_each_field_and_no_other() {
+        let said = written(Format::Journald, || {
+            tracing::error!(job = 7, name = "a\nPRIORITY=0", "it fails");
+        });
+        let lines: Vec<_> = said.lines().collect();
+        let expected = [
+            "MESSAGE=it fails job=7 name=\"a\\\\nPRIORITY=0\"",
+            "PRIORITY=3",
+            "SYSLOG_IDENTIFIER=job-broker",
+            "BROKER_TARGET=job_broker::journal::tests",
+            "BROKER_JOB=7",
+            "BROKER_NAME=a\\nPRIORITY=0",
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    #[tokio::test]
+    async fn what_is_logged_in_a_call_has_its_id_once() {
+        let id = uuid::Uuid::nil();
+        let (mut reader, writer): (PipeReader, _) = io::pipe().unwrap();
+        let queue = Queue::start(Format::Journal, writer).unwrap();
+        let layer = JournalLayer { queue: Arc::clone(&queue) };
+        let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
+        in_call(id, async {
+            tracing::info!("in it");
+            tracing::info!(request = %id, "with it");
+        })
+        .await;
+        tracing::info!("outside");
+        queue.flush(Duration::from_secs(60));
+        let mut said = vec![0; 4096];
+        let length = reader.read(&mut said).unwrap();
+        let expected = format!("<6>in it request={id}\n<6>with it request={id}\n<6>outside\n");
+        assert_eq!(String::from_utf8_lossy(&said[..length]), expected);
     }
 
     #[test]

@@ -4,18 +4,23 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::os::unix::net::UnixDatagram;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::Level;
 
-use crate::journal::format::Format;
+use crate::journal::format::{CurrentFormat, Format};
+use crate::journal::line::Record;
 use crate::journal::rate_limit::RateLimiter;
 use crate::metrics::METRICS;
 use crate::metrics::labels::LogPurpose;
 use crate::sync::lock;
+
+/// journald's socket for messages with fields, systemd.journal-fields(7).
+const JOURNALD: &str = "/run/systemd/journal/socket";
 
 /// The purpose of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +114,8 @@ impl State {
     fn take_summaries(&mut self, format: Format) {
         let now = (!self.is_closing).then(Instant::now);
         for (level, text) in self.rate_limit.take_summaries(now) {
-            self.push(Purpose::Report, format.line(level, module_path!(), &text));
+            let line = format.line(level, module_path!(), &Record::of(&text));
+            self.push(Purpose::Report, line);
         }
         // After a failed write, the next line reports the count.
         if self.entries.is_empty() && !self.write_failed {
@@ -121,7 +127,9 @@ impl State {
 
 /// Shared by all callers and the thread that writes.
 pub(super) struct Queue {
-    format: Format,
+    format: CurrentFormat,
+    /// Where lines go in the format [`Format::Journald`].
+    journald: OnceLock<UnixDatagram>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -146,7 +154,8 @@ impl Queue {
             is_closing: false,
         };
         let (state, changed) = (Mutex::new(state), Condvar::new());
-        let queue = Arc::new(Queue { format, state, changed });
+        let (format, journald) = (CurrentFormat::new(format), OnceLock::new());
+        let queue = Arc::new(Queue { format, journald, state, changed });
         let shared = Arc::clone(&queue);
         let write = move || {
             loop {
@@ -163,13 +172,39 @@ impl Queue {
         self.changed.notify_all();
     }
 
+    /// The format of lines from now on.
+    pub(super) fn format(&self) -> Format {
+        self.format.get()
+    }
+
+    /// Changes the format.
+    ///
+    /// # Errors
+    ///
+    /// journald does not listen; the format stays as it was.
+    pub(super) fn set_format(&self, format: Format) -> io::Result<()> {
+        if format == Format::Journald && self.journald.get().is_none() {
+            let socket = UnixDatagram::unbound()?;
+            socket.connect(JOURNALD)?;
+            let _ = self.journald.set(socket); // nobody else sets it
+        }
+        self.format.set(format);
+        Ok(())
+    }
+
     /// Queues a report of a callsite, within the rate limit.
-    pub(super) fn report(&self, callsite: &'static str, level: Level, target: &str, text: &str) {
+    pub(super) fn report(
+        &self,
+        callsite: &'static str,
+        level: Level,
+        target: &str,
+        record: &Record,
+    ) {
         // DEBUG and TRACE are enabled only on request, and then have no limit.
         let is_bounded = level <= Level::INFO;
         let mut state = self.state();
-        if !is_bounded || state.rate_limit.allows(callsite, level, text, Instant::now()) {
-            state.push(Purpose::Report, self.format.line(level, target, text));
+        if !is_bounded || state.rate_limit.allows(callsite, level, &record.text(), Instant::now()) {
+            state.push(Purpose::Report, self.format().line(level, target, record));
         }
         drop(state);
         self.changed.notify_all();
@@ -199,7 +234,10 @@ impl Queue {
             Entry::Line(line) => line.as_str(),
             Entry::Dropped(count) => &self.dropped_line(purpose, *count),
         };
-        let written = write_whole(file, text.as_bytes());
+        let written = match self.journald.get().filter(|_| self.format() == Format::Journald) {
+            Some(journald) => journald.send(text.as_bytes()).map(|_| ()),
+            None => write_whole(file, text.as_bytes()),
+        };
         let mut state = self.state();
         let backlog = state.backlog(purpose);
         let count = match &entry {
@@ -218,7 +256,7 @@ impl Queue {
         state.write_failed = written.is_err();
         state.is_writing = false;
         if state.entries.is_empty() {
-            state.take_summaries(self.format);
+            state.take_summaries(self.format());
         }
         drop(state);
         self.changed.notify_all();
@@ -235,7 +273,7 @@ impl Queue {
             let due = state.rate_limit.next_summary();
             let left = due.map(|due| due.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| left.is_zero() || state.is_closing) {
-                state.take_summaries(self.format);
+                state.take_summaries(self.format());
                 continue;
             }
             let waited = match left {
@@ -255,7 +293,7 @@ impl Queue {
             Purpose::Audit => (Level::ERROR, " of who has done what"),
         };
         let text = format!("{count} lines{of} left out here: nobody took them in time");
-        self.format.line(level, module_path!(), &text)
+        self.format().line(level, module_path!(), &Record::of(&text))
     }
 }
 
@@ -345,7 +383,7 @@ mod tests {
     fn the_end_of_the_program_waits_for_its_last_words_and_not_for_ever() {
         let (queue, mut reader) = queue();
         for _ in 0..3 {
-            queue.report("here", Level::INFO, "", "the same");
+            queue.report("here", Level::INFO, "", &Record::of("the same"));
         }
         queue.push(Purpose::Audit, "the end\n".into());
         queue.flush(LATER);

@@ -22,6 +22,7 @@ use tower::ServiceExt;
 
 use crate::grpc;
 use crate::grpc::{PeerResult, transport_status};
+use crate::journal;
 use crate::model::call::{MAX_REASON, Origin};
 use crate::model::identity::Identity;
 use crate::quota::Permit;
@@ -88,7 +89,7 @@ impl Calls {
         let response = tokio::select! {
             biased;
             status = ended.clone().status() => refused(status),
-            response = answer => response,
+            response = journal::in_call(origin.request_id, answer) => response,
         };
         let response = if gets_one {
             counted(response, &account, &untaken).await

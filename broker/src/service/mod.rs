@@ -85,7 +85,7 @@ pub fn run() -> ExitCode {
         Some(Command::Audit(command)) => return audit::run(&config, command),
         Some(Command::Preflight) => preflight::run(&config),
         Some(Command::Drain { grace }) => drain::run(&config, Duration::from_secs(grace)),
-        None => serving::run(config),
+        None => serving::run(config, &log),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

@@ -16,7 +16,7 @@ use crate::audit::{self, Audit, Entry, Phase};
 use crate::auth::Policy;
 use crate::jobs::shared::threads;
 use crate::jobs::supervisor::Supervisor;
-use crate::journal::AUDIT;
+use crate::journal::{AUDIT, Journal};
 use crate::metrics::METRICS;
 use crate::metrics::labels::Reload;
 use crate::model::certificates::TlsReport;
@@ -32,17 +32,19 @@ use crate::systemd::sockets;
 use crate::{grpc, serve};
 
 /// Runs the service until SIGTERM or SIGINT.
-pub(super) fn run(file: PathBuf) -> Result<(), ServiceError> {
+pub(super) fn run(file: PathBuf, log: &Journal) -> Result<(), ServiceError> {
     let notifier = Notifier::from_environment();
-    let outcome = start(file, notifier.clone());
+    let outcome = start(file, log, notifier.clone());
     if let Err(e) = &outcome {
         notifier.failed(e);
     }
     outcome
 }
 
-fn start(file: PathBuf, notifier: Notifier) -> Result<(), ServiceError> {
+fn start(file: PathBuf, log: &Journal, notifier: Notifier) -> Result<(), ServiceError> {
     let settings = Settings::load(&file)?;
+    let configured = &settings.config.log;
+    log.configure(configured.format, configured.output_tail.unwrap_or(0));
     if !nix::unistd::geteuid().is_root() {
         return Err(ServiceError::NotRoot);
     }

@@ -107,6 +107,7 @@ pub(super) fn fixed_differences(old: &Config, new: &Config) -> Vec<&'static str>
         ("jobs.max_running", a.max_running == b.max_running),
         ("metrics", old.metrics == new.metrics),
         ("audit", old.audit == new.audit),
+        ("log", old.log == new.log),
     ]
     .into_iter()
     .filter_map(|(key, is_same)| (!is_same).then_some(key))

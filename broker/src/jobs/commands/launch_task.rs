@@ -10,6 +10,7 @@ use tokio::task::JoinError;
 
 use crate::audit;
 use crate::auth::{Caller, Verb};
+use crate::cgroup::job::Leaf;
 use crate::host;
 use crate::jobs::channel::Channel;
 use crate::jobs::cleanup;
@@ -28,10 +29,11 @@ use crate::launch::failure::{failure, shortage};
 use crate::launch::{LaunchError, Launched};
 use crate::metrics::METRICS;
 use crate::metrics::labels::{CgroupOperation, EndCause};
+use crate::model::account::Account;
 use crate::model::identity::Identity;
 use crate::model::state::{Event, Failure};
 use crate::quota::fair_queue::FairPermit;
-use crate::store::records::SpecRecord;
+use crate::store::records::{SpawnRecord, SpecRecord};
 use crate::trace::Timeline;
 
 /// The turns that a start holds.
@@ -126,11 +128,25 @@ fn monitor_started(shared: &Arc<Shared>, job: &Arc<Job>, launched: Launched) {
     // The shim was launched with these limits. Set before the start is published: a change may follow at once.
     job.modify_effective_limits(|limits| limits.acknowledged = Some(limits.shim_limits()));
     job.apply(Event::Started(started));
+    log_started(shared, job, &spawned, started.pid);
     job.send_stop(); // a stop that was requested during the launch
     shared.events.publish(LifecycleEvent::Started(job.id()));
     let initial = InitialContact::Connected(Connection { channel, reader: shim.reader });
     let (own, job) = (Arc::clone(shared), Arc::clone(job));
     shared.runtime.spawn(monitor::monitor(own, job, ShimProcess::from(&spawned), initial));
+}
+
+/// Writes the audit line of what runs and how it is held: the limits were read back from the kernel.
+fn log_started(shared: &Shared, job: &Job, spawned: &SpawnRecord, pid: u32) {
+    let (id, owner, shim_pid) = (job.id(), job.owner(), spawned.shim_pid);
+    let Account { name, uid, gid, .. } = &job.record().account;
+    let cgroup = shared.launcher.hierarchy().job(id).leaf(Leaf::Job);
+    let limits = job.effective_limits().requested();
+    let limits = limits.iter().map(|(name, value)| format!("{name}={value}"));
+    let limits = limits.collect::<Vec<_>>().join(", ");
+    let account = format_args!("{name} ({uid}:{gid})");
+    let cgroup = cgroup.display();
+    tracing::info!(target: AUDIT, job = %id, %owner, pid, shim_pid, %account, %cgroup, limits, "started");
 }
 
 /// Blocks.

@@ -16,10 +16,10 @@ use crate::jobs::cleanup;
 use crate::jobs::events::LifecycleEvent;
 use crate::jobs::history::archive;
 use crate::jobs::job::Job;
+use crate::jobs::monitor::job_log;
 use crate::jobs::recovery_rules;
 use crate::jobs::shared::Shared;
 use crate::jobs::stats::{self, JobStats};
-use crate::journal::AUDIT;
 use crate::launch::LaunchError;
 use crate::launch::failure::failure;
 use crate::metrics::METRICS;
@@ -98,7 +98,7 @@ fn settle_now(shared: &Arc<Shared>, job: &Job) -> io::Result<()> {
     job.restore(known);
     if !job.is_settled() {
         count_end(job, &usage);
-        log_end(job);
+        job_log::write(job, &usage, &shared.state.job(job.id()));
         shared.events.publish(LifecycleEvent::Ended(job.id()));
     }
     if written.is_ok() {
@@ -147,7 +147,6 @@ fn end_cause(cause: Cause) -> EndCause {
     }
 }
 
-/// Writes the audit line of the end: cause, status, and who caused it.
 /// The end, for the audit: cause, status, and who caused it.
 fn audit_entry(job: &Job, known: &Snapshot) -> Entry {
     let entry = Entry::new(Phase::End, "end").job(job.id(), job.owner());
@@ -168,24 +167,6 @@ fn audit_entry(job: &Job, known: &Snapshot) -> Entry {
 fn exit_status(status: i32) -> (Option<i32>, Option<i32>) {
     let exit_code = libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status));
     (exit_code, libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status)))
-}
-
-/// Writes the line of the end: cause, status, and who caused it.
-fn log_end(job: &Job) {
-    let (id, owner, known) = (job.id(), job.owner(), job.snapshot());
-    match (&known.exited, &known.failure) {
-        (Some(exited), _) => {
-            let (exit_code, signal) = exit_status(exited.wait_status);
-            let (cause, by) = (exited.cause, Some(&exited.by).filter(|by| !by.is_empty()));
-            tracing::info!(target: AUDIT, job = %id, %owner, ?cause, exit_code, signal, by, "ended");
-        }
-        (None, Some(failure)) => {
-            tracing::info!(target: AUDIT, job = %id, %owner, state = ?known.state, "ended: {failure}");
-        }
-        (None, None) => {
-            tracing::info!(target: AUDIT, job = %id, %owner, state = ?known.state, "ended");
-        }
-    }
 }
 
 /// Determines the end from the shim's records.

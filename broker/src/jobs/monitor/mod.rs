@@ -3,6 +3,7 @@
 
 pub(crate) mod connection;
 pub(crate) mod finalize;
+mod job_log;
 pub(crate) mod session;
 mod validate;
 

@@ -86,6 +86,7 @@ pub(crate) fn job_lines(job: &Job, now: SystemTime) -> Lines {
     lines.add("command", ps::command(job));
     add_spec(&mut lines, &spec, job);
     lines.add("pid", job.pid.map(|pid| pid.to_string()).unwrap_or_default());
+    lines.add("pids", pids(job));
     lines.add("created", time::both(job.created_at.as_ref(), now));
     lines.add("started", time::both(job.started_at.as_ref(), now));
     lines.add("ended", time::both(job.ended_at.as_ref(), now));
@@ -185,6 +186,19 @@ fn ran_for(job: &Job) -> Option<String> {
     let (from, to) = (job.started_at.as_ref()?, job.ended_at.as_ref()?);
     let measured = job.usage.as_ref().and_then(|usage| Duration::try_from(usage.wall_time?).ok());
     measured.map(time::in_words).or_else(|| time::between(Some(from), Some(to)))
+}
+
+/// The processes beside the program, the first of them.
+fn pids(job: &Job) -> String {
+    const SHOWN: usize = 16;
+    if job.pids.len() < 2 {
+        return String::new();
+    }
+    let shown = job.pids.iter().take(SHOWN).map(u32::to_string).collect::<Vec<_>>().join(" ");
+    match job.pids.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more (inspect has them)"),
+    }
 }
 
 fn add_use(lines: &mut Lines, job: &Job) {
