@@ -43,7 +43,7 @@ async fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let call = supervisor.admit(&caller, Kind::Start(0))?;
     let plan = caller.may_start(request, &supervisor.defaults());
     let plan = plan.map_err(|refusal| format!("{refusal:?}"))?;
-    let started = supervisor.start(plan, &Request::default(), call, Timeline::begin()).await?;
+    let started = supervisor.start(plan, &Request::default(), call, Timeline::begin(None)).await?;
     let id: JobId = started.id();
 
     let job = supervisor.find::<Logs>(&caller, id).await?.ok_or("the job is gone")?;

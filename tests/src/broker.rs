@@ -47,7 +47,8 @@ impl Broker {
         let mut said = String::new();
         loop {
             match lines.recv_timeout(TIMEOUT) {
-                Ok(line) if line.contains("ready") && line.contains("addr=") => {
+                // As text and as JSON.
+                Ok(line) if line.contains("ready") && line.contains("addr") => {
                     return Ok(Broker { child });
                 }
                 Ok(line) => said += &line,

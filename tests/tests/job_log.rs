@@ -23,7 +23,7 @@ async fn at_its_start_the_log_names_process_cgroup_account_and_limits() {
         ["start", "--time", "1h", "--ulimit", "nofile=77", "--", "sh", "-c", "sleep 1000 & wait"];
     let id = env.jobctl("user-a", &args).id();
     let started = line(&env, &[&id, " started "]);
-    let job = api::get(&mut env.client("user-a").await, &id).await;
+    let job = api::job(&mut env.client("user-a").await, &id).await;
     assert_eq!(field(&started, "pid"), job.pid.unwrap().to_string());
     assert_eq!(field(&started, "shim_pid"), env.cgroup().shim(&id).unwrap().to_string());
     assert_eq!(field(&started, "owner"), "user-a");
@@ -94,6 +94,6 @@ async fn inspect_lists_all_processes_of_a_live_job_and_none_of_one_that_has_ende
     known.sort_unstable();
     assert_eq!((listed.len(), listed), (3, known));
     env.jobctl("user-a", &["stop", &id]).expect(0);
-    let job = api::get(&mut env.client("user-a").await, &id).await;
+    let job = api::job(&mut env.client("user-a").await, &id).await;
     assert!(job.pids.is_empty());
 }

@@ -8,6 +8,7 @@ mod metrics;
 mod quotas;
 mod retention;
 mod tls;
+mod traces;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ pub use crate::config::metrics::Metrics;
 pub use crate::config::quotas::{QuotaTable, Quotas};
 pub use crate::config::retention::{MinFree, Retention};
 pub use crate::config::tls::{Authority, OnRevoked, Tls};
+pub use crate::config::traces::Traces;
 
 /// `/etc/job-broker/config.toml`.
 #[derive(Debug, Clone, Deserialize)]
@@ -66,6 +68,9 @@ pub struct Config {
     /// Who did what.
     #[serde(default)]
     pub audit: Audit,
+    /// Where spans of starts are sent.
+    #[serde(default)]
+    pub traces: Traces,
 }
 
 /// The configuration of a [`crate::jobs::supervisor::Supervisor`]: everything but the network.
@@ -218,6 +223,7 @@ impl Config {
         faults.extend(self.metrics.address().err());
         faults.extend(self.audit.faults());
         faults.extend(self.log.check().err());
+        faults.extend(self.traces.endpoint().err());
         faults
     }
 }

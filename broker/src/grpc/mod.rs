@@ -46,6 +46,8 @@ pub(crate) type PeerResult = Arc<Result<Arc<Peer>, IdentityError>>;
 
 /// Maximum bytes of one request: the largest start or input message, with a margin.
 pub(crate) const MAX_REQUEST: usize = 2 << 20;
+/// W3C trace context, of a start.
+const TRACEPARENT: &str = "traceparent";
 /// Maximum jobs of one page, and the default.
 const PAGE: (usize, usize) = (1000, 100);
 /// Maximum bytes of one page, without usage. One job's arguments can have 1 MiB; gRPC clients accept messages of 4
@@ -163,6 +165,44 @@ impl Grpc {
         limits::add_stats(&mut message, job.subject(), stats);
         Some(message)
     }
+
+    /// StartJob.
+    async fn start(
+        &self,
+        request: Request<v1::StartJobRequest>,
+        timeline: Timeline,
+    ) -> Result<Response<v1::StartJobResponse>, Status> {
+        let size = Kind::Start(request.get_ref().encoded_len() as u64);
+        let (caller, call) = self.admit(&request, size)?;
+        let within = time::deadline(request.metadata());
+        let v1::StartJobRequest { spec, request_id } = request.into_inner();
+        let spec = spec.unwrap_or_default();
+        let request = convert::request(request_id, &spec)?;
+        // Before any check: a retry of a completed start succeeds even if the policy would reject it now.
+        let repeated = self.supervisor.repeated(&caller, &request).await;
+        let repeated = repeated.map_err(|error| start_refused(&caller, error))?;
+        let job = match repeated {
+            Some(job) if caller.has(Verb::Start) || caller.may(Verb::View, job.owner()) => {
+                timeline.discard();
+                job
+            }
+            Some(_) => return Err(status::retry_denied()),
+            None => {
+                let spec = convert::job_request(spec).map_err(|e| not_started(&caller, e))?;
+                let defaults = self.supervisor.defaults();
+                let plan = caller
+                    .may_start(spec, &defaults)
+                    .map_err(|refusal| plan_refused(&caller, refusal))?;
+                let started = self.supervisor.start(plan, &request, call, timeline);
+                // The queue drops a call at its deadline, even if the client does not cancel it.
+                let started = tokio::time::timeout(within, started).await;
+                let started =
+                    started.map_err(|_| not_started(&caller, status::deadline_exceeded()))?;
+                started.map_err(|error| start_refused(&caller, error))?
+            }
+        };
+        Ok(Response::new(v1::StartJobResponse { job: Some(convert::job(&job)) }))
+    }
 }
 
 /// A start that was refused, recorded. Of one that has a job, the launch records the outcome.
@@ -199,34 +239,18 @@ impl JobService for Grpc {
         &self,
         request: Request<v1::StartJobRequest>,
     ) -> Result<Response<v1::StartJobResponse>, Status> {
-        let timeline = Timeline::begin();
-        let size = Kind::Start(request.get_ref().encoded_len() as u64);
-        let (caller, call) = self.admit(&request, size)?;
-        let within = time::deadline(request.metadata());
-        let v1::StartJobRequest { spec, request_id } = request.into_inner();
-        let spec = spec.unwrap_or_default();
-        let request = convert::request(request_id, &spec)?;
-        // Before any check: a retry of a completed start succeeds even if the policy would reject it now.
-        let repeated = self.supervisor.repeated(&caller, &request).await;
-        let repeated = repeated.map_err(|error| start_refused(&caller, error))?;
-        let job = match repeated {
-            Some(job) if caller.has(Verb::Start) || caller.may(Verb::View, job.owner()) => job,
-            Some(_) => return Err(status::retry_denied()),
-            None => {
-                let spec = convert::job_request(spec).map_err(|e| not_started(&caller, e))?;
-                let defaults = self.supervisor.defaults();
-                let plan = caller
-                    .may_start(spec, &defaults)
-                    .map_err(|refusal| plan_refused(&caller, refusal))?;
-                let started = self.supervisor.start(plan, &request, call, timeline);
-                // The queue drops a call at its deadline, even if the client does not cancel it.
-                let started = tokio::time::timeout(within, started).await;
-                let started =
-                    started.map_err(|_| not_started(&caller, status::deadline_exceeded()))?;
-                started.map_err(|error| start_refused(&caller, error))?
-            }
-        };
-        Ok(Response::new(v1::StartJobResponse { job: Some(convert::job(&job)) }))
+        let traceparent = request.metadata().get(TRACEPARENT).and_then(|text| text.to_str().ok());
+        let timeline = Timeline::begin(traceparent);
+        let answered = timeline.traceparent().and_then(|text| text.parse().ok());
+        let mut outcome = self.start(request, timeline).await;
+        if let Some(traceparent) = answered {
+            let metadata = match &mut outcome {
+                Ok(response) => response.metadata_mut(),
+                Err(status) => status.metadata_mut(),
+            };
+            metadata.insert(TRACEPARENT, traceparent);
+        }
+        outcome
     }
 
     async fn get_job(

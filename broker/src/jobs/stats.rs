@@ -14,6 +14,7 @@ use crate::jobs::shared::Shared;
 use crate::model::limits::{LimitKind, LimitStatus};
 use crate::model::state::State;
 use crate::model::usage::Usage;
+use crate::quota::jobs::JobsInUse;
 use crate::store::log;
 use crate::store::records;
 use crate::store::records::FinalRecord;
@@ -47,6 +48,8 @@ pub(crate) struct Census {
     pub(crate) unreadable: u64,
     /// Jobs that may run at a time.
     pub(crate) max_running: u64,
+    /// What live jobs count for in the quotas of their owners.
+    pub(crate) in_use: JobsInUse,
 }
 
 /// Counts the jobs in memory: under a lock, 0.3 ms with 10,000 of them.
@@ -60,6 +63,7 @@ pub(crate) fn census(shared: &Shared) -> Census {
     for job in registry.live() {
         let (state, contact) = job.state_and_contact();
         census.live[state as usize] += 1;
+        census.in_use.add(job.demand());
         if !state.is_over() && state != State::Starting {
             census.shims[contact as usize] += 1;
         }

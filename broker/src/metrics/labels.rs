@@ -130,6 +130,14 @@ labels! {
 }
 
 labels! {
+    /// What became of the spans of a start.
+    Export {
+        Sent = "sent",
+        Dropped = "dropped",
+    }
+}
+
+labels! {
     /// How a reload ended.
     Reload {
         Done = "done",

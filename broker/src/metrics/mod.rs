@@ -8,7 +8,7 @@ pub(crate) mod text;
 pub(crate) mod value;
 
 use crate::metrics::labels::{
-    CgroupOperation, Direction, EndCause, LogPurpose, Phase, Reload, TlsFailure,
+    CgroupOperation, Direction, EndCause, Export, LogPurpose, Phase, Reload, TlsFailure,
 };
 use crate::metrics::text::Text;
 use crate::metrics::value::{Counter, Family, Gauge, Histogram, Refusals};
@@ -53,6 +53,8 @@ pub(crate) struct Metrics {
     pub(crate) cgroup_errors: Family<CgroupOperation, { CgroupOperation::COUNT }>,
     /// Lines of the log that nobody took in time.
     pub(crate) log_dropped: Family<LogPurpose, { LogPurpose::COUNT }>,
+    /// Starts whose spans were sent to a collector, or dropped.
+    pub(crate) exports: Family<Export, { Export::COUNT }>,
     /// Reloads of the configuration.
     pub(crate) reloads: Family<Reload, { Reload::COUNT }>,
     /// 1 if the last reload failed and the former configuration is in force.
@@ -79,6 +81,7 @@ impl Metrics {
             tls_failures: Family::new(),
             cgroup_errors: Family::new(),
             log_dropped: Family::new(),
+            exports: Family::new(),
             reloads: Family::new(),
             reload_failed: Gauge::new(),
         }
@@ -110,6 +113,12 @@ impl Metrics {
             "Lines of the log that were dropped because nobody took them in time.",
             "purpose",
             self.log_dropped.samples(LogPurpose::NAMES),
+        );
+        text.counters(
+            "job_broker_traces_total",
+            "Starts whose spans were sent to a collector, or dropped because it did not take them.",
+            "outcome",
+            self.exports.samples(Export::NAMES),
         );
         text.counters(
             "job_broker_reloads_total",

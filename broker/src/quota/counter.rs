@@ -86,6 +86,11 @@ impl<K: Eq + Hash + Clone> Quota<K> {
         self.lock().by_key.get(key).copied().unwrap_or(0)
     }
 
+    /// What all keys together have in use.
+    pub(super) fn used_by_all(&self) -> u64 {
+        self.lock().total
+    }
+
     /// The built-in limit of each key.
     pub(super) fn built_in(&self) -> u64 {
         self.per_key

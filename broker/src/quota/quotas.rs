@@ -139,6 +139,19 @@ impl Quotas {
         quota
     }
 
+    /// What all identities together have in use of the quotas that are held, and of those that are sums over these
+    /// `running` jobs.
+    pub(crate) fn in_use(&self, running: &JobsInUse) -> Vec<(QuotaKind, u64)> {
+        let counters = lock(&self.counters).clone();
+        let held = |kind| counters.iter().filter(move |(of, _)| *of == kind);
+        let used = |kind: QuotaKind| {
+            let sum = running.of_kind(kind);
+            let is_held = held(kind).next().is_some();
+            sum.or(is_held.then(|| held(kind).map(|(_, quota)| quota.used_by_all()).sum()))
+        };
+        QuotaKind::ALL.into_iter().filter_map(|kind| Some((kind, used(kind)?))).collect()
+    }
+
     /// All quotas of an identity: of running and finished jobs by these sums, of all others by what is held.
     pub(crate) fn rows(
         &self,

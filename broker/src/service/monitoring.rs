@@ -10,6 +10,7 @@ use crate::metrics::text::Text;
 use crate::metrics::{METRICS, endpoint, process};
 use crate::model::state::State;
 use crate::serve::tls::Tls;
+use crate::trace::exporter;
 
 /// Starts the endpoint, if it is configured. The broker runs without it where it cannot listen: its jobs need it.
 pub(super) fn start(
@@ -30,13 +31,34 @@ pub(super) fn start(
     }
 }
 
+/// Starts the export of spans, if it is configured.
+pub(super) fn export_traces(configured: &config::Traces) {
+    let started = match configured.endpoint() {
+        Ok(None) => return,
+        Ok(Some(endpoint)) => exporter::start(endpoint).map_err(|e| e.to_string()),
+        Err((key, fault)) => Err(format!("{key} {fault}")),
+    };
+    let endpoint = configured.endpoint.as_deref().unwrap_or_default();
+    match started {
+        Ok(()) => tracing::info!(endpoint, "spans of starts are sent"),
+        Err(e) => tracing::error!(endpoint, "spans of starts are not sent: {e}"),
+    }
+}
+
 fn collect(supervisor: &Supervisor, tls: &watch::Receiver<Tls>, text: &mut Text) {
     text.info(
         "job_broker_build_info",
         "The version of this broker.",
         &[("version", env!("CARGO_PKG_VERSION"))],
     );
-    write_census(&supervisor.census(), text);
+    let census = supervisor.census();
+    write_census(&census, text);
+    text.gauges(
+        "job_broker_quota_in_use",
+        "What all identities together have in use of what quotas bound: bytes, thousandths of a CPU, or a number.",
+        "quota",
+        supervisor.quotas().in_use(&census.in_use).into_iter().map(|(kind, used)| (kind.name(), used)),
+    );
     METRICS.write(text);
     let [server, authority] = tls.borrow().expires;
     let expires = [("server", server), ("client_ca", authority)];

@@ -84,9 +84,10 @@ async fn serve_until_signal(
     let listener = listen(passed, config.listen).await?;
     let addr = listener.local_addr()?;
     let status = Status::new(notifier, supervisor.clone(), addr);
-    let monitoring = config.metrics.clone();
+    let (monitoring, traces) = (config.metrics.clone(), config.traces.clone());
     let reloader = Reloader::new(file, config, (policy, tls, stamps), supervisor.clone());
     monitoring::start(&monitoring, supervisor.clone(), reloader.tls.subscribe());
+    monitoring::export_traces(&traces);
     let (close, closing) = watch::channel(false);
     let (policy, report) = (reloader.policy.subscribe(), reloader.report.subscribe());
     let routes = routes(supervisor, policy, report, closing.clone()).await?;

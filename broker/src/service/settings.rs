@@ -108,6 +108,7 @@ pub(super) fn fixed_differences(old: &Config, new: &Config) -> Vec<&'static str>
         ("metrics", old.metrics == new.metrics),
         ("audit", old.audit == new.audit),
         ("log", old.log == new.log),
+        ("traces", old.traces == new.traces),
     ]
     .into_iter()
     .filter_map(|(key, is_same)| (!is_same).then_some(key))

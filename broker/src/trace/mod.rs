@@ -1,6 +1,9 @@
-//! What happened in a start, and when: the phases that the metrics count. It must not delay what it measures, nor
-//! know what a job is.
+//! What happened in a start, and when: the phases that the metrics count, and their export as OpenTelemetry spans. It
+//! must not delay what it measures, nor know what a job is.
 
+mod context;
+pub(crate) mod exporter;
+mod otlp;
 mod timeline;
 
 pub use crate::trace::timeline::Timeline;

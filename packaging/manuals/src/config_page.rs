@@ -19,8 +19,8 @@ Made from the types in `broker/src/config` by `cargo xtask tidy`: change their c
 
 `/etc/job-broker/config.toml` is TOML. An unknown key is an error, since a misspelt limit is no limit;
 `job-broker check-config` says everything that is wrong at once. A reload (`systemctl reload job-broker`,
-SIGHUP) puts `admins`, `[tls]`, `[limits]`, `[quotas]` and `[retention]` in force; `listen`, `[jobs]`,
-`[metrics]` and `[audit]` need a restart of the broker, which no job notices.
+SIGHUP) puts `admins`, `[tls]`, `[limits]`, `[quotas]` and `[retention]` in force; `listen`, `[jobs]`, `[log]`,
+`[metrics]`, `[traces]` and `[audit]` need a restart of the broker, which no job notices.
 
 | type | written as |
 |---|---|
@@ -168,7 +168,7 @@ fn key(table: &ItemStruct, field: &Field) -> Result<Key> {
         (Some("min_free_value"), _) => "percentage or size",
         (_, "SocketAddr") => "address:port",
         (_, "PathBuf") => "path",
-        (_, "String") => "text",
+        (_, "String" | "LogFormat") => "text",
         (_, "Vec<String>") => "list of texts",
         (_, "Vec<PathBuf>") => "list of paths",
         (_, "SpiffeNames") | (_, "OnRevoked") => "word",

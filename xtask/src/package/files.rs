@@ -10,7 +10,7 @@ use crate::programs::Programs;
 use crate::workspace;
 
 /// From `packaging/`, to below `/`.
-const PLAIN: [(&str, &str); 13] = [
+const PLAIN: [(&str, &str); 15] = [
     ("systemd/job-broker.service", "usr/lib/systemd/system/job-broker.service"),
     ("systemd/job-broker.socket", "usr/lib/systemd/system/job-broker.socket"),
     ("systemd/job-broker-drain.service", "usr/lib/systemd/system/job-broker-drain.service"),
@@ -23,6 +23,8 @@ const PLAIN: [(&str, &str); 13] = [
     ("deb/lintian-overrides", "usr/share/lintian/overrides/job-broker"),
     ("../README.md", "usr/share/doc/job-broker/README.md"),
     ("../docs/OPERATING.md", "usr/share/doc/job-broker/docs/OPERATING.md"),
+    ("monitoring/alerts.yml", "usr/share/doc/job-broker/monitoring/alerts.yml"),
+    ("monitoring/dashboard.json", "usr/share/doc/job-broker/monitoring/dashboard.json"),
     ("../docs/CONFIGURATION.md", "usr/share/doc/job-broker/docs/CONFIGURATION.md"),
 ];
 

@@ -15,7 +15,7 @@ use anyhow::Result;
 use crate::programs::{self, Executable, Profile, Programs};
 use crate::supply::deny::{self, Judged};
 use crate::vm::Suite;
-use crate::{floors, process, workspace};
+use crate::{floors, packages, process, workspace};
 use own::{END_TO_END, own_command};
 use select::{Chosen, Kind};
 
@@ -26,8 +26,10 @@ const WITH_DISK: &str = "mkdir -m 1777 /mnt/disk/jobs || exit
 ";
 
 /// Suites that the VM adds nothing to: the model is arithmetic; attacks are judged by the latency of
-/// others, which one slow processor does not show.
-const NATIVE_ONLY: [&str; 2] = ["model", "attacks"];
+/// others, which one slow processor does not show; Prometheus is another's program.
+const NATIVE_ONLY: [&str; 3] = ["model", "attacks", PROMETHEUS];
+/// The suite in which the real Prometheus scrapes the broker.
+const PROMETHEUS: &str = "prometheus";
 
 /// The arguments of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -123,6 +125,9 @@ fn suite_end_to_end(
         return;
     };
     if !args.vm {
+        if suite == PROMETHEUS {
+            prometheus(report);
+        }
         report.tests(&format!("{suite} on this machine"), |flaky| {
             on_this_machine(&tests, filter, programs, flaky)
         });
@@ -174,6 +179,7 @@ fn end_to_end(report: &mut Report, args: &Args, programs: &Programs) {
         return;
     };
     if !args.vm {
+        prometheus(report);
         report.tests("end-to-end tests on this machine", |flaky| {
             on_this_machine(&tests, &[], programs, flaky)
         });
@@ -191,6 +197,14 @@ fn end_to_end(report: &mut Report, args: &Args, programs: &Programs) {
         machines.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
     report.machines(machines);
+}
+
+/// Without it its suite says that it is left out.
+fn prometheus(report: &mut Report) {
+    let needed = [("prometheus", "prometheus"), ("promtool", "prometheus")];
+    if let Err(error) = packages::ensure(&needed, "to scrape the broker in a test") {
+        report.skip(PROMETHEUS, &format!("{error:#}"));
+    }
 }
 
 fn under_systemd(report: &mut Report, args: &Args, programs: &Programs, filter: &[String]) {

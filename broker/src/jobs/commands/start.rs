@@ -167,6 +167,7 @@ pub(crate) async fn start(
             Registered::Known(own) => plan = *own,
             Registered::New(job, record) => {
                 timeline.mark(Phase::Register);
+                timeline.attribute("job.id", job.id());
                 // Detached: a caller that hangs up does not leave half a job.
                 launch_task::spawn(shared, &job, (record, timeline), turns, call, caller);
                 started(&job).await?;

@@ -6,7 +6,8 @@ use job_api::client::Client;
 use job_api::signals::signal_name;
 use job_api::v1::{Job, SignalJobRequest, StartJobRequest, StreamOutputRequest};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tonic::Code;
+use tonic::metadata::AsciiMetadataValue;
+use tonic::{Code, Request};
 
 use crate::cli::{self, Format, Global};
 use crate::client::connection::Broker;
@@ -72,7 +73,10 @@ pub(crate) async fn start(global: &Global, command: cli::Start) -> Result<()> {
 
 async fn started(broker: &Broker, request: &StartJobRequest) -> Result<Job> {
     let call = |mut client: Client| {
-        let request = request.clone();
+        let mut request = Request::new(request.clone());
+        if let Some(traceparent) = traceparent() {
+            request.metadata_mut().insert("traceparent", traceparent);
+        }
         async move { client.start_job(request).await }
     };
     match broker.persistent("cannot start", call).await {
@@ -84,6 +88,11 @@ async fn started(broker: &Broker, request: &StartJobRequest) -> Result<Job> {
         }
         Err(failure) => Err(failure),
     }
+}
+
+/// The span of whoever called us, as OpenTelemetry's tools pass it on to processes; the broker ignores a malformed one.
+fn traceparent() -> Option<AsciiMetadataValue> {
+    std::env::var("TRACEPARENT").ok()?.parse().ok()
 }
 
 async fn stream(broker: &Broker, id: &str, output: &mut Output) -> Result<Job> {
