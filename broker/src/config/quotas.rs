@@ -85,7 +85,7 @@ impl Quotas {
             }
             identities.insert(name.clone(), table.table().map_err(fault)?);
         }
-        Ok(QuotaTables { default, admin, identities })
+        Ok(QuotaTables { default, admin, identities, roles_have_some: false })
     }
 }
 

@@ -77,10 +77,7 @@ pub(super) fn retry_denied() -> Status {
 
 /// PERMISSION_DENIED for the quotas of another identity, whether or not that exists.
 pub(super) fn denied_quota() -> Status {
-    status(
-        Code::PermissionDenied,
-        "you may not see the quotas of others: that takes the verb admin",
-    )
+    forbidden(Verb::Admin, "you may not see the quotas of others: that takes the verb admin")
 }
 
 /// The same status for a job that does not exist and for another identity's job.

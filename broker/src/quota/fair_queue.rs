@@ -4,6 +4,7 @@
 //! number of waiters: that is a quota's task (`quota`).
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::hash::Hash;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -17,9 +18,10 @@ use tokio::time::timeout;
 use crate::sync::lock;
 
 /// A number of permits in all, and a limit for each key.
-#[derive(Debug)]
 pub(crate) struct FairQueue<K: Eq + Hash + Clone> {
     concurrency: usize,
+    /// Permits beyond these for some keys.
+    reserve: Option<Reserve<K>>,
     /// The limit of a key without competition.
     limit_alone: usize,
     /// The limit of a key under contention.
@@ -32,9 +34,17 @@ const SLOW_ANSWER: Duration = Duration::from_millis(50);
 /// Contention ends when no other key has arrived for this long.
 const CONTENTION_WINDOW: Duration = Duration::from_secs(1);
 
+/// Permits that only these keys get, when all others are taken.
+struct Reserve<K> {
+    permits: usize,
+    is_for: Box<dyn Fn(&K) -> bool + Send + Sync>,
+}
+
 #[derive(Debug)]
 struct State<K: Eq + Hash + Clone> {
+    /// Permits, but for those of the reserve.
     running: usize,
+    reserve_running: usize,
     by_key: HashMap<K, KeyState<K>>,
     /// Keys with a waiter and below their limit, in the order of service.
     ready_keys: VecDeque<K>,
@@ -56,6 +66,7 @@ struct KeyState<K: Eq + Hash + Clone> {
 pub(crate) struct FairPermit<K: Eq + Hash + Clone> {
     queue: Arc<FairQueue<K>>,
     key: K,
+    is_of_reserve: bool,
 }
 
 impl<K: Eq + Hash + Clone> FairQueue<K> {
@@ -71,14 +82,33 @@ impl<K: Eq + Hash + Clone> FairQueue<K> {
         limit_alone: usize,
         limit_contended: usize,
     ) -> Arc<FairQueue<K>> {
+        let queue = FairQueue::unshared(concurrency, limit_alone, limit_contended);
+        Arc::new(queue)
+    }
+
+    /// The same queue with `permits` more for the keys that `is_for` names: whoever repairs what keeps all others.
+    pub(crate) fn and_reserve(
+        self: Arc<Self>,
+        permits: usize,
+        is_for: impl Fn(&K) -> bool + Send + Sync + 'static,
+    ) -> Arc<FairQueue<K>> {
+        let FairQueue { concurrency, limit_alone, limit_contended, .. } = *self;
+        let queue = FairQueue::unshared(concurrency, limit_alone, limit_contended);
+        let reserve = Some(Reserve { permits, is_for: Box::new(is_for) });
+        Arc::new(FairQueue { reserve, ..queue })
+    }
+
+    fn unshared(concurrency: usize, limit_alone: usize, limit_contended: usize) -> FairQueue<K> {
         let state = State {
             running: 0,
+            reserve_running: 0,
             by_key: HashMap::new(),
             ready_keys: VecDeque::new(),
             last_key: None,
             contended_at: None,
         };
-        Arc::new(FairQueue { concurrency, limit_alone, limit_contended, state: Mutex::new(state) })
+        let state = Mutex::new(state);
+        FairQueue { concurrency, reserve: None, limit_alone, limit_contended, state }
     }
 
     /// Waits for a permit. A dropped future leaves the queue.
@@ -146,8 +176,7 @@ impl<K: Eq + Hash + Clone> FairQueue<K> {
     fn serve(self: &Arc<Self>, mut state: MutexGuard<'_, State<K>>) {
         let mut served = Vec::new();
         let per_key = self.per_key(&state);
-        while state.running < self.concurrency {
-            let Some(key) = state.ready_keys.pop_front() else { break };
+        while let Some((key, is_of_reserve)) = self.next_ready(&mut state) {
             let Some(key_state) = state.by_key.get_mut(&key) else { continue };
             key_state.is_ready = false;
             if key_state.running >= per_key {
@@ -155,8 +184,9 @@ impl<K: Eq + Hash + Clone> FairQueue<K> {
             }
             if let Some(waiting) = key_state.waiting.pop_front() {
                 key_state.running += 1;
-                state.running += 1;
-                served.push((waiting, FairPermit { queue: Arc::clone(self), key: key.clone() }));
+                *state.count(is_of_reserve) += 1;
+                let (queue, key) = (Arc::clone(self), key.clone());
+                served.push((waiting, FairPermit { queue, key, is_of_reserve }));
             }
             self.queue(&mut state, &key);
         }
@@ -164,6 +194,19 @@ impl<K: Eq + Hash + Clone> FairQueue<K> {
         for (waiting, permit) in served {
             let _ = waiting.send(permit); // fails for a dropped future, which releases the permit
         }
+    }
+
+    /// Takes the next key that there is a permit for out of `ready_keys`, and whether the permit is of the reserve.
+    fn next_ready(&self, state: &mut State<K>) -> Option<(K, bool)> {
+        if state.running < self.concurrency {
+            return Some((state.ready_keys.pop_front()?, false));
+        }
+        let Reserve { permits, is_for } = self.reserve.as_ref()?;
+        if state.reserve_running >= *permits {
+            return None;
+        }
+        let at = state.ready_keys.iter().position(is_for)?;
+        Some((state.ready_keys.remove(at)?, true))
     }
 
     /// The current limit of each key.
@@ -181,6 +224,10 @@ impl<K: Eq + Hash + Clone> FairQueue<K> {
 }
 
 impl<K: Eq + Hash + Clone> State<K> {
+    fn count(&mut self, is_of_reserve: bool) -> &mut usize {
+        if is_of_reserve { &mut self.reserve_running } else { &mut self.running }
+    }
+
     /// Records the arrival of a waiter.
     fn note_arrival(&mut self, key: &K) {
         if self.last_key.as_ref() != Some(key) && self.last_key.replace(key.clone()).is_some() {
@@ -189,10 +236,17 @@ impl<K: Eq + Hash + Clone> State<K> {
     }
 }
 
+impl<K: Eq + Hash + Clone> fmt::Debug for FairQueue<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FairQueue({}, {})", self.concurrency, self.limit_alone)
+    }
+}
+
 impl<K: Eq + Hash + Clone> Drop for FairPermit<K> {
     fn drop(&mut self) {
         let mut state = self.queue.lock();
-        state.running = state.running.saturating_sub(1);
+        let running = state.count(self.is_of_reserve);
+        *running = running.saturating_sub(1);
         if let Some(key_state) = state.by_key.get_mut(&self.key) {
             key_state.running = key_state.running.saturating_sub(1);
         }
@@ -291,6 +345,27 @@ mod tests {
         queue.lock().contended_at = Instant::now().checked_sub(CONTENTION_WINDOW);
         let second = enqueue(&queue, "b").now_or_never().expect("alone again");
         drop((fifth, other, second));
+    }
+
+    #[test]
+    fn a_key_of_the_reserve_is_served_when_all_permits_are_taken() {
+        let queue = FairQueue::new(2, 2).and_reserve(1, |key| *key == "admin");
+        let users: Vec<_> =
+            ["a", "b"].map(|key| enqueue(&queue, key).now_or_never().expect("one is free")).into();
+        let mut waiting = enqueue(&queue, "c");
+        let admin = enqueue(&queue, "admin").now_or_never().expect("the reserve");
+        let mut second = enqueue(&queue, "admin");
+        assert!(waiting.as_mut().now_or_never().is_none());
+        assert!(second.as_mut().now_or_never().is_none(), "the reserve has one");
+        drop(admin);
+        let second = second.now_or_never().expect("it is free again, for an admin");
+        assert!(waiting.as_mut().now_or_never().is_none(), "and for nobody else");
+        drop(users);
+        drop(waiting.now_or_never().expect("a permit of all"));
+        drop(second);
+        let state = queue.lock();
+        assert_eq!((state.running, state.reserve_running), (0, 0));
+        assert!(state.by_key.is_empty() && state.ready_keys.is_empty());
     }
 
     #[tokio::test]

@@ -30,6 +30,8 @@ pub struct QuotaTables {
     pub admin: QuotaTable,
     /// `[quotas.identity."..."]`: a name or a glob.
     pub identities: BTreeMap<String, QuotaTable>,
+    /// Whether roles of the policy have tables, too.
+    pub roles_have_some: bool,
 }
 
 /// What an identity is, for its quotas.
@@ -53,16 +55,24 @@ pub(crate) struct Limit {
 
 /// The limits of one identity.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Limits([Option<Limit>; QuotaKind::ALL.len()]);
+pub(crate) struct Limits {
+    of_kinds: [Option<Limit>; QuotaKind::ALL.len()],
+    is_admin: bool,
+}
 
 impl Limits {
     /// The limit of a quota, if it has one.
     pub(crate) fn get(&self, kind: QuotaKind) -> Option<&Limit> {
-        self.0.get(kind.index())?.as_ref()
+        self.of_kinds.get(kind.index())?.as_ref()
+    }
+
+    /// Whether the identity is an admin, for whom there are reserves.
+    pub(crate) fn is_admins(&self) -> bool {
+        self.is_admin
     }
 
     /// Whether running jobs are counted or summed up.
-    pub(super) fn bound_running_jobs(&self) -> bool {
+    pub(crate) fn bound_running_jobs(&self) -> bool {
         let kinds = [QuotaKind::RunningJobs, QuotaKind::Cpus, QuotaKind::Memory, QuotaKind::Pids];
         kinds.into_iter().any(|kind| self.get(kind).is_some())
     }
@@ -78,7 +88,7 @@ impl QuotaTables {
         }
         let named = |(name, table)| (format!("role {name}"), Arc::as_ref(table));
         roles.extend(membership.roles.iter().map(|(name, table)| named((name, table))));
-        Limits(QuotaKind::ALL.map(|kind| {
+        let of_kinds = QuotaKind::ALL.map(|kind| {
             let own = own.iter().find_map(|(origin, table)| table.limit(kind, origin));
             let of_roles = || {
                 let all = roles.iter().filter_map(|(origin, table)| table.limit(kind, origin));
@@ -88,13 +98,17 @@ impl QuotaTables {
             let limit = own.or_else(of_roles);
             let limit = limit.or_else(|| self.default.limit(kind, "[quotas.default]"));
             limit.filter(|limit| limit.value != UNLIMITED)
-        }))
+        });
+        Limits { of_kinds, is_admin: membership.is_admin }
     }
 
     /// Whether any table sets one of these quotas.
     pub(super) fn set(&self, kinds: &[QuotaKind]) -> bool {
         let sets = |table: &QuotaTable| kinds.iter().any(|kind| table.values.contains_key(kind));
-        sets(&self.default) || sets(&self.admin) || self.identities.values().any(sets)
+        self.roles_have_some
+            || sets(&self.default)
+            || sets(&self.admin)
+            || self.identities.values().any(sets)
     }
 
     /// The entries of an identity: its name first, then globs, the longest first.
@@ -172,6 +186,7 @@ pub(super) mod tests {
                 ("*".to_owned(), table(&[(Cpus, 5), (Memory, UNLIMITED)])),
             ]
             .into(),
+            ..QuotaTables::default()
         };
         let role = |name: &str, value| (name.to_owned(), Arc::new(table(&[(RunningJobs, value)])));
         let of = |name: &str, is_admin, roles: Vec<_>| {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::auth;
-use crate::auth::{Host, Policy, PolicyError, Role};
+use crate::auth::{Host, Policy, PolicyError, PolicyRole, Role};
 use crate::config::{Config, ConfigError};
 use crate::model::identity::Identity;
 use crate::model::limits::LimitTables;
@@ -55,8 +55,9 @@ impl Settings {
         let policy = policy(&config)?;
         let limits =
             config.limits.tables().map_err(|(key, fault)| SettingsError::Limits(key, fault))?;
-        let quotas =
+        let mut quotas =
             config.quotas.tables().map_err(|(key, fault)| SettingsError::Limits(key, fault))?;
+        quotas.roles_have_some = policy.has_quotas();
         let stamps = certificate_watch::stamps(&config.tls.files());
         let tls = Tls::load(&config.tls)?;
         let findings = certificates::check_loaded(&config.tls, &tls);
@@ -67,9 +68,11 @@ impl Settings {
 /// What an identity is, for its quotas, by this policy.
 pub(super) fn membership(policy: &Policy) -> MembershipOf {
     let policy = policy.clone();
-    Arc::new(move |identity| Membership {
-        is_admin: policy.caller(identity.clone()).role() == Role::Admin,
-        roles: Vec::new(),
+    Arc::new(move |identity| {
+        let caller = policy.caller(identity.clone());
+        let quota = |role: &Arc<PolicyRole>| Some((role.name.to_string(), role.quota.clone()?));
+        let roles = caller.roles().iter().filter_map(quota).collect();
+        Membership { is_admin: caller.role() == Role::Admin, roles }
     })
 }
 
@@ -118,6 +121,41 @@ pub(super) fn fixed_differences(old: &Config, new: &Config) -> Vec<&'static str>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quota::Quotas;
+    use crate::quota::kind::QuotaKind;
+
+    #[test]
+    fn quotas_of_roles_count_before_the_default_and_the_most_generous_of_them() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let role = |name: &str, jobs: u64| {
+            format!(
+                "[[role]]\nname = \"{name}\"\nidentities = [\"ci-*\"]\nallow = [\"view\"]\n\
+                 quota.running_jobs = {jobs}\n"
+            )
+        };
+        std::fs::write(file.path(), role("some", 3) + &role("more", 7)).unwrap();
+        let config = "admins = [\"root\"]\n[tls]\ncert = \"c\"\nkey = \"k\"\nclient_ca = \"a\"\n\
+                      [quotas.default]\nrunning_jobs = 1\n[quotas.admin]\nrunning_jobs = 50\n\
+                      [quotas.identity.ci-held]\nrunning_jobs = 2\n";
+        let config: Config = toml::from_str(config).unwrap();
+        let policy = policy_of(&config, Some(file.path())).unwrap();
+        assert!(policy.has_quotas());
+        let quotas = Quotas::default();
+        quotas.set(config.quotas.tables().unwrap(), membership(&policy));
+        for (name, value, origin) in [
+            ("ci-7", 7, "role more"),
+            ("ci-held", 2, "[quotas.identity.\"ci-held\"]"),
+            ("root", 50, "[quotas.admin]"),
+            ("ann", 1, "[quotas.default]"),
+        ] {
+            let limits = quotas.limits(&Identity::new(name).unwrap());
+            let limit = limits.get(QuotaKind::RunningJobs).unwrap();
+            assert_eq!((limit.value, &*limit.origin), (value, origin), "{name}");
+        }
+        let bad = role("some", 3).replace("running_jobs", "runing_jobs");
+        std::fs::write(file.path(), bad).unwrap();
+        assert!(policy_of(&config, Some(file.path())).is_err());
+    }
 
     #[test]
     fn what_a_reload_cannot_change_is_named() {

@@ -14,7 +14,7 @@ use crate::auth::policy::pattern::{MAX_PATTERN, Pattern, Syntax, check_path};
 use crate::auth::policy::program::{Args, Program};
 use crate::auth::policy::scope::Scope;
 use crate::auth::policy::{ADMIN, Policy, PolicyRole, StartRules};
-use crate::config::Table;
+use crate::config::{QuotaTable, Table};
 use crate::model::identity::Identity;
 use crate::model::limits::{LimitTables, Limits, RoleLimits};
 
@@ -148,6 +148,8 @@ impl Checker<'_> {
         let reason: Result<Verbs, String> =
             role.reason_required.iter().map(|verb| verb.parse::<Verb>()).collect();
         let start = self.start(role).map_err(of_role)?;
+        let quota = role.quota.as_ref().map(QuotaTable::table).transpose();
+        let quota = quota.map_err(|fault| of_role(format!("quota: {fault}")))?;
         let programs: Result<Vec<_>, _> = role
             .program
             .iter()
@@ -167,6 +169,7 @@ impl Checker<'_> {
             deny,
             scope: self.scope(role.scope.as_ref()).map_err(of_role)?,
             start,
+            quota: quota.map(Arc::new),
             reason_required: reason
                 .map_err(|fault| of_role(format!("reason_required: {fault}")))?,
             allow_rule: self.rule("allow", allow_at.start),

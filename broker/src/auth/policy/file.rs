@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::config::Table;
+use crate::config::{QuotaTable, Table};
 
 /// `/etc/job-broker/policy.toml`.
 #[derive(Debug, Deserialize)]
@@ -56,6 +56,9 @@ pub(crate) struct Role {
     /// Limits of the jobs that it starts or updates.
     #[serde(default)]
     pub limits: RoleLimits,
+    /// What each identity with this role may take, as `[quotas.default]`. Of several roles the most generous counts,
+    /// before `[quotas.default]`; an identity's own table in the configuration counts before all of them.
+    pub quota: Option<QuotaTable>,
     /// What it may start. Without any it starts nothing.
     #[serde(default)]
     pub program: Vec<Program>,

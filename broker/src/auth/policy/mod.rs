@@ -17,6 +17,7 @@ use crate::auth::policy::program::Program;
 use crate::auth::policy::scope::Scope;
 use crate::model::identity::Identity;
 use crate::model::limits::RoleLimits;
+use crate::quota::limits::QuotaTable;
 
 pub(crate) use load::{Host, PolicyError, load};
 
@@ -48,6 +49,8 @@ pub(crate) struct PolicyRole {
     /// The jobs on which it allows.
     pub(super) scope: Scope,
     pub(super) start: StartRules,
+    /// What each of its identities may take.
+    pub(crate) quota: Option<Arc<QuotaTable>>,
     /// The verbs for which the caller must say why.
     pub(crate) reason_required: Verbs,
     /// `role ci, line 4`: where it allows, and where it denies.
@@ -111,6 +114,11 @@ impl Policy {
         all.into_iter().map(|at| Arc::clone(&rules.roles[at])).collect()
     }
 
+    /// Whether a role has quotas.
+    pub(crate) fn has_quotas(&self) -> bool {
+        self.0.roles.iter().any(|role| role.quota.is_some())
+    }
+
     /// How many roles it has.
     pub(crate) fn len(&self) -> usize {
         self.0.roles.len()
@@ -156,6 +164,7 @@ impl PolicyRole {
             deny: Verbs::default(),
             scope: Scope::Own,
             start,
+            quota: None,
             reason_required: Verbs::default(),
             allow_rule: rule.into(),
             deny_rule: rule.into(),

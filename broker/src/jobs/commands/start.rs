@@ -246,12 +246,13 @@ async fn settle_name(shared: &Shared, owner: &Identity, name: &str) {
 
 /// Where a quota of running jobs is reached, waits until it is known which of them ended while no broker ran.
 async fn settle_running(shared: &Shared, owner: &Identity, asked: &Demand) {
-    if shared.reach.is_complete() {
+    let limits = shared.quotas.limits(owner);
+    if !limits.bound_running_jobs() {
         return;
     }
     let unknown: Vec<_> = {
         let registry = shared.registry();
-        let fits = registry.in_use(owner, None).check_start(&shared.quotas.limits(owner), asked);
+        let fits = registry.in_use(owner, None).check_start(&limits, asked);
         let is_unknown = |job: &&Arc<Job>| job.snapshot().contact == Contact::Recovering;
         let running = fits.is_err().then(|| registry.running(owner));
         running.into_iter().flatten().filter(is_unknown).cloned().collect()

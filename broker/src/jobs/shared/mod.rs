@@ -120,7 +120,7 @@ impl Shared {
             shortage_tries: AtomicU32::new(SHORTAGE_TRIES),
             events: Events::new(),
             calls: Calls::new(&quotas),
-            threads: Threads::new(shares),
+            threads: Threads::new(shares, &quotas),
             readers: Readers::new(shares, &quotas),
             quotas,
             live_output: LiveOutput::default(),

@@ -108,11 +108,6 @@ impl Reach {
         Expected(Arc::clone(self))
     }
 
-    /// Whether no shim of an earlier broker is expected any more.
-    pub(crate) fn is_complete(&self) -> bool {
-        self.expected.load(Ordering::Acquire) == 0
-    }
-
     /// Waits for a permit to connect; a prioritized job skips the queue.
     pub(crate) async fn turn(&self, job: &Job) -> Option<SemaphorePermit<'_>> {
         let prioritized = async {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::model::identity::Identity;
+use crate::quota::Quotas;
 use crate::quota::descriptors::Shares;
 use crate::quota::fair_queue::FairQueue;
 
@@ -38,8 +39,13 @@ const STOPS: (usize, usize) = (64, 32);
 const SETTLING: (usize, usize, usize) = (64, 64, 16);
 /// Jobs whose processes survive SIGKILL: each attempt takes some seconds, and is repeated.
 const KILLING: usize = 64;
+/// Threads of each kind for admins, when users' work that hangs has taken all others.
+const RESERVE: usize = 2;
+/// Kinds of work with such a reserve that take threads.
+const KINDS: usize = 5;
 /// The sum. The rest is for the broker's own work, one or two threads at a time.
-const IN_ALL: usize = LAUNCHES.0 + LOOKUPS.0 + READS.0 + CHANGES.0 + STOPS.0 + SETTLING.0 + KILLING;
+const IN_ALL: usize =
+    LAUNCHES.0 + LOOKUPS.0 + READS.0 + CHANGES.0 + STOPS.0 + SETTLING.0 + KILLING + KINDS * RESERVE;
 const _: () = assert!(IN_ALL + 64 <= MOST, "something is left for what has no share");
 
 /// The queues and permits of each kind of work.
@@ -57,13 +63,17 @@ pub(crate) struct Threads {
 }
 
 impl Threads {
-    pub(crate) fn new(shares: Shares) -> Threads {
-        let turns = |(at_once, each)| FairQueue::new(at_once, each);
+    pub(crate) fn new(shares: Shares, quotas: &Arc<Quotas>) -> Threads {
+        let reserved = |queue: Arc<FairQueue<Identity>>| {
+            let quotas = Arc::clone(quotas);
+            queue.and_reserve(RESERVE, move |identity| quotas.limits(identity).is_admins())
+        };
+        let turns = |(at_once, each)| reserved(FairQueue::new(at_once, each));
         let yielding =
             |(at_once, alone, beside)| FairQueue::with_contended_limit(at_once, alone, beside);
         let settling = SETTLING.0.min(shares.finalizing as usize);
         Threads {
-            launches: yielding(LAUNCHES),
+            launches: reserved(yielding(LAUNCHES)),
             starts: turns(STARTS),
             lookups: turns(LOOKUPS),
             reads: turns(READS),
