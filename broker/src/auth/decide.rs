@@ -50,11 +50,11 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
-    pub(super) fn yes(rule: Rule) -> Verdict {
+    pub(crate) fn yes(rule: Rule) -> Verdict {
         Verdict { is_allowed: true, rule: Some(rule), reason: String::new() }
     }
 
-    pub(super) fn no(reason: String) -> Verdict {
+    pub(crate) fn no(reason: String) -> Verdict {
         Verdict { is_allowed: false, rule: None, reason }
     }
 }

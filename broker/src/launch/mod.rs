@@ -7,6 +7,7 @@ pub(crate) mod effective_limits;
 mod errors;
 pub(crate) mod failure;
 mod handshake;
+pub(crate) mod program;
 mod spawn;
 
 use std::fs;
@@ -26,6 +27,7 @@ use crate::host::BootId;
 use crate::launch::effective_limits::EffectiveLimits;
 pub(crate) use crate::launch::errors::{LaunchError, SetupError};
 pub(crate) use crate::launch::handshake::Shim;
+use crate::launch::program::OpenProgram;
 use crate::launch::spawn::Spawner;
 use crate::metrics::labels::Phase;
 use crate::model::id::JobId;
@@ -100,21 +102,23 @@ impl Launcher {
         self.spawner.socket(id)
     }
 
-    /// From nothing to GO: spec, cgroup, shim, `spawn.json`, GO. The audit's entry of the start becomes
-    /// durable meanwhile, and is before GO. Blocks; must be called within the runtime of the jobs.
+    /// From nothing to GO: spec, cgroup, shim, `spawn.json`, GO. With a `program` that has been checked, nothing
+    /// else is executed. The audit's entry of the start becomes durable meanwhile, and is before GO. Blocks; must be
+    /// called within the runtime of the jobs.
     ///
     /// # Errors
     /// [`LaunchError`]; the program has not run, and nothing is left but the job's files.
     pub(crate) fn begin(
         &self,
         state: &StateDir,
-        job: &SpecRecord,
+        (job, program): (&SpecRecord, Option<&OpenProgram>),
         recorded: Ticket,
         timeline: &mut Timeline,
     ) -> Result<PendingLaunch, LaunchError> {
         let dir = write_spec(state, job)?;
         timeline.mark(Phase::Spec);
-        let result = self.create_shim(&dir, job, timeline).and_then(|(mut shim, pid, nonce)| {
+        let shim = self.create_shim(&dir, (job, program), timeline);
+        let result = shim.and_then(|(mut shim, pid, nonce)| {
             match self.commit(&dir, job, &mut shim, (pid, nonce), recorded, timeline) {
                 Ok(spawned) => Ok(PendingLaunch { shim, id: job.id, nonce, spawned }),
                 Err(error) => {
@@ -181,7 +185,7 @@ impl Launcher {
     fn create_shim(
         &self,
         dir: &Path,
-        job: &SpecRecord,
+        (job, program): (&SpecRecord, Option<&OpenProgram>),
         timeline: &mut Timeline,
     ) -> Result<(Shim, u32, Uuid), LaunchError> {
         let cgroup = self.tree.job(job.id);
@@ -193,7 +197,7 @@ impl Launcher {
         timeline.mark(Phase::Limits);
         crash::at(Point::LimitsSet);
         let nonce = Uuid::new_v4();
-        let (child, control) = self.spawner.spawn(dir, &cgroup, job, nonce)?;
+        let (child, control) = self.spawner.spawn(dir, &cgroup, job, program, nonce)?;
         let shim = Shim { pidfd: child.pidfd, control, reader: frame::Reader::default() };
         Ok((shim, child.pid, nonce))
     }

@@ -21,6 +21,7 @@ use crate::host::BootId;
 use crate::launch::accounts;
 use crate::launch::effective_limits::EffectiveLimits;
 use crate::launch::errors::{LaunchError, SetupError};
+use crate::launch::program::{DEFAULT_PATH, OpenProgram};
 use crate::model::id::JobId;
 use crate::model::{limits, spec};
 use crate::store;
@@ -88,6 +89,7 @@ impl Spawner {
         dir: &Path,
         cgroup: &JobCgroup,
         job: &SpecRecord,
+        program: Option<&OpenProgram>,
         nonce: Uuid,
     ) -> Result<(sys::Child, tokio::net::UnixStream), LaunchError> {
         let prepare = || -> io::Result<_> {
@@ -97,7 +99,7 @@ impl Spawner {
             let control = tokio::net::UnixStream::from_std(control)?;
             let listener = self.bind(job.id)?;
             crash::at(Point::SocketBound);
-            let launch = memory_file(&self.launch_message(job, nonce).to_bytes())?;
+            let launch = memory_file(&self.launch_message(job, program, nonce).to_bytes())?;
             let (state, work) = (File::open(dir)?, cgroup.work()?);
             Ok((control, theirs, listener, launch, state, work, cgroup.shim()?))
         };
@@ -105,20 +107,23 @@ impl Spawner {
             prepare().map_err(LaunchError::Descriptors)?;
         let null = self.null.as_raw_fd();
         let name = c_string(&job.id.to_string()).map_err(LaunchError::Descriptors)?;
+        // In the order of job_shim::launch: CONTROL_FD, STATE_FD, WORK_FD, LISTEN_FD, LAUNCH_FD, and PROGRAM_FD and
+        // SCRIPT_FD where there are any.
+        let mut descriptors = vec![
+            null,
+            null,
+            null,
+            theirs.as_raw_fd(),
+            state.as_raw_fd(),
+            work.as_raw_fd(),
+            listener.as_raw_fd(),
+            launch.as_raw_fd(),
+        ];
+        descriptors.extend(program.into_iter().flat_map(OpenProgram::descriptors));
         let request = sys::SpawnRequest {
             program: self.program.as_fd(),
             argv: &[c"job-shim", &name],
-            // In the order of job_shim::launch: CONTROL_FD, STATE_FD, WORK_FD, LISTEN_FD, LAUNCH_FD.
-            descriptors: &[
-                null,
-                null,
-                null,
-                theirs.as_raw_fd(),
-                state.as_raw_fd(),
-                work.as_raw_fd(),
-                listener.as_raw_fd(),
-                launch.as_raw_fd(),
-            ],
+            descriptors: &descriptors,
             cgroup: leaf.as_fd(),
         };
         let child = sys::spawn(&request).map_err(LaunchError::Spawn)?;
@@ -132,14 +137,22 @@ impl Spawner {
         Ok(fd)
     }
 
-    fn launch_message(&self, job: &SpecRecord, nonce: Uuid) -> Launch {
+    fn launch_message(
+        &self,
+        job: &SpecRecord,
+        program: Option<&OpenProgram>,
+        nonce: Uuid,
+    ) -> Launch {
         let spec = &job.spec;
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Launch {
             job: *job.id.as_bytes(),
             nonce: *nonce.as_bytes(),
             boot_id: self.boot_id,
-            argv: spec.argv.iter().map(|arg| arg.clone().into_bytes()).collect(),
+            argv: match program {
+                None => spec.argv.iter().map(|arg| arg.clone().into_bytes()).collect(),
+                Some(program) => program.argv(),
+            },
             env: environment(job),
             working_directory: spec.working_directory.clone().into_bytes(),
             uid: job.account.uid,
@@ -158,7 +171,7 @@ impl Spawner {
                 spec::OutputPolicy::Block => OutputPolicy::Block,
                 spec::OutputPolicy::Kill => OutputPolicy::Kill,
             },
-            program: None,
+            program: program.map(OpenProgram::kind),
         }
     }
 }
@@ -171,7 +184,7 @@ fn rlimit((rlimit, (soft, hard)): (&limits::Rlimit, &(u64, u64))) -> Rlimit {
 fn environment(job: &SpecRecord) -> Vec<Vec<u8>> {
     let (id, account) = (job.id.to_string(), &job.account);
     let mut all = std::collections::BTreeMap::from([
-        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("PATH", DEFAULT_PATH),
         ("HOME", &account.home),
         ("USER", &account.name),
         ("LOGNAME", &account.name),

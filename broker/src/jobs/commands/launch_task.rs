@@ -14,6 +14,7 @@ use crate::cgroup::job::Leaf;
 use crate::host;
 use crate::jobs::channel::Channel;
 use crate::jobs::cleanup;
+use crate::jobs::commands::program::HeldProgram;
 use crate::jobs::events::LifecycleEvent;
 use crate::jobs::history::archive;
 use crate::jobs::job::Job;
@@ -50,11 +51,13 @@ pub(crate) fn spawn(
     shared: &Arc<Shared>,
     job: &Arc<Job>,
     record: (Box<SpecRecord>, Timeline),
+    program: Option<HeldProgram>,
     turns: StartTurns,
     call: Call,
     caller: Caller,
 ) {
-    let launch = launch(Arc::clone(shared), Arc::clone(job), record, turns, caller.clone());
+    let launch =
+        launch(Arc::clone(shared), Arc::clone(job), record, program, turns, caller.clone());
     let (own, job) = (Arc::clone(shared), Arc::clone(job));
     shared.runtime.spawn(async move {
         let _call = call; // counts until the start is done, even if the caller hangs up
@@ -71,6 +74,7 @@ async fn launch(
     shared: Arc<Shared>,
     job: Arc<Job>,
     (record, mut timeline): (Box<SpecRecord>, Timeline),
+    program: Option<HeldProgram>,
     turns: StartTurns,
     caller: Caller,
 ) {
@@ -86,7 +90,8 @@ async fn launch(
         let arguments = own.audit.arguments();
         let entry = entry.spec(&spec.spec, &spec.account.name, arguments);
         let recorded = own.audit.change(&entry); // durable before GO
-        let pending = own.launcher.begin(&own.state, &spec, recorded, &mut timeline);
+        let open = program.as_ref().map(HeldProgram::program);
+        let pending = own.launcher.begin(&own.state, (&spec, open), recorded, &mut timeline);
         (pending.map_err(|error| fail(&own, &launching, &error, &spec)), launch, timeline)
     };
     let pending = shared.runtime.spawn_blocking(until_go).await.unwrap_or_else(resume_panic);

@@ -9,6 +9,7 @@ mod launch_task;
 pub(crate) mod output;
 pub(crate) mod pause;
 mod prepare;
+mod program;
 pub(crate) mod revocation;
 pub(crate) mod signal;
 pub(crate) mod start;

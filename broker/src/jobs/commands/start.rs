@@ -13,6 +13,7 @@ use crate::cgroup::limits::{ResolvedDisks, Unenforceable};
 use crate::host;
 use crate::jobs::commands::launch_task::{self, StartTurns};
 use crate::jobs::commands::prepare;
+use crate::jobs::commands::program::HeldProgram;
 use crate::jobs::events::LifecycleEvent;
 use crate::jobs::history::admission::{self, AdmissionError};
 use crate::jobs::job::Job;
@@ -22,6 +23,7 @@ use crate::jobs::shared::calls::Call;
 use crate::jobs::shared::{NotRecovered, Shared};
 use crate::launch::accounts::{AccountError, Lease};
 use crate::launch::effective_limits;
+use crate::launch::program::ProgramError;
 use crate::metrics::labels::Phase;
 use crate::model::account::Account;
 use crate::model::id::JobId;
@@ -68,6 +70,9 @@ pub enum StartError {
     /// The policy does not allow the program.
     #[error("you may not start: {0}")]
     Denied(String),
+    /// The role lists programs, and this one cannot be opened for the check.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
     /// The account cannot be used.
     #[error(transparent)]
     Account(#[from] AccountError),
@@ -118,8 +123,6 @@ struct Prepared {
     account: Account,
     lease: Option<Lease>,
     disks: ResolvedDisks,
-    /// What allows the start.
-    rule: Rule,
 }
 
 /// The outcome of a registration.
@@ -154,22 +157,24 @@ pub(crate) async fn start(
         timeline.mark(Phase::Admission);
         settle_name(shared, owner, &plan.spec().name).await;
         settle_running(shared, owner, &Demand::of(&plan.spec().limits)).await;
-        let prepared = match prepare(shared, owner, &plan).await {
-            Err(StartError::Denied(_)) if plan.next() => continue, // another role may allow it
-            prepared => prepared?,
-        };
+        let prepared = prepare(shared, owner, plan.spec()).await?;
         timeline.mark(Phase::Account);
         // Before the registration: a caller that hangs up while it waits has started nothing.
         let start = shared.threads.starts.acquire(owner).await;
+        let (rule, program) = match allowed(shared, owner, &plan, &prepared.account).await {
+            Err(StartError::Denied(_)) if plan.next() => continue, // another role may allow it
+            allowed => allowed?,
+        };
         let turns = StartTurns { start, launch: shared.threads.launches.acquire(owner).await };
         timeline.mark(Phase::Queue);
-        match register(shared, &caller, plan, prepared, request)? {
+        match register(shared, (&caller, rule), plan, prepared, request)? {
             Registered::Known(own) => plan = *own,
             Registered::New(job, record) => {
                 timeline.mark(Phase::Register);
                 timeline.attribute("job.id", job.id());
                 // Detached: a caller that hangs up does not leave half a job.
-                launch_task::spawn(shared, &job, (record, timeline), turns, call, caller);
+                let launch = (record, timeline);
+                launch_task::spawn(shared, &job, launch, program, turns, call, caller);
                 started(&job).await?;
                 return Ok(job);
             }
@@ -227,13 +232,36 @@ pub(crate) async fn repeated(
 
 /// What the policy says of a start, its program included.
 pub(crate) async fn can_start(
-    _shared: &Arc<Shared>,
+    shared: &Arc<Shared>,
     caller: &Caller,
     request: JobRequest,
     defaults: &Defaults,
 ) -> Verdict {
-    let program = request.argv.first().map(Path::new);
-    decide(caller, &Question::Start(StartQuestion { request: &request, program, defaults }))
+    let question = StartQuestion { request: &request, program: None, defaults };
+    let verdict = decide(caller, &Question::Start(question));
+    if !verdict.is_allowed {
+        return verdict; // before `may_start`, which logs what it denies
+    }
+    let Ok(plan) = caller.may_start(request, defaults) else { return verdict };
+    let (_, mut plan) = plan.into_parts();
+    loop {
+        let allowed = can_execute(shared, caller.identity(), &plan).await;
+        match allowed {
+            Err(StartError::Denied(_)) if plan.next() => {}
+            Ok(rule) => return Verdict::yes(rule),
+            Err(error) => return Verdict::no(error.to_string()),
+        }
+    }
+}
+
+/// The rule that allows the program of a plan, for its account.
+async fn can_execute(
+    shared: &Arc<Shared>,
+    owner: &Identity,
+    plan: &StartPlan,
+) -> Result<Rule, StartError> {
+    let (account, _lease) = prepare::account(shared, owner, &plan.spec().run_as).await??;
+    Ok(allowed(shared, owner, plan, &account).await?.0)
 }
 
 /// Waits until it is known whether the job of this name ended while no broker ran.
@@ -262,29 +290,50 @@ async fn settle_running(shared: &Shared, owner: &Identity, asked: &Demand) {
     }
 }
 
-/// Resolves the account, the program and the disks.
-async fn prepare(
+/// The rule that allows the program, and the program itself where the role lists programs: then what is executed is
+/// what was judged, whatever its name means by then.
+async fn allowed(
     shared: &Arc<Shared>,
     owner: &Identity,
     plan: &StartPlan,
-) -> Result<Prepared, StartError> {
+    account: &Account,
+) -> Result<(Rule, Option<HeldProgram>), StartError> {
     let spec = plan.spec();
+    if !plan.lists_programs() {
+        let name = spec.argv.first().map_or("", String::as_str);
+        let rule = plan.may_execute(Path::new(name), &spec.argv).map_err(StartError::Denied)?;
+        return Ok((rule, None));
+    }
+    let program = HeldProgram::open(shared, owner, spec, account).await??;
+    let mut rule = None;
+    for asked in program.invocations() {
+        let allows = plan.may_execute(&asked.file, &asked.argv).map_err(StartError::Denied)?;
+        rule.get_or_insert(allows);
+    }
+    let rule = rule.ok_or_else(|| StartError::Denied("there is no program".into()))?;
+    Ok((rule, Some(program)))
+}
+
+/// Resolves the account and the disks.
+async fn prepare(
+    shared: &Arc<Shared>,
+    owner: &Identity,
+    spec: &JobSpec,
+) -> Result<Prepared, StartError> {
     let (account, lease) = prepare::account(shared, owner, &spec.run_as).await??;
-    let rule =
-        plan.may_execute(Path::new(&spec.argv[0]), &spec.argv).map_err(StartError::Denied)?;
     let disks = prepare::disks(shared, owner, &spec.limits, spec, &account).await?;
     let disks =
         disks.map_err(|error| effective_limits::name_the_section(error, spec, &shared.limits()))?;
-    Ok(Prepared { account, lease, disks, rule })
+    Ok(Prepared { account, lease, disks })
 }
 
 /// Registers a new job, unless its request is known by now. The registry's lock makes the checks and the
 /// registration atomic.
 fn register(
     shared: &Shared,
-    caller: &Caller,
+    (caller, rule): (&Caller, Rule),
     plan: StartPlan,
-    Prepared { account, lease, disks, rule }: Prepared,
+    Prepared { account, lease, disks }: Prepared,
     request: &Request,
 ) -> Result<Registered, StartError> {
     let owner = caller.identity();

@@ -26,6 +26,9 @@ const LAUNCHES: (usize, usize, usize) = (32, 8, 2);
 const STARTS: (usize, usize) = (4096, 32);
 /// Name services and paths on any file system: both may hang without a timeout.
 const LOOKUPS: (usize, usize) = (32, 8);
+/// Programs that are open between their check and their launch: two descriptors each, and no thread. They wait for
+/// launches alone, which have as many turns.
+const PROGRAMS: (usize, usize) = (32, 8);
 /// Reads of jobs' records and logs, of cgroup files, and of the free disk space.
 const READS: (usize, usize) = (64, 16);
 /// Changes of limits and pauses: a freeze waits for the kernel up to 5 s.
@@ -54,6 +57,7 @@ pub(crate) struct Threads {
     pub(crate) launches: Arc<FairQueue<Identity>>,
     pub(crate) starts: Arc<FairQueue<Identity>>,
     pub(crate) lookups: Arc<FairQueue<Identity>>,
+    pub(crate) programs: Arc<FairQueue<Identity>>,
     pub(crate) reads: Arc<FairQueue<Identity>>,
     pub(crate) changes: Arc<FairQueue<Identity>>,
     pub(crate) stops: Arc<FairQueue<Identity>>,
@@ -76,6 +80,7 @@ impl Threads {
             launches: reserved(yielding(LAUNCHES)),
             starts: turns(STARTS),
             lookups: turns(LOOKUPS),
+            programs: turns(PROGRAMS),
             reads: turns(READS),
             changes: turns(CHANGES),
             stops: turns(STOPS),
