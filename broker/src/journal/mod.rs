@@ -216,7 +216,7 @@ mod tests {
         });
         let lines: Vec<_> = said.lines().collect();
         let expected = [
-            "MESSAGE=it fails job=7 name=\"a\\\\nPRIORITY=0\"",
+            "MESSAGE=it fails job=7 name=\"a\\nPRIORITY=0\"",
             "PRIORITY=3",
             "SYSLOG_IDENTIFIER=job-broker",
             "BROKER_TARGET=job_broker::journal::tests",
