@@ -26,7 +26,7 @@ use clap::{CommandFactory as _, Parser as _};
 use crate::cli::{Admin, Auth, Cli, Command, Global};
 use crate::commands::control::{stop, update};
 use crate::commands::query::{info, inspect, logs, ps, quota, stats};
-use crate::commands::start::run;
+use crate::commands::start::{can_i, run};
 use crate::commands::{config, selfcheck};
 use crate::failure::{Failure, Result};
 use crate::print::sink;
@@ -98,6 +98,7 @@ async fn remote(global: &Global, command: Command) -> Result<i32> {
         Command::Admin(Admin::Selfcheck(command)) => {
             return selfcheck::selfcheck(global, command).await;
         }
+        Command::Auth(Auth::CanI(command)) => return can_i::can_i(global, command).await,
         Command::Start(command) => run::start(global, command).await,
         Command::Ps(command) => ps::ps(global, command).await,
         Command::Status(command) => inspect::status(global, command).await,

@@ -24,6 +24,6 @@ pub(crate) use policy::PolicyRole;
 pub(crate) use policy::scope::ListScope;
 #[cfg(test)]
 pub(crate) use policy::scope::Scope;
-pub(crate) use policy::{Host, PolicyError, load};
+pub(crate) use policy::{Host, PolicyError, PolicyRole, load};
 pub use policy::{Policy, Rule};
 pub use start::{StartPlan, StartRefusal};

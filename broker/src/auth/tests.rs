@@ -243,3 +243,125 @@ fn an_identity_may_be_written_as_in_its_certificate() {
     let text = CI.replace("\"ci-*\"", "\"job://local/build\"");
     assert!(start(&caller(&text, "build"), &make()).is_allowed);
 }
+
+/// Random policies over few names and verbs, so that roles meet: a role is a TOML text.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % end
+    }
+
+    fn of<'a>(&mut self, all: &[&'a str]) -> &'a str {
+        all[self.below(all.len() as u64) as usize]
+    }
+
+    fn role(&mut self, number: usize, scopes: &[&str]) -> String {
+        let verbs = ["\"start\"", "\"view\"", "\"stop\"", "\"view\", \"stop\"", ""];
+        let identities = self.of(&["\"a\"", "\"a\", \"b\"", "\"*\"", "\"ab*\"", "\"?\""]);
+        let mut text = format!("[[role]]\nname = \"r{number}\"\nidentities = [{identities}]\n");
+        text += &format!("allow = [{}]\n", self.of(&verbs));
+        if self.below(4) == 0 {
+            text += &format!("deny = [{}]\n", self.of(&verbs));
+        }
+        text += &format!("scope = {}\nrun_as = [\"*\"]\n", self.of(scopes));
+        let (path, args) =
+            (self.of(&["/bin/x", "/bin/*", "/**"]), self.of(&["", "\"...\"", "\"y\""]));
+        text + &format!("[[role.program]]\npath = \"{path}\"\nargs = [{args}]\n")
+    }
+
+    fn roles(&mut self, scopes: &[&str]) -> Vec<String> {
+        (0..1 + self.below(5) as usize).map(|number| self.role(number, scopes)).collect()
+    }
+}
+
+const SCOPES: [&str; 4] =
+    ["\"own\"", "\"all\"", "{ owners = [\"b*\"] }", "{ own = true, roles = [\"r0\"] }"];
+
+/// The verdicts of a policy on every question over these names.
+fn verdicts(text: &str) -> Vec<(String, bool, Option<String>)> {
+    let policy = policy(text).unwrap();
+    let mut all = Vec::new();
+    for name in ["a", "b", "abc", "root"] {
+        let caller = policy.caller(id(name));
+        for owner in ["a", "b", "abc", "root"] {
+            for verb in [Verb::View, Verb::Stop] {
+                let verdict = job(&caller, verb, owner);
+                let listed = caller.list_scope().covers(&id(owner));
+                assert!(verb != Verb::View || listed == verdict.is_allowed, "{text}");
+                let role = verdict.rule.map(|rule| rule.role.to_string());
+                all.push((format!("{name} {verb} {owner}"), verdict.is_allowed, role));
+            }
+        }
+        for command in ["/bin/x", "/bin/x y", "/bin/z", "/usr/z"] {
+            let argv = command.split(' ').map(str::to_owned).collect();
+            let verdict = start(&caller, &JobRequest { argv, ..JobRequest::default() });
+            let role = verdict.rule.map(|rule| rule.role.to_string());
+            all.push((format!("{name} {command}"), verdict.is_allowed, role));
+        }
+    }
+    all
+}
+
+#[test]
+fn the_order_of_roles_changes_no_verdict() {
+    let mut random = Random(1);
+    for _ in 0..300 {
+        let mut roles = random.roles(&SCOPES);
+        let before = verdicts(&roles.concat());
+        let turn = random.below(roles.len() as u64) as usize;
+        roles.rotate_left(turn);
+        roles.reverse();
+        assert_eq!(verdicts(&roles.concat()), before, "{}", roles.concat());
+    }
+}
+
+#[test]
+fn more_denials_never_allow_more() {
+    let mut random = Random(2);
+    for _ in 0..300 {
+        let mut roles = random.roles(&SCOPES);
+        let before = verdicts(&roles.concat());
+        let (who, verb) = (random.of(&["*", "a", "ab*"]), random.of(&["start", "view", "stop"]));
+        roles.push(format!(
+            "[[role]]\nname = \"no\"\nidentities = [\"{who}\"]\ndeny = [\"{verb}\"]\n"
+        ));
+        for (old, new) in before.iter().zip(verdicts(&roles.concat())) {
+            assert!(old.1 || !new.1, "{new:?} in {}", roles.concat());
+        }
+    }
+}
+
+#[test]
+fn scope_own_never_shows_another_s_job() {
+    let mut random = Random(3);
+    for _ in 0..300 {
+        let policy = policy(&random.roles(&["\"own\""]).concat()).unwrap();
+        for (name, owner) in [("a", "b"), ("b", "a"), ("abc", "a"), ("a", "abc")] {
+            let caller = policy.caller(id(name));
+            assert!(!caller.list_scope().covers(&id(owner)));
+            assert!(Verb::ALL.iter().all(|verb| !job(&caller, *verb, owner).is_allowed));
+        }
+    }
+}
+
+/// With 101 roles; the bound is generous, since other tests have the processors, too.
+#[test]
+fn a_start_is_decided_in_microseconds() {
+    let role = |n: usize| {
+        CI.replace("\"ci\", \"ci-*\"", &format!("\"x{n}\", \"ci-{n}*\""))
+            .replace("\"ci\"", &format!("\"r{n}\""))
+    };
+    let policy = policy(&format!("{}{CI}", (0..100).map(role).collect::<String>())).unwrap();
+    let rounds = 1000;
+    let began = std::time::Instant::now();
+    for _ in 0..rounds {
+        let caller = policy.caller(id("ci-7"));
+        assert!(caller.may_start(make(), &defaults()).is_ok());
+    }
+    let each = began.elapsed() / rounds;
+    println!("caller, roles and plan of a start: {each:?}");
+    assert!(each < Duration::from_millis(2), "{each:?}");
+}

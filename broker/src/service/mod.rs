@@ -8,6 +8,7 @@ mod check;
 mod drain;
 mod error;
 mod monitoring;
+mod policy_test;
 mod preflight;
 mod reload;
 mod risks;
@@ -47,6 +48,9 @@ enum Command {
     /// Look at what was recorded of who did what
     #[command(subcommand)]
     Audit(audit::Command),
+    /// The policy: what identities may do
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Say whether this program could start and take over all jobs that run, from beside the broker
     /// that has them: exit status 0, or 1 and those that it could not. Changes nothing
     Preflight,
@@ -56,6 +60,19 @@ enum Command {
         /// The longest grace that a job gets, in seconds
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]
         grace: u64,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum PolicyCommand {
+    /// Ask the policy the questions of FILE, and say where an answer is not the expected one: exit status
+    /// 0 if all are, else 1
+    Test {
+        /// A TOML table of questions and verdicts, see docs/OPERATING.md
+        file: PathBuf,
+        /// Ask this policy file in place of the configured one
+        #[arg(long, value_name = "FILE")]
+        policy: Option<PathBuf>,
     },
 }
 
@@ -83,6 +100,9 @@ pub fn run() -> ExitCode {
     let ended = match command {
         Some(Command::CheckConfig) => return check::run(&config),
         Some(Command::Audit(command)) => return audit::run(&config, command),
+        Some(Command::Policy(PolicyCommand::Test { file, policy })) => {
+            return policy_test::run(&config, policy, &file);
+        }
         Some(Command::Preflight) => preflight::run(&config),
         Some(Command::Drain { grace }) => drain::run(&config, Duration::from_secs(grace)),
         None => serving::run(config, &log),

@@ -179,6 +179,12 @@ Examples:
   jobctl quota --owner ci
   jobctl quota -o json | jq '.quotas[] | select(.limit)'";
 
+pub(crate) const CAN_I: &str = "\
+Examples:
+  jobctl auth can-i start --user pool --workdir /srv/build -- /usr/bin/make
+  jobctl auth can-i stop --owner alice --explain
+  jobctl auth can-i delete --job build";
+
 pub(crate) const WHOAMI: &str = "\
 Examples:
   jobctl auth whoami

@@ -15,7 +15,7 @@ pub(crate) use control::{Admin, Kill, Prune, Rm, Selfcheck, Stop, TimeChange, Up
 pub(crate) use limits::rlimits;
 pub(crate) use options::{Format, Global, Jobs, OneJob};
 pub(crate) use query::{Logs, Ps, Quota, State, Stats, Status, Stream, Streams, Until, Wait};
-pub(crate) use start::{JobOptions, Policy, Run, Start};
+pub(crate) use start::{CanI, JobOptions, Policy, Run, Start};
 
 /// Run commands on a job broker's host: streamed live, killable as a whole, never run twice.
 #[derive(Debug, Parser)]
@@ -110,6 +110,10 @@ pub(crate) enum Auth {
     /// Show your identity, whether you are an admin, and when your certificate expires
     #[command(after_help = help::WHOAMI)]
     Whoami,
+    /// Ask whether the broker's policy allows something: exit status 0 for yes, 1 for no. Does nothing
+    #[command(after_help = help::CAN_I)]
+    #[command(override_usage = "jobctl auth can-i [OPTIONS] VERB [--] [CMD] [ARGS]...")]
+    CanI(CanI),
 }
 
 #[derive(Debug, Subcommand)]
@@ -149,10 +153,10 @@ mod tests {
 
     #[test]
     fn what_follows_the_program_belongs_to_it() {
-        assert_eq!(run(&["ls", "-l", "--name", "x"]).job.argv, ["ls", "-l", "--name", "x"]);
-        assert_eq!(run(&["--", "ls", "-l"]).job.argv, ["ls", "-l"]);
-        assert_eq!(run(&["--", "-strange"]).job.argv, ["-strange"]);
-        assert_eq!(run(&["sh", "-c", "x", "--", "y"]).job.argv, ["sh", "-c", "x", "--", "y"]);
+        assert_eq!(run(&["ls", "-l", "--name", "x"]).argv, ["ls", "-l", "--name", "x"]);
+        assert_eq!(run(&["--", "ls", "-l"]).argv, ["ls", "-l"]);
+        assert_eq!(run(&["--", "-strange"]).argv, ["-strange"]);
+        assert_eq!(run(&["sh", "-c", "x", "--", "y"]).argv, ["sh", "-c", "x", "--", "y"]);
         assert_eq!(run(&["--name", "n", "ls", "-q"]).job.name.as_deref(), Some("n"));
         assert!(Cli::try_parse_from(["jobctl", "run", "--no-such", "ls"]).is_err());
         assert!(Cli::try_parse_from(["jobctl", "run"]).is_err());

@@ -19,6 +19,9 @@ pub(crate) struct Run {
     /// On a terminal, let control characters of the output through as they are
     #[arg(long)]
     pub(crate) raw: bool,
+    /// The program and its arguments; a shell only if you name one
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
+    pub(crate) argv: Vec<String>,
     #[command(flatten)]
     pub(crate) reconnect: Reconnect,
     #[command(flatten)]
@@ -27,8 +30,31 @@ pub(crate) struct Run {
 
 #[derive(Debug, Args)]
 pub(crate) struct Start {
+    /// The program and its arguments; a shell only if you name one
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
+    pub(crate) argv: Vec<String>,
     #[command(flatten)]
     pub(crate) reconnect: Reconnect,
+    #[command(flatten)]
+    pub(crate) job: JobOptions,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CanI {
+    /// start, view, logs, input, stop, signal, update, pause, delete, attach, exec or admin
+    pub(crate) verb: String,
+    /// Whose jobs [default: yours]
+    #[arg(long, value_name = "IDENTITY", conflicts_with = "job_id")]
+    pub(crate) owner: Option<String>,
+    /// A job: an id, a unique prefix of one, or a name
+    #[arg(long = "job", id = "job_id", value_name = "JOB")]
+    pub(crate) of: Option<String>,
+    /// Say which rule of the policy gives the answer; of a no, which role comes nearest and what it lacks
+    #[arg(long)]
+    pub(crate) explain: bool,
+    /// With start: the program and its arguments
+    #[arg(trailing_var_arg = true, value_name = "CMD")]
+    pub(crate) argv: Vec<String>,
     #[command(flatten)]
     pub(crate) job: JobOptions,
 }
@@ -62,9 +88,6 @@ pub(crate) struct JobOptions {
     /// Repeating a start with the same id gives the job of the first one [default: a fresh one]
     #[arg(long, value_name = "ID")]
     pub(crate) request_id: Option<String>,
-    /// The program and its arguments; a shell only if you name one
-    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
-    pub(crate) argv: Vec<String>,
     #[command(flatten)]
     pub(crate) limits: LimitOptions,
     /// Output past the limit: discard (and count), block (the job waits) or kill it [default: discard]

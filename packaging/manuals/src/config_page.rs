@@ -19,7 +19,7 @@ Made from the types in `broker/src/config` by `cargo xtask tidy`: change their c
 
 `/etc/job-broker/config.toml` is TOML. An unknown key is an error, since a misspelt limit is no limit;
 `job-broker check-config` says everything that is wrong at once. A reload (`systemctl reload job-broker`,
-SIGHUP) puts `admins`, `[tls]`, `[limits]`, `[quotas]` and `[retention]` in force; `listen`, `[jobs]`, `[log]`,
+SIGHUP) puts `admins`, the policy, `[tls]`, `[limits]`, `[quotas]` and `[retention]` in force; `listen`, `[jobs]`, `[log]`,
 `[metrics]`, `[traces]` and `[audit]` need a restart of the broker, which no job notices.
 
 | type | written as |

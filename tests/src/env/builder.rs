@@ -18,6 +18,7 @@ use crate::small_disk::SmallDisk;
 pub struct Builder {
     users: Vec<String>,
     admins: Vec<String>,
+    policy: Option<String>,
     jobs: Vec<String>,
     sections: String,
     disk: Option<String>,
@@ -48,6 +49,12 @@ impl Builder {
     /// Makes this user an admin, who controls everybody's jobs.
     pub fn admin(mut self, name: &str) -> Builder {
         self.admins.push(name.into());
+        self
+    }
+
+    /// Gives the broker a policy file.
+    pub fn policy(mut self, text: &str) -> Builder {
+        self.policy = Some(text.into());
         self
     }
 
@@ -135,6 +142,7 @@ impl Builder {
             starts: 0,
             told: None,
             admins: self.admins,
+            policy: self.policy,
             tls: String::new(),
             jobs: self.jobs,
             sections: self.sections,

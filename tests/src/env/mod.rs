@@ -40,6 +40,7 @@ pub struct Env {
     /// The crash or hold point of brokers, as a variable.
     told: Option<(&'static str, String)>,
     admins: Vec<String>,
+    policy: Option<String>,
     tls: String,
     jobs: Vec<String>,
     sections: String,
@@ -255,6 +256,11 @@ impl Env {
         until("the reload", || (count() > before).then_some(()));
     }
 
+    /// Replaces the policy file, from the next start or reload on; `None`: there is none.
+    pub fn set_policy(&mut self, text: Option<&str>) {
+        self.policy = text.map(Into::into);
+    }
+
     /// Replaces `[retention]`, from the next start or reload on.
     pub fn set_retention(&mut self, lines: &[&str]) {
         self.retention = lines.iter().map(|line| (*line).to_owned()).collect();
@@ -389,6 +395,11 @@ impl Env {
         let dir = self.dir.path().display();
         let cgroup = self.cgroup.path().file_name().map(|name| name.to_string_lossy());
         let cgroup = cgroup.unwrap_or_default();
+        let mut policy = String::new();
+        if let Some(text) = &self.policy {
+            fs::write(self.path("policy.toml"), text).expect("the policy can be written");
+            policy = format!("policy = \"{dir}/policy.toml\"\n");
+        }
         // A number works where there is no such account.
         let mut jobs = format!(
             "state_dir = \"{dir}/state\"\nrun_dir = \"{dir}/run\"\nshim = \"{dir}/job-shim\"\n\
@@ -399,7 +410,7 @@ impl Env {
             jobs += &format!("[retention]\n{}\n", self.retention.join("\n"));
         }
         format!(
-            "listen = \"127.0.0.1:{port}\"\nadmins = {:?}\n[tls]\ncert = \"{dir}/pki/server.crt\"\n\
+            "listen = \"127.0.0.1:{port}\"\nadmins = {:?}\n{policy}[tls]\ncert = \"{dir}/pki/server.crt\"\n\
              key = \"{dir}/pki/server.key\"\nclient_ca = \"{dir}/pki/ca.crt\"\n{}[jobs]\n{jobs}{}\n",
             self.admins,
             self.tls,

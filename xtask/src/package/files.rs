@@ -10,7 +10,7 @@ use crate::programs::Programs;
 use crate::workspace;
 
 /// From `packaging/`, to below `/`.
-const PLAIN: [(&str, &str); 15] = [
+const PLAIN: [(&str, &str); 16] = [
     ("systemd/job-broker.service", "usr/lib/systemd/system/job-broker.service"),
     ("systemd/job-broker.socket", "usr/lib/systemd/system/job-broker.socket"),
     ("systemd/job-broker-drain.service", "usr/lib/systemd/system/job-broker-drain.service"),
@@ -19,6 +19,7 @@ const PLAIN: [(&str, &str); 15] = [
     ("etc/tmpfiles.conf", "usr/lib/tmpfiles.d/job-broker.conf"),
     ("etc/config.toml", CONFFILES[0]),
     ("etc/needrestart.conf", CONFFILES[1]),
+    ("etc/policy.toml", CONFFILES[2]),
     ("deb/copyright", "usr/share/doc/job-broker/copyright"),
     ("deb/lintian-overrides", "usr/share/lintian/overrides/job-broker"),
     ("../README.md", "usr/share/doc/job-broker/README.md"),
@@ -29,8 +30,11 @@ const PLAIN: [(&str, &str); 15] = [
 ];
 
 /// Files that operators edit: dpkg asks before it replaces a changed one.
-pub(super) const CONFFILES: [&str; 2] =
-    ["etc/job-broker/config.toml", "etc/needrestart/conf.d/job-broker.conf"];
+pub(super) const CONFFILES: [&str; 3] = [
+    "etc/job-broker/config.toml",
+    "etc/needrestart/conf.d/job-broker.conf",
+    "etc/job-broker/policy.toml",
+];
 
 /// Executables, below `/`.
 pub(super) const PROGRAMS: [&str; 4] =

@@ -83,6 +83,10 @@ pub(crate) fn job_lines(job: &Job, now: SystemTime) -> Lines {
         .add("signal", job.signal.map(|n| format!("{} ({n})", signal_name(n))).unwrap_or_default());
     lines.add("source", ps::source(job).unwrap_or_default());
     lines.add("ended by", &job.ended_by);
+    if !job.allowed_by_role.is_empty() {
+        let (role, rule) = (&job.allowed_by_role, &job.allowed_by_rule);
+        lines.add("allowed by", format!("role {role}: {rule}"));
+    }
     lines.add("command", ps::command(job));
     add_spec(&mut lines, &spec, job);
     lines.add("pid", job.pid.map(|pid| pid.to_string()).unwrap_or_default());
@@ -233,6 +237,7 @@ pub(crate) async fn whoami(global: &Global) -> Result<()> {
             let mut lines = Lines::default();
             lines.add("identity", &me.identity);
             lines.add("admin", if me.admin { "yes" } else { "no" });
+            lines.add("roles", me.roles.join(", "));
             lines.add("certificate expires", time::both(expires, SystemTime::now()));
             lines.shown()
         }

@@ -10,7 +10,11 @@ use crate::client::calls::wire_duration;
 use crate::failure::{Failure, Result};
 
 /// The request, with the request id given or a fresh one: repeating it never starts a second job.
-pub(crate) fn start_request(options: JobOptions, stdin: bool) -> Result<StartJobRequest> {
+pub(crate) fn start_request(
+    options: JobOptions,
+    argv: Vec<String>,
+    stdin: bool,
+) -> Result<StartJobRequest> {
     let env = environment(&options, |name| std::env::var(name).ok())?;
     let mut limits = options.limits.limits()?;
     limits.rlimits = rlimits(options.ulimits)?;
@@ -20,7 +24,7 @@ pub(crate) fn start_request(options: JobOptions, stdin: bool) -> Result<StartJob
         Policy::Kill => OutputPolicy::Kill,
     });
     let spec = JobSpec {
-        argv: options.argv,
+        argv,
         env,
         working_directory: options.workdir.unwrap_or_default(),
         run_as: options.user.unwrap_or_default(),

@@ -22,7 +22,7 @@ use crate::print::{json, sink};
 /// `jobctl run`: the exit status.
 pub(crate) async fn run(global: &Global, command: cli::Run) -> Result<i32> {
     let interactive = command.interactive;
-    let request = request::start_request(command.job, interactive)?;
+    let request = request::start_request(command.job, command.argv, interactive)?;
     let broker = Broker::connect(global, command.reconnect.reconnect_timeout).await?;
     let mut signals = Signals::new()?;
     let job = tokio::select! {
@@ -60,7 +60,7 @@ pub(crate) async fn run(global: &Global, command: cli::Run) -> Result<i32> {
 
 /// `jobctl start`.
 pub(crate) async fn start(global: &Global, command: cli::Start) -> Result<()> {
-    let request = request::start_request(command.job, false)?;
+    let request = request::start_request(command.job, command.argv, false)?;
     let broker = Broker::connect(global, command.reconnect.reconnect_timeout).await?;
     let job = started(&broker, &request).await?;
     match global.output {
