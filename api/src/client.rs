@@ -13,12 +13,30 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tonic::metadata::{BinaryMetadataValue, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Request, Status};
 
+use crate::REASON_METADATA;
 use crate::v1::job_service_client::JobServiceClient;
 
 /// The client of the contract, over one connection that re-opens itself when it is used again.
-pub type Client = JobServiceClient<Channel>;
+pub type Client = JobServiceClient<InterceptedService<Channel, Reason>>;
+
+/// Adds the caller's reason to each call, for the broker's audit.
+#[derive(Debug, Clone, Default)]
+pub struct Reason(Option<BinaryMetadataValue>);
+
+impl Interceptor for Reason {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(reason) = &self.0 {
+            request.metadata_mut().insert_bin(REASON_METADATA, reason.clone());
+        }
+        Ok(request)
+    }
+}
 
 /// What a client needs to know to reach a broker and to be somebody there.
 #[derive(Debug, Clone)]
@@ -88,6 +106,18 @@ const MAX_MESSAGE: usize = 8 << 20;
 /// [`ConnectError`]; a broker that refuses the caller's certificate is found out with the first
 /// call only, since TLS 1.3 lets the client speak first.
 pub async fn connect(addr: &str, credentials: &Credentials) -> Result<Client, ConnectError> {
+    connect_for(addr, credentials, None).await
+}
+
+/// The same, with a reason that each call gives: at most 512 bytes.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_for(
+    addr: &str,
+    credentials: &Credentials,
+    reason: Option<&str>,
+) -> Result<Client, ConnectError> {
     let Target { uri, host, port, server } = Target::parse(addr)?;
     let tls = TlsConnector::from(Arc::new(tls_config(credentials)?));
 
@@ -110,7 +140,8 @@ pub async fn connect(addr: &str, credentials: &Credentials) -> Result<Client, Co
         .connect_with_connector(dial)
         .await
         .map_err(|e| ConnectError::Transport(root_cause(&e)))?;
-    Ok(JobServiceClient::new(channel)
+    let reason = Reason(reason.map(|text| MetadataValue::from_bytes(text.as_bytes())));
+    Ok(JobServiceClient::with_interceptor(channel, reason)
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE))
 }

@@ -191,6 +191,11 @@ pub(crate) fn is_transient(status: &Status) -> bool {
     if tls::in_words(&call_cause(status)).is_some() {
         return false;
     }
+    // An operator has to look at it.
+    let info = status.get_details_error_info();
+    if info.is_some_and(|info| info.reason == "AUDIT_UNAVAILABLE") {
+        return false;
+    }
     let from_transport = std::error::Error::source(status).is_some()
         || status.message().starts_with("h2 protocol error");
     from_transport || matches!(status.code(), Code::Unavailable | Code::Cancelled | Code::Unknown)

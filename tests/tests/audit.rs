@@ -291,3 +291,33 @@ fn a_line_that_a_crash_tore_is_told_from_a_cut_and_the_next_broker_says_so_in_th
     assert!(lines.iter().any(|line| line["event"]["action"] == "audit-repair"));
     assert!(verify(&env, &[]).0);
 }
+
+#[test]
+fn the_reason_that_a_caller_gives_is_in_the_entry() {
+    let mut env = Env::start();
+    let id = env.jobctl("user-a", &["start", "--", "sleep", "1000"]).id();
+    env.jobctl("user-a", &["--reason", "ticket 7: grün", "stop", &id]).expect(0);
+    let lines = lines(&mut env);
+    let stop = lines.iter().find(|line| line["event"]["action"] == "stop").unwrap();
+    assert_eq!(stop["event"]["reason"], "ticket 7: grün");
+}
+
+#[test]
+fn without_an_audit_changes_are_refused_and_a_runaway_job_is_stopped_all_the_same() {
+    let mut env = Env::start();
+    let id = env.jobctl("user-a", &["start", "--", "sleep", "1000"]).id();
+    env.set_sections("[audit]\ndir = \"/dev/null\"\n");
+    env.restart_broker();
+    for words in [&["start", "--", "true"][..], &["pause", &id]] {
+        let refused = env.jobctl("user-a", words);
+        assert_ne!(refused.code(), 0);
+        assert!(refused.err().contains("the audit cannot be written"), "{}", refused.err());
+    }
+    assert_eq!(env.jobctl("user-a", &["ps", "-a", "-q"]).out().lines().count(), 1);
+    env.jobctl("user-a", &["stop", &id]).expect(0);
+    env.jobctl("user-a", &["wait", "--until", "end", "-q", &id]);
+    assert!(env.log().contains("an entry of the audit is kept in memory"), "{}", env.log());
+    env.set_sections("[audit]\non_failure = \"continue\"\ndir = \"/dev/null\"\n");
+    env.restart_broker();
+    env.jobctl("user-a", &["run", "--", "true"]).expect(0);
+}

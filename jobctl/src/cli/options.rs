@@ -35,6 +35,9 @@ pub(crate) struct Global {
     )]
     #[arg(help = "How to print answers: table, wide, json, yaml, name")]
     pub(crate) output: Option<Format>,
+    /// Why you do this, for the broker's audit; a role may demand it
+    #[arg(long, global = true, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
     /// Only what was asked for: no notices; of lists, the ids
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use job_api::client::{Client, Credentials, connect};
+use job_api::client::{Client, Credentials, connect_for};
 use job_api::refusal::refusal;
 use job_api::v1::WhoAmIRequest;
 use tonic::{Response, Status};
@@ -43,7 +43,7 @@ impl Broker {
         if !global.quiet {
             expiry::warn(&credentials, &settings.cert);
         }
-        let client = connect(&settings.addr, &credentials)
+        let client = connect_for(&settings.addr, &credentials, global.reason.as_deref())
             .await
             .map_err(|error| Failure::of_connect(&settings.addr, &error))?;
         Ok(Broker {

@@ -110,6 +110,7 @@ mod tests {
             cert: None,
             key: None,
             output: None,
+            reason: None,
             quiet: false,
         }
     }

@@ -88,7 +88,8 @@ impl Peer {
         let endpoint = Endpoint::from_static("https://127.0.0.1");
         let endpoint = endpoint.connect_timeout(Duration::from_secs(10));
         let channel = endpoint.connect_with_connector(dial).await?;
-        let client = JobServiceClient::new(channel);
+        let client =
+            JobServiceClient::with_interceptor(channel, job_api::client::Reason::default());
         Ok(client.max_decoding_message_size(MESSAGE).max_encoding_message_size(MESSAGE))
     }
 
