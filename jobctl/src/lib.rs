@@ -98,7 +98,7 @@ async fn remote(global: &Global, command: Command) -> Result<i32> {
         Command::Admin(Admin::Selfcheck(command)) => {
             return selfcheck::selfcheck(global, command).await;
         }
-        Command::Auth(Auth::CanI(command)) => return can_i::can_i(global, command).await,
+        Command::Auth(Auth::CanI(command)) => return can_i::can_i(global, *command).await,
         Command::Start(command) => run::start(global, command).await,
         Command::Ps(command) => ps::ps(global, command).await,
         Command::Status(command) => inspect::status(global, command).await,

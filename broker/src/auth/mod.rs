@@ -20,7 +20,6 @@ pub use authorize::{Authorized, Denied};
 pub(crate) use authorize::{Refused, Resource, authorize, authorize_recorded};
 pub use caller::{Caller, Role};
 pub(crate) use decide::{Question, StartQuestion, Verdict, decide};
-pub(crate) use policy::PolicyRole;
 pub(crate) use policy::scope::ListScope;
 #[cfg(test)]
 pub(crate) use policy::scope::Scope;

@@ -113,7 +113,7 @@ pub(crate) enum Auth {
     /// Ask whether the broker's policy allows something: exit status 0 for yes, 1 for no. Does nothing
     #[command(after_help = help::CAN_I)]
     #[command(override_usage = "jobctl auth can-i [OPTIONS] VERB [--] [CMD] [ARGS]...")]
-    CanI(CanI),
+    CanI(Box<CanI>),
 }
 
 #[derive(Debug, Subcommand)]
