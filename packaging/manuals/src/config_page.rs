@@ -321,7 +321,8 @@ mod tests {
             .filter_map(|rest| Some(rest.split_once("```")?.0))
             .collect();
         assert!(examples.len() > 1);
-        for example in examples {
+        // A table of verdicts is for `job-broker policy test`.
+        for example in examples.into_iter().filter(|example| !example.contains("[[test]]")) {
             let tls = if example.contains("[tls]") { "" } else { TLS };
             read(&format!("{example}{tls}")).unwrap();
         }
