@@ -76,7 +76,10 @@ pub(crate) fn verify(options: &Options) -> io::Result<Report> {
     match end(&verifier, dir.is_some()) {
         Err(fault) => faults.push(fault.to_string()),
         Ok(head) => {
-            let _ = writeln!(text, "{} files, last line {head}", files.len());
+            let _ = match files.len() {
+                1 => writeln!(text, "1 file, last line {head}"),
+                count => writeln!(text, "{count} files, last line {head}"),
+            };
             let after = head.seq.saturating_sub(verifier.last_witnessed());
             let _ = writeln!(
                 text,

@@ -501,7 +501,9 @@ impl JobService for Grpc {
                 decide(&caller, &Question::Job(verb, &owner))
             }
             can_i::Request::Broker(verb) => decide(&caller, &Question::Broker(verb)),
-            can_i::Request::Start(job) => self.supervisor.can_start(&caller, *job).await,
+            can_i::Request::Start(job) => {
+                self.supervisor.can_start(&caller, *job).await.map_err(status::spec)?
+            }
         };
         Ok(Response::new(can_i::response(verdict)))
     }

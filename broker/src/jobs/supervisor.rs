@@ -44,7 +44,7 @@ use crate::model::id::JobId;
 use crate::model::identity::Identity;
 use crate::model::limits::LimitTables;
 use crate::model::request::Request;
-use crate::model::spec::{Defaults, JobRequest, JobSpec};
+use crate::model::spec::{Defaults, JobRequest, JobSpec, SpecError};
 use crate::model::usage::Usage;
 use crate::quota::Quotas;
 use crate::quota::quotas::Row;
@@ -193,7 +193,14 @@ impl Supervisor {
     }
 
     /// What the policy says of a start, its program included.
-    pub(crate) async fn can_start(&self, caller: &Caller, request: JobRequest) -> Verdict {
+    ///
+    /// # Errors
+    /// [`SpecError`].
+    pub(crate) async fn can_start(
+        &self,
+        caller: &Caller,
+        request: JobRequest,
+    ) -> Result<Verdict, SpecError> {
         start::can_start(&self.shared, caller, request, &self.defaults()).await
     }
 

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::auth::{
-    Authorized, Caller, Question, Rule, Start, StartPlan, StartQuestion, Verdict, decide,
+    Authorized, Caller, Question, Rule, Start, StartPlan, StartQuestion, StartRefusal, Verdict,
+    decide,
 };
 use crate::cgroup::limits::{ResolvedDisks, Unenforceable};
 use crate::host;
@@ -29,7 +30,7 @@ use crate::model::account::Account;
 use crate::model::id::JobId;
 use crate::model::identity::Identity;
 use crate::model::request::{Request, older_digest};
-use crate::model::spec::{Defaults, JobRequest, JobSpec};
+use crate::model::spec::{Defaults, JobRequest, JobSpec, SpecError};
 use crate::model::state::{Contact, Failure, SHORTAGE, Snapshot, UNRECORDED};
 use crate::quota::OverQuota;
 use crate::quota::jobs::Demand;
@@ -231,25 +232,32 @@ pub(crate) async fn repeated(
 }
 
 /// What the policy says of a start, its program included.
+///
+/// # Errors
+/// [`SpecError`]: it is no start, whoever asks.
 pub(crate) async fn can_start(
     shared: &Arc<Shared>,
     caller: &Caller,
     request: JobRequest,
     defaults: &Defaults,
-) -> Verdict {
+) -> Result<Verdict, SpecError> {
     let question = StartQuestion { request: &request, program: None, defaults };
     let verdict = decide(caller, &Question::Start(question));
     if !verdict.is_allowed {
-        return verdict; // before `may_start`, which logs what it denies
+        return Ok(verdict); // before `may_start`, which logs what it denies
     }
-    let Ok(plan) = caller.may_start(request, defaults) else { return verdict };
-    let (_, mut plan) = plan.into_parts();
+    let mut plan = match caller.may_start(request, defaults) {
+        Ok(plan) => plan.into_parts().1,
+        Err(StartRefusal::Denied(denied)) => return Ok(*denied.verdict),
+        Err(StartRefusal::Invalid(error)) => return Err(error),
+    };
     loop {
         let allowed = can_execute(shared, caller.identity(), &plan).await;
         match allowed {
             Err(StartError::Denied(_)) if plan.next() => {}
-            Ok(rule) => return Verdict::yes(rule),
-            Err(error) => return Verdict::no(error.to_string()),
+            Ok(rule) => return Ok(Verdict::yes(rule)),
+            Err(StartError::Denied(why)) => return Ok(Verdict::no(why)),
+            Err(error) => return Ok(Verdict::no(error.to_string())),
         }
     }
 }
