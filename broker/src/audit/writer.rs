@@ -2,12 +2,14 @@
 //! without anybody waiting. It must not lose an entry that it has accepted, nor say that one is durable that is not.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use job_shim::crash::{self, Point};
+use nix::fcntl::Flock;
 use tokio::sync::oneshot;
 
 use crate::audit::chain::{Dropped, Head};
@@ -18,6 +20,7 @@ use crate::audit::fold::Folder;
 use crate::config::OnFailure;
 use crate::journal::AUDIT;
 use crate::model::identity::Identity;
+use crate::store;
 use crate::sync::lock;
 
 /// Bytes of entries that nobody waits for and that the disk has not taken; further ones are counted and dropped.
@@ -155,6 +158,8 @@ impl Writer {
 struct Log {
     settings: Settings,
     writer: Arc<Writer>,
+    /// Of the directory, from the first success on: another broker's lines would break the chain.
+    lock: Option<Flock<File>>,
     /// `None` before it was opened, and after a failure.
     open: Option<LogFile>,
     /// The last line written; that of the last sync; that of the last checkpoint.
@@ -176,6 +181,7 @@ impl Log {
         Log {
             settings,
             writer,
+            lock: None,
             open: None,
             head: Head::EMPTY,
             synced: Head::EMPTY,
@@ -198,6 +204,7 @@ impl Log {
             self.settle(outcome);
             if is_closing {
                 let _ = self.checkpoint(); // logged
+                self.lock = None; // whoever waits for the end may be followed by another broker
                 lock(&self.writer.queue).is_closed = true;
                 self.writer.changed.notify_all();
                 return;
@@ -275,7 +282,8 @@ impl Log {
             return Ok(());
         }
         let dir = self.settings.dir.clone();
-        crate::store::make_private(&dir)?;
+        store::make_private(&dir)?;
+        self.lock(&dir)?;
         if self.was_opened {
             return self.open_again();
         }
@@ -308,6 +316,16 @@ impl Log {
         Ok(())
     }
 
+    /// Only the first attempt waits for a predecessor that ends just now: entries wait as long as this does.
+    fn lock(&mut self, dir: &Path) -> io::Result<()> {
+        if self.lock.is_none() {
+            let is_first = self.failing.is_none();
+            let lock = if is_first { store::lock(dir) } else { store::lock_now(dir) };
+            self.lock = Some(lock.map_err(io::Error::other)?);
+        }
+        Ok(())
+    }
+
     /// After a failure: what was written and is not known to be durable goes, and is written again from the backlog.
     fn open_again(&mut self) -> io::Result<()> {
         let (_, path) = files::list(&self.settings.dir)?
@@ -320,7 +338,7 @@ impl Log {
     }
 
     /// Says in the chain that lines which a checkpoint knows are not there.
-    fn missing(&self, dir: &std::path::Path) -> Option<Item> {
+    fn missing(&self, dir: &Path) -> Option<Item> {
         let (signed, _) = checkpoint::load(dir).ok()?;
         let last = signed.last()?.head;
         (last.seq > self.head.seq).then(|| {
@@ -450,4 +468,45 @@ fn folded_entry(who: &str, count: u64) -> Entry {
 fn own(entry: &Entry) -> Item {
     let object = entry.to_json(SystemTime::now());
     Item { object, need: Need::Kept, waiter: None, dropped: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(dir: &Path) -> Arc<Writer> {
+        let settings = Settings {
+            dir: dir.into(),
+            file_size: 1 << 20,
+            files: 4,
+            checkpoint: Duration::from_secs(60),
+            on_failure: OnFailure::Refuse,
+        };
+        Writer::start(settings, None).unwrap()
+    }
+
+    fn change(writer: &Writer) -> Result<(), Unrecorded> {
+        let (waiter, ticket) = oneshot::channel();
+        writer.push(&Entry::new(Phase::Allowed, "start"), Need::Durable, Some(waiter));
+        ticket.blocking_recv().unwrap()
+    }
+
+    #[test]
+    fn two_brokers_never_write_one_chain_and_the_second_goes_on_when_the_first_has_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = start(dir.path());
+        change(&first).unwrap();
+        let second = start(dir.path());
+        let refused = change(&second).unwrap_err().to_string();
+        let holder = format!("is held by another broker, process {}", std::process::id());
+        assert!(refused.contains(&holder), "{refused}");
+        change(&first).unwrap();
+        first.close();
+        change(&second).unwrap();
+        second.close();
+        let paths = vec![dir.path().into()];
+        let options = crate::audit::Options { paths, heads: vec![], signers: vec![] };
+        let report = crate::audit::verify(&options).unwrap();
+        assert!(report.is_good && report.text.contains("last line 3:"), "{}", report.text);
+    }
 }

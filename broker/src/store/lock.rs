@@ -1,4 +1,4 @@
-//! The lock of the state directory: one broker holds it at a time.
+//! The lock of a directory, that of the state or of the audit: one broker holds it at a time.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -18,13 +18,21 @@ use crate::sys;
 ///
 /// # Errors
 /// [`OpenError`]; `Held` names the process.
-pub(super) fn lock(root: &Path) -> Result<Flock<File>, OpenError> {
+pub(crate) fn lock(root: &Path) -> Result<Flock<File>, OpenError> {
     let held = |holder| OpenError::Held { path: root.into(), holder };
     match try_lock(root)? {
         Ok(lock) => Ok(lock),
         Err(holder) if exits_soon(&holder) => wait_for_lock(root)?.map_err(held),
         Err(holder) => Err(held(holder)),
     }
+}
+
+/// The same without waiting for a holder that ends just now.
+///
+/// # Errors
+/// As [`lock`].
+pub(crate) fn lock_now(root: &Path) -> Result<Flock<File>, OpenError> {
+    try_lock(root)?.map_err(|holder| OpenError::Held { path: root.into(), holder })
 }
 
 /// A shim that was being cloned when its broker was killed has a copy of the descriptor until it

@@ -15,4 +15,5 @@ mod state_dir;
 
 pub(crate) use durable::{make_durable, replace, replace_durably};
 pub(crate) use error::OpenError;
+pub(crate) use lock::{lock, lock_now};
 pub(crate) use state_dir::{StateDir, directories, jobs_in, make_private};
