@@ -6,10 +6,12 @@ use std::collections::HashSet;
 use std::fs;
 use std::process::Command;
 
+use job_api::refusal::refusal;
 use job_api::v1::{GetJobRequest, WhoAmIRequest};
 use job_api::{REASON_METADATA, REQUEST_ID_METADATA};
+use job_certs::{Reason, days};
 use job_tests::refusal::violation;
-use job_tests::{Env, api};
+use job_tests::{Env, api, eventually};
 use serde_json::{Value, json};
 use tonic::Request;
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -320,4 +322,56 @@ fn without_an_audit_changes_are_refused_and_a_runaway_job_is_stopped_all_the_sam
     env.set_sections("[audit]\non_failure = \"continue\"\ndir = \"/dev/null\"\n");
     env.restart_broker();
     env.jobctl("user-a", &["run", "--", "true"]).expect(0);
+}
+
+/// What a line of what the broker did of itself says, but for its time and the hashes.
+fn own_line(lines: &[Value], action: &str, outcome: &str) -> Value {
+    let is_it = |line: &&Value| {
+        let event = &line["event"];
+        event["action"] == action && event["outcome"] == outcome && line["http"].is_null()
+    };
+    let found = lines.iter().find(is_it);
+    found.unwrap_or_else(|| panic!("{action} {outcome}\n{lines:#?}")).clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_the_broker_does_of_itself_about_certificates_and_reloads_is_in_the_audit() {
+    let mut env = Env::builder().admin("admin").start();
+    let list = env.path("pki/ca.crl");
+    env.pki().write_crl(days(1), None).unwrap();
+    env.set_tls(&format!("crl = [\"{}\"]\non_revoked = \"stop\"\n", list.display()));
+    env.reload_and_wait();
+    let mut client = env.client("user-a").await;
+    let id = api::start(&mut client, api::script("sleep 1000")).await.id;
+    env.pki().revoke("user-a", Reason::KeyCompromise).unwrap();
+    env.pki().write_crl(days(1), None).unwrap();
+    env.reload_and_wait();
+    api::ended(&mut env.client("admin").await, &id).await;
+    let credentials = env.credentials("user-a");
+    let ask = async || refusal(&env.addr(), &credentials).await.unwrap();
+    eventually("a refusal", ask).await;
+    env.set_tls("crl = [\"/nonexistent\"]\n");
+    env.reload_and_wait();
+
+    let lines = lines(&mut env);
+    let stop = own_line(&lines, "stop", "success");
+    assert_eq!((&stop["job"]["id"], &stop["job"]["owner"]), (&json!(id), &json!("user-a")));
+    assert_eq!(stop["rule"]["name"], "tls.on_revoked");
+    let why = stop["message"].as_str().unwrap();
+    let serial = why.strip_prefix("revocation of ").unwrap();
+    let end = own_line(&lines, "connection-end", "success");
+    assert_eq!(
+        (&end["user"]["name"], &end["source"]["ip"]),
+        (&json!("user-a"), &json!("127.0.0.1"))
+    );
+    assert_eq!(end["error"]["code"], "CERTIFICATE_REVOKED");
+    assert_eq!(end["tls"]["client"]["x509"]["serial_number"], serial);
+    let refused = own_line(&lines, "connection", "failure");
+    assert_eq!(refused["error"]["code"], "CERTIFICATE_REVOKED");
+    let said = refused["error"]["message"].as_str().unwrap().replace(':', "").to_uppercase();
+    assert!(said.contains(serial), "{refused}");
+    assert_eq!(refused["user"], Value::Null, "nothing has proven who it is");
+    own_line(&lines, "reload", "success");
+    let reload = own_line(&lines, "reload", "failure");
+    assert!(reload["error"]["message"].as_str().unwrap().contains("/nonexistent"), "{reload}");
 }

@@ -2,6 +2,7 @@
 //! name for is below `job`. It must bound every text, and a value must never make a second line.
 
 use std::fmt::Display;
+use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -10,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::config::AuditArguments;
 use crate::model::call::CallContext;
 use crate::model::id::JobId;
-use crate::model::identity::Identity;
+use crate::model::identity::{Identity, Peer};
 use crate::model::spec::JobSpec;
 
 /// Bytes of a job's arguments that a line has, and of the names of its environment.
@@ -40,13 +41,14 @@ pub(crate) enum Phase {
 pub(crate) struct Entry {
     phase: Phase,
     action: String,
+    category: &'static str,
     members: Map<String, Value>,
 }
 
 impl Entry {
     /// `action` is a verb of the policy, `end`, or what the broker does.
     pub(crate) fn new(phase: Phase, action: impl Display) -> Entry {
-        Entry { phase, action: action.to_string(), members: Map::new() }
+        Entry { phase, action: action.to_string(), category: "process", members: Map::new() }
     }
 
     /// Who: identity and roles, and what is known of the call.
@@ -58,12 +60,7 @@ impl Entry {
     ) -> Entry {
         self.set("user", json!({"name": identity.as_str(), "roles": roles}));
         let Some(call) = call else { return self };
-        let (ip, port) = (call.address.ip().to_string(), call.address.port());
-        self.set("source", json!({"ip": ip, "port": port}));
-        let (serial, issuer) = (&call.peer.serial, &call.peer.issuer);
-        let x509 = json!({"serial_number": serial, "issuer": {"distinguished_name": issuer}});
-        let hash = json!({"sha256": call.peer.fingerprint});
-        self.set("tls", json!({"client": {"x509": x509, "hash": hash}}));
+        self = self.address(call.address).certificate(&call.peer);
         let mut request = json!({"id": call.request_id.to_string()});
         if let Some(id) = &call.client_request_id {
             request["client_id"] = json!(id);
@@ -81,7 +78,28 @@ impl Entry {
         self
     }
 
-    /// By which rule of the policy.
+    /// From where.
+    pub(crate) fn address(mut self, address: SocketAddr) -> Entry {
+        self.set("source", json!({"ip": address.ip().to_string(), "port": address.port()}));
+        self
+    }
+
+    /// With which certificate.
+    pub(crate) fn certificate(mut self, peer: &Peer) -> Entry {
+        let (serial, issuer) = (&peer.serial, &peer.issuer);
+        let x509 = json!({"serial_number": serial, "issuer": {"distinguished_name": issuer}});
+        let hash = json!({"sha256": peer.fingerprint});
+        self.set("tls", json!({"client": {"x509": x509, "hash": hash}}));
+        self
+    }
+
+    /// What it is about in ECS's words, if not a process.
+    pub(crate) fn category(mut self, category: &'static str) -> Entry {
+        self.category = category;
+        self
+    }
+
+    /// By which rule of the policy, or key of the configuration.
     pub(crate) fn rule(mut self, rule: impl Display) -> Entry {
         self.set("rule", json!({"name": bounded(&rule.to_string(), MAX_TEXT)}));
         self
@@ -159,7 +177,7 @@ impl Entry {
         };
         let mut event = json!({
             "kind": "event",
-            "category": ["process"],
+            "category": [self.category],
             "type": [types],
             "action": self.action,
             "outcome": outcome,

@@ -24,18 +24,28 @@ struct Bucket {
 /// What each identity has left.
 #[derive(Debug, Default)]
 pub(super) struct Folder {
-    buckets: HashMap<Option<Identity>, Bucket>,
+    buckets: HashMap<Who, Bucket>,
+}
+
+/// Who shares a bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Who {
+    One(Identity),
+    /// Peers whose certificate is not accepted: what they say of themselves may be false.
+    Unverified,
+    /// Identities that found no place.
+    Others,
 }
 
 impl Folder {
-    /// Whether this entry of the identity is a line of its own.
-    pub(super) fn allows(&mut self, identity: &Identity, now: Instant) -> bool {
+    /// Whether this entry of the identity, or of a peer without an accepted one, is a line of its own.
+    pub(super) fn allows(&mut self, identity: Option<&Identity>, now: Instant) -> bool {
         if self.buckets.len() >= MAX_IDENTITIES {
             self.buckets.retain(|_, bucket| bucket.folded > 0 || bucket.left(now) < BURST);
         }
-        let mut key = Some(identity.clone());
+        let mut key = identity.cloned().map_or(Who::Unverified, Who::One);
         if self.buckets.len() >= MAX_IDENTITIES && !self.buckets.contains_key(&key) {
-            key = None;
+            key = Who::Others;
         }
         let full = Bucket { tokens: BURST, at: now, folded: 0, since: now };
         let bucket = self.buckets.entry(key).or_insert(full);
@@ -61,9 +71,13 @@ impl Folder {
     pub(super) fn take(&mut self, now: Option<Instant>) -> Vec<(String, u64)> {
         let is_due = |bucket: &Bucket| now.is_none_or(|now| bucket.since + REPORT_AFTER <= now);
         let due = self.buckets.iter_mut().filter(|(_, b)| b.folded > 0 && is_due(b));
-        let counts = due.map(|(identity, bucket)| {
-            let name = identity.as_ref().map_or("others", Identity::as_str).to_owned();
-            (name, std::mem::take(&mut bucket.folded))
+        let counts = due.map(|(who, bucket)| {
+            let name = match who {
+                Who::One(identity) => identity.as_str(),
+                Who::Unverified => "no accepted certificate",
+                Who::Others => "others",
+            };
+            (name.to_owned(), std::mem::take(&mut bucket.folded))
         });
         counts.collect()
     }
@@ -83,9 +97,10 @@ mod tests {
     fn a_million_reads_are_a_few_lines_and_a_count_and_others_have_their_own() {
         let [alice, bob] = ["alice", "bob"].map(|name| Identity::new(name).unwrap());
         let (mut folder, now) = (Folder::default(), Instant::now());
-        let lines = (0..1_000_000).filter(|_| folder.allows(&alice, now)).count();
+        let lines = (0..1_000_000).filter(|_| folder.allows(Some(&alice), now)).count();
         assert_eq!(lines, BURST as usize);
-        assert!(folder.allows(&bob, now) && folder.allows(&alice, now + Duration::from_secs(1)));
+        assert!(folder.allows(Some(&bob), now) && folder.allows(None, now));
+        assert!(folder.allows(Some(&alice), now + Duration::from_secs(1)));
         assert_eq!(folder.due(), Some(now + REPORT_AFTER));
         assert!(folder.take(Some(now)).is_empty());
         assert_eq!(folder.take(Some(now + REPORT_AFTER)), [("alice".to_owned(), 999_880)]);
@@ -96,7 +111,7 @@ mod tests {
     fn more_identities_than_have_a_place_share_one() {
         let (mut folder, now) = (Folder::default(), Instant::now());
         for n in 0..2 * MAX_IDENTITIES {
-            folder.allows(&Identity::new(&format!("u{n}")).unwrap(), now);
+            folder.allows(Some(&Identity::new(&format!("u{n}")).unwrap()), now);
         }
         assert!(folder.buckets.len() <= MAX_IDENTITIES + 1);
     }

@@ -5,7 +5,9 @@
 //! - of each change, its permission (durable first) and its outcome; of each job, its end;
 //! - of each permission to read a job's output, or another owner's job; of each list across owners; of each reading of the
 //!   audit;
-//! - of each refusal.
+//! - of each refusal, of calls as of connections;
+//! - of what the broker does of itself: jobs stopped or paused for a revocation, connections ended for their certificate,
+//!   reloads.
 //!
 //! Reading one's own jobs (`ps`, `wait`) reveals nothing new, and has none. Reads and refusals of one identity are
 //! bounded by [`fold`], with a count of what went; changes never.
@@ -110,6 +112,15 @@ impl Audit {
 
     /// An entry of what changes nothing. Of many by one identity the rest is counted.
     pub(crate) fn note_bounded(&self, by: &Identity, entry: impl FnOnce() -> Entry) {
+        self.note_allowed(Some(by), entry);
+    }
+
+    /// The same of a peer whose certificate is not accepted. All of them share one bound.
+    pub(crate) fn note_unverified(&self, entry: impl FnOnce() -> Entry) {
+        self.note_allowed(None, entry);
+    }
+
+    fn note_allowed(&self, by: Option<&Identity>, entry: impl FnOnce() -> Entry) {
         if let Some(inner) = self.0.as_ref().filter(|inner| inner.writer.allows(by)) {
             inner.writer.push(&entry(), Need::Kept, None);
         }

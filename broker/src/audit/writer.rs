@@ -120,8 +120,9 @@ impl Writer {
         self.changed.notify_all();
     }
 
-    /// Whether an entry by this identity, of what changes nothing, is a line of its own.
-    pub(super) fn allows(&self, by: &Identity) -> bool {
+    /// Whether an entry by this identity, of what changes nothing, is a line of its own. `None`: a peer without an accepted
+    /// certificate.
+    pub(super) fn allows(&self, by: Option<&Identity>) -> bool {
         let mut queue = self.queue();
         let had_none = queue.folder.due().is_none();
         let allows = queue.folder.allows(by, Instant::now());

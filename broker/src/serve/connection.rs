@@ -23,10 +23,11 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
 
+use crate::audit::Audit;
 use crate::grpc::{PeerResult, transport_status};
 use crate::metrics::METRICS;
 use crate::metrics::labels::TlsFailure;
-use crate::model::identity::Identity;
+use crate::model::identity::{Identity, Peer};
 use crate::quota::fair_queue::FairQueue;
 use crate::quota::{Permit, Quotas};
 use crate::serve::budget::{Account, Budget, HEADERS, STREAMS};
@@ -39,9 +40,11 @@ use crate::serve::live::{Live, RevokedPeer};
 use crate::serve::network::Network;
 use crate::serve::preauth::PreauthSlot;
 use crate::serve::preface::Prefaced;
+use crate::serve::recorded;
 use crate::serve::tls;
 use crate::serve::tls::Tls;
 use crate::serve::trust::refusal::Refusal;
+use crate::serve::trust::verifier::with_refusal;
 
 /// What all connections share.
 pub(super) struct Server {
@@ -52,6 +55,7 @@ pub(super) struct Server {
     handshake_rate: HandshakeRate,
     budget: Budget,
     http: http2::Builder<TokioExecutor>,
+    audit: Audit,
     revoked: mpsc::UnboundedSender<RevokedPeer>,
 }
 
@@ -81,7 +85,7 @@ impl Server {
         routes: Routes,
         connection_limits: ConnectionLimits,
         quotas: &Quotas,
-        revoked: mpsc::UnboundedSender<RevokedPeer>,
+        (audit, revoked): (Audit, mpsc::UnboundedSender<RevokedPeer>),
     ) -> Server {
         let mut http = http2::Builder::new(TokioExecutor::new());
         http.timer(TokioTimer::new())
@@ -104,6 +108,7 @@ impl Server {
             handshake_rate: HandshakeRate::default(),
             budget: Budget::new(quotas),
             http,
+            audit,
             revoked,
         }
     }
@@ -117,10 +122,15 @@ impl Server {
         handshake_queue: Arc<FairQueue<Network>>,
         closing: watch::Receiver<bool>,
     ) {
-        let shaken = tokio::select! {
-            shaken = self.handshake(tcp, from, handshake_queue) => shaken,
-            () = place.evict() => Err(io::Error::new(io::ErrorKind::QuotaExceeded, EVICTED)),
+        let (shaken, refusal) = tokio::select! {
+            told = with_refusal(self.handshake(tcp, from, handshake_queue)) => told,
+            () = place.evict() => {
+                (Err(io::Error::new(io::ErrorKind::QuotaExceeded, EVICTED)), None)
+            }
         };
+        if let Some(refusal) = refusal {
+            recorded::refused(&self.audit, from, &refusal);
+        }
         let Shaken { stream, peer, mut live } = match shaken {
             Ok(shaken) => shaken,
             Err(e) => {
@@ -129,20 +139,22 @@ impl Server {
             }
         };
         let ended = match self.admit(peer, from) {
-            Ok((peer, identity, account, _member)) => {
+            Ok((peer, own, account, _member)) => {
                 drop(place);
                 METRICS.connections_admitted.add(1);
                 let _open = METRICS.connections.enter();
                 let untaken = Arc::new(Notify::new());
-                let own = Arc::clone(&untaken);
+                let told = Arc::clone(&untaken);
                 let (end, ended) = ending::pair();
-                let calls = Calls::new(self.routes.clone(), (peer, from), account, own, ended);
+                let calls = Calls::new(self.routes.clone(), (peer, from), account, told, ended);
                 let service = service_fn(move |request| calls.clone().call(request));
                 let over = async {
-                    let fault = live.refused(&identity).await;
+                    let identity = &own.identity;
+                    let fault = live.refused(identity).await;
                     tracing::warn!(%from, %identity, "connection ended: {fault}");
+                    recorded::ended(&self.audit, from, &own, &fault);
                     end.end(fault.status());
-                    if let Some(peer) = fault.revoked(&identity) {
+                    if let Some(peer) = fault.revoked(identity) {
                         let _ = self.revoked.send(peer); // unless the broker ends
                     }
                 };
@@ -191,28 +203,32 @@ impl Server {
         &self,
         peer: Result<PeerResult, Refusal>,
         from: SocketAddr,
-    ) -> Result<(PeerResult, Identity, Account, Permit<Identity>), Status> {
+    ) -> Result<(PeerResult, Arc<Peer>, Account, Permit<Identity>), Status> {
         let peer = peer.map_err(|refusal| {
             METRICS.tls_failures.add(TlsFailure::BadCertificate, 1);
             tracing::warn!(%from, "no call will be answered: {refusal}");
+            recorded::refused(&self.audit, from, &refusal);
             transport_status::certificate_refused(refusal.reason(), &refusal)
         })?;
-        let identity = match peer.as_ref() {
-            Ok(peer) => peer.identity.clone(),
+        let own = match peer.as_ref() {
+            Ok(own) => Arc::clone(own),
             Err(e) => {
                 METRICS.tls_failures.add(TlsFailure::NoIdentity, 1);
                 tracing::warn!(%from, "no call will be answered: {e}");
+                recorded::nameless(&self.audit, from, e);
                 return Err(transport_status::unauthenticated(e));
             }
         };
-        let member = self.connection_limits.admit(&identity).map_err(|exceeded| {
+        let identity = &own.identity;
+        let member = self.connection_limits.admit(identity).map_err(|exceeded| {
             METRICS.tls_failures.add(TlsFailure::TooMany, 1);
             tracing::warn!(%from, %identity, "no call will be answered: {exceeded}");
+            recorded::one_too_many(&self.audit, from, &own, &exceeded);
             transport_status::quota_exceeded(exceeded)
         })?;
         tracing::info!(%from, %identity, "connected");
         let account = self.budget.account(identity.clone());
-        Ok((peer, identity, account, member))
+        Ok((peer, own, account, member))
     }
 
     /// Answers calls until `over`, or until the broker closes: then calls under way have [`GOAWAY_TIMEOUT`].

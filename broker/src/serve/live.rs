@@ -92,12 +92,16 @@ impl Fault {
         }
     }
 
-    pub(super) fn status(&self) -> Status {
-        let reason = match self {
+    /// For programs.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
             Fault::Refused(refusal) => refusal.reason(),
             Fault::Renamed(_) => "IDENTITY_CHANGED",
-        };
-        transport_status::certificate_refused(reason, self)
+        }
+    }
+
+    pub(super) fn status(&self) -> Status {
+        transport_status::certificate_refused(self.reason(), self)
     }
 }
 

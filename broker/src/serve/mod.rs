@@ -14,6 +14,7 @@ mod messages;
 mod network;
 mod preauth;
 mod preface;
+mod recorded;
 mod reserve;
 pub(crate) mod tls;
 pub(crate) mod trust;
@@ -34,6 +35,7 @@ use crate::serve::live::RevokedPeer;
 use crate::serve::preauth::PreauthLimit;
 use crate::serve::tls::Tls;
 
+use crate::audit::Audit;
 use crate::auth::Policy;
 use crate::quota::Quotas;
 use crate::quota::descriptors::Shares;
@@ -45,7 +47,7 @@ use crate::quota::fair_queue::FairQueue;
 /// runtime. The calling thread, which also runs the jobs' monitors, is the first of these threads: a connection on it
 /// reads a job's output without a thread switch.
 ///
-/// `revoked` gets those whose connection has ended because their certificate is revoked.
+/// `audit` gets the connections that are refused, or ended for their certificate; `revoked` gets those whose connection has ended because their certificate is revoked.
 ///
 /// # Errors
 /// A thread or a runtime cannot be created.
@@ -55,12 +57,12 @@ pub(crate) async fn serve(
     routes: Routes,
     policy: watch::Receiver<Policy>,
     quotas: &Quotas,
-    revoked: mpsc::UnboundedSender<RevokedPeer>,
+    (audit, revoked): (Audit, mpsc::UnboundedSender<RevokedPeer>),
     closing: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let places = Capacity::of(Shares::of_this_process().connections);
     let connection_limits = ConnectionLimits::new(places, policy, quotas);
-    let server = Arc::new(Server::new(tls, routes, connection_limits, quotas, revoked));
+    let server = Arc::new(Server::new(tls, routes, connection_limits, quotas, (audit, revoked)));
     let count = thread::available_parallelism().map_or(1, usize::from).min(8);
     let mut workers = Vec::new();
     let mut threads = JoinSet::new();

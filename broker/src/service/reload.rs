@@ -83,7 +83,9 @@ impl Reloader {
         let Settings { config, policy, limits, quotas, tls, stamps, findings } = match settings {
             Ok(settings) => settings,
             Err(e) => {
-                self.report.send_modify(|report| report.fault = Some(one_line(&e)));
+                let fault = one_line(&e);
+                self.note_refused("reload", &fault);
+                self.report.send_modify(|report| report.fault = Some(fault));
                 return Err(e);
             }
         };
@@ -101,9 +103,16 @@ impl Reloader {
         *lock(&self.files) = (config.tls, CertificateWatch::new(stamps));
         self.use_tls(tls);
         tracing::info!(target: AUDIT, admins = config.admins.len(), roles, "reloaded");
-        let admins = format!("admins: {}", config.admins.join(", "));
-        self.supervisor.audit().note(&Entry::new(Phase::Broker, "reload").message(admins));
+        let admins = format!("roles: {roles}; admins: {}", config.admins.join(", "));
+        let entry = Entry::new(Phase::Broker, "reload").category("configuration").message(admins);
+        self.supervisor.audit().note(&entry);
         Ok(())
+    }
+
+    /// What was read is not in force.
+    fn note_refused(&self, action: &str, fault: &str) {
+        let entry = Entry::new(Phase::Failed, action).category("configuration");
+        self.supervisor.audit().note(&entry.error("refused", fault));
     }
 
     fn use_tls(&self, tls: Tls) {
@@ -160,12 +169,15 @@ impl Reloader {
                 lock(&self.files).1.settle(stamps);
                 findings.log();
                 self.use_tls(tls);
+                let entry = Entry::new(Phase::Broker, "reload-certificates");
+                self.supervisor.audit().note(&entry.category("configuration"));
                 tracing::info!(target: AUDIT, "certificates on disk were replaced, and are in force");
                 status.certificates_read(None);
             }
             Err(e) => {
                 if lock(&self.files).1.found_broken(stamps) {
                     let fault = one_line(&e);
+                    self.note_refused("reload-certificates", &fault);
                     tracing::error!(
                         "certificates on disk were replaced, and the former ones stay in force: {fault}"
                     );

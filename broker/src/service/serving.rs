@@ -94,7 +94,8 @@ async fn serve_until_signal(
     let (tls, policy) = (reloader.tls.subscribe(), reloader.policy.subscribe());
     let (revoked, mut revoked_peers) = mpsc::unbounded_channel();
     reloader.treat_jobs(&[]); // lists may be newer than the last broker
-    let serving = serve::serve(listener, tls, routes, policy, &quotas, revoked, closing);
+    let told = (audit.clone(), revoked);
+    let serving = serve::serve(listener, tls, routes, policy, &quotas, told, closing);
     let mut serving = std::pin::pin!(serving);
     let mut status_updates = std::pin::pin!(status.run());
     let mut certificates = std::pin::pin!(reloader.watch_certificates(&status));

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use job_shim::wire::Source;
 
+use crate::audit::{Entry, Phase};
+use crate::auth::Verb;
 use crate::config::OnRevoked;
 use crate::jobs::commands::{pause, stop};
 use crate::jobs::job::Job;
@@ -77,16 +79,28 @@ fn act(shared: &Arc<Shared>, job: &Arc<Job>, action: OnRevoked, by: String) {
         OnRevoked::Keep => {}
         OnRevoked::Stop => {
             let grace = job.record().spec.stop_timeout;
+            shared.audit.note(&entry(Phase::Broker, Verb::Stop, job, &by));
             stop::request(shared, job, StopRequest::new(Source::System, by, grace));
         }
         OnRevoked::Pause => {
             let (own, job) = (Arc::clone(shared), Arc::clone(job));
             shared.runtime.spawn(async move {
                 let _turn = job.change_turn.lock().await;
-                if let Err(e) = pause::pause_now(&own, &job, job.owner(), &by).await {
-                    tracing::warn!(job = %job.id(), by, "the job could not be paused: {e}");
-                }
+                let paused = pause::pause_now(&own, &job, job.owner(), &by).await;
+                own.audit.note(&match paused {
+                    Ok(()) => entry(Phase::Broker, Verb::Pause, &job, &by),
+                    Err(e) => {
+                        tracing::warn!(job = %job.id(), by, "the job could not be paused: {e}");
+                        let failed = entry(Phase::Failed, Verb::Pause, &job, &by);
+                        failed.error("pause", &e.to_string())
+                    }
+                });
             });
         }
     }
+}
+
+/// Nobody has called for it: the configuration is the rule.
+fn entry(phase: Phase, verb: Verb, job: &Job, by: &str) -> Entry {
+    Entry::new(phase, verb).job(job.id(), job.owner()).rule("tls.on_revoked").message(by)
 }

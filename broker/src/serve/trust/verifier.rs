@@ -1,6 +1,7 @@
 //! The verifier that rustls calls during a handshake. It must accept nothing that the judgement of the connection
 //! would not refuse again: what it lets pass for a reason in words is refused there.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
@@ -19,6 +20,17 @@ pub(crate) struct Verifier {
     algorithms: WebPkiSupportedAlgorithms,
     /// What clients with several certificates choose by.
     hints: Vec<DistinguishedName>,
+}
+
+tokio::task_local! {
+    /// Why the certificate of the handshake under way is not accepted: rustls's error says less.
+    static REFUSED: RefCell<Option<Refusal>>;
+}
+
+/// Makes a handshake, and says why its certificate was not accepted, if that was it.
+pub(crate) async fn with_refusal<T>(handshake: impl Future<Output = T>) -> (T, Option<Refusal>) {
+    let told = async { (handshake.await, REFUSED.with(RefCell::take)) };
+    REFUSED.scope(RefCell::default(), told).await
 }
 
 impl Verifier {
@@ -47,6 +59,7 @@ impl ClientCertVerifier for Verifier {
                 if matches!(refusal, Refusal::Revoked { .. }) {
                     tracing::info!("{refusal}");
                 }
+                let _ = REFUSED.try_with(|refused| refused.replace(Some(refusal.clone()))); // else nobody asks
                 Err(Error::InvalidCertificate(refusal.into_tls()))
             }
         }
