@@ -6,6 +6,7 @@
 //! `writer` is the workload.
 
 mod api;
+mod authority;
 mod followers;
 mod idle;
 pub(crate) mod limits;
@@ -60,10 +61,11 @@ pub(crate) struct Args {
 
 type Measurement = (&'static str, fn(&Bench) -> Result<Vec<Row>>);
 
-const MEASUREMENTS: [Measurement; 12] = [
+const MEASUREMENTS: [Measurement; 13] = [
     ("run", run_true::measure),
     ("start", start::measure),
     ("limits", limits::measure),
+    ("authority", authority::measure),
     ("rate", rate::measure),
     ("stored", stored::measure),
     ("live", live::measure),
