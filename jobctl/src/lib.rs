@@ -25,7 +25,7 @@ use clap::{CommandFactory as _, Parser as _};
 
 use crate::cli::{Admin, Auth, Cli, Command, Global};
 use crate::commands::control::{stop, update};
-use crate::commands::query::{info, inspect, logs, ps, quota, stats};
+use crate::commands::query::{audit, info, inspect, logs, ps, quota, stats};
 use crate::commands::start::{can_i, run};
 use crate::commands::{config, selfcheck};
 use crate::failure::{Failure, Result};
@@ -93,6 +93,10 @@ async fn remote(global: &Global, command: Command) -> Result<i32> {
         Command::Stream(which) => {
             let logs = logs::logs(global, which, true);
             return or_interrupted(async { logs.await.map(|()| exit::OK) }).await;
+        }
+        Command::Audit(command) => {
+            let audit = audit::audit(global, command);
+            return or_interrupted(async { audit.await.map(|()| exit::OK) }).await;
         }
         Command::Stats(command) => return stats::stats(global, command).await,
         Command::Admin(Admin::Selfcheck(command)) => {

@@ -12,6 +12,7 @@ use job_api::{REASON_METADATA, REQUEST_ID_METADATA};
 use job_certs::{Reason, days};
 use job_tests::refusal::violation;
 use job_tests::{Env, api, eventually};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tonic::Request;
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -374,4 +375,87 @@ async fn what_the_broker_does_of_itself_about_certificates_and_reloads_is_in_the
     own_line(&lines, "reload", "success");
     let reload = own_line(&lines, "reload", "failure");
     assert!(reload["error"]["message"].as_str().unwrap().contains("/nonexistent"), "{reload}");
+}
+
+#[test]
+fn an_auditor_learns_with_one_command_who_stopped_a_job_that_is_gone_and_others_are_refused() {
+    let env = Env::builder().admin("root").start();
+    let id = env.jobctl("user-a", &["start", "--", "sleep", "1000"]).id();
+    env.jobctl("user-b", &["stop", &id]).expect(1);
+    env.jobctl("root", &["--reason", "ticket 7\u{9b}2J", "stop", &id]).expect(0);
+    env.jobctl("user-a", &["wait", "--until", "end", "-q", &id]);
+    env.jobctl("user-a", &["rm", &id]).expect(0);
+    let asked = ["audit", "--job", &id, "--verb", "stop"];
+    let found = env.jobctl("root", &[&asked[..], &["-o", "json"]].concat()).expect(0).out();
+    let file = env.path("state/audit/audit-00000000000000000001.jsonl");
+    let file = fs::read_to_string(file).unwrap();
+    assert!(found.lines().all(|line| file.lines().any(|stored| stored == line)), "{found}");
+    let found: Vec<Value> = found.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let expected =
+        ["stop denied failure user-b", "stop allowed unknown root", "stop info success root"];
+    assert_eq!(about(&found, &id), expected);
+    assert_eq!(found[1]["rule"]["name"], "admins of the configuration");
+    assert_eq!(found[1]["event"]["reason"], "ticket 7\u{9b}2J");
+    let table = env.jobctl("root", &asked).expect(0).out();
+    assert!(table.starts_with("TIME ") && table.contains("ticket 7\\u{9b}2J"), "{table}");
+    // A beginning of the id, what its owner did, and nothing of the time to come.
+    let count = |words: &[&str]| {
+        env.jobctl("root", &[&["audit", "-q"], words].concat()).expect(0).out().lines().count()
+    };
+    assert_eq!(count(&["--job", &id[..30], "--verb", "delete", "--since", "1h"]), 2);
+    assert_eq!(count(&["--owner", "user-b"]), 0);
+    assert_eq!(count(&["--since", "2200-01-01T00:00:00Z"]), 0);
+    for (words, field) in [(["--verb", "stopp"], "verb"), (["--job", "nightly"], "job")] {
+        let refused = env.jobctl("root", &[&["audit"], &words[..]].concat());
+        assert!(refused.expect(1).err().contains(field), "{}", refused.err());
+    }
+    let refused = env.jobctl("user-b", &["audit", "--job", &id]);
+    let said = refused.expect(1).err();
+    assert!(said.contains("\"admin\"") && refused.out().is_empty(), "{said}");
+    assert!(!said.contains("user-a"), "{said}");
+    // Who read, or wanted to, is in it.
+    let readers = env.jobctl("root", &["audit", "--verb", "admin", "-o", "json"]).expect(0).out();
+    let readers: Vec<Value> = readers.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let is = |who: &str, what: &str| {
+        let has = |line: &&Value| line["user"]["name"] == who && line["event"]["type"][0] == what;
+        readers.iter().any(|line| has(&line))
+    };
+    assert!(is("root", "allowed") && is("user-b", "denied"), "{readers:#?}");
+}
+
+#[test]
+fn who_follows_the_audit_sees_what_happens_across_rotations_and_restarts_until_its_role_ends() {
+    let sections = "[audit]\nfile_size = \"64K\"\nfiles = 3\n";
+    let mut env = Env::builder().admin("root").sections(sections).start();
+    let words = ["audit", "--follow", "--verb", "start", "--owner", "user-a", "-o", "json"];
+    let follower = env.spawn_jobctl("root", &words);
+    let mut started = Vec::new();
+    let long = "x".repeat(7_000);
+    for n in 0..24 {
+        let id = env.jobctl("user-a", &["start", "--", "true", &long]).id();
+        follower.wait_for_stdout(&id);
+        started.push(id);
+        if n == 12 {
+            env.restart_broker();
+            follower.wait_for_stderr("reconnected");
+        }
+    }
+    assert!(!env.path("state/audit/audit-00000000000000000001.jsonl").exists(), "it has rotated");
+    follower.signal(Signal::SIGINT);
+    let finished = follower.finish();
+    assert_eq!(finished.code(), 130);
+    let lines = finished.out();
+    let lines: Vec<Value> = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let seqs: Vec<_> = lines.iter().map(|line| line["audit"]["seq"].as_u64().unwrap()).collect();
+    assert!(seqs.windows(2).all(|two| two[0] < two[1]), "in order, none twice: {seqs:?}");
+    let allowed = lines.iter().filter(|line| line["event"]["type"][0] == "allowed");
+    let ids: Vec<_> = allowed.map(|line| line["job"]["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, started);
+    let follower = env.spawn_jobctl("root", &["audit", "-f"]);
+    follower.wait_for_stdout("broker-start");
+    let policy = "[[role]]\nname = \"none\"\nidentities = [\"root\"]\ndeny = [\"admin\"]\n";
+    env.set_policy(Some(policy));
+    env.reload_broker();
+    let said = follower.finish().expect(1).err();
+    assert!(said.contains("\"admin\""), "{said}");
 }

@@ -10,8 +10,8 @@ use job_api::client::{self, Client, Credentials};
 use job_api::refusal::refusal;
 use job_api::v1::{
     DeleteJobRequest, GetJobRequest, Job, Limits, ListJobsRequest, PauseJobRequest,
-    ResumeJobRequest, SignalJobRequest, StopJobRequest, StreamOutputRequest, UpdateJobRequest,
-    WaitJobRequest, WhoAmIRequest, WriteInputRequest,
+    ReadAuditRequest, ResumeJobRequest, SignalJobRequest, StopJobRequest, StreamOutputRequest,
+    UpdateJobRequest, WaitJobRequest, WhoAmIRequest, WriteInputRequest,
 };
 use job_certs::{Authority, CA_VALIDITY, Leaf, ServerNames, USER_VALIDITY, days};
 use job_tests::{Env, api, eventually, host, until};
@@ -60,6 +60,13 @@ async fn the_jobs_of_others_do_not_exist() {
     for selector in ["", &job.id, &job.id[..8]] {
         let listed = other.list_jobs(all(selector)).await.unwrap().into_inner().jobs;
         assert_eq!(listed, Vec::<Job>::new(), "{selector:?}");
+    }
+    // Nor does the audit say anything, of a job that there is or of none.
+    for id in [job.id.as_str(), never] {
+        let asked = ReadAuditRequest { job: id.into(), ..Default::default() };
+        let refused = other.read_audit(asked).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied);
+        assert!(refused.message().contains("\"admin\"") && !refused.message().contains(id));
     }
     let by_owner = ListJobsRequest { owner: "user-a".into(), ..Default::default() };
     assert!(other.list_jobs(by_owner).await.unwrap().into_inner().jobs.is_empty());

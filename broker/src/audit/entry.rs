@@ -19,6 +19,26 @@ const MAX_ARGUMENTS: usize = 8 << 10;
 /// Bytes of any other text.
 const MAX_TEXT: usize = 1 << 10;
 
+/// Actions that are no verbs of the policy: the ends of jobs, connections, and what the broker does of itself. Whoever asks
+/// for the lines of another action has mistyped it.
+pub(super) const OWN_ACTIONS: &[&str] = &[
+    "end",
+    "remove",
+    "quarantine",
+    "drain",
+    "reload",
+    "reload-certificates",
+    "connection",
+    "connection-end",
+    "broker-start",
+    "broker-stop",
+    "audit-drop",
+    "audit-folded",
+    "audit-lost",
+    "audit-missing",
+    "audit-repair",
+];
+
 /// What a line is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -46,7 +66,7 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// `action` is a verb of the policy, `end`, or what the broker does.
+    /// `action` is a verb of the policy, or one of [`OWN_ACTIONS`].
     pub(crate) fn new(phase: Phase, action: impl Display) -> Entry {
         Entry { phase, action: action.to_string(), category: "process", members: Map::new() }
     }

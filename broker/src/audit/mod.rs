@@ -17,18 +17,20 @@ mod checkpoint;
 mod entry;
 mod files;
 mod fold;
+mod read;
 mod verify;
 mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 pub(crate) use crate::audit::chain::Head;
 use crate::audit::checkpoint::Signer;
 pub(crate) use crate::audit::checkpoint::fingerprint;
 pub(crate) use crate::audit::entry::{Entry, Phase};
+pub(crate) use crate::audit::read::{Filter, Line, Reader, is_own_action};
 pub(crate) use crate::audit::verify::{Options, verify};
 pub(crate) use crate::audit::writer::Unrecorded;
 use crate::audit::writer::{Need, Settings, Writer};
@@ -124,6 +126,28 @@ impl Audit {
         if let Some(inner) = self.0.as_ref().filter(|inner| inner.writer.allows(by)) {
             inner.writer.push(&entry(), Need::Kept, None);
         }
+    }
+
+    /// A reader of the lines after the one of this number, and the number of the last durable line. `entry` says who reads; all that was pushed before it is durable when this answers, unless the
+    /// identity reads so often that its entries are counted. `None`: no audit is kept.
+    ///
+    /// # Errors
+    /// [`Unrecorded`]: it must not be read.
+    pub(crate) async fn reader(
+        &self,
+        (by, entry): (&Identity, &Entry),
+        filter: Filter,
+        after: u64,
+    ) -> Result<Option<(Reader, watch::Receiver<Option<u64>>)>, Unrecorded> {
+        let Some(inner) = &self.0 else { return Ok(None) };
+        if inner.writer.allows(Some(by)) {
+            self.change(entry).recorded().await?;
+        }
+        let durable = inner.writer.durable();
+        if durable.borrow().is_none() {
+            return Err(Unrecorded("its files could not be opened yet".into()));
+        }
+        Ok(Some((Reader::new(inner.writer.dir(), filter, after), durable)))
     }
 
     /// What is written of a job's arguments.

@@ -11,7 +11,7 @@ use crate::audit::checkpoint::{self, Signed};
 use crate::audit::files;
 
 /// Bytes of the longest line that is looked at.
-const MAX_LINE: u64 = 1 << 20;
+pub(super) const MAX_LINE: u64 = 1 << 20;
 
 /// What to look at.
 #[derive(Debug, Default)]

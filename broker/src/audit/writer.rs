@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use job_shim::crash::{self, Point};
 use nix::fcntl::Flock;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::audit::chain::{Dropped, Head};
 use crate::audit::checkpoint::{self, Signer};
@@ -84,6 +84,9 @@ pub(super) struct Settings {
 pub(super) struct Writer {
     queue: Mutex<Queue>,
     changed: Condvar,
+    dir: PathBuf,
+    /// Number of the last durable line; `None` until the files were opened.
+    durable: watch::Sender<Option<u64>>,
 }
 
 impl std::fmt::Debug for Writer {
@@ -99,7 +102,9 @@ impl Writer {
     /// As pthread_create(3).
     pub(super) fn start(settings: Settings, signer: Option<Signer>) -> io::Result<Arc<Writer>> {
         let queue = Queue { signer, ..Queue::default() };
-        let writer = Arc::new(Writer { queue: Mutex::new(queue), changed: Condvar::new() });
+        let (queue, changed) = (Mutex::new(queue), Condvar::new());
+        let (dir, durable) = (settings.dir.clone(), watch::Sender::new(None));
+        let writer = Arc::new(Writer { queue, changed, dir, durable });
         let own = Arc::clone(&writer);
         let run = move || Log::new(settings, own).run();
         std::thread::Builder::new().name("audit".into()).spawn(run)?;
@@ -148,6 +153,16 @@ impl Writer {
         self.changed.notify_all();
         let waited = self.changed.wait_timeout_while(queue, CLOSE_TIMEOUT, |q| !q.is_closed);
         drop(waited);
+    }
+
+    /// Where the files are.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The number of the last durable line, `None` until the files were opened.
+    pub(super) fn durable(&self) -> watch::Receiver<Option<u64>> {
+        self.durable.subscribe()
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -313,6 +328,7 @@ impl Log {
             self.backlog.push_front(item);
         }
         (self.synced, self.was_opened, self.open) = (self.head, true, Some(log));
+        self.writer.durable.send_replace(Some(self.synced.seq));
         tracing::info!(target: AUDIT, head = %self.head, "the audit goes on");
         Ok(())
     }
@@ -377,6 +393,7 @@ impl Log {
         log.file.sync_data()?;
         crash::at(Point::AuditSynced);
         (self.synced, self.unsynced_since) = (self.head, None);
+        self.writer.durable.send_replace(Some(self.synced.seq));
         for item in self.backlog.drain(..) {
             if let Some(waiter) = item.waiter {
                 let _ = waiter.send(Ok(())); // its caller has hung up

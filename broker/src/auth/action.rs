@@ -50,7 +50,7 @@ verbs! {
     Attach "attach",
     /// Run a further program in a job.
     Exec "exec",
-    /// See what only operators need, such as the quarantine; have places that are kept for admins.
+    /// See what only operators need, such as the quarantine and the audit; have places that are kept for admins.
     Admin "admin",
 }
 

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use crate::audit::{Phase, Unrecorded};
+use crate::audit::{Entry, Phase, Unrecorded};
 use crate::auth::action::{Action, Start, Verb};
 use crate::auth::caller::Caller;
 use crate::auth::decide::{Question, Verdict, decide};
@@ -105,6 +105,22 @@ pub(crate) fn authorize<A: Action, T>(
     Err(Denied { verb, is_hidden, verdict: Box::new(verdict) })
 }
 
+/// Decides about what is about no job, and records a no. Of a yes gives the entry that says so.
+///
+/// # Errors
+/// [`Denied`].
+pub(crate) fn authorize_of_broker(caller: &Caller, verb: Verb) -> Result<Entry, Denied> {
+    let mut verdict = decide(caller, &Question::Broker(verb));
+    if verdict.is_allowed && caller.lacks_reason(verb) {
+        verdict = no_reason();
+    }
+    if !verdict.is_allowed {
+        return Err(Denied::of_no_job(caller, verb, verdict));
+    }
+    let entry = caller.entry(Phase::Allowed, verb);
+    Ok(verdict.rule.iter().fold(entry, |entry, rule| entry.rule(&rule.text)))
+}
+
 fn no_reason() -> Verdict {
     Verdict::no("your role demands a reason for this (jobctl --reason)".into())
 }
@@ -124,7 +140,11 @@ impl Caller {
 impl Denied {
     /// Leaves a line in the audit log.
     pub(super) fn of_start(caller: &Caller, verdict: Verdict) -> Denied {
-        let (by, verb) = (caller.identity(), Verb::Start);
+        Denied::of_no_job(caller, Verb::Start, verdict)
+    }
+
+    fn of_no_job(caller: &Caller, verb: Verb, verdict: Verdict) -> Denied {
+        let by = caller.identity();
         let request = caller.context().map(|call| tracing::field::display(call.request_id));
         tracing::info!(target: AUDIT, %by, %verb, request, why = &*verdict.reason, "denied");
         caller.audit().note_bounded(by, || {

@@ -17,7 +17,7 @@ pub(crate) use action::{
     Action, Delete, Input, Logs, Pause, Signal, Start, Stop, Update, Verb, View,
 };
 pub use authorize::{Authorized, Denied};
-pub(crate) use authorize::{Refused, Resource, authorize, authorize_recorded};
+pub(crate) use authorize::{Refused, Resource, authorize, authorize_of_broker, authorize_recorded};
 pub use caller::{Caller, Role};
 pub(crate) use decide::{Question, StartQuestion, Verdict, decide};
 pub(crate) use policy::scope::ListScope;

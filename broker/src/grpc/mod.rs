@@ -1,6 +1,7 @@
 //! The gRPC service: each call decodes, authorizes, acts and encodes. Only this module may name a prost type or a
 //! `tonic::Status`; it must not decide anything about a job.
 
+mod audit;
 mod bounded;
 mod can_i;
 mod context;
@@ -17,7 +18,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::grpc::revoked::revoked;
+use crate::grpc::revoked::{revoked, revoked_verb};
 pub(crate) use crate::grpc::status_size::limit_status_size;
 use job_api::v1;
 use job_api::v1::job_service_server::{JobService, JobServiceServer};
@@ -28,7 +29,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::audit::{Entry, Phase};
 use crate::auth::{
     Action, Authorized, Caller, Input, Logs, Policy, Question, Role, StartRefusal, Verb, View,
-    decide,
+    authorize_of_broker, decide,
 };
 use crate::host;
 use crate::jobs::commands::start::StartError;
@@ -483,6 +484,29 @@ impl JobService for Grpc {
         }
         let rows = self.supervisor.quota_rows(&owner).await.map_err(status::find)?;
         Ok(Response::new(convert::quota(&owner, rows)))
+    }
+
+    type ReadAuditStream = audit::Lines;
+
+    async fn read_audit(
+        &self,
+        request: Request<v1::ReadAuditRequest>,
+    ) -> Result<Response<Self::ReadAuditStream>, Status> {
+        let caller = self.caller(&request)?;
+        let allowed = authorize_of_broker(&caller, Verb::Admin);
+        let entry = allowed.map_err(|denied| status::denied(&denied))?;
+        let call = self.supervisor.admit(&caller, Kind::Audit).map_err(status::busy)?;
+        let request = request.get_ref();
+        let filter = audit::filter(request)?;
+        let entry = entry.message(filter.in_words());
+        let reader =
+            caller.audit().reader((caller.identity(), &entry), filter, request.after).await;
+        let reader = reader.map_err(status::unrecorded)?;
+        let (reader, durable) = reader.ok_or_else(status::no_audit)?;
+        let revoked = revoked_verb(self.policy.clone(), caller.clone(), Verb::Admin);
+        let (supervisor, follows) = (self.supervisor.clone(), request.follow);
+        let reading = audit::Reading { supervisor, caller, _call: call, durable, follows };
+        Ok(Response::new(audit::lines(reading, reader, Box::pin(revoked), self.closing.clone())))
     }
 
     async fn can_i(

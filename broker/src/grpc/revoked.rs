@@ -5,7 +5,9 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tonic::Status;
 
-use crate::auth::{Action, Authorized, Policy, Resource, authorize};
+use crate::auth::{
+    Action, Authorized, Caller, Policy, Resource, Verb, authorize, authorize_of_broker,
+};
 use crate::grpc::status;
 use crate::jobs::job::Job;
 
@@ -26,4 +28,19 @@ pub(super) async fn revoked<A: Action>(
         }
     }
     std::future::pending().await // the broker ends, and so does the call
+}
+
+/// The same for a call that is about no job.
+pub(super) async fn revoked_verb(
+    mut policy: watch::Receiver<Policy>,
+    caller: Caller,
+    verb: Verb,
+) -> Status {
+    while policy.changed().await.is_ok() {
+        let now = policy.borrow_and_update().caller(caller.identity().clone());
+        if let Err(denied) = authorize_of_broker(&now.made_by(&caller), verb) {
+            return status::denied(&denied);
+        }
+    }
+    std::future::pending().await
 }

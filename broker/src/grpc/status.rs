@@ -26,6 +26,7 @@ use crate::model::identity::IdentityError;
 use crate::model::limits::{Violation, Violations};
 use crate::model::spec::SpecError;
 use crate::quota::OverQuota;
+use crate::sync::Panicked;
 
 /// The reason for a quota that has no older reason of its own.
 pub(super) const QUOTA: &str = "QUOTA_EXCEEDED";
@@ -199,8 +200,28 @@ pub(super) fn deadline_exceeded() -> Status {
 }
 
 /// UNAVAILABLE, and the reason tells clients that trying again at once does not help.
-fn unrecorded(message: impl Display) -> Status {
+pub(super) fn unrecorded(message: impl Display) -> Status {
     with_reason(Code::Unavailable, "AUDIT_UNAVAILABLE", message, [])
+}
+
+/// No audit is kept.
+pub(super) fn no_audit() -> Status {
+    status(Code::FailedPrecondition, "this broker keeps no audit")
+}
+
+/// An audit that cannot be read.
+pub(super) fn audit(error: &std::io::Error) -> Status {
+    match error.kind() {
+        std::io::ErrorKind::InvalidData => {
+            status(Code::DataLoss, format_args!("the audit is damaged: {error}"))
+        }
+        _ if host::is_shortage(error) => shortage(error),
+        _ => status(Code::Internal, format_args!("the audit cannot be read: {error}")),
+    }
+}
+
+pub(super) fn panicked(error: &Panicked) -> Status {
+    status(Code::Internal, error)
 }
 
 pub(super) fn find(error: FindError) -> Status {

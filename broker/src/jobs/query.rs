@@ -2,9 +2,10 @@
 //!
 //! Finished jobs are read until the page is full, so the page bounds the cost of a list.
 
+use std::io;
 use std::sync::Arc;
 
-use crate::audit::{Phase, Unrecorded};
+use crate::audit::{Line, Phase, Reader, Unrecorded};
 use crate::auth::{
     Action, Authorized, Caller, Denied, ListScope, Refused, Resource, Verb, View, authorize,
     authorize_recorded,
@@ -257,6 +258,23 @@ pub(crate) async fn quota_rows(
         (registry.in_use(identity, None), registry.kept_of(identity))
     };
     Ok(shared.quotas.rows(identity, running, kept))
+}
+
+/// A slice of the audit up to the line `head`, read when it is this caller's turn.
+///
+/// # Errors
+/// A fault of the broker. Within: [`Reader::slice`].
+pub(crate) async fn read_audit(
+    shared: &Shared,
+    caller: &Identity,
+    mut reader: Reader,
+    head: u64,
+) -> Result<(Reader, io::Result<Vec<Line>>), Panicked> {
+    let read = move || {
+        let lines = reader.slice(head);
+        (reader, lines)
+    };
+    Ok(shared.threads.reads.run(caller, &shared.runtime, read).await?)
 }
 
 #[cfg(test)]

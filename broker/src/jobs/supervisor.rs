@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use job_shim::wire::InputAck;
 
-use crate::audit::Audit;
+use crate::audit::{Audit, Line, Reader};
 use crate::auth::{
     Action, Authorized, Caller, Delete, Input, Logs, Pause, Signal, Start, StartPlan, Stop, Update,
     Verdict, View,
@@ -49,6 +49,7 @@ use crate::model::usage::Usage;
 use crate::quota::Quotas;
 use crate::quota::quotas::Row;
 use crate::store::{OpenError, StateDir};
+use crate::sync::Panicked;
 use crate::trace::Timeline;
 
 /// Manages the jobs of one state directory. Cheap to clone: clones share their state.
@@ -260,6 +261,19 @@ impl Supervisor {
         within: Option<Duration>,
     ) -> bool {
         wait::wait(job, until, within).await
+    }
+
+    /// Some lines of the audit up to `head`, for whoever may `admin`.
+    ///
+    /// # Errors
+    /// A fault of the broker. Within: as of the files.
+    pub(crate) async fn read_audit(
+        &self,
+        caller: &Caller,
+        reader: Reader,
+        head: u64,
+    ) -> Result<(Reader, io::Result<Vec<Line>>), Panicked> {
+        query::read_audit(&self.shared, caller.identity(), reader, head).await
     }
 
     /// A reader of the job's output.

@@ -48,8 +48,11 @@ const CLIENT_STREAMS: [&str; 3] = [
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 ];
 /// Calls with a stream of responses. Each bounds its own memory.
-const SERVER_STREAMS: [&str; 2] =
-    ["/job.v1.JobService/StreamOutput", "/grpc.health.v1.Health/Watch"];
+const SERVER_STREAMS: [&str; 3] = [
+    "/job.v1.JobService/StreamOutput",
+    "/job.v1.JobService/ReadAudit",
+    "/grpc.health.v1.Health/Watch",
+];
 
 /// Maximum bytes of headers that a streaming call keeps.
 const KEPT_HEADERS: usize = 1 << 10;

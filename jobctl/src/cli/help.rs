@@ -179,6 +179,16 @@ Examples:
   jobctl quota --owner ci
   jobctl quota -o json | jq '.quotas[] | select(.limit)'";
 
+pub(crate) const AUDIT: &str = "\
+With -o json each line is as the broker has it in its files, a JSON object in the names of the
+Elastic Common Schema. Lines that nobody waited for appear after a second at most. Whoever reads the
+audit is in it, too. \"job-broker audit verify\" on the broker's host proves that no line is missing.
+
+Examples:
+  jobctl audit --job 0198c2 --verb stop
+  jobctl audit --follow --owner ci
+  jobctl audit --since 24h -o json | jq -r 'select(.event.type[0] == \"denied\") | .user.name'";
+
 pub(crate) const CAN_I: &str = "\
 Examples:
   jobctl auth can-i start --user pool --workdir /srv/build -- /usr/bin/make

@@ -14,7 +14,9 @@ use crate::exit;
 pub(crate) use control::{Admin, Kill, Prune, Rm, Selfcheck, Stop, TimeChange, Update};
 pub(crate) use limits::rlimits;
 pub(crate) use options::{Format, Global, Jobs, OneJob};
-pub(crate) use query::{Logs, Ps, Quota, State, Stats, Status, Stream, Streams, Until, Wait};
+pub(crate) use query::{
+    Audit, Logs, Ps, Quota, State, Stats, Status, Stream, Streams, Until, Wait,
+};
 pub(crate) use start::{CanI, JobOptions, Policy, Run, Start};
 
 /// Run commands on a job broker's host: streamed live, killable as a whole, never run twice.
@@ -86,6 +88,9 @@ pub(crate) enum Command {
     /// Show what you may take of the broker's host, and what of it is in use
     #[command(after_help = help::QUOTA)]
     Quota(Quota),
+    /// Show who did what, by which rule, with which outcome: the broker's audit, for admins
+    #[command(after_help = help::AUDIT)]
+    Audit(Audit),
     /// Who you are to the broker
     #[command(subcommand)]
     Auth(Auth),

@@ -41,6 +41,27 @@ pub(crate) struct Quota {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Audit {
+    /// Go on with what happens from now on
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only about this owner's jobs, and what this identity did
+    #[arg(long, value_name = "NAME")]
+    pub(crate) owner: Option<String>,
+    /// Only about this job: its id or a unique beginning of it; it need not exist any more
+    #[arg(long, value_name = "ID")]
+    pub(crate) job: Option<String>,
+    /// Only this: start, view, logs, input, stop, signal, update, pause, delete, admin, or "end" of jobs
+    #[arg(long, value_name = "VERB")]
+    pub(crate) verb: Option<String>,
+    /// Only what was written since: 10m (ago), or 2026-01-31T08:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    #[command(flatten)]
+    pub(crate) reconnect: Reconnect,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Stats {
     /// Ids, unique beginnings of ids, or names [default: all that have not ended]
     #[arg(value_name = "JOB")]

@@ -79,7 +79,7 @@ fn tidy(value: &mut Value, message: &MessageDescriptor) {
 
 /// JSON leaves DEL and the C1 controls as they are, and a terminal would obey them. They stand in
 /// strings only, where `\u009b` means the same.
-fn harmless(json: &str) -> String {
+pub(crate) fn harmless(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
         match c {

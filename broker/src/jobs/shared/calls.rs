@@ -17,6 +17,8 @@ pub enum Kind {
     Short,
     /// Waits for a job: for its end, or for it to read.
     Waits,
+    /// Reads the audit.
+    Audit,
     /// Starts a job; the size of the request in bytes.
     Start(u64),
 }
@@ -26,6 +28,8 @@ pub enum Kind {
 const SHORT: u64 = 512;
 /// A call that waits is a task and a timer: as many as an identity has jobs in a large script.
 const WAITING: u64 = 2048;
+/// Calls that read the audit: each has up to 64 KiB of lines in memory, and a thread for a slice of them.
+const AUDIT: u64 = 16;
 /// Starts, from the call to STARTED: each of these may be a shim whose program hangs in its execve(2),
 /// for 30 s at most.
 const STARTS: u64 = 512;
@@ -67,6 +71,7 @@ pub(crate) struct Calls {
 struct Bounds {
     short: Arc<Quota<Identity>>,
     waiting: Arc<Quota<Identity>>,
+    audit: Arc<Quota<Identity>>,
     starts: Arc<Quota<Identity>>,
     start_bytes: Arc<Quota<Identity>>,
 }
@@ -77,6 +82,7 @@ impl Bounds {
         Bounds {
             short: quota("calls", SHORT),
             waiting: quotas.counter(QuotaKind::Waits, WAITING, WAITING * IDENTITIES),
+            audit: quota("calls that read the audit", AUDIT),
             starts: quota("starts", STARTS),
             start_bytes: quota("bytes of starts", START_BYTES),
         }
@@ -107,6 +113,7 @@ impl Calls {
         let places = match kind {
             Kind::Short => vec![bounds.short.take(who, 1)?],
             Kind::Waits => vec![bounds.waiting.take(who, 1)?],
+            Kind::Audit => vec![bounds.waiting.take(who, 1)?, bounds.audit.take(who, 1)?],
             Kind::Start(bytes) => {
                 vec![bounds.starts.take(who, 1)?, bounds.start_bytes.take(who, bytes)?]
             }

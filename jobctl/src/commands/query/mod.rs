@@ -1,6 +1,7 @@
 //! Commands that only read: `ps`, `status`, `inspect`, `logs`, `stream`, `wait`, `stats`, `info`,
-//! `auth whoami`.
+//! `auth whoami`, `audit`.
 
+pub(crate) mod audit;
 pub(crate) mod info;
 pub(crate) mod inspect;
 pub(crate) mod logs;
