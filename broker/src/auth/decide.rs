@@ -186,13 +186,12 @@ pub(super) fn account(
 ) -> Result<String, String> {
     let rules = &role.start.run_as;
     if !requested.is_empty() {
-        let default = configured.first().is_some_and(|default| default == requested);
-        let allowed = rules.iter().any(|glob| glob.matches(requested));
-        return if allowed || (rules.is_empty() && default) {
-            Ok(requested.to_owned())
-        } else {
-            Err(requested.to_owned())
-        };
+        let is_default = configured.first().is_some_and(|default| default == requested);
+        let has_role = rules.iter().any(|glob| glob.matches(requested));
+        // A role chooses among the accounts of the configuration; it adds none.
+        let allows = configured.iter().any(|own| own == requested)
+            && (has_role || (rules.is_empty() && is_default));
+        return if allows { Ok(requested.to_owned()) } else { Err(requested.to_owned()) };
     }
     let of_role = rules.iter().find_map(|glob| configured.iter().find(|own| glob.matches(own)));
     let chosen = if rules.is_empty() { configured.first() } else { of_role };

@@ -12,7 +12,7 @@ use crate::auth::policy::{Host, Policy};
 use crate::auth::{Caller, StartRefusal};
 use crate::model::identity::Identity;
 use crate::model::limits::{LimitKind, LimitTables};
-use crate::model::spec::{Defaults, JobRequest};
+use crate::model::spec::{Defaults, JobRequest, SpecError};
 
 const CI: &str = r#"
 [[role]]
@@ -166,6 +166,18 @@ args = ["..."]
     assert_eq!(plan.spec().limits.cpu_max(), None);
     assert_eq!(&*plan.may_execute(Path::new("/bin/true"), &request.argv).unwrap().role, "free");
     assert!(!plan.next());
+}
+
+#[test]
+fn no_role_adds_an_account_to_those_of_the_configuration() {
+    let wide = CI.replace("run_as = [\"pool\"]", "run_as = [\"*\"]");
+    for (text, identity) in [(&*wide, "ci"), ("", "root")] {
+        let request = JobRequest { run_as: "daemon".into(), ..make() };
+        let refused = caller(text, identity).may_start(request, &defaults());
+        let Err(StartRefusal::Invalid(SpecError::Invalid(_))) = refused else {
+            panic!("{refused:?}");
+        };
+    }
 }
 
 #[test]

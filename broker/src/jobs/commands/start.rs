@@ -158,14 +158,17 @@ pub(crate) async fn start(
         timeline.mark(Phase::Admission);
         settle_name(shared, owner, &plan.spec().name).await;
         settle_running(shared, owner, &Demand::of(&plan.spec().limits)).await;
-        let prepared = prepare(shared, owner, plan.spec()).await?;
+        let (account, lease) = prepare::account(shared, owner, &plan.spec().run_as).await??;
         timeline.mark(Phase::Account);
         // Before the registration: a caller that hangs up while it waits has started nothing.
         let start = shared.threads.starts.acquire(owner).await;
-        let (rule, program) = match allowed(shared, owner, &plan, &prepared.account).await {
+        // What the policy denies is said before what this host cannot do.
+        let (rule, program) = match allowed(shared, owner, &plan, &account).await {
             Err(StartError::Denied(_)) if plan.next() => continue, // another role may allow it
             allowed => allowed?,
         };
+        let disks = disks(shared, owner, plan.spec(), &account).await?;
+        let prepared = Prepared { account, lease, disks };
         let turns = StartTurns { start, launch: shared.threads.launches.acquire(owner).await };
         timeline.mark(Phase::Queue);
         match register(shared, (&caller, rule), plan, prepared, request)? {
@@ -322,17 +325,16 @@ async fn allowed(
     Ok((rule, Some(program)))
 }
 
-/// Resolves the account and the disks.
-async fn prepare(
+/// Resolves the disks, and checks that this host can enforce the limits.
+async fn disks(
     shared: &Arc<Shared>,
     owner: &Identity,
     spec: &JobSpec,
-) -> Result<Prepared, StartError> {
-    let (account, lease) = prepare::account(shared, owner, &spec.run_as).await??;
-    let disks = prepare::disks(shared, owner, &spec.limits, spec, &account).await?;
-    let disks =
-        disks.map_err(|error| effective_limits::name_the_section(error, spec, &shared.limits()))?;
-    Ok(Prepared { account, lease, disks })
+    account: &Account,
+) -> Result<ResolvedDisks, StartError> {
+    let disks = prepare::disks(shared, owner, &spec.limits, spec, account).await?;
+    let name = |error| effective_limits::name_the_section(error, spec, &shared.limits());
+    Ok(disks.map_err(name)?)
 }
 
 /// Registers a new job, unless its request is known by now. The registry's lock makes the checks and the
