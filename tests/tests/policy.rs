@@ -78,7 +78,8 @@ fn ten_lines_let_ci_run_one_program_and_nothing_else() {
     if Need::Cpu.is_met() {
         let done = env.jobctl("ci", &["start", "--workdir", &dir, "/usr/bin/env", "true"]);
         let job = env.jobctl("ci", &["inspect", &done.expect(0).id()]);
-        assert!(job.out().contains("role ci: program /usr/bin/env true (line 9)"), "{}", job.out());
+        let rule = "\"allowed_by_rule\": \"program /usr/bin/env true (line 9)\"";
+        assert!(job.out().contains(rule), "{}", job.out());
         assert!(job.out().contains("pool"), "{}", job.out());
     }
 }

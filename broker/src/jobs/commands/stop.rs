@@ -78,6 +78,8 @@ pub(crate) async fn stop(
             tracing::warn!(job = %job.id(), "the stop request cannot be recorded: {e}");
             Ok(())
         }
+        // The shim has gone, and the end is about to be known.
+        Err(_) if job.has_ended_late().await => Ok(()),
         recorded => recorded.map_err(StopError),
     }
 }
