@@ -1,9 +1,10 @@
 //! The protocol between broker and shim: messages, the launch that a shim inherits, and the records
-//! that it writes. No I/O beyond reading and writing these; and, in development builds, the points
-//! at which tests crash either program.
+//! that it writes. No I/O beyond reading and writing these; the filters of system calls; and, in
+//! development builds, the points at which tests crash either program.
 
 pub mod codec;
 pub mod crash;
+pub mod filter;
 pub mod frame;
 pub mod index;
 pub mod launch;

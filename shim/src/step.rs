@@ -31,6 +31,7 @@ pub enum Step {
     Listen = 21,
     Abandoned = 22,
     CheckedProgram = 23,
+    Seccomp = 24,
 }
 
 impl Step {
@@ -60,6 +61,7 @@ impl Step {
             Step::Listen => "listen",
             Step::Abandoned => "abandoned",
             Step::CheckedProgram => "checked_program",
+            Step::Seccomp => "seccomp",
         }
     }
 
@@ -69,7 +71,7 @@ impl Step {
     }
 }
 
-const ALL_STEPS: [Step; 23] = [
+const ALL_STEPS: [Step; 24] = [
     Step::ReadLaunch,
     Step::OomScore,
     Step::OpenState,
@@ -93,6 +95,7 @@ const ALL_STEPS: [Step; 23] = [
     Step::Listen,
     Step::Abandoned,
     Step::CheckedProgram,
+    Step::Seccomp,
 ];
 
 #[cfg(test)]
