@@ -1,21 +1,24 @@
-//! `docs/CONFIGURATION.md`: every key of `config.toml`, from the types that read it in `broker/src/config`
-//! and the comments on their fields. A comment says what a key is, with its unit and range; its line
+//! `docs/CONFIGURATION.md`: every key of `config.toml` and of `policy.toml`, from the types that read them in
+//! `broker/src/config` and `broker/src/auth/policy/file.rs` and the comments on their fields. A comment says what a key is, with its unit and range; its line
 //! `Default: ...` says what holds without it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use syn::{Attribute, Expr, Field, Fields, Item, ItemStruct, Lit, Meta, Type};
+use syn::{Attribute, Expr, Field, Fields, Item, ItemEnum, ItemStruct, Lit, Meta, Type};
 
 /// The type of the whole file.
 const ROOT: &str = "Config";
+/// The type of the whole policy file.
+const POLICY_ROOT: &str = "PolicyFile";
 
 const HEAD: &str = "# Configuration
 
-Made from the types in `broker/src/config` by `cargo xtask tidy`: change their comments, not this page.
+Made from the types in `broker/src/config` and `broker/src/auth/policy/file.rs` by `cargo xtask tidy`: change their
+comments, not this page. [The policy](#policytoml) has a file of its own.
 
 `/etc/job-broker/config.toml` is TOML. An unknown key is an error, since a misspelt limit is no limit;
 `job-broker check-config` says everything that is wrong at once. A reload (`systemctl reload job-broker`,
@@ -30,15 +33,29 @@ SIGHUP) puts `admins`, the policy, `[tls]`, `[limits]`, `[quotas]` and `[retenti
 | CPUs | `0.5`, `\"500m\"`, `4` |
 ";
 
-/// The page for the types in this directory.
+const POLICY_HEAD: &str = "
+## `policy.toml`
+
+`/etc/job-broker/policy.toml`, or the file that `policy` names, says who may do what; what it means is in
+[OPERATING.md](OPERATING.md#policy). It belongs to root, and nobody else may write it. An unknown key is an error.
+`*` in a glob is any text and `?` one character; in a path both stop at a slash, and `**` does not. A backslash makes the
+next character stand for itself. A glob has 256 bytes at most, a file 256 KiB, 256 roles and 4,096 globs.
+`job-broker check-config` says what is wrong with it, `job-broker policy test FILE` whether it says what you mean, and a
+reload puts it in force: one with a fault changes nothing.
+";
+
+/// The page for the types of the configuration, in this directory, and for those of the policy, in this file.
 ///
 /// # Errors
 /// Types that do not parse; a key of an unknown type, without a comment, or with a default that no
 /// comment names.
-pub(crate) fn render(config: &Path) -> Result<String> {
+pub(crate) fn render(config: &Path, policy: &Path) -> Result<String> {
     let types = Types::read(config)?;
     let mut page = String::from(HEAD);
-    types.section(&mut page, "", types.structs.get(ROOT).context("no type of the file")?)?;
+    types.section(&mut page, "", types.root(ROOT)?)?;
+    page.push_str(POLICY_HEAD);
+    let types = Types::of("###", [policy.to_owned()])?;
+    types.section(&mut page, "", types.root(POLICY_ROOT)?)?;
     Ok(page)
 }
 
@@ -50,12 +67,16 @@ pub(crate) fn render(config: &Path) -> Result<String> {
 pub(crate) fn defaults(config: &Path) -> Result<Vec<(String, String, String)>> {
     let types = Types::read(config)?;
     let mut all = Vec::new();
-    types.collect(&mut all, "", types.structs.get(ROOT).context("no type of the file")?)?;
+    types.collect(&mut all, "", types.root(ROOT)?)?;
     Ok(all)
 }
 
 struct Types {
     structs: BTreeMap<String, ItemStruct>,
+    /// The table that a value may be that may be a word as well, by the type of that value.
+    alternatives: BTreeMap<String, String>,
+    /// What headings begin with.
+    level: &'static str,
 }
 
 /// One key.
@@ -69,18 +90,32 @@ struct Key {
 
 impl Types {
     fn read(directory: &Path) -> Result<Types> {
-        let mut structs = BTreeMap::new();
-        for entry in fs::read_dir(directory).context("cannot read broker/src/config")? {
-            let path = entry?.path();
+        let entries = fs::read_dir(directory).context("cannot read broker/src/config")?;
+        let files: Result<Vec<_>, _> = entries.map(|entry| entry.map(|it| it.path())).collect();
+        Types::of("##", files?)
+    }
+
+    fn of(level: &'static str, files: impl IntoIterator<Item = PathBuf>) -> Result<Types> {
+        let (structs, alternatives) = (BTreeMap::new(), BTreeMap::new());
+        let mut types = Types { structs, alternatives, level };
+        for path in files {
             let text = fs::read_to_string(&path)?;
             let file = syn::parse_file(&text).with_context(|| path.display().to_string())?;
-            let found = file.items.into_iter().filter_map(|item| match item {
-                Item::Struct(it) => Some((it.ident.to_string(), it)),
-                _ => None,
-            });
-            structs.extend(found);
+            for item in file.items {
+                match item {
+                    Item::Struct(it) => _ = types.structs.insert(it.ident.to_string(), it),
+                    Item::Enum(it) => types.alternatives.extend(alternative(&it)),
+                    _ => {}
+                }
+            }
         }
-        Ok(Types { structs })
+        // What stands for a table that has no type here is no table.
+        types.alternatives.retain(|_, table| types.structs.contains_key(table));
+        Ok(types)
+    }
+
+    fn root(&self, name: &str) -> Result<&ItemStruct> {
+        self.structs.get(name).context("no type of the file")
     }
 
     /// The keys of one table of the file as a table of the page, then its sub-tables as sections.
@@ -108,7 +143,7 @@ impl Types {
                 let _ = write!(heading, " and `[{prefix}{}]`", name(next));
                 text = format!("The first: {} The second: {}", text, comment(&next.attrs).0);
             }
-            let _ = write!(page, "\n## {heading}\n\n{text}\n");
+            let _ = write!(page, "\n{} {heading}\n\n{text}\n", self.level);
             self.section(page, &format!("{prefix}{}.", name(field)), table)?;
         }
         Ok(())
@@ -134,9 +169,12 @@ impl Types {
         &'a self,
         of: &'a ItemStruct,
     ) -> impl Iterator<Item = (&'a Field, &'a ItemStruct)> {
-        of.fields
-            .iter()
-            .filter_map(|field| Some((field, self.structs.get(&table_type(&field.ty))?)))
+        of.fields.iter().filter_map(|field| {
+            let name = table_type(&field.ty);
+            let own = self.alternatives.get(&name).filter(|_| !is_array(&field.ty));
+            let name = own.unwrap_or(&name);
+            Some((field, self.structs.get(name)?))
+        })
     }
 
     fn keys(&self, table: &ItemStruct) -> Result<Vec<Key>> {
@@ -146,6 +184,15 @@ impl Types {
     }
 }
 
+/// The table that is one of the variants of a value: `scope = "own"`, or `[role.scope]`.
+fn alternative(of: &ItemEnum) -> Option<(String, String)> {
+    let tables = of.variants.iter().filter_map(|variant| match &variant.fields {
+        Fields::Unnamed(one) => one.unnamed.first().map(|field| table_type(&field.ty)),
+        _ => None,
+    });
+    Some((of.ident.to_string(), tables.last()?))
+}
+
 fn key(table: &ItemStruct, field: &Field) -> Result<Key> {
     let (text, default) = comment(&field.attrs);
     let (name, at) = (name(field), format!("{}.{}", table.ident, name(field)));
@@ -153,11 +200,10 @@ fn key(table: &ItemStruct, field: &Field) -> Result<Key> {
         bail!("{at} has no comment");
     }
     let reader = serde_value(&field.attrs, "deserialize_with");
-    let (ty, is_optional) = match plain(&field.ty).strip_prefix("Option<") {
-        Some(inner) => (inner.trim_end_matches('>').to_owned(), true),
-        None => (plain(&field.ty), false),
-    };
-    let kind = match (reader.as_deref(), ty.as_str()) {
+    let plain = plain(&field.ty);
+    let inner = plain.strip_prefix("Option<").and_then(|rest| rest.strip_suffix('>'));
+    let (ty, is_optional) = (inner.unwrap_or(&plain), inner.is_some());
+    let kind = match (reader.as_deref(), ty) {
         (Some("size" | "file_size"), _) => "size",
         (Some("duration" | "checkpoint"), _) => "duration",
         (Some("bytes_per_second"), _) => "rate",
@@ -174,10 +220,16 @@ fn key(table: &ItemStruct, field: &Field) -> Result<Key> {
         (_, "SpiffeNames") | (_, "OnRevoked") => "word",
         (_, "u64" | "u32") => "whole number",
         (_, "f64") => "number",
+        (_, "bool") => "`true` or `false`",
         (_, "Arguments" | "OnFailure") => "text",
         (_, "(u32,u32)") => "[first, last]",
         (_, "BTreeMap<String,Ulimit>") => "table",
         (_, "BTreeMap<String,QuotaTable>") => "table of tables",
+        (_, "BTreeMap<String,String>") => "table of texts",
+        (_, "Vec<Arg>") => "list of texts",
+        (_, "Scope") => "word, or table",
+        (_, "Table") => "table, keys of `[limits.default]`",
+        (_, "QuotaTable") => "table, keys of `[quotas.default]`",
         (reader, ty) => bail!("{at}: config_page.rs has no word for the type {ty}, {reader:?}"),
     };
     let has_default = [&table.attrs, &field.attrs].iter().any(|of| has_serde_default(of));
@@ -191,10 +243,11 @@ fn name(field: &Field) -> String {
     field.ident.as_ref().map(ToString::to_string).unwrap_or_default()
 }
 
-/// The type of a table, or of each table of an array of tables.
+/// The type of a table, of each table of an array of tables, or of one that may be absent.
 fn table_type(ty: &Type) -> String {
     let plain = plain(ty);
-    let inner = plain.strip_prefix("Vec<").and_then(|rest| rest.strip_suffix('>'));
+    let inner = ["Vec<", "Option<"].iter().find_map(|outer| plain.strip_prefix(outer));
+    let inner = inner.and_then(|rest| rest.strip_suffix('>'));
     inner.map(str::to_owned).unwrap_or(plain)
 }
 
@@ -202,9 +255,13 @@ fn is_array(ty: &Type) -> bool {
     plain(ty).starts_with("Vec<")
 }
 
-/// A type without blanks: `Option<u64>`.
+/// A type without blanks and without the place where its value stands: `Option<u64>`.
 fn plain(ty: &Type) -> String {
-    quote::quote!(#ty).to_string().replace(' ', "")
+    let plain = quote::quote!(#ty).to_string().replace(' ', "");
+    match plain.split_once("Spanned<").map(|(before, rest)| (before, rest.rsplit_once('>'))) {
+        Some((before, Some((inner, "")))) => format!("{before}{inner}"),
+        _ => plain,
+    }
 }
 
 /// What a comment says, for a cell of a table; and its default.

@@ -65,7 +65,10 @@ fn docs() -> Result<[(PathBuf, String); 3]> {
         (workspace.join("docs/API.md"), api_page::render(&workspace.join("proto"))?),
         (
             workspace.join("docs/CONFIGURATION.md"),
-            config_page::render(&workspace.join("broker/src/config"))?,
+            config_page::render(
+                &workspace.join("broker/src/config"),
+                &workspace.join("broker/src/auth/policy/file.rs"),
+            )?,
         ),
     ])
 }

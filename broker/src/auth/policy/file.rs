@@ -112,7 +112,8 @@ pub(crate) struct RoleLimits {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Program {
-    /// The file, as a glob over its path with all symlinks resolved. `*` stops at a slash, `**` does not.
+    /// The file, as a glob over its path with all symlinks resolved. `*` stops at a slash, `**` does not. One path
+    /// (no glob) may be a symlink: then it is also the file that it leads to when the policy is read.
     pub path: Spanned<String>,
     /// Its arguments, matched one by one as globs. `"..."` as the last one is any further arguments; `{ rest =
     /// "GLOB" }` is any number that match.
