@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use job_api::client::Client;
@@ -11,7 +11,7 @@ use job_api::v1::job::State;
 use job_api::v1::{Cause, ListJobsRequest, UpdateJobRequest};
 use job_shim::crash::Point;
 use job_tests::refusal::assert_precondition;
-use job_tests::{Env, api, measure, until};
+use job_tests::{Env, Hold, api, measure, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -77,20 +77,6 @@ async fn a_paused_job_stands_still_until_it_is_resumed() {
     env.assert_clean();
 }
 
-/// Another broker, which waits when it is to freeze or to thaw a job for the first time: it has come
-/// to that when there is something in the file, and goes on when that is gone.
-fn hold(env: &mut Env) -> PathBuf {
-    let mark = env.path("mark");
-    env.hold_brokers(format!("{}:1:{}", Point::FreezeDue.name(), mark.display()));
-    env.restart_broker();
-    mark
-}
-
-fn wait_until_it_holds(mark: &Path) {
-    let is_marked = || fs::metadata(mark).is_ok_and(|file| file.len() > 0);
-    until("the broker holds", || is_marked().then_some(()));
-}
-
 fn signal_shim(env: &Env, id: &str, signal: Signal) {
     kill(Pid::from_raw(env.cgroup().shim(id).unwrap()), signal).unwrap();
 }
@@ -101,7 +87,7 @@ async fn what_a_caller_has_asked_for_who_hangs_up_is_done_and_shown() {
     let (id, files) = counting(&env, &mut env.client("user-a").await).await;
     let (running, paused) = (State::Running, State::Paused);
     for (pauses, before, after) in [(true, running, paused), (false, paused, running)] {
-        let mark = hold(&mut env);
+        let hold = Hold::at(&mut env, Point::FreezeDue.name());
         let mut client = env.client("user-a").await;
         let (mut caller, job) = (client.clone(), id.clone());
         let call = tokio::spawn(async move {
@@ -111,12 +97,12 @@ async fn what_a_caller_has_asked_for_who_hangs_up_is_done_and_shown() {
                 api::resume(&mut caller, &job).await
             }
         });
-        wait_until_it_holds(&mark);
+        hold.is_reached();
         call.abort();
         call.await.unwrap_err();
         // Over the same connection, so that the broker has heard that nobody waits any more.
         assert_eq!(api::job(&mut client, &id).await.state(), before);
-        fs::remove_file(&mark).unwrap();
+        hold.let_go();
         api::becomes(&mut client, &id, |job| job.state() == after).await;
         if pauses {
             assert_stands_still(&files).await;
@@ -130,14 +116,14 @@ async fn what_a_caller_has_asked_for_who_hangs_up_is_done_and_shown() {
 async fn a_pause_that_the_end_of_its_job_overtakes_is_refused_for_that() {
     let mut env = Env::start();
     let (id, _) = counting(&env, &mut env.client("user-a").await).await;
-    let mark = hold(&mut env);
+    let hold = Hold::at(&mut env, Point::FreezeDue.name());
     let mut client = env.client("user-a").await;
     let (mut caller, job) = (client.clone(), id.clone());
     let pause = tokio::spawn(async move { api::pause(&mut caller, &job).await });
-    wait_until_it_holds(&mark);
+    hold.is_reached();
     api::stop(&mut client, &id, Duration::ZERO).await;
     api::ended(&mut client, &id).await;
-    fs::remove_file(&mark).unwrap();
+    hold.let_go();
     assert_precondition(&pause.await.unwrap().unwrap_err(), &["finished"]);
     env.assert_clean();
 }

@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::future::Future;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use job_api::client::Client;
@@ -14,7 +13,7 @@ use job_api::v1::{
     UpdateJobRequest,
 };
 use job_shim::crash::Point;
-use job_tests::{Env, api, trials, until};
+use job_tests::{Env, Hold, api, trials, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::task::JoinHandle;
@@ -23,32 +22,10 @@ use tonic::{Code, Status};
 /// An answer that a broker gives at once is there by then.
 const AT_ONCE: Duration = Duration::from_millis(300);
 
-/// Where a broker waits: until the file is removed.
-struct Hold(PathBuf);
-
-impl Hold {
-    /// The next broker waits there the first time that it comes to it.
-    fn next_broker(env: &mut Env, point: Point) -> Hold {
-        let mark = env.path("mark");
-        env.hold_brokers(format!("{}:1:{}", point.name(), mark.display()));
-        Hold(mark)
-    }
-
-    fn is_reached(&self) {
-        let is_marked = || fs::metadata(&self.0).is_ok_and(|file| file.len() > 0);
-        until("the broker is held", || is_marked().then_some(()));
-    }
-
-    fn let_go(self) {
-        fs::remove_file(self.0).unwrap();
-    }
-}
-
 /// An environment whose broker waits at this point.
 fn held_at(point: Point) -> (Env, Hold) {
     let mut env = Env::start();
-    let hold = Hold::next_broker(&mut env, point);
-    env.restart_broker();
+    let hold = Hold::at(&mut env, point.name());
     (env, hold)
 }
 
@@ -139,7 +116,7 @@ async fn after_a_restart_an_ended_job_can_be_removed_and_its_name_is_free() {
     let named = |text: &str| JobSpec { name: "nightly".into(), ..api::script(text) };
     let id = api::start(&mut env.client("user-a").await, named(&gate.wait())).await.id;
     let shim = env.cgroup().shim(&id).unwrap();
-    let hold = Hold::next_broker(&mut env, Point::ShimGone);
+    let hold = Hold::next_broker(&mut env, Point::ShimGone.name());
     env.kill_broker();
     gate.open();
     until("it has ended", || (!job_tests::is_running(shim)).then_some(()));

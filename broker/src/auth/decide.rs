@@ -8,7 +8,6 @@ use job_api::echo::echo;
 
 use crate::auth::action::Verb;
 use crate::auth::caller::Caller;
-use crate::auth::policy::pattern::check_path;
 use crate::auth::policy::program::Match;
 use crate::auth::policy::{PolicyRole, Rule};
 use crate::model::identity::Identity;
@@ -131,18 +130,8 @@ pub(super) fn start_lacks(
     if let Err(account) = account(role, &request.run_as, &defaults.run_as) {
         lacks.push(format!("role {name} does not run jobs as {}", echo(&account)));
     }
-    let dir = match request.working_directory.as_str() {
-        "" => "/",
-        dir => Some(dir.trim_end_matches('/')).filter(|dir| !dir.is_empty()).unwrap_or("/"),
-    };
-    let is_there = match rules.workdirs.as_slice() {
-        [] => dir == "/",
-        [one] if one.is_any() => true,
-        dirs => check_path(dir).is_ok() && dirs.iter().any(|glob| glob.matches(dir)),
-    };
-    if !is_there {
-        lacks.push(format!("role {name} does not allow the working directory {}", echo(dir)));
-    }
+    // As it is written first: of directories that the role does not allow nobody learns whether they exist.
+    lacks.extend(directory(role, &request.working_directory).err());
     let foreign = |variable: &&String| !rules.env.iter().any(|glob| glob.matches(variable));
     if let Some(variable) = request.env.keys().find(foreign) {
         lacks.push(format!("role {name} does not allow the variable {}", echo(variable)));
@@ -154,6 +143,20 @@ pub(super) fn start_lacks(
         lacks.push(format!("role {name} sets the label {key} to {}", echo(value)));
     }
     lacks
+}
+
+/// Whether a role allows to start in this directory.
+///
+/// # Errors
+/// What the role lacks, in words for the caller.
+pub(super) fn directory(role: &PolicyRole, dir: &str) -> Result<(), String> {
+    let dir = Some(dir.trim_end_matches('/')).filter(|dir| !dir.is_empty()).unwrap_or("/");
+    let is_allowed = match role.start.workdirs.as_slice() {
+        [] => dir == "/",
+        places => places.iter().any(|place| place.is(dir)),
+    };
+    let lack = || format!("role {} does not allow the working directory {}", role.name, echo(dir));
+    is_allowed.then_some(()).ok_or_else(lack)
 }
 
 fn limit_lacks(role: &PolicyRole, request: &JobRequest, defaults: &Defaults) -> Vec<String> {
@@ -214,10 +217,14 @@ pub(crate) fn program(role: &PolicyRole, file: &Path, argv: &[String]) -> Result
             found => best = best.max(found),
         }
     }
-    let (name, file) = (&role.name, file.to_string_lossy());
-    let file = echo(&file);
+    let path = file.to_string_lossy();
     Err(match best {
-        Match::Nothing => format!("role {name} does not allow the program {file}"),
-        _ => format!("role {name} does not allow these arguments of {file}"),
+        Match::Nothing => no_program(role, &path),
+        _ => format!("role {} does not allow these arguments of {}", role.name, echo(&path)),
     })
+}
+
+/// That a role does not allow a program.
+pub(super) fn no_program(role: &PolicyRole, program: &str) -> String {
+    format!("role {} does not allow the program {}", role.name, echo(program))
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::auth::authorize::{Authorized, Denied};
 use crate::auth::caller::Caller;
 use crate::auth::decide::{self, Question, StartQuestion, decide};
+use crate::auth::policy::place::Place;
 use crate::auth::policy::program::Program;
 use crate::auth::policy::{PolicyRole, Rule};
 use crate::auth::{Start, Verb};
@@ -128,6 +129,38 @@ impl StartPlan {
     /// Why not, in words for the caller. [`StartPlan::next`] may have another role.
     pub(crate) fn may_execute(&self, file: &Path, argv: &[String]) -> Result<Rule, String> {
         decide::program(&self.role, file, argv)
+    }
+
+    /// Whether the role of this plan names this path, absolute, as that of a program.
+    pub(crate) fn names_program(&self, path: &str) -> bool {
+        self.role.start.programs.iter().any(|program| program.path.is(path))
+    }
+
+    /// That the role of this plan does not allow a program: all that is said of one that it does not name, whether or not
+    /// there is such a file, and whatever it leads to.
+    pub(crate) fn no_program(&self, name: &str) -> String {
+        decide::no_program(&self.role, name)
+    }
+
+    /// Whether the directory of the job must be known without symbolic links: where the role restricts it, and where a
+    /// program is checked, which is then started in no other.
+    pub(crate) fn resolves_directory(&self) -> bool {
+        let is_any = |place: &Place| place.is_any();
+        let is_free = self.role.start.workdirs.iter().any(is_any);
+        self.spec.working_directory != "/" && (!is_free || self.lists_programs())
+    }
+
+    /// Whether the role of this plan allows the directory, whose symbolic links are resolved.
+    ///
+    /// # Errors
+    /// Why not, in words for the caller.
+    pub(crate) fn may_enter(&self, directory: &str) -> Result<(), String> {
+        decide::directory(&self.role, directory)
+    }
+
+    /// The directory without symbolic links takes the place of the one that was requested.
+    pub(crate) fn enter(&mut self, directory: String) {
+        self.spec.working_directory = directory;
     }
 
     /// Goes on with the next role that allows the start but for the program; false if there is none.

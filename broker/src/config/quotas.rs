@@ -7,7 +7,7 @@ use job_api::units::{Cpus, parse_count, parse_cpus, parse_size};
 use serde::{Deserialize, Deserializer};
 
 use crate::config::limits::parse_value;
-use crate::model::glob;
+use crate::model::glob::{Pattern, Syntax};
 use crate::model::identity::Identity;
 use crate::quota::kind::{QuotaKind, UNLIMITED};
 use crate::quota::limits::{self, QuotaTables};
@@ -77,13 +77,14 @@ impl Quotas {
     pub fn tables(&self) -> Result<QuotaTables, (&'static str, String)> {
         let default = self.default.table().map_err(|fault| ("quotas.default", fault))?;
         let admin = self.admin.table().map_err(|fault| ("quotas.admin", fault))?;
-        let mut identities = BTreeMap::new();
+        let mut identities = Vec::new();
         for (name, table) in &self.identity {
             let fault = |fault| ("quotas.identity", format!("{name:?}: {fault}"));
-            if !glob::is_glob(name) {
-                Identity::new(name).map_err(fault)?;
+            let pattern = Pattern::parse(name, Syntax::Text).map_err(fault)?;
+            if let Some(exact) = pattern.exact() {
+                Identity::new(exact).map_err(fault)?;
             }
-            identities.insert(name.clone(), table.table().map_err(fault)?);
+            identities.push((pattern, table.table().map_err(fault)?));
         }
         Ok(QuotaTables { default, admin, identities, roles_have_some: false })
     }
@@ -165,7 +166,8 @@ mod tests {
         assert_eq!(default[&QuotaKind::Memory], 4 << 30);
         assert_eq!(default[&QuotaKind::Pids], UNLIMITED);
         assert_eq!(default.len(), 4);
-        let ci = &tables.identities["ci-*"];
+        let is_ci = |(name, _): &&(Pattern, limits::QuotaTable)| name.text() == "ci-*";
+        let ci = &tables.identities.iter().find(is_ci).unwrap().1;
         assert_eq!((ci.values[&QuotaKind::Cpus], ci.burst), (UNLIMITED, Some(5)));
     }
 

@@ -128,7 +128,8 @@ pub(super) fn start(error: StartError) -> Status {
         StartError::Denied(_) => forbidden(Verb::Start, message),
         // As of a start that fails at execve(2), but for the job: there is none.
         StartError::Program(error) => {
-            let metadata = [("step", "exec".to_owned()), ("errno", error.errno().to_string())];
+            let metadata =
+                [("step", error.step().to_owned()), ("errno", error.errno().to_string())];
             with_reason(Code::FailedPrecondition, "START_FAILED", message, metadata)
         }
         StartError::Account(AccountError::PoolEmpty(_)) => status(Code::ResourceExhausted, message),

@@ -40,7 +40,19 @@ fn explain(failed: Failed, record: &SpecRecord) -> String {
     match failed.step {
         Step::Exec => {
             let program = spec.argv.first().map_or("", String::as_str);
-            format!("cannot execute {}: {why}", echo(program))
+            // The file itself is open: it is what the kernel would have to find for it that is absent.
+            let more = match record.allowed_by.is_checked && failed.errno == libc::ENOENT {
+                true => {
+                    "; your role lists programs, and this file needs another one to run: the dynamic linker that \
+                     it names is absent, or only binfmt_misc knows its format; start its interpreter instead"
+                }
+                false => "",
+            };
+            format!("cannot execute {}: {why}{more}", echo(program))
+        }
+        Step::Chdir if record.allowed_by.is_checked && failed.errno == libc::ELOOP => {
+            let directory = echo(&spec.working_directory);
+            format!("cannot enter {directory}: it was another directory when your role was asked")
         }
         Step::Chdir => {
             let (directory, account) = (echo(&spec.working_directory), &record.account.name);

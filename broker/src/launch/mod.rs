@@ -3,6 +3,7 @@
 //! after it takes no thread, since a program may hang in its execve(2).
 
 pub(crate) mod accounts;
+pub(crate) mod directory;
 pub(crate) mod effective_limits;
 mod errors;
 pub(crate) mod failure;

@@ -1,64 +1,247 @@
-//! Patterns for names: `*` is any text, `?` any character, all else itself. Pure, and linear in the text for each `*`:
-//! a pattern cannot make the broker search for long.
+//! Patterns of the policy and of quotas: exact text, or a glob. Matching takes time proportional to text times pattern,
+//! whatever either says; nothing here reads a file.
 
-/// Whether it is more than a name.
-pub(crate) fn is_glob(pattern: &str) -> bool {
-    pattern.contains(['*', '?'])
+use std::fmt;
+
+/// Maximum bytes of a pattern.
+pub(crate) const MAX_PATTERN: usize = 256;
+/// Maximum bytes of a text that a glob is compared with. A longer one matches only what says "anything".
+const MAX_TEXT: usize = 4096;
+
+/// What a star stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Syntax {
+    /// Any text.
+    Text,
+    /// `*` and `?` stop at a slash, `**` does not. The pattern begins with a slash, the text has no `..`.
+    Path,
 }
 
-/// Whether the whole text matches.
-pub(crate) fn matches(pattern: &str, text: &str) -> bool {
-    let (pattern, text): (Vec<char>, Vec<char>) =
-        (pattern.chars().collect(), text.chars().collect());
-    let (mut at, mut from) = (0, 0);
-    // The last `*`, and how much of the text it has taken.
-    let mut star = None;
-    while at < text.len() {
-        match pattern.get(from) {
-            Some('*') => {
-                star = Some((from, at));
-                from += 1;
-            }
-            Some(c) if *c == '?' || *c == text[at] => (at, from) = (at + 1, from + 1),
-            _ => match star {
-                Some((star_from, taken)) => {
-                    star = Some((star_from, taken + 1));
-                    (at, from) = (taken + 1, star_from + 1);
-                }
-                None => return false,
-            },
+/// `make`, `ci-*`, `/srv/**`. A backslash makes the next character stand for itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern {
+    source: Box<str>,
+    /// What a text begins with.
+    prefix: Box<[u8]>,
+    /// What follows; empty for exact text.
+    rest: Box<[Token]>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Token {
+    Byte(u8),
+    /// One byte, perhaps no slash.
+    One {
+        slash: bool,
+    },
+    /// Any number of them.
+    Many {
+        slash: bool,
+    },
+}
+
+impl Token {
+    fn takes(self, byte: u8) -> bool {
+        match self {
+            Token::Byte(own) => own == byte,
+            Token::One { slash } | Token::Many { slash } => slash || byte != b'/',
         }
     }
-    pattern[from..].iter().all(|c| *c == '*')
+}
+
+impl Pattern {
+    /// Matches every text of its syntax.
+    pub(crate) fn any(syntax: Syntax) -> Pattern {
+        let (source, prefix): (_, &[u8]) = match syntax {
+            Syntax::Text => ("*", b""),
+            Syntax::Path => ("/**", b"/"),
+        };
+        let rest = Box::new([Token::Many { slash: true }]);
+        Pattern { source: source.into(), prefix: prefix.into(), rest }
+    }
+
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn parse(source: &str, syntax: Syntax) -> Result<Pattern, String> {
+        if source.len() > MAX_PATTERN {
+            return Err(format!("has {} bytes; at most {MAX_PATTERN} are allowed", source.len()));
+        }
+        if syntax == Syntax::Path {
+            check_path(source)?;
+        }
+        let tokens = tokens(source.as_bytes(), syntax)?;
+        let literal = tokens.iter().position(|token| !matches!(token, Token::Byte(_)));
+        let (prefix, rest) = tokens.split_at(literal.unwrap_or(tokens.len()));
+        let bytes = prefix.iter().filter_map(|token| match token {
+            Token::Byte(byte) => Some(*byte),
+            Token::One { .. } | Token::Many { .. } => None,
+        });
+        Ok(Pattern { source: source.into(), prefix: bytes.collect(), rest: rest.into() })
+    }
+
+    /// The text that it is, unless it is a glob.
+    pub(crate) fn exact(&self) -> Option<&str> {
+        self.rest.is_empty().then(|| std::str::from_utf8(&self.prefix).ok())?
+    }
+
+    /// As it was written.
+    pub(crate) fn text(&self) -> &str {
+        &self.source
+    }
+
+    /// Whether it matches every text of its syntax: `*`, `**`, `/**`.
+    pub(crate) fn is_any(&self) -> bool {
+        matches!(&*self.prefix, b"" | b"/") && matches!(&*self.rest, [Token::Many { slash: true }])
+    }
+
+    /// Whether it matches the whole text.
+    pub(crate) fn matches(&self, text: &str) -> bool {
+        let Some(rest) = text.as_bytes().strip_prefix(&*self.prefix) else { return false };
+        match &*self.rest {
+            [] => rest.is_empty(),
+            [Token::Many { slash: true }] => true,
+            tokens => text.len() <= MAX_TEXT && run(tokens, rest),
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.source)
+    }
+}
+
+/// Every state that can be reached is kept at once, so that no text makes it go back.
+fn run(tokens: &[Token], text: &[u8]) -> bool {
+    let mut states = [false; MAX_PATTERN + 1];
+    states[0] = true;
+    skip_stars(tokens, &mut states);
+    for byte in text {
+        let mut next = [false; MAX_PATTERN + 1];
+        let mut alive = false;
+        for (at, token) in tokens.iter().enumerate() {
+            if states[at] && token.takes(*byte) {
+                let stays = matches!(token, Token::Many { .. });
+                next[if stays { at } else { at + 1 }] = true;
+                alive = true;
+            }
+        }
+        if !alive {
+            return false;
+        }
+        skip_stars(tokens, &mut next);
+        states = next;
+    }
+    states[tokens.len()]
+}
+
+/// A star may stand for nothing.
+fn skip_stars(tokens: &[Token], states: &mut [bool; MAX_PATTERN + 1]) {
+    for (at, token) in tokens.iter().enumerate() {
+        if states[at] && matches!(token, Token::Many { .. }) {
+            states[at + 1] = true;
+        }
+    }
+}
+
+fn tokens(source: &[u8], syntax: Syntax) -> Result<Vec<Token>, String> {
+    let text = syntax == Syntax::Text;
+    let mut all = Vec::new();
+    let mut bytes = source.iter().copied().peekable();
+    while let Some(byte) = bytes.next() {
+        all.push(match byte {
+            b'\\' => {
+                let next = bytes.next().ok_or("ends with a backslash that stands for nothing")?;
+                Token::Byte(next)
+            }
+            b'?' => Token::One { slash: text },
+            b'*' => {
+                let mut slash = text;
+                while bytes.next_if_eq(&b'*').is_some() {
+                    slash = true;
+                }
+                Token::Many { slash }
+            }
+            byte => Token::Byte(byte),
+        });
+    }
+    Ok(all)
+}
+
+/// A path that names one place: absolute, without `.`, `..`, empty components or a slash at its end.
+pub(crate) fn check_path(path: &str) -> Result<(), String> {
+    let Some(rest) = path.strip_prefix('/') else { return Err("must begin with a slash".into()) };
+    if path.contains('\0') {
+        return Err("has a NUL byte".into());
+    }
+    let is_odd = |part: &str| matches!(part, "" | "." | "..");
+    if !rest.is_empty() && rest.split('/').any(is_odd) {
+        return Err("has an empty component, \".\" or \"..\"".into());
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn matches(pattern: &str, syntax: Syntax, text: &str) -> bool {
+        Pattern::parse(pattern, syntax).unwrap().matches(text)
+    }
+
     #[test]
-    fn a_star_is_any_text_and_a_question_mark_one_character() {
-        for (pattern, text) in [
-            ("a", "a"),
-            ("*", ""),
-            ("ci-*", "ci-"),
-            ("ci-*", "ci-7"),
-            ("*-b?", "a-b-bc"),
-            ("**", "x"),
+    fn a_star_of_a_path_stops_at_a_slash_and_two_do_not() {
+        for (pattern, yes, no) in [
+            ("/usr/bin/make", "/usr/bin/make", "/usr/bin/make2"),
+            ("/srv/*/out", "/srv/a/out", "/srv/a/b/out"),
+            ("/srv/**", "/srv/a/b", "/srv"),
+            ("/srv/**/x", "/srv/a/b/x", "/srv/x/y"),
+            ("/**", "/", "make"),
+            ("/b?n", "/bin", "/b/n"),
+            (r"/a\*", "/a*", "/ab"),
         ] {
-            assert!(matches(pattern, text), "{pattern} {text}");
+            assert!(matches(pattern, Syntax::Path, yes), "{pattern} {yes}");
+            assert!(!matches(pattern, Syntax::Path, no), "{pattern} {no}");
         }
-        for (pattern, text) in [
-            ("a", "b"),
-            ("a", "aa"),
-            ("", "a"),
-            ("ci-*", "ci"),
-            ("?", ""),
-            ("*a", "ab"),
-            ("a*b", "a"),
+    }
+
+    #[test]
+    fn a_star_of_a_text_takes_anything() {
+        for (pattern, yes, no) in [
+            ("ci-*", "ci-", "ci"),
+            ("*", "", ""),
+            ("V*=*", "VAR=/x=1", "XV=1"),
+            ("-j?", "-j4", "-j16"),
+            ("a*b*c", "axxbyybc", "axxbyyb"),
         ] {
-            assert!(!matches(pattern, text), "{pattern} {text}");
+            assert!(matches(pattern, Syntax::Text, yes), "{pattern} {yes}");
+            assert!(pattern == "*" || !matches(pattern, Syntax::Text, no), "{pattern} {no}");
         }
-        assert!(!matches(&"*a".repeat(30), &"a".repeat(29)), "and that quickly");
+    }
+
+    #[test]
+    fn what_names_no_one_place_is_no_path() {
+        for path in ["make", "/a/../b", "/a//b", "/a/", "/a/./b", "/a\0"] {
+            assert!(Pattern::parse(path, Syntax::Path).is_err(), "{path:?}");
+        }
+        assert!(Pattern::parse("x\\", Syntax::Text).is_err());
+        assert!(Pattern::parse(&"x".repeat(257), Syntax::Text).is_err());
+    }
+
+    #[test]
+    fn no_text_makes_a_glob_go_back() {
+        let pattern = Pattern::parse(&"*a".repeat(127), Syntax::Text).unwrap();
+        assert!(!pattern.matches(&("a".repeat(4000) + "b")));
+        assert!(!pattern.matches(&"a".repeat(1 << 20)), "too long for a glob");
+        assert!(matches("*", Syntax::Text, &"a".repeat(1 << 20)));
+    }
+
+    #[test]
+    fn exact_text_is_told_from_a_glob() {
+        let exact = |text| Pattern::parse(text, Syntax::Text).unwrap().exact().map(str::to_owned);
+        assert_eq!(exact(r"a\*"), Some("a*".into()));
+        assert_eq!(exact("a*"), None);
     }
 }

@@ -5,10 +5,11 @@
 //! first; else the most generous of its roles, `[quotas.admin]` being that of admins; else `[quotas.default]`; else
 //! there is no limit. An entry that says nothing of a quota is as if it were not there.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::glob;
+use crate::model::glob::Pattern;
 use crate::model::identity::Identity;
 use crate::quota::kind::{QuotaKind, UNLIMITED};
 
@@ -29,7 +30,7 @@ pub struct QuotaTables {
     /// `[quotas.admin]`.
     pub admin: QuotaTable,
     /// `[quotas.identity."..."]`: a name or a glob.
-    pub identities: BTreeMap<String, QuotaTable>,
+    pub identities: Vec<(Pattern, QuotaTable)>,
     /// Whether roles of the policy have tables, too.
     pub roles_have_some: bool,
 }
@@ -108,20 +109,20 @@ impl QuotaTables {
         self.roles_have_some
             || sets(&self.default)
             || sets(&self.admin)
-            || self.identities.values().any(sets)
+            || self.identities.iter().any(|(_, table)| sets(table))
     }
 
     /// The entries of an identity: its name first, then globs, the longest first.
     fn own(&self, name: &str) -> Vec<(String, &QuotaTable)> {
-        let exact = self.identities.get_key_value(name);
-        let globs = self
-            .identities
-            .iter()
-            .filter(|(pattern, _)| glob::is_glob(pattern) && glob::matches(pattern, name));
-        let mut globs: Vec<_> = globs.collect();
-        globs.sort_by_key(|(pattern, _)| std::cmp::Reverse(pattern.len()));
-        let origin = |(pattern, table)| (format!("[quotas.identity.{pattern:?}]"), table);
-        exact.into_iter().chain(globs).map(origin).collect()
+        let mut own: Vec<_> =
+            self.identities.iter().filter(|(pattern, _)| pattern.matches(name)).collect();
+        // Of two of one length the first in the order of their texts, so that nothing else decides.
+        own.sort_by_key(|(pattern, _)| {
+            (pattern.exact().is_none(), Reverse(pattern.text().len()), pattern.text())
+        });
+        own.into_iter()
+            .map(|(pattern, table)| (format!("[quotas.identity.{:?}]", pattern.text()), table))
+            .collect()
     }
 }
 
@@ -162,6 +163,7 @@ impl Limit {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::model::glob::Syntax;
 
     fn table(values: &[(QuotaKind, u64)]) -> QuotaTable {
         QuotaTable { values: values.iter().copied().collect(), burst: None }
@@ -181,10 +183,11 @@ pub(super) mod tests {
             default: table(&[(RunningJobs, 1), (Cpus, 1), (Memory, 1), (Pids, 1)]),
             admin: table(&[(RunningJobs, 500)]),
             identities: [
-                ("ci-main".to_owned(), table(&[(RunningJobs, 2)])),
-                ("ci-*".to_owned(), table(&[(RunningJobs, 3), (Cpus, 4)])),
-                ("*".to_owned(), table(&[(Cpus, 5), (Memory, UNLIMITED)])),
+                ("ci-main", table(&[(RunningJobs, 2)])),
+                ("ci-*", table(&[(RunningJobs, 3), (Cpus, 4)])),
+                ("*", table(&[(Cpus, 5), (Memory, UNLIMITED)])),
             ]
+            .map(|(name, table)| (Pattern::parse(name, Syntax::Text).unwrap(), table))
             .into(),
             ..QuotaTables::default()
         };

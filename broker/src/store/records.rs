@@ -74,6 +74,8 @@ pub struct AllowedBy {
     pub role: String,
     /// Which of its clauses.
     pub rule: String,
+    /// Whether the program was opened and judged, and is executed by its descriptor.
+    pub is_checked: bool,
 }
 
 /// What a revocation list knows a certificate by.

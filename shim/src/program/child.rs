@@ -13,10 +13,12 @@ use job_shim::launch::{Launch, WORKLOAD_SCRIPT_FD};
 use job_shim::search;
 use job_shim::wire::{Failed, Step};
 use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::signal::SigSet;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{
-    Gid, Pid, Uid, chdir, getresgid, getresuid, setgroups, setresgid, setresuid, setsid, setuid,
+    Gid, Pid, Uid, chdir, fchdir, getresgid, getresuid, setgroups, setresgid, setresuid, setsid,
+    setuid,
 };
 
 use super::cgroup::Cgroup;
@@ -127,10 +129,22 @@ impl Workload {
         // Their dispositions are the defaults since the shim's startup, which this was cloned from.
         SigSet::empty().thread_set_mask().at(Step::Signals)?;
         sys::close_from(first_free).at(Step::CloseDescriptors)?;
-        chdir(self.directory.as_c_str()).at(Step::Chdir)?;
+        self.enter_directory().at(Step::Chdir)?;
         self.verify()?;
         wait_for_go();
         Err(Failure { step: Step::Exec, errno: self.exec() })
+    }
+
+    /// The directory of a checked program was resolved by the broker: a symbolic link by now is another one, ELOOP.
+    fn enter_directory(&self) -> nix::Result<()> {
+        match self.program {
+            Program::Search(_) => chdir(self.directory.as_c_str()),
+            Program::Checked(_) => {
+                let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+                let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+                fchdir(openat2(AT_FDCWD, self.directory.as_c_str(), how)?)
+            }
+        }
     }
 
     /// Gives a checked program and its script their numbers. Returns the first number that is to be closed.

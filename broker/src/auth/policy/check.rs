@@ -10,11 +10,12 @@ use toml::Spanned;
 
 use crate::auth::action::{Verb, Verbs};
 use crate::auth::policy::file::{self, Arg, PolicyFile};
-use crate::auth::policy::pattern::{MAX_PATTERN, Pattern, Syntax, check_path};
+use crate::auth::policy::place::Place;
 use crate::auth::policy::program::{Args, Program};
 use crate::auth::policy::scope::Scope;
 use crate::auth::policy::{ADMIN, Policy, PolicyRole, StartRules};
 use crate::config::{QuotaTable, Table};
+use crate::model::glob::{MAX_PATTERN, Pattern, Syntax};
 use crate::model::identity::Identity;
 use crate::model::limits::{LimitTables, Limits, RoleLimits};
 
@@ -34,7 +35,7 @@ pub(crate) struct Host<'a> {
     pub trust_domain: &'a str,
     /// `jobs.run_as`.
     pub run_as: &'a [String],
-    /// The file that a path names, symlinks resolved.
+    /// What a path names, symlinks resolved.
     pub resolve: fn(&str) -> Option<String>,
 }
 
@@ -184,7 +185,7 @@ impl Checker<'_> {
             let allowed = || format!("is not in jobs.run_as ({})", self.host.run_as.join(", "));
             known.then_some(pattern).ok_or_else(allowed)
         })?;
-        let path = |text: &String| Pattern::parse(text, Syntax::Path);
+        let path = |text: &String| Place::parse(text, self.host.resolve);
         let text = |text: &String| Pattern::parse(text, Syntax::Text);
         Ok(StartRules {
             run_as,
@@ -198,14 +199,12 @@ impl Checker<'_> {
 
     fn program(&self, program: &file::Program) -> Result<Program, String> {
         let given = program.path.get_ref();
-        let path = Pattern::parse(given, Syntax::Path)
+        let path = Place::parse(given, self.host.resolve)
             .map_err(|fault| format!("program: path {} {fault}", echo(given)))?;
         let args =
             args(&program.args).map_err(|fault| format!("program {given}: args: {fault}"))?;
-        let target = path.exact().and_then(|path| (self.host.resolve)(path));
-        let target = target.filter(|target| check_path(target).is_ok()).map(Into::into);
         let line = line(self.text, program.path.span().start);
-        let mut checked = Program { path, target, args, rule: "".into() };
+        let mut checked = Program { path, args, rule: "".into() };
         checked.rule = format!("program {checked} (line {line})").into();
         Ok(checked)
     }

@@ -43,7 +43,9 @@ pub(crate) struct Role {
     /// Accounts of the jobs that it starts, the default first; each must be in `jobs.run_as`. `["*"]`: all of those.
     /// Not set: the first of `jobs.run_as`.
     pub run_as: Option<Vec<String>>,
-    /// Working directories of the jobs that it starts, as globs. Not set: `/`.
+    /// Working directories of the jobs that it starts, as globs. A request must name one of them, and it must still be
+    /// one with all symlinks resolved. One path (no glob) may be a symlink: then it is also the directory that it leads
+    /// to when the policy is read. Not set: `/`.
     pub workdirs: Option<Vec<String>>,
     /// Names of environment variables that it may set, as globs.
     ///

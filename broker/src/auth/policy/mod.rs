@@ -4,7 +4,7 @@
 mod check;
 mod file;
 mod load;
-pub(super) mod pattern;
+pub(super) mod place;
 pub(super) mod program;
 pub(super) mod scope;
 
@@ -12,9 +12,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::auth::action::Verbs;
-use crate::auth::policy::pattern::{Pattern, Syntax};
+use crate::auth::policy::place::Place;
 use crate::auth::policy::program::Program;
 use crate::auth::policy::scope::Scope;
+use crate::model::glob::{Pattern, Syntax};
 use crate::model::identity::Identity;
 use crate::model::limits::RoleLimits;
 use crate::quota::limits::QuotaTable;
@@ -64,7 +65,7 @@ pub(super) struct StartRules {
     /// Empty: the broker's default account alone.
     pub(super) run_as: Vec<Pattern>,
     /// Empty: `/` alone.
-    pub(super) workdirs: Vec<Pattern>,
+    pub(super) workdirs: Vec<Place>,
     /// Names of variables.
     pub(super) env: Vec<Pattern>,
     /// Each job gets them.
@@ -152,7 +153,7 @@ impl PolicyRole {
     fn free(name: &str, identities: Vec<Pattern>, rule: &str) -> PolicyRole {
         let start = StartRules {
             run_as: vec![any(Syntax::Text)],
-            workdirs: vec![any(Syntax::Path)],
+            workdirs: vec![Place::any()],
             env: vec![any(Syntax::Text)],
             programs: vec![Program::any(rule)],
             ..StartRules::default()

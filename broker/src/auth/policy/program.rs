@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::auth::policy::pattern::{Pattern, Syntax};
+use crate::auth::policy::place::Place;
+use crate::model::glob::{Pattern, Syntax};
 
 /// Maximum bytes of arguments that are compared with globs. A longer list matches only "...".
 const MAX_ARGUMENTS: usize = 64 << 10;
@@ -11,9 +12,7 @@ const MAX_ARGUMENTS: usize = 64 << 10;
 /// A program and its arguments.
 #[derive(Debug, Clone)]
 pub(crate) struct Program {
-    pub(super) path: Pattern,
-    /// What `path` named when the policy was read, where that is one file: `/bin/sh` may be a symlink.
-    pub(super) target: Option<Box<str>>,
+    pub(crate) path: Place,
     pub(super) args: Args,
     /// Which clause it is, and where it stands.
     pub(crate) rule: Arc<str>,
@@ -43,7 +42,7 @@ impl Program {
     /// Any program with any arguments.
     pub(super) fn any(rule: &str) -> Program {
         let args = Args { first: Vec::new(), rest: Some(Pattern::any(Syntax::Text)) };
-        Program { path: Pattern::any(Syntax::Path), target: None, args, rule: rule.into() }
+        Program { path: Place::any(), args, rule: rule.into() }
     }
 
     /// Whether any program may be executed with any arguments: then nothing needs to be resolved.
@@ -57,7 +56,7 @@ impl Program {
             return Match::Whole;
         }
         let Some(file) = file.to_str() else { return Match::Nothing };
-        if !self.path.matches(file) && self.target.as_deref() != Some(file) {
+        if !self.path.is(file) {
             return Match::Nothing;
         }
         if self.args.allow(argv.get(1..).unwrap_or_default()) { Match::Whole } else { Match::Path }
@@ -104,8 +103,8 @@ mod tests {
         let text = |text: &str| Pattern::parse(text, Syntax::Text).unwrap();
         let args =
             Args { first: first.iter().map(|arg| text(arg)).collect(), rest: rest.map(text) };
-        let path = Pattern::parse(path, Syntax::Path).unwrap();
-        Program { path, target: None, args, rule: "r".into() }
+        let path = Place::parse(path, |_| None).unwrap();
+        Program { path, args, rule: "r".into() }
     }
 
     fn judge(program: &Program, command: &str) -> Match {
@@ -125,13 +124,6 @@ mod tests {
         assert_eq!(judge(&rest, "/usr/bin/make all"), Match::Whole);
         assert_eq!(judge(&rest, "/usr/bin/make all V=1 VV=2"), Match::Whole);
         assert_eq!(judge(&rest, "/usr/bin/make all V=1 --eval=x"), Match::Path);
-    }
-
-    #[test]
-    fn a_program_may_be_named_by_the_symlink_that_leads_to_it() {
-        let sh = Program { target: Some("/usr/bin/dash".into()), ..program("/bin/sh", &[], None) };
-        assert_eq!(judge(&sh, "/usr/bin/dash"), Match::Whole);
-        assert_eq!(judge(&sh, "/usr/bin/bash"), Match::Nothing);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Whose jobs a role reaches. Knows no job, only its owner.
 
-use crate::auth::policy::pattern::Pattern;
+use crate::model::glob::Pattern;
 use crate::model::identity::Identity;
 
 /// Whose jobs.

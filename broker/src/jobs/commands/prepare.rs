@@ -1,11 +1,13 @@
-//! Resolves accounts and disks before a start or a change of limits. Changes nothing. Name services and
+//! Resolves accounts, directories and disks before a start or a change of limits. Changes nothing. Name services and
 //! file systems may hang, so every look-up runs on a blocking thread.
 
+use std::io;
 use std::sync::Arc;
 
 use crate::cgroup::limits::{Plan, ResolvedDisks, Unenforceable, resolve};
 use crate::jobs::shared::Shared;
 use crate::launch::accounts::{self, AccountError, Lease};
+use crate::launch::directory;
 use crate::model::account::Account;
 use crate::model::identity::Identity;
 use crate::model::limits::Limits;
@@ -33,6 +35,21 @@ pub(crate) async fn account(
         Ok((accounts::resolve(&name, own.launcher.shim_uid())?, None))
     };
     Ok(shared.threads.lookups.run(owner, &shared.runtime, look_up).await?)
+}
+
+/// Resolves the symbolic links of a working directory, as the job's user.
+///
+/// # Errors
+/// As chdir(2).
+pub(crate) async fn directory(
+    shared: &Arc<Shared>,
+    owner: &Identity,
+    requested: &str,
+    account: &Account,
+) -> Result<io::Result<String>, Panicked> {
+    let (requested, account) = (requested.to_owned(), account.clone());
+    let resolve = move || directory::resolve(&requested, &account);
+    Ok(shared.threads.lookups.run(owner, &shared.runtime, resolve).await?)
 }
 
 /// Resolves the disks that these limits name, and checks that this host can enforce the limits.

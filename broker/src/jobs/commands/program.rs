@@ -1,6 +1,7 @@
 //! Opens the program of a caller whose roles list programs, before the policy judges it, and holds it until its shim has
 //! it. It must not judge, and opens nothing for anybody else.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::jobs::shared::Shared;
@@ -19,6 +20,12 @@ pub(crate) struct HeldProgram {
     _permit: FairPermit<Identity>,
 }
 
+/// Where the program of a job may be, in this directory or in its `PATH`.
+pub(crate) fn places(spec: &JobSpec, directory: &str) -> Vec<PathBuf> {
+    let (argv, path) = program::what_is_searched(spec);
+    program::candidates(argv.first().map_or("", String::as_str), &path, directory)
+}
+
 impl HeldProgram {
     /// Opens the program of a job as its user, on a thread for look-ups: the file system may hang.
     ///
@@ -28,11 +35,12 @@ impl HeldProgram {
         shared: &Arc<Shared>,
         owner: &Identity,
         spec: &JobSpec,
+        directory: &str,
         account: &Account,
     ) -> Result<Result<HeldProgram, ProgramError>, Panicked> {
         let permit = shared.threads.programs.acquire(owner).await;
         let (argv, path) = program::what_is_searched(spec);
-        let (directory, account) = (spec.working_directory.clone(), account.clone());
+        let (directory, account) = (directory.to_owned(), account.clone());
         let open = move || program::open(&argv, &path, &directory, &account);
         let open = shared.threads.lookups.run(owner, &shared.runtime, open).await?;
         Ok(open.map(|open| HeldProgram { open, _permit: permit }))

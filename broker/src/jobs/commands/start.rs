@@ -1,9 +1,10 @@
 //! Starts a job: deduplicates the request, admits and registers the job. The launch is in `launch_task`;
 //! nothing here spawns a process.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use job_api::echo::echo;
 use uuid::Uuid;
 
 use crate::auth::{
@@ -14,7 +15,7 @@ use crate::cgroup::limits::{ResolvedDisks, Unenforceable};
 use crate::host;
 use crate::jobs::commands::launch_task::{self, StartTurns};
 use crate::jobs::commands::prepare;
-use crate::jobs::commands::program::HeldProgram;
+use crate::jobs::commands::program::{self, HeldProgram};
 use crate::jobs::events::LifecycleEvent;
 use crate::jobs::history::admission::{self, AdmissionError};
 use crate::jobs::job::Job;
@@ -119,6 +120,16 @@ impl From<NotRecovered> for StartError {
     }
 }
 
+/// What the policy allows of a plan.
+struct Allowed {
+    /// What allows the program.
+    rule: Rule,
+    /// Held, where the role lists programs.
+    program: Option<HeldProgram>,
+    /// Where the job is started, without symbolic links; absent where that makes no difference.
+    directory: Option<String>,
+}
+
 /// What a job needs before it exists.
 struct Prepared {
     account: Account,
@@ -163,15 +174,22 @@ pub(crate) async fn start(
         // Before the registration: a caller that hangs up while it waits has started nothing.
         let start = shared.threads.starts.acquire(owner).await;
         // What the policy denies is said before what this host cannot do.
-        let (rule, program) = match allowed(shared, owner, &plan, &account).await {
+        let allowed = match allowed(shared, owner, &plan, &account).await {
             Err(StartError::Denied(_)) if plan.next() => continue, // another role may allow it
             allowed => allowed?,
+        };
+        let Allowed { rule, program, directory } = allowed;
+        directory.into_iter().for_each(|directory| plan.enter(directory));
+        let allowed_by = AllowedBy {
+            role: rule.role.to_string(),
+            rule: rule.text.to_string(),
+            is_checked: program.is_some(),
         };
         let disks = disks(shared, owner, plan.spec(), &account).await?;
         let prepared = Prepared { account, lease, disks };
         let turns = StartTurns { start, launch: shared.threads.launches.acquire(owner).await };
         timeline.mark(Phase::Queue);
-        match register(shared, (&caller, rule), plan, prepared, request)? {
+        match register(shared, (&caller, allowed_by), plan, prepared, request)? {
             Registered::Known(own) => plan = *own,
             Registered::New(job, record) => {
                 timeline.mark(Phase::Register);
@@ -272,7 +290,7 @@ async fn can_execute(
     plan: &StartPlan,
 ) -> Result<Rule, StartError> {
     let (account, _lease) = prepare::account(shared, owner, &plan.spec().run_as).await??;
-    Ok(allowed(shared, owner, plan, &account).await?.0)
+    Ok(allowed(shared, owner, plan, &account).await?.rule)
 }
 
 /// Waits until it is known whether the job of this name ended while no broker ran.
@@ -308,21 +326,51 @@ async fn allowed(
     owner: &Identity,
     plan: &StartPlan,
     account: &Account,
-) -> Result<(Rule, Option<HeldProgram>), StartError> {
+) -> Result<Allowed, StartError> {
     let spec = plan.spec();
+    let directory = match plan.resolves_directory() {
+        true => Some(directory(shared, owner, plan, account).await?),
+        false => None,
+    };
+    let name = spec.argv.first().map_or("", String::as_str);
     if !plan.lists_programs() {
-        let name = spec.argv.first().map_or("", String::as_str);
         let rule = plan.may_execute(Path::new(name), &spec.argv).map_err(StartError::Denied)?;
-        return Ok((rule, None));
+        return Ok(Allowed { rule, program: None, directory });
     }
-    let program = HeldProgram::open(shared, owner, spec, account).await??;
+    let place = directory.as_deref().unwrap_or(&spec.working_directory);
+    let is_named = |path: &PathBuf| path.to_str().is_some_and(|path| plan.names_program(path));
+    let mut may_tell = program::places(spec, place).iter().any(is_named);
+    let open = HeldProgram::open(shared, owner, spec, place, account).await?;
+    // Of a file that the role does not name the caller learns nothing: not that it exists, nor where it leads.
+    let unnamed = || StartError::Denied(plan.no_program(name));
+    let program = open.map_err(|error| if may_tell { error.into() } else { unnamed() })?;
     let mut rule = None;
     for asked in program.invocations() {
-        let allows = plan.may_execute(&asked.file, &asked.argv).map_err(StartError::Denied)?;
+        may_tell |= asked.file.to_str().is_some_and(|path| plan.names_program(path));
+        let denied = |why| if may_tell { StartError::Denied(why) } else { unnamed() };
+        let allows = plan.may_execute(&asked.file, &asked.argv).map_err(denied)?;
         rule.get_or_insert(allows);
     }
-    let rule = rule.ok_or_else(|| StartError::Denied("there is no program".into()))?;
-    Ok((rule, Some(program)))
+    let rule = rule.ok_or_else(unnamed)?;
+    Ok(Allowed { rule, program: Some(program), directory })
+}
+
+/// The working directory without symbolic links, if the role allows it; the one that was requested it does.
+async fn directory(
+    shared: &Arc<Shared>,
+    owner: &Identity,
+    plan: &StartPlan,
+    account: &Account,
+) -> Result<String, StartError> {
+    let requested = &plan.spec().working_directory;
+    let failed = |source| {
+        let (directory, account) = (requested.clone(), account.name.clone());
+        ProgramError::Directory { directory, account, source }
+    };
+    let resolved = prepare::directory(shared, owner, requested, account).await?.map_err(failed)?;
+    let denied = |why| StartError::Denied(format!("{why}, to which {} leads", echo(requested)));
+    plan.may_enter(&resolved).map_err(denied)?;
+    Ok(resolved)
 }
 
 /// Resolves the disks, and checks that this host can enforce the limits.
@@ -341,7 +389,7 @@ async fn disks(
 /// registration atomic.
 fn register(
     shared: &Shared,
-    (caller, rule): (&Caller, Rule),
+    (caller, allowed_by): (&Caller, AllowedBy),
     plan: StartPlan,
     Prepared { account, lease, disks }: Prepared,
     request: &Request,
@@ -373,7 +421,7 @@ fn register(
         disks,
         changes: Vec::new(),
         is_changing: false,
-        allowed_by: AllowedBy { role: rule.role.to_string(), rule: rule.text.to_string() },
+        allowed_by,
         certificate: caller.context().map(|call| CertificateRecord {
             serial: call.peer.serial.clone(),
             issuer: call.peer.issuer.clone(),

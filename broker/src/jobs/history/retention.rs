@@ -206,6 +206,7 @@ fn add(all: &mut Vec<(JobId, Rule)>, more: impl Iterator<Item = (JobId, Rule)>, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::glob::{Pattern, Syntax};
     use crate::quota::limits::{Membership, QuotaTable, QuotaTables};
     use crate::store::index::Summary;
     use crate::store::index::tests::summary;
@@ -268,7 +269,7 @@ mod tests {
         let quotas = Quotas::default();
         let removed = |kind, limit: u64| {
             let table = QuotaTable { values: [(kind, limit)].into(), burst: None };
-            let identities = [("a".to_owned(), table)].into();
+            let identities = vec![(Pattern::parse("a", Syntax::Text).unwrap(), table)];
             let tables = QuotaTables { identities, ..QuotaTables::default() };
             quotas.set(tables, Arc::new(|_| Membership::default()));
             let (jobs, mut all) = (four(), Vec::new());

@@ -6,6 +6,7 @@
 mod error;
 mod script;
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
@@ -94,6 +95,14 @@ pub(crate) fn open(
     Ok(OpenProgram { named, interpreter, arguments: argv.get(1..).unwrap_or_default().to_vec() })
 }
 
+/// The paths at which the program of a job may be found, `.` and double slashes left out. Touches no file.
+pub(crate) fn candidates(name: &str, path: &[u8], directory: &str) -> Vec<PathBuf> {
+    let env = [path.to_vec()];
+    let all = search::candidates(name.as_bytes(), &env).take(MOST_DIRECTORIES);
+    let place = |path: Vec<u8>| Path::new(directory).join(OsStr::from_bytes(&path));
+    all.map(|path| place(path).components().collect()).collect()
+}
+
 impl OpenProgram {
     /// What would be executed, all of which must be allowed: the program; and of a script the interpreter, with its
     /// script as argument.
@@ -176,7 +185,7 @@ fn search_and_open(name: &str, path: &[u8], directory: &str) -> io::Result<(File
     let mut answer = Errno::ENOENT;
     let env = [path.to_vec()];
     for path in search::candidates(name.as_bytes(), &env).take(MOST_DIRECTORIES) {
-        let path = Path::new(directory).join(std::ffi::OsStr::from_bytes(&path));
+        let path = Path::new(directory).join(OsStr::from_bytes(&path));
         match executable(&path) {
             Err(e) if is(&e, Errno::ENOENT) || is(&e, Errno::ENOTDIR) => {}
             Err(e) if is(&e, Errno::EACCES) => answer = Errno::EACCES,
