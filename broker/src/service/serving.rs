@@ -50,7 +50,7 @@ fn start(file: PathBuf, log: &Journal, notifier: Notifier) -> Result<(), Service
     }
     let passed = sockets::listener().map_err(ServiceError::PassedSocket)?;
     raise_descriptor_limit();
-    warn_of_missing_capability();
+    warn_of_missing_protection();
     // One thread for the jobs; connections have threads of their own, see `serve`.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -178,11 +178,16 @@ async fn routes(
         .prepare())
 }
 
-/// Root in many containers lacks the capability; shims start without it, see step 2 in `shim/README.md`.
-fn warn_of_missing_capability() {
+/// Root in many containers lacks the capability; shims start without it, see steps 2 and 9 in `shim/README.md`.
+fn warn_of_missing_protection() {
     if let Ok(false) = caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_RESOURCE) {
         tracing::warn!(
             "root lacks CAP_SYS_RESOURCE here: when memory runs out, the kernel may kill shims, too"
+        );
+    }
+    if !job_shim::filter::is_available() {
+        tracing::warn!(
+            "the kernel has no filters of system calls (seccomp): shims run without one"
         );
     }
 }

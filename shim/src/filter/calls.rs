@@ -185,4 +185,46 @@ calls! {
     // Networks.
     SYS_socket 41 198;
     SYS_socketpair 53 199;
+    // The shim's own.
+    SYS_read 0 63;
+    SYS_write 1 64;
+    SYS_pread64 17 67;
+    SYS_pwrite64 18 68;
+    SYS_lseek 8 62;
+    SYS_ftruncate 77 46;
+    SYS_fdatasync 75 83;
+    SYS_fstat 5 80;
+    SYS_fstatfs 138 44;
+    SYS_statx 332 291;
+    SYS_close 3 57;
+    SYS_fcntl 72 25;
+    SYS_poll 7 -;
+    SYS_ppoll 271 73;
+    SYS_timerfd_settime 286 86;
+    SYS_clock_gettime 228 113;
+    SYS_accept4 288 242;
+    SYS_getsockopt 55 209;
+    SYS_sendto 44 206;
+    SYS_recvfrom 45 207;
+    SYS_pidfd_open 434 434;
+    SYS_pidfd_send_signal 424 424;
+    SYS_kill 62 129;
+    SYS_wait4 61 260;
+    SYS_waitid 247 95;
+    SYS_brk 12 214;
+    SYS_mmap 9 222;
+    SYS_mprotect 10 226;
+    SYS_mremap 25 216;
+    SYS_munmap 11 215;
+    SYS_madvise 28 233;
+    SYS_getpid 39 172;
+    SYS_gettid 186 178;
+    SYS_tkill 200 130;
+    SYS_tgkill 234 131;
+    SYS_rt_sigprocmask 14 135;
+    SYS_rt_sigaction 13 134;
+    SYS_exit 60 93;
+    SYS_exit_group 231 94;
+    SYS_restart_syscall 219 128;
+    SYS_sigaltstack 131 132;
 }

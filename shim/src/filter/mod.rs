@@ -1,16 +1,16 @@
-//! The system calls that a job may make: two filters for seccomp(2), made when this crate is built, and the one call
-//! that puts them in force. It must not know what else a job is isolated by, and nothing here allocates.
+//! The system calls that a job, and its shim, may make: filters for seccomp(2), made when this crate is built, and the
+//! calls that put them in force. It must not know what else a job is isolated by, and nothing here allocates.
 //!
-//! [`rules`] says what is refused and why, `docs/ISOLATION.md` shows it to people, `docs/decisions/0052` has the
-//! reasons for the form.
+//! [`rules`] says what a job is refused and why, [`shim`] what the shim is left; `docs/ISOLATION.md` shows it to
+//! people, `docs/decisions/0052` and `0053` have the reasons for the form.
 
 pub mod calls;
 pub mod rules;
+pub mod shim;
 mod sys;
 pub mod tree;
 
-use libc::sock_filter;
-use nix::errno::Errno;
+use libc::{c_ulong, sock_filter};
 use serde::{Deserialize, Serialize};
 
 use calls::Arch;
@@ -43,6 +43,7 @@ program!(DEFAULT, rules::DEFAULT_RULES, Mode::Enforce);
 program!(DEFAULT_LOG, rules::DEFAULT_RULES, Mode::Log);
 program!(STRICT, rules::STRICT_RULES, Mode::Enforce);
 program!(STRICT_LOG, rules::STRICT_RULES, Mode::Log);
+program!(SHIM, shim::RULES, Mode::Enforce);
 
 const fn made(rules: &Rules, mode: Mode) -> Program {
     Program::new(&Table::new(rules, Arch::NATIVE), mode)
@@ -75,13 +76,21 @@ pub fn install(filter: Filter, log: bool) -> nix::Result<()> {
 /// # Errors
 /// EACCES before no_new_privs; EINVAL or ENOSYS where the kernel has no filters (CONFIG_SECCOMP_FILTER).
 pub fn install_program(program: &[sock_filter]) -> nix::Result<()> {
-    // Before Linux 5.16 a filter also turns on mitigations that keep threads of one process from reading each other's
-    // memory, and slow it down. Jobs are processes.
-    match sys::set_filter(program, libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW) {
-        Err(Errno::EINVAL) => sys::set_filter(program, 0), // older than 4.17
-        result => result,
-    }
+    sys::set_filter(program, FLAGS)
 }
+
+/// Leaves this process, a shim, nothing but what [`shim::RULES`] allows. The kernel's log has each refusal: none is
+/// expected, ever.
+///
+/// # Errors
+/// As [`install_program`].
+pub fn install_for_shim() -> nix::Result<()> {
+    sys::set_filter(SHIM, FLAGS | libc::SECCOMP_FILTER_FLAG_LOG)
+}
+
+/// Before Linux 5.16 a filter without this also turns on mitigations that keep the threads of one process from reading
+/// each other's memory, and slow it down. Jobs are processes.
+const FLAGS: c_ulong = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
 
 /// Whether this kernel has what [`install`] needs.
 pub fn is_available() -> bool {

@@ -1,13 +1,13 @@
 //! What the two filters of jobs refuse, by name, and why. No numbers and no BPF.
 
 use super::calls::*;
-use super::tree::{Check, Listed, Refusal, Rules, Verdict};
+use super::tree::{Check, Group, Listed, Rules, Verdict};
 
 /// Calls that a process without a capability has no use for, or that reach past its job.
-const DEFAULT: &[Refusal] = &[
+const DEFAULT: &[Group] = &[
     // A mount may hide, uncover or make writable what the job's view was made of; in a user namespace anybody
     // may mount. These are both generations of the calls, and those that leave the view.
-    Refusal {
+    Group {
         what: "mounts",
         calls: &[
             SYS_mount,
@@ -27,21 +27,21 @@ const DEFAULT: &[Refusal] = &[
     },
     // A user namespace gives all capabilities over what is made in it: most of the kernel's code that only root
     // could reach.
-    Refusal {
+    Group {
         what: "namespaces",
         calls: &[SYS_unshare, SYS_setns, SYS_sethostname, SYS_setdomainname],
         verdict: Verdict::Eperm,
     },
     // Its flags are in memory, where a filter cannot look. libc falls back to clone(2).
-    Refusal { what: "clone3", calls: &[SYS_clone3], verdict: Verdict::Enosys },
+    Group { what: "clone3", calls: &[SYS_clone3], verdict: Verdict::Enosys },
     // Keyrings of a uid are shared by all of its processes on the host, in every namespace.
-    Refusal {
+    Group {
         what: "keys",
         calls: &[SYS_add_key, SYS_request_key, SYS_keyctl],
         verdict: Verdict::Eperm,
     },
     // io_uring opens files and sockets by requests that no filter sees.
-    Refusal {
+    Group {
         what: "the kernel's own programs and rings",
         calls: &[
             SYS_bpf,
@@ -53,7 +53,7 @@ const DEFAULT: &[Refusal] = &[
         ],
         verdict: Verdict::Eperm,
     },
-    Refusal {
+    Group {
         what: "the host as a whole",
         calls: &[
             SYS_kexec_load,
@@ -76,17 +76,17 @@ const DEFAULT: &[Refusal] = &[
         verdict: Verdict::Eperm,
     },
     // They leave the view by an inode's number, and watch whole file systems.
-    Refusal {
+    Group {
         what: "files without a path",
         calls: &[SYS_open_by_handle_at, SYS_fanotify_init],
         verdict: Verdict::Eperm,
     },
-    Refusal {
+    Group {
         what: "memory and descriptors of other processes",
         calls: &[SYS_process_vm_readv, SYS_process_vm_writev, SYS_pidfd_getfd, SYS_kcmp],
         verdict: Verdict::Eperm,
     },
-    Refusal {
+    Group {
         what: "clocks",
         calls: &[SYS_settimeofday, SYS_clock_settime, SYS_adjtimex, SYS_clock_adjtime],
         verdict: Verdict::Eperm,
@@ -94,9 +94,9 @@ const DEFAULT: &[Refusal] = &[
 ];
 
 /// What untrusted programs are refused besides: little used, and each a part of the kernel with a history.
-const STRICT: &[Refusal] = &[
-    Refusal { what: "tracing", calls: &[SYS_ptrace], verdict: Verdict::Eperm },
-    Refusal {
+const STRICT: &[Group] = &[
+    Group { what: "tracing", calls: &[SYS_ptrace], verdict: Verdict::Eperm },
+    Group {
         what: "placement of memory",
         calls: &[
             SYS_mbind,
@@ -108,7 +108,7 @@ const STRICT: &[Refusal] = &[
         ],
         verdict: Verdict::Eperm,
     },
-    Refusal {
+    Group {
         what: "old and rare calls",
         calls: &[
             SYS_modify_ldt,
@@ -198,7 +198,7 @@ const STRICT_CHECKS: &[Check] = &[
 
 /// The filter of the profile `private`.
 pub const DEFAULT_RULES: Rules = Rules {
-    refusals: &[DEFAULT],
+    groups: &[DEFAULT],
     checks: DEFAULT_CHECKS,
     otherwise: Verdict::Allow,
     newer: Verdict::Enosys,
@@ -206,4 +206,4 @@ pub const DEFAULT_RULES: Rules = Rules {
 
 /// The filter of the profile `strict`.
 pub const STRICT_RULES: Rules =
-    Rules { refusals: &[DEFAULT, STRICT], checks: STRICT_CHECKS, ..DEFAULT_RULES };
+    Rules { groups: &[DEFAULT, STRICT], checks: STRICT_CHECKS, ..DEFAULT_RULES };

@@ -21,12 +21,12 @@ pub enum Verdict {
 
 /// Calls with one verdict for one reason.
 #[derive(Debug)]
-pub struct Refusal {
+pub struct Group {
     /// In a few words, as the manual has it.
     pub what: &'static str,
     /// All of them.
     pub calls: &'static [Call],
-    /// Not [`Verdict::Allow`], in a list of refusals.
+    /// Not that of all others.
     pub verdict: Verdict,
 }
 
@@ -61,7 +61,7 @@ pub enum Listed {
 #[derive(Debug)]
 pub struct Rules {
     /// Verdicts by name.
-    pub refusals: &'static [&'static [Refusal]],
+    pub groups: &'static [&'static [Group]],
     /// Verdicts by argument.
     pub checks: &'static [Check],
     /// Calls that neither names.
@@ -87,6 +87,7 @@ pub struct Table {
     entries: [u8; NUMBERS],
     checks: &'static [Check],
     arch: Arch,
+    otherwise: Verdict,
 }
 
 const NUMBERS: usize = NEWEST as usize + 2;
@@ -108,10 +109,10 @@ impl Table {
             range += 1;
         }
         let mut list = 0;
-        while list < rules.refusals.len() {
+        while list < rules.groups.len() {
             let mut group = 0;
-            while group < rules.refusals[list].len() {
-                let Refusal { calls, verdict, .. } = &rules.refusals[list][group];
+            while group < rules.groups[list].len() {
+                let Group { calls, verdict, .. } = &rules.groups[list][group];
                 let mut call = 0;
                 while call < calls.len() {
                     enter(&mut entries, &calls[call], arch, *verdict as u8, rules.otherwise);
@@ -127,13 +128,13 @@ impl Table {
             enter(&mut entries, &rules.checks[check].call, arch, entry, rules.otherwise);
             check += 1;
         }
-        Table { entries, checks: rules.checks, arch }
+        Table { entries, checks: rules.checks, arch, otherwise: rules.otherwise }
     }
 
     /// The same without any rule about this call.
     pub fn without(mut self, call: &Call) -> Table {
         if let Some(number) = call.number(self.arch) {
-            self.entries[usize::from(number)] = Verdict::Allow as u8;
+            self.entries[usize::from(number)] = self.otherwise as u8;
         }
         self
     }

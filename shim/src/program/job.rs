@@ -20,11 +20,13 @@ use super::child::{Child, GO, fault};
 use super::connection::Connection;
 use super::control::Control;
 use super::ending::{Action, Ending};
+use super::failure::Failure;
 use super::files::{ExitRecord, Logs};
 use super::input::Input;
 use super::output::{Output, OverLimit};
 use super::pipes::Pipes;
 use super::poll::{Interest, Ready, Slot};
+use super::privileges;
 use crate::sys;
 
 /// What steps 4 to 9 have made.
@@ -41,6 +43,8 @@ pub(crate) struct Prepared {
 pub(crate) struct Job {
     id: [u8; 16],
     nonce: [u8; 16],
+    /// This process, as HELLO says it: found out here, since the filter lets nothing be looked up later.
+    pid: u32,
     stop_signal: i32,
     /// The limits in force.
     limits: Limits,
@@ -73,6 +77,7 @@ impl Job {
         Job {
             id: launch.job,
             nonce: launch.nonce,
+            pid: std::process::id(),
             stop_signal: launch.stop_signal,
             limits: launch.limits,
             child,
@@ -96,6 +101,12 @@ impl Job {
     pub(crate) fn run(mut self, exit: &ExitRecord) -> ExitCode {
         self.control.send(&self.hello());
         crash::at(Point::HelloSaid);
+        // While the broker reads HELLO: it costs the start nothing.
+        if let Err(Failure { step, errno }) = privileges::filter_calls() {
+            self.go = None; // the child leaves
+            self.fail(Failed { step, errno: errno as i32 }, exit);
+            return ExitCode::FAILURE;
+        }
         let Some(limits) = self.control.await_go(self.limits, self.buffers.scratch()) else {
             self.go = None;
             self.child.abandon(&self.cgroup);
@@ -124,7 +135,7 @@ impl Job {
         FromShim::Hello(Box::new(ShimHello {
             job: self.id,
             nonce: self.nonce,
-            pid: std::process::id(),
+            pid: self.pid,
             started: self.started,
             progress: self.output.progress(),
             input: self.input.ack(),

@@ -1,6 +1,7 @@
 //! What workload and shim have in common on their way from root to nobody.
 
 use caps::CapSet;
+use job_shim::filter;
 use job_shim::launch::Launch;
 use job_shim::wire::Step;
 use nix::errno::Errno;
@@ -34,6 +35,18 @@ pub(crate) fn become_shim(launch: &Launch) -> Result<(), Failure> {
         return Err(Failure { step: STEP, errno: Errno::EPERM });
     }
     Ok(())
+}
+
+/// The end of step 9: from here on the shim opens, makes and executes nothing. Where the kernel has no filters it goes
+/// without; the broker reports that, once for all jobs.
+///
+/// # Errors
+/// `DropPrivileges`.
+pub(crate) fn filter_calls() -> Result<(), Failure> {
+    match filter::install_for_shim() {
+        Err(_) if !filter::is_available() => Ok(()),
+        result => result.at(Step::DropPrivileges),
+    }
 }
 
 /// No exec can bring a capability back. Counted up to what the kernel says is the last: it may

@@ -79,6 +79,11 @@ fn the_shim_keeps_nothing_of_root() {
     }
     assert_eq!(field("NoNewPrivs"), "1");
     assert_eq!(field("Threads"), "1");
+    if job_shim::filter::is_available() {
+        assert_eq!(field("Seccomp"), "2", "a filter");
+    } else {
+        eprintln!("not looked at: this kernel has no system-call filters");
+    }
     shim.stop(0);
     shim.ended();
 }

@@ -68,7 +68,7 @@ fn checked(name: &str, strict: bool) -> Vec<[u64; 6]> {
 }
 
 fn refused(rules: &Rules, strict: bool) -> Vec<Refused> {
-    let by_name = rules.refusals.iter().copied().flatten().flat_map(|refusal| {
+    let by_name = rules.groups.iter().copied().flatten().flat_map(|refusal| {
         let errno = match refusal.verdict {
             Verdict::Eperm => libc::EPERM,
             Verdict::Enosys => libc::ENOSYS,

@@ -3,5 +3,8 @@
 
 mod attempts;
 mod child;
+mod cost;
 mod interpreter;
+mod programs;
+mod shim;
 mod tables;

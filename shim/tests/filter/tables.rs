@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use job_shim::filter::Filter;
 use job_shim::filter::calls::Arch;
 use job_shim::filter::rules::{DEFAULT_RULES, STRICT_RULES};
-use job_shim::filter::tree::{Mode, Program, Rules, Table};
+use job_shim::filter::shim;
+use job_shim::filter::tree::{Mode, Program, Rules, Table, Verdict};
 
 use crate::interpreter::{Call, run};
 
@@ -19,8 +20,9 @@ const ARCHES: [(Arch, u32, &str); 2] = [
     (Arch::X86_64, 0xc000_003e, include_str!("x86_64.txt")),
     (Arch::Aarch64, 0xc000_00b7, include_str!("aarch64.txt")),
 ];
-/// The filters with their column.
+/// The filters of jobs with their column.
 const FILTERS: [(&Rules, usize); 2] = [(&DEFAULT_RULES, 2), (&STRICT_RULES, 3)];
+const SHIM: (&Rules, usize) = (&shim::RULES, 4);
 
 /// A row's fields by its number.
 fn rows(text: &str) -> HashMap<u32, Vec<&str>> {
@@ -41,14 +43,16 @@ fn program(rules: &Rules, arch: Arch, mode: Mode) -> Program {
 fn every_number_has_the_verdict_of_the_list_on_both_architectures() {
     for (arch, audit, text) in ARCHES {
         let rows = rows(text);
-        for (rules, column) in FILTERS {
+        for (rules, column) in FILTERS.into_iter().chain([SHIM]) {
+            let unknown = if column == SHIM.1 { EPERM } else { ENOSYS };
             let program = program(rules, arch, Mode::Enforce);
             let x32 = 0x4000_0000;
             for number in (0..=1024).chain(x32..=x32 + 1024).chain([0x7fff_ffff, u32::MAX]) {
                 let call = Call { number, arch: audit, ..Call::default() };
                 let (answer, _) = run(program.instructions(), call);
                 let row = rows.get(&number);
-                let wanted = match row.map_or("ENOSYS", |row| row[column]) {
+                let wanted = match row.map_or("unknown", |row| row[column]) {
+                    "unknown" => unknown,
                     "allow" => ALLOW,
                     "EPERM" => EPERM,
                     "ENOSYS" => ENOSYS,
@@ -66,7 +70,7 @@ fn a_call_of_another_instruction_set_kills_whatever_its_number() {
     const I386: u32 = 0x4000_0003;
     const ARM: u32 = 0x4000_0028;
     for (arch, _, _) in ARCHES {
-        for (rules, _) in FILTERS {
+        for (rules, _) in FILTERS.into_iter().chain([SHIM]) {
             let program = program(rules, arch, Mode::Enforce);
             let others = ARCHES.map(|(_, audit, _)| audit).into_iter().chain([I386, ARM, 0]);
             for foreign in others.filter(|audit| *audit != arch.audit()) {
@@ -142,6 +146,35 @@ fn arguments_decide_as_the_rules_say_and_their_upper_half_does_not() {
 }
 
 #[test]
+fn the_shim_maps_no_code_and_has_two_ioctls() {
+    let cases: &[(&str, usize, u64, u32)] = &[
+        ("mmap", 2, 3, ALLOW),
+        ("mmap", 2, 4, EPERM),
+        ("mmap", 2, 7, EPERM),
+        ("mprotect", 2, 1, ALLOW),
+        ("mprotect", 2, 5, EPERM),
+        ("ioctl", 1, 0x5421, ALLOW), // FIONBIO
+        ("ioctl", 1, 0x541b, ALLOW), // FIONREAD
+        ("ioctl", 1, 0x5412, EPERM), // TIOCSTI
+        ("ioctl", 1, 0, EPERM),
+        ("fcntl", 1, 1, ALLOW), // F_GETFD
+        ("fcntl", 1, 0, EPERM), // F_DUPFD
+        ("fcntl", 1, 4, EPERM), // F_SETFL
+    ];
+    for (arch, audit, text) in ARCHES {
+        let program = program(&shim::RULES, arch, Mode::Enforce);
+        let rows = rows(text);
+        for (name, argument, value, wanted) in cases {
+            let mut arguments = [0; 6];
+            arguments[*argument] = *value;
+            let number = number(&rows, name).unwrap();
+            let answer = run(program.instructions(), Call { number, arch: audit, arguments }).0;
+            assert_eq!(answer, *wanted, "{arch:?}: {name} {value:#x}");
+        }
+    }
+}
+
+#[test]
 fn the_filter_that_logs_refuses_nothing_and_logs_what_the_other_refuses() {
     for (arch, audit, _) in ARCHES {
         for (rules, _) in FILTERS {
@@ -173,5 +206,28 @@ fn a_filter_is_as_small_as_a_tree() {
             eprintln!("{filter:?}: {} instructions, {steps} at the most for a call", program.len());
             assert!(program.len() <= most && steps <= deepest);
         }
+    }
+}
+
+#[test]
+fn the_manual_has_a_row_for_each_group_of_refusals() {
+    let manual = include_str!("../../../docs/ISOLATION.md");
+    for (column, group) in STRICT_RULES
+        .groups
+        .iter()
+        .enumerate()
+        .flat_map(|(only_strict, groups)| groups.iter().map(move |group| (only_strict, group)))
+    {
+        let names: Vec<_> = group.calls.iter().map(|call| format!("`{}`", call.name)).collect();
+        let errno = match group.verdict {
+            Verdict::Enosys => "ENOSYS",
+            _ => "EPERM",
+        };
+        let default = if column == 0 { format!(" {errno} ") } else { " ".into() };
+        let row = format!("| {} | {} |{default}| {errno} |", group.what, names.join(", "));
+        assert!(manual.contains(&row), "docs/ISOLATION.md lacks: {row}");
+    }
+    for check in STRICT_RULES.checks {
+        assert!(manual.contains(&format!("`{}`", check.call.name)), "{}", check.call.name);
     }
 }
