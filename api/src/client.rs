@@ -184,10 +184,12 @@ pub fn status_cause(status: &tonic::Status) -> Option<String> {
 pub(crate) fn tls_config(credentials: &Credentials) -> Result<ClientConfig, ConnectError> {
     let mut roots = rustls::RootCertStore::empty();
     for ca in certificates("CA certificate", &credentials.ca)? {
-        roots.add(ca).map_err(|e| pem_error("CA certificate", e))?;
+        roots
+            .add(ca)
+            .map_err(|e| ConnectError::Pem { what: "CA certificate", detail: e.to_string() })?;
     }
     let chain = certificates("certificate", &credentials.cert)?;
-    let key = PrivateKeyDer::from_pem_slice(&credentials.key).map_err(|e| pem_error("key", e))?;
+    let key = PrivateKeyDer::from_pem_slice(&credentials.key).map_err(|e| pem_error("key", &e))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -246,13 +248,13 @@ fn certificates(
 ) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
     let certs: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
-        .map_err(|e| pem_error(what, e))?;
+        .map_err(|e| pem_error(what, &e))?;
     if certs.is_empty() {
         return Err(ConnectError::Pem { what, detail: "no certificate in it".into() });
     }
     Ok(certs)
 }
 
-fn pem_error(what: &'static str, error: impl std::fmt::Display) -> ConnectError {
-    ConnectError::Pem { what, detail: error.to_string() }
+fn pem_error(what: &'static str, error: &rustls_pki_types::pem::Error) -> ConnectError {
+    ConnectError::Pem { what, detail: crate::pem::fault(error) }
 }

@@ -3,13 +3,15 @@
 //! `v1` is generated from `proto/job/v1/job.proto`, its messages encoded by [`codec`]; [`client`]
 //! connects to a broker over mutual TLS 1.3, [`refusal`] finds out why one does not stay; [`units`]
 //! reads and writes the sizes, durations, rates and CPUs that people type; [`names`] holds the
-//! grammar of everything a user may name; [`echo`] bounds what a message repeats of its input;
+//! grammar of everything a user may name; [`echo`] bounds what a message repeats of its input; [`pem`]
+//! says what is wrong with a PEM file;
 //! [`signals`] their names and numbers.
 
 pub mod client;
 pub mod codec;
 pub mod echo;
 pub mod names;
+pub mod pem;
 pub mod refusal;
 pub mod signals;
 pub mod units;

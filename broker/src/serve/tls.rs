@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use job_api::pem;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::NoServerSessionStorage;
 use rustls::{CertificateError, ServerConfig};
@@ -56,7 +57,7 @@ impl Tls {
         let own = chain.first().and_then(|leaf| not_after(leaf));
         let expires = [own, trust.first_end()].map(|end| i64::try_from(end?.as_secs()).ok());
         let key = PrivateKeyDer::from_pem_file(&files.key)
-            .map_err(|e| FileError::new("tls.key", &files.key, e))?;
+            .map_err(|e| FileError::new("tls.key", &files.key, pem::fault(&e)))?;
         let verifier = Arc::new(Verifier::new(Arc::clone(&trust), algorithms));
         let pair =
             |e: rustls::Error| TlsError::Pair { cert: files.cert.clone(), detail: e.to_string() };

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
+use job_api::pem;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
@@ -178,7 +179,7 @@ fn authorities(found: &mut Findings, key: &str, path: &Path, now: ASN1Time) -> b
 fn key(found: &mut Findings, path: &Path) -> bool {
     const KEY: &str = "tls.key";
     if let Err(e) = PrivateKeyDer::from_pem_file(path) {
-        found.fault(KEY, path, format!("cannot be used: {e}{HOW}"));
+        found.fault(KEY, path, format!("cannot be used: {}{HOW}", pem::fault(&e)));
         return false;
     }
     match fs::metadata(path).map(|file| file.permissions().mode() & 0o777) {
@@ -202,7 +203,7 @@ fn read(found: &mut Findings, key: &str, path: &Path) -> Option<Vec<CertificateD
     match all {
         Ok(all) if !all.is_empty() => return Some(all),
         Ok(_) => found.fault(key, path, format!("holds no certificate{HOW}")),
-        Err(e) => found.fault(key, path, format!("cannot be used: {e}{HOW}")),
+        Err(e) => found.fault(key, path, format!("cannot be used: {}{HOW}", pem::fault(&e))),
     }
     None
 }
