@@ -54,6 +54,12 @@ const ADDED: Added = Added {
 /// Longer than all that later versions have added to a message, as zeros.
 const NOT_TOLD: [u8; 256] = [0; 256];
 
+/// What the values of a message may count for. A value counts for eight times the bytes that it has at most, as a number
+/// does; a text counts for the length that it claims, before anything is allocated for it. Frames have 64 KiB.
+const MOST_OF_MESSAGE: usize = 8 * (80 << 10);
+/// The same for a launch, whose arguments and environment have 1 MiB.
+const MOST_OF_LAUNCH: usize = 8 * (4 << 20);
+
 /// A value as bytes.
 pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     // Vectors grow as needed and every type here is serializable: this cannot fail.
@@ -65,9 +71,22 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 /// # Errors
 /// Bytes that are not of this type, or too few.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Decoded<T> {
-    let ((value, added), _) =
-        bincode::serde::decode_from_slice::<(T, Added), _>(bytes, bincode::config::standard())
-            .map_err(|e| FrameError(e.to_string()))?;
+    decode_within::<T, MOST_OF_MESSAGE>(bytes)
+}
+
+/// The same for what a launch has.
+///
+/// # Errors
+/// As [`decode`].
+pub(crate) fn decode_launch<T: DeserializeOwned>(bytes: &[u8]) -> Decoded<T> {
+    decode_within::<T, MOST_OF_LAUNCH>(bytes)
+}
+
+fn decode_within<T: DeserializeOwned, const MOST: usize>(bytes: &[u8]) -> Decoded<T> {
+    // Without a limit a claimed length is allocated as it is: a message of 13 bytes would end this process.
+    let config = bincode::config::standard().with_limit::<MOST>();
+    let ((value, added), _) = bincode::serde::decode_from_slice::<(T, Added), _>(bytes, config)
+        .map_err(|e| FrameError(e.to_string()))?;
     if added != ADDED && added != Added::default() {
         return Err(FrameError(format!("{added:?} at its end")));
     }
@@ -88,6 +107,24 @@ mod tests {
         let mut bytes = encode(&(7u32, "x"));
         bytes.extend([1, 2, 3]);
         assert_eq!(decode(&bytes), Ok((7u32, "x".to_owned())));
+    }
+
+    #[test]
+    fn a_text_that_claims_more_than_there_is_allocates_nothing() {
+        for claimed in [u64::MAX, 1 << 50, 1 << 21] {
+            let bytes = [&[253][..], &claimed.to_le_bytes(), b"x"].concat();
+            assert!(decode::<String>(&bytes).is_err(), "{claimed} bytes");
+        }
+    }
+
+    #[test]
+    fn the_longest_launch_and_the_longest_frame_are_decoded() {
+        let words = vec![Vec::<u8>::new(); 1 << 20];
+        assert_eq!(decode_launch(&encode(&words)), Ok(words), "words without a byte");
+        let text = "x".repeat(60 << 10);
+        assert_eq!(decode(&encode(&text)), Ok(text));
+        let numbers = vec![1u64; 64 << 10]; // one byte each
+        assert_eq!(decode(&encode(&numbers)), Ok(numbers));
     }
 
     #[test]

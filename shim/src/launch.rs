@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::codec::{Decoded, FrameError, VERSION, decode, encode};
+use crate::codec::{Decoded, FrameError, VERSION, decode_launch, encode};
 use crate::wire::Limits;
 
 /// The first control connection, one end of a socket pair. When it closes before GO, the shim
@@ -135,10 +135,10 @@ impl Launch {
         };
         let version = u16::from_le_bytes(*version);
         if version == VERSION {
-            return decode(launch);
+            return decode_launch(launch);
         }
         if version == VERSION | WITH_PROGRAM {
-            let (program, launch) = decode::<(Program, Launch)>(launch)?;
+            let (program, launch) = decode_launch::<(Program, Launch)>(launch)?;
             return Ok(Launch { program: Some(program), ..launch });
         }
         Err(FrameError(format!("a launch of version {version}, for a shim of version {VERSION}")))
