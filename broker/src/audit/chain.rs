@@ -7,6 +7,9 @@ use std::fmt;
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
+/// No log has more lines: from here on a number plus one is a number.
+const MAX_SEQ: u64 = u64::MAX >> 1;
+
 /// SHA-256 of a line, without its newline.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Hash(pub(crate) [u8; 32]);
@@ -185,7 +188,12 @@ pub(crate) fn link(line: &[u8]) -> Result<Link, String> {
     struct Line {
         audit: Link,
     }
-    serde_json::from_slice::<Line>(line).map(|line| line.audit).map_err(|e| e.to_string())
+    let Line { audit } = serde_json::from_slice(line).map_err(|e| e.to_string())?;
+    let last_seq = audit.dropped.as_ref().map_or(0, |dropped| dropped.last_seq);
+    if !(1..=MAX_SEQ).contains(&audit.seq) || last_seq > MAX_SEQ {
+        return Err(format!("its numbers are not from 1 to {MAX_SEQ}"));
+    }
+    Ok(audit)
 }
 
 /// Checks lines in their order, against each other and against what others know of them.

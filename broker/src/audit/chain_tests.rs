@@ -110,3 +110,23 @@ fn a_head_has_one_text() {
         assert!(bad.parse::<Head>().is_err(), "{bad}");
     }
 }
+
+#[test]
+fn numbers_past_the_last_that_can_be_counted_are_a_fault_and_no_panic() {
+    let hash = Hash([0; 32]);
+    let line = |seq: u64, last_seq: u64| {
+        let dropped = Some(Dropped { lines: 1, last_seq, last_hash: hash });
+        let link = serde_json::to_string(&Link { seq, prev: hash, dropped }).unwrap();
+        format!("{{\"audit\":{link}}}").into_bytes()
+    };
+    for (seq, last_seq) in [(u64::MAX, 1), (1, u64::MAX), (MAX_SEQ + 1, 1), (0, 1)] {
+        let mut verifier = Verifier::new([]);
+        let fault = verifier.line(&line(seq, last_seq)).unwrap_err();
+        assert!(matches!(fault, Fault::Malformed(_)), "{seq}, {last_seq}: {fault}");
+        assert!(verifier.line(&line(1, 0)).is_ok(), "as if it had not been there");
+    }
+    let mut verifier = Verifier::new([]);
+    assert_eq!(verifier.line(&line(MAX_SEQ, MAX_SEQ)), Ok(()));
+    let fault = verifier.line(&line(1, 0)).unwrap_err();
+    assert_eq!(fault, Fault::OutOfOrder { found: 1, expected: MAX_SEQ + 1 });
+}

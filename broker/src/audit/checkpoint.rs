@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
+use job_api::pem;
 use rustls::SignatureScheme;
 use rustls::sign::SigningKey;
 use rustls_pki_types::pem::PemObject as _;
@@ -69,9 +70,10 @@ impl Signer {
     /// In words: files that cannot be read, a key that cannot sign.
     pub(crate) fn load(files: &config::Tls) -> Result<Signer, String> {
         let words = |path: &Path, e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
-        let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|e| words(&files.key, &e))?;
-        let certificate =
-            CertificateDer::from_pem_file(&files.cert).map_err(|e| words(&files.cert, &e))?;
+        let key = PrivateKeyDer::from_pem_file(&files.key)
+            .map_err(|e| words(&files.key, &pem::fault(&e)))?;
+        let certificate = CertificateDer::from_pem_file(&files.cert)
+            .map_err(|e| words(&files.cert, &pem::fault(&e)))?;
         let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key)
             .map_err(|e| words(&files.key, &e))?;
         Ok(Signer { key, certificate })
@@ -127,9 +129,7 @@ pub(super) fn add(dir: &Path, signer: &Signer, head: Head) -> io::Result<()> {
     }
     let path = dir.join(NAME);
     if fs::metadata(&path).is_ok_and(|found| found.len() > MAX_BYTES) {
-        let text = fs::read_to_string(&path)?;
-        let half = text[text.len() / 2..].find('\n').map_or(0, |at| text.len() / 2 + at + 1);
-        store::replace_durably(dir, NAME, &text.as_bytes()[half..])?;
+        store::replace_durably(dir, NAME, newer_half(&fs::read(&path)?))?;
     }
     let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
     let mut line = serde_json::to_string(&checkpoint).map_err(io::Error::other)?;
@@ -137,6 +137,14 @@ pub(super) fn add(dir: &Path, signer: &Signer, head: Head) -> io::Result<()> {
     file.write_all(line.as_bytes())?;
     file.sync_all()?;
     File::open(dir)?.sync_all()
+}
+
+/// The whole lines of the second half; all of it where that has none. Whatever the bytes are: a disk may have altered
+/// them.
+pub(super) fn newer_half(text: &[u8]) -> &[u8] {
+    let half = text.len() / 2;
+    let end = text[half..].iter().position(|byte| *byte == b'\n').map(|at| half + at + 1);
+    &text[end.unwrap_or(0)..]
 }
 
 /// The checkpoints of a directory, oldest first: those with a good signature, and what is wrong with the others. A last
@@ -161,7 +169,7 @@ pub(crate) fn load(dir: &Path) -> io::Result<(Vec<Signed>, Vec<String>)> {
     Ok((signed, faults))
 }
 
-fn check(
+pub(super) fn check(
     dir: &Path,
     line: &str,
     keys: &mut BTreeMap<String, Option<Vec<u8>>>,
@@ -207,7 +215,24 @@ fn by_name(name: &str) -> Option<&'static dyn VerificationAlgorithm> {
 /// # Errors
 /// In words: a file that cannot be read, or is no certificate.
 pub(crate) fn fingerprint(path: &Path) -> Result<String, String> {
-    let certificate =
-        CertificateDer::from_pem_file(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let certificate = CertificateDer::from_pem_file(path)
+        .map_err(|e| format!("{}: {}", path.display(), pem::fault(&e)))?;
     Ok(hex(digest(&SHA256, &certificate).as_ref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newer_half_begins_with_a_line_whatever_a_disk_has_made_of_the_file() {
+        assert_eq!(newer_half(b"{1}\n{2}\n{3}\n{4}\n"), b"{4}\n");
+        assert_eq!(newer_half(b"{1}\n{2}\n{3}\n"), b"{3}\n");
+        // The middle is inside of a character, and then of none.
+        assert_eq!(newer_half("{ä}\nä\n".as_bytes()), "ä\n".as_bytes());
+        assert_eq!(newer_half("äää\n".as_bytes()), b"");
+        assert_eq!(newer_half(b"\xff\xff\xff\n\xff"), b"\xff");
+        assert_eq!(newer_half(b"no line"), b"no line");
+        assert_eq!(newer_half(b""), b"");
+    }
 }
