@@ -377,3 +377,16 @@ fn a_start_is_decided_in_microseconds() {
     println!("caller, roles and plan of a start: {each:?}");
     assert!(each < Duration::from_millis(2), "{each:?}");
 }
+
+#[test]
+fn a_glob_of_absolute_paths_for_all_arguments_allows_no_option() {
+    let text = format!("{CI}args = [{{ rest = \"/*\" }}]\n");
+    let ci = caller(&text, "ci-7");
+    let with = |argument: &str| {
+        let mut request = make();
+        request.argv.push(argument.into());
+        start(&ci, &request).is_allowed
+    };
+    assert!(with("/srv/build/all"));
+    assert!(!with("--eval=$(shell id)") && !with("all"));
+}

@@ -21,6 +21,7 @@ pub(crate) enum Syntax {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     source: Box<str>,
+    syntax: Syntax,
     /// What a text begins with.
     prefix: Box<[u8]>,
     /// What follows; empty for exact text.
@@ -57,7 +58,7 @@ impl Pattern {
             Syntax::Path => ("/**", b"/"),
         };
         let rest = Box::new([Token::Many { slash: true }]);
-        Pattern { source: source.into(), prefix: prefix.into(), rest }
+        Pattern { source: source.into(), syntax, prefix: prefix.into(), rest }
     }
 
     /// Reads a pattern.
@@ -78,7 +79,7 @@ impl Pattern {
             Token::Byte(byte) => Some(*byte),
             Token::One { .. } | Token::Many { .. } => None,
         });
-        Ok(Pattern { source: source.into(), prefix: bytes.collect(), rest: rest.into() })
+        Ok(Pattern { source: source.into(), syntax, prefix: bytes.collect(), rest: rest.into() })
     }
 
     /// The text that it is, unless it is a glob.
@@ -93,7 +94,11 @@ impl Pattern {
 
     /// Whether it matches every text of its syntax: `*`, `**`, `/**`.
     pub(crate) fn is_any(&self) -> bool {
-        matches!(&*self.prefix, b"" | b"/") && matches!(&*self.rest, [Token::Many { slash: true }])
+        let beginning: &[u8] = match self.syntax {
+            Syntax::Text => b"", // "/*" is any absolute path, and no option
+            Syntax::Path => b"/",
+        };
+        *self.prefix == *beginning && matches!(&*self.rest, [Token::Many { slash: true }])
     }
 
     /// Whether it matches the whole text.
@@ -228,6 +233,14 @@ mod tests {
         }
         assert!(Pattern::parse("x\\", Syntax::Text).is_err());
         assert!(Pattern::parse(&"x".repeat(257), Syntax::Text).is_err());
+    }
+
+    #[test]
+    fn any_absolute_path_is_not_any_argument() {
+        let is_any = |source, syntax| Pattern::parse(source, syntax).unwrap().is_any();
+        assert!(is_any("*", Syntax::Text) && is_any("**", Syntax::Text));
+        assert!(!is_any("/*", Syntax::Text) && !is_any("/**", Syntax::Text));
+        assert!(is_any("/**", Syntax::Path) && !is_any("/*", Syntax::Path));
     }
 
     #[test]
