@@ -33,9 +33,24 @@ pub(crate) fn absolute(time: Option<&Timestamp>) -> String {
     }
 }
 
-/// RFC 3339 in UTC, to the second.
+/// RFC 3339 in UTC, to the second. What is before 1970 or after 9999, as no broker says it, as seconds since 1970.
 pub(crate) fn rfc3339(time: SystemTime) -> String {
-    humantime::format_rfc3339_seconds(time).to_string()
+    in_range(time, |time| humantime::format_rfc3339_seconds(time).to_string())
+}
+
+/// The same, to the nanosecond.
+pub(crate) fn rfc3339_nanos(time: SystemTime) -> String {
+    in_range(time, |time| humantime::format_rfc3339_nanos(time).to_string())
+}
+
+/// humantime panics outside of the years from 1970 to 9999.
+fn in_range(time: SystemTime, format: impl FnOnce(SystemTime) -> String) -> String {
+    const END: u64 = 253_402_300_800;
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) if since.as_secs() < END => format(time),
+        Ok(since) => format!("@{}", since.as_secs()),
+        Err(before) => format!("@-{}", before.duration().as_secs()),
+    }
 }
 
 /// `2026-01-31T08:00:00Z (3m ago)`.
@@ -96,6 +111,9 @@ mod tests {
             assert_eq!(relative(time.as_ref(), now), text);
         }
         assert_eq!(absolute(at(0).as_ref()), "1970-01-01T00:00:00Z");
+        assert_eq!(absolute(at(253_402_300_799).as_ref()), "9999-12-31T23:59:59Z");
+        assert_eq!(absolute(at(253_402_300_800).as_ref()), "@253402300800");
+        assert_eq!(absolute(at(-1).as_ref()), "@-1", "no reason to panic");
         assert_eq!(between(at(5).as_ref(), at(95).as_ref()).as_deref(), Some("1m 30s"));
     }
 

@@ -4,6 +4,8 @@ use std::time::SystemTime;
 
 use prost_types::Timestamp;
 
+use crate::format::time::rfc3339_nanos;
+
 /// A line longer than this is shown in pieces, the time before the first only.
 const MAX_LINE: usize = 64 << 10;
 
@@ -52,7 +54,7 @@ impl Lines {
 fn shown(time: Option<&Timestamp>) -> String {
     let time = time.and_then(|time| SystemTime::try_from(*time).ok());
     let time = time.unwrap_or(SystemTime::UNIX_EPOCH);
-    humantime::format_rfc3339_nanos(time).to_string()
+    rfc3339_nanos(time)
 }
 
 #[cfg(test)]
