@@ -10,6 +10,8 @@
 pub mod client;
 pub mod codec;
 pub mod echo;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod names;
 pub mod pem;
 pub mod refusal;

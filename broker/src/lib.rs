@@ -10,6 +10,8 @@ mod auth;
 mod backoff;
 mod cgroup;
 pub mod config;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod grpc;
 mod host;
 mod jobs;

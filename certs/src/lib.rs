@@ -25,6 +25,8 @@ mod clock;
 mod database;
 mod error;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod issued;
 mod leaf;
 mod names;

@@ -13,6 +13,8 @@ mod commands;
 mod exit;
 mod failure;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod print;
 #[cfg(test)]
 mod snapshots;

@@ -6,6 +6,8 @@ pub mod codec;
 pub mod crash;
 pub mod filter;
 pub mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod index;
 pub mod launch;
 pub mod record;

@@ -17,6 +17,8 @@ mod checkpoint;
 mod entry;
 mod files;
 mod fold;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod read;
 mod verify;
 mod writer;

@@ -189,7 +189,7 @@ impl Reader {
 
     /// The line, if it is asked for.
     fn judge(&mut self, text: &[u8], path: &Path) -> io::Result<Option<Line>> {
-        let members: Members<'_> = serde_json::from_slice(text).map_err(|fault| {
+        let members = members(text).map_err(|fault| {
             let (path, at) = (path.display(), self.place.1);
             invalid(format!("{path} has no line of an audit at byte {at}: {fault}"))
         })?;
@@ -210,6 +210,16 @@ impl Reader {
     fn lacking(&self, place: &dyn std::fmt::Display) -> io::Error {
         invalid(format!("{place} lacks line {}", self.next))
     }
+}
+
+fn members(line: &[u8]) -> serde_json::Result<Members<'_>> {
+    serde_json::from_slice(line)
+}
+
+/// Whether a line is asked for; `None` for what is no line.
+#[cfg(any(test, fuzzing))]
+pub(super) fn is_asked_for(filter: &Filter, line: &[u8]) -> Option<bool> {
+    members(line).ok().map(|members| filter.matches(&members))
 }
 
 fn invalid(fault: String) -> io::Error {

@@ -8,6 +8,8 @@ pub mod action;
 mod authorize;
 mod caller;
 mod decide;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod policy;
 mod start;
 #[cfg(test)]

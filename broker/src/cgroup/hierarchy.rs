@@ -243,7 +243,7 @@ fn enable_down_to(mount: &Path, root: &Path, controller: &str) -> Result<(), Str
 
 /// The first cgroup2 mount in proc_pid_mountinfo(5): field 5 is the mount point, and the file system type
 /// follows the separator hyphen.
-fn cgroup2_mount(mountinfo: &str) -> Option<PathBuf> {
+pub(super) fn cgroup2_mount(mountinfo: &str) -> Option<PathBuf> {
     mountinfo.lines().find_map(|line| {
         let (fields, kind) = line.split_once(" - ")?;
         let point = fields.split(' ').nth(4)?;

@@ -4,6 +4,8 @@
 
 pub(crate) mod disk;
 pub(crate) mod features;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub(crate) mod hierarchy;
 pub(crate) mod job;
 pub(crate) mod limits;

@@ -48,7 +48,7 @@ pub(crate) fn read(job: &Path, has: &dyn Fn(&str) -> bool) -> Usage {
     usage
 }
 
-fn cpu(usage: &mut Usage, text: &str) {
+pub(super) fn cpu(usage: &mut Usage, text: &str) {
     usage.cpu_usage_usec = value(text, "usage_usec");
     usage.cpu_user_usec = value(text, "user_usec");
     usage.cpu_system_usec = value(text, "system_usec");
@@ -91,13 +91,13 @@ impl Files<'_> {
 }
 
 /// A value of a flat keyed file: one `key value` a line.
-fn value(text: &str, key: &str) -> Option<u64> {
+pub(super) fn value(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
 }
 
 /// Parses `io.stat`. Some kernels, such as 5.15, write the numbers of unused devices in front of the next line;
 /// others write lines with only the device.
-fn io(text: &str) -> Vec<IoUsage> {
+pub(super) fn io(text: &str) -> Vec<IoUsage> {
     let mut disks = Vec::new();
     for line in text.lines() {
         let mut disk = IoUsage::default();
@@ -138,7 +138,7 @@ fn name(device: &str) -> String {
 }
 
 /// `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`, and the same for `full`.
-fn pressure(text: &str) -> Option<Pressure> {
+pub(super) fn pressure(text: &str) -> Option<Pressure> {
     let line = |kind: &str| -> Option<(u64, f64)> {
         let line = text.lines().find_map(|line| line.strip_prefix(kind)?.strip_prefix(' '))?;
         let word =

@@ -2,6 +2,8 @@
 //! misspelt limit would not be enforced.
 
 mod audit;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod limits;
 mod log;
 mod metrics;
@@ -209,8 +211,11 @@ impl Config {
     pub(crate) fn read(path: &Path) -> Result<Config, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.into(), source })?;
-        toml::from_str(&text)
-            .map_err(|e| ConfigError::Parse { path: path.into(), detail: e.to_string() })
+        Config::parse(&text).map_err(|detail| ConfigError::Parse { path: path.into(), detail })
+    }
+
+    fn parse(text: &str) -> Result<Config, String> {
+        toml::from_str(text).map_err(|e| e.to_string())
     }
 
     /// Keys with values out of range, and what is wrong with each.

@@ -6,6 +6,8 @@ mod bounded;
 mod can_i;
 mod context;
 mod convert;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod limits;
 mod revoked;
 mod status;

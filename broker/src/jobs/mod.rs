@@ -5,6 +5,8 @@ pub(crate) mod channel;
 pub(crate) mod cleanup;
 pub(crate) mod commands;
 pub(crate) mod events;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub(crate) mod history;
 pub(crate) mod job;
 pub(crate) mod monitor;

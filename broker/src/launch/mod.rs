@@ -7,6 +7,10 @@ pub(crate) mod directory;
 pub(crate) mod effective_limits;
 mod errors;
 pub(crate) mod failure;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing {
+    pub use crate::launch::program::fuzzing::script;
+}
 mod handshake;
 pub(crate) mod program;
 mod spawn;

@@ -5,6 +5,8 @@ pub(crate) mod abridged;
 pub(crate) mod account;
 pub(crate) mod call;
 pub(crate) mod certificates;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub(crate) mod glob;
 pub(crate) mod id;
 pub(crate) mod identity;

@@ -7,6 +7,8 @@ mod calls;
 mod connection;
 mod connection_limits;
 mod ending;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod handshake_queue;
 mod handshake_rate;
 pub(crate) mod live;

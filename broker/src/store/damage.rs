@@ -69,7 +69,7 @@ pub(crate) fn request(dir: &Path) -> io::Result<Option<RequestRecord>> {
 
 /// Parses a possibly damaged `spec.json`: only the fields before the spec, whose text comes from clients and could
 /// look like fields.
-fn request_in(bytes: &[u8]) -> Option<RequestRecord> {
+pub(super) fn request_in(bytes: &[u8]) -> Option<RequestRecord> {
     let head = &bytes[..find(bytes, b"\"spec\":").unwrap_or(bytes.len())];
     let owner = Identity::new(&text(head, b"\"owner\":")?).ok()?;
     Some(RequestRecord { owner, id: text(head, b"\"request_id\":")? })
@@ -98,7 +98,7 @@ fn is_of_boot(spawn: &[u8], boot_id: &BootId) -> bool {
         .is_ok_and(|spawned| spawned.boot_id.as_bytes() == boot_id)
 }
 
-fn is_cut_short(bytes: &[u8]) -> bool {
+pub(super) fn is_cut_short(bytes: &[u8]) -> bool {
     let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     let parsed = serde_json::from_slice::<IgnoredAny>(&bytes[..end]);
     parsed.is_err_and(|e| e.is_eof()) && !seal::is_complete(&bytes[..end])

@@ -190,7 +190,7 @@ impl Index {
     }
 }
 
-fn line(summary: &Summary) -> io::Result<Vec<u8>> {
+pub(super) fn line(summary: &Summary) -> io::Result<Vec<u8>> {
     let json = serde_json::to_vec(summary)?;
     let mut line = format!("{:08x} ", crc32fast::hash(&json)).into_bytes();
     line.extend(json);
@@ -198,7 +198,7 @@ fn line(summary: &Summary) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-fn read(line: &[u8]) -> Option<Summary> {
+pub(super) fn read(line: &[u8]) -> Option<Summary> {
     let (crc, json) = line.strip_suffix(b"\n")?.split_at_checked(9)?;
     let crc = u32::from_str_radix(std::str::from_utf8(&crc[..8]).ok()?, 16).ok()?;
     (crc == crc32fast::hash(json)).then(|| serde_json::from_slice(json).ok())?

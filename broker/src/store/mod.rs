@@ -4,6 +4,8 @@
 pub(crate) mod damage;
 mod durable;
 pub(crate) mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub(crate) mod index;
 mod lock;
 pub(crate) mod log;

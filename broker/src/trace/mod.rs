@@ -3,6 +3,8 @@
 
 mod context;
 pub(crate) mod exporter;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod otlp;
 mod timeline;
 

@@ -2,7 +2,7 @@
 
 mod control;
 mod help;
-mod limits;
+pub(crate) mod limits;
 mod options;
 mod query;
 mod start;

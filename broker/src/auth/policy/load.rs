@@ -63,12 +63,19 @@ pub(crate) enum PolicyError {
 /// # Errors
 /// [`PolicyError`], in words for an operator.
 pub(crate) fn load(path: &Path, host: &Host<'_>) -> Result<Policy, PolicyError> {
-    let text = read(path)?;
-    let parsed: Result<PolicyFile, _> = toml::from_str(&text);
+    parse(&read(path)?, path, host)
+}
+
+/// Makes a policy of the text of the file at `path`.
+///
+/// # Errors
+/// [`PolicyError::Parse`] and [`PolicyError::Value`].
+pub(crate) fn parse(text: &str, path: &Path, host: &Host<'_>) -> Result<Policy, PolicyError> {
+    let parsed: Result<PolicyFile, _> = toml::from_str(text);
     let file =
         parsed.map_err(|e| PolicyError::Parse { path: path.into(), detail: e.to_string() })?;
-    check(&text, file, host).map_err(|fault| {
-        let line = line(&text, fault.at.start);
+    check(text, file, host).map_err(|fault| {
+        let line = line(text, fault.at.start);
         PolicyError::Value { path: path.into(), line, fault: fault.what }
     })
 }

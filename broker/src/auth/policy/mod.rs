@@ -20,6 +20,8 @@ use crate::model::identity::Identity;
 use crate::model::limits::RoleLimits;
 use crate::quota::limits::QuotaTable;
 
+#[cfg(any(test, fuzzing))]
+pub(super) use load::parse;
 pub(crate) use load::{Host, PolicyError, load};
 
 /// The name of the role of `admins` in the configuration.

@@ -19,7 +19,7 @@
 mod device;
 mod error;
 mod host;
-mod mounts;
+pub(super) mod mounts;
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -128,7 +128,7 @@ impl LimitFile {
         })
     }
 
-    fn parse(&self, text: &str, device: Option<&str>) -> Option<Value> {
+    pub(in crate::cgroup) fn parse(&self, text: &str, device: Option<&str>) -> Option<Value> {
         match self.format {
             Format::Number | Format::Bytes => number(text.trim()).map(Value::Number),
             Format::Bandwidth => {

@@ -4,7 +4,7 @@
 
 mod disks;
 mod errors;
-mod file;
+pub(super) mod file;
 mod plan;
 mod reading;
 pub(crate) mod resolve;

@@ -5,7 +5,7 @@ pub(crate) mod connection;
 pub(crate) mod finalize;
 mod job_log;
 pub(crate) mod session;
-mod validate;
+pub(super) mod validate;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

@@ -1,6 +1,8 @@
 //! Reads and follows a job's output. A reader holds a position and one piece, waits for the shim's progress
 //! instead of polling, and never slows the job or another reader.
 
+#[cfg(any(test, fuzzing))]
+pub(in crate::jobs) mod fuzzing;
 mod locate;
 mod open_logs;
 mod range;

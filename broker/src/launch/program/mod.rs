@@ -4,6 +4,8 @@
 //! Only for callers whose roles list their programs; the programs of all others are found by their shim.
 
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(in crate::launch) mod fuzzing;
 mod script;
 
 use std::ffi::OsStr;

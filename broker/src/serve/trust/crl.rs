@@ -34,13 +34,13 @@ pub(crate) struct Revoked {
 pub(crate) struct Serial([u8; 20]);
 
 /// A list that was read and not verified yet.
-pub(super) struct Unverified {
+pub(in crate::serve) struct Unverified {
     path: PathBuf,
     der: CertificateRevocationListDer<'static>,
 }
 
 /// What is wrong with a list, in words for an operator; the path stands before it.
-pub(super) type Fault = String;
+pub(in crate::serve) type Fault = String;
 
 impl Serial {
     /// From the contents of a DER INTEGER. `None` if it has more than 20 octets.
@@ -124,7 +124,7 @@ impl fmt::Debug for Crl {
 }
 
 /// The lists in the bytes of a file: one in DER, or one or more in PEM.
-pub(super) fn parse_file(path: &Path, bytes: Vec<u8>) -> Result<Vec<Unverified>, Fault> {
+pub(in crate::serve) fn parse_file(path: &Path, bytes: Vec<u8>) -> Result<Vec<Unverified>, Fault> {
     const DER_SEQUENCE: u8 = 0x30;
     let unverified = |der| Unverified { path: path.into(), der };
     if bytes.first() == Some(&DER_SEQUENCE) {
@@ -134,13 +134,13 @@ pub(super) fn parse_file(path: &Path, bytes: Vec<u8>) -> Result<Vec<Unverified>,
     match all {
         Ok(all) if all.is_empty() => Err("it holds no revocation list (PEM: X509 CRL)".into()),
         Ok(all) => Ok(all.into_iter().map(unverified).collect()),
-        Err(e) => Err(e.to_string()),
+        Err(e) => Err(job_api::pem::fault(&e)),
     }
 }
 
 impl Unverified {
     /// Whether this authority has issued it, by name and signature.
-    pub(super) fn is_signed_by(
+    pub(in crate::serve) fn is_signed_by(
         &self,
         authority: &TrustAnchor<'_>,
         algorithms: &WebPkiSupportedAlgorithms,
@@ -158,7 +158,7 @@ impl Unverified {
     }
 
     /// The entries, after the signature was verified.
-    pub(super) fn into_crl(self) -> Result<Crl, Fault> {
+    pub(in crate::serve) fn into_crl(self) -> Result<Crl, Fault> {
         let list = BorrowedCertRevocationList::from_der(&self.der)
             .map_err(|e| format!("it cannot be used as a revocation list: {e}"))?;
         let next_update = Parts::of(&self.der)
@@ -267,7 +267,7 @@ pub(super) fn unix(time: ASN1Time) -> Option<UnixTime> {
 }
 
 /// A distinguished name, from its contents.
-pub(super) fn name_in_words(contents: &[u8]) -> String {
+pub(in crate::serve) fn name_in_words(contents: &[u8]) -> String {
     let der = DistinguishedName::in_sequence(contents);
     X509Name::from_der(der.as_ref()).map_or_else(
         |_| "an authority whose name cannot be read".into(),

@@ -6,6 +6,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use job_api::pem;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -177,12 +178,20 @@ pub(crate) fn certificates(
     what: &'static str,
     path: &Path,
 ) -> Result<Vec<CertificateDer<'static>>, FileError> {
-    let bytes = read(what, path, MAX_CERTIFICATES)?;
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    in_file(what, path, &read(what, path, MAX_CERTIFICATES)?)
+}
+
+/// The certificates in the bytes of a file, at least one.
+pub(in crate::serve) fn in_file(
+    what: &'static str,
+    path: &Path,
+    bytes: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, FileError> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
     match all {
         Ok(all) if !all.is_empty() => Ok(all),
         Ok(_) => Err(FileError::new(what, path, "it holds no certificate")),
-        Err(e) => Err(FileError::new(what, path, e)),
+        Err(e) => Err(FileError::new(what, path, pem::fault(&e))),
     }
 }
 
