@@ -165,6 +165,39 @@ fn certificates_and_the_process_are_shown_and_no_name_of_a_user_or_a_job() {
 }
 
 #[test]
+fn the_end_of_the_first_revocation_list_is_shown_where_there_is_one() {
+    let mut env = env();
+    let sample = "job_broker_revocation_list_next_update_timestamp_seconds";
+    assert_eq!(scrape(&env).value(sample), 0.0, "there is no list");
+    env.pki().write_crl(job_certs::days(2), None).unwrap();
+    env.set_tls(&format!("crl = [\"{}\"]\n", env.path("pki/ca.crl").display()));
+    env.reload_and_wait();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let end = until_value(&env, sample, |end| end > 0.0);
+    let days = (end - now.as_secs_f64()) / 86_400.0;
+    assert!((1.9..2.1).contains(&days), "{days}");
+}
+
+#[test]
+fn an_audit_that_cannot_be_written_is_shown_as_failing_and_behind_until_it_can() {
+    let mut env = env();
+    let [lag, failing] = ["job_broker_audit_lag_seconds", "job_broker_audit_failing"];
+    until_value(&env, lag, |lag| lag == 0.0);
+    let file = env.path("file");
+    fs::write(&file, "").unwrap();
+    env.set_sections(&format!("{ON_A_SOCKET}[audit]\ndir = \"{}/audit\"\n", file.display()));
+    env.restart_broker();
+    until_value(&env, failing, |failing| failing == 1.0);
+    // The entry of the broker's own start waits.
+    until_value(&env, lag, |lag| lag > 1.5);
+    env.jobctl("user-a", &["start", "--", "true"]).expect(125);
+    fs::remove_file(&file).unwrap();
+    until_value(&env, failing, |failing| failing == 0.0);
+    until_value(&env, lag, |lag| lag == 0.0);
+    env.jobctl("user-a", &["run", "--", "true"]).expect(0);
+}
+
+#[test]
 fn the_endpoint_answers_one_get_and_whoever_holds_connections_open_does_not_keep_others_out() {
     let env = env();
     let path = env.path("metrics.sock");

@@ -146,7 +146,10 @@ fn asked(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn the_dashboard_and_the_rules_ask_for_metrics_that_there_are() {
-    let env = Env::builder().sections(metrics::ON_A_SOCKET).start();
+    let mut env = Env::builder().sections(metrics::ON_A_SOCKET).start();
+    env.pki().write_crl(job_certs::days(1), None).unwrap();
+    env.set_tls(&format!("crl = [\"{}\"]\n", env.path("pki/ca.crl").display()));
+    env.reload_and_wait();
     env.jobctl("user-a", &["start", "--workdir", "relative", "--", "true"]).expect(125);
     let there: BTreeSet<_> = metrics::scrape(&env).names().into_iter().collect();
     for (file, least) in [("dashboard.json", 15), ("alerts.yml", 12)] {

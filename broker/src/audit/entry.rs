@@ -19,25 +19,61 @@ const MAX_ARGUMENTS: usize = 8 << 10;
 /// Bytes of any other text.
 const MAX_TEXT: usize = 1 << 10;
 
-/// Actions that are no verbs of the policy: the ends of jobs, connections, and what the broker does of itself. Whoever asks
-/// for the lines of another action has mistyped it.
-pub(super) const OWN_ACTIONS: &[&str] = &[
-    "end",
-    "remove",
-    "quarantine",
-    "drain",
-    "reload",
-    "reload-certificates",
-    "connection",
-    "connection-end",
-    "broker-start",
-    "broker-stop",
-    "audit-drop",
-    "audit-folded",
-    "audit-lost",
-    "audit-missing",
-    "audit-repair",
-];
+macro_rules! own_actions {
+    ($($(#[$doc:meta])* $action:ident $name:literal,)*) => {
+        /// Actions that are no verbs of the policy: the ends of jobs, connections, and what the broker does of itself.
+        /// Whoever asks for the lines of an action that is neither has mistyped it.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum OwnAction {
+            $($(#[$doc])* $action,)*
+        }
+
+        impl OwnAction {
+            /// All of them.
+            pub(crate) const ALL: &[OwnAction] = &[$(OwnAction::$action),*];
+
+            /// Its name in a line.
+            pub(crate) fn name(self) -> &'static str {
+                match self {
+                    $(OwnAction::$action => $name,)*
+                }
+            }
+        }
+    };
+}
+
+own_actions! {
+    /// A job has ended.
+    End "end",
+    /// The retention has removed a job.
+    Remove "remove",
+    /// A job's records are damaged.
+    Quarantine "quarantine",
+    /// The host goes down: all jobs are stopped.
+    Drain "drain",
+    /// The configuration was read again.
+    Reload "reload",
+    /// So were the certificates, whose files have changed.
+    ReloadCertificates "reload-certificates",
+    /// A connection was refused.
+    Connection "connection",
+    /// A connection was ended for its certificate.
+    ConnectionEnd "connection-end",
+    /// A broker begins.
+    BrokerStart "broker-start",
+    /// A broker ends.
+    BrokerStop "broker-stop",
+    /// The oldest lines were removed.
+    AuditDrop "audit-drop",
+    /// Reads and refusals were counted.
+    AuditFolded "audit-folded",
+    /// Entries found no room.
+    AuditLost "audit-lost",
+    /// Lines that a checkpoint knows are not there.
+    AuditMissing "audit-missing",
+    /// A crash has left half a line.
+    AuditRepair "audit-repair",
+}
 
 /// What a line is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,9 +102,14 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// `action` is a verb of the policy, or one of [`OWN_ACTIONS`].
-    pub(crate) fn new(phase: Phase, action: impl Display) -> Entry {
-        Entry { phase, action: action.to_string(), category: "process", members: Map::new() }
+    /// About a verb of the policy.
+    pub(crate) fn new(phase: Phase, verb: impl Display) -> Entry {
+        Entry { phase, action: verb.to_string(), category: "process", members: Map::new() }
+    }
+
+    /// About what is no verb.
+    pub(crate) fn own(phase: Phase, action: OwnAction) -> Entry {
+        Entry::new(phase, action.name())
     }
 
     /// Who: identity and roles, and what is known of the call.

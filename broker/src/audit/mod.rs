@@ -19,23 +19,26 @@ mod files;
 mod fold;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod log;
 mod read;
 mod verify;
 mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
 pub(crate) use crate::audit::chain::Head;
 use crate::audit::checkpoint::Signer;
 pub(crate) use crate::audit::checkpoint::fingerprint;
-pub(crate) use crate::audit::entry::{Entry, Phase};
+pub(crate) use crate::audit::entry::{Entry, OwnAction, Phase};
+use crate::audit::log::Settings;
 pub(crate) use crate::audit::read::{Filter, Line, Reader, is_own_action};
 pub(crate) use crate::audit::verify::{Options, verify};
 pub(crate) use crate::audit::writer::Unrecorded;
-use crate::audit::writer::{Need, Settings, Writer};
+use crate::audit::writer::{Need, Writer};
 use crate::config::{self, AuditArguments};
 use crate::model::identity::Identity;
 
@@ -85,7 +88,7 @@ impl Audit {
             checkpoint: config.checkpoint,
             on_failure: config.on_failure,
         };
-        let (writer, arguments) = (Writer::start(settings, signer)?, config.arguments);
+        let (writer, arguments) = (log::start(settings, signer)?, config.arguments);
         Ok(Audit(Some(Arc::new(Inner { writer, arguments }))))
     }
 
@@ -130,8 +133,9 @@ impl Audit {
         }
     }
 
-    /// A reader of the lines after the one of this number, and the number of the last durable line. `entry` says who reads; all that was pushed before it is durable when this answers, unless the
-    /// identity reads so often that its entries are counted. `None`: no audit is kept.
+    /// A reader of the lines after the one of this number, and the number of the last durable line. `entry` says who reads;
+    /// all that was pushed before it is durable when this answers, unless the identity reads so often that its entries are
+    /// counted. `None`: no audit is kept.
     ///
     /// # Errors
     /// [`Unrecorded`]: it must not be read.
@@ -150,6 +154,11 @@ impl Audit {
             return Err(Unrecorded("its files could not be opened yet".into()));
         }
         Ok(Some((Reader::new(inner.writer.dir(), filter, after), durable)))
+    }
+
+    /// How long the oldest entry that is not durable has waited; zero if all are.
+    pub(crate) fn lag(&self) -> Duration {
+        self.0.as_ref().map_or(Duration::ZERO, |inner| inner.writer.lag())
     }
 
     /// What is written of a job's arguments.

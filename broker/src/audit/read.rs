@@ -5,12 +5,12 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 
 use crate::audit::chain::Link;
-use crate::audit::entry::OWN_ACTIONS;
+use crate::audit::entry::OwnAction;
 use crate::audit::files;
 use crate::audit::verify::MAX_LINE;
 
@@ -18,6 +18,10 @@ use crate::audit::verify::MAX_LINE;
 const SLICE: u64 = 1 << 20;
 /// Bytes of lines that one slice finds, but for the last line.
 const FOUND: usize = 32 << 10;
+
+/// A file is passed over unread if its first and its last line are so much older than what is asked for. Between the two
+/// the clock may have been set back, and lines of several threads differ a little in their order.
+const CLOCK_SLACK: Duration = Duration::from_secs(60 * 60);
 
 /// Which lines. What is not set is not asked.
 #[derive(Debug, Clone, Default)]
@@ -98,7 +102,7 @@ struct Job<'a> {
 
 /// Whether lines of the broker's own may have this action.
 pub(crate) fn is_own_action(action: &str) -> bool {
-    OWN_ACTIONS.contains(&action)
+    OwnAction::ALL.iter().any(|own| own.name() == action)
 }
 
 impl Filter {
@@ -110,16 +114,30 @@ impl Filter {
             .fold("read the audit".to_owned(), |all, (name, value)| all + ", " + name + " " + value)
     }
 
+    /// Whether no line between these two is new enough to be asked for.
+    fn is_before(&self, first: &[u8], last: &[u8]) -> bool {
+        let is_old = |line: &[u8]| {
+            let line = serde_json::from_slice::<Members<'_>>(line).ok()?;
+            Some(line.time()?.checked_add(CLOCK_SLACK)? < self.since?)
+        };
+        is_old(first) == Some(true) && is_old(last) == Some(true)
+    }
+
     fn matches(&self, line: &Members<'_>) -> bool {
         let job = line.job.as_ref();
         let user = || line.user.as_ref().map(|user| &user.name);
         let owner = || job.and_then(|job| job.owner.as_ref()).or_else(user);
         let id = || job.and_then(|job| job.id.as_ref());
-        let time = || line.time.parse::<prost_types::Timestamp>().ok()?.try_into().ok();
         self.owner.as_ref().is_none_or(|asked| owner().is_some_and(|owner| owner == asked))
             && self.job.as_ref().is_none_or(|asked| id().is_some_and(|id| id.starts_with(asked)))
             && self.action.as_ref().is_none_or(|asked| line.event.action == *asked)
-            && self.since.is_none_or(|since| time().is_some_and(|time: SystemTime| time >= since))
+            && self.since.is_none_or(|since| line.time().is_some_and(|time| time >= since))
+    }
+}
+
+impl Members<'_> {
+    fn time(&self) -> Option<SystemTime> {
+        self.time.parse::<prost_types::Timestamp>().ok()?.try_into().ok()
     }
 }
 
@@ -145,6 +163,12 @@ impl Reader {
             Err(e) if e.kind() == io::ErrorKind::NotFound => self.open()?,
             opened => opened?,
         };
+        if self.place.1 == 0
+            && let Some(later) = self.after_old(&mut file)?
+        {
+            self.next = self.next.max(later);
+            return Ok(Vec::new());
+        }
         let (begin, mut room, mut found) = (self.place.1, FOUND, Vec::new());
         while self.is_behind(head) && self.place.1 - begin < SLICE && room > 0 {
             match self.line(&mut file, &path) {
@@ -173,6 +197,22 @@ impl Reader {
         }
         file.seek(SeekFrom::Start(self.place.1))?;
         Ok((BufReader::with_capacity(1 << 16, file), path))
+    }
+
+    /// The number of the next file's first line, if no line of this file is new enough: two lines of it tell. What cannot
+    /// be read of them is found when the file is read. The last file is always read: it grows.
+    fn after_old(&self, file: &mut BufReader<File>) -> io::Result<Option<u64>> {
+        if self.filter.since.is_none() {
+            return Ok(None);
+        }
+        let files = files::list(&self.dir)?;
+        let later = files.iter().map(|(first, _)| *first).find(|first| *first > self.place.0);
+        let (Some(later), mut first) = (later, Vec::new()) else { return Ok(None) };
+        file.take(MAX_LINE).read_until(b'\n', &mut first)?;
+        let last = files::last_line(file.get_mut()).ok().and_then(|(last, _)| last);
+        file.seek(SeekFrom::Start(0))?;
+        let is_old = last.is_some_and(|last| self.filter.is_before(&first, &last));
+        Ok(is_old.then_some(later))
     }
 
     fn line(&mut self, file: &mut BufReader<File>, path: &Path) -> io::Result<Step> {
@@ -273,6 +313,30 @@ mod tests {
         assert_eq!(found(Filter { action: word("start"), ..Filter::default() }, 2, 4), [4]);
         let since = TIMES[1].parse::<prost_types::Timestamp>().unwrap().try_into().ok();
         assert_eq!(found(Filter { since, ..Filter::default() }, 0, 4), [3, 4]);
+    }
+
+    #[test]
+    fn a_file_whose_first_and_last_line_are_too_old_is_passed_over_unread() {
+        let dir = audit();
+        let first = dir.path().join("audit-00000000000000000001.jsonl");
+        let text = fs::read_to_string(&first).unwrap();
+        let since = |time: &str| {
+            let since = time.parse::<prost_types::Timestamp>().unwrap().try_into().ok();
+            read(dir.path(), Filter { since, ..Filter::default() }, 0, 4)
+        };
+        // A line that cannot be read stands between the two that are looked at.
+        let (one, two) = text.split_once('\n').unwrap();
+        fs::write(&first, format!("{one}\nno line\n{two}")).unwrap();
+        assert_eq!(since("2026-01-31T09:30:00Z").unwrap(), [0_u64; 0]);
+        // Within the slack, and where one of the two is new or damaged, all is read.
+        since("2026-01-31T08:59:00Z").unwrap_err();
+        fs::write(&first, format!("no line\n{two}")).unwrap();
+        since("2026-01-31T09:30:00Z").unwrap_err();
+        let new = one.replace(TIMES[0], TIMES[1]);
+        fs::write(&first, format!("{new}\n{two}")).unwrap();
+        assert_eq!(since("2026-01-31T09:00:00Z").unwrap(), [1, 3, 4]);
+        // The last file is read, however old it is.
+        assert_eq!(since("2027-01-31T09:00:00Z").unwrap(), [0_u64; 0]);
     }
 
     #[test]

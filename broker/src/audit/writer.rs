@@ -1,34 +1,22 @@
-//! The thread that writes the audit. Entries of changes wait for fdatasync(2), and many share one; others are written
-//! without anybody waiting. It must not lose an entry that it has accepted, nor say that one is durable that is not.
+//! The way to the thread that writes the audit: entries wait here until it takes them. Nothing here may block on a disk, or
+//! hold more than a bounded number of bytes that nobody waits for.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use job_shim::crash::{self, Point};
-use nix::fcntl::Flock;
 use tokio::sync::{oneshot, watch};
 
-use crate::audit::chain::{Dropped, Head};
-use crate::audit::checkpoint::{self, Signer};
-use crate::audit::entry::{Entry, Phase};
-use crate::audit::files::{self, LogFile};
+use crate::audit::chain::Dropped;
+use crate::audit::checkpoint::Signer;
+use crate::audit::entry::Entry;
 use crate::audit::fold::Folder;
-use crate::config::OnFailure;
-use crate::journal::AUDIT;
 use crate::model::identity::Identity;
-use crate::store;
 use crate::sync::lock;
 
 /// Bytes of entries that nobody waits for and that the disk has not taken; further ones are counted and dropped.
-const MAX_BACKLOG: usize = 16 << 20;
-/// How long entries that nobody waits for may be in the page cache alone.
-const LAZY_SYNC: Duration = Duration::from_secs(1);
-/// Between two attempts to write after a failure.
-const RETRY: Duration = Duration::from_secs(1);
+pub(super) const MAX_BACKLOG: usize = 16 << 20;
 /// How long the program's end waits for the last lines.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -50,11 +38,13 @@ pub(super) enum Need {
 
 pub(super) type Waiter = oneshot::Sender<Result<(), Unrecorded>>;
 
-struct Item {
-    object: String,
-    need: Need,
-    waiter: Option<Waiter>,
-    dropped: Option<Dropped>,
+/// An entry that is not durable.
+pub(super) struct Item {
+    pub(super) object: String,
+    pub(super) need: Need,
+    pub(super) waiter: Option<Waiter>,
+    pub(super) dropped: Option<Dropped>,
+    pub(super) pushed: Instant,
 }
 
 #[derive(Default)]
@@ -63,6 +53,8 @@ struct Queue {
     bytes: usize,
     /// Entries that found no room since the last line.
     lost: u64,
+    /// When the oldest entry was pushed that is not durable.
+    behind_since: Option<Instant>,
     folder: Folder,
     signer: Option<Signer>,
     checkpoint_now: bool,
@@ -70,14 +62,15 @@ struct Queue {
     is_closed: bool,
 }
 
-/// What the thread needs to know.
-#[derive(Debug, Clone)]
-pub(super) struct Settings {
-    pub(super) dir: PathBuf,
-    pub(super) file_size: u64,
-    pub(super) files: u32,
-    pub(super) checkpoint: Duration,
-    pub(super) on_failure: OnFailure,
+/// What the thread has to do.
+pub(super) struct Work {
+    pub(super) items: VecDeque<Item>,
+    /// Entries that found no room since the last work.
+    pub(super) lost: u64,
+    /// By whom, and how many, of what was counted instead of written.
+    pub(super) folded: Vec<(String, u64)>,
+    pub(super) checkpoint_now: bool,
+    pub(super) is_closing: bool,
 }
 
 /// The way to the thread.
@@ -96,19 +89,10 @@ impl std::fmt::Debug for Writer {
 }
 
 impl Writer {
-    /// Starts the thread. A directory that cannot be used is a failure as any later one: it is tried again.
-    ///
-    /// # Errors
-    /// As pthread_create(3).
-    pub(super) fn start(settings: Settings, signer: Option<Signer>) -> io::Result<Arc<Writer>> {
-        let queue = Queue { signer, ..Queue::default() };
-        let (queue, changed) = (Mutex::new(queue), Condvar::new());
-        let (dir, durable) = (settings.dir.clone(), watch::Sender::new(None));
-        let writer = Arc::new(Writer { queue, changed, dir, durable });
-        let own = Arc::clone(&writer);
-        let run = move || Log::new(settings, own).run();
-        std::thread::Builder::new().name("audit".into()).spawn(run)?;
-        Ok(writer)
+    /// Without a thread, to which nothing else leads.
+    pub(super) fn new(dir: PathBuf, signer: Option<Signer>) -> Writer {
+        let queue = Mutex::new(Queue { signer, ..Queue::default() });
+        Writer { queue, changed: Condvar::new(), dir, durable: watch::Sender::new(None) }
     }
 
     /// Adds an entry. Never blocks.
@@ -120,7 +104,9 @@ impl Writer {
             return;
         }
         queue.bytes += object.len();
-        queue.items.push_back(Item { object, need, waiter, dropped: None });
+        let pushed = Instant::now();
+        queue.behind_since.get_or_insert(pushed);
+        queue.items.push_back(Item { object, need, waiter, dropped: None, pushed });
         drop(queue);
         self.changed.notify_all();
     }
@@ -165,366 +151,62 @@ impl Writer {
         self.durable.subscribe()
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        lock(&self.queue)
-    }
-}
-
-/// The thread's own.
-struct Log {
-    settings: Settings,
-    writer: Arc<Writer>,
-    /// Of the directory, from the first success on: another broker's lines would break the chain.
-    lock: Option<Flock<File>>,
-    /// `None` before it was opened, and after a failure.
-    open: Option<LogFile>,
-    /// The last line written; that of the last sync; that of the last checkpoint.
-    head: Head,
-    synced: Head,
-    checked: Head,
-    /// Entries that are not durable, oldest first.
-    backlog: VecDeque<Item>,
-    unsynced_since: Option<Instant>,
-    next_checkpoint: Instant,
-    /// Since when it fails, and why.
-    failing: Option<(Instant, String)>,
-    was_opened: bool,
-}
-
-impl Log {
-    fn new(settings: Settings, writer: Arc<Writer>) -> Log {
-        let next_checkpoint = Instant::now() + settings.checkpoint;
-        Log {
-            settings,
-            writer,
-            lock: None,
-            open: None,
-            head: Head::EMPTY,
-            synced: Head::EMPTY,
-            checked: Head::EMPTY,
-            backlog: VecDeque::new(),
-            unsynced_since: None,
-            next_checkpoint,
-            failing: None,
-            was_opened: false,
-        }
+    /// How long the oldest entry that is not durable has waited; zero if there is none.
+    pub(super) fn lag(&self) -> Duration {
+        self.queue().behind_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    fn run(mut self) {
-        loop {
-            let (items, lost, is_closing) = self.next();
-            let must_sync = items.iter().any(|item| item.waiter.is_some());
-            self.backlog.extend(items);
-            self.note_lost(lost);
-            let outcome = self.write(must_sync || is_closing);
-            self.settle(outcome);
-            if is_closing {
-                let _ = self.checkpoint(); // logged
-                self.lock = None; // whoever waits for the end may be followed by another broker
-                lock(&self.writer.queue).is_closed = true;
-                self.writer.changed.notify_all();
-                return;
-            }
-        }
-    }
-
-    /// Waits until there is something to do.
-    fn next(&mut self) -> (VecDeque<Item>, u64, bool) {
-        let mut queue = lock(&self.writer.queue);
+    /// Waits until there is an entry or another thing to do, or until `due`.
+    pub(super) fn wait(&self, due: Instant) -> Work {
+        let mut queue = self.queue();
         loop {
             let now = Instant::now();
-            let retry = self.failing.as_ref().map(|(tried, _)| *tried + RETRY);
-            let first = (!self.was_opened && self.failing.is_none()).then_some(now);
-            let sync = self.unsynced_since.map(|since| since + LAZY_SYNC);
-            let fold = queue.folder.due();
-            let due = [retry, first, sync, fold].into_iter().flatten().min();
-            let due = due.unwrap_or(self.next_checkpoint).min(self.next_checkpoint);
-            if std::mem::take(&mut queue.checkpoint_now) {
-                self.next_checkpoint = now;
-            }
-            if !queue.items.is_empty()
-                || queue.is_closing
-                || due <= now
-                || self.next_checkpoint <= now
-            {
+            let due = queue.folder.due().map_or(due, |fold| fold.min(due));
+            let is_asked = queue.checkpoint_now || queue.is_closing;
+            if !queue.items.is_empty() || is_asked || due <= now {
                 queue.bytes = 0;
-                let lost = std::mem::take(&mut queue.lost);
-                let mut items = std::mem::take(&mut queue.items);
-                let due = (!queue.is_closing).then_some(now);
-                let folded = queue.folder.take(due);
-                items.extend(folded.iter().map(|(who, count)| own(&folded_entry(who, *count))));
-                return (items, lost, queue.is_closing);
+                let is_closing = queue.is_closing;
+                return Work {
+                    items: std::mem::take(&mut queue.items),
+                    lost: std::mem::take(&mut queue.lost),
+                    folded: queue.folder.take((!is_closing).then_some(now)),
+                    checkpoint_now: std::mem::take(&mut queue.checkpoint_now),
+                    is_closing,
+                };
             }
-            let waited = self.writer.changed.wait_timeout(queue, due - now);
+            let waited = self.changed.wait_timeout(queue, due - now);
             queue = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// Entries that found no room are counted in a line: none is lost silently.
-    fn note_lost(&mut self, lost: u64) {
-        if lost > 0 {
-            tracing::error!(target: AUDIT, lost, "entries of the audit found no room in memory");
-            let entry = Entry::new(Phase::Broker, "audit-lost").end("lost", lost);
-            self.backlog.push_back(own(&entry));
-        }
+    /// Says that lines up to this one are durable.
+    pub(super) fn set_durable(&self, seq: u64) {
+        self.durable.send_replace(Some(seq));
     }
 
-    /// Writes the backlog, and syncs it if somebody waits or it has waited long enough.
-    fn write(&mut self, must_sync: bool) -> io::Result<()> {
-        self.open()?;
-        self.append()?;
-        let is_late = self.unsynced_since.is_some_and(|since| since.elapsed() >= LAZY_SYNC);
-        if must_sync || is_late {
-            self.sync()?;
-        }
-        let is_full = self.open.as_ref().is_some_and(|log| log.length >= self.settings.file_size);
-        if is_full || Instant::now() >= self.next_checkpoint {
-            self.sync()?;
-            // The next attempt is due in an interval, whatever becomes of this one: lines are not held up by it.
-            if let Err(e) = self.checkpoint() {
-                tracing::error!("no checkpoint of the audit can be written: {e}");
-            }
-            self.next_checkpoint = Instant::now() + self.settings.checkpoint;
-        }
-        if is_full {
-            self.rotate()?;
-        }
-        Ok(())
+    /// Says since when the oldest entry waits that was taken and is not durable.
+    pub(super) fn set_behind(&self, since: Option<Instant>) {
+        let mut queue = self.queue();
+        queue.behind_since = since.or_else(|| queue.items.front().map(|item| item.pushed));
     }
 
-    /// Opens the newest file, or begins the first.
-    fn open(&mut self) -> io::Result<()> {
-        if self.open.is_some() {
-            return Ok(());
-        }
-        let dir = self.settings.dir.clone();
-        store::make_private(&dir)?;
-        self.lock(&dir)?;
-        if self.was_opened {
-            return self.open_again();
-        }
-        let mut entries = Vec::new();
-        let log = match files::reopen(&dir)? {
-            None => {
-                self.head = Head::EMPTY;
-                files::create(&dir, Head::EMPTY)?
-            }
-            Some((log, head, torn)) => {
-                self.head = head;
-                if let Some(torn) = torn {
-                    let message = format!(
-                        "a crash left {} bytes of a line that nobody was answered for, sha256 {}; they were removed",
-                        torn.bytes, torn.hash
-                    );
-                    tracing::warn!("{}: {message}", log.path.display());
-                    let entry = Entry::new(Phase::Broker, "audit-repair").message(message);
-                    entries.push(own(&entry));
-                }
-                log
-            }
-        };
-        entries.extend(self.missing(&dir));
-        for item in entries.into_iter().rev() {
-            self.backlog.push_front(item);
-        }
-        (self.synced, self.was_opened, self.open) = (self.head, true, Some(log));
-        self.writer.durable.send_replace(Some(self.synced.seq));
-        tracing::info!(target: AUDIT, head = %self.head, "the audit goes on");
-        Ok(())
+    /// Counts an entry that was taken and found no room.
+    pub(super) fn add_lost(&self) {
+        self.queue().lost += 1;
     }
 
-    /// Only the first attempt waits for a predecessor that ends just now: entries wait as long as this does.
-    fn lock(&mut self, dir: &Path) -> io::Result<()> {
-        if self.lock.is_none() {
-            let is_first = self.failing.is_none();
-            let lock = if is_first { store::lock(dir) } else { store::lock_now(dir) };
-            self.lock = Some(lock.map_err(io::Error::other)?);
-        }
-        Ok(())
+    /// The key that signs.
+    pub(super) fn signer(&self) -> Option<Signer> {
+        self.queue().signer.clone()
     }
 
-    /// After a failure: what was written and is not known to be durable goes, and is written again from the backlog.
-    fn open_again(&mut self) -> io::Result<()> {
-        let (_, path) = files::list(&self.settings.dir)?
-            .into_iter()
-            .rfind(|(first, _)| *first <= self.synced.seq.max(1))
-            .ok_or_else(|| io::Error::other("its files are gone"))?;
-        let log = files::cut_behind(&path, self.synced)?;
-        (self.head, self.open) = (self.synced, Some(log));
-        Ok(())
+    /// Lets those go on who wait for the thread's end.
+    pub(super) fn set_closed(&self) {
+        self.queue().is_closed = true;
+        self.changed.notify_all();
     }
 
-    /// Says in the chain that lines which a checkpoint knows are not there.
-    fn missing(&self, dir: &Path) -> Option<Item> {
-        let (signed, _) = checkpoint::load(dir).ok()?;
-        let last = signed.last()?.head;
-        (last.seq > self.head.seq).then(|| {
-            let message = format!(
-                "the checkpoint {last} knows lines up to {}, and the last one here is {}",
-                last.seq, self.head.seq
-            );
-            tracing::error!(target: AUDIT, "lines of the audit are missing: {message}");
-            own(&Entry::new(Phase::Broker, "audit-missing").message(message))
-        })
-    }
-
-    /// Writes the entries of the backlog that are in no file.
-    fn append(&mut self) -> io::Result<()> {
-        let written = (self.head.seq - self.synced.seq) as usize;
-        let (mut head, mut text) = (self.head, String::new());
-        for item in self.backlog.iter().skip(written) {
-            text.push_str(&head.append(&item.object, item.dropped.clone()));
-            text.push('\n');
-        }
-        let Some(log) = self.open.as_mut().filter(|_| !text.is_empty()) else { return Ok(()) };
-        log.file.write_all(text.as_bytes())?;
-        crash::at(Point::AuditWritten);
-        log.length += text.len() as u64;
-        self.head = head;
-        self.unsynced_since.get_or_insert_with(Instant::now);
-        Ok(())
-    }
-
-    /// Makes all that is written durable, and answers those who wait.
-    fn sync(&mut self) -> io::Result<()> {
-        let Some(log) = self.open.as_ref().filter(|_| self.head != self.synced) else {
-            return Ok(());
-        };
-        log.file.sync_data()?;
-        crash::at(Point::AuditSynced);
-        (self.synced, self.unsynced_since) = (self.head, None);
-        self.writer.durable.send_replace(Some(self.synced.seq));
-        for item in self.backlog.drain(..) {
-            if let Some(waiter) = item.waiter {
-                let _ = waiter.send(Ok(())); // its caller has hung up
-            }
-        }
-        Ok(())
-    }
-
-    /// Begins a new file, and removes the oldest ones: first the line that says so, then they.
-    fn rotate(&mut self) -> io::Result<()> {
-        self.open = Some(files::create(&self.settings.dir, self.head)?);
-        let Some((surplus, dropped)) = files::surplus(&self.settings.dir, self.settings.files)?
-        else {
-            return Ok(());
-        };
-        let message = format!(
-            "lines {} to {} are no longer kept (audit.files)",
-            dropped.last_seq + 1 - dropped.lines,
-            dropped.last_seq
-        );
-        let entry = Entry::new(Phase::Broker, "audit-drop").message(&message);
-        tracing::info!(target: AUDIT, "audit: {message}");
-        self.backlog.push_back(Item { dropped: Some(dropped), ..own(&entry) });
-        self.append()?;
-        self.sync()?;
-        surplus.iter().try_for_each(std::fs::remove_file)
-    }
-
-    /// Signs the head, and tells the journal.
-    fn checkpoint(&mut self) -> io::Result<()> {
-        if self.synced == self.checked || self.open.is_none() {
-            return Ok(()); // nothing is new
-        }
-        let head = self.synced;
-        tracing::info!(target: AUDIT, %head, "audit checkpoint");
-        let signer = lock(&self.writer.queue).signer.clone();
-        if let Some(signer) = signer {
-            checkpoint::add(&self.settings.dir, &signer, head)?;
-        }
-        self.checked = head;
-        Ok(())
-    }
-
-    /// After a failure: refuses those who must be refused, keeps what must be kept, and lets the others go on.
-    fn settle(&mut self, outcome: io::Result<()>) {
-        let Err(error) = outcome else {
-            if let Some((_, fault)) = self.failing.take() {
-                tracing::info!(target: AUDIT, "the audit can be written again, after: {fault}");
-            }
-            return;
-        };
-        let fault = error.to_string();
-        if self.failing.as_ref().is_none_or(|(_, known)| *known != fault) {
-            tracing::error!(target: AUDIT, "the audit cannot be written: {}: {fault}", self.settings.dir.display());
-        }
-        self.failing = Some((Instant::now(), fault.clone()));
-        self.open = None;
-        self.unsynced_since = None;
-        let refuses = self.settings.on_failure == OnFailure::Refuse;
-        let mut kept = 0;
-        for mut item in std::mem::take(&mut self.backlog) {
-            let Some(waiter) = item.waiter.take() else {
-                kept += item.object.len();
-                if kept <= MAX_BACKLOG {
-                    self.backlog.push_back(item);
-                } else {
-                    lock(&self.writer.queue).lost += 1;
-                }
-                continue;
-            };
-            if refuses && item.need == Need::Durable {
-                let _ = waiter.send(Err(Unrecorded(fault.clone())));
-                continue;
-            }
-            tracing::warn!(target: AUDIT, "an entry of the audit is kept in memory: {}", item.object);
-            let _ = waiter.send(Ok(()));
-            kept += item.object.len();
-            self.backlog.push_back(item);
-        }
-    }
-}
-
-/// Says how many entries were not lines of their own.
-fn folded_entry(who: &str, count: u64) -> Entry {
-    let message = format!("{count} further reads and refusals");
-    Entry::new(Phase::Broker, "audit-folded").by_name(who).message(message).end("folded", count)
-}
-
-/// An entry of the writer's own.
-fn own(entry: &Entry) -> Item {
-    let object = entry.to_json(SystemTime::now());
-    Item { object, need: Need::Kept, waiter: None, dropped: None }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn start(dir: &Path) -> Arc<Writer> {
-        let settings = Settings {
-            dir: dir.into(),
-            file_size: 1 << 20,
-            files: 4,
-            checkpoint: Duration::from_secs(60),
-            on_failure: OnFailure::Refuse,
-        };
-        Writer::start(settings, None).unwrap()
-    }
-
-    fn change(writer: &Writer) -> Result<(), Unrecorded> {
-        let (waiter, ticket) = oneshot::channel();
-        writer.push(&Entry::new(Phase::Allowed, "start"), Need::Durable, Some(waiter));
-        ticket.blocking_recv().unwrap()
-    }
-
-    #[test]
-    fn two_brokers_never_write_one_chain_and_the_second_goes_on_when_the_first_has_ended() {
-        let dir = tempfile::tempdir().unwrap();
-        let first = start(dir.path());
-        change(&first).unwrap();
-        let second = start(dir.path());
-        let refused = change(&second).unwrap_err().to_string();
-        let holder = format!("is held by another broker, process {}", std::process::id());
-        assert!(refused.contains(&holder), "{refused}");
-        change(&first).unwrap();
-        first.close();
-        change(&second).unwrap();
-        second.close();
-        let paths = vec![dir.path().into()];
-        let options = crate::audit::Options { paths, heads: vec![], signers: vec![] };
-        let report = crate::audit::verify(&options).unwrap();
-        assert!(report.is_good && report.text.contains("last line 3:"), "{}", report.text);
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        lock(&self.queue)
     }
 }

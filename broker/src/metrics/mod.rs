@@ -53,6 +53,10 @@ pub(crate) struct Metrics {
     pub(crate) cgroup_errors: Family<CgroupOperation, { CgroupOperation::COUNT }>,
     /// Lines of the log that nobody took in time.
     pub(crate) log_dropped: Family<LogPurpose, { LogPurpose::COUNT }>,
+    /// Entries of the audit that found no room while it could not be written.
+    pub(crate) audit_lost: Counter,
+    /// 1 while the audit cannot be written.
+    pub(crate) audit_failing: Gauge,
     /// Starts whose spans were sent to a collector, or dropped.
     pub(crate) exports: Family<Export, { Export::COUNT }>,
     /// Reloads of the configuration.
@@ -81,6 +85,8 @@ impl Metrics {
             tls_failures: Family::new(),
             cgroup_errors: Family::new(),
             log_dropped: Family::new(),
+            audit_lost: Counter::new(),
+            audit_failing: Gauge::new(),
             exports: Family::new(),
             reloads: Family::new(),
             reload_failed: Gauge::new(),
@@ -113,6 +119,16 @@ impl Metrics {
             "Lines of the log that were dropped because nobody took them in time.",
             "purpose",
             self.log_dropped.samples(LogPurpose::NAMES),
+        );
+        text.counter(
+            "job_broker_audit_lines_lost_total",
+            "Entries of the audit that found no room in memory while its disk did not take them.",
+            self.audit_lost.get(),
+        );
+        text.gauge(
+            "job_broker_audit_failing",
+            "1 while the audit cannot be written; changes are refused then, unless audit.on_failure says otherwise.",
+            self.audit_failing.get(),
         );
         text.counters(
             "job_broker_traces_total",

@@ -4,7 +4,7 @@
 use std::fmt::Display;
 use std::net::SocketAddr;
 
-use crate::audit::{Audit, Entry, Phase};
+use crate::audit::{Audit, Entry, OwnAction, Phase};
 use crate::model::identity::Peer;
 use crate::serve::live::Fault;
 use crate::serve::trust::refusal::Refusal;
@@ -30,11 +30,12 @@ pub(super) fn one_too_many(audit: &Audit, from: SocketAddr, peer: &Peer, fault: 
 /// A connection that was open. There are no more of these than connections were admitted, and none comes again with
 /// this certificate.
 pub(super) fn ended(audit: &Audit, from: SocketAddr, peer: &Peer, fault: &Fault) {
-    let entry = Entry::new(Phase::Broker, "connection-end").category("network").address(from);
+    let entry =
+        Entry::own(Phase::Broker, OwnAction::ConnectionEnd).category("network").address(from);
     let entry = entry.by_name(peer.identity.as_str()).certificate(peer);
     audit.note(&entry.error(fault.reason(), &fault.to_string()));
 }
 
 fn denied(from: SocketAddr) -> Entry {
-    Entry::new(Phase::Denied, "connection").category("network").address(from)
+    Entry::own(Phase::Denied, OwnAction::Connection).category("network").address(from)
 }

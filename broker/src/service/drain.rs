@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::audit::{self, Audit, Entry, Phase};
+use crate::audit::{self, Audit, Entry, OwnAction, Phase};
 use crate::config::Config;
 use crate::jobs::supervisor::Supervisor;
 use crate::service::error::ServiceError;
@@ -30,7 +30,7 @@ pub(super) fn run(file: &Path, grace: Duration) -> Result<(), ServiceError> {
         let Config { jobs, retention, tls, audit, .. } = config;
         let audit = || Audit::start(&audit, dir, audit::signer(&tls));
         let supervisor = Supervisor::open(jobs, limits, retention, Arc::default(), audit).await?;
-        let drained = Entry::new(Phase::Broker, "drain").by_name("job-broker drain");
+        let drained = Entry::own(Phase::Broker, OwnAction::Drain).by_name("job-broker drain");
         supervisor.audit().note(&drained);
         let (live, _) = supervisor.count();
         tracing::info!("stopping {live} running jobs, each in its own way, within {grace:?}");

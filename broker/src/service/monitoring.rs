@@ -60,6 +60,11 @@ fn collect(supervisor: &Supervisor, tls: &watch::Receiver<Tls>, text: &mut Text)
         supervisor.quotas().in_use(&census.in_use).into_iter().map(|(kind, used)| (kind.name(), used)),
     );
     METRICS.write(text);
+    text.gauge(
+        "job_broker_audit_lag_seconds",
+        "How long the oldest entry of the audit that is not durable has waited; about 1 at most while the disk works.",
+        supervisor.audit().lag().as_secs_f64(),
+    );
     let [server, authority] = tls.borrow().expires;
     let expires = [("server", server), ("client_ca", authority)];
     text.gauges(
@@ -68,6 +73,13 @@ fn collect(supervisor: &Supervisor, tls: &watch::Receiver<Tls>, text: &mut Text)
         "certificate",
         expires.into_iter().filter_map(|(name, end)| Some((name, end?))),
     );
+    if let Some(end) = tls.borrow().trust.first_list_end() {
+        text.gauge(
+            "job_broker_revocation_list_next_update_timestamp_seconds",
+            "When the first revocation list is to be renewed, in seconds since 1970: no client of its authority connects after.",
+            end.as_secs(),
+        );
+    }
     process::write(text);
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
-use crate::audit::{self, Entry, Phase};
+use crate::audit::{self, Entry, OwnAction, Phase};
 use crate::auth::Policy;
 use crate::config;
 use crate::config::{Config, OnRevoked};
@@ -84,7 +84,7 @@ impl Reloader {
             Ok(settings) => settings,
             Err(e) => {
                 let fault = one_line(&e);
-                self.note_refused("reload", &fault);
+                self.note_refused(OwnAction::Reload, &fault);
                 self.report.send_modify(|report| report.fault = Some(fault));
                 return Err(e);
             }
@@ -104,14 +104,15 @@ impl Reloader {
         self.use_tls(tls);
         tracing::info!(target: AUDIT, admins = config.admins.len(), roles, "reloaded");
         let admins = format!("roles: {roles}; admins: {}", config.admins.join(", "));
-        let entry = Entry::new(Phase::Broker, "reload").category("configuration").message(admins);
+        let entry =
+            Entry::own(Phase::Broker, OwnAction::Reload).category("configuration").message(admins);
         self.supervisor.audit().note(&entry);
         Ok(())
     }
 
     /// What was read is not in force.
-    fn note_refused(&self, action: &str, fault: &str) {
-        let entry = Entry::new(Phase::Failed, action).category("configuration");
+    fn note_refused(&self, action: OwnAction, fault: &str) {
+        let entry = Entry::own(Phase::Failed, action).category("configuration");
         self.supervisor.audit().note(&entry.error("refused", fault));
     }
 
@@ -169,7 +170,7 @@ impl Reloader {
                 lock(&self.files).1.settle(stamps);
                 findings.log();
                 self.use_tls(tls);
-                let entry = Entry::new(Phase::Broker, "reload-certificates");
+                let entry = Entry::own(Phase::Broker, OwnAction::ReloadCertificates);
                 self.supervisor.audit().note(&entry.category("configuration"));
                 tracing::info!(target: AUDIT, "certificates on disk were replaced, and are in force");
                 status.certificates_read(None);
@@ -177,7 +178,7 @@ impl Reloader {
             Err(e) => {
                 if lock(&self.files).1.found_broken(stamps) {
                     let fault = one_line(&e);
-                    self.note_refused("reload-certificates", &fault);
+                    self.note_refused(OwnAction::ReloadCertificates, &fault);
                     tracing::error!(
                         "certificates on disk were replaced, and the former ones stay in force: {fault}"
                     );

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tonic::service::Routes;
 
-use crate::audit::{self, Audit, Entry, Phase};
+use crate::audit::{self, Audit, Entry, OwnAction, Phase};
 use crate::auth::Policy;
 use crate::jobs::shared::threads;
 use crate::jobs::supervisor::Supervisor;
@@ -100,7 +100,7 @@ async fn serve_until_signal(
     let mut status_updates = std::pin::pin!(status.run());
     let mut certificates = std::pin::pin!(reloader.watch_certificates(&status));
     tracing::info!(target: AUDIT, version = env!("CARGO_PKG_VERSION"), %addr, "ready");
-    let started = Entry::new(Phase::Broker, "broker-start");
+    let started = Entry::own(Phase::Broker, OwnAction::BrokerStart);
     audit.note(&started.message(format_args!("{} on {addr}", env!("CARGO_PKG_VERSION"))));
     status.ready();
     let name = loop {
@@ -118,7 +118,7 @@ async fn serve_until_signal(
     status.stopping();
     close.send_replace(true);
     serving.await?;
-    audit.note(&Entry::new(Phase::Broker, "broker-stop").message(name));
+    audit.note(&Entry::own(Phase::Broker, OwnAction::BrokerStop).message(name));
     audit.close();
     Ok(())
 }

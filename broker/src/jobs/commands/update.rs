@@ -294,7 +294,7 @@ fn apply(
     for change in new.changes_since(old) {
         let ChangeRecord { by, name, from, to, .. } = change;
         tracing::info!(target: AUDIT, job = %job.id(), by, name, from, to, "limit changed");
-        let entry = Entry::new(Phase::Done, "update").by_name(by).job(job.id(), job.owner());
+        let entry = Entry::new(Phase::Done, Verb::Update).by_name(by).job(job.id(), job.owner());
         shared.audit.note(&entry.message(format_args!("{name}: {from} to {to}")));
     }
     Ok(())

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::audit::{Entry, Phase};
+use crate::audit::{Entry, OwnAction, Phase};
 use crate::cgroup::job::Leaf;
 use crate::host;
 use crate::jobs::cleanup;
@@ -174,7 +174,7 @@ fn move_away(
     match shared.state.quarantine(id, reason, request) {
         Ok(()) => {
             tracing::error!(target: AUDIT, job = %id, "moved into quarantine: {reason}");
-            let entry = Entry::new(Phase::Broker, "quarantine").end("id", id.to_string());
+            let entry = Entry::own(Phase::Broker, OwnAction::Quarantine).end("id", id.to_string());
             shared.audit.note(&entry.message(reason));
         }
         Err(e) => {

@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::audit::{Entry, Phase};
+use crate::audit::{Entry, OwnAction, Phase};
 use crate::config::Retention;
 use crate::host;
 use crate::jobs::events::{LifecycleEvent, Subscription};
@@ -108,8 +108,9 @@ pub(crate) fn remove_excess(shared: &Arc<Shared>, last: Last) -> usize {
         match removed {
             Ok(true) => {
                 tracing::info!(target: AUDIT, job = %id, %rule, "removed");
-                let entry =
-                    Entry::new(Phase::Broker, "remove").rule(rule).end("id", id.to_string());
+                let entry = Entry::own(Phase::Broker, OwnAction::Remove)
+                    .rule(rule)
+                    .end("id", id.to_string());
                 shared.audit.note(&entry);
             }
             Ok(false) => {}

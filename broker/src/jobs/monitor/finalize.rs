@@ -9,7 +9,7 @@ use std::time::Duration;
 use job_shim::crash::{self, Point};
 use job_shim::wire::{Cause, Failed};
 
-use crate::audit::{Entry, Phase};
+use crate::audit::{Entry, OwnAction, Phase};
 use crate::backoff::Backoff;
 use crate::host;
 use crate::jobs::cleanup;
@@ -149,7 +149,7 @@ fn end_cause(cause: Cause) -> EndCause {
 
 /// The end, for the audit: cause, status, and who caused it.
 fn audit_entry(job: &Job, known: &Snapshot) -> Entry {
-    let entry = Entry::new(Phase::End, "end").job(job.id(), job.owner());
+    let entry = Entry::own(Phase::End, OwnAction::End).job(job.id(), job.owner());
     let entry = entry.end("state", format!("{:?}", known.state).to_lowercase());
     match (&known.exited, &known.failure) {
         (Some(exited), _) => {

@@ -107,6 +107,12 @@ impl Trust {
         authorities.filter_map(|authority| authority.not_after).min()
     }
 
+    /// When the first of the revocation lists is to be renewed.
+    pub(crate) fn first_list_end(&self) -> Option<UnixTime> {
+        let authorities = self.domains.iter().flat_map(|domain| &domain.authorities);
+        authorities.flat_map(|authority| &authority.crls).map(Crl::next_update).min()
+    }
+
     /// What an operator is told of each authority.
     pub(crate) fn report(&self) -> Vec<AuthorityReport> {
         let of = |domain: &Domain, authority: &Authority| AuthorityReport {
