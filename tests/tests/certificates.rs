@@ -156,6 +156,32 @@ async fn an_authority_is_replaced_while_a_stream_goes_on_and_the_old_one_ends_wh
     fs::write(&ca, &old).unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn at_the_end_of_an_authority_its_streams_end_and_nobody_of_it_connects() {
+    let env = Env::start();
+    let short = Authority::create(&env.path("short"), "local", Duration::from_secs(5)).unwrap();
+    let ca = env.path("pki/ca.crt");
+    let both = [fs::read(&ca).unwrap(), fs::read(short.certificate()).unwrap()].concat();
+    fs::write(&ca, both).unwrap();
+    env.reload_and_wait();
+    // The certificate itself is good for a day.
+    let leaf = env.pki().user_leaf("user-a", days(1)).unwrap();
+    let credentials = credentials(&env, &short, &leaf);
+    let mut client = client::connect(&env.addr(), &credentials).await.unwrap();
+    let job = api::start(&mut client, api::script("echo up; sleep 1000")).await;
+    let mut stream = streams(&mut client, &job.id).await;
+    let status = tokio::time::timeout(2 * SOON, stream.message()).await.unwrap().unwrap_err();
+    assert!(SystemTime::now() > short.not_after(), "not before its end");
+    assert_eq!(api::reason(&status), "AUTHORITY_EXPIRED", "{status}");
+    assert!(status.message().contains("was valid until"), "{status}");
+    let alert = refused(&env, &credentials).await;
+    assert!(alert.contains("alert"), "{alert}");
+    until("the log tells it", || {
+        env.log().contains("handshake failed: the authority").then_some(())
+    });
+    assert_eq!(who(&mut env.client("user-b").await).await.unwrap(), "user-b");
+}
+
 /// Renames a new file over the old one, as those do who replace certificates.
 fn replace(path: &Path, bytes: &[u8]) {
     let new = path.with_extension("new");
@@ -476,4 +502,65 @@ fn whose_certificate_ends_soon_is_told_by_every_command_once_and_not_with_quiet(
     assert!(said.contains("(job-certs renew ") && told.stdout == b"hi\n", "{said}");
     assert!(jobctl(&["-q", "ps"]).stderr.is_empty());
     assert!(env.jobctl("user-a", &["ps"]).err().is_empty(), "30 days are left");
+}
+
+/// Processor time of a process so far, in seconds.
+fn cpu_seconds(pid: i32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    [11, 12].map(|n| fields[n].parse::<f64>().unwrap()).iter().sum::<f64>() / 100.0
+}
+
+/// As many connections as a broker has, each with a stream: eight identities of 512, one of which is revoked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement, for docs/BENCHMARKS.md"]
+async fn all_connections_are_judged_within_seconds_of_a_reload() {
+    let each = std::env::var("JOB_TESTS_CONNECTIONS").map_or(510, |each| each.parse().unwrap());
+    let env = with_list();
+    let (mut connections, mut streams) = (Vec::new(), tokio::task::JoinSet::new());
+    for n in 0..8 {
+        let user = format!("user-{n}");
+        let credentials = env.credentials(&user);
+        let mut first = client::connect(&env.addr(), &credentials).await.unwrap();
+        let job = api::start(&mut first, api::script("echo up; exec sleep 1000")).await;
+        for one in 0..each {
+            let connect = async || client::connect(&env.addr(), &credentials).await.ok();
+            let mut client = eventually("a connection", connect).await;
+            if n == 0 {
+                let mut stream = self::streams(&mut client, &job.id).await;
+                streams.spawn(async move { (stream.message().await.unwrap_err(), Instant::now()) });
+            } else if one == 0 {
+                assert_eq!(who(&mut client).await.unwrap(), user);
+            }
+            connections.push(client);
+        }
+    }
+    let pid = env.broker().pid();
+    let mut other = env.client("user-7").await;
+    env.pki().revoke("user-0", Reason::KeyCompromise).unwrap();
+    env.pki().write_crl(days(1), None).unwrap();
+    let (before, begun) = (cpu_seconds(pid), Instant::now());
+    env.reload_broker();
+    let mut slowest = Duration::ZERO;
+    let mut last = begun;
+    let mut ended = 0;
+    while ended < each {
+        let asked = Instant::now();
+        assert_eq!(who(&mut other).await.unwrap(), "user-7");
+        slowest = slowest.max(asked.elapsed());
+        while let Some(stream) = streams.try_join_next() {
+            let (status, at) = stream.unwrap();
+            assert_eq!(api::reason(&status), "CERTIFICATE_REVOKED");
+            (last, ended) = (last.max(at), ended + 1);
+        }
+        assert!(begun.elapsed() < 4 * SOON, "{ended} have ended");
+    }
+    eprintln!(
+        "{} connections: the last of {each} revoked ended {:?} after the reload; {:.2} s of the broker's processor \
+         time; the slowest call of another meanwhile {slowest:?}",
+        connections.len(),
+        last - begun,
+        cpu_seconds(pid) - before,
+    );
+    assert!(last - begun < SOON);
 }

@@ -216,13 +216,23 @@ fn an_account_whose_user_manager_lingers_is_a_warning() {
 }
 
 #[test]
-fn an_authority_that_has_expired_beside_a_valid_one_is_a_warning() {
+fn an_authority_that_has_expired_beside_a_valid_one_is_a_warning_and_alone_a_fault() {
     let site = Site::new();
-    let soon = Authority::create(&site.dir.path().join("soon"), "local", days(9)).unwrap();
-    let both = fs::read_to_string(site.file("ca.crt")).unwrap()
-        + &fs::read_to_string(soon.certificate()).unwrap();
-    fs::write(site.file("ca.crt"), both).unwrap();
-    site.check("").warns("ca.crt expires on ");
+    let valid = fs::read_to_string(site.file("ca.crt")).unwrap();
+    for (name, validity, words) in [
+        ("soon", days(9), "ca.crt expires on "),
+        ("over", Duration::from_secs(1), "ca.crt holds one that has expired on "),
+    ] {
+        let other = Authority::create(&site.dir.path().join(name), "local", validity).unwrap();
+        let other = fs::read_to_string(other.certificate()).unwrap();
+        fs::write(site.file("ca.crt"), format!("{valid}{other}")).unwrap();
+        until("its time has come", || site.check("").said.contains(words).then_some(()));
+        site.check("").warns(words);
+        fs::write(site.file("ca.crt"), other).unwrap();
+        if name == "over" {
+            site.check("").fails_with(&["ca.crt is not valid today: it has expired on "]);
+        }
+    }
 }
 
 /// What a service starts inherits the variable, whatever became of its standard error.

@@ -153,7 +153,8 @@ impl Domain {
     ) -> Result<UnixTime, Refusal> {
         let refused = RefCell::new(None);
         let check = |path: &VerifiedPath<'_>| {
-            self.check_lists(path, now).map_err(|refusal| {
+            let checked = self.check_lists(path, now).and_then(|()| self.check_anchor(path, now));
+            checked.map_err(|refusal| {
                 keep_heavier(&mut refused.borrow_mut(), refusal);
                 webpki::Error::UnknownRevocationStatus // another path is tried
             })
@@ -162,7 +163,10 @@ impl Domain {
         let (anchors, check) = (&self.anchors, Some(&check as _));
         let found =
             leaf.verify_for_usage(algorithms.all, anchors, intermediates, now, usage, None, check);
-        let valid_until = found.map(|path| valid_until(&path));
+        let valid_until = found.map(|path| {
+            let end = self.anchor(&path).and_then(|authority| authority.not_after);
+            end.map_or(valid_until(&path), |end| end.min(valid_until(&path)))
+        });
         match (valid_until, refused.into_inner()) {
             (_, Some(revoked @ Refusal::Revoked { .. })) => Err(revoked),
             (Ok(valid_until), _) => Ok(valid_until),
@@ -209,6 +213,25 @@ impl Domain {
             (Some(expired), _) => Err(expired),
             (None, Some(issuer)) if covered => Err(Refusal::Uncovered { issuer }),
             _ => Ok(()),
+        }
+    }
+
+    /// The authority at a path's end.
+    fn anchor(&self, path: &VerifiedPath<'_>) -> Option<&Authority> {
+        let leaf: &webpki::Cert<'_> = path.end_entity();
+        let below = path.intermediate_certificates().next_back().unwrap_or(leaf);
+        self.authority(below.issuer(), path.anchor().subject_public_key_info.as_ref())
+    }
+
+    /// webpki takes a trust anchor for valid at all times.
+    fn check_anchor(&self, path: &VerifiedPath<'_>, now: UnixTime) -> Result<(), Refusal> {
+        let Some(authority) = self.anchor(path) else { return Ok(()) };
+        match authority.not_after.filter(|end| *end < now) {
+            Some(not_after) => {
+                let authority = authority.name.clone();
+                Err(Refusal::AuthorityExpired { authority, not_after, now })
+            }
+            None => Ok(()),
         }
     }
 

@@ -49,6 +49,19 @@ pub(crate) enum Refusal {
         /// The subject of the authority without a list.
         issuer: String,
     },
+    /// The certificate of its authority has ended.
+    #[error(
+        "the authority {authority} was valid until {}, and this host's clock says {}: no certificate of it is accepted",
+        date(*not_after), date(*now)
+    )]
+    AuthorityExpired {
+        /// Its subject.
+        authority: String,
+        /// Its end.
+        not_after: UnixTime,
+        /// This host's clock.
+        now: UnixTime,
+    },
     /// Two trust domains accept it.
     #[error("the client certificate belongs to more than one trust domain")]
     Ambiguous,
@@ -73,6 +86,7 @@ impl Refusal {
             Refusal::Revoked { .. } => "CERTIFICATE_REVOKED",
             Refusal::ListExpired { .. } => "REVOCATION_LIST_EXPIRED",
             Refusal::Uncovered { .. } => "REVOCATION_UNKNOWN",
+            Refusal::AuthorityExpired { .. } => "AUTHORITY_EXPIRED",
             Refusal::Certificate(Expired | ExpiredContext { .. }) => "CERTIFICATE_EXPIRED",
             Refusal::Certificate(UnknownIssuer | BadSignature) => "AUTHORITY_NOT_TRUSTED",
             Refusal::Ambiguous | Refusal::TooLong { .. } | Refusal::Certificate(_) => {
@@ -94,7 +108,7 @@ impl Refusal {
             Refusal::Revoked { .. } => 6,
             Refusal::ListExpired { .. } => 5,
             Refusal::Uncovered { .. } => 4,
-            Refusal::Ambiguous | Refusal::TooLong { .. } => 3,
+            Refusal::Ambiguous | Refusal::TooLong { .. } | Refusal::AuthorityExpired { .. } => 3,
             Refusal::Certificate(BadSignature) => 1,
             Refusal::Certificate(UnknownIssuer) => 0,
             Refusal::Certificate(_) => 2,
