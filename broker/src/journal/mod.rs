@@ -246,6 +246,33 @@ mod tests {
         assert_eq!(String::from_utf8_lossy(&said[..length]), expected);
     }
 
+    /// A job has three such lines: `start`, `started`, `ended`.
+    #[test]
+    #[ignore = "a measurement, for docs/BENCHMARKS.md"]
+    fn what_a_line_of_a_job_takes_of_its_start() {
+        const LINES: u32 = 200;
+        for format in [Format::Journal, Format::Json, Format::Journald] {
+            let (mut reader, writer) = io::pipe().unwrap();
+            std::thread::spawn(move || io::copy(&mut reader, &mut io::sink()));
+            let queue = Queue::start(format, writer).unwrap();
+            let layer = JournalLayer { queue: Arc::clone(&queue) };
+            let (mut took, limits) = (Vec::new(), "cpus=1 memory=512M pids=512 output_limit=1G");
+            tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+                for _ in 0..200 {
+                    let (id, begun) = (uuid::Uuid::now_v7(), std::time::Instant::now());
+                    for pid in 0..LINES {
+                        tracing::info!(target: AUDIT, job = %id, owner = %"somebody", pid, shim_pid = pid,
+                            account = %"job-1234 (71234:71234)", cgroup = %"/sys/fs/cgroup/jobs.slice", limits, "started");
+                    }
+                    took.push(begun.elapsed() / LINES);
+                    queue.flush(Duration::from_secs(60));
+                }
+            });
+            took.sort_unstable();
+            eprintln!("{format:?}: {:?} a line", took[took.len() / 2]);
+        }
+    }
+
     #[test]
     fn whatever_somebody_chose_is_one_short_line_without_a_priority_of_its_own() {
         let chosen = "\n<0>kernel panic\r\u{1b}[2J\u{2028}".repeat(50_000);
