@@ -13,9 +13,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use job_api::v1::job::State;
-use job_api::v1::{Cause, DeleteJobRequest, Job};
+use job_api::v1::{Cause, DeleteJobRequest, Job, StartJobRequest};
 use job_tests::machine::{Host, Oracles, install, packages, sh, try_install};
 use job_tests::{api, is_running, until};
+use serde_json::Value;
 
 const JOBS: usize = 20;
 
@@ -472,4 +473,191 @@ async fn removal_ends_jobs_in_good_order_and_keeps_data_which_purging_removes() 
     let (succeeded, said) = try_install(&packages().0);
     assert!(succeeded && said.contains("job-certs init --dir /etc/job-broker/pki"), "{said}");
     Host::ready().client().await;
+}
+
+/// Where systemd looks for what this test adds to the unit.
+const DROP_INS: &str = "/run/systemd/system/job-broker.service.d";
+
+/// Restarts the broker with lines of its own in the unit. Whether it runs then.
+fn restarted_with(lines: &str) -> bool {
+    sh(&format!(
+        "mkdir -p {DROP_INS} && printf '[Service]\\n{lines}\\n' >{DROP_INS}/t.conf && \
+         systemctl daemon-reload && systemctl reset-failed job-broker"
+    ));
+    Command::new("systemctl").args(["restart", "job-broker"]).status().unwrap().success()
+}
+
+fn restarted_without(capability: &str) -> bool {
+    restarted_with(&format!("CapabilityBoundingSet=~{capability}"))
+}
+
+/// Why a job does not start; the step of its shim.
+async fn failed_step(host: &Host) -> String {
+    let spec = api::script("exec true");
+    let request = StartJobRequest { spec: Some(spec), ..Default::default() };
+    host.client().await.start_job(request).await.unwrap_err().message().to_owned()
+}
+
+/// Each one that the unit leaves to the broker is taken away; those of namespaces are tried where jobs have them.
+#[tokio::test]
+#[ignore = "changes the machine"]
+async fn the_broker_needs_each_capability_that_its_unit_leaves_it() {
+    let host = Host::ready();
+    let of_namespaces = ["cap_sys_admin", "cap_sys_chroot", "cap_mknod", "cap_net_admin"];
+    let mut left: Vec<_> =
+        host.property("CapabilityBoundingSet").split(' ').map(str::to_owned).collect();
+    left.retain(|name| !of_namespaces.contains(&&**name));
+
+    let mut tried = Vec::new();
+    for (capability, words) in [
+        ("cap_chown", "make_pipes"),
+        ("cap_setuid", "drop_privileges"),
+        ("cap_setgid", "drop_privileges"),
+        ("cap_setpcap", "capabilities"),
+    ] {
+        assert!(restarted_without(capability));
+        let said = failed_step(&host).await;
+        assert!(said.contains(words) && said.contains("not permitted"), "{capability}: {said}");
+        tried.push(capability);
+    }
+
+    // A shim that does not end by itself, and that the kernel may kill when memory runs out.
+    assert!(restarted_without("cap_kill cap_sys_resource"));
+    let mut client = host.client().await;
+    let id = api::start(&mut client, api::script("exec sleep 1000")).await.id;
+    let cgroup = format!("/sys/fs/cgroup/jobs.slice/job-broker-jobs.scope/{id}");
+    let shim = fs::read_to_string(format!("{cgroup}/shim/cgroup.procs")).unwrap();
+    let shim = shim.trim();
+    let score = fs::read_to_string(format!("/proc/{shim}/oom_score_adj")).unwrap();
+    assert_ne!(score.trim(), "-1000");
+    sh(&format!("kill -STOP {shim}"));
+    api::stop(&mut client, &id, Duration::ZERO).await;
+    let refused =
+        format!("journalctl -b -u job-broker -o cat | grep {id} | grep -i 'not permitted'");
+    until("the kill is refused", || (!sh(&format!("{refused} || true")).is_empty()).then_some(()));
+    sh(&format!("kill -CONT {shim}"));
+    api::ended(&mut client, &id).await;
+    tried.extend(["cap_kill", "cap_sys_resource"]);
+
+    // Files that are not root's: the broker's key, the socket of the metrics for an agent; and a port below 1024.
+    let file = "/etc/job-broker/config.toml";
+    let sound = fs::read_to_string(file).unwrap();
+    sh("mkdir -p /run/agent && chown nobody /etc/job-broker/pki/server.key");
+    let agent =
+        "[metrics]\nlisten = \"/run/agent/metrics.sock\"\nowner = \"nobody\"\nmode = 0o600\n";
+    let altered =
+        sound.replacen("[metrics]\n", agent, 1).replace("127.0.0.1:7443", "127.0.0.1:443");
+    fs::write(file, altered).unwrap();
+    let is_served = || {
+        let id = host.property("InvocationID");
+        let lines =
+            format!("journalctl _SYSTEMD_INVOCATION_ID={id} -o cat | grep 'metrics are' || true");
+        until("it says", || Some(sh(&lines)).filter(|line| !line.is_empty())).contains("are served")
+    };
+    let mut outcomes = Vec::new();
+    outcomes.push(("cap_fowner", restarted_without("cap_fowner") && !is_served()));
+    for capability in ["cap_dac_override", "cap_net_bind_service"] {
+        outcomes.push((capability, !restarted_without(capability)));
+    }
+    let with_all = restarted_with("") && is_served();
+    fs::write(file, sound).unwrap();
+    sh(&format!(
+        "rm -r {DROP_INS} /run/agent && chown root /etc/job-broker/pki/server.key && systemctl daemon-reload && systemctl restart job-broker"
+    ));
+    assert!(with_all && outcomes.iter().all(|(_, fails)| *fails), "{with_all} {outcomes:?}");
+    tried.extend(outcomes.iter().map(|(capability, _)| *capability));
+    tried.sort_unstable();
+    left.sort_unstable();
+    assert_eq!(left, tried);
+}
+
+/// The unit's devices and sockets are those of its own cgroup, which jobs are not in.
+#[tokio::test]
+#[ignore = "changes the machine"]
+async fn the_broker_opens_no_disk_and_waits_for_no_packets_and_its_jobs_are_not_bound_by_that() {
+    let host = Host::ready();
+    let bind = "import socket; socket.socket(type=socket.SOCK_DGRAM).bind(('127.0.0.1', 5555))";
+    fs::write("/run/bind.py", bind).unwrap();
+    let disk = sh("findmnt --noheadings --output SOURCE /");
+    let said = "/run/said";
+    let try_both = format!(
+        "ExecStartPre=/bin/sh -c \"head -c1 {disk} >{said} 2>>{said}; python3 /run/bind.py 2>>{said} || true\""
+    );
+    assert!(restarted_with(&try_both));
+    let refused = fs::read_to_string(said).unwrap();
+    let disk_refused = format!("'{disk}' for reading: Operation not permitted");
+    assert!(refused.contains(&disk_refused), "{refused}");
+    if sh("systemctl --version").contains("+BPF_FRAMEWORK") {
+        assert!(refused.contains("PermissionError"), "{refused}");
+    } else {
+        eprintln!("left out: systemd without BPF_FRAMEWORK cannot bound sockets");
+    }
+    sh(&format!("rm -r {DROP_INS} && systemctl daemon-reload && systemctl restart job-broker"));
+    let mut client = host.client().await;
+    let script = "python3 /run/bind.py && grep CapBnd /proc/self/status";
+    let id = api::start(&mut client, api::script(script)).await.id;
+    let output = api::output(&mut client, &id).await;
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(told, "CapBnd:\t0000000000000000\n", "{output:?}");
+    // As an account that may open it.
+    sh(&format!("chmod o+r {disk}"));
+    let id = api::start(&mut client, api::script(&format!("head -c1 {disk} | wc -c"))).await.id;
+    let output = api::output(&mut client, &id).await;
+    sh(&format!("chmod o-r {disk}"));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "1\n", "{output:?}");
+}
+
+/// As fields, which journalctl(1) finds without a regular expression.
+#[tokio::test]
+#[ignore = "changes the machine"]
+async fn the_journal_has_one_line_of_a_jobs_start_and_one_of_its_end_with_their_fields() {
+    let host = Host::ready();
+    let file = "/etc/job-broker/config.toml";
+    let sound = fs::read_to_string(file).unwrap();
+    fs::write(file, sound.replacen("[log]\n", "[log]\nformat = \"journald\"\n", 1)).unwrap();
+    sh("systemctl restart job-broker");
+    let mut client = host.client().await;
+    let id = api::start(&mut client, api::script("echo out; exit 7")).await.id;
+    api::ended(&mut client, &id).await;
+    let lines = until("the journal has its end", || {
+        let lines = sh(&format!("journalctl -b -o json BROKER_JOB={id}"));
+        let lines: Vec<Value> =
+            lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        lines.iter().any(|line| message(line).starts_with("ended ")).then_some(lines)
+    });
+    fs::write(file, sound).unwrap();
+    sh("systemctl restart job-broker");
+    let one = |word: &str| {
+        let lines: Vec<_> = lines.iter().filter(|line| message(line).starts_with(word)).collect();
+        assert_eq!(lines.len(), 1, "{word}: {lines:#?}");
+        lines[0]
+    };
+    let cgroup = format!("/sys/fs/cgroup/jobs.slice/job-broker-jobs.scope/{id}");
+    for (word, fields) in [
+        (
+            "started ",
+            [
+                ("BROKER_OWNER", "admin"),
+                ("BROKER_CGROUP", &*cgroup),
+                ("BROKER_TARGET", "job_broker::audit"),
+            ],
+        ),
+        (
+            "ended ",
+            [("BROKER_OWNER", "admin"), ("BROKER_CAUSE", "Exited"), ("BROKER_EXIT_CODE", "7")],
+        ),
+    ] {
+        let line = one(word);
+        for (field, value) in
+            [("_SYSTEMD_UNIT", "job-broker.service"), ("PRIORITY", "6")].into_iter().chain(fields)
+        {
+            assert_eq!(line[field], value, "{field}: {line:#}");
+        }
+    }
+    let pid = one("started ")["BROKER_PID"].as_str().unwrap_or_default().parse::<u32>();
+    assert!(pid.is_ok_and(|pid| pid > 1));
+}
+
+fn message(line: &Value) -> &str {
+    line["MESSAGE"].as_str().unwrap_or_default()
 }

@@ -54,10 +54,10 @@ impl ShimProcess {
     /// SIGKILL, if it lives.
     ///
     /// # Errors
-    /// As [`ShimProcess::open`].
+    /// As [`ShimProcess::open`]; EPERM without CAP_KILL, since a shim's uid is not root's.
     pub(crate) fn kill(self) -> io::Result<()> {
         if let Some(pidfd) = self.open()? {
-            let _ = sys::pidfd_kill(pidfd.as_fd(), libc::SIGKILL); // gone is as good
+            or_gone(sys::pidfd_kill(pidfd.as_fd(), libc::SIGKILL))?;
         }
         Ok(())
     }
