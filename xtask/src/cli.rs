@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    bench, demo, down, floors, interrupt, package, programs, restart, soak, test, tidy, up, vm,
+    bench, demo, down, floors, fuzz, interrupt, package, programs, restart, soak, test, tidy, up,
+    vm,
 };
 
 #[derive(Parser)]
@@ -51,6 +52,8 @@ enum Command {
     TestRun(test::retry::Args),
     /// Kill broker and shims at random moments under load, for a long time; or make all attacks
     Soak(soak::Args),
+    /// Give bytes of any kind to all that reads them, for a long time; keep the inputs that break something
+    Fuzz(fuzz::Args),
     /// Run a command as root in a throw-away VM with full cgroup v2, and exit as it did
     Vm(vm::Args),
 }
@@ -74,6 +77,7 @@ pub(crate) fn dispatch() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::TestRun(args) => test::retry::run(&args),
         Command::Soak(args) => soak::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         // Like `docker run`: 125 is the VM's own failure, everything else is the command's status.
         Command::Vm(args) => return vm::run(&args).unwrap_or_else(|e| fail(&e, 125)),
     };

@@ -10,6 +10,7 @@ mod cli;
 mod demo;
 mod down;
 mod floors;
+mod fuzz;
 mod interrupt;
 mod package;
 mod packages;

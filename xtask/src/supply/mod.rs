@@ -6,4 +6,4 @@ pub(crate) mod deny;
 #[cfg(test)]
 mod linked;
 pub(crate) mod sbom;
-mod tools;
+pub(crate) mod tools;

@@ -9,9 +9,9 @@ use crate::{process, workspace};
 
 /// A tool and its version. Without optimisation each is built in 15 to 80 s of one core, and is quick enough.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Tool {
-    pub(super) name: &'static str,
-    pub(super) version: &'static str,
+pub(crate) struct Tool {
+    pub(crate) name: &'static str,
+    pub(crate) version: &'static str,
 }
 
 impl Tool {
@@ -19,7 +19,7 @@ impl Tool {
     ///
     /// # Errors
     /// It cannot be built, as without a registry.
-    pub(super) fn program(self) -> Result<PathBuf> {
+    pub(crate) fn program(self) -> Result<PathBuf> {
         let Tool { name, version } = self;
         let root = workspace::target_dir()?.join("tools").join(format!("{name}-{version}"));
         let program = root.join("bin").join(name);
