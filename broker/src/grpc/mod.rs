@@ -10,6 +10,7 @@ mod convert;
 pub(crate) mod fuzzing;
 mod limits;
 mod revoked;
+mod start;
 mod status;
 mod status_size;
 mod streams;
@@ -30,11 +31,10 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::audit::{Entry, Phase};
 use crate::auth::{
-    Action, Authorized, Caller, Input, Logs, Policy, Question, Role, StartRefusal, Verb, View,
+    Action, Authorized, Caller, Input, Logs, Policy, Question, Role, Verb, View,
     authorize_of_broker, decide,
 };
 use crate::host;
-use crate::jobs::commands::start::StartError;
 use crate::jobs::job::Job;
 use crate::jobs::query::Listed;
 use crate::jobs::registry::filter::Page;
@@ -168,67 +168,6 @@ impl Grpc {
         limits::add_stats(&mut message, job.subject(), stats);
         Some(message)
     }
-
-    /// StartJob.
-    async fn start(
-        &self,
-        request: Request<v1::StartJobRequest>,
-        timeline: Timeline,
-    ) -> Result<Response<v1::StartJobResponse>, Status> {
-        let size = Kind::Start(request.get_ref().encoded_len() as u64);
-        let (caller, call) = self.admit(&request, size)?;
-        let within = time::deadline(request.metadata());
-        let v1::StartJobRequest { spec, request_id } = request.into_inner();
-        let spec = spec.unwrap_or_default();
-        let request = convert::request(request_id, &spec)?;
-        // Before any check: a retry of a completed start succeeds even if the policy would reject it now.
-        let repeated = self.supervisor.repeated(&caller, &request).await;
-        let repeated = repeated.map_err(|error| start_refused(&caller, error))?;
-        let job = match repeated {
-            Some(job) if caller.has(Verb::Start) || caller.may(Verb::View, job.owner()) => {
-                timeline.discard();
-                job
-            }
-            Some(_) => return Err(status::retry_denied()),
-            None => {
-                let spec = convert::job_request(spec).map_err(|e| not_started(&caller, e))?;
-                let defaults = self.supervisor.defaults();
-                let plan = caller
-                    .may_start(spec, &defaults)
-                    .map_err(|refusal| plan_refused(&caller, refusal))?;
-                let started = self.supervisor.start(plan, &request, call, timeline);
-                // The queue drops a call at its deadline, even if the client does not cancel it.
-                let started = tokio::time::timeout(within, started).await;
-                let started =
-                    started.map_err(|_| not_started(&caller, status::deadline_exceeded()))?;
-                started.map_err(|error| start_refused(&caller, error))?
-            }
-        };
-        Ok(Response::new(v1::StartJobResponse { job: Some(convert::job(&job)) }))
-    }
-}
-
-/// A start that was refused, recorded. Of one that has a job, the launch records the outcome.
-fn start_refused(caller: &Caller, error: StartError) -> Status {
-    match error {
-        StartError::Failed { .. } | StartError::Shortage(_) | StartError::Unrecorded(_) => {
-            status::start(error)
-        }
-        error => not_started(caller, status::start(error)),
-    }
-}
-
-/// A denial is recorded where it is made.
-fn plan_refused(caller: &Caller, refusal: StartRefusal) -> Status {
-    match refusal {
-        StartRefusal::Denied(_) => status::start_refused(refusal),
-        StartRefusal::Invalid(_) => not_started(caller, status::start_refused(refusal)),
-    }
-}
-
-fn not_started(caller: &Caller, status: Status) -> Status {
-    caller.audit().note_bounded(caller.identity(), || failed(caller, Verb::Start, &status));
-    status
 }
 
 /// An entry of what was allowed and not done.
