@@ -143,10 +143,11 @@ fn int_0x80_kills_the_process() {
         return;
     }
     let call = [crate::child::INT_80, 0, 0, 0, 0, 0, 0];
-    let Outcome::Value(_) = attempt(None, prepare, call) else {
+    // User-mode Linux takes the gate for its own, with its own numbers: no pid.
+    if !matches!(attempt(None, prepare, call), Outcome::Value(pid) if pid > 0) {
         eprintln!("skipped: this kernel has no 32-bit calls");
         return;
-    };
+    }
     for filter in [Filter::Default, Filter::Strict] {
         let with = attempt(filter.program(false), prepare, call);
         assert_eq!(with, Outcome::Killed(libc::SIGSYS));

@@ -54,6 +54,10 @@ fn prints(program: &str, filters: &[Filter], script: &str, wanted: &str) {
     }
 }
 
+fn is_user_mode_linux() -> bool {
+    std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("User Mode Linux"))
+}
+
 #[test]
 fn bash_and_its_pipes() {
     let script = "shopt -s lastpipe; seq 1000 | sort -rn | head -1 | tr 1 2; \
@@ -144,6 +148,10 @@ java -Xmx256m A.java"#;
 
 #[test]
 fn go_builds_and_runs_goroutines() {
+    if is_user_mode_linux() {
+        eprintln!("skipped: go takes minutes to compile its library in user-mode Linux");
+        return;
+    }
     // Of the library as little as possible: the first run compiles it.
     let script = r#"export GOCACHE=$CACHE GOPATH=$PWD/go GOTOOLCHAIN=local; cat >a.go <<'END'
 package main
