@@ -12,6 +12,21 @@ use crate::wait::{TIMEOUT, until};
 /// A section of the broker's configuration: the metrics on a Unix socket in the environment's directory.
 pub const ON_A_SOCKET: &str = "[metrics]\nlisten = \"{dir}/metrics.sock\"\n";
 
+/// The phases of a start, in their order: labels of metrics, and names of spans.
+pub const PHASES: [&str; 11] = [
+    "admission",
+    "account",
+    "queue",
+    "register",
+    "spec",
+    "cgroup",
+    "limits",
+    "shim",
+    "sync",
+    "go",
+    "started",
+];
+
 /// The samples of one scrape, as `name{label="value"}`.
 #[derive(Debug)]
 pub struct Samples(BTreeMap<String, f64>);

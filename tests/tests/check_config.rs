@@ -196,6 +196,21 @@ fn nobody_as_the_default_of_all_who_may_come_is_a_warning() {
     assert_eq!(site.check("run_as = [\"pool\", \"nobody\"]").said, "");
 }
 
+#[test]
+fn a_quota_that_cannot_hold_one_job_is_a_warning() {
+    let site = Site::new();
+    let quotas = |limits: &str, quotas: &str| {
+        let limits = format!("[limits.default]\n{limits}\n");
+        site.check(&format!("run_as = [\"pool\"]\n{limits}[quotas.default]\n{quotas}"))
+    };
+    let said = "quotas.default: memory is 1 GiB, and a job that says nothing of it takes 2 GiB";
+    quotas("memory = \"2G\"", "memory = \"1G\"").warns(said);
+    quotas("memory = \"2G\"", "pids = 100")
+        .warns("pids is 100, and a job that says nothing of it has no");
+    assert_eq!(quotas("memory = \"1G\"\ncpus = 2", "memory = \"1G\"\ncpus = 2.5").said, "");
+    assert_eq!(quotas("memory = \"2G\"", "memory = \"max\"").said, "");
+}
+
 /// The directory is this machine's: another one takes its place for this command alone.
 #[test]
 fn an_account_whose_user_manager_lingers_is_a_warning() {

@@ -27,19 +27,7 @@ fn a_start_is_counted_with_the_time_of_each_of_its_phases() {
     assert_eq!(seen.value("job_broker_jobs_started_total"), 1.0);
     assert_eq!(seen.value("job_broker_start_seconds_count"), 1.0);
     let mut sum = 0.0;
-    for phase in [
-        "admission",
-        "account",
-        "queue",
-        "register",
-        "spec",
-        "cgroup",
-        "limits",
-        "shim",
-        "sync",
-        "go",
-        "started",
-    ] {
+    for phase in metrics::PHASES {
         let sample = |of| format!("job_broker_start_phase_seconds_{of}{{phase=\"{phase}\"}}");
         assert_eq!(seen.value(&sample("count")), 1.0, "{phase}");
         sum += seen.value(&sample("sum"));
@@ -80,6 +68,29 @@ fn a_refusal_is_counted_by_its_code_and_reason() {
         |code, reason| format!("job_broker_refusals_total{{code=\"{code}\",reason=\"{reason}\"}}");
     assert!(seen.value(&refused("RESOURCE_EXHAUSTED", "MAX_RUNNING")) >= 1.0);
     assert_eq!(seen.value(&refused("INVALID_ARGUMENT", "")), 1.0);
+}
+
+#[test]
+fn use_of_quotas_is_shown_as_the_highest_and_as_how_many_are_at_their_limit_without_names() {
+    let quotas = "[quotas.default]\nrunning_jobs = 4\n[quotas.identity.bob]\nrunning_jobs = 1\n";
+    let env = Env::builder().sections(&format!("{ON_A_SOCKET}{quotas}")).start();
+    let of = |what, quota| format!("job_broker_quota_{what}{{quota=\"{quota}\"}}");
+    let highest = |ratio| {
+        until_value(&env, &of("use_ratio_max", "running_jobs"), |seen| seen == ratio);
+        scrape(&env)
+    };
+    let at_limit = of("identities_at_limit", "running_jobs");
+    assert_eq!(highest(0.0).value(&at_limit), 0.0);
+    let start = |user| env.jobctl(user, &["start", "--", "sleep", "1000"]).id();
+    start("alice");
+    assert_eq!(highest(0.25).value(&at_limit), 0.0);
+    let id = start("bob");
+    let seen = highest(1.0);
+    assert_eq!(seen.value(&at_limit), 1.0);
+    assert_eq!(seen.value(&of("use_ratio_max", "memory")), 0.0, "it has no limit");
+    assert!(seen.value(&of("use_ratio_max", "connections")) < 1.0);
+    env.jobctl("bob", &["stop", "-t", "0", &id]).expect(0);
+    assert_eq!(highest(0.25).value(&at_limit), 0.0);
 }
 
 #[test]

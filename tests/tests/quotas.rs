@@ -10,8 +10,9 @@ use job_api::v1::{
     GetQuotaRequest, JobSpec, Limits, ListJobsRequest, Quota, StreamOutputRequest,
     UpdateJobRequest, WaitJobRequest, WhoAmIRequest,
 };
+use job_shim::crash::Point;
 use job_tests::host::{self, Need};
-use job_tests::{Env, api, eventually};
+use job_tests::{Env, Hold, api, eventually};
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -238,6 +239,42 @@ async fn streams_waits_and_connections_are_given_back_when_they_end() {
     env.client("user-b").await.who_am_i(WhoAmIRequest {}).await.unwrap();
     drop(second);
     eventually("there is a place again", async || third(&env).await.ok()).await;
+}
+
+/// The request of a start counts until its call has ended: another large one is one too many, for its owner alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn bytes_of_requests_are_counted_until_their_calls_have_ended() {
+    let mut env = quotas("[quotas.default]\nrequest_bytes = \"2M\"\n");
+    let hold = Hold::at(&mut env, Point::JobRegistered.name());
+    let (mut client, mut other) = (env.client("user-a").await, env.client("user-b").await);
+    let mut starter = client.clone();
+    let many = |count| {
+        let argument = "x".repeat(100 << 10);
+        let arguments = std::iter::repeat_n(argument.as_str(), count);
+        api::spec(&["true"].into_iter().chain(arguments).collect::<Vec<_>>())
+    };
+    let spec = many(9);
+    let start = tokio::spawn(async move { api::start(&mut starter, spec).await });
+    hold.is_reached();
+    let used = quota(&mut client, "request_bytes").await.used;
+    assert!(used > 900 << 10 && used < 901 << 10, "{used}");
+    // Too large for a start: whoever has room for it is told that.
+    let large = many(15);
+    let refused = api::try_start(&mut client, large.clone()).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), &*api::reason(&refused)),
+        (Code::ResourceExhausted, "QUOTA_EXCEEDED")
+    );
+    let said = "you have reached the limit of 2097152 bytes of requests at a time (quota request_bytes of \
+                [quotas.default])";
+    assert!(refused.message().starts_with(said), "{refused}");
+    let too_large = api::try_start(&mut other, large.clone()).await.unwrap_err();
+    assert_ne!(too_large.code(), Code::ResourceExhausted, "{too_large}");
+    hold.let_go();
+    start.await.unwrap();
+    let told = api::try_start(&mut client, large).await.unwrap_err();
+    assert_eq!((told.code(), told.message()), (too_large.code(), too_large.message()));
+    assert!(quota(&mut client, "request_bytes").await.used < 1 << 10);
 }
 
 async fn third(env: &Env) -> Result<(), Status> {

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
 use job_api::v1::StartJobRequest;
-use job_tests::metrics::{self, ON_A_SOCKET};
+use job_tests::metrics::{self, ON_A_SOCKET, PHASES};
 use job_tests::{Env, TIMEOUT, api, until};
 use prost::Message;
 
@@ -137,20 +137,7 @@ fn a_start_is_a_span_below_the_callers_with_one_for_each_phase() {
     let value = attribute.value.as_ref().unwrap().text.as_str();
     assert_eq!((attribute.key.as_str(), value), ("job.id", id.trim()));
     let names: Vec<_> = spans[1..].iter().map(|span| span.name.as_str()).collect();
-    let phases = [
-        "admission",
-        "account",
-        "queue",
-        "register",
-        "spec",
-        "cgroup",
-        "limits",
-        "shim",
-        "sync",
-        "go",
-        "started",
-    ];
-    assert_eq!(names, phases);
+    assert_eq!(names, PHASES);
     let mut end = start.start;
     for span in &spans[1..] {
         assert_eq!((&span.trace_id, &span.parent_span_id), (&start.trace_id, &start.span_id));

@@ -76,7 +76,11 @@ pub(crate) async fn find<A: Action>(
     let resource = Resource { id, owner: &owner };
     let allowed = match authorize_recorded::<A, _>(caller, resource, ()).await {
         Ok(allowed) => allowed,
-        Err(Refused::Denied(denied)) if denied.is_hidden => return Ok(None),
+        Err(Refused::Denied(denied)) if denied.is_hidden => {
+            // As long as the answer for a job that does not exist takes.
+            shared.recovered().await?;
+            return Ok(None);
+        }
         Err(Refused::Denied(denied)) => return Err(FindError::Denied(denied)),
         Err(Refused::Unrecorded(error)) => return Err(error.into()),
     };

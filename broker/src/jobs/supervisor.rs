@@ -47,6 +47,8 @@ use crate::model::request::Request;
 use crate::model::spec::{Defaults, JobRequest, JobSpec, SpecError};
 use crate::model::usage::Usage;
 use crate::quota::Quotas;
+use crate::quota::kind::QuotaKind;
+use crate::quota::pressure::Pressure;
 use crate::quota::quotas::Row;
 use crate::store::{OpenError, StateDir};
 use crate::sync::Panicked;
@@ -392,6 +394,13 @@ impl Supervisor {
     /// How many jobs there are, by state.
     pub(crate) fn census(&self) -> Census {
         stats::census(&self.shared)
+    }
+
+    /// How near identities are to their quotas, without their names.
+    pub(crate) fn quota_pressure(&self) -> Vec<(QuotaKind, Pressure)> {
+        let quotas = &self.shared.quotas;
+        let owners = self.shared.registry().in_use_by_owner(quotas.bound_finished_jobs());
+        quotas.pressure(&owners)
     }
 
     /// Pauses or stops the live jobs of revoked certificates; see `commands::revocation`.

@@ -91,6 +91,14 @@ impl<K: Eq + Hash + Clone> Quota<K> {
         self.lock().total
     }
 
+    /// What each key has in use, and its limit.
+    pub(super) fn used_by_each(&self) -> Vec<(u64, u64)> {
+        // Limits are asked without the lock: to find one may take longer than to count.
+        let held: Vec<_> =
+            self.lock().by_key.iter().map(|(key, used)| (key.clone(), *used)).collect();
+        held.into_iter().map(|(key, used)| (used, self.limit(&key).0)).collect()
+    }
+
     /// The built-in limit of each key.
     pub(super) fn built_in(&self) -> u64 {
         self.per_key

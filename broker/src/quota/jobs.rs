@@ -5,7 +5,7 @@ use job_api::units::MAX;
 
 use crate::model::limits::{self, LimitKind};
 use crate::quota::kind::{QuotaKind, UNLIMITED};
-use crate::quota::limits::Limits;
+use crate::quota::limits::{Limits, QuotaTable};
 use crate::quota::refusal::OverQuota;
 
 /// What one job counts for, by its own limits. [`UNLIMITED`] where it has none.
@@ -46,6 +46,14 @@ impl Demand {
             memory: limits.get(LimitKind::MemoryMax).unwrap_or(UNLIMITED),
             pids: limits.get(LimitKind::PidsMax).unwrap_or(UNLIMITED),
         }
+    }
+
+    /// The sums of a table that have no room for this one job: the quota, its limit, and what the job takes.
+    pub(crate) fn above(&self, table: &QuotaTable) -> Vec<(QuotaKind, u64, u64)> {
+        let all = SUMS.into_iter().filter_map(|kind| Some((kind, *table.values.get(&kind)?)));
+        let with_demand = all.map(|(kind, limit)| (kind, limit, self.of_kind(kind)));
+        let is_small = |(_, limit, takes): &(_, u64, u64)| *limit != UNLIMITED && limit < takes;
+        with_demand.filter(is_small).collect()
     }
 
     /// The larger of both, for a job whose limits are being changed.

@@ -10,6 +10,7 @@ pub(crate) mod fair_queue;
 pub(crate) mod jobs;
 pub(crate) mod kind;
 pub(crate) mod limits;
+pub(crate) mod pressure;
 pub(crate) mod quotas;
 mod refusal;
 mod starts;

@@ -23,8 +23,8 @@ use crate::sync::lock;
 #[derive(Debug, Default)]
 pub struct Quotas {
     settings: Arc<Settings>,
-    starts: Mutex<StartRates>,
-    counters: Mutex<Vec<(QuotaKind, Arc<Quota<Identity>>)>>,
+    pub(super) starts: Mutex<StartRates>,
+    pub(super) counters: Mutex<Vec<(QuotaKind, Arc<Quota<Identity>>)>>,
 }
 
 /// Gives an identity its roles, as of the policy that came with the tables.
@@ -208,12 +208,6 @@ impl Settings {
         }
         known.insert(identity.clone(), Arc::clone(&limits));
         limits
-    }
-}
-
-impl Rate {
-    fn of(limit: &Limit) -> Rate {
-        Rate { per_minute: limit.value, burst: limit.burst }
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::model::identity::Identity;
+use crate::quota::limits::Limit;
 
 /// Identities with a bucket that is not full. Beyond these the one that is full next is taken for full.
 const MOST: usize = 16 << 10;
@@ -27,6 +28,11 @@ pub(super) struct StartRates {
 }
 
 impl Rate {
+    /// The rate that a limit says.
+    pub(super) fn of(limit: &Limit) -> Rate {
+        Rate { per_minute: limit.value, burst: limit.burst }
+    }
+
     /// The time in which one token comes.
     fn interval(self) -> Duration {
         MINUTE / u32::try_from(self.per_minute).unwrap_or(u32::MAX).max(1)
@@ -68,6 +74,11 @@ impl StartRates {
     pub(super) fn used(&self, who: &Identity, rate: Rate, now: Duration) -> u64 {
         let missing = self.missing(who, rate, now).as_nanos();
         u64::try_from(missing.div_ceil(rate.interval().as_nanos().max(1))).unwrap_or(u64::MAX)
+    }
+
+    /// Whose buckets may not be full, [`MOST`] at most.
+    pub(super) fn identities(&self) -> Vec<Identity> {
+        self.full_at.keys().cloned().collect()
     }
 
     /// The time until the bucket is full. After a reload with another rate no more than its whole.

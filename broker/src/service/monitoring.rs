@@ -59,6 +59,19 @@ fn collect(supervisor: &Supervisor, tls: &watch::Receiver<Tls>, text: &mut Text)
         "quota",
         supervisor.quotas().in_use(&census.in_use).into_iter().map(|(kind, used)| (kind.name(), used)),
     );
+    let pressure = supervisor.quota_pressure();
+    text.gauges(
+        "job_broker_quota_use_ratio_max",
+        "The highest use of a quota by one identity, of its limit: 1 is all of it.",
+        "quota",
+        pressure.iter().map(|(kind, pressure)| (kind.name(), pressure.highest)),
+    );
+    text.gauges(
+        "job_broker_quota_identities_at_limit",
+        "Identities that use as much of a quota as their limit is, or more. Which: jobctl quota --owner.",
+        "quota",
+        pressure.iter().map(|(kind, pressure)| (kind.name(), pressure.at_limit)),
+    );
     METRICS.write(text);
     text.gauge(
         "job_broker_audit_lag_seconds",

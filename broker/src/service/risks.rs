@@ -8,6 +8,10 @@ use rustls_pki_types::pem::PemObject;
 
 use crate::config;
 use crate::config::Config;
+use crate::model::limits::Limits;
+use crate::quota::jobs::Demand;
+use crate::quota::kind::UNLIMITED;
+use crate::quota::limits::QuotaTable;
 
 /// The directory with an empty file for each account whose user manager runs without a session: loginctl(1),
 /// `enable-linger`.
@@ -19,7 +23,36 @@ pub(super) fn find(config: &Config) -> Vec<String> {
     found.extend(authority_key(&config.tls));
     found.extend(shared_by_default(&config.jobs));
     found.extend(config.jobs.run_as.iter().filter_map(|name| lingering(name)));
+    found.extend(small_quotas(config));
     found
+}
+
+/// A start that says nothing of its limits has those of `[limits.default]`: a quota below them refuses every one.
+fn small_quotas(config: &Config) -> Vec<String> {
+    // What is wrong with either is a fault, and said as such.
+    let (Ok(limits), Ok(quotas)) = (config.limits.tables(), config.quotas.tables()) else {
+        return Vec::new();
+    };
+    let demand = Demand::of(&Limits::default().with_defaults(&limits));
+    let identities = quotas.identities.iter();
+    let identities =
+        identities.map(|(name, table)| (format!("quotas.identity.{:?}", name.text()), table));
+    let of_all = [("quotas.default", &quotas.default), ("quotas.admin", &quotas.admin)];
+    let tables = of_all.map(|(name, table)| (name.to_owned(), table)).into_iter().chain(identities);
+    let small = |(name, table): (String, &QuotaTable)| {
+        let too_small = demand.above(table);
+        too_small.into_iter().map(move |(kind, limit, takes)| {
+            let (key, limit) = (kind.name(), kind.show(limit));
+            let more = match takes {
+                UNLIMITED => {
+                    "a job that says nothing of it has no limit, and is refused".to_owned()
+                }
+                takes => format!("a job that says nothing of it takes {}", kind.show(takes)),
+            };
+            format!("{name}: {key} is {limit}, and {more}: see [limits.default] and [limits.max]")
+        })
+    };
+    tables.flat_map(small).collect()
 }
 
 /// The authority signs any number of identities, so any broker may have more than one, and all of them share the

@@ -16,6 +16,7 @@ use crate::model::request::{Request, is_older};
 use crate::quota::OverQuota;
 use crate::quota::jobs::{Demand, JobsInUse};
 use crate::quota::limits::Limits;
+use crate::quota::pressure::OwnerInUse;
 use crate::store::index::Summary;
 use crate::store::records::RequestRecord;
 
@@ -282,6 +283,20 @@ impl Registry {
         others.check_change(limits, &job.demand(), &new)?;
         job.set_changing(Some(new));
         Ok(())
+    }
+
+    /// What the jobs of each owner count for: of all who have one that has not ended, and of those with finished ones if
+    /// `with_kept`.
+    pub(crate) fn in_use_by_owner(&self, with_kept: bool) -> Vec<OwnerInUse> {
+        let finished = self.by_owner.keys().filter(|_| with_kept);
+        let more = finished.filter(|owner| !self.live_by_owner.contains_key(*owner));
+        let owners = self.live_by_owner.keys().chain(more);
+        let of = |owner: &Identity| OwnerInUse {
+            owner: owner.clone(),
+            running: self.in_use(owner, None),
+            kept: self.kept_of(owner),
+        };
+        owners.map(of).collect()
     }
 
     /// How many finished jobs an owner has, and the bytes of their output.
