@@ -27,15 +27,6 @@ fn with_list() -> Env {
     env
 }
 
-fn credentials(env: &Env, authority: &Authority, leaf: &Leaf) -> Credentials {
-    let signed = authority.sign(leaf).unwrap();
-    Credentials {
-        ca: fs::read(env.pki().certificate()).unwrap(),
-        cert: signed.certificate_pem.into_bytes(),
-        key: signed.key_pem.into_bytes(),
-    }
-}
-
 async fn who(client: &mut Client) -> Result<String, Status> {
     Ok(client.who_am_i(WhoAmIRequest {}).await?.into_inner().identity)
 }
@@ -117,7 +108,7 @@ async fn a_certificate_that_expires_ends_its_stream_at_its_second() {
     let leaf = env.pki().user_leaf("user-a", days(1)).unwrap();
     let now = SystemTime::now();
     let leaf = Leaf { not_after: now + Duration::from_secs(4), ..leaf };
-    let credentials = credentials(&env, env.pki(), &leaf);
+    let credentials = env.signed(env.pki(), &leaf);
     let mut client = client::connect(&env.addr(), &credentials).await.unwrap();
     let job = api::start(&mut client, api::script("echo up; sleep 1000")).await;
     let mut stream = streams(&mut client, &job.id).await;
@@ -139,7 +130,7 @@ async fn an_authority_is_replaced_while_a_stream_goes_on_and_the_old_one_ends_wh
     let mut stream = streams(&mut client, &job.id).await;
     // Of the same name, as job-certs makes it.
     let new = Authority::create(&env.path("pki-2"), "local", CA_VALIDITY).unwrap();
-    let user = credentials(&env, &new, &new.user_leaf("user-a", days(1)).unwrap());
+    let user = env.signed(&new, &new.user_leaf("user-a", days(1)).unwrap());
     let alert = refused(&env, &user).await;
     assert!(alert.contains("alert"), "{alert}");
     let added = fs::read(new.certificate()).unwrap();
@@ -239,7 +230,7 @@ async fn on_revoked(action: &str) -> (Env, [String; 3]) {
         (SystemTime::now() > revoked + Duration::from_secs(1)).then_some(())
     });
     let again = env.pki().user_leaf("user-a", days(1)).unwrap();
-    let again = credentials(&env, env.pki(), &again);
+    let again = env.signed(env.pki(), &again);
     let mut again = client::connect(&env.addr(), &again).await.unwrap();
     let later = api::start(&mut again, api::script("sleep 1000")).await.id;
     env.reload_and_wait();
@@ -314,7 +305,7 @@ async fn the_alice_of_one_authority_is_not_the_alice_of_another() {
     let ours = api::start(&mut env.client("alice").await, api::script("sleep 1000")).await;
     let leaf = partner.user_leaf("alice", days(1)).unwrap();
     let connect = async |authority: &Authority, leaf: &Leaf| {
-        let credentials = credentials(&env, authority, leaf);
+        let credentials = env.signed(authority, leaf);
         client::connect(&env.addr(), &credentials).await.unwrap()
     };
     let mut theirs = connect(&partner, &leaf).await;

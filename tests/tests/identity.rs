@@ -6,10 +6,10 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use job_api::client::{self, Client, Credentials};
+use job_api::client::{self, Client};
 use job_api::refusal::refusal;
 use job_api::v1::{
-    DeleteJobRequest, GetJobRequest, Job, Limits, ListJobsRequest, PauseJobRequest,
+    CanIRequest, DeleteJobRequest, GetJobRequest, Job, Limits, ListJobsRequest, PauseJobRequest,
     ReadAuditRequest, ResumeJobRequest, SignalJobRequest, StopJobRequest, StreamOutputRequest,
     UpdateJobRequest, WaitJobRequest, WhoAmIRequest, WriteInputRequest,
 };
@@ -26,6 +26,7 @@ async fn all_calls(client: &mut Client, id: &str) -> Vec<(&'static str, Result<(
     let output = StreamOutputRequest { id: id(), ..Default::default() };
     let limits = Limits { pids_max: Some(1), ..Default::default() };
     let update = UpdateJobRequest { id: id(), limits: Some(limits), ..Default::default() };
+    let can_i = CanIRequest { verb: "stop".into(), job: id(), ..Default::default() };
     let input = WriteInputRequest { id: id(), data: "x".into(), ..Default::default() };
     vec![
         ("GetJob", client.get_job(GetJobRequest { id: id() }).await.map(drop)),
@@ -38,7 +39,32 @@ async fn all_calls(client: &mut Client, id: &str) -> Vec<(&'static str, Result<(
         ("PauseJob", client.pause_job(PauseJobRequest { id: id() }).await.map(drop)),
         ("ResumeJob", client.resume_job(ResumeJobRequest { id: id() }).await.map(drop)),
         ("DeleteJob", client.delete_job(DeleteJobRequest { id: id() }).await.map(drop)),
+        ("CanI", client.can_i(can_i).await.map(drop)),
     ]
+}
+
+/// Calls that name no job: what they say of the jobs of others is held below.
+const OF_NO_JOB: [&str; 6] =
+    ["StartJob", "ListJobs", "GetServerInfo", "WhoAmI", "GetQuota", "ReadAudit"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn every_call_is_asked_for_the_jobs_of_others() {
+    let env = Env::start();
+    let proto = include_str!("../../proto/job/v1/job.proto");
+    let calls =
+        proto.lines().filter_map(|line| line.trim().strip_prefix("rpc ")?.split('(').next());
+    let asked = all_calls(&mut env.client("user-a").await, "").await;
+    let asked: Vec<_> = asked.into_iter().map(|(call, _)| call).chain(OF_NO_JOB).collect();
+    let forgotten: Vec<_> = calls.filter(|call| !asked.contains(call)).collect();
+    assert!(forgotten.is_empty() && asked.len() > 16, "not asked: {forgotten:?}");
+}
+
+/// All that a refusal says, but for the job's id, and for the id of the call.
+fn told(status: &Status, job: &str) -> (Code, String, String, Vec<String>) {
+    let details = String::from_utf8_lossy(status.details()).replace(job, "JOB");
+    let mut metadata: Vec<_> = status.metadata().keys().map(|key| format!("{key:?}")).collect();
+    metadata.sort_unstable();
+    (status.code(), status.message().replace(job, "JOB"), details, metadata)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -50,11 +76,15 @@ async fn the_jobs_of_others_do_not_exist() {
     let never = "01900000-0000-7000-8000-000000000000";
     let (theirs, absent) =
         (all_calls(&mut other, &job.id).await, all_calls(&mut other, never).await);
-    for ((call, answer), (_, absent)) in theirs.into_iter().zip(absent) {
-        let (answer, absent) = (answer.unwrap_err(), absent.unwrap_err());
-        assert_eq!(answer.code(), Code::NotFound, "{call}: {answer}");
-        assert_eq!(answer.message().replace(&job.id, never), absent.message(), "{call}");
-        assert_eq!(answer.details().len(), absent.details().len(), "{call}");
+    let ended = api::start(&mut owner, api::spec(&["true"])).await.id;
+    api::ended(&mut owner, &ended).await;
+    let gone = all_calls(&mut other, &ended).await;
+    for (id, answers) in [(&job.id, theirs), (&ended, gone)] {
+        for ((call, answer), (_, absent)) in answers.into_iter().zip(&absent) {
+            let (answer, absent) = (answer.unwrap_err(), absent.as_ref().unwrap_err());
+            assert_eq!(answer.code(), Code::NotFound, "{call}: {answer}");
+            assert_eq!(told(&answer, id), told(absent, never), "{call}");
+        }
     }
     let all = |selector: &str| ListJobsRequest { selector: selector.into(), ..Default::default() };
     for selector in ["", &job.id, &job.id[..8]] {
@@ -125,18 +155,9 @@ fn user_leaf(env: &Env) -> Leaf {
     env.pki().user_leaf("user-a", USER_VALIDITY).unwrap()
 }
 
-fn credentials(env: &Env, authority: &Authority, leaf: &Leaf) -> Credentials {
-    let signed = authority.sign(leaf).unwrap();
-    Credentials {
-        ca: fs::read(env.pki().certificate()).unwrap(),
-        cert: signed.certificate_pem.into_bytes(),
-        key: signed.key_pem.into_bytes(),
-    }
-}
-
 /// In TLS 1.3 the client is done first: a refusal shows with the first call.
 async fn connect(env: &Env, authority: &Authority, leaf: &Leaf) -> Client {
-    client::connect(&env.addr(), &credentials(env, authority, leaf)).await.unwrap()
+    client::connect(&env.addr(), &env.signed(authority, leaf)).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -180,7 +201,7 @@ async fn a_certificate_that_is_expired_foreign_or_a_servers_fails_the_handshake(
         ("a server's", env.pki(), server, ""),
     ];
     for (what, authority, leaf, alert) in cases {
-        let credentials = credentials(&env, authority, &leaf);
+        let credentials = env.signed(authority, &leaf);
         let connected = client::connect(&env.addr(), &credentials).await;
         if let Ok(mut client) = connected {
             let refused = client.who_am_i(WhoAmIRequest {}).await.expect_err(what);

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 use std::time::Duration;
 
@@ -84,6 +84,88 @@ fn ten_lines_let_ci_run_one_program_and_nothing_else() {
     }
 }
 
+/// Tricks with names, links, directories, variables, accounts, limits, labels and arguments.
+#[test]
+fn a_role_for_one_program_is_not_widened_by_thirty_ways_to_write_it() {
+    let mut env = Env::builder().user("ci").start();
+    let shared = env.shared().canonicalize().unwrap();
+    let dir = shared.join("build");
+    fs::create_dir_all(dir.join("sub")).unwrap();
+    fs::create_dir(shared.join("buildx")).unwrap();
+    symlink(&dir, shared.join("link")).unwrap();
+    symlink("/bin/sh", dir.join("env")).unwrap();
+    symlink("/usr/bin/env", dir.join("true")).unwrap();
+    fs::copy("/usr/bin/env", dir.join("copy")).unwrap();
+    let text = |path: &str| shared.join(path).display().to_string();
+    let policy =
+        ci(&text("build")).replace("limits.max.cpus", "labels.team = \"ci\"\nlimits.max.cpus");
+    env.set_policy(Some(&policy));
+    env.reload_and_wait();
+    let program = ["/usr/bin/env", "true"];
+    let here = text("build");
+    let ask = |dir: &str, options: &[&str], command: &[&str]| {
+        let start = ["auth", "can-i", "--explain", "--workdir", dir];
+        let done = env.jobctl("ci", &[&start[..], options, &["start", "--"], command].concat());
+        (done.code(), format!("{}{}", done.out(), done.err()))
+    };
+    // Other ways to write the same.
+    for (dir, options, command) in [
+        (&*here, &[][..], &program[..]),
+        (&here, &[], &["env", "true"]),
+        (&here, &[], &["/etc/../usr/bin/env", "true"]),
+        (&here, &[], &["./true", "true"]),
+        (&here, &["--user", "pool", "--cpus", "2", "-l", "team=ci", "-l", "x=y"], &program),
+        (&format!("{here}/"), &["--memory", "64M"], &program),
+    ] {
+        let (code, said) = ask(dir, options, command);
+        assert!(code == 0 && said.starts_with("yes\n"), "{dir} {options:?} {command:?}: {said}");
+    }
+    for (dir, options, command, why) in [
+        (&*here, &[][..], &["/usr/bin/env"][..], "these arguments"),
+        (&here, &[], &["/usr/bin/env", "true", "true"], "these arguments"),
+        (&here, &[], &["/usr/bin/env", ""], "these arguments"),
+        (&here, &[], &["/usr/bin/env", "tru?"], "these arguments"),
+        (&here, &[], &["/usr/bin/env", "true "], "these arguments"),
+        (&here, &[], &["/usr/bin/env", "true\n"], "these arguments"),
+        (&here, &[], &["/usr/bin/env", "-S", "true"], "these arguments"),
+        (&here, &[], &["/usr/bin/env", "TRUE"], "these arguments"),
+        (&here, &[], &["sh", "true"], "the program \"sh\""),
+        (&here, &[], &["./env", "true"], "the program \"./env\""),
+        (&here, &[], &["./copy", "true"], "the program \"./copy\""),
+        (&here, &[], &["/proc/self/exe", "true"], "the program \"/proc/self/exe\""),
+        (&here, &[], &["/usr/bin/../../bin/sh", "true"], "the program"),
+        (&here, &[], &["/USR/BIN/ENV", "true"], "the program"),
+        (&here, &[], &["true"], "the program \"true\""),
+        (&here, &["-e", "PATH=/tmp"], &program, "the variable \"PATH\""),
+        (&here, &["-e", "MAKEFLAGS=--eval=x"], &program, "the variable \"MAKEFLAGS\""),
+        (&here, &["-e", "A=1"], &program, "the variable \"A\""),
+        ("/", &[], &program, "the working directory \"/\""),
+        (&text("build/sub"), &[], &program, "the working directory"),
+        (&text("buildx"), &[], &program, "the working directory"),
+        (&text("link"), &[], &program, "the working directory"),
+        (&text("build/../build"), &[], &program, "the working directory"),
+        (&text("build/."), &[], &program, "the working directory"),
+        (&here, &["--user", "nobody"], &program, "does not run jobs as \"nobody\""),
+        (&here, &["--user", "root"], &program, "does not run jobs as \"root\""),
+        (&here, &["--user", "po*"], &program, "does not run jobs as \"po*\""),
+        (&here, &["--cpus", "3"], &program, "[role.limits.max] of role ci"),
+        (&here, &["--cpus", "2.01"], &program, "[role.limits.max] of role ci"),
+        (&here, &["-l", "team=mine"], &program, "sets the label team to \"ci\""),
+        (&here, &["-l", "team="], &program, "sets the label team to \"ci\""),
+    ] {
+        let (code, said) = ask(dir, options, command);
+        assert!(code == 1 && said.contains(why), "{dir} {options:?} {command:?}: {said}");
+        let start = [&["start", "--workdir", dir], options, &["--"], command].concat();
+        let done = env.jobctl("ci", &start);
+        // What is wrong for everybody is said first.
+        let is_told = done.err().contains(why) || done.err().contains("is not allowed here");
+        assert!(done.code() == 125 && is_told, "{start:?}: {}", done.err());
+    }
+    for verb in ["input", "signal", "update", "pause", "delete", "attach", "exec", "admin"] {
+        assert_eq!(env.jobctl("ci", &["auth", "can-i", verb]).code(), 1, "{verb}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn two_users_of_the_shipped_policy_have_nothing_of_each_other() {
     let env = Env::builder().admin("admin").policy(USER).start();
@@ -113,6 +195,64 @@ async fn two_users_of_the_shipped_policy_have_nothing_of_each_other() {
     assert_eq!(seen.unwrap().into_inner().jobs.len(), 1);
     assert!(api::job(&mut a, &id).await.ended_at.is_none());
     api::stop(&mut a, &id, Duration::ZERO).await;
+}
+
+/// Every command of `jobctl`, with every way to name a job: what it says of another's job is what it says of none.
+#[test]
+fn no_command_and_no_guess_tells_a_job_of_another_from_none() {
+    let env = Env::builder().admin("admin").policy(USER).user("bob").start();
+    let start = ["start", "--name", "build", "-l", "team=red", "--request-id", "r1", "--"];
+    let run = |user: &str| env.jobctl(user, &[&start[..], &["sleep", "1000"]].concat());
+    let id = run("alice").id();
+    let commands: [&[&str]; 19] = [
+        &["status"],
+        &["inspect"],
+        &["logs"],
+        &["logs", "-f"],
+        &["wait"],
+        &["stop"],
+        &["stop", "-t", "0"],
+        &["kill", "-s", "KILL"],
+        &["rm"],
+        &["rm", "--force"],
+        &["pause"],
+        &["resume"],
+        &["update", "--cpus", "1"],
+        &["update", "--time", "+1h"],
+        &["stats", "--no-stream"],
+        &["ps", "-a", "--owner", "alice", "-l"],
+        &["auth", "can-i", "stop", "--job"],
+        &["audit", "--job"],
+        &["quota", "--owner"],
+    ];
+    let said = |command: &[&str], guess: &str| {
+        let done = env.jobctl("bob", &[command, &[guess]].concat());
+        let text = format!("{}\n{}\n{}", done.code(), done.out(), done.err());
+        let lines = text.lines().filter(|line| !line.contains("request id"));
+        lines.collect::<Vec<_>>().join("\n").replace(guess, "GUESS")
+    };
+    let absent = "01900000-0000-7000-8000-000000000000";
+    for (guess, none) in [
+        (&*id, absent),
+        (&id[..18], &absent[..18]),
+        (&id[..8], &absent[..8]),
+        ("build", "no-build"),
+        ("team=red", "team=no"),
+        ("alice", "nobody-is-called-so"),
+    ] {
+        for command in commands {
+            let (theirs, none) = (said(command, guess), said(command, none));
+            assert_eq!(theirs, none, "{command:?} {guess:?}");
+        }
+    }
+    // Names and request ids are one's own: the same ones give another job.
+    let own = run("bob").id();
+    assert_ne!(own, id);
+    assert_eq!(run("bob").id(), own, "and the request id is known, as one's own");
+    let listed = env.jobctl("bob", &["ps", "-a", "-q"]).out();
+    assert_eq!(listed.trim(), own);
+    let theirs = env.jobctl("alice", &["status", &id, "-o", "json"]).expect(0).out();
+    assert!(theirs.contains("\"running\""), "it has not noticed any of that: {theirs}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -1,6 +1,7 @@
 //! What the documents name is there: links, files, commands of xtask. Names in text that no compiler reads
 //! go stale with the first file that moves.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -105,6 +106,37 @@ fn files_that_documents_name_are_there() {
         }
     }
     assert!(stale.is_empty(), "no such files:\n{}", stale.join("\n"));
+}
+
+/// Every row of the threat model names the tests that hold it, unless it says that nothing stops this.
+#[test]
+fn each_line_of_the_threat_model_is_held_by_tests_that_are_there() {
+    let mut there = Vec::new();
+    all(&workspace(), &workspace(), &mut there);
+    let sources = there.iter().filter(|path| path.ends_with(".rs"));
+    let sources: String =
+        sources.map(|path| fs::read_to_string(workspace().join(path)).unwrap()).collect();
+    let tests: HashSet<&str> = sources
+        .split("#[test]")
+        .flat_map(|part| part.split("#[tokio::test"))
+        .skip(1)
+        .filter_map(|rest| rest.split_once("fn ")?.1.split('(').next())
+        .collect();
+    let model = fs::read_to_string(workspace().join("THREAT-MODEL.md")).unwrap();
+    let is_head = |row: &&str| row.ends_with("| stopped by | shown by |");
+    let rows = model.lines().filter(|line| line.starts_with("| ") && !is_head(line));
+    let mut count = 0;
+    for row in rows {
+        let cell = row.trim_end_matches('|').trim_end().rsplit(" | ").next().unwrap_or_default();
+        let is_open = row.contains("**not stopped");
+        assert!(is_open || cell.contains('`'), "no test holds it: {row}");
+        let named = names(cell).into_iter().filter(|name| !name.contains(['/', '.', ' ']));
+        for name in named.filter(|_| !is_open) {
+            assert!(tests.contains(name), "there is no test {name}: {row}");
+            count += 1;
+        }
+    }
+    assert!(count > 50, "{count} tests");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use job_api::client::{self, Client, Credentials};
-use job_certs::{Authority, Issued, USER_VALIDITY};
+use job_certs::{Authority, Issued, Leaf, USER_VALIDITY};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -130,6 +130,19 @@ impl Env {
             ca: read(&self.pki.certificate()),
             cert: read(&issued.certificate),
             key: read(&issued.key),
+        }
+    }
+
+    /// Those of a new certificate, which this authority signs.
+    ///
+    /// # Panics
+    /// When it cannot.
+    pub fn signed(&self, authority: &Authority, leaf: &Leaf) -> Credentials {
+        let signed = authority.sign(leaf).expect("a certificate");
+        Credentials {
+            ca: fs::read(self.pki.certificate()).expect("it was made"),
+            cert: signed.certificate_pem.into_bytes(),
+            key: signed.key_pem.into_bytes(),
         }
     }
 
