@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::process::{Command, Stdio};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use job_api::client::{self, Client};
 use job_api::refusal::refusal;
@@ -14,7 +14,7 @@ use job_api::v1::{
     UpdateJobRequest, WaitJobRequest, WhoAmIRequest, WriteInputRequest,
 };
 use job_certs::{Authority, CA_VALIDITY, Leaf, ServerNames, USER_VALIDITY, days};
-use job_tests::{Env, api, eventually, host, until};
+use job_tests::{Env, api, eventually, host, trials, until};
 use tokio_stream::iter;
 use tonic::{Code, Status};
 
@@ -109,6 +109,38 @@ async fn the_jobs_of_others_do_not_exist() {
         let line = format!("denied job={} owner=user-a by=user-b verb={verb}", job.id);
         eventually("the log tells of it", async || env.log().contains(&line).then_some(())).await;
     }
+}
+
+/// Neither a disk nor a shim is asked before it is known that the caller may see the job.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_answer_for_the_job_of_another_takes_as_long_as_one_for_none() {
+    const NEVER: &str = "01900000-0000-7000-8000-000000000000";
+    let env = Env::start();
+    let (mut owner, mut other) = (env.client("user-a").await, env.client("user-b").await);
+    let live = api::start(&mut owner, api::spec(&["sleep", "1000"])).await.id;
+    let ended = api::start(&mut owner, api::spec(&["true"])).await.id;
+    api::ended(&mut owner, &ended).await;
+    let mut trial = async || {
+        let mut times = [const { Vec::new() }; 3];
+        for _ in 0..101 {
+            // In turns, so that a busy host is as busy for each.
+            for (times, id) in times.iter_mut().zip([NEVER, &live, &ended]) {
+                let began = Instant::now();
+                other.get_job(GetJobRequest { id: id.to_owned() }).await.unwrap_err();
+                times.push(began.elapsed());
+            }
+        }
+        times.map(|mut times| {
+            times.sort_unstable();
+            times[times.len() / 2]
+        })
+    };
+    let is_alike = |[none, live, ended]: &[Duration; 3]| {
+        [live, ended].iter().all(|theirs| none.abs_diff(**theirs) < Duration::from_micros(500))
+    };
+    let medians = trials(&mut trial, is_alike).await;
+    assert!(is_alike(&medians), "none, live, ended: {medians:?}");
+    println!("median times for none, live, ended: {medians:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
