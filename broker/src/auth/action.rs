@@ -55,6 +55,19 @@ verbs! {
 }
 
 impl Verb {
+    /// What it lets one do, after "you may" or "you may not".
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Verb::Logs => "read the output",
+            Verb::Input => "write to the standard input",
+            Verb::Exec => "run another program in this job",
+            Verb::Attach => "attach to the terminal",
+            Verb::Admin => "do what is for admins",
+            Verb::Update => "change the limits",
+            verb => verb.name(),
+        }
+    }
+
     /// Whether it changes anything: then its entry in the audit is durable before it is done.
     pub(crate) fn is_change(self) -> bool {
         !matches!(self, Verb::View | Verb::Logs | Verb::Admin)

@@ -157,7 +157,7 @@ impl Denied {
 
 impl std::fmt::Display for Denied {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "you may not {}: {}", self.verb, self.verdict.reason)
+        write!(f, "you may not {}: {}", self.verb.words(), self.verdict.reason)
     }
 }
 
