@@ -157,7 +157,7 @@ async fn at_the_end_of_an_authority_its_streams_end_and_nobody_of_it_connects() 
     env.reload_and_wait();
     // The certificate itself is good for a day.
     let leaf = env.pki().user_leaf("user-a", days(1)).unwrap();
-    let credentials = credentials(&env, &short, &leaf);
+    let credentials = env.signed(&short, &leaf);
     let mut client = client::connect(&env.addr(), &credentials).await.unwrap();
     let job = api::start(&mut client, api::script("echo up; sleep 1000")).await;
     let mut stream = streams(&mut client, &job.id).await;
