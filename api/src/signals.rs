@@ -43,9 +43,10 @@ pub fn parse_signal(text: &str) -> Result<i32, String> {
             (Some(up), _) => step(up).map(|n| RTMIN + n),
             (_, Some(down)) => step(down).map(|n| RTMAX - n),
             _ => None,
-        },
+        }
+        .filter(|number| (RTMIN..=RTMAX).contains(number)),
     };
-    number.filter(|n| (RTMIN..=RTMAX).contains(n) || *n < 32).ok_or_else(fault)
+    number.ok_or_else(fault)
 }
 
 /// `SIGTERM` for 15, `SIGRTMIN+3` for 37, `signal 32` for what has no name.
@@ -81,6 +82,13 @@ mod tests {
             assert_eq!(parse_signal(text), Ok(number), "{text}");
         }
         for bad in ["", "0", "65", "-9", "SIG", "FOO", "RTMIN+31", "RTMAX-31", "RTMIN+", "9 "] {
+            assert!(parse_signal(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_real_time_signal_is_none_of_the_classic_ones_and_never_zero() {
+        for bad in ["RTMAX-33", "RTMAX-64", "RTMAX-65", "RTMAX-255", "RTMIN+255"] {
             assert!(parse_signal(bad).is_err(), "{bad}");
         }
     }
