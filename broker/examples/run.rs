@@ -12,7 +12,7 @@ use std::sync::Arc;
 use job_broker::action::{Delete, Logs};
 use job_broker::config::{Jobs, Retention};
 use job_broker::{
-    Audit, Identity, JobId, JobRequest, Kind, LimitTables, Policy, Quotas, Range, Request,
+    Audit, Identity, IsolationRules, JobId, JobRequest, Kind, LimitTables, Policy, Quotas, Range, Request,
     Supervisor, Timeline,
 };
 
@@ -31,7 +31,7 @@ async fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
     };
     let supervisor = Supervisor::open(
         config,
-        LimitTables::default(),
+        (LimitTables::default(), IsolationRules::default()),
         Retention::default(),
         Arc::new(Quotas::default()),
         || Ok(Audit::default()),

@@ -37,6 +37,9 @@ pub use jobs::shared::calls::{Call, Kind};
 pub use jobs::supervisor::Supervisor;
 pub use model::id::JobId;
 pub use model::identity::Identity;
+pub use model::isolation::{
+    Isolation, IsolationRequest, IsolationRules, Mount, Profile, Seccomp, Share,
+};
 pub use model::limits::LimitTables;
 pub use model::request::Request;
 pub use model::spec::JobRequest;

@@ -165,8 +165,10 @@ pub(crate) struct SpawnRequest<'a> {
     pub program: BorrowedFd<'a>,
     /// Its arguments, `argv[0]` included.
     pub argv: &'a [&'a CStr],
-    /// They become its descriptors 0, 1, 2, ...; the program has no others.
+    /// They become its descriptors 0, 1, 2, ...; the program has no others. [`NO_DESCRIPTOR`] leaves a number out.
     pub descriptors: &'a [RawFd],
+    /// Makes it process 1 of a new pid namespace.
+    pub new_pid_namespace: bool,
     /// A cgroup v2 directory. The program is in it from the beginning (CLONE_INTO_CGROUP).
     pub cgroup: BorrowedFd<'a>,
 }
@@ -180,11 +182,10 @@ pub(crate) struct Child {
     pub pidfd: OwnedFd,
 }
 
+/// A number that stays free.
+pub(crate) const NO_DESCRIPTOR: RawFd = -1;
 /// The most descriptors and arguments of a [`SpawnRequest`].
-const MAX_DESCRIPTORS: usize = 16;
-/// Descriptors below this number are duplicated to it or above before dup2(2) overwrites them. Low, since fcntl(2)
-/// rejects a number that RLIMIT_NOFILE does not allow.
-const FIRST_FREE: c_int = MAX_DESCRIPTORS as c_int;
+const MAX_DESCRIPTORS: usize = 28;
 /// The size of the child's stack until execveat(2): many times what it needs.
 const STACK: usize = 64 * 1024;
 
@@ -247,6 +248,7 @@ pub(crate) fn spawn(request: &SpawnRequest<'_>) -> io::Result<Child> {
         flags: libc::CLONE_VM as u64
             | libc::CLONE_VFORK as u64
             | libc::CLONE_PIDFD as u64
+            | if request.new_pid_namespace { libc::CLONE_NEWPID as u64 } else { 0 }
             | CLONE_CLEAR_SIGHAND
             | CLONE_INTO_CGROUP,
         pidfd: (&raw mut pidfd) as u64,
@@ -307,7 +309,8 @@ extern "C" fn child(shared: *mut c_void) -> ! {
         }
         let program = move_out_of_the_way(shared, shared.program);
         for place in 0..shared.count {
-            if libc::dup2(shared.descriptors[place], place as c_int) < 0 {
+            let fd = shared.descriptors[place];
+            if fd != NO_DESCRIPTOR && libc::dup2(fd, place as c_int) < 0 {
                 fail(shared);
             }
         }
@@ -320,14 +323,16 @@ extern "C" fn child(shared: *mut c_void) -> ! {
     }
 }
 
-/// Duplicates a descriptor below [`FIRST_FREE`] to a number that dup2(2) does not overwrite.
+/// Duplicates a descriptor to a number that dup2(2) does not overwrite, where it has one of those. As low as can be,
+/// since fcntl(2) rejects a number that RLIMIT_NOFILE does not allow.
 unsafe fn move_out_of_the_way(shared: &mut ChildArgs, fd: RawFd) -> RawFd {
-    if fd >= FIRST_FREE {
+    let first_free = shared.count as RawFd;
+    if fd >= first_free || fd == NO_DESCRIPTOR {
         return fd;
     }
     // SAFETY: async-signal-safe calls alone, as in `child`.
     unsafe {
-        let moved = libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, FIRST_FREE);
+        let moved = libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, first_free);
         if moved < 0 {
             fail(shared); // reports this errno, not the EBADF that -1 would cause later
         }
@@ -441,6 +446,7 @@ mod tests {
                 program: program.as_fd(),
                 argv: &[c"true"],
                 descriptors: &all,
+                new_pid_namespace: false,
                 cgroup: cgroup.as_fd(),
             };
             let Ok(child) = spawn(&request) else { return 1 };
@@ -460,6 +466,7 @@ mod tests {
                 program: program.as_fd(),
                 argv: &[c"true"],
                 descriptors: &[0, 0, 0],
+                new_pid_namespace: false,
                 cgroup: cgroup.as_fd(),
             };
             let error = spawn(&request).map(drop).unwrap_err();

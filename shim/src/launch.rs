@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{Decoded, FrameError, VERSION, decode_launch, encode};
+use crate::isolation::{self, Isolation};
 use crate::wire::Limits;
 
 /// The first control connection, one end of a socket pair. When it closes before GO, the shim
@@ -22,8 +23,8 @@ pub const LAUNCH_FD: i32 = 7;
 pub const PROGRAM_FD: i32 = 8;
 /// The script that it interprets, if that says so. O_PATH is enough.
 pub const SCRIPT_FD: i32 = 9;
-/// The first descriptor that must not exist when a shim starts.
-pub const FIRST_FREE_FD: i32 = 10;
+/// The first descriptor that must not exist when a shim starts; those from [`isolation::VIEW_FD`] on are below it.
+pub const FIRST_FREE_FD: i32 = isolation::FIRST_SOURCE_FD + isolation::MAX_SOURCES as i32;
 
 /// The number that the workload has for its script. Its interpreter opens [`SCRIPT_PATH`] once; scripts that use
 /// the descriptor for something else lose nothing.
@@ -34,6 +35,9 @@ pub const SCRIPT_PATH: &str = "/dev/fd/5";
 /// Set in the version of a launch with a program that the broker has checked. A shim that knows nothing of this
 /// refuses it; without a program the bytes are those of ever.
 const WITH_PROGRAM: u16 = 1 << 15;
+/// Set, beside, in that of a job that is isolated.
+const WITH_ISOLATION: u16 = 1 << 14;
+const BOTH: u16 = WITH_PROGRAM | WITH_ISOLATION;
 
 /// Everything a shim needs to know. It travels in memory and never to disk: the environment may
 /// hold secrets.
@@ -78,6 +82,9 @@ pub struct Launch {
     /// What is executed in place of the program that `argv` names; `argv` is passed to it as it is.
     #[serde(skip)]
     pub program: Option<Program>,
+    /// What the job has of its own; `None` where it shares everything with the host.
+    #[serde(skip)]
+    pub isolation: Option<Isolation>,
 }
 
 /// A program that the broker has opened and checked: nothing is looked up by name any more.
@@ -113,15 +120,15 @@ pub enum OutputPolicy {
 }
 
 impl Launch {
-    /// The bytes for the memory file: [`VERSION`], little endian, and the launch.
+    /// The bytes for the memory file: [`VERSION`], little endian, and what there is besides; that, and the launch.
     pub fn to_bytes(&self) -> Vec<u8> {
-        match self.program {
-            None => [&VERSION.to_le_bytes(), encode(self).as_slice()].concat(),
-            Some(program) => {
-                let version = VERSION | WITH_PROGRAM;
-                [&version.to_le_bytes(), encode(&(program, self)).as_slice()].concat()
-            }
-        }
+        let (besides, bytes) = match (&self.program, &self.isolation) {
+            (None, None) => (0, encode(self)),
+            (Some(program), None) => (WITH_PROGRAM, encode(&(program, self))),
+            (None, Some(isolation)) => (WITH_ISOLATION, encode(&(isolation, self))),
+            (Some(program), Some(isolation)) => (BOTH, encode(&(program, isolation, self))),
+        };
+        [&(VERSION | besides).to_le_bytes(), bytes.as_slice()].concat()
     }
 
     /// Reads what [`Launch::to_bytes`] wrote.
@@ -134,14 +141,26 @@ impl Launch {
             return Err(FrameError("no launch".into()));
         };
         let version = u16::from_le_bytes(*version);
-        if version == VERSION {
-            return decode_launch(launch);
-        }
-        if version == VERSION | WITH_PROGRAM {
-            let (program, launch) = decode_launch::<(Program, Launch)>(launch)?;
-            return Ok(Launch { program: Some(program), ..launch });
-        }
-        Err(FrameError(format!("a launch of version {version}, for a shim of version {VERSION}")))
+        Ok(match version ^ VERSION {
+            0 => decode_launch(launch)?,
+            WITH_PROGRAM => {
+                let (program, launch) = decode_launch::<(Program, Launch)>(launch)?;
+                Launch { program: Some(program), ..launch }
+            }
+            WITH_ISOLATION => {
+                let (isolation, launch) = decode_launch::<(Isolation, Launch)>(launch)?;
+                Launch { isolation: Some(isolation), ..launch }
+            }
+            BOTH => {
+                let (program, isolation, launch) =
+                    decode_launch::<(Program, Isolation, Launch)>(launch)?;
+                Launch { program: Some(program), isolation: Some(isolation), ..launch }
+            }
+            _ => {
+                let fault = format!("a launch of version {version}, for a shim of version {VERSION}");
+                return Err(FrameError(fault));
+            }
+        })
     }
 }
 
@@ -170,13 +189,18 @@ mod tests {
             leftover_grace_ms: 7,
             output_policy: OutputPolicy::Kill,
             program,
+            isolation: None,
         }
     }
 
     #[test]
     fn a_launch_is_read_as_it_was_written() {
+        let isolation = Isolation { hostname: b"h".to_vec(), ..Isolation::default() };
         for program in [None, Some(Program::Binary), Some(Program::Script)] {
-            assert_eq!(Launch::from_bytes(&launch(program).to_bytes()), Ok(launch(program)));
+            for isolation in [None, Some(isolation.clone())] {
+                let launch = Launch { isolation, ..launch(program) };
+                assert_eq!(Launch::from_bytes(&launch.to_bytes()), Ok(launch));
+            }
         }
     }
 
@@ -187,6 +211,8 @@ mod tests {
         assert_eq!(without.to_bytes()[2..], encode(&without));
         // A shim from before this compares the version, and refuses.
         assert_ne!(with.to_bytes()[..2], VERSION.to_le_bytes());
+        let isolated = Launch { isolation: Some(Isolation::default()), ..launch(None) };
+        assert_ne!(isolated.to_bytes()[..2], VERSION.to_le_bytes());
         assert!(Launch::from_bytes(&[0, 0x80]).is_err());
     }
 

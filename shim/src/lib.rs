@@ -9,6 +9,7 @@ pub mod frame;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod index;
+pub mod isolation;
 pub mod launch;
 pub mod record;
 pub mod search;

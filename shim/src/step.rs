@@ -32,6 +32,15 @@ pub enum Step {
     Abandoned = 22,
     CheckedProgram = 23,
     Seccomp = 24,
+    Namespaces = 25,
+    MountRoot = 26,
+    MountTmp = 27,
+    MountProc = 28,
+    MountDev = 29,
+    Bind = 30,
+    PivotRoot = 31,
+    Network = 32,
+    Hostname = 33,
 }
 
 impl Step {
@@ -62,6 +71,15 @@ impl Step {
             Step::Abandoned => "abandoned",
             Step::CheckedProgram => "checked_program",
             Step::Seccomp => "seccomp",
+            Step::Namespaces => "namespaces",
+            Step::MountRoot => "mount_root",
+            Step::MountTmp => "mount_tmp",
+            Step::MountProc => "mount_proc",
+            Step::MountDev => "mount_dev",
+            Step::Bind => "bind",
+            Step::PivotRoot => "pivot_root",
+            Step::Network => "network",
+            Step::Hostname => "hostname",
         }
     }
 
@@ -71,7 +89,7 @@ impl Step {
     }
 }
 
-const ALL_STEPS: [Step; 24] = [
+const ALL_STEPS: [Step; 33] = [
     Step::ReadLaunch,
     Step::OomScore,
     Step::OpenState,
@@ -96,6 +114,15 @@ const ALL_STEPS: [Step; 24] = [
     Step::Abandoned,
     Step::CheckedProgram,
     Step::Seccomp,
+    Step::Namespaces,
+    Step::MountRoot,
+    Step::MountTmp,
+    Step::MountProc,
+    Step::MountDev,
+    Step::Bind,
+    Step::PivotRoot,
+    Step::Network,
+    Step::Hostname,
 ];
 
 #[cfg(test)]

@@ -103,6 +103,7 @@ fn of_role(role: &PolicyRole, run_as: &str, defaults: &Defaults) -> Defaults {
         stop_timeout: defaults.stop_timeout,
         limits: decide::tables(role, &defaults.limits),
         labels: role.start.labels.clone(),
+        isolation: defaults.isolation.clone(),
     }
 }
 

@@ -4,6 +4,7 @@
 mod audit;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod isolation;
 mod limits;
 mod log;
 mod metrics;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 pub use crate::config::audit::{Arguments as AuditArguments, Audit, OnFailure};
+pub use crate::config::isolation::Isolation;
 pub use crate::config::limits::{Limits, Table, Ulimit};
 pub use crate::config::log::Log;
 pub use crate::config::metrics::Metrics;
@@ -54,6 +56,9 @@ pub struct Config {
     /// Default and maximum limits of jobs.
     #[serde(default)]
     pub limits: Limits,
+    /// What a job sees of the host, docs/ISOLATION.md.
+    #[serde(default)]
+    pub isolation: Isolation,
     /// What each identity may take. For each key by itself: the identity's own table (its name first, then globs, the
     /// longest first), else the most generous of its roles, else `default`, else no limit.
     #[serde(default)]
@@ -83,6 +88,9 @@ pub struct Jobs {
     ///
     /// Default: `"/var/lib/job-broker"`
     pub state_dir: PathBuf,
+    /// Directory of the jobs' own directories (`JOB_DIR`), which are removed when the jobs end; owner root, mode 0711.
+    /// Not set: beside `state_dir`, with `-work` after its name.
+    pub work_dir: Option<PathBuf>,
     /// Directory of the shims' sockets; owner root, mode 0700. A restart of the service must not remove it.
     ///
     /// Default: `"/run/job-broker"`
@@ -132,6 +140,7 @@ impl Default for Jobs {
     fn default() -> Self {
         Jobs {
             state_dir: "/var/lib/job-broker".into(),
+            work_dir: None,
             run_dir: "/run/job-broker".into(),
             shim: "/usr/lib/job-broker/job-shim".into(),
             shim_user: "job-shim".into(),
@@ -149,6 +158,16 @@ impl Default for Jobs {
 }
 
 impl Jobs {
+    /// Directory of the jobs' own directories.
+    pub fn work_dir(&self) -> PathBuf {
+        let beside = || {
+            let mut name = self.state_dir.clone().into_os_string();
+            name.push("-work");
+            name.into()
+        };
+        self.work_dir.clone().unwrap_or_else(beside)
+    }
+
     /// The time from the stop signal to SIGKILL.
     pub fn stop_timeout(&self) -> Duration {
         Duration::from_secs_f64(self.stop_timeout_seconds)
@@ -223,6 +242,7 @@ impl Config {
         let mut faults = self.jobs.faults();
         faults.extend(self.tls.faults());
         faults.extend(self.limits.tables().err());
+        faults.extend(self.isolation.rules().err());
         faults.extend(self.quotas.tables().err());
         faults.extend(self.retention.check().err());
         faults.extend(self.metrics.address().err());

@@ -10,6 +10,7 @@ use prost_types::Timestamp;
 use tonic::Status;
 
 use crate::cgroup::features::CONTROLLERS;
+use crate::grpc::isolation;
 use crate::grpc::limits;
 use crate::grpc::limits::TopLevelLimits;
 use crate::grpc::status;
@@ -60,7 +61,7 @@ fn check_labels(field: &str, count: usize) -> Result<(), Status> {
 }
 
 /// Converts an enum value. An unknown value of a newer client is an error: its meaning cannot be guessed.
-fn known<E: TryFrom<i32>>(field: &str, number: i32) -> Result<E, Status> {
+pub(super) fn known<E: TryFrom<i32>>(field: &str, number: i32) -> Result<E, Status> {
     let fault = || format!("is {number}, which this broker does not know");
     E::try_from(number).map_err(|_| status::field(field, fault()))
 }
@@ -89,6 +90,7 @@ pub(super) fn job_request(spec: v1::JobSpec) -> Result<JobRequest, Status> {
         stop_timeout: duration("spec.stop_timeout", spec.stop_timeout)?,
         output_policy,
         stdin: spec.stdin,
+        isolation: isolation::request(spec.isolation)?,
     })
 }
 
@@ -319,6 +321,7 @@ fn spec(spec: &JobSpec, limits: &Limits) -> v1::JobSpec {
         }
         .into(),
         stdin: spec.stdin,
+        isolation: Some(isolation::message(&spec.isolation)),
     }
 }
 
@@ -328,7 +331,7 @@ pub(super) fn server_info(
     started_at: Timestamp,
 ) -> v1::GetServerInfoResponse {
     let ((hostname, kernel), (live, all)) = (host::uname(), supervisor.count());
-    let tree = supervisor.cgroup();
+    let (tree, rules) = (supervisor.cgroup(), supervisor.isolation());
     let missing =
         CONTROLLERS.iter().filter_map(|name| Some((*name, tree.features().missing(name)?)));
     v1::GetServerInfoResponse {
@@ -342,7 +345,9 @@ pub(super) fn server_info(
         cgroup: tree.path().display().to_string(),
         missing_controllers: missing.map(|(name, why)| (name.into(), why.into())).collect(),
         controllers: tree.features().controllers(),
-        features: limits::features(tree.features()),
+        features: [limits::features(tree.features()), isolation::features(&supervisor.lacks())].concat(),
+        default_isolation: isolation::profile(rules.default).into(),
+        minimum_isolation: isolation::profile(rules.minimum).into(),
         default_limits: Some(limits::limit_table(&supervisor.limits().default)),
         max_limits: Some(limits::limit_table(&supervisor.limits().max)),
         quarantined: Vec::new(),

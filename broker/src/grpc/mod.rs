@@ -8,6 +8,7 @@ mod context;
 mod convert;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod isolation;
 mod limits;
 mod revoked;
 mod start;

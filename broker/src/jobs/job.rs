@@ -451,6 +451,7 @@ pub(crate) mod tests {
             stop_timeout: Duration::from_secs(10),
             limits: LimitTables::default(),
             labels: Default::default(),
+            isolation: Default::default(),
         };
         let request = JobRequest { argv: vec!["true".into()], ..JobRequest::default() };
         let (name, home) = ("nobody".into(), "/".into());

@@ -42,6 +42,7 @@ use crate::launch::accounts;
 use crate::launch::{Launcher, SetupError};
 use crate::model::id::JobId;
 use crate::model::identity::Identity;
+use crate::model::isolation::{IsolationRules, Profile};
 use crate::model::limits::LimitTables;
 use crate::model::request::Request;
 use crate::model::spec::{Defaults, JobRequest, JobSpec, SpecError};
@@ -99,7 +100,7 @@ impl Supervisor {
     /// [`SupervisorError`], in words for an operator.
     pub async fn open(
         config: config::Jobs,
-        limits: LimitTables,
+        (limits, isolation): (LimitTables, IsolationRules),
         retention: config::Retention,
         quotas: Arc<Quotas>,
         audit: impl FnOnce() -> io::Result<Audit>,
@@ -110,7 +111,7 @@ impl Supervisor {
         let launcher = Launcher::open(&config, boot_id)?;
         let nobody = accounts::resolve("nobody", launcher.shim_uid()).map_err(SetupError::from)?;
         let parts =
-            Parts { config, limits, retention, quotas, state, launcher, audit, boot_id, nobody };
+            Parts { config, limits, isolation, retention, quotas, state, launcher, audit, boot_id, nobody };
         let shared = Arc::new(Shared::new(parts));
         recovery::recover_live(&shared).map_err(SupervisorError::Recovery)?;
         recovery::recover_rest_later(&shared);
@@ -127,6 +128,7 @@ impl Supervisor {
             stop_timeout: config.stop_timeout(),
             limits: self.limits().as_ref().clone(),
             labels: BTreeMap::new(),
+            isolation: self.shared.isolation().as_ref().clone(),
         }
     }
 
@@ -435,6 +437,22 @@ impl Supervisor {
     }
 
     /// What jobs that start, or are given other limits, may use from now on.
+    pub fn set_isolation(&self, rules: IsolationRules) {
+        self.shared.isolation.send_replace(Arc::new(rules));
+        self.shared.launcher.isolator().renew();
+    }
+
+    /// What jobs see of the host.
+    pub(crate) fn isolation(&self) -> Arc<IsolationRules> {
+        self.shared.isolation()
+    }
+
+    /// The profiles that this host lacks, with the reasons.
+    pub(crate) fn lacks(&self) -> Vec<(Profile, String)> {
+        self.shared.launcher.isolator().missing()
+    }
+
+    /// What jobs may use from now on.
     pub fn set_limits(&self, limits: LimitTables) {
         self.shared.limits.send_replace(Arc::new(limits));
     }

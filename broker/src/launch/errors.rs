@@ -44,6 +44,10 @@ pub(crate) enum LaunchError {
     CreateCgroup { path: PathBuf, source: io::Error },
     #[error("{0}")]
     Limits(LimitError),
+    #[error("cannot create {path}: {source}")]
+    CreateJobDir { path: PathBuf, source: io::Error },
+    #[error("{0}")]
+    Isolate(String),
     #[error("cannot prepare the shim's descriptors: {0}")]
     Descriptors(io::Error),
     #[error("cannot spawn the shim: {0}")]
@@ -68,6 +72,8 @@ impl LaunchError {
             LaunchError::WriteSpec { .. } => "write_spec",
             LaunchError::CreateCgroup { .. } => "create_cgroup",
             LaunchError::Limits(_) => "limits",
+            LaunchError::CreateJobDir { .. } => "create_job_dir",
+            LaunchError::Isolate(_) => "isolate",
             LaunchError::Descriptors(_) => "descriptors",
             LaunchError::Spawn(_) => "spawn",
             LaunchError::Hello(_) => "hello",
@@ -95,6 +101,7 @@ impl LaunchError {
             LaunchError::CreateState { source, .. }
             | LaunchError::WriteSpec { source, .. }
             | LaunchError::CreateCgroup { source, .. }
+            | LaunchError::CreateJobDir { source, .. }
             | LaunchError::WriteSpawn { source, .. }
             | LaunchError::Descriptors(source)
             | LaunchError::Spawn(source)
@@ -103,7 +110,9 @@ impl LaunchError {
             LaunchError::Limits(LimitError::Io { source, .. }) => {
                 source.raw_os_error().unwrap_or(0)
             }
-            LaunchError::Limits(LimitError::Differs { .. }) | LaunchError::Unrecorded(_) => 0,
+            LaunchError::Limits(LimitError::Differs { .. })
+            | LaunchError::Isolate(_)
+            | LaunchError::Unrecorded(_) => 0,
             LaunchError::Shim(failed) => failed.errno,
         }
     }

@@ -12,6 +12,8 @@ pub(crate) mod fuzzing {
     pub use crate::launch::program::fuzzing::script;
 }
 mod handshake;
+mod isolation;
+mod job_dirs;
 pub(crate) mod program;
 mod spawn;
 
@@ -30,12 +32,15 @@ use crate::config;
 use crate::host;
 use crate::host::BootId;
 use crate::launch::effective_limits::EffectiveLimits;
+use crate::launch::isolation::{Isolated, Isolator};
+use crate::launch::job_dirs::JobDirs;
 pub(crate) use crate::launch::errors::{LaunchError, SetupError};
 pub(crate) use crate::launch::handshake::Shim;
 use crate::launch::program::OpenProgram;
 use crate::launch::spawn::Spawner;
 use crate::metrics::labels::Phase;
 use crate::model::id::JobId;
+use crate::model::isolation::IsolationRules;
 use crate::quota::fair_queue::release_if_slow;
 use crate::store;
 use crate::store::StateDir;
@@ -48,7 +53,20 @@ use crate::trace::Timeline;
 pub(crate) struct Launcher {
     tree: Hierarchy,
     spawner: Spawner,
+    isolator: Isolator,
+    job_dirs: JobDirs,
     boot_id: BootId,
+}
+
+/// What is launched.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct What<'a> {
+    /// The job.
+    pub job: &'a SpecRecord,
+    /// The program, where it has been checked: then nothing else is executed.
+    pub program: Option<&'a OpenProgram>,
+    /// What it may mount.
+    pub rules: &'a IsolationRules,
 }
 
 /// A job that has been told GO: its program runs, or will, or cannot.
@@ -88,7 +106,15 @@ impl Launcher {
         let spawner = Spawner::open(config, boot_id)?;
         let (below, required) = (config.cgroup.as_deref(), &config.require_controllers);
         let tree = Hierarchy::open(below, required, spawner.program())?;
-        Ok(Launcher { tree, spawner, boot_id })
+        let path = config.work_dir();
+        let job_dirs = JobDirs::open(&path)
+            .map_err(|source| SetupError::Io { step: "use", path, source })?;
+        Ok(Launcher { tree, spawner, isolator: Isolator::new(), job_dirs, boot_id })
+    }
+
+    /// What jobs see of the host.
+    pub(crate) fn isolator(&self) -> &Isolator {
+        &self.isolator
     }
 
     /// Where the jobs' cgroups are.
@@ -107,8 +133,7 @@ impl Launcher {
         self.spawner.socket(id)
     }
 
-    /// From nothing to GO: spec, cgroup, shim, `spawn.json`, GO. With a `program` that has been checked, nothing
-    /// else is executed. The audit's entry of the start becomes durable meanwhile, and is before GO. Blocks; must be
+    /// From nothing to GO: spec, cgroup, shim, `spawn.json`, GO. The audit's entry of the start becomes durable meanwhile, and is before GO. Blocks; must be
     /// called within the runtime of the jobs.
     ///
     /// # Errors
@@ -116,13 +141,14 @@ impl Launcher {
     pub(crate) fn begin(
         &self,
         state: &StateDir,
-        (job, program): (&SpecRecord, Option<&OpenProgram>),
+        what: What<'_>,
         recorded: Ticket,
         timeline: &mut Timeline,
     ) -> Result<PendingLaunch, LaunchError> {
+        let job = what.job;
         let dir = write_spec(state, job)?;
         timeline.mark(Phase::Spec);
-        let shim = self.create_shim(&dir, (job, program), timeline);
+        let shim = self.create_shim(&dir, what, timeline);
         let result = shim.and_then(|(mut shim, pid, nonce)| {
             match self.commit(&dir, job, &mut shim, (pid, nonce), recorded, timeline) {
                 Ok(spawned) => Ok(PendingLaunch { shim, id: job.id, nonce, spawned }),
@@ -181,7 +207,10 @@ impl Launcher {
         let _ = fs::remove_file(self.socket(id)); // absent is as good
         crash::at(Point::SocketRemoved);
         let cgroup = self.tree.job(id);
-        cgroup.kill_work().and_then(|()| cgroup.remove())?;
+        cgroup.kill_work()?;
+        self.job_dirs.remove(id)?;
+        crash::at(Point::JobDirRemoved);
+        cgroup.remove()?;
         crash::at(Point::CgroupRemoved);
         Ok(())
     }
@@ -190,9 +219,10 @@ impl Launcher {
     fn create_shim(
         &self,
         dir: &Path,
-        (job, program): (&SpecRecord, Option<&OpenProgram>),
+        what: What<'_>,
         timeline: &mut Timeline,
     ) -> Result<(Shim, u32, Uuid), LaunchError> {
+        let job = what.job;
         let cgroup = self.tree.job(job.id);
         let create = |source| LaunchError::CreateCgroup { path: self.tree.path().into(), source };
         self.tree.ensure().and_then(|()| cgroup.create(self.tree.features())).map_err(create)?;
@@ -202,9 +232,22 @@ impl Launcher {
         timeline.mark(Phase::Limits);
         crash::at(Point::LimitsSet);
         let nonce = Uuid::new_v4();
-        let (child, control) = self.spawner.spawn(dir, &cgroup, job, program, nonce)?;
+        let isolated = self.isolate(what)?;
+        let (child, control) = self.spawner.spawn(dir, &cgroup, what, &isolated, nonce)?;
         let shim = Shim { pidfd: child.pidfd, control, reader: frame::Reader::default() };
         Ok((shim, child.pid, nonce))
+    }
+
+    /// The job's own directory, and what it sees of the host.
+    fn isolate(&self, what: What<'_>) -> Result<Isolated, LaunchError> {
+        let What { job: SpecRecord { id, spec, account, .. }, rules, .. } = what;
+        let path = self.job_dirs.path(*id);
+        let job_dir = self.job_dirs.create(*id, account).map_err(|source| {
+            LaunchError::CreateJobDir { path: path.clone(), source }
+        })?;
+        crash::at(Point::JobDirCreated);
+        let isolated = self.isolator.prepare(&spec.isolation, account, (path, job_dir), rules);
+        isolated.map_err(LaunchError::Isolate)
     }
 
     /// From `spawn.json` to GO. While the disk makes the spec durable, the shim sets itself up.

@@ -1,15 +1,17 @@
 //! The birth of a shim: its descriptors, its launch message, its clone into the cgroup. Nothing is said to it
 //! here.
 
-use std::ffi::{CString, NulError};
+use std::ffi::{CString, NulError, OsStr};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use job_shim::crash::{self, Point};
+use job_shim::isolation::VIEW_FD;
 use job_shim::launch::{Launch, OutputPolicy, Rlimit};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
@@ -21,6 +23,8 @@ use crate::host::BootId;
 use crate::launch::accounts;
 use crate::launch::effective_limits::EffectiveLimits;
 use crate::launch::errors::{LaunchError, SetupError};
+use crate::launch::What;
+use crate::launch::isolation::Isolated;
 use crate::launch::program::{DEFAULT_PATH, OpenProgram};
 use crate::model::id::JobId;
 use crate::model::{limits, spec};
@@ -88,10 +92,11 @@ impl Spawner {
         &self,
         dir: &Path,
         cgroup: &JobCgroup,
-        job: &SpecRecord,
-        program: Option<&OpenProgram>,
+        what: What<'_>,
+        isolated: &Isolated,
         nonce: Uuid,
     ) -> Result<(sys::Child, tokio::net::UnixStream), LaunchError> {
+        let What { job, program, .. } = what;
         let prepare = || -> io::Result<_> {
             let (control, theirs) = UnixStream::pair()?;
             control.set_nonblocking(true)?;
@@ -99,7 +104,7 @@ impl Spawner {
             let control = tokio::net::UnixStream::from_std(control)?;
             let listener = self.bind(job.id)?;
             crash::at(Point::SocketBound);
-            let launch = memory_file(&self.launch_message(job, program, nonce).to_bytes())?;
+            let launch = memory_file(&self.launch_message(what, isolated, nonce).to_bytes())?;
             let (state, work) = (File::open(dir)?, cgroup.work()?);
             Ok((control, theirs, listener, launch, state, work, cgroup.shim()?))
         };
@@ -107,8 +112,8 @@ impl Spawner {
             prepare().map_err(LaunchError::Descriptors)?;
         let null = self.null.as_raw_fd();
         let name = c_string(&job.id.to_string()).map_err(LaunchError::Descriptors)?;
-        // In the order of job_shim::launch: CONTROL_FD, STATE_FD, WORK_FD, LISTEN_FD, LAUNCH_FD, and PROGRAM_FD and
-        // SCRIPT_FD where there are any.
+        // In the order of job_shim::launch: CONTROL_FD, STATE_FD, WORK_FD, LISTEN_FD, LAUNCH_FD; PROGRAM_FD and
+        // SCRIPT_FD where there are any; VIEW_FD and those that follow it.
         let mut descriptors = vec![
             null,
             null,
@@ -120,10 +125,13 @@ impl Spawner {
             launch.as_raw_fd(),
         ];
         descriptors.extend(program.into_iter().flat_map(OpenProgram::descriptors));
+        descriptors.resize(VIEW_FD as usize, sys::NO_DESCRIPTOR);
+        descriptors.extend(isolated.descriptors());
         let request = sys::SpawnRequest {
             program: self.program.as_fd(),
             argv: &[c"job-shim", &name],
             descriptors: &descriptors,
+            new_pid_namespace: isolated.new_pid_namespace(),
             cgroup: leaf.as_fd(),
         };
         let child = sys::spawn(&request).map_err(LaunchError::Spawn)?;
@@ -139,10 +147,11 @@ impl Spawner {
 
     fn launch_message(
         &self,
-        job: &SpecRecord,
-        program: Option<&OpenProgram>,
+        What { job, program, .. }: What<'_>,
+        isolated: &Isolated,
         nonce: Uuid,
     ) -> Launch {
+        let job_dir = isolated.job_dir.as_os_str();
         let spec = &job.spec;
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Launch {
@@ -153,8 +162,11 @@ impl Spawner {
                 None => spec.argv.iter().map(|arg| arg.clone().into_bytes()).collect(),
                 Some(program) => program.argv(),
             },
-            env: environment(job),
-            working_directory: spec.working_directory.clone().into_bytes(),
+            env: environment(job, job_dir),
+            working_directory: match spec.working_directory.as_str() {
+                "" => job_dir.as_bytes().to_vec(),
+                directory => directory.as_bytes().to_vec(),
+            },
             uid: job.account.uid,
             gid: job.account.gid,
             groups: job.account.groups.clone(),
@@ -172,6 +184,7 @@ impl Spawner {
                 spec::OutputPolicy::Kill => OutputPolicy::Kill,
             },
             program: program.map(OpenProgram::kind),
+            isolation: isolated.isolation.clone(),
         }
     }
 }
@@ -181,8 +194,9 @@ fn rlimit((rlimit, (soft, hard)): (&limits::Rlimit, &(u64, u64))) -> Rlimit {
 }
 
 /// Built from nothing: the broker's own environment is no business of a job's.
-fn environment(job: &SpecRecord) -> Vec<Vec<u8>> {
+fn environment(job: &SpecRecord, job_dir: &OsStr) -> Vec<Vec<u8>> {
     let (id, account) = (job.id.to_string(), &job.account);
+    let job_dir = job_dir.to_string_lossy();
     let mut all = std::collections::BTreeMap::from([
         ("PATH", DEFAULT_PATH),
         ("HOME", &account.home),
@@ -191,6 +205,7 @@ fn environment(job: &SpecRecord) -> Vec<Vec<u8>> {
         ("SHELL", "/bin/sh"),
         ("LANG", "C.UTF-8"),
         ("JOB_ID", &id),
+        ("JOB_DIR", &job_dir),
     ]);
     all.extend(job.spec.env.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     all.into_iter().map(|(name, value)| format!("{name}={value}").into_bytes()).collect()

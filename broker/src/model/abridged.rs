@@ -42,6 +42,7 @@ impl JobSpec {
             stdin: self.stdin,
             limits: self.limits.clone(),
             by_default: self.by_default.clone(),
+            isolation: self.isolation.clone(),
             whole: self.whole.or_else(|| is_long.then(own)),
         }
     }

@@ -10,6 +10,7 @@ pub(crate) mod fuzzing;
 pub(crate) mod glob;
 pub(crate) mod id;
 pub(crate) mod identity;
+pub(crate) mod isolation;
 pub(crate) mod limits;
 pub(crate) mod request;
 pub(crate) mod spec;

@@ -85,6 +85,7 @@ mod tests {
             stop_timeout: Duration::from_secs(10),
             limits: LimitTables::default(),
             labels: Default::default(),
+            isolation: Default::default(),
         };
         let spec = JobSpec::check(wish, &defaults).unwrap();
         let golden = "81584c9adfa7fc90453218ffdfd85771ebee4b6cb772f4181426fe3d9c73f11e";

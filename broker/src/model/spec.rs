@@ -9,6 +9,7 @@ use job_api::names::{check_env, check_name};
 use serde::ser::Error as _;
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::model::isolation::{Isolation, IsolationRequest, IsolationRules};
 use crate::model::limits::MAX_PATH;
 use crate::model::limits::{ByDefault, LimitTables, Limits, MAX_DURATION, Violation, Violations};
 
@@ -26,7 +27,7 @@ pub struct JobRequest {
     pub argv: Vec<String>,
     /// Added to the default environment.
     pub env: BTreeMap<String, String>,
-    /// Absolute; empty is `/`.
+    /// Absolute; empty is the job's own directory.
     pub working_directory: String,
     /// An account that the configuration allows; empty is its first.
     pub run_as: String,
@@ -44,6 +45,8 @@ pub struct JobRequest {
     pub stdin: bool,
     /// What it may use.
     pub limits: Limits,
+    /// What it sees of the host.
+    pub isolation: IsolationRequest,
 }
 
 /// What happens to output past the limit.
@@ -70,6 +73,8 @@ pub struct Defaults {
     pub limits: LimitTables,
     /// Labels that every job gets, whatever it says.
     pub labels: BTreeMap<String, String>,
+    /// What a job sees of the host.
+    pub isolation: IsolationRules,
 }
 
 /// How much there is in all, of a spec that has only the beginning.
@@ -111,6 +116,8 @@ pub struct JobSpec {
     pub limits: Limits,
     /// The limits that come from defaults.
     pub by_default: ByDefault,
+    #[serde(default)]
+    pub isolation: Isolation,
     /// Where this is only the beginning, as in memory: never written, since the rest would be lost.
     #[serde(skip_deserializing, skip_serializing_if = "Option::is_none", serialize_with = "never")]
     pub whole: Option<Whole>,
@@ -148,13 +155,14 @@ impl JobSpec {
             faults.rule("run_as", Err(format!("{asked} is not allowed here; allowed: {allowed}")));
         }
         let limits = faults.limits(&request.limits, &defaults.limits);
+        let isolation = faults.isolation(&request.isolation, &defaults.isolation);
         faults.none()?;
         let mut labels = request.labels;
         labels.extend(defaults.labels.clone());
         Ok(JobSpec {
             argv: request.argv,
             env: request.env,
-            working_directory: or_default(request.working_directory, "/"),
+            working_directory: request.working_directory,
             run_as,
             name: request.name,
             labels,
@@ -164,6 +172,7 @@ impl JobSpec {
             stdin: request.stdin,
             by_default: limits.not_in(&request.limits),
             limits,
+            isolation,
             whole: None,
         })
     }
@@ -212,6 +221,13 @@ impl Faults {
         self.0.extend(asked.faults());
         self.0.extend(tables.above(&limits));
         limits
+    }
+
+    fn isolation(&mut self, asked: &IsolationRequest, rules: &IsolationRules) -> Isolation {
+        rules.resolve(asked).unwrap_or_else(|violations| {
+            self.0.extend(violations.first);
+            Isolation::default()
+        })
     }
 
     fn none(self) -> Result<(), SpecError> {
@@ -263,10 +279,6 @@ fn check_strings(argv: &[String], env: &BTreeMap<String, String>) -> Result<(), 
     Ok(())
 }
 
-fn or_default(text: String, default: &str) -> String {
-    if text.is_empty() { default.into() } else { text }
-}
-
 fn never<S: Serializer>(_: &Option<Whole>, _: S) -> Result<S::Ok, S::Error> {
     Err(S::Error::custom("this is only the beginning of a spec"))
 }
@@ -304,6 +316,7 @@ mod tests {
             stop_timeout: Duration::from_secs(10),
             limits: LimitTables::default(),
             labels: BTreeMap::new(),
+            isolation: IsolationRules::default(),
         };
         JobSpec::check(request, &defaults)
     }
@@ -318,7 +331,7 @@ mod tests {
     #[test]
     fn an_empty_request_takes_the_defaults() {
         let spec = check(|_| ()).unwrap();
-        assert_eq!((spec.working_directory.as_str(), spec.run_as.as_str()), ("/", "nobody"));
+        assert_eq!((spec.working_directory.as_str(), spec.run_as.as_str()), ("", "nobody"));
         assert_eq!(spec.stop_signal, 15);
         assert_eq!(spec.stop_timeout, Duration::from_secs(10));
     }

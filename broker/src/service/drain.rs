@@ -24,12 +24,14 @@ pub(super) fn run(file: &Path, grace: Duration) -> Result<(), ServiceError> {
     }
     let limits =
         config.limits.tables().map_err(|(key, fault)| SettingsError::Limits(key, fault))?;
+    let isolation =
+        config.isolation.rules().map_err(|(key, fault)| SettingsError::Limits(key, fault))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let drained = runtime.block_on(async {
         let dir = audit::directory(&config);
         let Config { jobs, retention, tls, audit, .. } = config;
         let audit = || Audit::start(&audit, dir, audit::signer(&tls));
-        let supervisor = Supervisor::open(jobs, limits, retention, Arc::default(), audit).await?;
+        let supervisor = Supervisor::open(jobs, (limits, isolation), retention, Arc::default(), audit).await?;
         let drained = Entry::own(Phase::Broker, OwnAction::Drain).by_name("job-broker drain");
         supervisor.audit().note(&drained);
         let (live, _) = supervisor.count();

@@ -76,11 +76,13 @@ fn ask_all(config: &Path, policy: Option<PathBuf>, tests: &Path) -> Result<(usiz
     let file = policy.as_deref().or(config.policy.as_deref());
     let policy = settings::policy_of(&config, file).map_err(|e| e.to_string())?;
     let limits = config.limits.tables().map_err(|(key, fault)| format!("{key} {fault}"))?;
+    let isolation = config.isolation.rules().map_err(|(key, fault)| format!("{key} {fault}"))?;
     let defaults = Defaults {
         run_as: config.jobs.run_as.clone(),
         stop_timeout: config.jobs.stop_timeout(),
         limits,
         labels: BTreeMap::new(),
+        isolation,
     };
     let shown = tests.display();
     let text = fs::read_to_string(tests).map_err(|e| format!("cannot read {shown}: {e}"))?;

@@ -80,7 +80,8 @@ impl Reloader {
         // A disk that hangs must not block the jobs' thread.
         let read = tokio::task::spawn_blocking(move || Settings::load(&file)).await;
         let settings = read.map_err(SettingsError::TaskFailed).and_then(|read| read);
-        let Settings { config, policy, limits, quotas, tls, stamps, findings } = match settings {
+        let Settings { config, policy, limits, isolation, quotas, tls, stamps, findings } = match settings
+        {
             Ok(settings) => settings,
             Err(e) => {
                 let fault = one_line(&e);
@@ -96,6 +97,7 @@ impl Reloader {
             tracing::warn!("these changes need a restart of the broker (jobs go on): {keys}");
         }
         self.supervisor.set_limits(limits);
+        self.supervisor.set_isolation(isolation);
         self.supervisor.set_retention(config.retention);
         self.supervisor.quotas().set(quotas, settings::membership(&policy));
         let roles = policy.len();

@@ -71,7 +71,8 @@ async fn serve_until_signal(
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     // From here on SIGHUP does not end the process; an early one is handled later.
     let mut hang_up = signal(SignalKind::hangup())?;
-    let Settings { config, policy, limits, quotas: tables, tls, stamps, findings } = settings;
+    let Settings { config, policy, limits, isolation, quotas: tables, tls, stamps, findings } =
+        settings;
     findings.log();
     let quotas = Arc::<Quotas>::default();
     quotas.set(tables, settings::membership(&policy));
@@ -79,7 +80,8 @@ async fn serve_until_signal(
     let open_audit =
         || Audit::start(&config.audit, audit::directory(&config), audit::signer(&config.tls));
     let supervisor =
-        Supervisor::open(jobs, limits, retention, Arc::clone(&quotas), open_audit).await?;
+        Supervisor::open(jobs, (limits, isolation), retention, Arc::clone(&quotas), open_audit)
+            .await?;
     let audit = supervisor.audit().clone();
     let listener = listen(passed, config.listen).await?;
     let addr = listener.local_addr()?;

@@ -8,6 +8,7 @@ use crate::auth;
 use crate::auth::{Host, Policy, PolicyError, PolicyRole, Role};
 use crate::config::{Config, ConfigError};
 use crate::model::identity::Identity;
+use crate::model::isolation::IsolationRules;
 use crate::model::limits::LimitTables;
 use crate::quota::limits::{Membership, QuotaTables};
 use crate::quota::quotas::MembershipOf;
@@ -23,6 +24,7 @@ pub(super) struct Settings {
     pub(super) config: Config,
     pub(super) policy: Policy,
     pub(super) limits: LimitTables,
+    pub(super) isolation: IsolationRules,
     pub(super) quotas: QuotaTables,
     pub(super) tls: Tls,
     /// The certificate files, as they were before they were read.
@@ -55,13 +57,15 @@ impl Settings {
         let policy = policy(&config)?;
         let limits =
             config.limits.tables().map_err(|(key, fault)| SettingsError::Limits(key, fault))?;
+        let isolation =
+            config.isolation.rules().map_err(|(key, fault)| SettingsError::Limits(key, fault))?;
         let mut quotas =
             config.quotas.tables().map_err(|(key, fault)| SettingsError::Limits(key, fault))?;
         quotas.roles_have_some = policy.has_quotas();
         let stamps = certificate_watch::stamps(&config.tls.files());
         let tls = Tls::load(&config.tls)?;
         let findings = certificates::check_loaded(&config.tls, &tls);
-        Ok(Settings { config, policy, limits, quotas, tls, stamps, findings })
+        Ok(Settings { config, policy, limits, isolation, quotas, tls, stamps, findings })
     }
 }
 

@@ -95,6 +95,7 @@ fn start(cgroup: &Path, program: BorrowedFd<'_>) -> io::Result<Keeper> {
         program,
         argv: &[c"job-keeper"],
         descriptors: &[null, null, null],
+        new_pid_namespace: false,
         cgroup: cgroup.as_fd(),
     };
     let child = sys::spawn(&request)?;

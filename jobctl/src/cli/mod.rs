@@ -2,6 +2,7 @@
 
 mod control;
 mod help;
+mod isolation;
 pub(crate) mod limits;
 mod options;
 mod query;

@@ -8,6 +8,7 @@ use job_api::signals::parse_signal;
 use job_api::units::parse_duration;
 use job_api::v1::Rlimit;
 
+use super::isolation::IsolationOptions;
 use super::limits::{LIMITS, LimitOptions, parse_ulimit};
 use super::options::{Reconnect, key_value, positive_duration};
 
@@ -73,7 +74,7 @@ pub(crate) struct JobOptions {
     /// Variables from a file: lines of NAME=VALUE or NAME, comments with #; -e overrules it
     #[arg(long, value_name = "FILE")]
     pub(crate) env_file: Vec<PathBuf>,
-    /// Directory to run in, on the broker's host [default: /]
+    /// Directory to run in, on the broker's host [default: $JOB_DIR, the job's own]
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workdir: Option<String>,
     /// Account to run as, as far as the broker allows: nobody, pool, or a name
@@ -101,6 +102,8 @@ pub(crate) struct JobOptions {
     #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]", value_parser = parse_ulimit)]
     #[arg(help_heading = LIMITS)]
     pub(crate) ulimits: Vec<Rlimit>,
+    #[command(flatten)]
+    pub(crate) isolation: IsolationOptions,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -7,7 +7,7 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use job_shim::launch::{Launch, WORKLOAD_SCRIPT_FD};
 use job_shim::search;
@@ -23,6 +23,7 @@ use nix::unistd::{
 
 use super::cgroup::Cgroup;
 use super::failure::{At, Failure};
+use super::isolation::Isolator;
 use super::pipes::Ends;
 use super::privileges;
 use super::rlimits::Rlimits;
@@ -41,6 +42,7 @@ pub(crate) struct Workload {
     gid: Gid,
     groups: Vec<Gid>,
     rlimits: Rlimits,
+    isolation: Option<Isolator>,
     directory: CString,
     program: Program,
     argv: Strings,
@@ -58,6 +60,8 @@ enum Program {
 /// The workload's main process.
 pub(crate) struct Child {
     pub(crate) pid: Pid,
+    /// The same as the host counts, whose pid namespace may be another.
+    pub(crate) host_pid: Pid,
     /// Readable once it has ended.
     pub(crate) pidfd: OwnedFd,
 }
@@ -67,7 +71,11 @@ impl Workload {
     ///
     /// # Errors
     /// `ReadLaunch` with EINVAL for an empty argv and for NUL bytes; `ResourceLimits`.
-    pub(crate) fn new(launch: &Launch, checked: Option<Checked>) -> Result<Workload, Failure> {
+    pub(crate) fn new(
+        launch: &Launch,
+        checked: Option<Checked>,
+        isolation: Option<Isolator>,
+    ) -> Result<Workload, Failure> {
         let invalid = Failure { step: Step::ReadLaunch, errno: Errno::EINVAL };
         let c_string = |bytes: &[u8]| CString::new(bytes).map_err(|_| invalid);
         let c_strings =
@@ -81,6 +89,7 @@ impl Workload {
             gid: Gid::from_raw(launch.gid),
             groups: launch.groups.iter().copied().map(Gid::from_raw).collect(),
             rlimits: Rlimits::new(&launch.rlimits).at(Step::ResourceLimits)?,
+            isolation,
             directory: c_string(&launch.working_directory)?,
             program: match checked {
                 Some(checked) => Program::Checked(checked),
@@ -97,7 +106,11 @@ impl Workload {
     /// `EnterCgroup`, with what [`sys::clone_into_cgroup`] says.
     pub(crate) fn clone_into(&self, work: BorrowedFd<'_>, ends: &Ends) -> Result<Child, Failure> {
         match sys::clone_into_cgroup(work).at(Step::EnterCgroup)? {
-            Cloned::Parent(pid, pidfd) => Ok(Child { pid, pidfd }),
+            Cloned::Parent(pid, pidfd) => {
+                let elsewhere = self.isolation.as_ref().is_some_and(Isolator::has_own_pids);
+                let host_pid = if elsewhere { host_pid(&pidfd).unwrap_or(pid) } else { pid };
+                Ok(Child { pid, host_pid, pidfd })
+            }
             Cloned::Child => self.run(ends),
         }
     }
@@ -119,6 +132,9 @@ impl Workload {
         own_keyring()?;
         setsid().at(Step::Session)?;
         umask(Mode::from_bits_truncate(0o022));
+        if let Some(isolation) = &self.isolation {
+            isolation.enter()?; // the directories that it makes are for the workload
+        }
         for (fd, end) in (0..).zip(&ends.stdio) {
             sys::place(end.as_fd(), fd, 0).at(Step::Stdio)?;
         }
@@ -219,6 +235,13 @@ impl Child {
         cgroup.kill();
         let _ = sys::wait(self.pid, true);
     }
+}
+
+/// A process's number in the host's `/proc`, proc_pid_fdinfo(5); `None` where it has been reaped.
+fn host_pid(pidfd: &OwnedFd) -> Option<Pid> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()?;
+    (pid > 0).then_some(Pid::from_raw(pid))
 }
 
 /// What a child has written to its pipe `fault`; `None` if it says nothing.

@@ -23,6 +23,7 @@ use super::ending::{Action, Ending};
 use super::failure::Failure;
 use super::files::{ExitRecord, Logs};
 use super::input::Input;
+use super::orphans::Orphans;
 use super::output::{Output, OverLimit};
 use super::pipes::Pipes;
 use super::poll::{Interest, Ready, Slot};
@@ -34,6 +35,7 @@ pub(crate) struct Prepared {
     pub(crate) cgroup: Cgroup,
     pub(crate) pipes: Pipes,
     pub(crate) child: Child,
+    pub(crate) orphans: Option<Orphans>,
     pub(crate) listener: UnixListener,
     pub(crate) alarm: Alarm,
     pub(crate) buffers: Buffers,
@@ -49,6 +51,7 @@ pub(crate) struct Job {
     /// The limits in force.
     limits: Limits,
     child: Child,
+    orphans: Option<Orphans>,
     cgroup: Cgroup,
     control: Control,
     input: Input,
@@ -70,17 +73,24 @@ pub(crate) struct Job {
 /// The program could not be run.
 struct NeverRan;
 
+/// As the host counts: `/proc` is the host's, whatever pid namespace this is in.
+fn own_pid() -> u32 {
+    let link = std::fs::read_link("/proc/self").unwrap_or_default();
+    link.to_str().and_then(|pid| pid.parse().ok()).unwrap_or(0)
+}
+
 impl Job {
     /// Puts the parts together.
     pub(crate) fn new(launch: &Launch, broker: Connection, logs: Logs, parts: Prepared) -> Job {
-        let Prepared { cgroup, pipes, child, listener, alarm, buffers } = parts;
+        let Prepared { cgroup, pipes, child, orphans, listener, alarm, buffers } = parts;
         Job {
             id: launch.job,
             nonce: launch.nonce,
-            pid: std::process::id(),
+            pid: own_pid(),
             stop_signal: launch.stop_signal,
             limits: launch.limits,
             child,
+            orphans,
             cgroup,
             control: Control::new(launch, listener, broker),
             input: Input::new(pipes.stdin),
@@ -156,7 +166,8 @@ impl Job {
     fn wait(&mut self) -> Ready {
         self.control.report(self.output.progress());
         self.buffers.turn(since_boot(), self.output.needs_buffer());
-        let times = [self.ending.next(), self.output.next(), self.buffers.next()];
+        let orphans = self.orphans.as_ref().and_then(Orphans::next);
+        let times = [self.ending.next(), self.output.next(), self.buffers.next(), orphans];
         self.alarm.set(times.into_iter().flatten().min());
         let mut interest = Interest::new();
         interest.add(Slot::Alarm, &self.alarm, libc::POLLIN);
@@ -167,6 +178,9 @@ impl Job {
             interest.add(Slot::Main, &self.child.pidfd, libc::POLLIN);
         } else if !self.empty {
             interest.add(Slot::Cgroup, self.cgroup.events(), libc::POLLPRI);
+        }
+        if let Some(signals) = self.orphans.as_ref().and_then(Orphans::signals) {
+            interest.add(Slot::Children, &signals, libc::POLLIN);
         }
         self.output.register(&mut interest);
         self.input.register(&mut interest);
@@ -183,6 +197,9 @@ impl Job {
         if ready.has(Slot::Alarm) {
             self.alarm.expired();
             self.output.resume_reads(since_boot());
+            if let Some(orphans) = &mut self.orphans {
+                orphans.resume(since_boot());
+            }
             if self.output.needs_buffer() {
                 self.output.due(since_boot(), self.buffers.output());
             }
@@ -200,6 +217,9 @@ impl Job {
         if ready.has(Slot::Main) {
             self.main_ended(exit);
         }
+        if ready.has(Slot::Children) {
+            self.reap_orphans();
+        }
         if ready.has(Slot::Cgroup) {
             self.check_populated();
         }
@@ -216,7 +236,7 @@ impl Job {
             return Err(NeverRan);
         }
         let started =
-            Started { pid: self.child.pid.as_raw().unsigned_abs(), time_ns: wall_clock_ns() };
+            Started { pid: self.child.host_pid.as_raw().unsigned_abs(), time_ns: wall_clock_ns() };
         crash::at(Point::ExecDone);
         self.started = Some(started);
         let now = since_boot();
@@ -353,6 +373,14 @@ impl Job {
         crash::at(Point::ExitSaid);
         self.check_populated();
         self.end_by(Ending::due);
+        self.reap_orphans(); // it may have been in their way
+    }
+
+    fn reap_orphans(&mut self) {
+        let main = self.exited.is_none().then_some(self.child.pid);
+        if let Some(orphans) = &mut self.orphans {
+            orphans.reap(since_boot(), main);
+        }
     }
 
     fn check_populated(&mut self) {

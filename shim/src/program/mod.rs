@@ -11,8 +11,10 @@ mod ending;
 mod failure;
 mod files;
 mod input;
+mod isolation;
 mod job;
 mod keeper;
+mod orphans;
 mod output;
 mod pipes;
 mod poll;
@@ -37,8 +39,10 @@ use connection::Connection;
 use failure::{At, Failure};
 use files::{ExitRecord, Logs};
 use job::{Job, Prepared};
+use orphans::Orphans;
 use pipes::Pipes;
-use startup::{Inherited, InheritedProgram};
+use isolation::Isolator;
+use startup::{Inherited, InheritedProgram, InheritedView};
 
 /// Runs one job; or keeps the jobs' scope, if started as that.
 pub(crate) fn run() -> ExitCode {
@@ -47,7 +51,7 @@ pub(crate) fn run() -> ExitCode {
         eprintln!("job-keeper: {error}");
         return ExitCode::FAILURE;
     }
-    let Ok(Inherited { control, state, work, listener, launch, program }) = Inherited::take()
+    let Ok(Inherited { control, state, work, listener, launch, program, view }) = Inherited::take()
     else {
         eprintln!("job-shim: not to be run by hand: job-broker starts one for each job");
         return ExitCode::from(2);
@@ -57,7 +61,7 @@ pub(crate) fn run() -> ExitCode {
         Ok(opened) => opened,
         Err(failure) => return give_up(failure, &mut broker, None),
     };
-    let ready = match prepare(&launch, work, listener, program) {
+    let ready = match prepare(&launch, work, listener, (program, view)) {
         Ok(ready) => ready,
         Err(failure) => return give_up(failure, &mut broker, Some(&exit)),
     };
@@ -94,7 +98,7 @@ fn prepare(
     launch: &Launch,
     work: OwnedFd,
     listener: OwnedFd,
-    program: InheritedProgram,
+    (program, view): (InheritedProgram, InheritedView),
 ) -> Result<Prepared, Failure> {
     let cgroup = Cgroup::open(&work)?;
     let (pipes, ends) = Pipes::make(launch)?;
@@ -102,14 +106,17 @@ fn prepare(
     let buffers = Buffers::new().at(Step::MakePipes)?;
     // Before the clone: once for both. What is held stays held until the change of uid.
     privileges::empty_bounding_set().at(Step::Capabilities)?;
-    let workload = Workload::new(launch, program.checked(launch.program)?)?;
+    let isolation = launch.isolation.clone().map(|isolation| Isolator::new(isolation, view));
+    let orphans = Orphans::of(launch)?;
+    let workload =
+        Workload::new(launch, program.checked(launch.program)?, isolation.transpose()?)?;
     let child = workload.clone_into(work.as_fd(), &ends)?;
     crash::at(Point::ChildCloned);
     drop((ends, work, workload)); // the workload's ends of the pipes, and its program, are its own now
     match privileges::become_shim(launch).and_then(|()| control::start_listening(listener)) {
         Ok(listener) => {
             crash::at(Point::Listening);
-            Ok(Prepared { cgroup, pipes, child, listener, alarm, buffers })
+            Ok(Prepared { cgroup, pipes, child, orphans, listener, alarm, buffers })
         }
         Err(failure) => {
             child.abandon(&cgroup);

@@ -19,11 +19,12 @@ pub(crate) enum Slot {
     Stdin,
     Broker,
     Listener,
+    Children,
     /// Counted from 0.
     Pending(usize),
 }
 
-const SLOTS: usize = 9 + MAX_PENDING;
+const SLOTS: usize = 10 + MAX_PENDING;
 
 impl Slot {
     /// poll(2) looks at one after the other, and time passes in between: what follows from another
@@ -39,7 +40,8 @@ impl Slot {
             Slot::Stdin => 5,
             Slot::Broker => 6,
             Slot::Listener => 7,
-            Slot::Pending(n) => 8 + n,
+            Slot::Children => 8,
+            Slot::Pending(n) => 9 + n,
             Slot::Fault => SLOTS - 1,
         }
     }
@@ -96,7 +98,7 @@ mod tests {
     #[test]
     fn what_became_of_the_exec_is_looked_at_after_all_that_follows_from_it() {
         let mut others = vec![Slot::Alarm, Slot::Main, Slot::Cgroup, Slot::Stdout, Slot::Stderr];
-        others.extend([Slot::Stdin, Slot::Broker, Slot::Listener]);
+        others.extend([Slot::Stdin, Slot::Broker, Slot::Listener, Slot::Children]);
         others.extend((0..MAX_PENDING).map(Slot::Pending));
         let mut places: Vec<_> = others.iter().map(|slot| slot.index()).collect();
         assert!(places.iter().all(|place| *place < Slot::Fault.index()), "{places:?}");

@@ -5,6 +5,7 @@ use std::io::{Read, Seek};
 use std::os::fd::OwnedFd;
 
 use caps::{CapSet, Capability};
+use job_shim::isolation::{FIRST_SOURCE_FD, VIEW_FD};
 use job_shim::launch::{
     CONTROL_FD, FIRST_FREE_FD, LAUNCH_FD, LISTEN_FD, Launch, PROGRAM_FD, Program, SCRIPT_FD,
     STATE_FD, WORK_FD,
@@ -23,6 +24,15 @@ pub(crate) struct Inherited {
     pub(crate) listener: OwnedFd,
     pub(crate) launch: OwnedFd,
     pub(crate) program: InheritedProgram,
+    pub(crate) view: InheritedView,
+}
+
+/// The descriptors of an isolated job, if there are any.
+pub(crate) struct InheritedView {
+    /// The mount namespace to copy.
+    pub(crate) namespace: Option<OwnedFd>,
+    /// What is attached.
+    pub(crate) sources: Vec<OwnedFd>,
 }
 
 /// The descriptors of a checked program, if there are any.
@@ -66,10 +76,13 @@ impl Inherited {
         let [control, state, work, listener, launch] = sys::inherited(numbers)?;
         let program = sys::inherited_if_open(PROGRAM_FD);
         let script = sys::inherited_if_open(SCRIPT_FD);
+        let namespace = sys::inherited_if_open(VIEW_FD);
+        let sources = (FIRST_SOURCE_FD..FIRST_FREE_FD).map_while(sys::inherited_if_open).collect();
         sys::close_from(FIRST_FREE_FD)?;
         default_dispositions()?;
         let program = InheritedProgram { program, script };
-        Ok(Inherited { control, state, work, listener, launch, program })
+        let view = InheritedView { namespace, sources };
+        Ok(Inherited { control, state, work, listener, launch, program, view })
     }
 }
 

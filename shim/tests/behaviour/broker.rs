@@ -53,6 +53,7 @@ pub(crate) fn program(argv: &[&str]) -> Launch {
         leftover_grace_ms: 0,
         output_policy: OutputPolicy::Discard,
         program: None,
+        isolation: None,
     }
 }
 

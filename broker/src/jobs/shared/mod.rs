@@ -29,6 +29,7 @@ use crate::jobs::shared::watches::Watches;
 use crate::launch::Launcher;
 use crate::launch::accounts::Pool;
 use crate::model::account::Account;
+use crate::model::isolation::IsolationRules;
 use crate::model::limits::LimitTables;
 use crate::quota::Quotas;
 use crate::quota::descriptors::Shares;
@@ -41,6 +42,7 @@ use crate::sync::lock;
 pub(crate) struct Shared {
     pub(crate) config: config::Jobs,
     pub(crate) limits: watch::Sender<Arc<LimitTables>>,
+    pub(crate) isolation: watch::Sender<Arc<IsolationRules>>,
     pub(crate) retention: watch::Sender<Arc<config::Retention>>,
     /// What each identity may take.
     pub(crate) quotas: Arc<Quotas>,
@@ -85,6 +87,7 @@ pub struct NotRecovered(pub(crate) String);
 pub(crate) struct Parts {
     pub(crate) config: config::Jobs,
     pub(crate) limits: LimitTables,
+    pub(crate) isolation: IsolationRules,
     pub(crate) retention: config::Retention,
     pub(crate) quotas: Arc<Quotas>,
     pub(crate) state: StateDir,
@@ -101,7 +104,7 @@ impl Shared {
     /// Of a state directory whose jobs have still to be recovered. Must be called within the runtime of
     /// the jobs.
     pub(crate) fn new(parts: Parts) -> Shared {
-        let Parts { config, limits, retention, quotas, state, launcher, audit, boot_id, nobody } =
+        let Parts { config, limits, isolation, retention, quotas, state, launcher, audit, boot_id, nobody } =
             parts;
         let shares = Shares::of_this_process();
         let max_running = capacity::max_running(config.max_running);
@@ -110,6 +113,7 @@ impl Shared {
             pool: Pool::new(config.pool, launcher.shim_uid()),
             config,
             limits: watch::Sender::new(Arc::new(limits)),
+            isolation: watch::Sender::new(Arc::new(isolation)),
             retention: watch::Sender::new(Arc::new(retention)),
             state,
             launcher,
@@ -146,6 +150,11 @@ impl Shared {
     /// What jobs may use, as of the last reload.
     pub(crate) fn limits(&self) -> Arc<LimitTables> {
         Arc::clone(&self.limits.borrow())
+    }
+
+    /// What jobs see of the host, as of the last reload.
+    pub(crate) fn isolation(&self) -> Arc<IsolationRules> {
+        Arc::clone(&self.isolation.borrow())
     }
 
     /// What is kept, as of the last reload.

@@ -38,6 +38,7 @@ pub(crate) fn start_request(
         stdin,
         limits: Some(limits).filter(|limits| *limits != Limits::default()),
         cpu_time_limit: options.limits.cpu_time.map(wire_duration).transpose()?,
+        isolation: options.isolation.message(),
     };
     let request_id = options.request_id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     Ok(StartJobRequest { spec: Some(spec), request_id })

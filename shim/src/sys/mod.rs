@@ -2,6 +2,8 @@
 //! this program's unsafe code.
 #![allow(unsafe_code, reason = "this is the one room for it")]
 
+pub(crate) mod mount;
+
 use std::ffi::{CStr, CString, c_char, c_int, c_long};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -110,6 +112,18 @@ pub(crate) fn wait(pid: Pid, block: bool) -> Result<Option<i32>> {
             result => return result.map(|pid| (pid != 0).then_some(status)),
         }
     }
+}
+
+/// A child that has ended and is not reaped yet, waitid(2).
+pub(crate) fn ended_child() -> Option<Pid> {
+    // SAFETY: plain integers, for which all zeros is a value.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: `info` outlives the call.
+    let result = unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, flags) };
+    // SAFETY: waitid(2) fills this field, with 0 where there is no such child.
+    let pid = unsafe { info.si_pid() };
+    (result == 0 && pid != 0).then_some(Pid::from_raw(pid))
 }
 
 /// kill(2) with any number; the enumeration of `nix` ends before the real-time signals.

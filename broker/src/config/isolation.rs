@@ -1,0 +1,64 @@
+//! `[isolation]`: what jobs see of the host. It only builds the rules of `model::isolation`.
+
+use job_api::units::parse_size;
+use serde::Deserialize;
+
+use crate::model::isolation::{IsolationRules, Profile};
+
+/// What a job sees of the host, docs/ISOLATION.md.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Isolation {
+    /// The profile of a job that does not say: `host`, `private`, or `strict`.
+    ///
+    /// Default: `"private"`
+    pub default: Profile,
+    /// The weakest profile that a job may ask for; each of its pieces must be at least as strong.
+    ///
+    /// Default: `"private"`
+    pub minimum: Profile,
+    /// Globs of paths that jobs may mount read-only, as far as their accounts may read them; `*` is any text. `/proc`,
+    /// `/sys`, `/dev` and `/run` are never mounted.
+    ///
+    /// Default: `["/*"]`
+    pub read_only: Vec<String>,
+    /// Likewise for writing, as far as their accounts may.
+    ///
+    /// Default: `[]`
+    pub read_write: Vec<String>,
+    /// Maximum size of a job's own `/tmp`, `/var/tmp` and `/dev/shm` together, and of each of its other directories in
+    /// memory. It counts as the job's memory.
+    ///
+    /// Default: `"1G"`
+    pub tmp_size: String,
+}
+
+impl Default for Isolation {
+    fn default() -> Self {
+        let IsolationRules { default, minimum, read_only, read_write, .. } =
+            IsolationRules::default();
+        Isolation { default, minimum, read_only, read_write, tmp_size: "1G".into() }
+    }
+}
+
+impl Isolation {
+    /// The rules.
+    ///
+    /// # Errors
+    /// The key that cannot be used, and why.
+    pub fn rules(&self) -> Result<IsolationRules, (&'static str, String)> {
+        let tmp_bytes = parse_size(&self.tmp_size)
+            .map_err(|fault| ("isolation.tmp_size", fault.to_string()))?;
+        let globs = self.read_only.iter().chain(&self.read_write);
+        if let Some(glob) = globs.into_iter().find(|glob| !glob.starts_with('/')) {
+            return Err(("isolation", format!("{glob:?} must begin with a slash")));
+        }
+        Ok(IsolationRules {
+            default: self.default,
+            minimum: self.minimum,
+            read_only: self.read_only.clone(),
+            read_write: self.read_write.clone(),
+            tmp_bytes,
+        })
+    }
+}

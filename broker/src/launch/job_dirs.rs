@@ -1,0 +1,194 @@
+//! The jobs' own directories: one for each job, its user's, on disk, and gone with the job. Nothing of the broker's is
+//! in them, and it never reads what is.
+
+use std::ffi::{CStr, CString};
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat, renameat};
+use nix::sys::stat::{Mode, SFlag, fstatat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use crate::model::account::Account;
+use crate::model::id::JobId;
+
+/// Where directories are on their way out. Not a job's id.
+const REMOVED: &str = "removed";
+
+/// All of them.
+#[derive(Debug)]
+pub(crate) struct JobDirs {
+    root: PathBuf,
+    /// To the thread that removes.
+    remover: mpsc::Sender<()>,
+}
+
+impl JobDirs {
+    /// Uses this directory, and makes it if it is not there. What an earlier broker has not removed is removed.
+    ///
+    /// # Errors
+    /// As mkdir(2) and chmod(2).
+    pub(super) fn open(root: &Path) -> io::Result<JobDirs> {
+        let removed = root.join(REMOVED);
+        // Everybody may pass, and nobody may look around: a job finds its own by its name.
+        make(root, 0o711)?;
+        make(&removed, 0o700)?;
+        let (remover, asked) = mpsc::channel();
+        let remove = move || {
+            while asked.recv().is_ok() {
+                if let Err(e) = remove_all_in(&removed) {
+                    tracing::warn!("cannot remove {} yet: {e}", removed.display());
+                }
+            }
+        };
+        thread::Builder::new().name("job-dirs".into()).spawn(remove)?;
+        let _ = remover.send(()); // the thread lives as long as this
+        Ok(JobDirs { root: root.into(), remover })
+    }
+
+    /// The path of one, on the host.
+    pub(super) fn path(&self, id: JobId) -> PathBuf {
+        self.root.join(id.to_string())
+    }
+
+    /// Makes that of a new job.
+    ///
+    /// # Errors
+    /// As mkdir(2): EDQUOT, ENOSPC.
+    pub(super) fn create(&self, id: JobId, account: &Account) -> io::Result<OwnedFd> {
+        let path = self.path(id);
+        DirBuilder::new().mode(0o700).create(&path)?;
+        let directory = File::open(&path)?;
+        fchown(&directory, Some(account.uid), Some(account.gid))?;
+        Ok(directory.into())
+    }
+
+    /// Takes away that of a job, if it has one. The files go in the background.
+    ///
+    /// # Errors
+    /// As rename(2); ENOENT is none.
+    pub(super) fn remove(&self, id: JobId) -> io::Result<()> {
+        match fs::rename(self.path(id), self.root.join(REMOVED).join(id.to_string())) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            renamed => renamed?,
+        }
+        let _ = self.remover.send(());
+        Ok(())
+    }
+}
+
+fn make(path: &Path, mode: u32) -> io::Result<()> {
+    match DirBuilder::new().recursive(true).mode(mode).create(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        made => made?,
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+/// Empties a directory whatever is in it: a tree may be deeper than a stack or the number of descriptors allows, so
+/// that each directory found is first brought up to here.
+fn remove_all_in(directory: &Path) -> io::Result<()> {
+    let top = File::open(directory)?;
+    let mut brought = 0_u64;
+    while let Some(name) = names(top.as_fd())?.first() {
+        if is_directory(top.as_fd(), name)? {
+            empty(top.as_fd(), name, &mut brought)?;
+            unlinkat(&top, name.as_c_str(), UnlinkatFlags::RemoveDir)?;
+        } else {
+            unlinkat(&top, name.as_c_str(), UnlinkatFlags::NoRemoveDir)?;
+        }
+    }
+    Ok(())
+}
+
+fn empty(
+    top: BorrowedFd<'_>,
+    name: &CStr,
+    brought: &mut u64,
+) -> io::Result<()> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let own = openat(top, name, flags, Mode::empty())?;
+    loop {
+        let found = names(own.as_fd())?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        for name in found {
+            match unlinkat(&own, name.as_c_str(), UnlinkatFlags::NoRemoveDir) {
+                Ok(()) => {}
+                Err(Errno::EISDIR | Errno::EPERM) => bring_up(own.as_fd(), &name, top, brought)?,
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+}
+
+fn bring_up(
+    from: BorrowedFd<'_>,
+    name: &CStr,
+    top: BorrowedFd<'_>,
+    brought: &mut u64,
+) -> io::Result<()> {
+    loop {
+        *brought += 1;
+        match renameat(from, name, top, brought.to_string().as_str()) {
+            Err(Errno::EEXIST | Errno::ENOTEMPTY) => {}
+            renamed => return Ok(renamed?),
+        }
+    }
+}
+
+fn is_directory(top: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
+    let status = fstatat(top, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    Ok(SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
+}
+
+/// Names in a directory, some thousand at most.
+fn names(directory: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
+    const AT_ONCE: usize = 4096;
+    let mut entries = Dir::openat(directory, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let is_own = |name: &CStr| name != c"." && name != c"..";
+    let names = entries.iter().filter_map(|entry| match entry {
+        Ok(entry) if !is_own(entry.file_name()) => None,
+        entry => Some(entry.map(|entry| entry.file_name().to_owned())),
+    });
+    Ok(names.take(AT_ONCE).collect::<Result<_, _>>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn whatever_a_job_has_left_is_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (outside, inside) = (dir.path().join("outside"), dir.path().join("removed"));
+        fs::create_dir_all(outside.join("kept")).unwrap();
+        fs::create_dir_all(inside.join("job/a/b")).unwrap();
+        fs::create_dir_all(inside.join("job/1/2")).unwrap();
+        fs::write(inside.join("job/a/file"), "").unwrap();
+        symlink(&outside, inside.join("job/link")).unwrap();
+        symlink(&outside, inside.join("link")).unwrap();
+        // Deeper than a path may be long, than descriptors, and than a recursion should be.
+        let deep = inside.join("job/deep");
+        fs::create_dir(&deep).unwrap();
+        let mut at = File::open(&deep).unwrap();
+        for _ in 0..5000 {
+            nix::sys::stat::mkdirat(&at, "d", Mode::S_IRWXU).unwrap();
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+            at = openat(&at, "d", flags, Mode::empty()).unwrap().into();
+        }
+        remove_all_in(&inside).unwrap();
+        assert_eq!(fs::read_dir(&inside).unwrap().count(), 0);
+        assert!(outside.join("kept").exists());
+    }
+}

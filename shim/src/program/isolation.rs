@@ -1,0 +1,244 @@
+//! The child's part of isolation, as root: its namespaces, and what it finds in them. It must not look up a path that
+//! a client has named outside of the job's own mount namespace: what comes from there is a descriptor.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use job_shim::isolation::{Files, Isolation, Mount, Scratch, Source};
+use job_shim::wire::Step;
+use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{chdir, pivot_root, sethostname};
+
+use super::failure::{At, Failure};
+use super::startup::InheritedView;
+use crate::sys::mount::{attach, attribute, file_system, loopback_up, open_tree, restrict};
+
+/// The places of [`Files::scratch`], and their directories in one tmpfs.
+const SCRATCH: [(&CStr, &CStr); 3] =
+    [(c"tmp", c"/tmp"), (c"vartmp", c"/var/tmp"), (c"shm", c"/dev/shm")];
+/// Where a new root is, until it is the root: a directory that every view has, and that gets a mount of its own later.
+const NEW_ROOT: &CStr = c"/tmp";
+
+/// What a child does to be isolated.
+pub(crate) struct Isolator {
+    isolation: Isolation,
+    view: InheritedView,
+}
+
+impl Isolator {
+    /// Of a launch, and the descriptors that it speaks of.
+    ///
+    /// # Errors
+    /// `Namespaces` and `Bind` with EBADF for one that is not there.
+    pub(crate) fn new(isolation: Isolation, view: InheritedView) -> Result<Isolator, Failure> {
+        let absent = |step| Failure { step, errno: Errno::EBADF };
+        if isolation.files.is_some() && view.namespace.is_none() {
+            return Err(absent(Step::Namespaces));
+        }
+        if isolation.sources() != view.sources.len() {
+            return Err(absent(Step::Bind));
+        }
+        Ok(Isolator { isolation, view })
+    }
+
+    /// Whether pids are counted anew.
+    pub(crate) fn has_own_pids(&self) -> bool {
+        self.isolation.pids
+    }
+
+    /// Enters its namespaces and makes what is in them. The sources come first, since only in the mount namespace that
+    /// they are from can they be copied.
+    ///
+    /// # Errors
+    /// The steps from `Namespaces` to `Hostname`.
+    pub(crate) fn enter(&self) -> Result<(), Failure> {
+        let sources = self.copy_sources()?;
+        self.change_namespaces().at(Step::Namespaces)?;
+        if let Some(files) = &self.isolation.files {
+            make_files(files, sources)?;
+        }
+        if self.isolation.network {
+            loopback_up().at(Step::Network)?;
+        }
+        if !self.isolation.hostname.is_empty() {
+            sethostname(OsStr::from_bytes(&self.isolation.hostname)).at(Step::Hostname)?;
+        }
+        Ok(())
+    }
+
+    fn copy_sources(&self) -> Result<Vec<OwnedFd>, Failure> {
+        let copy = |source: &OwnedFd| open_tree(Some(source.as_fd()), c"").at(Step::Bind);
+        self.view.sources.iter().map(copy).collect()
+    }
+
+    fn change_namespaces(&self) -> nix::Result<()> {
+        let Isolation { ipc, network, files, .. } = &self.isolation;
+        let mut flags = CloneFlags::empty();
+        flags.set(CloneFlags::CLONE_NEWIPC, *ipc);
+        flags.set(CloneFlags::CLONE_NEWUTS, *ipc);
+        flags.set(CloneFlags::CLONE_NEWCGROUP, *ipc);
+        flags.set(CloneFlags::CLONE_NEWNET, *network);
+        if files.is_some()
+            && let Some(view) = &self.view.namespace
+        {
+            setns(view, CloneFlags::CLONE_NEWNS)?;
+            flags.insert(CloneFlags::CLONE_NEWNS);
+        }
+        unshare(flags)
+    }
+}
+
+/// Fills the new mount namespace.
+fn make_files(files: &Files, sources: Vec<OwnedFd>) -> Result<(), Failure> {
+    let attributes = if files.read_only { attribute::READ_ONLY | attribute::NO_SUID } else { 0 };
+    // What the host mounts from now on does not come in; what came since the view was made is restricted, too.
+    restrict(None, attributes, true).at(Step::MountRoot)?;
+    if files.root {
+        if !files.read_only {
+            return Err(Failure { step: Step::MountRoot, errno: Errno::EINVAL }); // see `make_place`
+        }
+        make_root(&files.mounts)?;
+    }
+    if let Some(scratch) = files.scratch {
+        mount_scratch(scratch).at(Step::MountTmp)?;
+    }
+    if files.devices {
+        mount_proc().at(Step::MountProc)?;
+        mount_devices().at(Step::MountDev)?;
+    }
+    let mut sources = sources.into_iter();
+    for mount in &files.mounts {
+        bind(mount, &mut sources).at(Step::Bind)?;
+    }
+    Ok(())
+}
+
+/// A root in memory: the directories of the view, and places for the mounts that have none.
+fn make_root(mounts: &[Mount]) -> Result<(), Failure> {
+    let root = Path::new(OsStr::from_bytes(NEW_ROOT.to_bytes()));
+    let entries = entries(Path::new("/")).at(Step::MountRoot)?;
+    let trees = entries.iter().map(|entry| tree_of(entry)).collect::<Result<Vec<_>, _>>();
+    let trees = trees.at(Step::MountRoot)?;
+    let made = file_system(c"tmpfs", &[(c"size", c"1m"), (c"mode", c"755")], 0);
+    made.and_then(|new| attach(&new, NEW_ROOT)).at(Step::MountRoot)?;
+    for (entry, tree) in entries.iter().zip(&trees) {
+        place(entry, &root.join(entry.file_name().unwrap_or_default()), tree.as_ref())
+            .at(Step::MountRoot)?;
+    }
+    for mount in mounts {
+        make_place(root, mount).at(Step::Bind)?;
+    }
+    chdir(root).at(Step::PivotRoot)?;
+    pivot_root(".", ".").at(Step::PivotRoot)?;
+    umount2(".", MntFlags::MNT_DETACH).at(Step::PivotRoot)?;
+    chdir("/").at(Step::PivotRoot)
+}
+
+fn entries(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect()
+}
+
+/// A symbolic link has none: it is made anew.
+fn tree_of(entry: &Path) -> io::Result<Option<OwnedFd>> {
+    if entry.is_symlink() {
+        return Ok(None);
+    }
+    let path = CString::new(entry.as_os_str().as_bytes())?;
+    Ok(Some(open_tree(None, &path)?))
+}
+
+fn place(entry: &Path, target: &Path, tree: Option<&OwnedFd>) -> io::Result<()> {
+    let Some(tree) = tree else {
+        return std::os::unix::fs::symlink(fs::read_link(entry)?, target);
+    };
+    if entry.is_dir() {
+        fs::create_dir(target)?;
+    } else {
+        fs::File::create(target)?;
+    }
+    Ok(attach(tree, &CString::new(target.as_os_str().as_bytes())?)?)
+}
+
+/// Makes a place for a mount where there is none. That works only in the memory of the new root: this is root, the
+/// path is a client's, and all else that it may lead to is read-only.
+fn make_place(root: &Path, mount: &Mount) -> io::Result<()> {
+    let target = Path::new(OsStr::from_bytes(&mount.target));
+    let place = root.join(target.strip_prefix("/").unwrap_or(target));
+    if place.exists() {
+        return Ok(());
+    }
+    let is_file = matches!(mount.source, Source::Inherited { file: true, .. });
+    let directory = if is_file { place.parent().unwrap_or(root) } else { &place };
+    fs::create_dir_all(directory)?;
+    if is_file {
+        fs::File::create(&place)?;
+    }
+    Ok(())
+}
+
+/// One tmpfs for all three, so that they share one limit. `/var/tmp` may be missing.
+fn mount_scratch(scratch: Scratch) -> nix::Result<()> {
+    let memory = empty(scratch, c"755")?;
+    for (name, target) in SCRATCH {
+        mkdirat(&memory, name, Mode::from_bits_truncate(0o777))?;
+        sticky(&memory, name)?;
+        match open_tree(Some(memory.as_fd()), name).and_then(|tree| attach(&tree, target)) {
+            Err(Errno::ENOENT) if target == c"/var/tmp" => {}
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+/// Mode 1777, whatever the umask.
+fn sticky(memory: &OwnedFd, name: &CStr) -> nix::Result<()> {
+    let flags = nix::sys::stat::FchmodatFlags::FollowSymlink;
+    nix::sys::stat::fchmodat(memory, name, Mode::from_bits_truncate(0o1777), flags)
+}
+
+/// An empty file system in memory. No devices and no setuid programs.
+fn empty(scratch: Scratch, mode: &CStr) -> nix::Result<OwnedFd> {
+    let number = |value: u64| CString::new(value.to_string()).map_err(|_| Errno::EINVAL);
+    let (bytes, inodes) = (number(scratch.bytes)?, number(scratch.inodes)?);
+    let options = [(c"size", bytes.as_c_str()), (c"nr_inodes", &inodes), (c"mode", mode)];
+    file_system(c"tmpfs", &options, attribute::NO_SUID | attribute::NO_DEVICES)
+}
+
+/// That of the pid namespace that this process is in.
+fn mount_proc() -> nix::Result<()> {
+    let attributes = attribute::NO_SUID | attribute::NO_DEVICES | attribute::NO_EXEC;
+    attach(&file_system(c"proc", &[], attributes)?, c"/proc")
+}
+
+/// Terminals and message queues. A kernel without message queues has none to hide.
+fn mount_devices() -> nix::Result<()> {
+    let options = [(c"ptmxmode", c"0666"), (c"mode", c"620")];
+    attach(&file_system(c"devpts", &options, attribute::NO_SUID | attribute::NO_EXEC)?, c"/dev/pts")?;
+    let attributes = attribute::NO_SUID | attribute::NO_DEVICES | attribute::NO_EXEC;
+    match file_system(c"mqueue", &[], attributes) {
+        Err(Errno::ENODEV) => Ok(()),
+        queues => attach(&queues?, c"/dev/mqueue"),
+    }
+}
+
+fn bind(mount: &Mount, sources: &mut impl Iterator<Item = OwnedFd>) -> nix::Result<()> {
+    let target = CString::new(mount.target.as_slice()).map_err(|_| Errno::EINVAL)?;
+    let tree = match mount.source {
+        Source::Empty(scratch) => empty(scratch, c"1777")?,
+        Source::Inherited { read_only, .. } => {
+            let tree = sources.next().ok_or(Errno::EBADF)?;
+            let attributes = if read_only { attribute::READ_ONLY } else { 0 };
+            let always = attribute::NO_SUID | attribute::NO_DEVICES;
+            restrict(Some(tree.as_fd()), always | attributes, true)?;
+            tree
+        }
+    };
+    attach(&tree, &target)
+}
