@@ -266,6 +266,7 @@ mod tests {
             leftover_grace_ms: 200,
             output_policy: OutputPolicy::Discard,
             program: None,
+            isolation: None,
         });
         ending.started(at(0));
         ending

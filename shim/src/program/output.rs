@@ -420,6 +420,7 @@ mod tests {
             leftover_grace_ms: 0,
             output_policy,
             program: None,
+            isolation: None,
         }
     }
 
