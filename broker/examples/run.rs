@@ -12,8 +12,8 @@ use std::sync::Arc;
 use job_broker::action::{Delete, Logs};
 use job_broker::config::{Jobs, Retention};
 use job_broker::{
-    Audit, Identity, IsolationRules, JobId, JobRequest, Kind, LimitTables, Policy, Quotas, Range, Request,
-    Supervisor, Timeline,
+    Audit, Identity, IsolationRules, JobId, JobRequest, Kind, LimitTables, Policy, Quotas, Range,
+    Request, Supervisor, Timeline,
 };
 
 #[tokio::main(flavor = "current_thread")]

@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::filter::Filter;
+
 /// A mount namespace, nsfs's descriptor, whose files the job gets a copy of. Only where [`Isolation::files`] is.
 pub const VIEW_FD: i32 = 10;
 /// The sources of [`Source::Inherited`], in the order of [`Files::mounts`], from this number on. Opened for reading by
@@ -25,6 +27,10 @@ pub struct Isolation {
     pub network: bool,
     /// Its name, where it has its own; empty: the host's.
     pub hostname: Vec<u8>,
+    /// Which system calls it may make.
+    pub filter: Filter,
+    /// The calls that the filter refuses are logged, and made.
+    pub filter_logs: bool,
     /// Its own mount namespace. `None`: that of the shim.
     pub files: Option<Files>,
 }

@@ -152,12 +152,12 @@ impl Launch {
                 Launch { isolation: Some(isolation), ..launch }
             }
             BOTH => {
-                let (program, isolation, launch) =
-                    decode_launch::<(Program, Isolation, Launch)>(launch)?;
+                let (program, isolation, launch) = decode_launch::<(Program, Isolation, Launch)>(launch)?;
                 Launch { program: Some(program), isolation: Some(isolation), ..launch }
             }
             _ => {
-                let fault = format!("a launch of version {version}, for a shim of version {VERSION}");
+                let fault =
+                    format!("a launch of version {version}, for a shim of version {VERSION}");
                 return Err(FrameError(fault));
             }
         })

@@ -53,7 +53,7 @@ fn defaults() -> Defaults {
         stop_timeout: Duration::ZERO,
         limits,
         labels: BTreeMap::new(),
-            isolation: Default::default(),
+        isolation: Default::default(),
     }
 }
 

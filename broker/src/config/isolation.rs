@@ -3,6 +3,7 @@
 use job_api::units::parse_size;
 use serde::Deserialize;
 
+use crate::model::glob::{Pattern, Syntax};
 use crate::model::isolation::{IsolationRules, Profile};
 
 /// What a job sees of the host, docs/ISOLATION.md.
@@ -17,10 +18,10 @@ pub struct Isolation {
     ///
     /// Default: `"private"`
     pub minimum: Profile,
-    /// Globs of paths that jobs may mount read-only, as far as their accounts may read them; `*` is any text. `/proc`,
-    /// `/sys`, `/dev` and `/run` are never mounted.
+    /// Globs of paths that jobs may mount read-only, as far as their accounts may read them; `*` stops at a slash, `**`
+    /// does not. `/proc`, `/sys`, `/dev` and `/run` are never mounted.
     ///
-    /// Default: `["/*"]`
+    /// Default: `["/**"]`
     pub read_only: Vec<String>,
     /// Likewise for writing, as far as their accounts may.
     ///
@@ -35,8 +36,8 @@ pub struct Isolation {
 
 impl Default for Isolation {
     fn default() -> Self {
-        let IsolationRules { default, minimum, read_only, read_write, .. } =
-            IsolationRules::default();
+        let IsolationRules { default, minimum, .. } = IsolationRules::default();
+        let (read_only, read_write) = (vec!["/**".into()], Vec::new());
         Isolation { default, minimum, read_only, read_write, tmp_size: "1G".into() }
     }
 }
@@ -47,17 +48,20 @@ impl Isolation {
     /// # Errors
     /// The key that cannot be used, and why.
     pub fn rules(&self) -> Result<IsolationRules, (&'static str, String)> {
-        let tmp_bytes = parse_size(&self.tmp_size)
-            .map_err(|fault| ("isolation.tmp_size", fault.to_string()))?;
-        let globs = self.read_only.iter().chain(&self.read_write);
-        if let Some(glob) = globs.into_iter().find(|glob| !glob.starts_with('/')) {
-            return Err(("isolation", format!("{glob:?} must begin with a slash")));
-        }
+        let tmp_bytes =
+            parse_size(&self.tmp_size).map_err(|fault| ("isolation.tmp_size", fault))?;
+        let globs = |key, globs: &[String]| -> Result<Vec<Pattern>, (&'static str, String)> {
+            let parse = |glob: &String| {
+                Pattern::parse(glob, Syntax::Path)
+                    .map_err(|fault| (key, format!("{glob:?} {fault}")))
+            };
+            globs.iter().map(parse).collect()
+        };
         Ok(IsolationRules {
             default: self.default,
             minimum: self.minimum,
-            read_only: self.read_only.clone(),
-            read_write: self.read_write.clone(),
+            read_only: globs("isolation.read_only", &self.read_only)?,
+            read_write: globs("isolation.read_write", &self.read_write)?,
             tmp_bytes,
         })
     }

@@ -345,7 +345,8 @@ pub(super) fn server_info(
         cgroup: tree.path().display().to_string(),
         missing_controllers: missing.map(|(name, why)| (name.into(), why.into())).collect(),
         controllers: tree.features().controllers(),
-        features: [limits::features(tree.features()), isolation::features(&supervisor.lacks())].concat(),
+        features: [limits::features(tree.features()), isolation::features(&supervisor.lacks())]
+            .concat(),
         default_isolation: isolation::profile(rules.default).into(),
         minimum_isolation: isolation::profile(rules.minimum).into(),
         default_limits: Some(limits::limit_table(&supervisor.limits().default)),

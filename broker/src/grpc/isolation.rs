@@ -66,11 +66,9 @@ pub(super) fn message(isolation: &Isolation) -> v1::Isolation {
         Mount::Bind { source, target, read_only } => {
             v1::Mount { source, target, read_only, tmpfs_bytes: 0 }
         }
-        Mount::Tmpfs { target, bytes } => v1::Mount {
-            target,
-            tmpfs_bytes: bytes.unwrap_or_default(),
-            ..v1::Mount::default()
-        },
+        Mount::Tmpfs { target, bytes } => {
+            v1::Mount { target, tmpfs_bytes: bytes.unwrap_or_default(), ..v1::Mount::default() }
+        }
     };
     v1::Isolation {
         profile: profile(isolation.profile).into(),

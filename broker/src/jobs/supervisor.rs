@@ -110,8 +110,18 @@ impl Supervisor {
         let audit = audit().map_err(SupervisorError::Audit)?;
         let launcher = Launcher::open(&config, boot_id)?;
         let nobody = accounts::resolve("nobody", launcher.shim_uid()).map_err(SetupError::from)?;
-        let parts =
-            Parts { config, limits, isolation, retention, quotas, state, launcher, audit, boot_id, nobody };
+        let parts = Parts {
+            config,
+            limits,
+            isolation,
+            retention,
+            quotas,
+            state,
+            launcher,
+            audit,
+            boot_id,
+            nobody,
+        };
         let shared = Arc::new(Shared::new(parts));
         recovery::recover_live(&shared).map_err(SupervisorError::Recovery)?;
         recovery::recover_rest_later(&shared);

@@ -108,11 +108,7 @@ fn remove_all_in(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn empty(
-    top: BorrowedFd<'_>,
-    name: &CStr,
-    brought: &mut u64,
-) -> io::Result<()> {
+fn empty(top: BorrowedFd<'_>, name: &CStr, brought: &mut u64) -> io::Result<()> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let own = openat(top, name, flags, Mode::empty())?;
     loop {
@@ -153,7 +149,8 @@ fn is_directory(top: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
 /// Names in a directory, some thousand at most.
 fn names(directory: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
     const AT_ONCE: usize = 4096;
-    let mut entries = Dir::openat(directory, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let mut entries =
+        Dir::openat(directory, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     let is_own = |name: &CStr| name != c"." && name != c"..";
     let names = entries.iter().filter_map(|entry| match entry {
         Ok(entry) if !is_own(entry.file_name()) => None,

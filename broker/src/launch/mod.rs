@@ -32,10 +32,10 @@ use crate::config;
 use crate::host;
 use crate::host::BootId;
 use crate::launch::effective_limits::EffectiveLimits;
-use crate::launch::isolation::{Isolated, Isolator};
-use crate::launch::job_dirs::JobDirs;
 pub(crate) use crate::launch::errors::{LaunchError, SetupError};
 pub(crate) use crate::launch::handshake::Shim;
+use crate::launch::isolation::{Isolated, Isolator};
+use crate::launch::job_dirs::JobDirs;
 use crate::launch::program::OpenProgram;
 use crate::launch::spawn::Spawner;
 use crate::metrics::labels::Phase;
@@ -107,8 +107,8 @@ impl Launcher {
         let (below, required) = (config.cgroup.as_deref(), &config.require_controllers);
         let tree = Hierarchy::open(below, required, spawner.program())?;
         let path = config.work_dir();
-        let job_dirs = JobDirs::open(&path)
-            .map_err(|source| SetupError::Io { step: "use", path, source })?;
+        let job_dirs =
+            JobDirs::open(&path).map_err(|source| SetupError::Io { step: "use", path, source })?;
         Ok(Launcher { tree, spawner, isolator: Isolator::new(), job_dirs, boot_id })
     }
 
@@ -242,9 +242,10 @@ impl Launcher {
     fn isolate(&self, what: What<'_>) -> Result<Isolated, LaunchError> {
         let What { job: SpecRecord { id, spec, account, .. }, rules, .. } = what;
         let path = self.job_dirs.path(*id);
-        let job_dir = self.job_dirs.create(*id, account).map_err(|source| {
-            LaunchError::CreateJobDir { path: path.clone(), source }
-        })?;
+        let job_dir = self
+            .job_dirs
+            .create(*id, account)
+            .map_err(|source| LaunchError::CreateJobDir { path: path.clone(), source })?;
         crash::at(Point::JobDirCreated);
         let isolated = self.isolator.prepare(&spec.isolation, account, (path, job_dir), rules);
         isolated.map_err(LaunchError::Isolate)

@@ -31,7 +31,8 @@ pub(super) fn run(file: &Path, grace: Duration) -> Result<(), ServiceError> {
         let dir = audit::directory(&config);
         let Config { jobs, retention, tls, audit, .. } = config;
         let audit = || Audit::start(&audit, dir, audit::signer(&tls));
-        let supervisor = Supervisor::open(jobs, (limits, isolation), retention, Arc::default(), audit).await?;
+        let supervisor =
+            Supervisor::open(jobs, (limits, isolation), retention, Arc::default(), audit).await?;
         let drained = Entry::own(Phase::Broker, OwnAction::Drain).by_name("job-broker drain");
         supervisor.audit().note(&drained);
         let (live, _) = supervisor.count();

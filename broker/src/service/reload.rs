@@ -80,16 +80,16 @@ impl Reloader {
         // A disk that hangs must not block the jobs' thread.
         let read = tokio::task::spawn_blocking(move || Settings::load(&file)).await;
         let settings = read.map_err(SettingsError::TaskFailed).and_then(|read| read);
-        let Settings { config, policy, limits, isolation, quotas, tls, stamps, findings } = match settings
-        {
-            Ok(settings) => settings,
-            Err(e) => {
-                let fault = one_line(&e);
-                self.note_refused(OwnAction::Reload, &fault);
-                self.report.send_modify(|report| report.fault = Some(fault));
-                return Err(e);
-            }
-        };
+        let Settings { config, policy, limits, isolation, quotas, tls, stamps, findings } =
+            match settings {
+                Ok(settings) => settings,
+                Err(e) => {
+                    let fault = one_line(&e);
+                    self.note_refused(OwnAction::Reload, &fault);
+                    self.report.send_modify(|report| report.fault = Some(fault));
+                    return Err(e);
+                }
+            };
         findings.log();
         let fixed = fixed_differences(&self.started_with, &config);
         if !fixed.is_empty() {

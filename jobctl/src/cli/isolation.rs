@@ -155,7 +155,8 @@ fn absolute(path: &str) -> Result<String, String> {
 }
 
 fn no_capability(_: &str) -> Result<String, String> {
-    Err("jobs have no capabilities: they never run as root. What needs one is the operator's to do".into())
+    Err("jobs have no capabilities: they never run as root. What needs one is the operator's to do"
+        .into())
 }
 
 #[cfg(test)]

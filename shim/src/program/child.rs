@@ -147,6 +147,9 @@ impl Workload {
         sys::close_from(first_free).at(Step::CloseDescriptors)?;
         self.enter_directory().at(Step::Chdir)?;
         self.verify()?;
+        if let Some(isolation) = &self.isolation {
+            isolation.filter()?;
+        }
         wait_for_go();
         Err(Failure { step: Step::Exec, errno: self.exec() })
     }

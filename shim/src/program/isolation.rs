@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use job_shim::filter::install;
 use job_shim::isolation::{Files, Isolation, Mount, Scratch, Source};
 use job_shim::wire::Step;
 use nix::errno::Errno;
@@ -71,6 +72,14 @@ impl Isolator {
             sethostname(OsStr::from_bytes(&self.isolation.hostname)).at(Step::Hostname)?;
         }
         Ok(())
+    }
+
+    /// The last of it, since what comes before makes calls that are refused after.
+    ///
+    /// # Errors
+    /// `Seccomp`.
+    pub(crate) fn filter(&self) -> Result<(), Failure> {
+        install(self.isolation.filter, self.isolation.filter_logs).at(Step::Seccomp)
     }
 
     fn copy_sources(&self) -> Result<Vec<OwnedFd>, Failure> {
@@ -220,7 +229,10 @@ fn mount_proc() -> nix::Result<()> {
 /// Terminals and message queues. A kernel without message queues has none to hide.
 fn mount_devices() -> nix::Result<()> {
     let options = [(c"ptmxmode", c"0666"), (c"mode", c"620")];
-    attach(&file_system(c"devpts", &options, attribute::NO_SUID | attribute::NO_EXEC)?, c"/dev/pts")?;
+    attach(
+        &file_system(c"devpts", &options, attribute::NO_SUID | attribute::NO_EXEC)?,
+        c"/dev/pts",
+    )?;
     let attributes = attribute::NO_SUID | attribute::NO_DEVICES | attribute::NO_EXEC;
     match file_system(c"mqueue", &[], attributes) {
         Err(Errno::ENODEV) => Ok(()),

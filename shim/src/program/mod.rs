@@ -38,10 +38,10 @@ use child::Workload;
 use connection::Connection;
 use failure::{At, Failure};
 use files::{ExitRecord, Logs};
+use isolation::Isolator;
 use job::{Job, Prepared};
 use orphans::Orphans;
 use pipes::Pipes;
-use isolation::Isolator;
 use startup::{Inherited, InheritedProgram, InheritedView};
 
 /// Runs one job; or keeps the jobs' scope, if started as that.
@@ -108,8 +108,7 @@ fn prepare(
     privileges::empty_bounding_set().at(Step::Capabilities)?;
     let isolation = launch.isolation.clone().map(|isolation| Isolator::new(isolation, view));
     let orphans = Orphans::of(launch)?;
-    let workload =
-        Workload::new(launch, program.checked(launch.program)?, isolation.transpose()?)?;
+    let workload = Workload::new(launch, program.checked(launch.program)?, isolation.transpose()?)?;
     let child = workload.clone_into(work.as_fd(), &ends)?;
     crash::at(Point::ChildCloned);
     drop((ends, work, workload)); // the workload's ends of the pipes, and its program, are its own now

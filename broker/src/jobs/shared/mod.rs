@@ -104,8 +104,18 @@ impl Shared {
     /// Of a state directory whose jobs have still to be recovered. Must be called within the runtime of
     /// the jobs.
     pub(crate) fn new(parts: Parts) -> Shared {
-        let Parts { config, limits, isolation, retention, quotas, state, launcher, audit, boot_id, nobody } =
-            parts;
+        let Parts {
+            config,
+            limits,
+            isolation,
+            retention,
+            quotas,
+            state,
+            launcher,
+            audit,
+            boot_id,
+            nobody,
+        } = parts;
         let shares = Shares::of_this_process();
         let max_running = capacity::max_running(config.max_running);
         tracing::debug!(max_running, "jobs that may run at a time");

@@ -7,10 +7,11 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use job_shim::filter::Filter;
 use job_shim::isolation::{Files, JOB_DIR, Mount as ShimMount, Scratch, Source};
 
 use crate::model::account::Account;
-use crate::model::isolation::{Isolation, IsolationRules, Mount, Profile, Share};
+use crate::model::isolation::{Isolation, IsolationRules, Mount, Profile, Seccomp, Share};
 use crate::sync::lock;
 use crate::sys::NO_DESCRIPTOR;
 
@@ -84,7 +85,12 @@ impl Isolator {
         rules: &IsolationRules,
     ) -> Result<Isolated, String> {
         if isolation.is_none() {
-            return Ok(Isolated { job_dir: path, isolation: None, view: None, sources: Vec::new() });
+            return Ok(Isolated {
+                job_dir: path,
+                isolation: None,
+                view: None,
+                sources: Vec::new(),
+            });
         }
         let own_files = isolation.profile != Profile::Host;
         let mut sources = Vec::new();
@@ -113,6 +119,12 @@ impl Isolator {
             ipc: own_files,
             network: isolation.network == Share::Own,
             hostname: isolation.hostname.clone().into_bytes(),
+            filter: match isolation.seccomp {
+                Seccomp::None => Filter::None,
+                Seccomp::Default => Filter::Default,
+                Seccomp::Strict => Filter::Strict,
+            },
+            filter_logs: isolation.seccomp_log,
             files,
         };
         let job_dir = if own_files { JOB_DIR.into() } else { path };

@@ -15,8 +15,20 @@ use crate::model::isolation::IsolationRules;
 
 /// File systems that show or control the host, wherever they are mounted.
 const HOSTS: [&str; 14] = [
-    "autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "devtmpfs", "mqueue", "proc",
-    "securityfs", "sysfs", "tracefs",
+    "autofs",
+    "binfmt_misc",
+    "bpf",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "debugfs",
+    "devpts",
+    "devtmpfs",
+    "mqueue",
+    "proc",
+    "securityfs",
+    "sysfs",
+    "tracefs",
 ];
 
 /// A directory or regular file of the host.

@@ -2,7 +2,7 @@
 
 use job_api::echo::echo;
 
-use crate::model::glob;
+use crate::model::glob::{Pattern, Syntax, check_path};
 use crate::model::isolation::{Isolation, IsolationRequest, Mount, Profile};
 use crate::model::limits::{MAX_PATH, Violation, Violations};
 
@@ -21,9 +21,9 @@ pub struct IsolationRules {
     /// No piece may be weaker than in this profile.
     pub minimum: Profile,
     /// Globs of what may be mounted read-only, with all links resolved.
-    pub read_only: Vec<String>,
+    pub(crate) read_only: Vec<Pattern>,
     /// Likewise so that the job can write, as far as its account may.
-    pub read_write: Vec<String>,
+    pub(crate) read_write: Vec<Pattern>,
     /// Most bytes of temporary files in memory, for a job that does not say, and at most.
     pub tmp_bytes: u64,
 }
@@ -33,7 +33,7 @@ impl Default for IsolationRules {
         IsolationRules {
             default: Profile::Private,
             minimum: Profile::Private,
-            read_only: vec!["/*".into()],
+            read_only: vec![Pattern::any(Syntax::Path)],
             read_write: Vec::new(),
             tmp_bytes: 1 << 30,
         }
@@ -110,9 +110,11 @@ impl IsolationRules {
 
     fn source_fault(&self, mount: &Mount) -> Option<String> {
         match mount {
-            Mount::Tmpfs { bytes, .. } => bytes.filter(|bytes| *bytes > self.tmp_bytes).map(|bytes| {
-                format!("tmpfs of {bytes} bytes: at most {} are allowed", self.tmp_bytes)
-            }),
+            Mount::Tmpfs { bytes, .. } => {
+                bytes.filter(|bytes| *bytes > self.tmp_bytes).map(|bytes| {
+                    format!("tmpfs of {bytes} bytes: at most {} are allowed", self.tmp_bytes)
+                })
+            }
             Mount::Bind { source, read_only, .. } => {
                 path_fault(source).or_else(|| self.may_mount(source, *read_only).err())
             }
@@ -132,7 +134,7 @@ impl IsolationRules {
             true => (&self.read_only, "isolation.read_only"),
             false => (&self.read_write, "isolation.read_write"),
         };
-        if globs.iter().chain(&self.read_write).any(|glob| glob::matches(glob, path)) {
+        if globs.iter().chain(&self.read_write).any(|glob| glob.matches(path)) {
             return Ok(());
         }
         let (path, how) = (echo(path), if read_only { "read-only" } else { "for writing" });
@@ -147,28 +149,27 @@ fn below(path: &str, directory: &str) -> bool {
 }
 
 fn path_fault(path: &str) -> Option<String> {
-    let parts = path.strip_prefix('/').map(|rest| rest.split('/').collect::<Vec<_>>());
-    let is_plain = parts.is_some_and(|parts| {
-        !parts.iter().any(|part| part.is_empty() || matches!(*part, "." | "..")) 
-    });
-    if path.len() > MAX_PATH || path.contains('\0') {
-        return Some(format!("a path has more than {MAX_PATH} bytes, or a NUL byte"));
+    if path.len() > MAX_PATH {
+        return Some(format!("a path has {} bytes; at most {MAX_PATH} are allowed", path.len()));
     }
-    (!is_plain).then(|| format!("{} is not an absolute path without \".\" and \"..\"", echo(path)))
+    check_path(path).err().map(|fault| format!("{} {fault}", echo(path)))
 }
 
 fn hostname_fault(name: &str) -> Option<String> {
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
     let is_name = name.chars().all(is_allowed) && !name.starts_with(['-', '.']);
-    (name.len() > MAX_HOSTNAME || !is_name).then(|| {
-        format!("{} is no host name: at most {MAX_HOSTNAME} of [A-Za-z0-9.-]", echo(name))
-    })
+    (name.len() > MAX_HOSTNAME || !is_name)
+        .then(|| format!("{} is no host name: at most {MAX_HOSTNAME} of [A-Za-z0-9.-]", echo(name)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::isolation::{Seccomp, Share};
+
+    fn glob(text: &str) -> Pattern {
+        Pattern::parse(text, Syntax::Path).unwrap()
+    }
 
     fn bind(source: &str, read_only: bool) -> Mount {
         Mount::Bind { source: source.into(), target: "/data".into(), read_only }
@@ -182,9 +183,8 @@ mod tests {
     #[test]
     fn a_job_that_does_not_say_gets_the_default_and_never_less_than_the_minimum() {
         let strict = IsolationRules { minimum: Profile::Strict, ..IsolationRules::default() };
-        let profile = |rules: &IsolationRules| {
-            rules.resolve(&IsolationRequest::default()).unwrap().profile
-        };
+        let profile =
+            |rules: &IsolationRules| rules.resolve(&IsolationRequest::default()).unwrap().profile;
         assert_eq!(profile(&IsolationRules::default()), Profile::Private);
         assert_eq!(profile(&strict), Profile::Strict);
     }
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn what_is_the_hosts_is_never_mounted_and_for_writing_only_what_is_listed() {
-        let rules = IsolationRules { read_write: vec!["/srv/out*".into()], ..Default::default() };
+        let rules = IsolationRules { read_write: vec![glob("/srv/out/**")], ..Default::default() };
         for never in ["/proc", "/", "/run/docker.sock", "/sys/fs/cgroup", "/dev/sda"] {
             assert!(rules.may_mount(never, true).is_err(), "{never}");
         }
@@ -225,7 +225,8 @@ mod tests {
         assert!(faults(&rules, with(bind("/srv/data", true))).is_empty());
         assert_eq!(faults(&rules, with(bind("/srv/data", false))).len(), 1);
         assert_eq!(faults(&rules, with(bind("/srv/../run", true))).len(), 1);
-        let many = IsolationRequest { mounts: vec![bind("/srv/a", true); 17], ..Default::default() };
+        let many =
+            IsolationRequest { mounts: vec![bind("/srv/a", true); 17], ..Default::default() };
         assert_eq!(faults(&rules, many).len(), 1);
     }
 
