@@ -185,7 +185,7 @@ pub(crate) struct Child {
 /// A number that stays free.
 pub(crate) const NO_DESCRIPTOR: RawFd = -1;
 /// The most descriptors and arguments of a [`SpawnRequest`].
-const MAX_DESCRIPTORS: usize = 28;
+const MAX_DESCRIPTORS: usize = 36;
 /// The size of the child's stack until execveat(2): many times what it needs.
 const STACK: usize = 64 * 1024;
 

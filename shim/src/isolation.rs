@@ -10,8 +10,8 @@ pub const VIEW_FD: i32 = 10;
 /// The sources of [`Source::Inherited`], in the order of [`Files::mounts`], from this number on. Opened for reading by
 /// the job's user.
 pub const FIRST_SOURCE_FD: i32 = 11;
-/// The most of them: the job's directory, and what its user names.
-pub const MAX_SOURCES: usize = 17;
+/// The most of them: the job's directory, what the operator shares, and what the user names.
+pub const MAX_SOURCES: usize = 1 + 8 + 16;
 
 /// Where a job that has files of its own finds its directory.
 pub const JOB_DIR: &str = "/run/job";
@@ -43,11 +43,11 @@ pub struct Files {
     /// `/tmp`, `/var/tmp` and `/dev/shm` of its own, in memory.
     pub scratch: Option<Scratch>,
     /// A root directory of its own, in memory, that the view's directories are attached to: a mount that has no place
-    /// gets one. Only root may write to it, and only with [`Files::read_only`].
+    /// there gets one. Only root may write to it, and only with [`Files::read_only`].
     pub root: bool,
     /// `/proc`, `/dev/pts` and `/dev/mqueue` are its own.
     pub devices: bool,
-    /// Attached in this order, over what is there.
+    /// Attached in this order, over what is there. With [`Files::read_only`] a missing place is made in memory.
     pub mounts: Vec<Mount>,
 }
 

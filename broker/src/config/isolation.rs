@@ -3,8 +3,11 @@
 use job_api::units::parse_size;
 use serde::Deserialize;
 
-use crate::model::glob::{Pattern, Syntax};
+use crate::model::glob::{Pattern, Syntax, check_path};
 use crate::model::isolation::{IsolationRules, Profile};
+
+/// The shim takes as many.
+const MAX_SHARED: usize = 8;
 
 /// What a job sees of the host, docs/ISOLATION.md.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -27,6 +30,11 @@ pub struct Isolation {
     ///
     /// Default: `[]`
     pub read_write: Vec<String>,
+    /// Paths that every job sees as they are on the host, and may write to as far as its account may: a cache, a
+    /// spool. At most 8.
+    ///
+    /// Default: `[]`
+    pub shared: Vec<String>,
     /// Maximum size of a job's own `/tmp`, `/var/tmp` and `/dev/shm` together, and of each of its other directories in
     /// memory. It counts as the job's memory.
     ///
@@ -38,7 +46,8 @@ impl Default for Isolation {
     fn default() -> Self {
         let IsolationRules { default, minimum, .. } = IsolationRules::default();
         let (read_only, read_write) = (vec!["/**".into()], Vec::new());
-        Isolation { default, minimum, read_only, read_write, tmp_size: "1G".into() }
+        let (shared, tmp_size) = (Vec::new(), "1G".into());
+        Isolation { default, minimum, read_only, read_write, shared, tmp_size }
     }
 }
 
@@ -57,7 +66,13 @@ impl Isolation {
             };
             globs.iter().map(parse).collect()
         };
+        let is_path = |path: &String| check_path(path).is_ok() && path != "/";
+        if self.shared.len() > MAX_SHARED || !self.shared.iter().all(is_path) {
+            let fault = format!("must be at most {MAX_SHARED} absolute paths, not \"/\"");
+            return Err(("isolation.shared", fault));
+        }
         Ok(IsolationRules {
+            shared: self.shared.clone(),
             default: self.default,
             minimum: self.minimum,
             read_only: globs("isolation.read_only", &self.read_only)?,

@@ -108,7 +108,7 @@ impl Supervisor {
         let boot_id = host::boot_id().map_err(SupervisorError::Host)?;
         let state = StateDir::open(&config.state_dir)?;
         let audit = audit().map_err(SupervisorError::Audit)?;
-        let launcher = Launcher::open(&config, boot_id)?;
+        let launcher = Launcher::open(&config, &isolation, boot_id)?;
         let nobody = accounts::resolve("nobody", launcher.shim_uid()).map_err(SetupError::from)?;
         let parts = Parts {
             config,
@@ -448,8 +448,8 @@ impl Supervisor {
 
     /// What jobs that start, or are given other limits, may use from now on.
     pub fn set_isolation(&self, rules: IsolationRules) {
+        self.shared.launcher.isolator().renew(&rules);
         self.shared.isolation.send_replace(Arc::new(rules));
-        self.shared.launcher.isolator().renew();
     }
 
     /// What jobs see of the host.

@@ -102,14 +102,18 @@ impl Launcher {
     ///
     /// # Errors
     /// [`SetupError`], in words for an operator.
-    pub(crate) fn open(config: &config::Jobs, boot_id: BootId) -> Result<Launcher, SetupError> {
+    pub(crate) fn open(
+        config: &config::Jobs,
+        rules: &IsolationRules,
+        boot_id: BootId,
+    ) -> Result<Launcher, SetupError> {
         let spawner = Spawner::open(config, boot_id)?;
         let (below, required) = (config.cgroup.as_deref(), &config.require_controllers);
         let tree = Hierarchy::open(below, required, spawner.program())?;
         let path = config.work_dir();
         let job_dirs =
             JobDirs::open(&path).map_err(|source| SetupError::Io { step: "use", path, source })?;
-        Ok(Launcher { tree, spawner, isolator: Isolator::new(), job_dirs, boot_id })
+        Ok(Launcher { tree, spawner, isolator: Isolator::new(rules), job_dirs, boot_id })
     }
 
     /// What jobs see of the host.

@@ -3,6 +3,7 @@
 pub(crate) mod cause;
 pub(crate) mod errno;
 pub(crate) mod escape;
+pub(crate) mod isolation;
 pub(crate) mod limits;
 pub(crate) mod rlimit;
 pub(crate) mod start_failure;

@@ -113,7 +113,7 @@ fn make_files(files: &Files, sources: Vec<OwnedFd>) -> Result<(), Failure> {
         if !files.read_only {
             return Err(Failure { step: Step::MountRoot, errno: Errno::EINVAL }); // see `make_place`
         }
-        make_root(&files.mounts)?;
+        make_root()?;
     }
     if let Some(scratch) = files.scratch {
         mount_scratch(scratch).at(Step::MountTmp)?;
@@ -122,6 +122,10 @@ fn make_files(files: &Files, sources: Vec<OwnedFd>) -> Result<(), Failure> {
         mount_proc().at(Step::MountProc)?;
         mount_devices().at(Step::MountDev)?;
     }
+    if files.read_only {
+        // Before the first of them is attached: some are the host's, and writable.
+        files.mounts.iter().try_for_each(make_place).at(Step::Bind)?;
+    }
     let mut sources = sources.into_iter();
     for mount in &files.mounts {
         bind(mount, &mut sources).at(Step::Bind)?;
@@ -129,8 +133,8 @@ fn make_files(files: &Files, sources: Vec<OwnedFd>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A root in memory: the directories of the view, and places for the mounts that have none.
-fn make_root(mounts: &[Mount]) -> Result<(), Failure> {
+/// A root in memory, with the directories of the view.
+fn make_root() -> Result<(), Failure> {
     let root = Path::new(OsStr::from_bytes(NEW_ROOT.to_bytes()));
     let entries = entries(Path::new("/")).at(Step::MountRoot)?;
     let trees = entries.iter().map(|entry| tree_of(entry)).collect::<Result<Vec<_>, _>>();
@@ -140,9 +144,6 @@ fn make_root(mounts: &[Mount]) -> Result<(), Failure> {
     for (entry, tree) in entries.iter().zip(&trees) {
         place(entry, &root.join(entry.file_name().unwrap_or_default()), tree.as_ref())
             .at(Step::MountRoot)?;
-    }
-    for mount in mounts {
-        make_place(root, mount).at(Step::Bind)?;
     }
     chdir(root).at(Step::PivotRoot)?;
     pivot_root(".", ".").at(Step::PivotRoot)?;
@@ -175,21 +176,18 @@ fn place(entry: &Path, target: &Path, tree: Option<&OwnedFd>) -> io::Result<()> 
     Ok(attach(tree, &CString::new(target.as_os_str().as_bytes())?)?)
 }
 
-/// Makes a place for a mount where there is none. That works only in the memory of the new root: this is root, the
-/// path is a client's, and all else that it may lead to is read-only.
-fn make_place(root: &Path, mount: &Mount) -> io::Result<()> {
-    let target = Path::new(OsStr::from_bytes(&mount.target));
-    let place = root.join(target.strip_prefix("/").unwrap_or(target));
+/// Makes a place for a mount where there is none. This is root, and the path a client's: it works only in the job's
+/// own memory, since all else that it may lead to is read-only by now.
+fn make_place(mount: &Mount) -> io::Result<()> {
+    let place = Path::new(OsStr::from_bytes(&mount.target));
     if place.exists() {
         return Ok(());
     }
-    let is_file = matches!(mount.source, Source::Inherited { file: true, .. });
-    let directory = if is_file { place.parent().unwrap_or(root) } else { &place };
-    fs::create_dir_all(directory)?;
-    if is_file {
-        fs::File::create(&place)?;
+    if !matches!(mount.source, Source::Inherited { file: true, .. }) {
+        return fs::create_dir_all(place);
     }
-    Ok(())
+    place.parent().map_or(Ok(()), fs::create_dir_all)?;
+    fs::File::create(place).map(drop)
 }
 
 /// One tmpfs for all three, so that they share one limit. `/var/tmp` may be missing.

@@ -427,8 +427,17 @@ impl Env {
              key = \"{dir}/pki/server.key\"\nclient_ca = \"{dir}/pki/ca.crt\"\n{}[jobs]\n{jobs}{}\n",
             self.admins,
             self.tls,
-            self.sections.replace("{dir}", &dir.to_string())
+            self.sections.replace("{dir}", &dir.to_string()) + &self.isolation(&dir.to_string())
         )
+    }
+
+    /// Jobs are private, unless `JOB_TESTS_ISOLATION` or the test says otherwise, and see this directory.
+    fn isolation(&self, dir: &str) -> String {
+        if self.sections.contains("[isolation]") {
+            return String::new();
+        }
+        let default = std::env::var("JOB_TESTS_ISOLATION").unwrap_or_else(|_| "private".into());
+        format!("[isolation]\ndefault = {default:?}\nminimum = \"host\"\nshared = [{dir:?}]\n")
     }
 
     fn text_path(&self, name: &str) -> String {

@@ -3,6 +3,8 @@
 mod sources;
 mod view;
 
+use std::fs::File;
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -19,9 +21,14 @@ use crate::sys::NO_DESCRIPTOR;
 const BYTES_PER_INODE: u64 = 16 << 10;
 const FEWEST_INODES: u64 = 1024;
 
-/// The views of the profiles, or why this host has none.
+/// What jobs have in common.
 #[derive(Debug, Clone)]
-pub(crate) struct Views([Result<Arc<OwnedFd>, String>; 3]);
+struct Views {
+    /// By profile; or why this host has none.
+    namespaces: [Result<Arc<OwnedFd>, String>; 3],
+    /// What every job sees as it is on the host.
+    shared: Vec<(Arc<OwnedFd>, ShimMount)>,
+}
 
 /// What one launch needs, open until the shim is there.
 #[derive(Debug)]
@@ -31,7 +38,7 @@ pub(crate) struct Isolated {
     /// For the launch.
     pub(super) isolation: Option<job_shim::isolation::Isolation>,
     view: Option<Arc<OwnedFd>>,
-    sources: Vec<OwnedFd>,
+    sources: Vec<Arc<OwnedFd>>,
 }
 
 /// The views in force. A job that is being started keeps its own.
@@ -39,31 +46,39 @@ pub(crate) struct Isolated {
 pub(crate) struct Isolator(Mutex<Views>);
 
 impl Views {
-    fn make() -> Views {
-        Views(Profile::ALL.map(|profile| match view::make(profile) {
+    fn make(rules: &IsolationRules) -> Views {
+        let namespaces = Profile::ALL.map(|profile| match view::make(profile) {
             Ok(view) => Ok(Arc::new(view)),
             Err(e) => {
                 let why = format!("this host cannot isolate jobs as \"{}\": {e}", profile.name());
                 tracing::warn!("{why}");
                 Err(why)
             }
-        }))
+        });
+        let shared = rules.shared.iter().filter_map(|path| match share(path) {
+            Ok(shared) => Some(shared),
+            Err(e) => {
+                tracing::warn!("isolation.shared: jobs do not see {path}: {e}");
+                None
+            }
+        });
+        Views { namespaces, shared: shared.collect() }
     }
 
     fn of(&self, profile: Profile) -> Result<Arc<OwnedFd>, String> {
-        self.0[profile as usize].clone()
+        self.namespaces[profile as usize].clone()
     }
 }
 
 impl Isolator {
     /// Makes the views. Blocks for some milliseconds.
-    pub(super) fn new() -> Isolator {
-        Isolator(Mutex::new(Views::make()))
+    pub(super) fn new(rules: &IsolationRules) -> Isolator {
+        Isolator(Mutex::new(Views::make(rules)))
     }
 
     /// Makes them anew, since the host's mounts have changed. Blocks.
-    pub(crate) fn renew(&self) {
-        let views = Views::make();
+    pub(crate) fn renew(&self, rules: &IsolationRules) {
+        let views = Views::make(rules);
         *lock(&self.0) = views;
     }
 
@@ -93,13 +108,16 @@ impl Isolator {
             });
         }
         let own_files = isolation.profile != Profile::Host;
+        let views = lock(&self.0).clone();
         let mut sources = Vec::new();
         let files = isolation.has_files().then(|| -> Result<Files, String> {
             let mut mounts = Vec::new();
             if own_files {
-                sources.push(job_dir);
+                sources.push(Arc::new(job_dir));
                 let source = Source::Inherited { read_only: false, file: false };
                 mounts.push(ShimMount { target: JOB_DIR.into(), source });
+                sources.extend(views.shared.iter().map(|(source, _)| Arc::clone(source)));
+                mounts.extend(views.shared.into_iter().map(|(_, mount)| mount));
             }
             for mount in &isolation.mounts {
                 mounts.push(open(mount, account, rules, &mut sources)?);
@@ -113,7 +131,8 @@ impl Isolator {
             })
         });
         let files = files.transpose()?;
-        let view = files.as_ref().map(|_| lock(&self.0).of(isolation.profile)).transpose()?;
+        let view = files.as_ref().map(|_| views.namespaces[isolation.profile as usize].clone());
+        let view = view.transpose()?;
         let isolation = job_shim::isolation::Isolation {
             pids: isolation.pids == Share::Own,
             ipc: own_files,
@@ -141,7 +160,7 @@ impl Isolated {
     /// What the shim inherits from [`job_shim::isolation::VIEW_FD`] on.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         let view = self.view.as_ref().map_or(NO_DESCRIPTOR, |view| view.as_raw_fd());
-        [view].into_iter().chain(self.sources.iter().map(AsRawFd::as_raw_fd))
+        [view].into_iter().chain(self.sources.iter().map(|source| source.as_raw_fd()))
     }
 }
 
@@ -149,17 +168,24 @@ fn open(
     mount: &Mount,
     account: &Account,
     rules: &IsolationRules,
-    sources: &mut Vec<OwnedFd>,
+    sources: &mut Vec<Arc<OwnedFd>>,
 ) -> Result<ShimMount, String> {
     let source = match mount {
         Mount::Tmpfs { bytes, .. } => Source::Empty(scratch(bytes.unwrap_or(rules.tmp_bytes))),
         Mount::Bind { source, read_only, .. } => {
             let open = sources::open(source, *read_only, account, rules)?;
-            sources.push(open.file);
+            sources.push(Arc::new(open.file));
             Source::Inherited { read_only: *read_only, file: open.is_file }
         }
     };
     Ok(ShimMount { target: mount.target().into(), source })
+}
+
+/// A path of the operator's, for every job.
+fn share(path: &str) -> io::Result<(Arc<OwnedFd>, ShimMount)> {
+    let source = File::open(path)?;
+    let source_kind = Source::Inherited { read_only: false, file: source.metadata()?.is_file() };
+    Ok((Arc::new(source.into()), ShimMount { target: path.into(), source: source_kind }))
 }
 
 fn scratch(bytes: u64) -> Scratch {

@@ -24,6 +24,8 @@ pub struct IsolationRules {
     pub(crate) read_only: Vec<Pattern>,
     /// Likewise so that the job can write, as far as its account may.
     pub(crate) read_write: Vec<Pattern>,
+    /// What every job of `private` and `strict` sees as it is on the host.
+    pub(crate) shared: Vec<String>,
     /// Most bytes of temporary files in memory, for a job that does not say, and at most.
     pub tmp_bytes: u64,
 }
@@ -35,6 +37,7 @@ impl Default for IsolationRules {
             minimum: Profile::Private,
             read_only: vec![Pattern::any(Syntax::Path)],
             read_write: Vec::new(),
+            shared: Vec::new(),
             tmp_bytes: 1 << 30,
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use job_api::client::Client;
+use job_api::v1::isolation::Profile;
 use job_api::v1::{Certificates, GetServerInfoRequest, GetServerInfoResponse};
 
 use crate::cli::{Format, Global};
@@ -11,7 +12,7 @@ use crate::client::connection::{Broker, NO_RECONNECT};
 use crate::commands::query::inspect::Lines;
 use crate::failure::Result;
 use crate::format::escape::escape;
-use crate::format::{limits, time};
+use crate::format::{isolation, limits, time};
 use crate::print::table::Table;
 use crate::print::{json, sink};
 
@@ -46,6 +47,11 @@ pub(crate) fn lines(info: &GetServerInfoResponse, addr: &str, now: SystemTime) -
     lines.add("cgroup", &info.cgroup);
     add_abilities(&mut lines, info);
     lines.add("runs as", info.run_as.join(", "));
+    if info.default_isolation() != Profile::Unspecified {
+        let name = isolation::profile_name;
+        let (default, least) = (name(info.default_isolation()), name(info.minimum_isolation()));
+        lines.add("isolation", format!("{default} by default, {least} at least"));
+    }
     for job in &info.quarantined {
         lines.add("quarantined", format!("{}: {}", job.id, job.reason));
     }

@@ -13,7 +13,7 @@ use crate::client::{calls, lookup};
 use crate::commands::query::ps;
 use crate::failure::Result;
 use crate::format::escape::escape;
-use crate::format::{cause, limits, state, time, usage};
+use crate::format::{cause, isolation, limits, state, time, usage};
 use crate::print::table::Table;
 use crate::print::{json, sink};
 
@@ -111,7 +111,9 @@ pub(crate) fn job_lines(job: &Job, now: SystemTime) -> Lines {
 }
 
 fn add_spec(lines: &mut Lines, spec: &JobSpec, job: &Job) {
-    lines.add("directory", &spec.working_directory);
+    let own = || "$JOB_DIR".to_owned();
+    let directory = Some(spec.working_directory.clone()).filter(|directory| !directory.is_empty());
+    lines.add("directory", directory.unwrap_or_else(own));
     lines
         .add("runs as", format!("{} (uid {}, gid {})", spec.run_as, job.uid, job.gid).trim_start());
     let mut names: Vec<_> = spec.env.keys().map(String::as_str).collect();
@@ -134,6 +136,9 @@ fn add_spec(lines: &mut Lines, spec: &JobSpec, job: &Job) {
     }
     if spec.stdin {
         lines.add("stdin", "a pipe");
+    }
+    for (key, words) in spec.isolation.iter().flat_map(isolation::in_words) {
+        lines.add(key, words);
     }
 }
 
