@@ -8,9 +8,10 @@ use job_api::echo::echo;
 
 use crate::auth::action::Verb;
 use crate::auth::caller::Caller;
-use crate::auth::policy::program::Match;
+use crate::auth::policy::program::{Match, Program};
 use crate::auth::policy::{PolicyRole, Rule};
 use crate::model::identity::Identity;
+use crate::model::isolation::{IsolationRules, Mount};
 use crate::model::limits::LimitTables;
 use crate::model::spec::{Defaults, JobRequest};
 
@@ -142,7 +143,43 @@ pub(super) fn start_lacks(
     if let Some((key, value)) = rules.labels.iter().find(other) {
         lacks.push(format!("role {name} sets the label {key} to {}", echo(value)));
     }
+    lacks.extend(isolation_lacks(role, request, defaults));
     lacks
+}
+
+/// What a role lacks for the isolation of a job. What the operator's lists say of mounts is not the role's.
+fn isolation_lacks(role: &PolicyRole, request: &JobRequest, defaults: &Defaults) -> Vec<String> {
+    let name = &role.name;
+    let weaker = isolation(role, &defaults.isolation).weaknesses(&request.isolation);
+    let mut lacks: Vec<_> = weaker
+        .into_iter()
+        .map(|fault| format!("role {name}: {} {}", fault.field, fault.fault))
+        .collect();
+    let starts_all = role.start.programs.iter().any(Program::is_any);
+    let may_mount = |mount: &&Mount| match &role.start.isolation.mounts {
+        None => starts_all,
+        Some(globs) => {
+            let (path, is_in_place) = match mount {
+                Mount::Bind { source, target, .. } => (source, source == target),
+                Mount::Tmpfs { target, .. } => (target, true),
+            };
+            (starts_all || is_in_place) && globs.iter().any(|glob| glob.matches(path))
+        }
+    };
+    if let Some(mount) = request.isolation.mounts.iter().find(|mount| !may_mount(mount)) {
+        lacks.push(format!("role {name} does not allow the mount at {}", echo(mount.target())));
+    }
+    lacks
+}
+
+/// The rules of the configuration, with what the role says instead.
+pub(super) fn isolation(role: &PolicyRole, configured: &IsolationRules) -> IsolationRules {
+    let rules = &role.start.isolation;
+    IsolationRules {
+        default: rules.default.unwrap_or(configured.default),
+        minimum: rules.minimum.unwrap_or(configured.minimum),
+        ..configured.clone()
+    }
 }
 
 /// Whether a role allows to start in this directory.
@@ -150,9 +187,10 @@ pub(super) fn start_lacks(
 /// # Errors
 /// What the role lacks, in words for the caller.
 pub(super) fn directory(role: &PolicyRole, dir: &str) -> Result<(), String> {
+    let is_own = dir.is_empty(); // the job's, which is empty
     let dir = Some(dir.trim_end_matches('/')).filter(|dir| !dir.is_empty()).unwrap_or("/");
     let is_allowed = match role.start.workdirs.as_slice() {
-        [] => dir == "/",
+        [] => is_own || dir == "/",
         places => places.iter().any(|place| place.is(dir)),
     };
     let lack = || format!("role {} does not allow the working directory {}", role.name, echo(dir));

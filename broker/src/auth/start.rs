@@ -103,7 +103,7 @@ fn of_role(role: &PolicyRole, run_as: &str, defaults: &Defaults) -> Defaults {
         stop_timeout: defaults.stop_timeout,
         limits: decide::tables(role, &defaults.limits),
         labels: role.start.labels.clone(),
-        isolation: defaults.isolation.clone(),
+        isolation: decide::isolation(role, &defaults.isolation),
     }
 }
 
@@ -148,7 +148,8 @@ impl StartPlan {
     pub(crate) fn resolves_directory(&self) -> bool {
         let is_any = |place: &Place| place.is_any();
         let is_free = self.role.start.workdirs.iter().any(is_any);
-        self.spec.working_directory != "/" && (!is_free || self.lists_programs())
+        !matches!(self.spec.working_directory.as_str(), "" | "/")
+            && (!is_free || self.lists_programs())
     }
 
     /// Whether the role of this plan allows the directory, whose symbolic links are resolved.

@@ -218,10 +218,11 @@ fn empty(scratch: Scratch, mode: &CStr) -> nix::Result<OwnedFd> {
     file_system(c"tmpfs", &options, attribute::NO_SUID | attribute::NO_DEVICES)
 }
 
-/// That of the pid namespace that this process is in.
+/// That of the pid namespace that this process is in. A job sees only processes that it may trace: not its shim, whose
+/// `mountinfo` is the host's.
 fn mount_proc() -> nix::Result<()> {
     let attributes = attribute::NO_SUID | attribute::NO_DEVICES | attribute::NO_EXEC;
-    attach(&file_system(c"proc", &[], attributes)?, c"/proc")
+    attach(&file_system(c"proc", &[(c"hidepid", c"invisible")], attributes)?, c"/proc")
 }
 
 /// Terminals and message queues. A kernel without message queues has none to hide.

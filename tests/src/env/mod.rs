@@ -381,9 +381,11 @@ impl Env {
     /// # Panics
     /// When one has.
     pub fn assert_clean(&self) {
-        until("no cgroup and no socket is left", || {
-            let sockets = fs::read_dir(self.path("run")).expect("the directory is there").count();
-            (self.cgroup.jobs().is_empty() && sockets == 0).then_some(())
+        until("no cgroup, no socket and no directory of a job is left", || {
+            let count = |path| fs::read_dir(self.path(path)).expect("it is there").count();
+            // Beside that of what is being removed.
+            let directories = count("state-work") - 1 + count("state-work/removed");
+            (self.cgroup.jobs().is_empty() && count("run") == 0 && directories == 0).then_some(())
         });
     }
 

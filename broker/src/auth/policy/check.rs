@@ -13,7 +13,7 @@ use crate::auth::policy::file::{self, Arg, PolicyFile};
 use crate::auth::policy::place::Place;
 use crate::auth::policy::program::{Args, Program};
 use crate::auth::policy::scope::Scope;
-use crate::auth::policy::{ADMIN, Policy, PolicyRole, StartRules};
+use crate::auth::policy::{ADMIN, Policy, PolicyRole, RoleIsolation, StartRules};
 use crate::config::{QuotaTable, Table};
 use crate::model::glob::{MAX_PATTERN, Pattern, Syntax};
 use crate::model::identity::Identity;
@@ -82,7 +82,7 @@ fn patterns(role: &file::Role) -> usize {
         Some(file::Scope::Owners(owners)) => owners.owners.len() + owners.roles.len(),
         _ => 0,
     };
-    let lists = [&role.run_as, &role.workdirs];
+    let lists = [&role.run_as, &role.workdirs, &role.isolation.mounts];
     let lists = lists.into_iter().flatten().map(Vec::len).sum::<usize>();
     role.identities.len() + role.env.len() + lists + scope + programs
 }
@@ -117,6 +117,13 @@ fn name(role: &file::Role, host: &Host<'_>) -> Result<Vec<Pattern>, String> {
         Pattern::parse(own, Syntax::Text)
     };
     list("identities", &role.identities, identity).map_err(|fault| format!("role {name}: {fault}"))
+}
+
+fn isolation(given: &file::RoleIsolation) -> Result<RoleIsolation, String> {
+    let path = |text: &String| Pattern::parse(text, Syntax::Path);
+    let mounts = given.mounts.as_ref().map(|globs| list("isolation.mounts", globs, path));
+    let file::RoleIsolation { default, minimum, .. } = *given;
+    Ok(RoleIsolation { default, minimum, mounts: mounts.transpose()? })
 }
 
 fn list<T>(
@@ -193,6 +200,7 @@ impl Checker<'_> {
             env: list("env", &role.env, text)?,
             labels: labels(&role.labels)?,
             limits: limits(&role.limits)?,
+            isolation: isolation(&role.isolation)?,
             programs: Vec::new(),
         })
     }

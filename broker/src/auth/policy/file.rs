@@ -7,6 +7,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::config::{QuotaTable, Table};
+use crate::model::isolation::Profile;
 
 /// `/etc/job-broker/policy.toml`.
 #[derive(Debug, Deserialize)]
@@ -58,6 +59,9 @@ pub(crate) struct Role {
     /// Limits of the jobs that it starts or updates.
     #[serde(default)]
     pub limits: RoleLimits,
+    /// What the jobs that it starts see of the host.
+    #[serde(default)]
+    pub isolation: RoleIsolation,
     /// What each identity with this role may take, as `[quotas.default]`. Of several roles the most generous counts,
     /// before `[quotas.default]`; an identity's own table in the configuration counts before all of them.
     pub quota: Option<QuotaTable>,
@@ -108,6 +112,20 @@ pub(crate) struct RoleLimits {
     pub default: Table,
     /// The maximum that a request may set. Of this and `[limits.max]` the tighter one binds.
     pub max: Table,
+}
+
+/// What the jobs of a role see of the host.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RoleIsolation {
+    /// The profile of a job that does not say, in place of `isolation.default`: `host`, `private`, or `strict`.
+    pub default: Option<Profile>,
+    /// The weakest profile that a job may ask for, in place of `isolation.minimum`.
+    pub minimum: Option<Profile>,
+    /// Globs of the paths that its jobs may mount, as they are written, and of the directories in memory; the operator's
+    /// lists hold besides. Not set: all, if the role may start every program; otherwise none. A role that lists programs
+    /// mounts a path only where it is: nothing takes the place of what a listed program loads.
+    pub mounts: Option<Vec<String>>,
 }
 
 /// A program that a role may start.

@@ -17,6 +17,7 @@ use crate::auth::policy::program::Program;
 use crate::auth::policy::scope::Scope;
 use crate::model::glob::{Pattern, Syntax};
 use crate::model::identity::Identity;
+use crate::model::isolation::Profile;
 use crate::model::limits::RoleLimits;
 use crate::quota::limits::QuotaTable;
 
@@ -73,7 +74,17 @@ pub(super) struct StartRules {
     /// Each job gets them.
     pub(super) labels: BTreeMap<String, String>,
     pub(super) limits: RoleLimits,
+    pub(super) isolation: RoleIsolation,
     pub(super) programs: Vec<Program>,
+}
+
+/// What a role says of its jobs' isolation.
+#[derive(Debug, Default)]
+pub(super) struct RoleIsolation {
+    pub(super) default: Option<Profile>,
+    pub(super) minimum: Option<Profile>,
+    /// `None`: all for a role of every program, otherwise none.
+    pub(super) mounts: Option<Vec<Pattern>>,
 }
 
 /// The rule that gave a verdict.

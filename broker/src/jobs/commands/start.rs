@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use job_api::echo::echo;
+use job_shim::isolation::JOB_DIR;
 use uuid::Uuid;
 
 use crate::auth::{
@@ -337,7 +338,10 @@ async fn allowed(
         let rule = plan.may_execute(Path::new(name), &spec.argv).map_err(StartError::Denied)?;
         return Ok(Allowed { rule, program: None, directory });
     }
-    let place = directory.as_deref().unwrap_or(&spec.working_directory);
+    // In the job's own directory, which is empty, there is no program.
+    let requested =
+        if spec.working_directory.is_empty() { JOB_DIR } else { &spec.working_directory };
+    let place = directory.as_deref().unwrap_or(requested);
     let is_named = |path: &PathBuf| path.to_str().is_some_and(|path| plan.names_program(path));
     let mut may_tell = program::places(spec, place).iter().any(is_named);
     let open = HeldProgram::open(shared, owner, spec, place, account).await?;

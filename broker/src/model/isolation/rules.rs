@@ -49,6 +49,15 @@ impl IsolationRules {
     /// # Errors
     /// All that is not allowed, by field.
     pub(crate) fn resolve(&self, asked: &IsolationRequest) -> Result<Isolation, Violations> {
+        let isolation = self.filled(asked);
+        let mut violations = Violations::default();
+        let mut add = |field, fault| violations.add(Violation { field, fault });
+        self.check_strength(&isolation, &mut add);
+        self.check_values(&isolation, &mut add);
+        if violations.is_empty() { Ok(isolation) } else { Err(violations) }
+    }
+
+    fn filled(&self, asked: &IsolationRequest) -> Isolation {
         let IsolationRequest { seccomp_log, hostname, mut mounts, .. } = asked.clone();
         for mount in &mut mounts {
             if let Mount::Tmpfs { bytes, .. } = mount {
@@ -56,7 +65,7 @@ impl IsolationRules {
             }
         }
         let profile = Isolation::of(asked.profile.unwrap_or(self.default.max(self.minimum)));
-        let isolation = Isolation {
+        Isolation {
             pids: asked.pids.unwrap_or(profile.pids),
             network: asked.network.unwrap_or(profile.network),
             seccomp: asked.seccomp.unwrap_or(profile.seccomp),
@@ -66,12 +75,16 @@ impl IsolationRules {
             hostname,
             mounts,
             ..profile
-        };
-        let mut violations = Violations::default();
-        let mut add = |field, fault| violations.add(Violation { field, fault });
-        self.check_strength(&isolation, &mut add);
-        self.check_values(&isolation, &mut add);
-        if violations.is_empty() { Ok(isolation) } else { Err(violations) }
+        }
+    }
+
+    /// The pieces of a request that are weaker than the minimum.
+    pub(crate) fn weaknesses(&self, asked: &IsolationRequest) -> Vec<Violation> {
+        let mut found = Vec::new();
+        self.check_strength(&self.filled(asked), &mut |field, fault| {
+            found.push(Violation { field, fault });
+        });
+        found
     }
 
     fn check_strength(&self, asked: &Isolation, add: &mut impl FnMut(&'static str, String)) {
