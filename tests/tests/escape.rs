@@ -106,7 +106,6 @@ fn jobs_of_two_users_that_share_nobody_do_not_reach_each_other() {
         let queues = attack(&env, profile, "ipcs -q -m | grep -c 0x");
         assert!(queues.starts_with('0'), "{profile}: {queues}");
     }
-    env.jobctl("user-a", &["stop", "--all"]).expect(0);
 }
 
 #[test]

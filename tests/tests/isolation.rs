@@ -140,8 +140,11 @@ fn what_is_weaker_than_the_least_is_refused_piece_by_piece() {
     let own = own.map(|link| link.into_os_string().into_string().unwrap() + "\n");
     assert_eq!(text, own.concat());
     // Pieces by themselves.
-    let text =
-        sh(&open, &["--isolation=host", "--private-tmp", "--workdir=/"], "ls -A /tmp; ls -d /root /run/job");
+    let text = sh(
+        &open,
+        &["--isolation=host", "--private-tmp", "--workdir=/"],
+        "ls -A /tmp; ls -d /root /run/job",
+    );
     assert!(text.starts_with("/root\n"), "{text}");
 }
 

@@ -30,7 +30,8 @@ fn a_deadline_ends_the_whole_tree_in_time() {
     env.assert_clean();
 
     let tree = "sleep 61 & setsid sleep 62 & echo $$ $!; wait";
-    let running = env.spawn_jobctl("user-a", &["run", "--", "sh", "-c", tree]);
+    let argv = ["run", "--isolation=host", "--", "sh", "-c", tree]; // it prints its pids
+    let running = env.spawn_jobctl("user-a", &argv);
     running.wait_for_stdout("\n");
     let id = env.jobctl("user-a", &["ps", "-q"]).id();
     env.jobctl("user-a", &["update", &id, "--time", "1s"]).expect(0);
@@ -95,7 +96,8 @@ fn a_grandchild_in_its_own_session_is_killed_by_stop() {
     let env = Env::start();
     // The grandchild has its own session and group, ignores signals, and outlives its parent.
     let escape = "setsid sh -c 'trap \"\" TERM HUP INT; echo $$; exec sleep 1000' & wait";
-    let id = env.jobctl("user-a", &["start", "--", "sh", "-c", escape]).id();
+    let argv = ["start", "--isolation=host", "--", "sh", "-c", escape]; // it tells its pid
+    let id = env.jobctl("user-a", &argv).id();
     let told = || env.stdout_log(&id).strip_suffix('\n')?.parse().ok();
     let pid = until("the grandchild tells its pid", told);
     assert!(is_running(pid));
@@ -262,7 +264,10 @@ fn the_environment_is_built_from_nothing() {
     let mut names: Vec<_> = out.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
     names.sort_unstable();
     names.retain(|name| *name != "PWD");
-    assert_eq!(names, ["GREETING", "HOME", "JOB_ID", "LANG", "LOGNAME", "PATH", "SHELL", "USER"]);
+    assert_eq!(
+        names,
+        ["GREETING", "HOME", "JOB_DIR", "JOB_ID", "LANG", "LOGNAME", "PATH", "SHELL", "USER"]
+    );
     assert!(out.contains("GREETING=hello world\n"), "{out}");
     let ran = env.jobctl("user-a", &["run", "-w", "/tmp", "--", "pwd"]);
     assert_eq!(ran.out(), "/tmp\n");

@@ -9,6 +9,7 @@ mod api;
 mod authority;
 mod followers;
 mod idle;
+mod isolation;
 pub(crate) mod limits;
 mod line;
 mod live;
@@ -66,6 +67,7 @@ const MEASUREMENTS: [Measurement; 13] = [
     ("start", start::measure),
     ("limits", limits::measure),
     ("authority", authority::measure),
+    ("isolation", isolation::measure),
     ("rate", rate::measure),
     ("stored", stored::measure),
     ("live", live::measure),

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use job_shim::isolation::JOB_DIR;
+
 use crate::as_user;
 use crate::cgroup::disk::Stat;
 use crate::cgroup::hierarchy::Hierarchy;
@@ -12,7 +14,8 @@ use crate::model::account::Account;
 use crate::model::limits::{DiskName, LimitKind, Limits};
 use crate::model::spec::JobSpec;
 
-/// Resolves the disks and checks that this host can enforce every limit. Blocks.
+/// Resolves the disks and checks that this host can enforce every limit. The job's own directory, which is not there yet,
+/// will be in `work_dir`. Blocks.
 ///
 /// # Errors
 /// [`Unenforceable`].
@@ -21,13 +24,17 @@ pub(crate) fn resolve(
     limits: &Limits,
     spec: &JobSpec,
     account: &Account,
+    work_dir: &Path,
 ) -> Result<ResolvedDisks, Unenforceable> {
+    let directory =
+        if spec.working_directory.is_empty() { JOB_DIR } else { &spec.working_directory };
     let mut stats = BTreeMap::new();
-    for (limit, path) in user_paths(limits, &spec.working_directory) {
+    for (limit, path) in user_paths(limits, directory) {
         if stats.contains_key(path) {
             continue;
         }
-        let found = as_user::open(account, Path::new(path)).and_then(|file| Stat::of(&file));
+        let on_host = if path == JOB_DIR { work_dir } else { Path::new(path) };
+        let found = as_user::open(account, on_host).and_then(|file| Stat::of(&file));
         let found = found.map_err(|e| Unenforceable {
             limit,
             controller: "io",
@@ -37,7 +44,7 @@ pub(crate) fn resolve(
     }
     // The devices below, such as the layers of an overlay, are resolved as root: the user did not name them.
     let stat_of = |path: &str| stats.get(path).copied().ok_or(format!("{path} was not looked up"));
-    let found = ResolvedDisks::resolve(limits, hierarchy, &spec.working_directory, stat_of)?;
+    let found = ResolvedDisks::resolve(limits, hierarchy, directory, stat_of)?;
     Plan::new(limits, &found).check(hierarchy)?;
     Ok(found)
 }

@@ -70,6 +70,9 @@ pub(crate) async fn disks(
     }
     let (own, limits) = (Arc::clone(shared), limits.clone());
     let (spec, account) = (spec.abridged(), account.clone());
-    let resolve = move || resolve::resolve(own.launcher.hierarchy(), &limits, &spec, &account);
+    let resolve = move || {
+        let work_dir = own.config.work_dir();
+        resolve::resolve(own.launcher.hierarchy(), &limits, &spec, &account, &work_dir)
+    };
     Ok(shared.threads.lookups.run(owner, &shared.runtime, resolve).await?)
 }
