@@ -217,6 +217,8 @@ fn info_describes_the_broker() {
         kernel: "6.12.43".into(),
         boot_id: "6f2a1c9e-0b7d-4a53-8f1e-2d3c4b5a6978".into(),
         started_at: ago(7_300),
+        default_isolation: 2,
+        minimum_isolation: 1,
         epoch: 3,
         running_jobs: 12,
         stored_jobs: 3_456,

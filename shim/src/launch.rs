@@ -152,7 +152,8 @@ impl Launch {
                 Launch { isolation: Some(isolation), ..launch }
             }
             BOTH => {
-                let (program, isolation, launch) = decode_launch::<(Program, Isolation, Launch)>(launch)?;
+                let (program, isolation, launch) =
+                    decode_launch::<(Program, Isolation, Launch)>(launch)?;
                 Launch { program: Some(program), isolation: Some(isolation), ..launch }
             }
             _ => {

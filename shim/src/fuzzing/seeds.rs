@@ -7,6 +7,7 @@ use job_corpus::write;
 use super::{FILE_LENGTH, RECORD};
 use crate::frame;
 use crate::index::{Entry, Stream};
+use crate::isolation::{Files, Isolation, Mount, Scratch, Source as MountSource};
 use crate::launch::{Launch, OutputPolicy, Program, Rlimit};
 use crate::record::{self, Outcome};
 use crate::wire::{
@@ -100,7 +101,20 @@ fn launch(program: Option<Program>) -> Launch {
         leftover_grace_ms: 1_000,
         output_policy: OutputPolicy::Kill,
         program,
+        isolation: None,
     }
+}
+
+fn isolation() -> Isolation {
+    let scratch = Scratch { bytes: 1 << 20, inodes: 1024 };
+    let mount = |source| Mount { target: b"/srv".to_vec(), source };
+    let mounts = vec![
+        mount(MountSource::Inherited { read_only: true, file: false }),
+        mount(MountSource::Empty(scratch)),
+    ];
+    let files =
+        Files { read_only: true, scratch: Some(scratch), root: true, devices: true, mounts };
+    Isolation { pids: true, hostname: b"h".to_vec(), files: Some(files), ..Isolation::default() }
 }
 
 fn frames<M: Message>(messages: &[M], size: u8) -> Vec<u8> {
@@ -143,6 +157,8 @@ fn write_the_corpus() {
     }
     write("launch", "search", &launch(None).to_bytes());
     write("launch", "binary", &launch(Some(Program::Binary)).to_bytes());
+    let isolated = Launch { isolation: Some(isolation()), ..launch(Some(Program::Binary)) };
+    write("launch", "isolated", &isolated.to_bytes());
     write("launch", "script", &launch(Some(Program::Script)).to_bytes());
     write("launch", "of-another-version", &[9, 0, 1, 1]);
     exits();

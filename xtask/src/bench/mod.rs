@@ -62,7 +62,7 @@ pub(crate) struct Args {
 
 type Measurement = (&'static str, fn(&Bench) -> Result<Vec<Row>>);
 
-const MEASUREMENTS: [Measurement; 13] = [
+const MEASUREMENTS: [Measurement; 14] = [
     ("run", run_true::measure),
     ("start", start::measure),
     ("limits", limits::measure),
