@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use job_tests::{Env, until};
@@ -156,8 +156,7 @@ fn a_path_is_opened_as_the_jobs_user_and_judged_by_what_it_leads_to() {
     let dir = env.shared().canonicalize().unwrap();
     let [secret, link, proc] = ["secret", "link", "proc"].map(|name| dir.join(name));
     fs::create_dir(&secret).unwrap();
-    let closed = fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o700));
-    fs::set_permissions(&secret, closed).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o700)).unwrap();
     symlink("/root", &link).unwrap();
     symlink("/proc/self/root", &proc).unwrap();
     for path in [&secret, &link, &proc, &dir.join("absent")] {

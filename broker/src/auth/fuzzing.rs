@@ -59,6 +59,7 @@ fn verdicts(policy: &Policy) -> Vec<bool> {
         stop_timeout: Duration::ZERO,
         limits: LimitTables::default(),
         labels: Default::default(),
+        isolation: Default::default(),
     };
     let mut all = Vec::new();
     for name in NAMES.iter().filter_map(|name| Identity::new(name).ok()) {

@@ -54,6 +54,12 @@ fn spec_message() -> v1::JobSpec {
             ..Default::default()
         }),
         cpu_time_limit: Some(prost_types::Duration { seconds: i64::MAX, nanos: -1 }),
+        isolation: Some(v1::Isolation {
+            profile: v1::isolation::Profile::Strict.into(),
+            hostname: "h-1".into(),
+            mounts: vec![v1::Mount { source: "/srv".into(), ..Default::default() }],
+            ..Default::default()
+        }),
     }
 }
 
@@ -68,6 +74,7 @@ fn spec_record() -> SpecRecord {
         stop_timeout: Duration::from_secs(10),
         limits: LimitTables::default(),
         labels: BTreeMap::new(),
+        isolation: Default::default(),
     };
     SpecRecord {
         format: FORMAT,

@@ -10,6 +10,7 @@ use prost_types::Timestamp;
 use tonic::Status;
 
 use crate::cgroup::features::CONTROLLERS;
+use crate::grpc::enumeration::known;
 use crate::grpc::isolation;
 use crate::grpc::limits;
 use crate::grpc::limits::TopLevelLimits;
@@ -58,12 +59,6 @@ fn check_labels(field: &str, count: usize) -> Result<(), Status> {
         return Ok(());
     }
     Err(status::field(field, format!("are {count}; at most {max} are allowed")))
-}
-
-/// Converts an enum value. An unknown value of a newer client is an error: its meaning cannot be guessed.
-pub(super) fn known<E: TryFrom<i32>>(field: &str, number: i32) -> Result<E, Status> {
-    let fault = || format!("is {number}, which this broker does not know");
-    E::try_from(number).map_err(|_| status::field(field, fault()))
 }
 
 pub(super) fn job_request(spec: v1::JobSpec) -> Result<JobRequest, Status> {

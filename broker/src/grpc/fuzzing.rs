@@ -37,6 +37,7 @@ pub fn start(data: &[u8]) {
         stop_timeout: Duration::from_secs(10),
         limits: LimitTables::default(),
         labels: BTreeMap::new(),
+        isolation: Default::default(),
     };
     match JobSpec::check(request, &defaults) {
         Err(fault) => {

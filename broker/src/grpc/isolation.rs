@@ -4,7 +4,7 @@ use job_api::v1;
 use job_api::v1::isolation as wire;
 use tonic::Status;
 
-use crate::grpc::convert::known;
+use crate::grpc::enumeration::known;
 use crate::grpc::status;
 use crate::model::isolation::{Isolation, IsolationRequest, Mount, Profile, Seccomp, Share};
 

@@ -6,6 +6,7 @@ mod bounded;
 mod can_i;
 mod context;
 mod convert;
+mod enumeration;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod isolation;

@@ -15,6 +15,7 @@ mod handshake;
 mod isolation;
 mod job_dirs;
 pub(crate) mod program;
+mod request;
 mod spawn;
 
 use std::fs;
@@ -36,7 +37,7 @@ pub(crate) use crate::launch::errors::{LaunchError, SetupError};
 pub(crate) use crate::launch::handshake::Shim;
 use crate::launch::isolation::{Isolated, Isolator};
 use crate::launch::job_dirs::JobDirs;
-use crate::launch::program::OpenProgram;
+pub(crate) use crate::launch::request::LaunchRequest;
 use crate::launch::spawn::Spawner;
 use crate::metrics::labels::Phase;
 use crate::model::id::JobId;
@@ -56,17 +57,6 @@ pub(crate) struct Launcher {
     isolator: Isolator,
     job_dirs: JobDirs,
     boot_id: BootId,
-}
-
-/// What is launched.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct What<'a> {
-    /// The job.
-    pub job: &'a SpecRecord,
-    /// The program, where it has been checked: then nothing else is executed.
-    pub program: Option<&'a OpenProgram>,
-    /// What it may mount.
-    pub rules: &'a IsolationRules,
 }
 
 /// A job that has been told GO: its program runs, or will, or cannot.
@@ -145,14 +135,14 @@ impl Launcher {
     pub(crate) fn begin(
         &self,
         state: &StateDir,
-        what: What<'_>,
+        request: LaunchRequest<'_>,
         recorded: Ticket,
         timeline: &mut Timeline,
     ) -> Result<PendingLaunch, LaunchError> {
-        let job = what.job;
+        let job = request.job;
         let dir = write_spec(state, job)?;
         timeline.mark(Phase::Spec);
-        let shim = self.create_shim(&dir, what, timeline);
+        let shim = self.create_shim(&dir, request, timeline);
         let result = shim.and_then(|(mut shim, pid, nonce)| {
             match self.commit(&dir, job, &mut shim, (pid, nonce), recorded, timeline) {
                 Ok(spawned) => Ok(PendingLaunch { shim, id: job.id, nonce, spawned }),
@@ -223,10 +213,10 @@ impl Launcher {
     fn create_shim(
         &self,
         dir: &Path,
-        what: What<'_>,
+        request: LaunchRequest<'_>,
         timeline: &mut Timeline,
     ) -> Result<(Shim, u32, Uuid), LaunchError> {
-        let job = what.job;
+        let job = request.job;
         let cgroup = self.tree.job(job.id);
         let create = |source| LaunchError::CreateCgroup { path: self.tree.path().into(), source };
         self.tree.ensure().and_then(|()| cgroup.create(self.tree.features())).map_err(create)?;
@@ -236,15 +226,15 @@ impl Launcher {
         timeline.mark(Phase::Limits);
         crash::at(Point::LimitsSet);
         let nonce = Uuid::new_v4();
-        let isolated = self.isolate(what)?;
-        let (child, control) = self.spawner.spawn(dir, &cgroup, what, &isolated, nonce)?;
+        let isolated = self.isolate(request)?;
+        let (child, control) = self.spawner.spawn(dir, &cgroup, request, &isolated, nonce)?;
         let shim = Shim { pidfd: child.pidfd, control, reader: frame::Reader::default() };
         Ok((shim, child.pid, nonce))
     }
 
     /// The job's own directory, and what it sees of the host.
-    fn isolate(&self, what: What<'_>) -> Result<Isolated, LaunchError> {
-        let What { job: SpecRecord { id, spec, account, .. }, rules, .. } = what;
+    fn isolate(&self, request: LaunchRequest<'_>) -> Result<Isolated, LaunchError> {
+        let LaunchRequest { job: SpecRecord { id, spec, account, .. }, rules, .. } = request;
         let path = self.job_dirs.path(*id);
         let job_dir = self
             .job_dirs

@@ -20,12 +20,12 @@ use uuid::Uuid;
 use crate::cgroup::job::JobCgroup;
 use crate::config;
 use crate::host::BootId;
-use crate::launch::What;
 use crate::launch::accounts;
 use crate::launch::effective_limits::EffectiveLimits;
 use crate::launch::errors::{LaunchError, SetupError};
 use crate::launch::isolation::Isolated;
 use crate::launch::program::{DEFAULT_PATH, OpenProgram};
+use crate::launch::request::LaunchRequest;
 use crate::model::id::JobId;
 use crate::model::{limits, spec};
 use crate::store;
@@ -92,11 +92,11 @@ impl Spawner {
         &self,
         dir: &Path,
         cgroup: &JobCgroup,
-        what: What<'_>,
+        request: LaunchRequest<'_>,
         isolated: &Isolated,
         nonce: Uuid,
     ) -> Result<(sys::Child, tokio::net::UnixStream), LaunchError> {
-        let What { job, program, .. } = what;
+        let LaunchRequest { job, program, .. } = request;
         let prepare = || -> io::Result<_> {
             let (control, theirs) = UnixStream::pair()?;
             control.set_nonblocking(true)?;
@@ -104,7 +104,7 @@ impl Spawner {
             let control = tokio::net::UnixStream::from_std(control)?;
             let listener = self.bind(job.id)?;
             crash::at(Point::SocketBound);
-            let launch = memory_file(&self.launch_message(what, isolated, nonce).to_bytes())?;
+            let launch = memory_file(&self.launch_message(request, isolated, nonce).to_bytes())?;
             let (state, work) = (File::open(dir)?, cgroup.work()?);
             Ok((control, theirs, listener, launch, state, work, cgroup.shim()?))
         };
@@ -127,14 +127,14 @@ impl Spawner {
         descriptors.extend(program.into_iter().flat_map(OpenProgram::descriptors));
         descriptors.resize(VIEW_FD as usize, sys::NO_DESCRIPTOR);
         descriptors.extend(isolated.descriptors());
-        let request = sys::SpawnRequest {
+        let spawn = sys::SpawnRequest {
             program: self.program.as_fd(),
             argv: &[c"job-shim", &name],
             descriptors: &descriptors,
             new_pid_namespace: isolated.new_pid_namespace(),
             cgroup: leaf.as_fd(),
         };
-        let child = sys::spawn(&request).map_err(LaunchError::Spawn)?;
+        let child = sys::spawn(&spawn).map_err(LaunchError::Spawn)?;
         crash::at(Point::ShimCloned);
         Ok((child, control))
     }
@@ -147,7 +147,7 @@ impl Spawner {
 
     fn launch_message(
         &self,
-        What { job, program, .. }: What<'_>,
+        LaunchRequest { job, program, .. }: LaunchRequest<'_>,
         isolated: &Isolated,
         nonce: Uuid,
     ) -> Launch {

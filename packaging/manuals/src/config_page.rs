@@ -217,7 +217,7 @@ fn key(table: &ItemStruct, field: &Field) -> Result<Key> {
         (_, "String" | "LogFormat") => "text",
         (_, "Vec<String>") => "list of texts",
         (_, "Vec<PathBuf>") => "list of paths",
-        (_, "SpiffeNames") | (_, "OnRevoked") => "word",
+        (_, "SpiffeNames" | "OnRevoked" | "Profile") => "word",
         (_, "u64" | "u32") => "whole number",
         (_, "f64") => "number",
         (_, "bool") => "`true` or `false`",

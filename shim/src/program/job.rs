@@ -180,7 +180,7 @@ impl Job {
             interest.add(Slot::Cgroup, self.cgroup.events(), libc::POLLPRI);
         }
         if let Some(signals) = self.orphans.as_ref().and_then(Orphans::signals) {
-            interest.add(Slot::Children, &signals, libc::POLLIN);
+            interest.add(Slot::Children, signals, libc::POLLIN);
         }
         self.output.register(&mut interest);
         self.input.register(&mut interest);

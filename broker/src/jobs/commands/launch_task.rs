@@ -27,7 +27,7 @@ use crate::jobs::shared::calls::Call;
 use crate::jobs::stats::JobStats;
 use crate::journal::{AUDIT, Argv};
 use crate::launch::failure::{failure, shortage};
-use crate::launch::{LaunchError, Launched, What};
+use crate::launch::{LaunchError, LaunchRequest, Launched};
 use crate::metrics::METRICS;
 use crate::metrics::labels::{CgroupOperation, EndCause};
 use crate::model::account::Account;
@@ -91,8 +91,8 @@ async fn launch(
         let entry = entry.spec(&spec.spec, &spec.account.name, arguments);
         let recorded = own.audit.change(&entry); // durable before GO
         let open = program.as_ref().map(HeldProgram::program);
-        let what = What { job: &spec, program: open, rules: &own.isolation() };
-        let pending = own.launcher.begin(&own.state, what, recorded, &mut timeline);
+        let request = LaunchRequest { job: &spec, program: open, rules: &own.isolation() };
+        let pending = own.launcher.begin(&own.state, request, recorded, &mut timeline);
         (pending.map_err(|error| fail(&own, &launching, &error, &spec)), launch, timeline)
     };
     let pending = shared.runtime.spawn_blocking(until_go).await.unwrap_or_else(resume_panic);
