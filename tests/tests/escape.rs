@@ -88,7 +88,7 @@ fn jobs_of_two_users_that_share_nobody_do_not_reach_each_other() {
             ),
             "cat /tmp/victim /dev/shm/victim /var/tmp/victim $JOB_DIR/victim /run/job/*".into(),
             format!(
-                "find {} / -xdev -name victim -exec cat {{}} + 2>/dev/null",
+                "find {} /tmp /var/tmp /dev/shm /run -name victim -exec cat {{}} + 2>/dev/null",
                 env.path("state-work").display()
             ),
         ] {

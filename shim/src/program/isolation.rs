@@ -12,18 +12,19 @@ use job_shim::filter::install;
 use job_shim::isolation::{Files, Isolation, Mount, Scratch, Source};
 use job_shim::wire::Step;
 use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
 use nix::mount::{MntFlags, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::{chdir, pivot_root, sethostname};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
+use nix::unistd::{chdir, mkdir, pivot_root, sethostname};
 
 use super::failure::{At, Failure};
 use super::startup::InheritedView;
 use crate::sys::mount::{attach, attribute, file_system, loopback_up, open_tree, restrict};
 
-/// The places of [`Files::scratch`], and their directories in one tmpfs.
+/// The places of [`Files::scratch`], and their directories in one tmpfs, which is under `/tmp` then. `/tmp` is the last.
 const SCRATCH: [(&CStr, &CStr); 3] =
-    [(c"tmp", c"/tmp"), (c"vartmp", c"/var/tmp"), (c"shm", c"/dev/shm")];
+    [(c"/tmp/vartmp", c"/var/tmp"), (c"/tmp/shm", c"/dev/shm"), (c"/tmp/tmp", c"/tmp")];
 /// Where a new root is, until it is the root: a directory that every view has, and that gets a mount of its own later.
 const NEW_ROOT: &CStr = c"/tmp";
 
@@ -190,24 +191,24 @@ fn make_place(mount: &Mount) -> io::Result<()> {
     fs::File::create(place).map(drop)
 }
 
-/// One tmpfs for all three, so that they share one limit. `/var/tmp` may be missing.
+/// One tmpfs for all three, so that they share one limit. Attached before its directories are copied: Linux before 6.15
+/// copies nothing of a detached mount. `/var/tmp` may be missing.
 fn mount_scratch(scratch: Scratch) -> nix::Result<()> {
-    let memory = empty(scratch, c"755")?;
-    for (name, target) in SCRATCH {
-        mkdirat(&memory, name, Mode::from_bits_truncate(0o777))?;
-        sticky(&memory, name)?;
-        match open_tree(Some(memory.as_fd()), name).and_then(|tree| attach(&tree, target)) {
+    attach(&empty(scratch, c"755")?, c"/tmp")?;
+    let make = |(path, target): (&CStr, _)| {
+        let sticky = Mode::from_bits_truncate(0o1777); // whatever the umask
+        mkdir(path, sticky)?;
+        fchmodat(AT_FDCWD, path, sticky, FchmodatFlags::FollowSymlink)?;
+        Ok::<_, Errno>((open_tree(None, path)?, target))
+    };
+    for made in SCRATCH.map(make) {
+        let (tree, target) = made?;
+        match attach(&tree, target) {
             Err(Errno::ENOENT) if target == c"/var/tmp" => {}
             result => result?,
         }
     }
     Ok(())
-}
-
-/// Mode 1777, whatever the umask.
-fn sticky(memory: &OwnedFd, name: &CStr) -> nix::Result<()> {
-    let flags = nix::sys::stat::FchmodatFlags::FollowSymlink;
-    nix::sys::stat::fchmodat(memory, name, Mode::from_bits_truncate(0o1777), flags)
 }
 
 /// An empty file system in memory. No devices and no setuid programs.
