@@ -53,7 +53,10 @@ fn accepted(spec: &JobSpec) {
     let strings = spec.argv.iter().chain(spec.env.keys()).chain(spec.env.values());
     assert!(strings.clone().all(|text| !text.contains('\0')), "a NUL byte reaches execve(2)");
     assert!(strings.map(String::len).sum::<usize>() <= MAX_STRINGS);
-    assert!(!spec.argv[0].is_empty() && spec.working_directory.starts_with('/'));
+    assert!(!spec.argv[0].is_empty());
+    let directory = &spec.working_directory;
+    assert!(directory.is_empty() || directory.starts_with('/'));
+    assert!(!spec.isolation.hostname.contains('\0') && spec.isolation.mounts.len() <= 16);
     assert!(spec.env.keys().all(|name| !name.is_empty() && !name.contains('=')));
     assert!(spec.env.keys().all(|name| !name.starts_with("LD_")));
     assert!((1..=64).contains(&spec.stop_signal));
@@ -63,6 +66,7 @@ fn accepted(spec: &JobSpec) {
     let stored = serde_json::to_vec(spec).expect("text and numbers");
     let read: JobSpec = serde_json::from_slice(&stored).expect("what was written");
     assert_eq!((&read.argv, &read.limits), (&spec.argv, &spec.limits));
+    assert!(read.isolation == spec.isolation || spec.isolation.is_none());
     for arguments in [AuditArguments::Full, AuditArguments::Program, AuditArguments::Hash] {
         let entry = Entry::new(Phase::Allowed, "start").spec(spec, "nobody", arguments);
         let line = entry.to_json(std::time::UNIX_EPOCH);

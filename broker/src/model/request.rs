@@ -3,6 +3,7 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 
+use crate::model::isolation::Isolation;
 use crate::model::spec::JobSpec;
 
 /// What the digest of a request as it came begins with. Records without it are of brokers that digested
@@ -37,7 +38,12 @@ pub(crate) fn is_older(digest: &str) -> bool {
 /// As brokers before this one recorded: of the checked spec, which depends on the configuration, values of
 /// the environment included, which the spec's own JSON leaves out.
 pub fn older_digest(spec: &JobSpec) -> String {
-    let request = serde_json::json!([spec, spec.env]);
+    let mut own = spec.clone();
+    own.isolation = Isolation::default(); // which is left out: there was none
+    if own.working_directory.is_empty() {
+        own.working_directory = "/".into();
+    }
+    let request = serde_json::json!([own, spec.env]);
     hex_digest(request.to_string().as_bytes())
 }
 

@@ -116,7 +116,7 @@ pub struct JobSpec {
     pub limits: Limits,
     /// The limits that come from defaults.
     pub by_default: ByDefault,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Isolation::is_none")]
     pub isolation: Isolation,
     /// Where this is only the beginning, as in memory: never written, since the rest would be lost.
     #[serde(skip_deserializing, skip_serializing_if = "Option::is_none", serialize_with = "never")]
