@@ -37,7 +37,8 @@ fn selfcheck(env: &Env, options: &[&str]) -> Finished {
 #[test]
 fn selfcheck_measures_what_is_enforced_and_says_what_is_not() {
     let _alone = measure::alone();
-    let env = Env::builder().admin("admin").start();
+    let rules = "[isolation]\nread_write = [\"/**\"]\n";
+    let env = Env::builder().admin("admin").sections(rules).start();
     env.jobctl("user-a", &["admin", "selfcheck"]).expect(125);
     let all = [Need::Cpu, Need::Memory, Need::Pids, Need::Io, Need::Disk];
     if all.into_iter().all(Need::is_met) {
@@ -49,7 +50,9 @@ fn selfcheck_measures_what_is_enforced_and_says_what_is_not() {
         checked.expect(1);
         let table = checked.out();
         assert!(table.contains("refused: memory.max cannot be enforced here"), "{table}");
-        for check in ["cpu time", "deadline", "output", "ulimit", "pause", "stop", "end"] {
+        for check in
+            ["cpu time", "deadline", "output", "ulimit", "pause", "stop", "isolation", "end"]
+        {
             let line = table.lines().find(|line| line.starts_with(check)).unwrap();
             assert!(line.contains(" enforced"), "{line}");
         }

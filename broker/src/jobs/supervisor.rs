@@ -446,10 +446,16 @@ impl Supervisor {
         self.shared.limits()
     }
 
-    /// What jobs that start, or are given other limits, may use from now on.
-    pub fn set_isolation(&self, rules: IsolationRules) {
-        self.shared.launcher.isolator().renew(&rules);
-        self.shared.isolation.send_replace(Arc::new(rules));
+    /// What jobs that start see of the host from now on. The views are made anew, too: its mounts may have changed.
+    pub async fn set_isolation(&self, rules: IsolationRules) {
+        let (rules, own) = (Arc::new(rules), Arc::clone(&self.shared));
+        let renewed = Arc::clone(&rules);
+        // A path of the views may be on a disk that hangs.
+        let renew = move || own.launcher.isolator().renew(&renewed);
+        if let Err(panic) = tokio::task::spawn_blocking(renew).await {
+            tracing::error!("what jobs see of the host was not made anew: {panic}");
+        }
+        self.shared.isolation.send_replace(rules);
     }
 
     /// What jobs see of the host.
@@ -462,7 +468,7 @@ impl Supervisor {
         self.shared.launcher.isolator().missing()
     }
 
-    /// What jobs may use from now on.
+    /// What jobs that start, or are given other limits, may use from now on.
     pub fn set_limits(&self, limits: LimitTables) {
         self.shared.limits.send_replace(Arc::new(limits));
     }

@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString};
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, fchown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
@@ -34,7 +34,7 @@ impl JobDirs {
     /// Uses this directory, and makes it if it is not there. What an earlier broker has not removed is removed.
     ///
     /// # Errors
-    /// As mkdir(2) and chmod(2).
+    /// As mkdir(2) and chmod(2); `PermissionDenied` for another owner than root, who could put another in its place.
     pub(super) fn open(root: &Path) -> io::Result<JobDirs> {
         let removed = root.join(REMOVED);
         // Everybody may pass, and nobody may look around: a job finds its own by its name.
@@ -88,6 +88,12 @@ fn make(path: &Path, mode: u32) -> io::Result<()> {
     match DirBuilder::new().recursive(true).mode(mode).create(path) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
         made => made?,
+    }
+    let owner = fs::metadata(path)?.uid();
+    if owner != 0 {
+        let fault =
+            format!("it belongs to uid {owner}, not to root: chown root {}", path.display());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, fault));
     }
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }

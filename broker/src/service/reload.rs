@@ -97,7 +97,7 @@ impl Reloader {
             tracing::warn!("these changes need a restart of the broker (jobs go on): {keys}");
         }
         self.supervisor.set_limits(limits);
-        self.supervisor.set_isolation(isolation);
+        self.supervisor.set_isolation(isolation).await;
         self.supervisor.set_retention(config.retention);
         self.supervisor.quotas().set(quotas, settings::membership(&policy));
         let roles = policy.len();

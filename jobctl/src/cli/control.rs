@@ -87,8 +87,9 @@ pub(crate) enum Admin {
 
 #[derive(Debug, Args)]
 pub(crate) struct Selfcheck {
-    /// A directory on the broker's host, on the disk to check; jobs must be allowed to write there
-    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
+    /// A directory on the broker's host, on the disk to check; jobs must be allowed to mount and write it. The
+    /// default is a job's own directory
+    #[arg(long, value_name = "DIR", default_value = "/run/job")]
     pub(crate) directory: String,
 }
 

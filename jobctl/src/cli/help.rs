@@ -203,7 +203,7 @@ Examples:
 pub(crate) const SELFCHECK: &str = "\
 Runs canaries, small jobs of /bin/sh that go past their limits, and compares what was asked with
 what the kernel counted: memory, processes, CPU, CPU time, deadline, disk writes, output, ulimits,
-pausing, and that a stop leaves nothing of a job. Takes less than 20 s on a host that has time, in
+pausing, isolation, and that a stop leaves nothing of a job. Takes less than 20 s on a host that has time, in
 which it gives them two CPUs and 128 MiB of memory at most. What is not seen enforced is looked at
 again, alone, up to twice: a busy host can hold up a measurement. The canaries carry the label
 \"selfcheck\" and have a deadline of their own; they are stopped and removed at the end, also after

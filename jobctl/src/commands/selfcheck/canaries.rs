@@ -1,10 +1,14 @@
 //! The canaries. Their scripts need what every Debian has: dash, coreutils, util-linux.
 
-use job_api::v1::{IoMax, JobSpec, Limits, OutputPolicy, Rlimit};
+use job_api::v1::isolation::Profile;
+use job_api::v1::{IoMax, Isolation, JobSpec, Limits, Mount, OutputPolicy, Rlimit};
 
 use super::canary::{Canary, Check, Step};
 use super::checks;
 use super::checks::{CPUS, MEMORY, NOFILE, OUTPUT, PIDS, WRITE_BPS};
+
+/// `$JOB_DIR` of a job with files of its own, and how a limit names its disk in every profile.
+pub(crate) const JOB_DIR: &str = "/run/job";
 
 const SECOND: prost_types::Duration = prost_types::Duration { seconds: 1, nanos: 0 };
 
@@ -105,12 +109,17 @@ pub(crate) const CANARIES: &[Canary] = &[
     Canary {
         name: "io",
         // A file without a name, at most 48 MiB of it.
-        script: "f=$(mktemp \"$1/selfcheck.XXXXXX\") && exec 3>\"$f\" && rm \"$f\" || exit\n\
+        script: "d=$1; [ \"$d\" != /run/job ] || d=$JOB_DIR\n\
+            f=$(mktemp \"$d/selfcheck.XXXXXX\") && exec 3>\"$f\" && rm \"$f\" || exit\n\
             exec dd if=/dev/zero bs=1M count=48 oflag=direct status=none >&3",
         limits: |spec, directory| {
             let disk =
                 IoMax { path: directory.to_owned(), wbps: Some(WRITE_BPS), ..IoMax::default() };
             limited(spec, Limits { io_max: vec![disk], ..Limits::default() });
+            if directory != JOB_DIR {
+                let mount = Mount { source: directory.to_owned(), ..Mount::default() };
+                spec.isolation = Some(Isolation { mounts: vec![mount], ..Isolation::default() });
+            }
         },
         steps: &[Step::Sleep(300), Step::Read, Step::Sleep(3_000), Step::Read],
         checks: &[Check { name: "io", asked: "5 MB/s written to DIR", judge: checks::io }],
@@ -173,6 +182,28 @@ pub(crate) const CANARIES: &[Canary] = &[
             name: "stop",
             asked: "deaf setsid processes gone",
             judge: checks::escape,
+        }],
+        ..PLAIN
+    },
+    Canary {
+        name: "isolation",
+        script: "fail() { echo \"$*\" >&2; exit 1; }\n\
+            n=$(ls -d /proc/[0-9]* | wc -l); [ $n -le 5 ] || fail \"it sees $n processes\"\n\
+            grep -q '^[^ ]* [^ ]* [^ ]* [^ ]* / ro' /proc/self/mountinfo || fail \"/ can be written\"\n\
+            [ -z \"$(ls -A /tmp /var/tmp | grep -v :)\" ] || fail \"it shares /tmp\"\n\
+            [ \"$(ls /run)\" = job ] || fail \"it sees the sockets in /run\"\n\
+            ! unshare -U true 2>/dev/null || fail \"it makes namespaces\"\n\
+            echo own >\"$JOB_DIR/file\" || fail \"it cannot write to its own directory\"",
+        limits: |spec, _| {
+            let mut isolation = Isolation::default();
+            isolation.set_profile(Profile::Private);
+            spec.isolation = Some(isolation);
+        },
+        steps: &[Step::End(TIMEOUT_MS)],
+        checks: &[Check {
+            name: "isolation",
+            asked: "files and processes of its own",
+            judge: checks::isolation,
         }],
         ..PLAIN
     },

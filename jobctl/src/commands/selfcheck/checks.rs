@@ -295,6 +295,15 @@ pub(crate) fn nofile(evidence: &Evidence) -> Finding {
     }
 }
 
+pub(crate) fn isolation(evidence: &Evidence) -> Finding {
+    let job = last(evidence);
+    match (job.exit_code, evidence.said.as_str()) {
+        (Some(0), _) => Finding::of(true, "it reaches nothing else".to_owned()),
+        (Some(1), said) if !said.is_empty() => Finding::of(false, said.to_owned()),
+        _ => failed(evidence),
+    }
+}
+
 pub(crate) fn pause(evidence: &Evidence) -> Finding {
     let [_, frozen, later, _, awake] = evidence.readings.as_slice() else { return unfinished() };
     if is_over(&awake.job) {

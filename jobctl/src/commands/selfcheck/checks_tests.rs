@@ -249,6 +249,9 @@ fn a_ulimit_is_what_the_job_itself_reads() {
     let finding = nofile(&Evidence { said: "it says 1024".into(), ..seen([exited(1)]) });
     assert_eq!((finding.measured.as_str(), verdict(&finding)), ("it says 1024", "not enforced"));
     assert_eq!(verdict(&nofile(&seen([exited(127)]))), "unchecked");
+    assert_eq!(verdict(&isolation(&seen([exited(0)]))), "enforced");
+    let finding = isolation(&Evidence { said: "it shares /tmp".into(), ..seen([exited(1)]) });
+    assert_eq!((verdict(&finding), finding.measured.as_str()), ("not enforced", "it shares /tmp"));
 }
 
 #[test]
