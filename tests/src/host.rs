@@ -119,6 +119,6 @@ impl fmt::Display for Need {
     }
 }
 
-fn disk_path() -> Option<PathBuf> {
+pub(crate) fn disk_path() -> Option<PathBuf> {
     std::env::var_os(DISK).map(PathBuf::from)
 }

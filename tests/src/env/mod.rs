@@ -20,6 +20,7 @@ use tempfile::TempDir;
 use crate::broker::{Broker, CRASH_AT, HOLD_AT, Log};
 use crate::cgroup::Cgroup;
 use crate::gate::Gate;
+use crate::host;
 use crate::jobctl::{Finished, Running};
 use crate::programs::Programs;
 use crate::scratch::{self, install};
@@ -433,13 +434,16 @@ impl Env {
         )
     }
 
-    /// Jobs are private, unless `JOB_TESTS_ISOLATION` or the test says otherwise, and see this directory.
+    /// Jobs are private, unless `JOB_TESTS_ISOLATION` or the test says otherwise, and see this directory and the disk.
     fn isolation(&self, dir: &str) -> String {
         if self.sections.contains("[isolation]") {
             return String::new();
         }
         let default = std::env::var("JOB_TESTS_ISOLATION").unwrap_or_else(|_| "private".into());
-        format!("[isolation]\ndefault = {default:?}\nminimum = \"host\"\nshared = [{dir:?}]\n")
+        let disk = host::disk_path().filter(|disk| disk.is_dir());
+        let disk = disk.map(|disk| format!(", {:?}", disk.display().to_string()));
+        let shared = format!("[{dir:?}{}]", disk.unwrap_or_default());
+        format!("[isolation]\ndefault = {default:?}\nminimum = \"host\"\nshared = {shared}\n")
     }
 
     fn text_path(&self, name: &str) -> String {
