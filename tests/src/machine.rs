@@ -2,6 +2,7 @@
 //! that is thrown away, since nothing of it is undone.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -9,13 +10,15 @@ use std::thread::sleep;
 use std::time::SystemTime;
 
 use job_api::client::{self, Client, Credentials};
+use job_api::v1::isolation::Profile;
 use job_api::v1::job::State;
-use job_api::v1::{Job, JobSpec};
+use job_api::v1::{Isolation, Job, JobSpec};
 
 use crate::wait::{TIMEOUT, eventually, is_testbed, until};
 use crate::{Programs, api, oracle};
 
 const PKI: &str = "/etc/job-broker/pki";
+const POLICY: &str = "/etc/job-broker/policy.toml";
 const MARKS: &str = "/var/tmp/oracle";
 const ORACLE: &str = "/usr/local/bin/oracle";
 /// Between two lines of a job of [`Host::start_oracles`].
@@ -62,6 +65,16 @@ impl Oracles {
     }
 }
 
+/// The package lets nobody start a job that shares the host's files.
+fn allow_host_isolation() {
+    let role = "[[role]]\nname = \"tests\"\nidentities = [\"admin\"]\nallow = [\"start\"]\n\
+                workdirs = [\"/**\"]\nenv = [\"*\"]\nrun_as = [\"*\"]\n\
+                [role.isolation]\nminimum = \"host\"\n\
+                [[role.program]]\npath = \"/**\"\nargs = [\"...\"]\n";
+    let file = fs::OpenOptions::new().append(true).open(POLICY);
+    file.and_then(|mut file| file.write_all(role.as_bytes())).expect("the package has a policy");
+}
+
 impl Host {
     /// The host as it is, with a service that somebody has installed.
     ///
@@ -83,6 +96,7 @@ impl Host {
                  job-certs issue server --dir . --dns broker.example --ip 127.0.0.1 && \
                  job-certs issue user admin --dir ."
             ));
+            allow_host_isolation();
             fs::copy(Programs::find().oracle, ORACLE).expect("it can be copied");
             fs::create_dir_all(MARKS).expect("a directory");
             fs::set_permissions(MARKS, fs::Permissions::from_mode(0o777)).expect("it is ours");
@@ -114,6 +128,9 @@ impl Host {
             let file = enough.to_string_lossy();
             let mut spec: JobSpec = api::spec(&[ORACLE, "until", &file, PAUSE_MS]);
             spec.env.insert("ORACLE_MARK".into(), MARKS.into());
+            // Its marks are files of the host.
+            let host = Isolation { profile: Profile::Host.into(), ..Isolation::default() };
+            spec.isolation = Some(host);
             ids.push(api::start(&mut client, spec).await.id);
         }
         Oracles { ids, enough }

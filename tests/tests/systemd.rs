@@ -12,8 +12,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use job_api::v1::isolation::Profile;
 use job_api::v1::job::State;
-use job_api::v1::{Cause, DeleteJobRequest, Job, StartJobRequest};
+use job_api::v1::{Cause, DeleteJobRequest, Isolation, Job, JobSpec, StartJobRequest};
 use job_tests::machine::{Host, Oracles, install, packages, sh, try_install};
 use job_tests::{api, is_running, until};
 use serde_json::Value;
@@ -210,7 +211,7 @@ async fn the_broker_has_what_its_unit_says_and_its_jobs_inherit_none_of_it() {
     let mut client = host.client().await;
     let script = "ulimit -Sn; ulimit -Hn; cat /proc/self/oom_score_adj; umask; \
                   cat /proc/self/cgroup; env | grep -c -e NOTIFY -e WATCHDOG -e INVOCATION";
-    let id = api::start(&mut client, api::script(script)).await.id;
+    let id = api::start(&mut client, on_the_host(script)).await.id;
     let output = api::output(&mut client, &id).await;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let said: Vec<&str> = said.lines().collect();
@@ -491,6 +492,12 @@ fn restarted_without(capability: &str) -> bool {
     restarted_with(&format!("CapabilityBoundingSet=~{capability}"))
 }
 
+/// A job that sees what the host's processes see.
+fn on_the_host(script: &str) -> JobSpec {
+    let isolation = Isolation { profile: Profile::Host.into(), ..Isolation::default() };
+    JobSpec { isolation: Some(isolation), ..api::script(script) }
+}
+
 /// Why a job does not start; the step of its shim.
 async fn failed_step(host: &Host) -> String {
     let spec = api::script("exec true");
@@ -510,7 +517,7 @@ async fn the_broker_needs_each_capability_that_its_unit_leaves_it() {
 
     let mut tried = Vec::new();
     for (capability, words) in [
-        ("cap_chown", "make_pipes"),
+        ("cap_chown", "/var/lib/job-broker-work/"),
         ("cap_setuid", "drop_privileges"),
         ("cap_setgid", "drop_privileges"),
         ("cap_setpcap", "capabilities"),
@@ -577,11 +584,11 @@ async fn the_broker_needs_each_capability_that_its_unit_leaves_it() {
 async fn the_broker_opens_no_disk_and_waits_for_no_packets_and_its_jobs_are_not_bound_by_that() {
     let host = Host::ready();
     let bind = "import socket; socket.socket(type=socket.SOCK_DGRAM).bind(('127.0.0.1', 5555))";
-    fs::write("/run/bind.py", bind).unwrap();
+    fs::write("/usr/local/bin/bind.py", bind).unwrap();
     let disk = sh("findmnt --noheadings --output SOURCE /");
     let said = "/run/said";
     let try_both = format!(
-        "ExecStartPre=/bin/sh -c \"head -c1 {disk} >{said} 2>>{said}; python3 /run/bind.py 2>>{said} || true\""
+        "ExecStartPre=/bin/sh -c \"head -c1 {disk} >{said} 2>>{said}; python3 /usr/local/bin/bind.py 2>>{said} || true\""
     );
     assert!(restarted_with(&try_both));
     let refused = fs::read_to_string(said).unwrap();
@@ -594,14 +601,15 @@ async fn the_broker_opens_no_disk_and_waits_for_no_packets_and_its_jobs_are_not_
     }
     sh(&format!("rm -r {DROP_INS} && systemctl daemon-reload && systemctl restart job-broker"));
     let mut client = host.client().await;
-    let script = "python3 /run/bind.py && grep CapBnd /proc/self/status";
+    let script = "python3 /usr/local/bin/bind.py && grep CapBnd /proc/self/status";
     let id = api::start(&mut client, api::script(script)).await.id;
     let output = api::output(&mut client, &id).await;
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(told, "CapBnd:\t0000000000000000\n", "{output:?}");
-    // As an account that may open it.
+    // As an account that may open it, in a job that has the host's devices.
     sh(&format!("chmod o+r {disk}"));
-    let id = api::start(&mut client, api::script(&format!("head -c1 {disk} | wc -c"))).await.id;
+    let reader = on_the_host(&format!("head -c1 {disk} | wc -c"));
+    let id = api::start(&mut client, reader).await.id;
     let output = api::output(&mut client, &id).await;
     sh(&format!("chmod o-r {disk}"));
     assert_eq!(String::from_utf8_lossy(&output.stdout), "1\n", "{output:?}");
