@@ -15,6 +15,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tonic::Code;
 
+/// Without a pid namespace: process 1 of one cannot end before all that is in it has.
+const HOST: &str = "[isolation]\ndefault = \"host\"\nminimum = \"host\"\n";
+
 /// Longer than the broker gives the shim of a job whose processes are all gone.
 const SHIMS_WORD: Duration = Duration::from_secs(4);
 
@@ -66,7 +69,7 @@ async fn a_drain_ends_and_records_what_cannot_be_killed() {
     if !can_freeze() {
         return;
     }
-    let mut env = Env::start();
+    let mut env = Env::builder().sections(HOST).start();
     let (disk, gate) = (host::disk(), env.gate());
     let text = format!("echo up; {}; echo x >{}", gate.wait(), disk.path().join("f").display());
     let id = api::start(&mut env.client("user-a").await, api::script(&text)).await.id;
@@ -89,7 +92,7 @@ async fn what_cannot_be_killed_yet_keeps_its_job_its_shim_and_its_uid_until_it_c
     if !can_freeze() {
         return;
     }
-    let env = Env::builder().config("pool = [70000, 70000]").start();
+    let env = Env::builder().sections(HOST).config("pool = [70000, 70000]").start();
     let disk = host::disk();
     let mut client = env.client("user-a").await;
     let writer = |gate: &Gate, name: &str| {
