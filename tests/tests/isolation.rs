@@ -175,6 +175,27 @@ fn a_path_is_opened_as_the_jobs_user_and_judged_by_what_it_leads_to() {
 }
 
 #[test]
+fn no_place_of_a_mount_is_made_on_the_host_and_no_name_of_a_job_is_the_hosts() {
+    let env = env();
+    let dir = tempfile::Builder::new().prefix("job-tests-").tempdir_in("/var/lib").unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    symlink("/proc/1/root", dir.path().join("link")).unwrap();
+    let made = dir.path().join("made");
+    // Process 1 of a job is its shim, whose root is the host's.
+    let by_link = format!("--tmpfs={}/link{}", dir.path().display(), made.display());
+    let by_path = format!("--tmpfs=/proc/1/root{}", made.display());
+    let file = format!("--volume=/etc/hostname:{}/link{}:ro", dir.path().display(), made.display());
+    for option in [&by_link, &by_path, &file] {
+        refused(&env, &[option]);
+        assert!(!made.exists(), "{option}");
+    }
+    let before = nix::unistd::gethostname().unwrap();
+    let open = Env::builder().sections("[isolation]\nminimum = \"host\"\n").start();
+    assert_eq!(sh(&open, &["--isolation=host", "--hostname=own"], "uname -n"), "own\n");
+    assert_eq!(nix::unistd::gethostname().unwrap(), before);
+}
+
+#[test]
 fn orphans_are_reaped_and_the_end_of_the_main_process_is_still_known() {
     let env = env();
     // Each `sh` leaves a child behind, which is process 1's from then on.

@@ -89,10 +89,11 @@ impl Isolator {
     }
 
     fn change_namespaces(&self) -> nix::Result<()> {
-        let Isolation { ipc, network, files, .. } = &self.isolation;
+        let Isolation { ipc, network, files, hostname, .. } = &self.isolation;
         let mut flags = CloneFlags::empty();
         flags.set(CloneFlags::CLONE_NEWIPC, *ipc);
-        flags.set(CloneFlags::CLONE_NEWUTS, *ipc);
+        // With a name of its own always: it would be the host's that is changed.
+        flags.set(CloneFlags::CLONE_NEWUTS, *ipc || !hostname.is_empty());
         flags.set(CloneFlags::CLONE_NEWCGROUP, *ipc);
         flags.set(CloneFlags::CLONE_NEWNET, *network);
         if files.is_some()
@@ -119,13 +120,14 @@ fn make_files(files: &Files, sources: Vec<OwnedFd>) -> Result<(), Failure> {
     if let Some(scratch) = files.scratch {
         mount_scratch(scratch).at(Step::MountTmp)?;
     }
+    if files.read_only {
+        // Before the first of them is attached: some are the host's, and writable. And before `/proc` is there, whose
+        // links lead to the shim's root: the host's.
+        files.mounts.iter().try_for_each(make_place).at(Step::Bind)?;
+    }
     if files.devices {
         mount_proc().at(Step::MountProc)?;
         mount_devices().at(Step::MountDev)?;
-    }
-    if files.read_only {
-        // Before the first of them is attached: some are the host's, and writable.
-        files.mounts.iter().try_for_each(make_place).at(Step::Bind)?;
     }
     let mut sources = sources.into_iter();
     for mount in &files.mounts {

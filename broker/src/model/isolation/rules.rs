@@ -119,7 +119,7 @@ impl IsolationRules {
             return add("isolation.mounts", fault);
         }
         for mount in &asked.mounts {
-            let faults = [path_fault(mount.target()), self.source_fault(mount)];
+            let faults = [target_fault(mount.target()), self.source_fault(mount)];
             faults.into_iter().flatten().for_each(|fault| add("isolation.mounts", fault));
         }
     }
@@ -162,6 +162,16 @@ impl IsolationRules {
 fn below(path: &str, directory: &str) -> bool {
     path.strip_prefix(directory.trim_end_matches('/'))
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// What the shim makes there is the job's own, and links of processes lead out of it.
+fn target_fault(path: &str) -> Option<String> {
+    let is_taken = |place: &&&str| below(path, place);
+    let taken = ["/proc", "/sys", "/dev"].iter().find(is_taken);
+    let fault = taken.map(|place| format!("{}: nothing is mounted in {place}", echo(path)));
+    fault
+        .or_else(|| (path == "/").then(|| "nothing is mounted at \"/\"".into()))
+        .or_else(|| path_fault(path))
 }
 
 fn path_fault(path: &str) -> Option<String> {
