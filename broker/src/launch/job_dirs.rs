@@ -103,15 +103,23 @@ fn make(path: &Path, mode: u32) -> io::Result<()> {
 fn remove_all_in(directory: &Path) -> io::Result<()> {
     let top = File::open(directory)?;
     let mut brought = 0_u64;
-    while let Some(name) = names(top.as_fd())?.first() {
-        if is_directory(top.as_fd(), name)? {
-            empty(top.as_fd(), name, &mut brought)?;
-            unlinkat(&top, name.as_c_str(), UnlinkatFlags::RemoveDir)?;
-        } else {
-            unlinkat(&top, name.as_c_str(), UnlinkatFlags::NoRemoveDir)?;
+    loop {
+        let found = names(top.as_fd())?;
+        let remove = |name: &CString| remove(top.as_fd(), name, &mut brought).err();
+        // What cannot be removed keeps nothing else.
+        let failures: Vec<_> = found.iter().filter_map(remove).collect();
+        if failures.len() == found.len() {
+            return failures.into_iter().next().map_or(Ok(()), Err);
         }
     }
-    Ok(())
+}
+
+fn remove(top: BorrowedFd<'_>, name: &CStr, brought: &mut u64) -> io::Result<()> {
+    if !is_directory(top, name)? {
+        return Ok(unlinkat(top, name, UnlinkatFlags::NoRemoveDir)?);
+    }
+    empty(top, name, brought)?;
+    Ok(unlinkat(top, name, UnlinkatFlags::RemoveDir)?)
 }
 
 fn empty(top: BorrowedFd<'_>, name: &CStr, brought: &mut u64) -> io::Result<()> {
