@@ -137,7 +137,8 @@ fn disk(stage: &mut Stage, site: &Site, directory: &Path) -> Result<()> {
     std::fs::set_permissions(room.path(), Permissions::from_mode(0o1777))?;
     let place = room.path().to_str().context("a path is not UTF-8")?;
     let dd = ["dd", "if=/dev/zero", "of=data", "bs=64k", "count=160", "oflag=direct"];
-    let run = ["run", "--name", "writer", "-w", place, "--device-write-bps", "5M", "--"];
+    let run = ["run", "--name", "writer", "--allow", place, "-w", place];
+    let run = [&run[..], &["--device-write-bps", "5M", "--"]].concat();
     let shown = stage.live(site, &[&run[..], &dd[..]].concat())?;
     let writer = job(site, "writer")?;
     let written = written(&writer).context("jobctl inspect: no bytes written")?;

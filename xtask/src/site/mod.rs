@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::process::quoted;
 use crate::programs::{Profile, Programs};
-use crate::{process, root};
+use crate::{process, root, vm};
 pub(crate) use broker::Ending;
 pub(crate) use missing_feature::MissingFeature;
 pub(crate) use throwaway::Throwaway;
@@ -70,6 +70,8 @@ struct Config {
     admins: Vec<String>,
     tls: Tls,
     jobs: Jobs,
+    #[serde(default)]
+    isolation: Isolation,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -77,6 +79,12 @@ struct Tls {
     cert: PathBuf,
     key: PathBuf,
     client_ca: PathBuf,
+}
+
+/// Jobs may write to the disks that demonstrations limit.
+#[derive(Default, Serialize, Deserialize)]
+struct Isolation {
+    read_write: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -273,6 +281,9 @@ impl Config {
                 shim: shim.to_owned(),
                 shim_user: SHIM_UID.into(),
                 cgroup: cgroup_name().into(),
+            },
+            isolation: Isolation {
+                read_write: [vm::DISK, "/var/tmp"].map(|disk| format!("{disk}/**")).into(),
             },
         }
     }
