@@ -196,6 +196,43 @@ fn no_place_of_a_mount_is_made_on_the_host_and_no_name_of_a_job_is_the_hosts() {
 }
 
 #[test]
+fn a_role_says_how_its_jobs_are_isolated_and_what_they_mount() {
+    let role = |name: &str, isolation: &str, program: &str| {
+        format!(
+            "[[role]]\nname = \"{name}\"\nidentities = [\"{name}\"]\n\
+             allow = [\"start\", \"view\", \"logs\"]\n[role.isolation]\n{isolation}\n\
+             [[role.program]]\npath = \"{program}\"\nargs = [\"...\"]\n"
+        )
+    };
+    let listing = fs::canonicalize("/bin/ls").unwrap().display().to_string();
+    let policy = role("ops", "minimum = \"host\"", "/**")
+        + &role("guest", "default = \"strict\"\nminimum = \"strict\"", "/**")
+        + &role("plain", "", &listing)
+        + &role("ci", "mounts = [\"/usr/share/doc\"]", &listing);
+    let env = Env::builder().sections("[isolation]\n").policy(&policy).start();
+    let ls = |user: &str, options: &[&str]| {
+        env.jobctl(
+            user,
+            &[&["run"], options, &["--", "ls", "-d", "/home", "/usr/share/doc"]].concat(),
+        )
+    };
+    let both = "/home\n/usr/share/doc\n";
+    assert_eq!(ls("ops", &["--isolation=host"]).out(), both);
+    assert_eq!(ls("guest", &[]).out(), "/usr/share/doc\n", "there is no /home in strict");
+    assert!(ls("guest", &["--isolation=private"]).err().contains("\"strict\""));
+    assert_eq!(ls("plain", &[]).out(), both);
+    let denied = |user: &str, option: &str| {
+        let error = ls(user, &[option]).err();
+        assert!(error.contains("does not allow the mount at"), "{user} {option}: {error}");
+    };
+    denied("plain", "--read-only=/usr/share/doc");
+    denied("plain", "--tmpfs=/usr/lib");
+    assert_eq!(ls("ci", &["--read-only=/usr/share/doc"]).out(), both);
+    denied("ci", "--volume=/usr/share/doc:/usr/lib:ro");
+    denied("ci", "--read-only=/usr/share");
+}
+
+#[test]
 fn orphans_are_reaped_and_the_end_of_the_main_process_is_still_known() {
     let env = env();
     // Each `sh` leaves a child behind, which is process 1's from then on.

@@ -22,7 +22,7 @@ Examples:
   jobctl run --cpus 0.5 -m 256M --pids-limit 100 -- ./untrusted
   jobctl run --io low --device-write-bps /data:5M --cpu-time 1h -- /opt/reindex
   jobctl run -- sh -c 'echo out; echo err >&2; exit 7'; echo $?
-  tar cz src | jobctl run -i -w /tmp -- tar xz";
+  tar cz src | jobctl run -i -- sh -c 'tar xz && make -C src'";
 
 pub(crate) const START: &str = "\
 The job runs on without jobctl: follow it with \"logs -f\", wait for it with \"wait\". More about limits

@@ -46,7 +46,7 @@ pub(crate) struct Role {
     pub run_as: Option<Vec<String>>,
     /// Working directories of the jobs that it starts, as globs. A request must name one of them, and it must still be
     /// one with all symlinks resolved. One path (no glob) may be a symlink: then it is also the directory that it leads
-    /// to when the policy is read. Not set: `/`.
+    /// to when the policy is read. Not set: `/` and the job's own directory.
     pub workdirs: Option<Vec<String>>,
     /// Names of environment variables that it may set, as globs.
     ///

@@ -67,7 +67,7 @@ pub(crate) struct PolicyRole {
 pub(super) struct StartRules {
     /// Empty: the broker's default account alone.
     pub(super) run_as: Vec<Pattern>,
-    /// Empty: `/` alone.
+    /// Empty: `/` and the job's own directory alone.
     pub(super) workdirs: Vec<Place>,
     /// Names of variables.
     pub(super) env: Vec<Pattern>,
