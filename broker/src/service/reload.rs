@@ -97,7 +97,6 @@ impl Reloader {
             tracing::warn!("these changes need a restart of the broker (jobs go on): {keys}");
         }
         self.supervisor.set_limits(limits);
-        self.supervisor.set_isolation(isolation).await;
         self.supervisor.set_retention(config.retention);
         self.supervisor.quotas().set(quotas, settings::membership(&policy));
         let roles = policy.len();
@@ -109,6 +108,8 @@ impl Reloader {
         let entry =
             Entry::own(Phase::Broker, OwnAction::Reload).category("configuration").message(admins);
         self.supervisor.audit().note(&entry);
+        // Last: it looks at the host's directories, and what is revoked must not wait for a disk that hangs.
+        self.supervisor.set_isolation(isolation).await;
         Ok(())
     }
 
