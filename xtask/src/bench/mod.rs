@@ -15,6 +15,7 @@ mod line;
 mod live;
 mod quantile;
 mod rate;
+mod relay;
 mod report;
 mod restart;
 mod run_true;
@@ -26,6 +27,7 @@ mod start;
 mod stats;
 mod stored;
 mod usage;
+mod wan;
 pub(crate) mod writer;
 
 use std::fs;
@@ -62,7 +64,7 @@ pub(crate) struct Args {
 
 type Measurement = (&'static str, fn(&Bench) -> Result<Vec<Row>>);
 
-const MEASUREMENTS: [Measurement; 14] = [
+const MEASUREMENTS: [Measurement; 15] = [
     ("run", run_true::measure),
     ("start", start::measure),
     ("limits", limits::measure),
@@ -77,6 +79,7 @@ const MEASUREMENTS: [Measurement; 14] = [
     ("followers", followers::measure),
     ("restart", restart::measure),
     ("scale", scale::measure),
+    ("wan", wan::measure),
 ];
 
 /// Succeeds if every measurement succeeded, whether or not the targets are met.

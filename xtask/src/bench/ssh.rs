@@ -2,7 +2,7 @@
 //! or keys.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -61,38 +61,54 @@ impl Sshd {
         self.server.child.id()
     }
 
+    /// Where it listens.
+    pub(super) fn addr(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
     /// ssh over a new connection.
     pub(crate) fn ssh(&self, words: &[&str]) -> Command {
-        let mut command = self.client();
+        self.ssh_through(self.addr(), words)
+    }
+
+    /// The same, through a relay to [`Sshd::addr`].
+    pub(super) fn ssh_through(&self, relay: SocketAddr, words: &[&str]) -> Command {
+        let mut command = self.client(relay);
         command.args(["-o", "ControlPath=none", "127.0.0.1"]).args(words);
         command
     }
 
     /// ssh over an open connection.
     pub(crate) fn ssh_over(&self, master: &Master, words: &[&str]) -> Command {
-        let mut command = self.client();
+        let mut command = self.client(self.addr());
         command.arg("-S").arg(&master.socket).arg("127.0.0.1").args(words);
         command
     }
 
     /// Opens a connection for [`Sshd::ssh_over`].
     pub(crate) fn master(&self, name: &str) -> Result<Master> {
+        self.master_through(name, self.addr())
+    }
+
+    /// The same, through a relay to [`Sshd::addr`].
+    pub(super) fn master_through(&self, name: &str, relay: SocketAddr) -> Result<Master> {
         let socket = self.dir.path().join(name);
-        let mut command = self.client();
+        let mut command = self.client(relay);
         command.args(["-M", "-N", "-S"]).arg(&socket).arg("127.0.0.1");
         let master = Master { _client: Running::spawn(&mut command)?, socket };
         self.wait_until("ssh opens no ControlMaster", || {
-            let mut check = self.client();
+            let mut check = self.client(self.addr());
             check.arg("-S").arg(&master.socket).args(["-O", "check", "127.0.0.1"]);
             check.stderr(Stdio::null()).status().is_ok_and(|status| status.success())
         })?;
         Ok(master)
     }
 
-    fn client(&self) -> Command {
+    fn client(&self, addr: SocketAddr) -> Command {
         let mut command = Command::new("ssh");
         command.args(["-F", "none", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes"]);
-        command.arg("-o").arg(format!("Port={}", self.port));
+        command.arg("-o").arg(format!("Port={}", addr.port()));
+        command.arg("-o").arg(format!("HostKeyAlias=[127.0.0.1]:{}", self.port));
         for (option, file) in [("UserKnownHostsFile", "known_hosts"), ("IdentityFile", "user")] {
             let file = self.dir.path().join(file);
             command.arg("-o").arg(format!("{option}={}", file.display()));
