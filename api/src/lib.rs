@@ -9,14 +9,10 @@
 
 pub mod client;
 pub mod codec;
-pub mod echo;
-#[cfg(any(test, fuzzing))]
-pub mod fuzzing;
-pub mod names;
 pub mod pem;
 pub mod refusal;
-pub mod signals;
-pub mod units;
+
+pub use job_grammar::{echo, names, signals, units};
 
 /// Generated from `proto/job/v1/job.proto`, which documents every message and field.
 #[allow(missing_docs, reason = "generated; the .proto is the documentation")]

@@ -3,11 +3,9 @@
 
 pub use crate::audit::fuzzing::{audit, audit_search, checkpoint};
 pub use crate::auth::fuzzing::{pattern, policy};
-pub use crate::cgroup::fuzzing::{limit_files, mountinfo, usage};
 pub use crate::config::fuzzing::config;
 pub use crate::grpc::fuzzing::{requests, start};
 pub use crate::jobs::fuzzing::{output, shim_message};
-pub use crate::launch::fuzzing::script;
 pub use crate::model::fuzzing::identity;
 pub use crate::serve::fuzzing::{certificates, crl};
 pub use crate::store::fuzzing::{damage, finished, records};
@@ -16,8 +14,8 @@ pub use crate::trace::fuzzing::traceparent;
 #[cfg(test)]
 mod any_bytes {
     job_corpus::tests! {
-        audit audit_search checkpoint pattern policy limit_files mountinfo usage config requests start output shim_message
-        script identity certificates crl damage finished records traceparent
+        audit audit_search checkpoint pattern policy config requests start output shim_message identity certificates crl
+        damage finished records traceparent
     }
 }
 

@@ -4,16 +4,13 @@
 //! [`Supervisor`] is the broker without a network: it starts, stops, awaits, lists and follows jobs;
 //! `examples/run.rs` shows it. [`run`] is the service around it: configuration, mutual TLS, gRPC, signals.
 
-mod as_user;
 mod audit;
 mod auth;
 mod backoff;
-mod cgroup;
 pub mod config;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod grpc;
-mod host;
 mod jobs;
 mod journal;
 mod launch;

@@ -1,14 +1,8 @@
-//! Mutexes without poisoning: a panic in one thread must not make a job unusable for every other thread. It must
-//! guard only data that every single step leaves consistent.
-
-use std::sync::{Mutex, MutexGuard, PoisonError};
+//! What a panic does to others: nothing to those who lock, and a fault of the broker to who waits for its task.
 
 use tokio::task::JoinError;
 
-/// Locks the mutex, also after a panic of a thread that held it.
-pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+pub(crate) use job_launch::sync::lock;
 
 /// A task that did what a caller asked for has panicked. That is a fault of the broker, whatever the task
 /// was doing: callers learn INTERNAL, and never that a disk or a job is at fault.

@@ -9,15 +9,12 @@ use prost::Message as _;
 use prost_types::Timestamp;
 use tonic::Status;
 
-use crate::cgroup::features::CONTROLLERS;
 use crate::grpc::enumeration::known;
 use crate::grpc::isolation;
 use crate::grpc::limits;
 use crate::grpc::limits::TopLevelLimits;
 use crate::grpc::status;
 use crate::grpc::time::{duration, nanoseconds, timestamp};
-use crate::host;
-use crate::host::BootId;
 use crate::jobs::commands::wait::Until;
 use crate::jobs::job::Job;
 use crate::jobs::output::Range;
@@ -31,6 +28,9 @@ use crate::model::spec::{JobRequest, JobSpec, MAX_LABELS, OutputPolicy};
 use crate::model::state::{Contact, Snapshot, State};
 use crate::quota::kind::{QuotaKind, Unit};
 use crate::quota::quotas::Row;
+use job_launch::cgroup::features::CONTROLLERS;
+use job_launch::host;
+use job_launch::host::BootId;
 
 /// Maximum bytes of a request id.
 const MAX_REQUEST_ID: usize = 128;

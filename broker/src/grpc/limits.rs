@@ -3,7 +3,6 @@
 use job_api::v1;
 use tonic::Status;
 
-use crate::cgroup::features::{CONTROLLERS, Features};
 use crate::grpc::status;
 use crate::grpc::time::{duration, timestamp};
 use crate::jobs::commands::update::Change;
@@ -15,6 +14,7 @@ use crate::model::limits::{
 use crate::model::usage;
 use crate::model::usage::Usage;
 use crate::store::records::ChangeRecord;
+use job_launch::cgroup::features::{CONTROLLERS, Features};
 
 /// Limits outside the API's message `Limits` that the model's `Limits` contains: the times and the output.
 pub(super) struct TopLevelLimits {

@@ -36,7 +36,6 @@ use crate::auth::{
     Action, Authorized, Caller, Input, Logs, Policy, Question, Role, Verb, View,
     authorize_of_broker, decide,
 };
-use crate::host;
 use crate::jobs::job::Job;
 use crate::jobs::query::Listed;
 use crate::jobs::registry::filter::Page;
@@ -45,6 +44,7 @@ use crate::jobs::supervisor::Supervisor;
 use crate::model::certificates::TlsReport;
 use crate::model::identity::{Identity, IdentityError, Peer};
 use crate::trace::Timeline;
+use job_launch::host;
 
 /// The peer that a connection's TLS handshake authenticated; an extension of each of its requests.
 pub(crate) type PeerResult = Arc<Result<Arc<Peer>, IdentityError>>;

@@ -5,10 +5,8 @@ use std::fmt::Display;
 use tonic::{Code, Status};
 
 use crate::auth::{Denied, StartRefusal, Verb};
-use crate::cgroup::limits::Unenforceable;
 use crate::grpc::bounded;
 use crate::grpc::bounded::{status, with_reason};
-use crate::host;
 use crate::jobs::commands::delete::DeleteError;
 use crate::jobs::commands::input::InputError;
 use crate::jobs::commands::pause::PauseError;
@@ -20,13 +18,15 @@ use crate::jobs::history::admission::AdmissionError;
 use crate::jobs::output::OutputError;
 use crate::jobs::query::FindError;
 use crate::jobs::shared::calls::Busy;
-use crate::launch::accounts::AccountError;
 use crate::model::id::JobId;
 use crate::model::identity::IdentityError;
 use crate::model::limits::{Violation, Violations};
 use crate::model::spec::SpecError;
 use crate::quota::OverQuota;
 use crate::sync::Panicked;
+use job_launch::accounts::AccountError;
+use job_launch::cgroup::limits::Unenforceable;
+use job_launch::host;
 
 /// The reason for a quota that has no older reason of its own.
 pub(super) const QUOTA: &str = "QUOTA_EXCEEDED";

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use crate::backoff::Backoff;
 use crate::jobs::shared::Shared;
-use crate::launch::accounts::Lease;
 use crate::metrics::METRICS;
 use crate::metrics::labels::CgroupOperation;
 use crate::model::id::JobId;
+use job_launch::accounts::Lease;
 
 /// Pause between two attempts: first and longest.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));

@@ -8,11 +8,9 @@ use std::time::Duration;
 use job_shim::wire::{InputAck, Progress, ToShim, Watch};
 use tokio::sync::{Notify, watch};
 
-use crate::host;
 use crate::jobs::channel::{Channel, Unreachable};
 use crate::jobs::process::ShimProcess;
 use crate::jobs::stop_request::{StopChange, StopRequest};
-use crate::launch::accounts::Lease;
 use crate::launch::effective_limits::EffectiveLimits;
 use crate::model::id::JobId;
 use crate::model::identity::Identity;
@@ -20,6 +18,8 @@ use crate::model::state::{Contact, Event, InvalidTransition, Now, Snapshot, Stat
 use crate::quota::jobs::Demand;
 use crate::store::records::SpecRecord;
 use crate::sync::lock;
+use job_launch::accounts::Lease;
+use job_launch::host;
 
 /// A job, shared by all its tasks.
 #[derive(Debug)]

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::host;
 use crate::store::records::SpawnRecord;
 use crate::sys;
+use job_launch::host;
 
 /// Poll interval for a process whose pidfd cannot be watched.
 const PAUSE: Duration = Duration::from_secs(1);

@@ -14,7 +14,7 @@ use crate::systemd::scope::{NAME, ScopeState};
 /// Waits for the exit of each keeper and replaces a killed one. If systemd is stopping the scope, the
 /// broker stops the jobs, too: their shims end and record them before systemd sends SIGKILL.
 pub(crate) async fn watch(shared: Arc<Shared>) {
-    let keepers = shared.launcher.hierarchy().scope().map(|scope| scope.watch_keeper());
+    let keepers = shared.launcher.scope().map(|scope| scope.watch_keeper());
     let Some(mut keepers) = keepers else { return };
     loop {
         let keeper = keepers.borrow_and_update().clone();
@@ -40,7 +40,7 @@ async fn ended(keeper: Arc<OwnedFd>) {
 
 async fn answer(shared: &Arc<Shared>) {
     let own = Arc::clone(shared);
-    let state = spawn_blocking(move || own.launcher.hierarchy().scope().map(|scope| scope.state()));
+    let state = spawn_blocking(move || own.launcher.scope().map(|scope| scope.state()));
     match state.await {
         Ok(Some(Ok(ScopeState::KeeperReplaced))) => {}
         Ok(Some(Ok(ScopeState::Stopping))) => {

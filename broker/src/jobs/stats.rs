@@ -7,8 +7,6 @@ use std::time::Duration;
 use job_shim::index;
 
 use crate::auth::{Action, Authorized, Caller, View};
-use crate::cgroup::job::Leaf;
-use crate::cgroup::limits::readings;
 use crate::jobs::job::Job;
 use crate::jobs::shared::Shared;
 use crate::model::limits::{LimitKind, LimitStatus};
@@ -18,6 +16,8 @@ use crate::quota::jobs::JobsInUse;
 use crate::store::log;
 use crate::store::records;
 use crate::store::records::FinalRecord;
+use job_launch::cgroup::job::Leaf;
+use job_launch::cgroup::limits::readings;
 
 /// Usage and limits of a job.
 #[derive(Debug, Clone, Default)]

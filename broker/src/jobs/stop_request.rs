@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use job_shim::wire::{Source, Stop, ToShim};
 
-use crate::host;
 use crate::jobs::recovery_rules::StopOrigin;
+use job_launch::host;
 
 /// A requested stop of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]

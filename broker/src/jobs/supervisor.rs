@@ -13,10 +13,8 @@ use crate::auth::{
     Action, Authorized, Caller, Delete, Input, Logs, Pause, Signal, Start, StartPlan, Stop, Update,
     Verdict, View,
 };
-use crate::cgroup::hierarchy::Hierarchy;
 use crate::config;
 use crate::config::OnRevoked;
-use crate::host;
 use crate::jobs::commands::delete::{self, DeleteError};
 use crate::jobs::commands::input::{self, InputError};
 use crate::jobs::commands::pause::{self, PauseError};
@@ -38,7 +36,6 @@ use crate::jobs::scope_watch;
 use crate::jobs::shared::calls::{Busy, Call, Kind};
 use crate::jobs::shared::{Parts, Shared};
 use crate::jobs::stats::{self, Census, JobStats};
-use crate::launch::accounts;
 use crate::launch::{Launcher, SetupError};
 use crate::model::id::JobId;
 use crate::model::identity::Identity;
@@ -54,6 +51,9 @@ use crate::quota::quotas::Row;
 use crate::store::{OpenError, StateDir};
 use crate::sync::Panicked;
 use crate::trace::Timeline;
+use job_launch::accounts;
+use job_launch::cgroup::hierarchy::Hierarchy;
+use job_launch::host;
 
 /// Manages the jobs of one state directory. Cheap to clone: clones share their state.
 #[derive(Debug, Clone)]

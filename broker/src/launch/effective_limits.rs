@@ -2,13 +2,13 @@
 
 use std::fmt;
 
+use job_launch::shim_limits::shim_limits;
 use job_shim::wire;
 
-use crate::cgroup::limits::{Plan, Reading, ResolvedDisks, Unenforceable};
-use crate::host;
 use crate::model::limits::{ByDefault, LimitKind, LimitStatus, LimitTables, Limits, MAX, Rlimit};
 use crate::model::spec::JobSpec;
 use crate::store::records::{ChangeRecord, SpecRecord};
+use job_launch::cgroup::limits::{Plan, Reading, ResolvedDisks, Unenforceable};
 
 /// The limits of a job, with their changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -54,12 +54,7 @@ impl EffectiveLimits {
 
     /// What the shim is to see to.
     pub fn shim_limits(&self) -> wire::Limits {
-        wire::Limits {
-            time_ms: self.limits.get(LimitKind::Time),
-            cpu_time_us: self.limits.get(LimitKind::CpuTime),
-            cpus_milli: cpus_milli(&self.limits),
-            output: self.limits.get(LimitKind::Output),
-        }
+        shim_limits(&self.limits)
     }
 
     /// Names and values of all that is asked, by name.
@@ -135,18 +130,6 @@ pub(crate) fn name_the_section(
     error
 }
 
-impl From<Reading> for LimitStatus {
-    fn from(reading: Reading) -> LimitStatus {
-        LimitStatus {
-            name: reading.name,
-            applied: Some(reading.applied.to_string()),
-            effective: Some(reading.effective.to_string()),
-            bound_by: reading.bound_by.unwrap_or_default(),
-            ..LimitStatus::default()
-        }
-    }
-}
-
 /// What of it is limited, by the names of the contract.
 fn displayed(limits: &wire::Limits) -> Vec<(String, String)> {
     let seconds = |name: &str, value: Option<u64>, per_second: u64| {
@@ -179,18 +162,10 @@ impl fmt::Display for Decimal {
     }
 }
 
-/// How many CPUs the job can use at once, in thousandths: those of the host, or its quota.
-fn cpus_milli(limits: &Limits) -> u32 {
-    let online = host::cpus() * 1_000;
-    let quota = limits.cpu_max().filter(|(quota, _)| *quota != MAX);
-    let quota = quota.map_or(online, |(quota, period)| (quota * 1_000).div_ceil(period.max(1)));
-    u32::try_from(online.min(quota).max(1)).unwrap_or(u32::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::limits::Value;
+    use job_launch::cgroup::limits::Value;
 
     fn limits(kinds: &[(LimitKind, u64)]) -> Limits {
         Limits { values: kinds.iter().copied().collect(), ..Limits::default() }
@@ -222,12 +197,5 @@ mod tests {
         assert_eq!((rows[0].requested.as_str(), rows[0].bound_by.as_str()), ("8192", "jobs"));
         assert_eq!(rows[0].effective.as_deref(), Some("4096"));
         assert_eq!((rows[1].requested.as_str(), rows[1].applied.as_deref()), ("", Some("max")));
-    }
-
-    #[test]
-    fn a_job_cannot_use_more_cpus_than_its_quota() {
-        let quota = limits(&[(LimitKind::CpuQuota, 20_000)]);
-        assert_eq!(cpus_milli(&quota), 200);
-        assert!(cpus_milli(&limits(&[])) >= 1_000);
     }
 }

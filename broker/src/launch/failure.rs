@@ -1,6 +1,7 @@
 //! Words a failed start for its caller. Decides nothing.
 
 use job_api::echo::echo;
+use job_launch::errors::SpawnError;
 use job_shim::wire::{Failed, Step};
 use nix::errno::Errno;
 
@@ -11,7 +12,7 @@ use crate::store::records::SpecRecord;
 /// The failure as its caller sees it: the step, the object, the reason.
 pub(crate) fn failure(error: &LaunchError, record: &SpecRecord) -> Failure {
     let message = match error {
-        LaunchError::Shim(failed) => explain(*failed, record),
+        LaunchError::Spawn(SpawnError::Shim(failed)) => explain(*failed, record),
         other => other.to_string(),
     };
     Failure { step: error.step().into(), errno: error.errno(), message }

@@ -2,43 +2,31 @@
 //! after GO it is never run again. Up to GO this is blocking code, for a thread that may; what comes
 //! after it takes no thread, since a program may hang in its execve(2).
 
-pub(crate) mod accounts;
-pub(crate) mod directory;
 pub(crate) mod effective_limits;
 mod errors;
 pub(crate) mod failure;
-#[cfg(any(test, fuzzing))]
-pub(crate) mod fuzzing {
-    pub use crate::launch::program::fuzzing::script;
-}
-mod handshake;
-mod isolation;
-mod job_dirs;
-pub(crate) mod program;
-mod request;
-mod spawn;
+pub(crate) mod root;
 
-use std::fs;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use job_launch::accounts;
+use job_launch::errors::{SetupError as FileError, SpawnError};
+use job_launch::handshake::Shim;
+use job_launch::isolation::Isolator;
+use job_launch::launcher::{self, Done, Spawned};
+use job_launch::program::OpenProgram;
+use job_launch::request::LaunchRequest;
+use job_launch::settings::Settings;
 use job_shim::crash::{self, Point};
-use job_shim::frame;
 use job_shim::wire::Started;
 use uuid::Uuid;
 
 use crate::audit::Ticket;
-use crate::cgroup::hierarchy::Hierarchy;
 use crate::config;
-use crate::host;
-use crate::host::BootId;
-use crate::launch::effective_limits::EffectiveLimits;
 pub(crate) use crate::launch::errors::{LaunchError, SetupError};
-pub(crate) use crate::launch::handshake::Shim;
-use crate::launch::isolation::{Isolated, Isolator};
-use crate::launch::job_dirs::JobDirs;
-pub(crate) use crate::launch::request::LaunchRequest;
-use crate::launch::spawn::Spawner;
 use crate::metrics::labels::Phase;
 use crate::model::id::JobId;
 use crate::model::isolation::IsolationRules;
@@ -47,15 +35,17 @@ use crate::store;
 use crate::store::StateDir;
 use crate::store::records;
 use crate::store::records::{FORMAT, RequestRecord, SpawnRecord, SpecRecord};
+use crate::systemd::scope::Scope;
 use crate::trace::Timeline;
+use job_launch::cgroup::hierarchy::Hierarchy;
+use job_launch::host;
+use job_launch::host::BootId;
 
 /// What every launch needs and none changes.
 #[derive(Debug)]
 pub(crate) struct Launcher {
-    tree: Hierarchy,
-    spawner: Spawner,
-    isolator: Isolator,
-    job_dirs: JobDirs,
+    inner: launcher::Launcher,
+    scope: Option<Arc<Scope>>,
     boot_id: BootId,
 }
 
@@ -97,34 +87,51 @@ impl Launcher {
         rules: &IsolationRules,
         boot_id: BootId,
     ) -> Result<Launcher, SetupError> {
-        let spawner = Spawner::open(config, boot_id)?;
-        let (below, required) = (config.cgroup.as_deref(), &config.require_controllers);
-        let tree = Hierarchy::open(below, required, spawner.program())?;
-        let path = config.work_dir();
-        let job_dirs =
-            JobDirs::open(&path).map_err(|source| SetupError::Io { step: "use", path, source })?;
-        Ok(Launcher { tree, spawner, isolator: Isolator::new(rules), job_dirs, boot_id })
+        let fault = |step, path: &Path| {
+            let path = path.to_owned();
+            move |source| FileError { step, path, source }
+        };
+        let run_dir = &config.run_dir;
+        store::make_private(run_dir).map_err(fault("create", run_dir))?;
+        let program = File::open(&config.shim).map_err(fault("open", &config.shim))?;
+        let shim_account = accounts::shim_account(&config.shim_user)?;
+        let (tree, scope) = root::open(config, &program)?;
+        let settings = Settings {
+            program,
+            run_dir,
+            work_dir: &config.work_dir(),
+            shim_account,
+            leftover_grace: config.leftover_grace(),
+            boot_id,
+        };
+        let inner = launcher::Launcher::open(tree, rules, settings)?;
+        Ok(Launcher { inner, scope, boot_id })
     }
 
     /// What jobs see of the host.
     pub(crate) fn isolator(&self) -> &Isolator {
-        &self.isolator
+        self.inner.isolator()
     }
 
     /// Where the jobs' cgroups are.
     pub(crate) fn hierarchy(&self) -> &Hierarchy {
-        &self.tree
+        self.inner.hierarchy()
+    }
+
+    /// The systemd scope, if systemd made the cgroup of the jobs.
+    pub(crate) fn scope(&self) -> Option<&Scope> {
+        self.scope.as_deref()
     }
 
     /// The uid of the shims.
     pub(crate) fn shim_uid(&self) -> u32 {
-        self.spawner.shim_uid()
+        self.inner.shim_uid()
     }
 
     /// The socket of a job's shim. Through the directory's descriptor, since the path may be
     /// longer than the 107 bytes that unix(7) allows.
     pub(crate) fn socket(&self, id: JobId) -> PathBuf {
-        self.spawner.socket(id)
+        self.inner.socket(id)
     }
 
     /// From nothing to GO: spec, cgroup, shim, `spawn.json`, GO. The audit's entry of the start becomes durable meanwhile, and is before GO. Blocks; must be
@@ -135,15 +142,18 @@ impl Launcher {
     pub(crate) fn begin(
         &self,
         state: &StateDir,
-        request: LaunchRequest<'_>,
+        job: &SpecRecord,
+        (program, rules): (Option<&OpenProgram>, &IsolationRules),
         recorded: Ticket,
         timeline: &mut Timeline,
     ) -> Result<PendingLaunch, LaunchError> {
-        let job = request.job;
         let dir = write_spec(state, job)?;
         timeline.mark(Phase::Spec);
-        let shim = self.create_shim(&dir, request, timeline);
-        let result = shim.and_then(|(mut shim, pid, nonce)| {
+        let SpecRecord { id, spec, account, disks, .. } = job;
+        let request = LaunchRequest { id: *id, spec, account, disks, program, rules };
+        let done = |done| timeline.mark(phase(done));
+        let spawned = self.inner.spawn(&dir, request, done).map_err(LaunchError::from);
+        let result = spawned.and_then(|Spawned { mut shim, pid, nonce }| {
             match self.commit(&dir, job, &mut shim, (pid, nonce), recorded, timeline) {
                 Ok(spawned) => Ok(PendingLaunch { shim, id: job.id, nonce, spawned }),
                 Err(error) => {
@@ -195,54 +205,9 @@ impl Launcher {
     /// Ends and removes what is left of a job outside its directory. Blocks.
     ///
     /// # Errors
-    /// Something is left; see `kill_work` and `remove` of [`crate::cgroup::job::JobCgroup`].
+    /// Something is left; see [`launcher::Launcher::clean`].
     pub(crate) fn clean(&self, id: JobId) -> io::Result<()> {
-        // Before the cgroup, whose presence tells a later broker that something is left.
-        let _ = fs::remove_file(self.socket(id)); // absent is as good
-        crash::at(Point::SocketRemoved);
-        let cgroup = self.tree.job(id);
-        cgroup.kill_work()?;
-        self.job_dirs.remove(id)?;
-        crash::at(Point::JobDirRemoved);
-        cgroup.remove()?;
-        crash::at(Point::CgroupRemoved);
-        Ok(())
-    }
-
-    /// The cgroup with its limits, and a shim in it.
-    fn create_shim(
-        &self,
-        dir: &Path,
-        request: LaunchRequest<'_>,
-        timeline: &mut Timeline,
-    ) -> Result<(Shim, u32, Uuid), LaunchError> {
-        let job = request.job;
-        let cgroup = self.tree.job(job.id);
-        let create = |source| LaunchError::CreateCgroup { path: self.tree.path().into(), source };
-        self.tree.ensure().and_then(|()| cgroup.create(self.tree.features())).map_err(create)?;
-        timeline.mark(Phase::Cgroup);
-        crash::at(Point::CgroupMade);
-        EffectiveLimits::of(job).plan().apply(&self.tree, &cgroup).map_err(LaunchError::Limits)?;
-        timeline.mark(Phase::Limits);
-        crash::at(Point::LimitsSet);
-        let nonce = Uuid::new_v4();
-        let isolated = self.isolate(request)?;
-        let (child, control) = self.spawner.spawn(dir, &cgroup, request, &isolated, nonce)?;
-        let shim = Shim { pidfd: child.pidfd, control, reader: frame::Reader::default() };
-        Ok((shim, child.pid, nonce))
-    }
-
-    /// The job's own directory, and what it sees of the host.
-    fn isolate(&self, request: LaunchRequest<'_>) -> Result<Isolated, LaunchError> {
-        let LaunchRequest { job: SpecRecord { id, spec, account, .. }, rules, .. } = request;
-        let path = self.job_dirs.path(*id);
-        let job_dir = self
-            .job_dirs
-            .create(*id, account)
-            .map_err(|source| LaunchError::CreateJobDir { path: path.clone(), source })?;
-        crash::at(Point::JobDirCreated);
-        let isolated = self.isolator.prepare(&spec.isolation, account, (path, job_dir), rules);
-        isolated.map_err(LaunchError::Isolate)
+        self.inner.clean(id)
     }
 
     /// From `spawn.json` to GO. While the disk makes the spec durable, the shim sets itself up.
@@ -255,7 +220,7 @@ impl Launcher {
         recorded: Ticket,
         timeline: &mut Timeline,
     ) -> Result<SpawnRecord, LaunchError> {
-        let spawned = self.spawn_record(job, pid, nonce).map_err(LaunchError::Spawn)?;
+        let spawned = self.spawn_record(job, pid, nonce).map_err(SpawnError::Spawn)?;
         records::save(dir, records::SPAWN, &spawned)
             .map_err(|source| LaunchError::WriteSpawn { path: dir.join(records::SPAWN), source })?;
         timeline.mark(Phase::Shim);
@@ -281,6 +246,13 @@ impl Launcher {
             nonce,
             request: Some(request),
         })
+    }
+}
+
+fn phase(done: Done) -> Phase {
+    match done {
+        Done::Cgroup => Phase::Cgroup,
+        Done::Limits => Phase::Limits,
     }
 }
 

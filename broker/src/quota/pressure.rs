@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use crate::host;
 use crate::model::identity::Identity;
 use crate::quota::jobs::JobsInUse;
 use crate::quota::kind::{QuotaKind, UNLIMITED};
@@ -11,6 +10,7 @@ use crate::quota::limits::Limit;
 use crate::quota::quotas::Quotas;
 use crate::quota::starts::Rate;
 use crate::sync::lock;
+use job_launch::host;
 
 /// What an owner's jobs count for.
 #[derive(Debug, Clone, PartialEq, Eq)]

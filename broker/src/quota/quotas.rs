@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::host;
 use crate::model::identity::Identity;
 use crate::quota::counter::{BUILT_IN, Quota};
 use crate::quota::jobs::{Demand, JobsInUse};
@@ -18,6 +17,7 @@ use crate::quota::limits::{Limit, Limits, Membership, QuotaTables};
 use crate::quota::refusal::OverQuota;
 use crate::quota::starts::{Rate, StartRates};
 use crate::sync::lock;
+use job_launch::host;
 
 /// The quotas of all identities.
 #[derive(Debug, Default)]

@@ -10,10 +10,10 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
-use crate::host;
 use crate::serve::preauth::{PreauthLimit, PreauthSlot};
 use crate::serve::reserve::ReserveDescriptors;
 use crate::sync::lock;
+use job_launch::host;
 
 /// An accepted connection, on its way to the thread that serves it.
 pub(super) struct Arrival {

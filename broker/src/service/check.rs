@@ -10,7 +10,6 @@ use std::process::ExitCode;
 use crate::config;
 use crate::config::Config;
 use crate::journal;
-use crate::launch::accounts;
 use crate::model::identity::Identity;
 use crate::service::certificates;
 use crate::service::certificates::Findings;
@@ -18,6 +17,7 @@ use crate::service::risks;
 use crate::service::settings;
 use crate::store;
 use crate::store::owner;
+use job_launch::accounts;
 
 /// Prints the findings on standard error, and the result. 0: a broker can run with this configuration, and clients
 /// can reach it; 1: it has a fault.

@@ -9,13 +9,13 @@ use job_shim::record;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::host::BootId;
 use crate::model::identity::Identity;
 use crate::model::state::State;
 use crate::store::log::INDEX_NAME;
 use crate::store::records;
 use crate::store::records::{FINAL, FinalRecord, REQUEST, RequestRecord, SPAWN, SPEC, SpawnRecord};
 use crate::store::seal;
+use job_launch::host::BootId;
 
 /// Whether this directory is of a job whose start crashed before GO: the job was never published, and nothing ran.
 ///

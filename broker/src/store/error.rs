@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::host;
+use job_launch::host;
 
 /// Why a record of a job cannot be used.
 #[derive(Debug, thiserror::Error)]

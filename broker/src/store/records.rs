@@ -12,8 +12,6 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::cgroup::limits::ResolvedDisks;
-use crate::host::{self, BootId};
 use crate::model::account::Account;
 use crate::model::id::JobId;
 use crate::model::identity::Identity;
@@ -23,6 +21,8 @@ use crate::model::state::{Contact, Failure, Snapshot, State, Totals};
 use crate::model::usage::Usage;
 use crate::store::error::RecordError;
 use crate::store::seal;
+use job_launch::cgroup::limits::ResolvedDisks;
+use job_launch::host::{self, BootId};
 
 /// The major version of these records.
 pub const FORMAT: u32 = 1;
@@ -134,7 +134,7 @@ pub struct SpawnRecord {
     pub boot_id: Uuid,
     /// Its pid.
     pub shim_pid: u32,
-    /// See [`crate::host::start_time`].
+    /// See [`job_launch::host::start_time`].
     pub shim_start_time: u64,
     /// What both prove themselves with.
     pub nonce: Uuid,

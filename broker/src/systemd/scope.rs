@@ -17,6 +17,8 @@ use crate::systemd::bus;
 use crate::systemd::bus::{ScopeSpec, UnitState};
 use crate::systemd::keeper;
 use crate::systemd::keeper::Keeper;
+use job_launch::cgroup::hierarchy;
+use job_launch::cgroup::hierarchy::{Readiness, Scope as _};
 
 /// The name of the unit. It must not change: a restarted broker finds its jobs by this name.
 pub(crate) const NAME: &str = "job-broker-jobs.scope";
@@ -49,15 +51,6 @@ pub(crate) struct Scope {
     keeper_pidfd: watch::Sender<Option<Arc<OwnedFd>>>,
 }
 
-/// What [`Scope::ensure`] had to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Readiness {
-    /// Nothing.
-    Ready,
-    /// The keeper had ended, and perhaps the scope with it; both exist again.
-    Recreated,
-}
-
 /// The state of a scope whose keeper has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ScopeState {
@@ -67,6 +60,28 @@ pub(crate) enum ScopeState {
     Stopping,
     /// The scope is gone; the next start of a job creates it again.
     Gone,
+}
+
+impl hierarchy::Scope for Scope {
+    /// Makes sure that the scope and its keeper exist. Costs one poll(2) if they do. Blocks.
+    ///
+    /// # Errors
+    /// The scope is being stopped, or systemd cannot create one.
+    fn ensure(&self) -> io::Result<Readiness> {
+        let has_keeper = || self.lock().as_ref().is_some_and(Keeper::lives);
+        if has_keeper() {
+            return Ok(Readiness::Ready);
+        }
+        let _alone = lock(&self.establishing);
+        let until = Instant::now() + TIMEOUT;
+        while !has_keeper() {
+            match self.establish() {
+                Err(_) if Instant::now() < until => sleep(Duration::from_millis(50)), // before the next attempt
+                established => established?,
+            }
+        }
+        Ok(Readiness::Recreated)
+    }
 }
 
 impl Scope {
@@ -108,26 +123,6 @@ impl Scope {
     /// The cgroup of the scope.
     pub(crate) fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Makes sure that the scope and its keeper exist. Costs one poll(2) if they do. Blocks.
-    ///
-    /// # Errors
-    /// The scope is being stopped, or systemd cannot create one.
-    pub(crate) fn ensure(&self) -> io::Result<Readiness> {
-        let has_keeper = || self.lock().as_ref().is_some_and(Keeper::lives);
-        if has_keeper() {
-            return Ok(Readiness::Ready);
-        }
-        let _alone = lock(&self.establishing);
-        let until = Instant::now() + TIMEOUT;
-        while !has_keeper() {
-            match self.establish() {
-                Err(_) if Instant::now() < until => sleep(Duration::from_millis(50)), // before the next attempt
-                established => established?,
-            }
-        }
-        Ok(Readiness::Recreated)
     }
 
     /// Watches the keeper's pidfd; every new keeper changes it.

@@ -13,10 +13,10 @@ use std::net::TcpStream;
 
 use prost::Message;
 
-use crate::host;
 use crate::metrics::METRICS;
 use crate::metrics::labels::Export;
 use crate::trace::otlp::{KeyValue, Request, Resource, ResourceSpans, Scope, ScopeSpans, Span};
+use job_launch::host;
 
 /// Traces that wait; one has a dozen spans of some 150 bytes.
 const QUEUE: usize = 1024;

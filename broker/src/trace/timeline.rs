@@ -4,12 +4,12 @@
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-use crate::host;
 use crate::metrics::METRICS;
 use crate::metrics::labels::Phase;
 use crate::trace::context::{TraceContext, span_id};
 use crate::trace::exporter;
 use crate::trace::otlp::{KeyValue, Span, Status};
+use job_launch::host;
 
 /// The phases of one start. It goes along with the start, from the call to STARTED.
 #[derive(Debug)]

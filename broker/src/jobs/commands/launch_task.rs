@@ -5,13 +5,12 @@ use std::io;
 use std::panic;
 use std::sync::Arc;
 
+use job_launch::errors::SpawnError;
 use job_shim::crash::{self, Point};
 use tokio::task::JoinError;
 
 use crate::audit;
 use crate::auth::{Caller, Verb};
-use crate::cgroup::job::Leaf;
-use crate::host;
 use crate::jobs::channel::Channel;
 use crate::jobs::cleanup;
 use crate::jobs::commands::program::HeldProgram;
@@ -27,7 +26,7 @@ use crate::jobs::shared::calls::Call;
 use crate::jobs::stats::JobStats;
 use crate::journal::{AUDIT, Argv};
 use crate::launch::failure::{failure, shortage};
-use crate::launch::{LaunchError, LaunchRequest, Launched};
+use crate::launch::{LaunchError, Launched};
 use crate::metrics::METRICS;
 use crate::metrics::labels::{CgroupOperation, EndCause};
 use crate::model::account::Account;
@@ -36,6 +35,8 @@ use crate::model::state::{Event, Failure};
 use crate::quota::fair_queue::FairPermit;
 use crate::store::records::{SpawnRecord, SpecRecord};
 use crate::trace::Timeline;
+use job_launch::cgroup::job::Leaf;
+use job_launch::host;
 
 /// The turns that a start holds.
 pub(crate) struct StartTurns {
@@ -91,8 +92,8 @@ async fn launch(
         let entry = entry.spec(&spec.spec, &spec.account.name, arguments);
         let recorded = own.audit.change(&entry); // durable before GO
         let open = program.as_ref().map(HeldProgram::program);
-        let request = LaunchRequest { job: &spec, program: open, rules: &own.isolation() };
-        let pending = own.launcher.begin(&own.state, request, recorded, &mut timeline);
+        let checked = (open, &*own.isolation());
+        let pending = own.launcher.begin(&own.state, &spec, checked, recorded, &mut timeline);
         (pending.map_err(|error| fail(&own, &launching, &error, &spec)), launch, timeline)
     };
     let pending = shared.runtime.spawn_blocking(until_go).await.unwrap_or_else(resume_panic);
@@ -159,8 +160,12 @@ fn log_started(shared: &Shared, job: &Job, spawned: &SpawnRecord, pid: u32) {
 fn fail(shared: &Arc<Shared>, job: &Arc<Job>, error: &LaunchError, record: &SpecRecord) {
     let failure = failure(error, record);
     match error {
-        LaunchError::CreateCgroup { .. } => METRICS.cgroup_errors.add(CgroupOperation::Create, 1),
-        LaunchError::Limits(_) => METRICS.cgroup_errors.add(CgroupOperation::Limit, 1),
+        LaunchError::Spawn(SpawnError::CreateCgroup { .. }) => {
+            METRICS.cgroup_errors.add(CgroupOperation::Create, 1)
+        }
+        LaunchError::Spawn(SpawnError::Limits(_)) => {
+            METRICS.cgroup_errors.add(CgroupOperation::Limit, 1)
+        }
         _ => {}
     }
     if error.is_shortage() {

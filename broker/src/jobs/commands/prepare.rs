@@ -4,15 +4,15 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::cgroup::limits::{Plan, ResolvedDisks, Unenforceable, resolve};
 use crate::jobs::shared::Shared;
-use crate::launch::accounts::{self, AccountError, Lease};
-use crate::launch::directory;
 use crate::model::account::Account;
 use crate::model::identity::Identity;
 use crate::model::limits::Limits;
 use crate::model::spec::JobSpec;
 use crate::sync::Panicked;
+use job_launch::accounts::{self, AccountError, Lease};
+use job_launch::cgroup::limits::{Plan, ResolvedDisks, Unenforceable, resolve};
+use job_launch::directory;
 
 /// Resolves `run_as` to an account, with a lease if the account is from the pool.
 ///

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::jobs::shared::Shared;
-use crate::launch::program::{self, Invocation, OpenProgram, ProgramError};
 use crate::model::account::Account;
 use crate::model::identity::Identity;
 use crate::model::spec::JobSpec;
 use crate::quota::fair_queue::FairPermit;
 use crate::sync::Panicked;
+use job_launch::program::{self, Invocation, OpenProgram, ProgramError};
 
 /// A program that is to be executed by its descriptor. What the policy has not judged must not be launched.
 #[derive(Debug)]

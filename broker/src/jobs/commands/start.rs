@@ -12,8 +12,6 @@ use crate::auth::{
     Authorized, Caller, Question, Rule, Start, StartPlan, StartQuestion, StartRefusal, Verdict,
     decide,
 };
-use crate::cgroup::limits::{ResolvedDisks, Unenforceable};
-use crate::host;
 use crate::jobs::commands::launch_task::{self, StartTurns};
 use crate::jobs::commands::prepare;
 use crate::jobs::commands::program::{self, HeldProgram};
@@ -24,9 +22,7 @@ use crate::jobs::query::{self, FindError};
 use crate::jobs::registry::RequestStatus;
 use crate::jobs::shared::calls::Call;
 use crate::jobs::shared::{NotRecovered, Shared};
-use crate::launch::accounts::{AccountError, Lease};
 use crate::launch::effective_limits;
-use crate::launch::program::ProgramError;
 use crate::metrics::labels::Phase;
 use crate::model::account::Account;
 use crate::model::id::JobId;
@@ -39,6 +35,10 @@ use crate::quota::jobs::Demand;
 use crate::store::records::{AllowedBy, CertificateRecord, FORMAT, SpecRecord};
 use crate::sync::Panicked;
 use crate::trace::Timeline;
+use job_launch::accounts::{AccountError, Lease};
+use job_launch::cgroup::limits::{ResolvedDisks, Unenforceable};
+use job_launch::host;
+use job_launch::program::ProgramError;
 
 /// Why a job was not started.
 #[derive(Debug, thiserror::Error)]

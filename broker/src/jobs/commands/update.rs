@@ -13,8 +13,6 @@ use job_shim::wire::ToShim;
 
 use crate::audit::{Entry, Phase};
 use crate::auth::{Authorized, Update, Verb};
-use crate::cgroup::limits::{LimitError, Unenforceable};
-use crate::host;
 use crate::jobs::channel::Unreachable;
 use crate::jobs::commands::{detached, prepare};
 use crate::jobs::job::Job;
@@ -31,6 +29,8 @@ use crate::store::error::RecordError;
 use crate::store::records;
 use crate::store::records::{ChangeRecord, SpecRecord};
 use crate::sync::Panicked;
+use job_launch::cgroup::limits::{LimitError, Unenforceable};
+use job_launch::host;
 
 /// Why limits were not changed; all of them keep their values.
 #[derive(Debug, thiserror::Error)]

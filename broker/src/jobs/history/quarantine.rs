@@ -17,17 +17,17 @@ use std::thread;
 use std::time::Duration;
 
 use crate::audit::{Entry, OwnAction, Phase};
-use crate::cgroup::job::Leaf;
-use crate::host;
 use crate::jobs::cleanup;
 use crate::jobs::process;
 use crate::jobs::shared::Shared;
 use crate::journal::AUDIT;
-use crate::launch::accounts::Lease;
 use crate::model::id::JobId;
 use crate::store::damage;
 use crate::store::error::RecordError;
 use crate::store::records::RequestRecord;
+use job_launch::accounts::Lease;
+use job_launch::cgroup::job::Leaf;
+use job_launch::host;
 
 /// Between two tries to read a request while the host is short of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);

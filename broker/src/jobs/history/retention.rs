@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use crate::audit::{Entry, OwnAction, Phase};
 use crate::config::Retention;
-use crate::host;
 use crate::jobs::events::{LifecycleEvent, Subscription};
 use crate::jobs::history::archive;
 use crate::jobs::registry::Registry;
@@ -21,6 +20,7 @@ use crate::model::identity::Identity;
 use crate::quota::Quotas;
 use crate::quota::kind::QuotaKind;
 use crate::quota::limits::Limits;
+use job_launch::host;
 
 /// Jobs that one round removes.
 const ROUND: usize = 64;

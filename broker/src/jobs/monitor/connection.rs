@@ -13,7 +13,6 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::backoff::Backoff;
-use crate::host;
 use crate::jobs::job::Job;
 use crate::jobs::monitor::session;
 use crate::jobs::monitor::session::{ANSWER_TIMEOUT, Connection, SessionEnd};
@@ -25,6 +24,7 @@ use crate::jobs::shared::watches::Change;
 use crate::model::state::Contact;
 use crate::quota::fair_queue::release_if_slow;
 use crate::store::log;
+use job_launch::host;
 
 /// Pause between two attempts to reach a silent shim: first and longest.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));

@@ -6,12 +6,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use job_launch::errors::SpawnError;
 use job_shim::crash::{self, Point};
 use job_shim::wire::{Cause, Failed};
 
 use crate::audit::{Entry, OwnAction, Phase};
 use crate::backoff::Backoff;
-use crate::host;
 use crate::jobs::cleanup;
 use crate::jobs::events::LifecycleEvent;
 use crate::jobs::history::archive;
@@ -20,7 +20,6 @@ use crate::jobs::monitor::job_log;
 use crate::jobs::recovery_rules;
 use crate::jobs::shared::Shared;
 use crate::jobs::stats::{self, JobStats};
-use crate::launch::LaunchError;
 use crate::launch::failure::failure;
 use crate::metrics::METRICS;
 use crate::metrics::labels::{CgroupOperation, EndCause};
@@ -28,6 +27,7 @@ use crate::model::state::{Snapshot, State, Totals};
 use crate::model::usage::Usage;
 use crate::store::records::{self, FinalRecord};
 use crate::store::{self, repair};
+use job_launch::host;
 
 /// Pause between two attempts to record an end: first and longest.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -182,7 +182,7 @@ fn learn_end(shared: &Shared, job: &Job, known: &Snapshot) -> io::Result<Snapsho
     };
     totals.dropped = totals.dropped.max(job.progress().dropped); // the files do not count dropped bytes
     job.set_progress(totals.into());
-    let describe = |failed: Failed| failure(&LaunchError::Shim(failed), record);
+    let describe = |failed: Failed| failure(&SpawnError::Shim(failed).into(), record);
     let is_of_this_boot = *record.boot_id.as_bytes() == shared.boot_id;
     let stop = job.stop_request().map(|stop| stop.origin(is_of_this_boot));
     recovery_rules::settle(known, exit, stop.as_ref(), describe, record.created_ns, host::now_ns())

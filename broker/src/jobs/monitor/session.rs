@@ -6,13 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use job_launch::errors::SpawnError;
 use job_shim::frame;
 use job_shim::wire::{BrokerHello, Exited, FromShim, ShimHello, ToShim};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::host;
 use crate::jobs::channel::Channel;
 use crate::jobs::job::Job;
 use crate::jobs::monitor::validate;
@@ -20,11 +20,11 @@ use crate::jobs::process::ShimProcess;
 use crate::jobs::recovery_rules::as_broker_kill;
 use crate::jobs::shared::Shared;
 use crate::jobs::shared::reach::Place;
-use crate::launch::LaunchError;
 use crate::launch::failure::failure;
 use crate::metrics::METRICS;
 use crate::metrics::labels::CgroupOperation;
 use crate::model::state::{Contact, Event, Snapshot, State};
+use job_launch::host;
 
 /// How long a shim has to answer before it counts as silent.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -228,7 +228,7 @@ fn take(shared: &Shared, job: &Job, message: FromShim) {
                 // An adopted job counts as running until its shim reports; this one never ran.
                 job.restore(Snapshot { contact: known.contact, ..Snapshot::starting() });
             }
-            job.apply(Event::StartFailed(failure(&LaunchError::Shim(failed), job.record())));
+            job.apply(Event::StartFailed(failure(&SpawnError::Shim(failed).into(), job.record())));
         }
     }
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use job_shim::crash::{self, Point};
 
-use crate::host;
 use crate::jobs::cleanup;
 use crate::jobs::commands::{stop, update};
 use crate::jobs::history::{archive, quarantine};
@@ -24,6 +23,7 @@ use crate::store::error::RecordError;
 use crate::store::index::{Stamp, Summary};
 use crate::store::owner;
 use crate::store::records::{self, FinalRecord, SpawnRecord, SpecRecord};
+use job_launch::host;
 
 /// The outcome for one job.
 pub(crate) enum Adoption {

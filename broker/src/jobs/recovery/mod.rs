@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
-use crate::host;
 use crate::jobs::events::LifecycleEvent;
 use crate::jobs::history::{archive, quarantine};
 use crate::jobs::job::Job;
@@ -27,6 +26,7 @@ use crate::metrics::METRICS;
 use crate::model::id::JobId;
 use crate::quota::quotas::REPLAYED;
 use crate::store::index::{Index, Stamp, Summary};
+use job_launch::host;
 
 /// Most threads that read records before the broker is ready.
 const THREADS: usize = 4;

@@ -9,16 +9,17 @@ use futures_util::{StreamExt, stream};
 use job_shim::wire::{Probe, ToShim};
 use tokio::time::timeout;
 
-use crate::cgroup::hierarchy;
 use crate::config;
 use crate::jobs::monitor::session;
 use crate::jobs::monitor::session::Handshake;
 use crate::jobs::process::ShimProcess;
+use crate::launch::root;
 use crate::model::id::JobId;
 use crate::store;
 use crate::store::error::RecordError;
 use crate::store::records;
 use crate::store::records::{SpawnRecord, SpecRecord};
+use job_launch::cgroup::hierarchy;
 
 /// Shims that are asked at a time.
 const AT_ONCE: usize = 64;
@@ -43,7 +44,7 @@ pub(crate) enum TakeoverCheck {
 pub(crate) async fn check(
     config: &config::Jobs,
 ) -> Result<Vec<(JobId, TakeoverCheck)>, hierarchy::HierarchyError> {
-    let jobs = hierarchy::existing_jobs(config.cgroup.as_deref())?;
+    let jobs = root::existing_jobs(config.cgroup.as_deref())?;
     let ask = |id: JobId| async move { (id, check_job(config, id).await) };
     Ok(stream::iter(jobs).map(ask).buffered(AT_ONCE).collect().await)
 }

@@ -17,7 +17,6 @@ use tokio::sync::watch;
 
 use crate::audit::Audit;
 use crate::config;
-use crate::host::BootId;
 use crate::jobs::events::Events;
 use crate::jobs::output::Readers;
 use crate::jobs::registry::Registry;
@@ -27,7 +26,6 @@ use crate::jobs::shared::reach::Reach;
 use crate::jobs::shared::threads::Threads;
 use crate::jobs::shared::watches::Watches;
 use crate::launch::Launcher;
-use crate::launch::accounts::Pool;
 use crate::model::account::Account;
 use crate::model::isolation::IsolationRules;
 use crate::model::limits::LimitTables;
@@ -36,6 +34,8 @@ use crate::quota::descriptors::Shares;
 use crate::store::StateDir;
 use crate::store::index::Index;
 use crate::sync::lock;
+use job_launch::accounts::Pool;
+use job_launch::host::BootId;
 
 /// The state that all tasks of one supervisor share.
 #[derive(Debug)]

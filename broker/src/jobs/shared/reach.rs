@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, TryAcquireError};
 use tokio::time::{sleep, timeout};
 
-use crate::host;
 use crate::jobs::job::Job;
 use crate::metrics::METRICS;
 use crate::model::id::JobId;
 use crate::quota::descriptors::Shares;
 use crate::sync::lock;
+use job_launch::host;
 
 /// Most shims that are asked at a time: what a call waits behind, at each of its steps. An answer takes
 /// less than a millisecond, so that more would gain nothing. (With 64, ten thousand were not reached

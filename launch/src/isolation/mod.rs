@@ -1,0 +1,206 @@
+//! From a job's isolation to what its shim is told and given. The shim does it; the rules are `model::isolation`'s.
+
+mod sources;
+mod view;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use job_shim::filter::Filter;
+use job_shim::isolation::{Files, JOB_DIR, Mount as ShimMount, Scratch, Source};
+
+use crate::model::account::Account;
+use crate::model::isolation::{Isolation, IsolationRules, Mount, Profile, Seccomp, Share};
+use crate::sync::lock;
+use crate::sys::NO_DESCRIPTOR;
+
+/// A file in memory for each of this many bytes, and some at least: an inode costs the kernel about a kilobyte.
+const BYTES_PER_INODE: u64 = 16 << 10;
+const FEWEST_INODES: u64 = 1024;
+
+/// What jobs have in common.
+#[derive(Debug, Clone)]
+struct Views {
+    /// By profile; or why this host has none.
+    namespaces: [Result<Arc<OwnedFd>, String>; 3],
+    /// What every job sees as it is on the host.
+    shared: Vec<(Arc<OwnedFd>, ShimMount)>,
+}
+
+/// What one launch needs, open until the shim is there.
+#[derive(Debug)]
+pub(crate) struct Isolated {
+    /// Where the job finds its directory.
+    pub(super) job_dir: PathBuf,
+    /// For the launch.
+    pub(super) isolation: Option<job_shim::isolation::Isolation>,
+    view: Option<Arc<OwnedFd>>,
+    sources: Vec<Arc<OwnedFd>>,
+}
+
+/// The views in force. A job that is being started keeps its own.
+#[derive(Debug)]
+pub struct Isolator(Mutex<Views>);
+
+impl Views {
+    fn make(rules: &IsolationRules) -> Views {
+        let namespaces = Profile::ALL.map(|profile| match view::make(profile) {
+            Ok(view) => Ok(Arc::new(view)),
+            Err(e) => {
+                let why = format!("this host cannot isolate jobs as \"{}\": {e}", profile.name());
+                tracing::warn!("{why}");
+                Err(why)
+            }
+        });
+        let shared = rules.shared.iter().filter_map(|path| match share(path) {
+            Ok(shared) => Some(shared),
+            Err(e) => {
+                tracing::warn!("isolation.shared: jobs do not see {path}: {e}");
+                None
+            }
+        });
+        Views { namespaces, shared: shared.collect() }
+    }
+
+    fn of(&self, profile: Profile) -> Result<Arc<OwnedFd>, String> {
+        self.namespaces[profile as usize].clone()
+    }
+}
+
+impl Isolator {
+    /// Makes the views. Blocks for some milliseconds.
+    pub(super) fn new(rules: &IsolationRules) -> Isolator {
+        Isolator(Mutex::new(Views::make(rules)))
+    }
+
+    /// Makes them anew, since the host's mounts have changed. Blocks.
+    pub fn renew(&self, rules: &IsolationRules) {
+        let views = Views::make(rules);
+        *lock(&self.0) = views;
+    }
+
+    /// What this host cannot do of the profiles, by profile.
+    pub fn missing(&self) -> Vec<(Profile, String)> {
+        let views = lock(&self.0);
+        Profile::ALL.into_iter().filter_map(|p| Some((p, views.of(p).err()?))).collect()
+    }
+
+    /// Opens what the job mounts, as its user. Blocks as long as the file systems.
+    ///
+    /// # Errors
+    /// In words for the caller.
+    pub(super) fn prepare(
+        &self,
+        isolation: &Isolation,
+        account: &Account,
+        (path, job_dir): (PathBuf, OwnedFd),
+        rules: &IsolationRules,
+    ) -> Result<Isolated, String> {
+        if isolation.is_none() {
+            return Ok(Isolated {
+                job_dir: path,
+                isolation: None,
+                view: None,
+                sources: Vec::new(),
+            });
+        }
+        let own_files = isolation.profile != Profile::Host;
+        let views = lock(&self.0).clone();
+        let mut sources = Vec::new();
+        let files = isolation.has_files().then(|| -> Result<Files, String> {
+            let mut mounts = Vec::new();
+            if own_files {
+                sources.push(Arc::new(job_dir));
+                let source = Source::Inherited { read_only: false, file: false };
+                mounts.push(ShimMount { target: JOB_DIR.into(), source });
+                sources.extend(views.shared.iter().map(|(source, _)| Arc::clone(source)));
+                mounts.extend(views.shared.into_iter().map(|(_, mount)| mount));
+            }
+            for mount in &isolation.mounts {
+                mounts.push(open(mount, account, rules, &mut sources)?);
+            }
+            Ok(Files {
+                read_only: own_files,
+                scratch: isolation.private_tmp.then(|| scratch(isolation.tmp_bytes)),
+                root: needs_root(isolation),
+                devices: own_files || isolation.pids == Share::Own,
+                mounts,
+            })
+        });
+        let files = files.transpose()?;
+        let view = files.as_ref().map(|_| views.namespaces[isolation.profile as usize].clone());
+        let view = view.transpose()?;
+        let isolation = job_shim::isolation::Isolation {
+            pids: isolation.pids == Share::Own,
+            ipc: own_files,
+            network: isolation.network == Share::Own,
+            hostname: isolation.hostname.clone().into_bytes(),
+            filter: match isolation.seccomp {
+                Seccomp::None => Filter::None,
+                Seccomp::Default => Filter::Default,
+                Seccomp::Strict => Filter::Strict,
+            },
+            filter_logs: isolation.seccomp_log,
+            files,
+        };
+        let job_dir = if own_files { JOB_DIR.into() } else { path };
+        Ok(Isolated { job_dir, isolation: Some(isolation), view, sources })
+    }
+}
+
+impl Isolated {
+    /// Whether the shim is process 1 of a pid namespace.
+    pub(super) fn new_pid_namespace(&self) -> bool {
+        self.isolation.as_ref().is_some_and(|isolation| isolation.pids)
+    }
+
+    /// What the shim inherits from [`job_shim::isolation::VIEW_FD`] on.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        let view = self.view.as_ref().map_or(NO_DESCRIPTOR, |view| view.as_raw_fd());
+        [view].into_iter().chain(self.sources.iter().map(|source| source.as_raw_fd()))
+    }
+}
+
+fn open(
+    mount: &Mount,
+    account: &Account,
+    rules: &IsolationRules,
+    sources: &mut Vec<Arc<OwnedFd>>,
+) -> Result<ShimMount, String> {
+    let source = match mount {
+        Mount::Tmpfs { bytes, .. } => Source::Empty(scratch(bytes.unwrap_or(rules.tmp_bytes))),
+        Mount::Bind { source, read_only, .. } => {
+            let open = sources::open(source, *read_only, account, rules)?;
+            sources.push(Arc::new(open.file));
+            Source::Inherited { read_only: *read_only, file: open.is_file }
+        }
+    };
+    Ok(ShimMount { target: mount.target().into(), source })
+}
+
+/// A path of the operator's, for every job.
+fn share(path: &str) -> io::Result<(Arc<OwnedFd>, ShimMount)> {
+    let source = File::open(path)?;
+    let source_kind = Source::Inherited { read_only: false, file: source.metadata()?.is_file() };
+    Ok((Arc::new(source.into()), ShimMount { target: path.into(), source: source_kind }))
+}
+
+fn scratch(bytes: u64) -> Scratch {
+    Scratch { bytes, inodes: (bytes / BYTES_PER_INODE).max(FEWEST_INODES) }
+}
+
+/// Whether a mount may have no place in the view: with a path of its own, or where the view has little.
+fn needs_root(isolation: &Isolation) -> bool {
+    let has_place = |mount: &Mount| match mount {
+        Mount::Bind { source, target, .. } => source == target,
+        Mount::Tmpfs { .. } => false,
+    };
+    match isolation.profile {
+        Profile::Host => false,
+        Profile::Private => !isolation.mounts.iter().all(has_place),
+        Profile::Strict => !isolation.mounts.is_empty(),
+    }
+}

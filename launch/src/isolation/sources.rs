@@ -1,0 +1,88 @@
+//! Opens what a job mounts, with the rights of its user, and checks what it is: a link that is changed meanwhile leads
+//! to nothing else than what was checked.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use job_grammar::echo::echo;
+
+use crate::as_user;
+use crate::model::account::Account;
+use crate::model::isolation::IsolationRules;
+
+/// File systems that show or control the host, wherever they are mounted.
+const HOSTS: [&str; 14] = [
+    "autofs",
+    "binfmt_misc",
+    "bpf",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "debugfs",
+    "devpts",
+    "devtmpfs",
+    "mqueue",
+    "proc",
+    "securityfs",
+    "sysfs",
+    "tracefs",
+];
+
+/// A directory or regular file of the host.
+#[derive(Debug)]
+pub(super) struct OpenSource {
+    pub(super) file: OwnedFd,
+    pub(super) is_file: bool,
+}
+
+/// Opens a path as the job's user, for reading: O_PATH would need no permission for the last component. Blocks as long
+/// as the file system.
+///
+/// # Errors
+/// In words for the caller, who learns no more than the user could find out.
+pub(super) fn open(
+    path: &str,
+    read_only: bool,
+    account: &Account,
+    rules: &IsolationRules,
+) -> Result<OpenSource, String> {
+    let failed = |e: io::Error| format!("cannot mount {} as {}: {e}", echo(path), account.name);
+    let open = || {
+        let named = as_user::open_path(Path::new(path))?;
+        let kind = named.metadata()?.file_type();
+        if !kind.is_dir() && !kind.is_file() {
+            return Err(io::Error::other("it is neither a directory nor a regular file"));
+        }
+        let mut again = fs::OpenOptions::new();
+        again.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+        let file = again.open(format!("/proc/thread-self/fd/{}", named.as_raw_fd()))?;
+        Ok((file, kind.is_file()))
+    };
+    let (file, is_file) = as_user::run(account, open).map_err(failed)?;
+    let resolved = resolved(&file).map_err(failed)?;
+    rules.may_mount(&resolved, read_only)?;
+    if !is_file && let Some(place) = hosts_below(&resolved).map_err(failed)? {
+        return Err(format!("{} is not mounted: {} is the host's", echo(path), echo(&place)));
+    }
+    Ok(OpenSource { file: file.into(), is_file })
+}
+
+fn resolved(file: &File) -> io::Result<String> {
+    let path = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    path.into_os_string().into_string().map_err(|_| io::Error::other("its path is not UTF-8"))
+}
+
+/// A mount of the host's own below this directory, which would come with it.
+fn hosts_below(directory: &str) -> io::Result<Option<String>> {
+    let table = fs::read_to_string("/proc/self/mountinfo")?;
+    Ok(table.lines().find_map(|line| {
+        let (mount, kind) = line.split_once(" - ")?;
+        let (place, kind) = (mount.split(' ').nth(4)?, kind.split(' ').next()?);
+        let below = place.strip_prefix(directory)?;
+        let is_below = below.is_empty() || below.starts_with('/');
+        (is_below && HOSTS.contains(&kind)).then(|| place.to_owned())
+    }))
+}

@@ -1,0 +1,25 @@
+//! What is launched: the job, and what has been checked of it. Plain data.
+
+use crate::cgroup::limits::ResolvedDisks;
+use crate::model::account::Account;
+use crate::model::id::JobId;
+use crate::model::isolation::IsolationRules;
+use crate::model::spec::JobSpec;
+use crate::program::OpenProgram;
+
+/// One launch.
+#[derive(Debug, Clone, Copy)]
+pub struct LaunchRequest<'a> {
+    /// The job.
+    pub id: JobId,
+    /// What is run.
+    pub spec: &'a JobSpec,
+    /// As whom.
+    pub account: &'a Account,
+    /// The disks that its limits speak of.
+    pub disks: &'a ResolvedDisks,
+    /// The program, where it has been checked: then nothing else is executed.
+    pub program: Option<&'a OpenProgram>,
+    /// What it may mount.
+    pub rules: &'a IsolationRules,
+}
