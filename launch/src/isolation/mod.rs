@@ -1,5 +1,6 @@
 //! From a job's isolation to what its shim is told and given. The shim does it; the rules are `model::isolation`'s.
 
+mod mounts;
 mod sources;
 mod view;
 
@@ -16,6 +17,7 @@ use crate::model::account::Account;
 use crate::model::isolation::{Isolation, IsolationRules, Mount, Profile, Seccomp, Share};
 use crate::sync::lock;
 use crate::sys::NO_DESCRIPTOR;
+use view::View;
 
 /// A file in memory for each of this many bytes, and some at least: an inode costs the kernel about a kilobyte.
 const BYTES_PER_INODE: u64 = 16 << 10;
@@ -25,7 +27,7 @@ const FEWEST_INODES: u64 = 1024;
 #[derive(Debug, Clone)]
 struct Views {
     /// By profile; or why this host has none.
-    namespaces: [Result<Arc<OwnedFd>, String>; 3],
+    all: [Result<Arc<View>, String>; 3],
     /// What every job sees as it is on the host.
     shared: Vec<(Arc<OwnedFd>, ShimMount)>,
 }
@@ -47,7 +49,7 @@ pub struct Isolator(Mutex<Views>);
 
 impl Views {
     fn make(rules: &IsolationRules) -> Views {
-        let namespaces = Profile::ALL.map(|profile| match view::make(profile) {
+        let all = Profile::ALL.map(|profile| match View::make(profile) {
             Ok(view) => Ok(Arc::new(view)),
             Err(e) => {
                 let why = format!("this host cannot isolate jobs as \"{}\": {e}", profile.name());
@@ -62,11 +64,11 @@ impl Views {
                 None
             }
         });
-        Views { namespaces, shared: shared.collect() }
+        Views { all, shared: shared.collect() }
     }
 
-    fn of(&self, profile: Profile) -> Result<Arc<OwnedFd>, String> {
-        self.namespaces[profile as usize].clone()
+    fn of(&self, profile: Profile) -> Result<Arc<View>, String> {
+        self.all[profile as usize].clone()
     }
 }
 
@@ -109,6 +111,7 @@ impl Isolator {
         }
         let own_files = isolation.profile != Profile::Host;
         let views = lock(&self.0).clone();
+        let of_profile = views.of(isolation.profile);
         let mut sources = Vec::new();
         let files = isolation.has_files().then(|| -> Result<Files, String> {
             let mut mounts = Vec::new();
@@ -131,8 +134,12 @@ impl Isolator {
             })
         });
         let files = files.transpose()?;
-        let view = files.as_ref().map(|_| views.namespaces[isolation.profile as usize].clone());
-        let view = view.transpose()?;
+        let view = || -> Result<Arc<OwnedFd>, String> {
+            let failed =
+                |e| format!("what the host has mounted cannot be hidden from the job: {e}");
+            of_profile?.namespace().map_err(failed)
+        };
+        let view = files.is_some().then(view).transpose()?;
         let isolation = job_shim::isolation::Isolation {
             pids: isolation.pids == Share::Own,
             ipc: own_files,

@@ -9,27 +9,10 @@ use std::path::Path;
 
 use job_grammar::echo::echo;
 
+use super::mounts::hosts_at_or_below;
 use crate::as_user;
 use crate::model::account::Account;
 use crate::model::isolation::IsolationRules;
-
-/// File systems that show or control the host, wherever they are mounted.
-const HOSTS: [&str; 14] = [
-    "autofs",
-    "binfmt_misc",
-    "bpf",
-    "cgroup",
-    "cgroup2",
-    "configfs",
-    "debugfs",
-    "devpts",
-    "devtmpfs",
-    "mqueue",
-    "proc",
-    "securityfs",
-    "sysfs",
-    "tracefs",
-];
 
 /// A directory or regular file of the host.
 #[derive(Debug)]
@@ -64,8 +47,12 @@ pub(super) fn open(
     let (file, is_file) = as_user::run(account, open).map_err(failed)?;
     let resolved = resolved(&file).map_err(failed)?;
     rules.may_mount(&resolved, read_only)?;
-    if !is_file && let Some(place) = hosts_below(&resolved).map_err(failed)? {
-        return Err(format!("{} is not mounted: {} is the host's", echo(path), echo(&place)));
+    if let Some(place) = hosts_at_or_below(Path::new(&resolved)).map_err(failed)? {
+        return Err(format!(
+            "{} is not mounted: {} is the host's",
+            echo(path),
+            echo(&place.to_string_lossy())
+        ));
     }
     Ok(OpenSource { file: file.into(), is_file })
 }
@@ -73,16 +60,4 @@ pub(super) fn open(
 fn resolved(file: &File) -> io::Result<String> {
     let path = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
     path.into_os_string().into_string().map_err(|_| io::Error::other("its path is not UTF-8"))
-}
-
-/// A mount of the host's own below this directory, which would come with it.
-fn hosts_below(directory: &str) -> io::Result<Option<String>> {
-    let table = fs::read_to_string("/proc/self/mountinfo")?;
-    Ok(table.lines().find_map(|line| {
-        let (mount, kind) = line.split_once(" - ")?;
-        let (place, kind) = (mount.split(' ').nth(4)?, kind.split(' ').next()?);
-        let below = place.strip_prefix(directory)?;
-        let is_below = below.is_empty() || below.starts_with('/');
-        (is_below && HOSTS.contains(&kind)).then(|| place.to_owned())
-    }))
 }

@@ -3,21 +3,26 @@
 //!
 //! A copy of a view costs less than making its mounts for each job, and does not grow with what systemd, containers and
 //! sessions have mounted below `/run`, `/sys` and `/dev`. The mounts of a view are slaves of the host's: what the host
-//! unmounts goes away here, too.
+//! unmounts goes away here, too. What it mounts comes in; where that is its own, as a second `/proc` is, it is taken away
+//! again before the next job looks.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
+use nix::fcntl::{OFlag, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
 use nix::unistd::{chdir, pivot_root};
 
+use super::mounts::{Hidden, Mounted, Table};
 use crate::model::isolation::Profile;
+use crate::sync::lock;
 
 /// Where a part is made before it gets its place: there on every host, and covered in every job.
 const STAGE: &str = "/tmp";
@@ -69,27 +74,82 @@ const BASE_ETC: [&str; 24] = [
     "timezone",
 ];
 
-/// The mount namespace of a profile, by a descriptor of nsfs. Blocks for some milliseconds.
-///
-/// # Errors
-/// What this host lacks, as the kernel says it: EPERM without CAP_SYS_ADMIN.
-pub(super) fn make(profile: Profile) -> io::Result<OwnedFd> {
-    // A thread of its own: a mount namespace belongs to a thread, and this one ends with it.
-    let thread = thread::Builder::new().name("view".into()).spawn(move || make_here(profile))?;
-    thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread of the view panicked")))
+/// The mount namespace of a profile.
+#[derive(Debug)]
+pub(super) struct View {
+    profile: Profile,
+    /// Of nsfs.
+    namespace: Arc<OwnedFd>,
+    table: Mutex<Table>,
 }
 
-fn make_here(profile: Profile) -> io::Result<OwnedFd> {
+impl View {
+    /// Makes it. Blocks for some milliseconds.
+    ///
+    /// # Errors
+    /// What this host lacks, as the kernel says it: EPERM without CAP_SYS_ADMIN.
+    pub(super) fn make(profile: Profile) -> io::Result<View> {
+        in_a_thread(|| make_here(profile))
+    }
+
+    /// A descriptor of it, without what the host has mounted of its own since the last call.
+    ///
+    /// # Errors
+    /// This cannot be taken away.
+    pub(super) fn namespace(&self) -> io::Result<Arc<OwnedFd>> {
+        let table = lock(&self.table);
+        if table.has_changed() && self.profile != Profile::Host {
+            let hidden = Hidden::of(&Mounted::here()?);
+            in_a_thread(|| {
+                unshare(CloneFlags::CLONE_FS)?; // or the thread would share its root directory
+                setns(&self.namespace, CloneFlags::CLONE_NEWNS)?;
+                hide(&hidden, &table)
+            })?;
+        }
+        Ok(Arc::clone(&self.namespace))
+    }
+}
+
+/// A thread of its own: a mount namespace belongs to a thread, and this one ends with it.
+fn in_a_thread<T: Send>(action: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name("view".into()).spawn_scoped(scope, action)?;
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread of the view panicked")))
+    })
+}
+
+fn make_here(profile: Profile) -> io::Result<View> {
     unshare(CloneFlags::CLONE_NEWNS)?; // and with it a umask of its own
     umask(Mode::from_bits_truncate(0o022));
-    let own = File::open("/proc/thread-self/ns/mnt")?;
+    let hidden = Hidden::of(&Mounted::here()?);
+    let thread = File::open("/proc/thread-self")?; // for when there is no `/proc`
+    let namespace = File::open("/proc/thread-self/ns/mnt")?;
     mount_flags("/", MsFlags::MS_REC | MsFlags::MS_SLAVE)?;
     match profile {
         Profile::Host => {}
         Profile::Private => make_private()?,
         Profile::Strict => make_strict()?,
     }
-    Ok(own.into())
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    // Now, since its places are told from the root directory of whoever opens it.
+    let table = Table::of(openat(&thread, "mountinfo", flags, Mode::empty())?.into());
+    if profile != Profile::Host {
+        hide(&hidden, &table)?;
+    }
+    Ok(View { profile, namespace: Arc::new(namespace.into()), table: Mutex::new(table) })
+}
+
+/// Takes away what is hidden. What another mount covers cannot be reached, and stays.
+fn hide(hidden: &Hidden, table: &Table) -> io::Result<()> {
+    let table = table.read()?;
+    let places: Vec<&Path> = hidden.copies(&table).collect();
+    for place in places.into_iter().rev() {
+        match umount2(place, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
 }
 
 /// The host's tree without what belongs to its processes.
