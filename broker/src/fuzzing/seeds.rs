@@ -185,7 +185,7 @@ fn records() {
 
 fn finished() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut index, _) = Index::open(dir.path()).unwrap();
+    let mut index = Index::open(dir.path(), drop).unwrap();
     let one = Summary::new(&spec_record(), &final_record(), true, Stamp::default());
     let id: JobId = "0197a3b4-0000-7000-8000-000000000002".parse().unwrap();
     index.append(&one).unwrap();

@@ -259,7 +259,7 @@ pub(crate) async fn quota_rows(
     shared.recovered().await?;
     let (running, kept) = {
         let registry = shared.registry();
-        (registry.in_use(identity, None), registry.kept_of(identity))
+        (registry.in_use(identity, None), registry.finished().kept_of(identity))
     };
     Ok(shared.quotas.rows(identity, running, kept))
 }

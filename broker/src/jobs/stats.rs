@@ -68,8 +68,8 @@ pub(crate) fn census(shared: &Shared) -> Census {
             census.shims[contact as usize] += 1;
         }
     }
-    census.finished = registry.over().len() as u64;
-    census.kept_bytes = registry.kept();
+    census.finished = registry.finished().len() as u64;
+    census.kept_bytes = registry.finished().kept();
     census
 }
 

@@ -1,6 +1,7 @@
 //! The identity of a caller, from the leaf certificate that TLS has verified. Verifies no certificate and
 //! decides no access.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 /// The name of a person or program, as its certificate gives it; owner of what it starts. Shared: one
-/// owner may have 100,000 jobs.
+/// owner may have a million jobs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Identity(Arc<str>);
@@ -28,6 +29,12 @@ impl Identity {
 
     /// The name.
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for Identity {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }

@@ -6,9 +6,8 @@
 //! [`Summary`]. Of two lines about one job the later counts; a line that is torn or damaged counts
 //! as absent.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufRead, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -25,7 +24,7 @@ pub(crate) const INDEX: &str = "finished.idx";
 /// Dead lines that are worth no rewriting.
 const SLACK: usize = 10_000;
 
-/// What memory keeps of a finished job; the rest is read on demand.
+/// What memory keeps of a finished job, packed; the rest is read on demand.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Summary {
     /// The job.
@@ -104,12 +103,6 @@ impl Summary {
             stamp,
         }
     }
-
-    /// The value of a label.
-    pub(crate) fn label(&self, key: &str) -> Option<&str> {
-        let at = self.labels.binary_search_by(|(own, _)| own.as_ref().cmp(key)).ok()?;
-        self.labels.get(at).map(|(_, value)| value.as_ref())
-    }
 }
 
 /// The file, open for appending.
@@ -123,27 +116,27 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// Opens it, or makes it, and reads all lines that are whole.
+    /// Opens it, or makes it, and gives what each line that is whole says to `each`, in the order of the file.
     ///
     /// # Errors
     /// As open(2), read(2) and ftruncate(2).
-    pub(crate) fn open(root: &Path) -> io::Result<(Index, BTreeMap<JobId, Summary>)> {
+    pub(crate) fn open(root: &Path, mut each: impl FnMut(Summary)) -> io::Result<Index> {
         let path = root.join(INDEX);
         let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
-        let bytes = fs::read(&path)?;
-        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        if whole < bytes.len() {
-            tracing::warn!(path = %path.display(), "the index of finished jobs ended in a torn line, which the broker cut off");
-            file.set_len(whole as u64)?;
+        let mut reader = io::BufReader::with_capacity(1 << 20, File::open(&path)?);
+        let (mut length, mut lines, mut line) = (0, 0, Vec::new());
+        while reader.read_until(b'\n', &mut line)? > 0 {
+            if !line.ends_with(b"\n") {
+                tracing::warn!(path = %path.display(), "the index of finished jobs ended in a torn line, which the broker cut off");
+                file.set_len(length)?;
+                break;
+            }
+            length += line.len() as u64;
+            lines += 1;
+            read(&line).into_iter().for_each(&mut each);
+            line.clear();
         }
-        let lines = bytes[..whole].split_inclusive(|byte| *byte == b'\n');
-        let (mut count, mut all) = (0, Vec::new());
-        for line in lines {
-            count += 1;
-            all.extend(read(line).map(|summary| (summary.id, summary)));
-        }
-        let index = Index { path, file, length: whole as u64, lines: count };
-        Ok((index, all.into_iter().collect()))
+        Ok(Index { path, file, length, lines })
     }
 
     /// Adds a line. Not synced: what a crash of the host takes is read from the job's directory.
@@ -170,14 +163,14 @@ impl Index {
     ///
     /// # Errors
     /// As write(2) and rename(2); the old one stays then.
-    pub(crate) fn rewrite<'a>(&mut self, all: impl Iterator<Item = &'a Summary>) -> io::Result<()> {
+    pub(crate) fn rewrite(&mut self, all: impl Iterator<Item = Summary>) -> io::Result<()> {
         let draft = self.path.with_extension("new");
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
         let mut file = io::BufWriter::with_capacity(1 << 20, options.open(&draft)?);
         let (mut length, mut lines) = (0, 0);
         for summary in all {
-            let line = line(summary)?;
+            let line = line(&summary)?;
             file.write_all(&line)?;
             length += line.len() as u64;
             lines += 1;
@@ -206,6 +199,8 @@ pub(super) fn read(line: &[u8]) -> Option<Summary> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     /// A job of this owner that has ended at this time.
@@ -225,13 +220,15 @@ pub(crate) mod tests {
 
     fn index_of(all: &[Summary]) -> (tempfile::TempDir, Index) {
         let dir = tempfile::tempdir().unwrap();
-        let (mut index, _) = Index::open(dir.path()).unwrap();
+        let mut index = Index::open(dir.path(), drop).unwrap();
         all.iter().for_each(|summary| index.append(summary).unwrap());
         (dir, index)
     }
 
     fn read_again(dir: &tempfile::TempDir) -> Vec<Summary> {
-        Index::open(dir.path()).unwrap().1.into_values().collect()
+        let mut all = BTreeMap::new();
+        Index::open(dir.path(), |summary| _ = all.insert(summary.id, summary)).unwrap();
+        all.into_values().collect()
     }
 
     #[test]
@@ -251,8 +248,9 @@ pub(crate) mod tests {
         bytes[30] ^= 1;
         bytes.truncate(bytes.len() - 5);
         fs::write(&path, bytes).unwrap();
-        let (mut index, read) = Index::open(dir.path()).unwrap();
-        assert_eq!(read.into_values().collect::<Vec<_>>(), [all[1].clone()]);
+        let mut read = Vec::new();
+        let mut index = Index::open(dir.path(), |summary| read.push(summary)).unwrap();
+        assert_eq!(read, [all[1].clone()]);
         index.append(&all[2]).unwrap();
         assert_eq!(read_again(&dir), all[1..]);
     }
@@ -261,7 +259,7 @@ pub(crate) mod tests {
     fn a_rewritten_index_has_what_it_was_given_and_goes_on() {
         let all = [summary("a", 1), summary("b", 2), summary("c", 3)];
         let (dir, mut index) = index_of(&all[..2]);
-        index.rewrite(all[1..2].iter()).unwrap();
+        index.rewrite(all[1..2].iter().cloned()).unwrap();
         index.append(&all[2]).unwrap();
         assert_eq!(read_again(&dir), all[1..]);
         assert!(!index.is_worn(2) && Index { lines: 20_000, ..index }.is_worn(2));

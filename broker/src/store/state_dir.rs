@@ -12,7 +12,7 @@ use nix::fcntl::Flock;
 use crate::model::id::JobId;
 use crate::store::durable::{self, replace, replace_durably};
 use crate::store::error::OpenError;
-use crate::store::index;
+use crate::store::index::{Index, Summary};
 use crate::store::lock::{is_full, lock};
 use crate::store::owner;
 use crate::store::records::{self, RequestRecord};
@@ -187,12 +187,12 @@ impl StateDir {
         quarantine_in(&self.root)
     }
 
-    /// Reads the index of finished jobs, see [`index`].
+    /// Reads the index of finished jobs, see [`Index::open`].
     ///
     /// # Errors
-    /// As open(2).
-    pub(crate) fn index(&self) -> io::Result<(index::Index, BTreeMap<JobId, index::Summary>)> {
-        index::Index::open(&self.root)
+    /// As [`Index::open`].
+    pub(crate) fn index(&self, each: impl FnMut(Summary)) -> io::Result<Index> {
+        Index::open(&self.root, each)
     }
 
     /// The directory of all jobs.

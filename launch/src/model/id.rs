@@ -26,6 +26,20 @@ impl JobId {
         self.0.as_hyphenated().encode_lower(&mut text).starts_with(prefix)
     }
 
+    /// Before all others.
+    pub const MIN: JobId = JobId(Uuid::nil());
+    /// After all others.
+    pub const MAX: JobId = JobId(Uuid::max());
+
+    /// The first and the last id whose text begins like this; `None` if there can be none.
+    pub fn range_of(prefix: &str) -> Option<(JobId, JobId)> {
+        let bound = |fill: JobId| {
+            let text = format!("{prefix}{}", fill.to_string().get(prefix.len()..)?);
+            Uuid::try_parse(&text).ok().map(JobId)
+        };
+        Some((bound(JobId::MIN)?, bound(JobId::MAX)?))
+    }
+
     /// When it was made, in nanoseconds since 1970, to the millisecond.
     pub fn made_ns(&self) -> u64 {
         let millis = self.0.as_u128() >> 80; // RFC 9562, 5.7: the first 48 bits
@@ -81,6 +95,20 @@ mod tests {
         assert!(
             id.starts_with(&id.to_string()[..10]) && id.starts_with("") && !id.starts_with("x")
         );
+    }
+
+    #[test]
+    fn all_ids_that_begin_alike_are_between_the_first_and_the_last_that_can() {
+        let id = JobId::fresh();
+        let text = id.to_string();
+        for length in 0..=text.len() {
+            let (first, last) = JobId::range_of(&text[..length]).unwrap();
+            assert!(first <= id && id <= last);
+            assert!(first.starts_with(&text[..length]) && last.starts_with(&text[..length]));
+        }
+        for none in ["x", "0197a3b4.", "é", &format!("{id}0"), "0197a3b40"] {
+            assert_eq!(JobId::range_of(none), None, "{none}");
+        }
     }
 
     #[test]

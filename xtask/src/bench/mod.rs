@@ -55,6 +55,9 @@ pub(crate) struct Args {
     /// 100,000 finished ones. Each is two processes and a descriptor of the broker
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
+    /// For `scale`: this many finished jobs, each 10 kB on disk, in place of 100,000
+    #[arg(long, value_name = "N", conflicts_with = "jobs")]
+    finished: Option<usize>,
     /// Measure programs as they are built for development, for work on a measurement itself
     #[arg(long)]
     dev: bool,
@@ -92,7 +95,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let profile = if args.dev { Profile::Dev } else { Profile::Release };
     let programs = programs::build(profile)?;
     interrupt::watch()?;
-    let bench = Bench::new(profile, programs, args.quick, args.jobs)?;
+    let bench = Bench::new(profile, programs, args.quick, (args.jobs, args.finished))?;
     let mut rows = Vec::new();
     for (name, measure) in MEASUREMENTS {
         if !args.filter.is_empty() && !args.filter.iter().any(|word| name.contains(word.as_str())) {

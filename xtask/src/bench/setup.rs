@@ -21,6 +21,8 @@ pub(super) struct Bench {
     pub(super) quick: bool,
     /// The number of running jobs, if not the default.
     pub(super) jobs: Option<usize>,
+    /// The number of finished jobs, if not the default.
+    pub(super) finished: Option<usize>,
     pub(super) profile: Profile,
 }
 
@@ -30,9 +32,17 @@ impl Bench {
         profile: Profile,
         programs: Programs,
         quick: bool,
-        jobs: Option<usize>,
+        (jobs, finished): (Option<usize>, Option<usize>),
     ) -> Result<Self> {
-        Ok(Self { programs, sshd: Sshd::start()?, open_dir: open_dir()?, quick, jobs, profile })
+        Ok(Self {
+            programs,
+            sshd: Sshd::start()?,
+            open_dir: open_dir()?,
+            quick,
+            jobs,
+            finished,
+            profile,
+        })
     }
 
     /// The number of rounds, quick or full.

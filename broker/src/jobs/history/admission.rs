@@ -97,7 +97,7 @@ fn space(shared: &Shared) -> Result<(), AdmissionError> {
 
 fn output(shared: &Shared) -> Result<(), AdmissionError> {
     let Some(max) = shared.retention().max_output else { return Ok(()) };
-    let over = shared.registry().kept();
+    let over = shared.registry().finished().kept();
     // Live jobs are measured only where it matters.
     let live = if over > max { Ok(0) } else { shared.live_output.bytes(|| live(shared)) };
     let live = live.map_err(|e| unknown("output is kept", &e))?;

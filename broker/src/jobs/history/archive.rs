@@ -18,6 +18,9 @@ use crate::store::owner;
 use crate::store::records;
 use crate::store::records::{FinalRecord, SpecRecord};
 
+/// Summaries that are taken from the registry per lock.
+pub(crate) const PART: usize = 1024;
+
 /// Replaces a finished job in memory with its summary. A task that holds the `Arc` keeps the job.
 pub(crate) fn archive(shared: &Shared, id: JobId) {
     match read_summary(shared, id) {
@@ -28,7 +31,7 @@ pub(crate) fn archive(shared: &Shared, id: JobId) {
             }
             let mut registry = shared.registry();
             if registry.has(id) {
-                registry.retire(summary); // else the job was removed meanwhile
+                registry.retire(&summary); // else the job was removed meanwhile
             }
             drop(registry);
             drop(index); // held until here: `tidy` must not read the registry in between
@@ -122,12 +125,17 @@ pub(crate) fn remove(shared: &Arc<Shared>, ids: &[JobId]) -> Vec<(JobId, io::Res
 pub(crate) fn tidy(shared: &Shared) {
     let mut slot = shared.index();
     let Some(index) = slot.as_mut() else { return };
-    if !index.is_worn(shared.registry().over().len()) {
+    if !index.is_worn(shared.registry().finished().len()) {
         return;
     }
-    let all: Vec<_> = shared.registry().over().values().cloned().collect();
-    match index.rewrite(all.iter()) {
-        Ok(()) => tracing::debug!(jobs = all.len(), "the index of finished jobs was rewritten"),
+    let mut after = None;
+    let parts = std::iter::from_fn(|| {
+        let part = shared.registry().finished().next(after, PART);
+        after = Some(part.last()?.id);
+        Some(part)
+    });
+    match index.rewrite(parts.flatten()) {
+        Ok(()) => tracing::debug!("the index of finished jobs was rewritten"),
         Err(e) => tracing::warn!("the index of finished jobs cannot be rewritten: {e}"),
     }
 }

@@ -123,7 +123,8 @@ pub(crate) fn remove_excess(shared: &Arc<Shared>, last: Last) -> usize {
 /// The time until the oldest job reaches its age.
 fn until_next(shared: &Shared) -> Duration {
     let registry = shared.registry();
-    let (Some(age), Some(first)) = (shared.retention().age, registry.by_end().next()) else {
+    let (Some(age), Some(first)) = (shared.retention().age, registry.finished().by_end().next())
+    else {
         return LONGEST_SLEEP;
     };
     let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
@@ -143,9 +144,9 @@ fn excess(
     let age = rules.age.and_then(|age| u64::try_from(age.as_nanos()).ok());
     let oldest_end = age.and_then(|age| now_ns.checked_sub(age)).unwrap_or(0);
     let limit = |rule: Option<u64>| rule.unwrap_or(u64::MAX);
-    let (mut count, mut kept) = (registry.over().len() as u64, registry.kept());
+    let (mut count, mut kept) = (registry.finished().len() as u64, registry.finished().kept());
     let mut all = Vec::new();
-    for job in registry.by_end().take(most) {
+    for job in registry.finished().by_end().take(most) {
         let is_last = count == 1;
         let rule = if job.ended_ns < oldest_end {
             Rule::Age
@@ -161,10 +162,10 @@ fn excess(
     }
     if let Some(own) = rules.count_per_owner {
         let surplus = |owner| {
-            let count = registry.kept_of(owner).0.saturating_sub(own);
-            registry.by_end_of(owner).take(usize::try_from(count).unwrap_or(usize::MAX))
+            let count = registry.finished().kept_of(owner).0.saturating_sub(own);
+            registry.finished().by_end_of(owner).take(usize::try_from(count).unwrap_or(usize::MAX))
         };
-        let surplus = registry.owners().flat_map(surplus).map(|job| job.id);
+        let surplus = registry.finished().owners().flat_map(surplus).map(|job| job.id);
         add(&mut all, surplus.map(|id| (id, Rule::CountPerOwner)), most);
     }
     all
@@ -172,8 +173,10 @@ fn excess(
 
 /// Adds the jobs beyond their owners' own quotas, to `most` in all. The job of an owner that ended last stays, as above.
 fn over_quota(registry: &Registry, quotas: &Quotas, all: &mut Vec<(JobId, Rule)>, most: usize) {
-    let surplus =
-        registry.owners().flat_map(|owner| beyond(registry, owner, &quotas.limits(owner)));
+    let surplus = registry
+        .finished()
+        .owners()
+        .flat_map(|owner| beyond(registry, owner, &quotas.limits(owner)));
     add(all, surplus, most);
 }
 
@@ -185,8 +188,8 @@ fn beyond<'a>(
 ) -> impl Iterator<Item = (JobId, Rule)> + use<'a> {
     let limit = |kind| limits.get(kind).map_or(u64::MAX, |limit| limit.value);
     let (most_jobs, most_bytes) = (limit(QuotaKind::KeptJobs), limit(QuotaKind::KeptBytes));
-    let (mut jobs, mut bytes) = registry.kept_of(owner);
-    registry.by_end_of(owner).map_while(move |job| {
+    let (mut jobs, mut bytes) = registry.finished().kept_of(owner);
+    registry.finished().by_end_of(owner).map_while(move |job| {
         let rule = match () {
             () if jobs > most_jobs => Rule::QuotaOfJobs,
             () if bytes > most_bytes && jobs > 1 => Rule::QuotaOfBytes,
@@ -207,14 +210,11 @@ fn add(all: &mut Vec<(JobId, Rule)>, more: impl Iterator<Item = (JobId, Rule)>, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jobs::registry::tests::registry;
     use crate::model::glob::{Pattern, Syntax};
     use crate::quota::limits::{Membership, QuotaTable, QuotaTables};
     use crate::store::index::Summary;
     use crate::store::index::tests::summary;
-
-    fn registry(jobs: &[Summary]) -> Registry {
-        Registry::of(jobs.iter().map(|job| (job.id, job.clone())).collect())
-    }
 
     /// Four jobs, of 10 bytes each.
     fn four() -> Vec<Summary> {

@@ -16,11 +16,13 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
 use crate::jobs::events::LifecycleEvent;
+use crate::jobs::history::archive::PART;
 use crate::jobs::history::{archive, quarantine};
 use crate::jobs::job::Job;
 use crate::jobs::process;
 use crate::jobs::recovery::adopt::{Adoption, adopt, sweep};
 use crate::jobs::registry::Registry;
+use crate::jobs::registry::packed::Packed;
 use crate::jobs::shared::{NotRecovered, Shared};
 use crate::metrics::METRICS;
 use crate::model::id::JobId;
@@ -61,7 +63,7 @@ fn adopt_one(shared: &Arc<Shared>, id: JobId) {
     }
     match adopt(shared, id) {
         Adoption::Live(job) => shared.registry().add(job),
-        Adoption::Over(summary) => shared.registry().retire(summary),
+        Adoption::Over(summary) => shared.registry().retire(&summary),
         Adoption::None => {}
     }
 }
@@ -122,7 +124,7 @@ fn recover_rest(shared: &Arc<Shared>) {
 struct Rest {
     index: Option<Index>,
     /// From the index, and their directories are there.
-    over: BTreeMap<JobId, Summary>,
+    over: BTreeMap<JobId, Packed>,
     /// Those that the index does not know.
     fresh: Vec<Summary>,
     live: Vec<Arc<Job>>,
@@ -134,16 +136,23 @@ fn read_rest(shared: &Arc<Shared>) -> io::Result<Rest> {
     for (name, reason) in foreign {
         shared.mark_unreadable(name, reason);
     }
-    let (index, mut over) = match shared.state.index() {
-        Ok((index, over)) => (Some(index), over),
+    let mut over = Vec::new();
+    let each = |job: Summary| {
+        if ids.binary_search(&job.id).is_ok() {
+            over.push((job.id, Packed::of(&job)));
+        }
+    };
+    let index = match shared.state.index(each) {
+        Ok(index) => Some(index),
         Err(e) => {
             tracing::warn!(
                 "the index of finished jobs cannot be read, the broker reads each job: {e}"
             );
-            (None, BTreeMap::new())
+            over.clear();
+            None
         }
     };
-    over.retain(|id, _| ids.binary_search(id).is_ok());
+    let over = over.into_iter().collect(); // of two about one job the later one
     let mut rest = Rest { index, over, fresh: Vec::new(), live: Vec::new() };
     for id in ids {
         if rest.over.contains_key(&id) || shared.registry().has(id) {
@@ -172,12 +181,13 @@ fn merge(shared: &Shared, Rest { mut index, over, fresh, live }: Rest) {
     };
     for summary in fresh {
         add(&mut index, &summary);
-        read.retire(summary);
+        read.retire(&summary);
     }
     let mut slot = shared.index();
     let mut registry = shared.registry();
     let meanwhile = std::mem::replace(&mut *registry, read);
-    meanwhile.over().values().for_each(|summary| add(&mut index, summary));
+    let summaries = meanwhile.finished().next(None, usize::MAX);
+    summaries.iter().for_each(|summary| add(&mut index, summary));
     registry.absorb(meanwhile);
     *slot = index;
 }
@@ -194,9 +204,14 @@ fn replay_starts(shared: &Shared) {
 /// Compares the records with the index. Reads changed records again, and moves damaged ones into
 /// quarantine.
 fn check(shared: &Arc<Shared>) {
-    let all: Vec<_> = shared.registry().over().values().map(|job| (job.id, job.stamp)).collect();
-    let (begin, count) = (Instant::now(), all.len());
-    for (id, stamp) in all {
+    let (begin, mut count, mut after) = (Instant::now(), 0, None);
+    let parts = std::iter::from_fn(|| {
+        let part = shared.registry().finished().next_stamps(after, PART);
+        after = Some(part.last()?.0);
+        Some(part)
+    });
+    for (id, stamp) in parts.flatten() {
+        count += 1;
         if Stamp::of(&shared.state.job(id)).is_ok_and(|now| now == stamp) {
             continue;
         }

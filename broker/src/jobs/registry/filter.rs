@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::jobs::job::Job;
+use crate::jobs::registry::packed::View;
 use crate::model::id::JobId;
 use crate::model::state::State;
-use crate::store::index::Summary;
 
 /// Some of the states, as bits: a list asks once for each of 100,000 jobs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -71,12 +71,12 @@ impl Filter {
             && self.ended_before_ns.is_none_or(|t| ended_ns.is_some_and(|end| end < t))
     }
 
-    pub(crate) fn admits_summary(&self, job: &Summary) -> bool {
+    pub(crate) fn admits_summary(&self, id: JobId, job: &View<'_>) -> bool {
         let has = |(key, value): (&String, &String)| job.label(key) == Some(value);
-        self.admits_state(job.state)
-            && self.owner.as_ref().is_none_or(|owner| owner == job.owner.as_str())
+        self.admits_state(job.state())
+            && self.owner.as_ref().is_none_or(|owner| owner == job.owner)
             && self.labels.iter().all(has)
-            && self.is_selected(job.id, &job.name)
+            && self.is_selected(id, job.name)
             && self.ended_before_ns.is_none_or(|t| job.ended_ns < t)
     }
 

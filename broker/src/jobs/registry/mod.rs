@@ -1,15 +1,21 @@
-//! The jobs in memory, by id, request and name: live jobs, and summaries of up to 100,000 finished ones.
+//! The jobs in memory, by id, request and name: live jobs, and what is asked for of a million finished ones.
 //! Does no I/O: its callers hold the lock.
 
 pub(crate) mod filter;
+pub(crate) mod finished;
+pub(crate) mod packed;
 #[cfg(test)]
 mod quota_model;
 pub(crate) mod slice;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, digest};
+
 use crate::jobs::job::Job;
+use crate::jobs::registry::finished::Finished;
+use crate::jobs::registry::packed::Packed;
 use crate::model::id::JobId;
 use crate::model::identity::Identity;
 use crate::model::request::{Request, is_older};
@@ -25,24 +31,21 @@ pub(crate) struct Registry {
     /// Also finished jobs whose final record is not written yet.
     live: BTreeMap<JobId, Arc<Job>>,
     live_by_owner: HashMap<Identity, BTreeMap<JobId, Arc<Job>>>,
-    over: BTreeMap<JobId, Summary>,
-    by_owner: HashMap<Identity, OwnerJobs>,
-    /// Finished jobs by their end time.
-    by_end: BTreeSet<(u64, JobId)>,
-    /// Bytes of output of finished jobs.
-    kept: u128,
-    requests: HashMap<(Identity, Box<str>), JobId>,
+    finished: Finished,
+    requests: BTreeMap<RequestHash, JobId>,
     /// The requests of jobs that cannot be read and may have run.
     quarantined: HashMap<(Identity, Box<str>), JobId>,
 }
 
-/// The finished jobs of one owner.
-#[derive(Debug, Default)]
-struct OwnerJobs {
-    ids: BTreeSet<JobId>,
-    by_end: BTreeSet<(u64, JobId)>,
-    /// Bytes of output.
-    kept: u128,
+/// The beginning of SHA-256 of an owner and a request id of that owner: nobody finds two that have the same.
+type RequestHash = [u8; 16];
+
+fn request_hash(owner: &str, id: &str) -> RequestHash {
+    // No name has a line feed.
+    let whole = digest(&SHA256, format!("{owner}\n{id}").as_bytes());
+    let mut hash = RequestHash::default();
+    hash.iter_mut().zip(whole.as_ref()).for_each(|(own, byte)| *own = *byte);
+    hash
 }
 
 /// A job in the registry.
@@ -76,23 +79,22 @@ pub(crate) enum RequestStatus {
 
 impl Registry {
     /// Of jobs that are over alone.
-    pub(crate) fn of(mut over: BTreeMap<JobId, Summary>) -> Registry {
-        let mut registry = Registry {
-            by_end: over.values().map(|job| (job.ended_ns, job.id)).collect(),
-            ..Registry::default()
-        };
-        over.values_mut().for_each(|job| registry.index(job));
-        registry.over = over;
+    pub(crate) fn of(over: BTreeMap<JobId, Packed>) -> Registry {
+        let mut registry = Registry { finished: Finished::of(over), ..Registry::default() };
+        for (id, job) in registry.finished.all() {
+            let Some(key) = job.request else { continue };
+            claim(&mut registry.requests, request_hash(job.owner, key.id), id, key.is_retryable);
+        }
         registry
     }
 
     /// Merges another registry into this one; its entries win.
     pub(crate) fn absorb(&mut self, other: Registry) {
-        let Registry { live, over, quarantined, .. } = other;
+        let Registry { live, finished, quarantined, .. } = other;
         self.quarantined.extend(quarantined);
-        over.into_values().for_each(|job| self.retire(job));
+        finished.next(None, usize::MAX).iter().for_each(|job| self.retire(job));
         for job in live.into_values() {
-            self.forget_over(job.id());
+            self.finished.remove(job.id());
             self.add(job);
         }
     }
@@ -100,7 +102,8 @@ impl Registry {
     pub(crate) fn add(&mut self, job: Arc<Job>) {
         let record = job.record();
         if !record.request_id.is_empty() {
-            self.claim(&record.owner, &record.request_id, job.id(), job.is_retryable());
+            let request = request_hash(record.owner.as_str(), &record.request_id);
+            claim(&mut self.requests, request, job.id(), job.is_retryable());
         }
         let own = self.live_by_owner.entry(job.owner().clone()).or_default();
         own.insert(job.id(), Arc::clone(&job));
@@ -119,68 +122,34 @@ impl Registry {
     }
 
     /// Replaces a finished job with its summary.
-    pub(crate) fn retire(&mut self, mut job: Summary) {
+    pub(crate) fn retire(&mut self, job: &Summary) {
         self.remove_live(job.id);
-        self.forget_over(job.id);
-        self.by_end.insert((job.ended_ns, job.id));
-        self.index(&mut job);
-        self.over.insert(job.id, job);
-    }
-
-    /// Adds a summary to all other maps.
-    fn index(&mut self, job: &mut Summary) {
-        if let Some((owner, _)) = self.by_owner.get_key_value(&job.owner) {
-            job.owner = owner.clone(); // one name in memory for all jobs of an owner
-        }
-        self.kept += u128::from(job.kept);
-        let own = self.by_owner.entry(job.owner.clone()).or_default();
-        own.ids.insert(job.id);
-        own.by_end.insert((job.ended_ns, job.id));
-        own.kept += u128::from(job.kept);
+        self.finished.insert(job);
         if let Some(key) = &job.request {
-            self.claim(&job.owner, &key.id, job.id, key.is_retryable);
-        }
-    }
-
-    /// Maps a request to its job. A retryable job never displaces another.
-    fn claim(&mut self, owner: &Identity, request_id: &str, id: JobId, again: bool) {
-        let request = (owner.clone(), request_id.into());
-        if again {
-            self.requests.entry(request).or_insert(id);
-        } else {
-            self.requests.insert(request, id);
+            let request = request_hash(job.owner.as_str(), &key.id);
+            claim(&mut self.requests, request, job.id, key.is_retryable);
         }
     }
 
     /// Whether it was there.
     pub(crate) fn forget(&mut self, id: JobId) -> bool {
-        let request = match (self.remove_live(id), self.forget_over(id)) {
+        let request = match (self.remove_live(id), self.finished.remove(id)) {
             (Some(job), _) => {
                 let record = job.record();
-                (record.owner.clone(), record.request_id.as_str().into())
+                Some(request_hash(record.owner.as_str(), &record.request_id))
             }
-            (None, Some(job)) => (job.owner, job.request.map(|key| key.id).unwrap_or_default()),
+            (None, Some(job)) => {
+                let job = job.view();
+                job.request.map(|key| request_hash(job.owner, key.id))
+            }
             (None, None) => return false,
         };
-        if self.requests.get(&request) == Some(&id) {
+        if let Some(request) = request
+            && self.requests.get(&request) == Some(&id)
+        {
             self.requests.remove(&request);
         }
         true
-    }
-
-    fn forget_over(&mut self, id: JobId) -> Option<Summary> {
-        let job = self.over.remove(&id)?;
-        self.kept -= u128::from(job.kept);
-        self.by_end.remove(&(job.ended_ns, id));
-        if let Some(own) = self.by_owner.get_mut(&job.owner) {
-            own.ids.remove(&id);
-            own.by_end.remove(&(job.ended_ns, id));
-            own.kept -= u128::from(job.kept);
-            if own.ids.is_empty() {
-                self.by_owner.remove(&job.owner);
-            }
-        }
-        Some(job)
     }
 
     /// Registers the request of a job that cannot be read.
@@ -197,50 +166,50 @@ impl Registry {
 
     /// Whose request a job is that is over, unless that may be made anew.
     pub(crate) fn request_of(&self, id: JobId) -> Option<RequestRecord> {
-        let job = self.over.get(&id)?;
-        let key = job.request.as_ref().filter(|key| !key.is_retryable)?;
-        Some(RequestRecord { owner: job.owner.clone(), id: key.id.to_string() })
+        let owner = self.finished.owner_of(id)?.clone();
+        let key = self.finished.get(id)?.request.filter(|key| !key.is_retryable)?;
+        Some(RequestRecord { owner, id: key.id.to_owned() })
     }
 
     /// A job and whose it is.
     pub(crate) fn find(&self, id: JobId) -> Option<(Entry, Identity)> {
         match self.live.get(&id) {
             Some(job) => Some((Entry::Live(Arc::clone(job)), job.owner().clone())),
-            None => self.over.get(&id).map(|job| (Entry::Over(id), job.owner.clone())),
+            None => self.finished.owner_of(id).map(|owner| (Entry::Over(id), owner.clone())),
         }
     }
 
     pub(crate) fn has(&self, id: JobId) -> bool {
-        self.live.contains_key(&id) || self.over.contains_key(&id)
+        self.live.contains_key(&id) || self.finished.has(id)
     }
 
     pub(crate) fn request(&self, owner: &Identity, sent: &Request) -> RequestStatus {
         if sent.id.is_empty() {
             return RequestStatus::New;
         }
-        let request = (owner.clone(), sent.id.as_str().into());
         let quarantined = || {
+            let request = (owner.clone(), sent.id.as_str().into());
             self.quarantined
                 .get(&request)
                 .map_or(RequestStatus::New, |id| RequestStatus::Quarantined(*id))
         };
-        let Some(id) = self.requests.get(&request) else {
+        let Some(id) = self.requests.get(&request_hash(owner.as_str(), &sent.id)) else {
             return quarantined();
         };
-        let known = match (self.live.get(id), self.over.get(id)) {
+        let known = match (self.live.get(id), self.finished.get(*id)) {
             (Some(job), _) => {
                 let entry = Entry::Live(Arc::clone(job));
-                Some((entry, job.is_retryable(), job.record().request_digest.as_str()))
+                Some((entry, job.is_retryable(), job.record().request_digest.clone()))
             }
             (None, Some(job)) => {
-                job.request.as_ref().map(|r| (Entry::Over(*id), r.is_retryable, r.digest.as_ref()))
+                job.request.map(|key| (Entry::Over(*id), key.is_retryable, key.digest()))
             }
             (None, None) => None,
         };
         match known {
             None | Some((_, true, _)) => quarantined(),
             Some((entry, _, own)) if own == sent.digest => RequestStatus::Same(entry),
-            Some((entry, _, own)) if is_older(own) => RequestStatus::Older(entry, own.into()),
+            Some((entry, _, own)) if is_older(&own) => RequestStatus::Older(entry, own.into()),
             Some(_) => RequestStatus::Other(*id),
         }
     }
@@ -288,30 +257,22 @@ impl Registry {
     /// What the jobs of each owner count for: of all who have one that has not ended, and of those with finished ones if
     /// `with_kept`.
     pub(crate) fn in_use_by_owner(&self, with_kept: bool) -> Vec<OwnerInUse> {
-        let finished = self.by_owner.keys().filter(|_| with_kept);
+        let finished = self.finished.owners().filter(|_| with_kept);
         let more = finished.filter(|owner| !self.live_by_owner.contains_key(*owner));
         let owners = self.live_by_owner.keys().chain(more);
         let of = |owner: &Identity| OwnerInUse {
             owner: owner.clone(),
             running: self.in_use(owner, None),
-            kept: self.kept_of(owner),
+            kept: self.finished.kept_of(owner),
         };
         owners.map(of).collect()
     }
 
-    /// How many finished jobs an owner has, and the bytes of their output.
-    pub(crate) fn kept_of(&self, owner: &Identity) -> (u64, u64) {
-        let own = self.by_owner.get(owner);
-        own.map_or((0, 0), |own| {
-            (own.ids.len() as u64, u64::try_from(own.kept).unwrap_or(u64::MAX))
-        })
-    }
-
     /// Who started jobs from `since_ns` on, and when, the oldest first.
     pub(crate) fn started_since(&self, since_ns: u64) -> Vec<(Identity, u64)> {
-        let is_recent = |(id, _): &(&JobId, _)| id.made_ns() >= since_ns;
-        let live = self.live.iter().rev().map(|(id, job)| (id, job.owner()));
-        let over = self.over.iter().rev().map(|(id, job)| (id, &job.owner));
+        let is_recent = |(id, _): &(JobId, _)| id.made_ns() >= since_ns;
+        let live = self.live.iter().rev().map(|(id, job)| (*id, job.owner()));
+        let over = self.finished.newest();
         let recent = live.take_while(is_recent).chain(over.take_while(is_recent));
         let mut all: Vec<_> = recent.map(|(id, who)| (who.clone(), id.made_ns())).collect();
         all.sort_by_key(|(_, made_ns)| *made_ns);
@@ -321,50 +282,40 @@ impl Registry {
     /// Live jobs and all jobs.
     pub(crate) fn count(&self) -> (usize, usize) {
         let live = self.live.values().filter(|job| !job.state_and_end().0.is_over()).count();
-        (live, self.live.len() + self.over.len())
+        (live, self.live.len() + self.finished.len())
     }
 
     pub(crate) fn live(&self) -> impl ExactSizeIterator<Item = &Arc<Job>> {
         self.live.values()
     }
 
-    pub(crate) fn over(&self) -> &BTreeMap<JobId, Summary> {
-        &self.over
+    pub(crate) fn finished(&self) -> &Finished {
+        &self.finished
     }
+}
 
-    /// Bytes of output of all jobs that are over.
-    pub(crate) fn kept(&self) -> u64 {
-        u64::try_from(self.kept).unwrap_or(u64::MAX)
-    }
-
-    /// Finished jobs, the oldest end first.
-    pub(crate) fn by_end(&self) -> impl Iterator<Item = &Summary> {
-        self.by_end.iter().filter_map(|(_, id)| self.over.get(id))
-    }
-
-    /// Each owner of finished jobs.
-    pub(crate) fn owners(&self) -> impl Iterator<Item = &Identity> {
-        self.by_owner.keys()
-    }
-
-    /// Finished jobs of an owner, the oldest end first.
-    pub(crate) fn by_end_of<'a>(
-        &'a self,
-        owner: &Identity,
-    ) -> impl Iterator<Item = &'a Summary> + use<'a> {
-        let own = self.by_owner.get(owner).into_iter().flat_map(|own| own.by_end.iter());
-        own.filter_map(|(_, id)| self.over.get(id))
+/// Maps a request to its job. A retryable job never displaces another.
+fn claim(
+    requests: &mut BTreeMap<RequestHash, JobId>,
+    request: RequestHash,
+    id: JobId,
+    again: bool,
+) {
+    if again {
+        requests.entry(request).or_insert(id);
+    } else {
+        requests.insert(request, id);
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::store::index::RequestKey;
     use crate::store::index::tests::summary;
 
-    fn registry(all: &[Summary]) -> Registry {
-        Registry::of(all.iter().map(|job| (job.id, job.clone())).collect())
+    pub(crate) fn registry(all: &[Summary]) -> Registry {
+        Registry::of(all.iter().map(|job| (job.id, Packed::of(job))).collect())
     }
 
     fn sent(id: &str, digest: &str) -> Request {
@@ -383,10 +334,7 @@ mod tests {
         assert!(matches!(registry.request(&job.owner, &sent("r", "2:e")), RequestStatus::Other(_)));
         assert!(registry.forget(job.id) && !registry.forget(job.id));
         assert!(matches!(registry.request(&job.owner, &sent("r", "2:d")), RequestStatus::New));
-        assert_eq!(
-            (registry.kept(), registry.by_end().count(), registry.owners().count()),
-            (0, 0, 0)
-        );
+        assert_eq!((registry.finished().len(), registry.finished().owners().count()), (0, 0));
     }
 
     #[test]
@@ -410,7 +358,7 @@ mod tests {
         };
         let (first, second) = (with(true), with(false));
         let mut registry = registry(std::slice::from_ref(&second));
-        registry.retire(first);
+        registry.retire(&first);
         match registry.request(&second.owner, &sent("r", "2:d")) {
             RequestStatus::Same(Entry::Over(id)) => assert_eq!(id, second.id),
             other => panic!("{other:?}"),
@@ -440,7 +388,6 @@ mod tests {
         let (one, two) = (summary("a", 1), summary("b", 2));
         let mut registry = registry(std::slice::from_ref(&one));
         registry.absorb(super::tests::registry(&[Summary { kept: 7, ..one }, two]));
-        assert_eq!((registry.count(), registry.kept()), ((0, 2), 17));
-        assert_eq!(registry.by_end().count(), 2);
+        assert_eq!((registry.count(), registry.finished().kept()), ((0, 2), 17));
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::jobs::job::Job;
 use crate::jobs::job::tests::record;
 use crate::jobs::registry::Registry;
+use crate::jobs::registry::tests::registry;
 use crate::launch::effective_limits::EffectiveLimits;
 use crate::model::id::JobId;
 use crate::model::identity::Identity;
@@ -190,7 +191,7 @@ impl Model {
         }
         let Truth { job, .. } = self.live.swap_remove(at);
         let summary = archived(&job, random.below(1000) as u64);
-        self.registry.retire(summary.clone());
+        self.registry.retire(&summary);
         self.kept.insert(job.id(), summary);
     }
 
@@ -212,7 +213,7 @@ impl Model {
     /// has the finished jobs from the index and the live ones from their directories, in two parts.
     fn crash(&mut self) {
         self.quotas = quotas(&QUOTAS);
-        let mut found = Registry::of(self.kept.clone());
+        let mut found = registry(&self.kept.values().cloned().collect::<Vec<_>>());
         let mut first = Registry::default();
         for (at, truth) in self.live.iter_mut().enumerate() {
             if let Some((limits, demand)) = truth.changing.take() {
@@ -234,7 +235,7 @@ impl Model {
             assert_eq!(self.registry.in_use(&owner, None), self.in_use(&owner, None));
             let own = self.kept.values().filter(|job| job.owner == owner);
             let kept = (own.clone().count() as u64, own.map(|job| job.kept).sum());
-            assert_eq!(self.registry.kept_of(&owner), kept);
+            assert_eq!(self.registry.finished().kept_of(&owner), kept);
         }
     }
 }
@@ -271,7 +272,7 @@ fn use_is_the_truth_whatever_starts_changes_ends_and_crashes() {
         for id in std::mem::take(&mut model.kept).into_keys() {
             model.registry.forget(id);
         }
-        assert!(model.registry.by_owner.is_empty(), "nothing leaks");
+        assert!(model.registry.finished().owners().next().is_none(), "nothing leaks");
     }
 }
 
@@ -283,7 +284,7 @@ fn a_new_broker_knows_what_was_started_lately() {
     let first = job(&ann, &none);
     registry.add(Arc::clone(&first));
     let over = job(&ann, &none);
-    registry.retire(archived(&over, 0));
+    registry.retire(&archived(&over, 0));
     let made = |job: &Job| (ann.clone(), job.id().made_ns());
     assert_eq!(registry.started_since(first.id().made_ns()), [made(&first), made(&over)]);
     assert_eq!(registry.started_since(u64::MAX), []);

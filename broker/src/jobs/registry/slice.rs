@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use crate::auth::ListScope;
 use crate::jobs::registry::filter::Filter;
+use crate::jobs::registry::finished::Newest;
 use crate::jobs::registry::{Entry, Registry};
 use crate::model::id::JobId;
 use crate::model::identity::Identity;
-use crate::store::index::Summary;
 
 /// Jobs that a list checks per lock: a fraction of a millisecond.
 const SLICE: usize = 1024;
@@ -45,17 +45,20 @@ impl Registry {
         for _ in 0..SLICE {
             match (live.peek(), over.peek()) {
                 (None, None) => return Slice { entries, next: None },
-                (Some(job), over) if over.is_none_or(|other| other.id < job.id()) => {
+                (Some(job), over) if over.is_none_or(|other| *other < job.id()) => {
                     last = Some(job.id());
                     let wanted = filter.admits_job(job) && is_seen(job.owner());
                     entries.extend(wanted.then(|| Entry::Live(Arc::clone(job))));
                     live.next();
                 }
                 (_, None) => {} // which the arm before has taken
-                (_, Some(job)) => {
-                    last = Some(job.id);
-                    let wanted = filter.admits_summary(job) && is_seen(&job.owner);
-                    entries.extend(wanted.then_some(Entry::Over(job.id)));
+                (_, Some(id)) => {
+                    let id = *id;
+                    last = Some(id);
+                    let admits = |job| filter.admits_summary(id, &job);
+                    let wanted = self.finished.get(id).is_some_and(admits)
+                        && self.finished.owner_of(id).is_some_and(&mut is_seen);
+                    entries.extend(wanted.then_some(Entry::Over(id)));
                     over.next();
                 }
             }
@@ -72,25 +75,18 @@ impl Registry {
         after: Option<JobId>,
         scope: &ListScope,
         filter: &Filter,
-    ) -> Box<dyn Iterator<Item = &'a Summary> + 'a> {
+    ) -> Newest<'a> {
         if !filter.admits_over() {
             return Box::new(std::iter::empty());
         }
         let wanted = filter.owner.as_ref().map(|name| Identity::new(name));
-        let own = match (scope, &wanted) {
-            (ListScope::Nobody, _) => None,
-            (ListScope::Owner(owner), _) | (_, Some(Ok(owner))) => self.by_owner.get(owner),
-            (_, Some(Err(_))) => None, // nobody has such a name
-            (_, None) => return Box::new(before(&self.over, after)),
+        let owner = match (scope, &wanted) {
+            // Nobody's, or of a name that nobody has.
+            (ListScope::Nobody, _) | (_, Some(Err(_))) => return Box::new(std::iter::empty()),
+            (ListScope::Owner(owner), _) | (_, Some(Ok(owner))) => Some(owner),
+            (_, None) => None,
         };
-        let own = own.into_iter().flat_map(move |own| {
-            match after {
-                Some(id) => own.ids.range(..id),
-                None => own.ids.range(..),
-            }
-            .rev()
-        });
-        Box::new(own.filter_map(|id| self.over.get(id)))
+        self.finished.candidates(after, owner, filter.selector.as_deref())
     }
 }
 
@@ -109,12 +105,9 @@ mod tests {
     use super::*;
     use crate::auth::Scope;
     use crate::jobs::registry::filter::States;
+    use crate::jobs::registry::tests::registry;
     use crate::model::state::State;
     use crate::store::index::tests::summary;
-
-    fn registry(all: &[Summary]) -> Registry {
-        Registry::of(all.iter().map(|job| (job.id, job.clone())).collect())
-    }
 
     fn ids(entries: &[Entry]) -> Vec<JobId> {
         entries.iter().map(Entry::id).collect()
