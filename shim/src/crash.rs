@@ -3,7 +3,7 @@
 //!
 //! A broker is told by [`VARIABLE`] in its environment, a shim by that of its job:
 //! `JOB_CRASH_AT=<point>:<n>:<file>` crashes the n-th time that the point is reached, from 1; the file
-//! is created at once and gets a byte when that happens. With [`HOLD`] in a broker's environment,
+//! is created at once and gets a byte when that happens. With [`HOLD`] in the same place,
 //! `JOB_HOLD_AT`, the thread that reaches the point waits instead, until the file is removed.
 
 /// The name of the variable.
@@ -89,6 +89,16 @@ points! {
         LogsSynced = "The logs are durable.",
         TotalsRecorded = "`exit` says that nothing is left.",
         ExitSynced = "`exit` is durable.",
+    [CHILD: "Those of the shim's child, which is not yet the workload."]
+        NamespacesEntered = "It has namespaces of its own, and what is in them is the view's.",
+        RootMade = "Its root directory is in memory.",
+        ScratchMounted = "It has temporary files of its own.",
+        PlacesMade = "There are places for what is mounted.",
+        DevicesMounted = "`/proc` and `/dev` are its own.",
+        SourcesBound = "What the job has named is mounted.",
+        NetworkUp = "It has a loopback interface.",
+        HostnameSet = "It has a name.",
+        UserChanged = "It is the job's user.",
 }
 
 pub use armed::{arm, at};
@@ -97,7 +107,8 @@ pub use armed::{arm, at};
 mod armed {
     use std::fs::File;
     use std::io::Write;
-    use std::path::{Path, PathBuf};
+    use std::os::unix::fs::MetadataExt;
+    use std::path::PathBuf;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::thread;
@@ -111,15 +122,17 @@ mod armed {
         point: String,
         left: AtomicU32,
         mark: File,
-        /// Waits while it is there, instead of dying.
-        hold: Option<PathBuf>,
+        /// Waits while the mark has a name, instead of dying.
+        holds: bool,
     }
 
     static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
 
-    /// Takes the variable's value from somewhere else than this process's environment.
-    pub fn arm(value: &str) {
-        let _ = ARMED.set(parse(value, false)); // the first one counts
+    /// Takes a variable from somewhere else than this process's environment.
+    pub fn arm(name: &str, value: &str) {
+        if [VARIABLE, HOLD].contains(&name) {
+            let _ = ARMED.set(parse(value, name == HOLD)); // the first one counts
+        }
     }
 
     /// Kills the process here, or waits, if this point is armed.
@@ -129,18 +142,17 @@ mod armed {
         let Some(armed) = ARMED.get_or_init(from_environment) else { return };
         if armed.point == point.name() && armed.left.fetch_sub(1, Ordering::SeqCst) == 1 {
             let _ = (&armed.mark).write_all(b"!"); // the test misses it
-            match &armed.hold {
-                None => {
-                    let _ = raise(Signal::SIGKILL);
-                    std::process::abort() // process 1 of a pid namespace is not killed by its own signal
-                }
-                Some(file) => wait_for_removal(file),
+            if armed.holds {
+                return wait_for_removal(&armed.mark);
             }
+            let _ = raise(Signal::SIGKILL);
+            std::process::abort() // process 1 of a pid namespace is not killed by its own signal
         }
     }
 
-    fn wait_for_removal(file: &Path) {
-        while file.exists() {
+    /// By its descriptor, since a child that isolates itself no longer sees its path.
+    fn wait_for_removal(mark: &File) {
+        while mark.metadata().is_ok_and(|file| file.nlink() > 0) {
             thread::sleep(Duration::from_millis(1)); // between two looks
         }
     }
@@ -151,7 +163,7 @@ mod armed {
         let path = PathBuf::from(parts.next()?);
         // What an earlier process has marked stays.
         let mark = File::options().append(true).create(true).open(&path).ok()?;
-        Some(Armed { point, left: AtomicU32::new(left), mark, hold: holds.then_some(path) })
+        Some(Armed { point, left: AtomicU32::new(left), mark, holds })
     }
 }
 
@@ -159,7 +171,7 @@ mod armed {
 mod armed {
     /// Nothing.
     #[inline(always)]
-    pub fn arm(_value: &str) {}
+    pub fn arm(_name: &str, _value: &str) {}
 
     /// Nothing.
     #[inline(always)]

@@ -4,20 +4,22 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use job_api::client::Client;
+use job_api::v1::isolation::Profile;
 use job_api::v1::job::State;
 use job_api::v1::{
-    Cause, DeleteJobRequest, GetServerInfoRequest, JobSpec, ListJobsRequest, PauseJobRequest,
-    ResumeJobRequest, StartJobRequest, StopJobRequest, UpdateJobRequest,
+    Cause, DeleteJobRequest, GetServerInfoRequest, Isolation, JobSpec, ListJobsRequest, Mount,
+    PauseJobRequest, ResumeJobRequest, StartJobRequest, StopJobRequest, UpdateJobRequest,
 };
 use job_shim::crash::Point;
 use job_tests::ledger::{self, RetryingClient};
-use job_tests::{CRASH_AT, Env, Gate, Programs, TIMEOUT, api, scaled, until};
+use job_tests::{CRASH_AT, Env, Gate, HOLD_AT, Programs, TIMEOUT, api, scaled, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tonic::Code;
@@ -371,4 +373,96 @@ async fn try_shim(env: &mut Env, point: Point, way: Way) -> bool {
         assert!(jobs.last().unwrap().incomplete, "{jobs:?}");
     }
     is_marked(&mark)
+}
+
+/// What dies there, while its child is held there or by itself.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Dies {
+    Child,
+    Shim,
+    Broker,
+}
+
+/// Mount namespaces in use, and the mounts of this one.
+fn mounts() -> (BTreeSet<PathBuf>, String) {
+    let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+    let all = processes.filter_map(|process| fs::read_link(process.join("ns/mnt")).ok()).collect();
+    (all, fs::read_to_string("/proc/self/mountinfo").unwrap())
+}
+
+/// With everything that a job may have of its own.
+fn isolated(env: &Env, name: &str, (variable, at): (&str, String)) -> StartJobRequest {
+    let ran = env.shared().join(name).display().to_string();
+    let mut isolation = Isolation { hostname: "own".into(), ..Isolation::default() };
+    isolation.set_profile(Profile::Strict);
+    let shared = env.shared().display().to_string();
+    let bind = Mount { source: shared.clone(), target: shared, ..Mount::default() };
+    let memory = Mount { target: "/x".into(), tmpfs_bytes: 1 << 20, ..Mount::default() };
+    isolation.mounts = vec![bind, memory];
+    let mut spec = JobSpec {
+        run_as: "pool".into(),
+        isolation: Some(isolation),
+        ..api::spec(&["/bin/sh", "-c", "echo x >\"$0\"", &ran])
+    };
+    spec.env.insert(variable.into(), at);
+    ledger::named(name, spec)
+}
+
+/// It runs once or not at all, nothing of it is left on the host, and the next job is as ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_start_that_dies_between_steps_of_its_isolation_leaves_nothing() {
+    let mut env = Env::builder()
+        .config("pool = [70000, 70000]")
+        .programs(Programs::find().with_shim_for_development())
+        .sections("[isolation]\nread_write = [\"{dir}/shared\"]\n")
+        .start();
+    let before = mounts();
+    for &point in Point::CHILD {
+        for dies in [Dies::Child, Dies::Shim, Dies::Broker] {
+            let name = format!("{}-{dies:?}", point.name());
+            eprintln!("{name}");
+            let (at, mark) = crash(&env, point, 1);
+            let variable = if dies == Dies::Child { CRASH_AT } else { HOLD_AT };
+            let request = isolated(&env, &name, (variable, at));
+            let mut client = env.client("user-a").await;
+            let start = tokio::spawn(async move { client.start_job(request).await });
+            until("it comes to that", || is_marked(&mark).then_some(()));
+            match dies {
+                Dies::Child => {}
+                Dies::Shim => {
+                    let [job] = &env.cgroup().jobs()[..] else { panic!("one job") };
+                    kill(Pid::from_raw(env.cgroup().shim(job).unwrap()), Signal::SIGKILL).unwrap();
+                }
+                Dies::Broker => env.restart_broker(),
+            }
+            let answer = start.await.unwrap();
+            // A child that is killed says nothing: whether it had come to its program nobody knows.
+            assert!(answer.is_err() || dies == Dies::Child, "{answer:?}");
+            let _ = fs::remove_file(&mark); // a child that is held goes on
+            let mut client = env.client("user-a").await;
+            let jobs = client.list_jobs(ListJobsRequest::default()).await.unwrap().into_inner();
+            let mut causes = Vec::new();
+            for job in jobs.jobs {
+                causes.push(api::ended(&mut client, &job.id).await.cause());
+            }
+            let allowed: &[Cause] = match dies {
+                Dies::Child => &[Cause::StartFailed, Cause::Signaled],
+                Dies::Shim => &[Cause::StartFailed, Cause::Lost],
+                // GO may have been said by then: the job runs, as ever.
+                Dies::Broker => &[Cause::StartFailed, Cause::Exited],
+            };
+            assert!(causes.iter().all(|cause| allowed.contains(cause)), "{causes:?}");
+            leave(&mut env).await;
+            let has_run = env.shared().join(&name).exists();
+            assert_eq!(has_run, causes.contains(&Cause::Exited), "{causes:?}");
+            until("its namespaces are gone", || mounts().0.is_subset(&before.0).then_some(()));
+            assert_eq!(mounts().1, before.1, "the host's mounts");
+        }
+    }
+    let (at, _) = crash(&env, Point::ExitSynced, 2);
+    let request = isolated(&env, "after", (CRASH_AT, at));
+    let job = env.client("user-a").await.start_job(request).await.unwrap().into_inner();
+    let id = job.job.unwrap().id;
+    assert_eq!(api::ended(&mut env.client("user-a").await, &id).await.exit_code, Some(0));
+    assert!(env.shared().join("after").exists());
 }

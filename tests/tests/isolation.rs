@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use job_tests::{Env, until};
+use job_tests::{Env, host, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -307,5 +307,60 @@ fn nothing_is_left_when_broker_and_shim_are_killed() {
     until("their directories are gone", || job_dirs(&env).is_empty().then_some(()));
     until("their namespaces are gone", || (namespaces().0.is_subset(&before.0)).then_some(()));
     assert_eq!(namespaces().1, before.1, "the host's mounts");
+    env.assert_clean();
+}
+
+/// As in a container without privileges.
+#[test]
+fn a_broker_that_may_not_mount_refuses_what_needs_it_by_name_and_is_never_silently_weaker() {
+    if !host::has_program("setpriv", "--version") {
+        return;
+    }
+    for least in ["private", "host"] {
+        let sections = format!("[isolation]\nminimum = {least:?}\n");
+        let env = Env::builder().sections(&sections).without("sys_admin").start();
+        for (options, profile) in [
+            (&[][..], "private"),
+            (&["--isolation=private"], "private"),
+            (&["--isolation=strict"], "strict"),
+        ] {
+            let error = refused(&env, options);
+            let words = format!("cannot isolate jobs as \"{profile}\"");
+            assert!(error.contains(&words), "{least} {options:?}: {error}");
+        }
+        let info = env.jobctl("user-a", &["info"]).expect(0).out();
+        assert!(info.contains("cannot isolate jobs as \"private\""), "{info}");
+        assert!(env.log().contains("cannot isolate jobs as \"private\""));
+        if least == "host" {
+            assert_eq!(sh(&env, &["--isolation=host"], "echo ran"), "ran\n");
+        } else {
+            assert!(refused(&env, &["--isolation=host"]).contains("isolation.minimum"));
+        }
+        env.assert_clean();
+    }
+}
+
+/// The cases of bubblewrap's own tests that no other test here has.
+#[test]
+fn devices_links_and_odd_names_of_programs_are_as_in_bubblewraps_tests() {
+    let env = env();
+    let devices = "for d in stdin stdout stderr null zero full random urandom tty fd ptmx pts shm; do \
+                   [ -e /dev/$d ] || [ -L /dev/$d ] || echo no $d; done; echo x >/dev/null; \
+                   head -c 1 /dev/zero | wc -c; [ -w /dev/full ] && (echo x >/dev/full) 2>&1 | wc -l";
+    for profile in ["private", "strict"] {
+        let isolation = format!("--isolation={profile}");
+        assert_eq!(sh(&env, &[&isolation], devices), "1\n1\n", "{profile}");
+        // A mount over a link is where the link leads to.
+        if Path::new("/lib").is_symlink() {
+            let options = [&isolation, "--read-only=/etc/ssl", "--volume=/etc/ssl:/lib/locale:ro"];
+            let listed = sh(&env, &options, "ls /etc/ssl; echo; ls /usr/lib/locale");
+            let (there, through) = listed.split_once("\n\n").unwrap();
+            assert_eq!(there.trim(), through.trim(), "{profile}");
+        }
+        let ran = env.jobctl("user-a", &["run", &isolation, "--", "--inadvisable-name", "x"]);
+        assert!(ran.code() != 0 && ran.err().contains("--inadvisable-name"), "{}", ran.err());
+        let error = refused(&env, &[&isolation, "--read-only=/source-enoent"]);
+        assert!(error.contains("/source-enoent"), "{error}");
+    }
     env.assert_clean();
 }

@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use job_shim::crash::{self, Point};
 use job_shim::launch::{Launch, WORKLOAD_SCRIPT_FD};
 use job_shim::search;
 use job_shim::wire::{Failed, Step};
@@ -142,6 +143,7 @@ impl Workload {
         // After the streams, which need their numbers, and as root, who may raise them.
         self.rlimits.apply().at(Step::ResourceLimits)?;
         self.become_user()?;
+        crash::at(Point::UserChanged);
         // Their dispositions are the defaults since the shim's startup, which this was cloned from.
         SigSet::empty().thread_set_mask().at(Step::Signals)?;
         sys::close_from(first_free).at(Step::CloseDescriptors)?;

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use job_shim::crash::{self, Point};
 use job_shim::filter::install;
 use job_shim::isolation::{Files, Isolation, Mount, Scratch, Source};
 use job_shim::wire::Step;
@@ -20,6 +21,7 @@ use nix::unistd::{chdir, mkdir, pivot_root, sethostname};
 
 use super::failure::{At, Failure};
 use super::startup::InheritedView;
+use crate::sys::landlock::scope_abstract_sockets;
 use crate::sys::mount::{attach, attribute, file_system, loopback_up, open_tree, restrict};
 
 /// The places of [`Files::scratch`], and their directories in one tmpfs, which is under `/tmp` then. `/tmp` is the last.
@@ -63,14 +65,17 @@ impl Isolator {
     pub(crate) fn enter(&self) -> Result<(), Failure> {
         let sources = self.copy_sources()?;
         self.change_namespaces().at(Step::Namespaces)?;
+        crash::at(Point::NamespacesEntered);
         if let Some(files) = &self.isolation.files {
             make_files(files, sources)?;
         }
         if self.isolation.network {
             loopback_up().at(Step::Network)?;
+            crash::at(Point::NetworkUp);
         }
         if !self.isolation.hostname.is_empty() {
             sethostname(OsStr::from_bytes(&self.isolation.hostname)).at(Step::Hostname)?;
+            crash::at(Point::HostnameSet);
         }
         Ok(())
     }
@@ -80,6 +85,10 @@ impl Isolator {
     /// # Errors
     /// `Seccomp`.
     pub(crate) fn filter(&self) -> Result<(), Failure> {
+        // Abstract sockets are a network's, and the only ones of the host that no mount hides.
+        if self.isolation.ipc && !self.isolation.network {
+            scope_abstract_sockets().at(Step::Seccomp)?;
+        }
         install(self.isolation.filter, self.isolation.filter_logs).at(Step::Seccomp)
     }
 
@@ -116,23 +125,28 @@ fn make_files(files: &Files, sources: Vec<OwnedFd>) -> Result<(), Failure> {
             return Err(Failure { step: Step::MountRoot, errno: Errno::EINVAL }); // see `make_place`
         }
         make_root()?;
+        crash::at(Point::RootMade);
     }
     if let Some(scratch) = files.scratch {
         mount_scratch(scratch).at(Step::MountTmp)?;
+        crash::at(Point::ScratchMounted);
     }
     if files.read_only {
         // Before the first of them is attached: some are the host's, and writable. And before `/proc` is there, whose
         // links lead to the shim's root: the host's.
         files.mounts.iter().try_for_each(make_place).at(Step::Bind)?;
+        crash::at(Point::PlacesMade);
     }
     if files.devices {
         mount_proc().at(Step::MountProc)?;
         mount_devices().at(Step::MountDev)?;
+        crash::at(Point::DevicesMounted);
     }
     let mut sources = sources.into_iter();
     for mount in &files.mounts {
         bind(mount, &mut sources).at(Step::Bind)?;
     }
+    crash::at(Point::SourcesBound);
     Ok(())
 }
 

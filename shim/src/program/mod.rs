@@ -87,10 +87,9 @@ fn open(memory: OwnedFd, state: OwnedFd) -> Result<(Launch, Logs, ExitRecord), F
 /// Arms a crash point from the job's environment: a shim has none of its own.
 fn arm(launch: &Launch) {
     let entries = launch.env.iter().filter_map(|entry| std::str::from_utf8(entry).ok());
-    let mut pairs = entries.filter_map(|entry| entry.split_once('='));
-    if let Some((_, value)) = pairs.find(|(name, _)| *name == crash::VARIABLE) {
-        crash::arm(value);
-    }
+    entries
+        .filter_map(|entry| entry.split_once('='))
+        .for_each(|(name, value)| crash::arm(name, value));
 }
 
 /// Steps 4 to 9.

@@ -2,6 +2,7 @@
 //! this program's unsafe code.
 #![allow(unsafe_code, reason = "this is the one room for it")]
 
+pub(crate) mod landlock;
 pub(crate) mod mount;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_long};

@@ -25,6 +25,7 @@ pub struct Builder {
     retention: Vec<String>,
     programs: Option<Programs>,
     descriptors: Option<u64>,
+    without: Option<&'static str>,
 }
 
 impl Env {
@@ -94,6 +95,12 @@ impl Builder {
         self
     }
 
+    /// Takes a capability away from the broker and all that it starts, as setpriv(1) calls it.
+    pub fn without(mut self, capability: &'static str) -> Builder {
+        self.without = Some(capability);
+        self
+    }
+
     /// Starts the broker; answers when it accepts connections.
     ///
     /// # Panics
@@ -148,6 +155,7 @@ impl Builder {
             sections: self.sections,
             retention: self.retention,
             descriptors: self.descriptors,
+            without: self.without,
             programs,
             pki,
             _disk: disk,

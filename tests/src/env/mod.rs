@@ -4,7 +4,7 @@
 mod builder;
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -47,6 +47,7 @@ pub struct Env {
     sections: String,
     retention: Vec<String>,
     descriptors: Option<u64>,
+    without: Option<&'static str>,
     programs: Programs,
     pki: Authority,
     _disk: Option<SmallDisk>,
@@ -399,12 +400,21 @@ impl Env {
         Ok(())
     }
 
+    /// Of a command that becomes the broker, and keeps its pid.
     fn broker_command(&self) -> Command {
-        let broker = &self.programs.broker;
-        let Some(most) = self.descriptors else { return Command::new(broker) };
-        let mut limited = Command::new("prlimit"); // becomes the broker, and keeps its pid
-        limited.arg(format!("--nofile={most}:{most}")).arg(broker);
-        limited
+        let mut words: Vec<OsString> = Vec::new();
+        if let Some(capability) = self.without {
+            let less = format!("-{capability}");
+            let options = ["--bounding-set", &less, "--inh-caps", &less];
+            words.extend(["setpriv"].iter().chain(&options).map(|word| word.into()));
+        }
+        if let Some(most) = self.descriptors {
+            words.extend(["prlimit".into(), format!("--nofile={most}:{most}").into()]);
+        }
+        words.push(self.programs.broker.clone().into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        command
     }
 
     fn config(&self, port: u16) -> String {

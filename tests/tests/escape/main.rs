@@ -11,6 +11,7 @@ mod races;
 mod tools;
 
 use std::fs;
+use std::process::Command;
 
 use job_tests::{Env, host, until};
 
@@ -55,11 +56,16 @@ struct Victim {
 
 impl Victim {
     fn start(env: &Env, profile: &str) -> Victim {
+        // Those of the host would stay.
+        let queues = "ipcmk -Q; ipcmk -M 4096; ipcmk -S 1; (: >/dev/mqueue/victim)";
+        let queues = if profile == "host" { "true" } else { queues };
         let profile = format!("--isolation={profile}");
         let secret = format!("--env=SECRET={SECRET}");
-        let script = "for d in /tmp /dev/shm /var/tmp $JOB_DIR; do echo $SECRET >$d/victim; done; \
-                      (ipcmk -Q && ipcmk -M 4096) >/dev/null 2>&1; echo ready; exec sleep 600";
-        let argv = ["start", &profile, &secret, "--user=nobody", "--", "sh", "-c", script];
+        let script = format!(
+            "for d in /tmp /dev/shm /var/tmp $JOB_DIR; do echo $SECRET >$d/victim; done; \
+             {{ {queues}; }} >/dev/null 2>&1; echo ready; exec sleep 600"
+        );
+        let argv = ["start", &profile, &secret, "--user=nobody", "--", "sh", "-c", &script];
         let id = env.jobctl("user-a", &argv).id();
         until("the victim is ready", || env.stdout_log(&id).contains("ready").then_some(()));
         let pid = env.jobctl("user-a", &["inspect", &id]).json()["pid"].as_i64().unwrap();
@@ -73,7 +79,14 @@ impl Victim {
     }
 }
 
-fn nice(pid: i64) -> i64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    stat.rsplit_once(") ").unwrap().1.split(' ').nth(16).unwrap().parse().unwrap()
+/// What others may change of a process: how it is scheduled, and its limits.
+fn settings(pid: i64) -> [String; 4] {
+    let read = |name| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap();
+    let (stat, status) = (read("stat"), read("status"));
+    // Priority, nice value; then policy, and priority in it.
+    let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    let scheduling = [15, 16, 37, 38].map(|n| fields[n]).join(" ");
+    let cpus = status.lines().find(|line| line.starts_with("Cpus_allowed:")).unwrap();
+    let io = Command::new("ionice").args(["-p", &pid.to_string()]).output().unwrap().stdout;
+    [scheduling, cpus.into(), read("limits"), String::from_utf8(io).unwrap()]
 }

@@ -2,7 +2,7 @@
 //! mounts more. It must alternate them, so that all see the same host.
 
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -17,19 +17,20 @@ use super::api;
 use super::quantile::median;
 use super::report::Row;
 use super::setup::Bench;
-use crate::interrupt;
 use crate::site::{Ending, IDENTITIES, Throwaway};
+use crate::{interrupt, packages};
 
 const PROFILES: [Profile; 3] = [Profile::Host, Profile::Private, Profile::Strict];
 /// Mounts that a host of many containers has besides.
 const MANY: usize = 300;
 /// Rounds that do not count.
 const WARM_UP: usize = 5;
-/// bubblewrap, with what `private` has.
-const BUBBLEWRAP: [&str; 13] = [
-    "bwrap",
+/// bubblewrap, with what `private` has; without the second word with what `strict` has.
+const BUBBLEWRAP: [&str; 18] = [
     "--unshare-all",
     "--share-net",
+    "--die-with-parent",
+    "--new-session",
     "--ro-bind",
     "/",
     "/",
@@ -39,8 +40,28 @@ const BUBBLEWRAP: [&str; 13] = [
     "/proc",
     "--tmpfs",
     "/tmp",
+    "--tmpfs",
+    "/run",
+    "--tmpfs",
+    "/var/tmp",
     "/bin/true",
 ];
+/// What crun(1) and runc(8) run: a base system read-only as `nobody`, with what else `strict` has but its filter.
+const BUNDLE: &str = r#"{"ociVersion":"1.0.2","root":{"path":"rootfs","readonly":true},"hostname":"job",
+"process":{"terminal":false,"user":{"uid":65534,"gid":65534},"args":["/bin/true"],"cwd":"/",
+"env":["PATH=/usr/bin:/bin"],"noNewPrivileges":true,"capabilities":{}},
+"mounts":[{"destination":"/usr","type":"bind","source":"/usr","options":["rbind","ro"]},
+{"destination":"/etc","type":"bind","source":"/etc","options":["rbind","ro"]},
+{"destination":"/proc","type":"proc","source":"proc"},
+{"destination":"/dev","type":"tmpfs","source":"tmpfs","options":["nosuid","mode=755","size=64k"]},
+{"destination":"/dev/pts","type":"devpts","source":"devpts","options":["newinstance","ptmxmode=0666"]},
+{"destination":"/dev/shm","type":"tmpfs","source":"shm","options":["nosuid","nodev"]},
+{"destination":"/dev/mqueue","type":"mqueue","source":"mqueue"},
+{"destination":"/tmp","type":"tmpfs","source":"tmpfs","options":["nosuid","nodev"]},
+{"destination":"/var/tmp","type":"tmpfs","source":"tmpfs","options":["nosuid","nodev"]},
+{"destination":"/run","type":"tmpfs","source":"tmpfs","options":["nosuid","nodev"]}],
+"linux":{"namespaces":[{"type":"pid"},{"type":"ipc"},{"type":"uts"},{"type":"mount"},{"type":"network"},
+{"type":"cgroup"}]}}"#;
 
 pub(super) fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let [host, private, strict] = starts(bench)?;
@@ -55,14 +76,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Row>> {
         Row::new("strict adds with 300 mounts more, p50", many[2] - many[0], "ms").at_most(3.0),
         Row::new("StartJob in private, p50", private, "ms").beside("in host", host),
     ];
-    match bubblewrap(bench)? {
-        Some(adds) => rows.push(Row::new(
-            "beside: bwrap --unshare-all --share-net adds to a process",
-            adds,
-            "ms",
-        )),
-        None => println!("bwrap is not installed: not compared (apt install bubblewrap)"),
-    }
+    rows.extend(peers(bench)?);
     Ok(rows)
 }
 
@@ -113,22 +127,69 @@ async fn start(client: &mut Client, profile: Profile) -> Result<f64> {
     Ok(took)
 }
 
-fn bubblewrap(bench: &Bench) -> Result<Option<f64>> {
-    let run = |argv: &[&str]| -> Result<f64> {
-        let begin = Instant::now();
-        let status = Command::new(argv[0]).args(&argv[1..]).status()?;
-        anyhow::ensure!(status.success(), "{} failed: {status}", argv[0]);
-        Ok(begin.elapsed().as_secs_f64() * 1e3)
+/// What others add to a process, from its start to its end; those that run here.
+fn peers(bench: &Bench) -> Result<Vec<Row>> {
+    let needed = [("bwrap", "bubblewrap"), ("crun", "crun"), ("/usr/sbin/runc", "runc")];
+    if let Err(error) = packages::ensure(&needed, "to compare isolation with") {
+        println!("not all are compared: {error:#}");
+    }
+    let bundle = make_bundle()?;
+    let directory = bundle.path().display().to_string();
+    let own_network: Vec<_> =
+        BUBBLEWRAP.iter().copied().filter(|word| *word != "--share-net").collect();
+    let container = ["run", "--bundle", &directory, "job-bench"];
+    let mut all: Vec<(&str, &str, &[&str])> = vec![
+        ("bwrap --unshare-all --share-net, as private", "bwrap", &BUBBLEWRAP),
+        ("bwrap --unshare-all, as strict", "bwrap", &own_network),
+        ("crun run, as strict but for a filter", "crun", &container),
+        ("runc run, as strict but for a filter", "/usr/sbin/runc", &container),
+    ];
+    all.retain(|(name, program, words)| {
+        let failed = run(program, words).err();
+        failed.iter().for_each(|error| println!("not compared: {name}: {error:#}"));
+        failed.is_none()
+    });
+    all.push(("", "/bin/true", &[]));
+    let mut took = vec![Vec::new(); all.len()];
+    for _ in 0..bench.rounds(100, 300) {
+        for ((_, program, words), took) in all.iter().zip(&mut took) {
+            took.push(run(program, words)?);
+        }
+        interrupt::check()?;
+    }
+    let medians: Vec<f64> = took.iter().map(|took| median(took)).collect();
+    let plain = medians.last().copied().unwrap_or_default();
+    let peers = all.iter().zip(&medians).filter(|((name, ..), _)| !name.is_empty());
+    let row = |((name, ..), median): (&(&str, _, _), &f64)| {
+        Row::new(format!("beside: {name}: adds to a process"), median - plain, "ms")
     };
-    if Command::new("bwrap").arg("--version").output().is_err() {
-        return Ok(None);
+    Ok(peers.map(row).collect())
+}
+
+/// Its root directory has the host's links and places for the rest.
+fn make_bundle() -> Result<TempDir> {
+    let bundle = TempDir::new()?;
+    let root = bundle.path().join("rootfs");
+    for name in ["usr", "etc", "proc", "dev", "tmp", "var/tmp", "run"] {
+        fs::create_dir_all(root.join(name))?;
     }
-    let (mut with, mut without) = (Vec::new(), Vec::new());
-    for _ in 0..bench.rounds(100, 500) {
-        with.push(run(&BUBBLEWRAP)?);
-        without.push(run(&["/bin/true"])?);
+    for name in ["bin", "sbin", "lib", "lib64"] {
+        if let Ok(link) = fs::read_link(std::path::Path::new("/").join(name)) {
+            std::os::unix::fs::symlink(link, root.join(name))?;
+        }
     }
-    Ok(Some(median(&with) - median(&without)))
+    fs::write(bundle.path().join("config.json"), BUNDLE)?;
+    Ok(bundle)
+}
+
+/// Milliseconds, to its end.
+fn run(program: &str, words: &[&str]) -> Result<f64> {
+    let begin = Instant::now();
+    let ran = Command::new(program).args(words).stdin(Stdio::null()).output()?;
+    let took = begin.elapsed().as_secs_f64() * 1e3;
+    let said = String::from_utf8_lossy(&ran.stderr);
+    anyhow::ensure!(ran.status.success(), "{program}: {}: {}", ran.status, said.trim());
+    Ok(took)
 }
 
 /// 300 mounts, all of which go with the one that they are in.

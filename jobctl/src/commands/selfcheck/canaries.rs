@@ -193,6 +193,13 @@ pub(crate) const CANARIES: &[Canary] = &[
             [ -z \"$(ls -A /tmp /var/tmp | grep -v :)\" ] || fail \"it shares /tmp\"\n\
             [ \"$(ls /run)\" = job ] || fail \"it sees the sockets in /run\"\n\
             ! unshare -U true 2>/dev/null || fail \"it makes namespaces\"\n\
+            [ ! -e /proc/1 ] || fail \"it sees its shim\"\n\
+            grep -q '^CapBnd:.0*$' /proc/self/status || fail \"it may get capabilities\"\n\
+            grep -q '^NoNewPrivs:.1' /proc/self/status || fail \"setuid programs have an effect\"\n\
+            grep -q '^Seccomp:.2' /proc/self/status || fail \"no system call is refused\"\n\
+            n=$(grep -c ' - proc ' /proc/self/mountinfo); [ $n = 1 ] || fail \"it sees another /proc\"\n\
+            ! grep -q ' - cgroup2* ' /proc/self/mountinfo || fail \"it sees cgroups\"\n\
+            [ -z \"$(ls -A /dev/mqueue)\" ] || fail \"it sees message queues\"\n\
             echo own >\"$JOB_DIR/file\" || fail \"it cannot write to its own directory\"",
         limits: |spec, _| {
             let mut isolation = Isolation::default();
