@@ -1,8 +1,8 @@
 //! Runs commands for remote users who are not trusted with a shell. No action on a job may bypass the policy: each
 //! takes an [`Authorized`] value, which only the policy grants.
 //!
-//! [`Supervisor`] is the broker without a network: it starts, stops, awaits, lists and follows jobs;
-//! `examples/run.rs` shows it. [`run`] is the service around it: configuration, mutual TLS, gRPC, signals.
+//! [`Supervisor`] is the broker without a network: it starts, stops, awaits, lists and follows jobs.
+//! [`run`] is the service around it: configuration, mutual TLS, gRPC, signals.
 
 mod audit;
 mod auth;

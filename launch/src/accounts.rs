@@ -6,7 +6,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use nix::errno::Errno;
-use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgrouplist, getgroups};
 use uuid::Uuid;
 
 use crate::model::account::Account;
@@ -172,6 +172,23 @@ pub fn resolve(name: &str, shim_uid: u32) -> Result<Account, AccountError> {
         return Err(AccountError::Forbidden(name.into()));
     }
     Ok(account)
+}
+
+/// The account of this process, with its groups.
+///
+/// # Errors
+/// [`AccountError`]: none has its uid.
+pub fn own() -> Result<Account, AccountError> {
+    let (uid, gid) = (geteuid(), getegid());
+    let fault = |source| AccountError::Lookup { name: uid.to_string(), source };
+    let user = User::from_uid(uid).map_err(|e| fault(e.into()))?;
+    let (name, home) = match user {
+        Some(user) => (user.name, user.dir.to_string_lossy().into_owned()),
+        None => (uid.to_string(), "/".into()),
+    };
+    let groups = getgroups().map_err(|e| fault(e.into()))?;
+    let groups = groups.into_iter().map(Gid::as_raw).collect();
+    Ok(Account { name, uid: uid.as_raw(), gid: gid.as_raw(), groups, home })
 }
 
 /// The uid and gid that shims run as: an account, or a number for hosts without one.

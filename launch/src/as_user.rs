@@ -54,6 +54,10 @@ pub(crate) fn open_path(path: &Path) -> io::Result<File> {
 /// capabilities. setfsuid(2) drops CAP_DAC_READ_SEARCH and the like, capabilities(7), but not CAP_SYS_PTRACE,
 /// which bypasses permissions in `/proc`.
 fn become_user(account: &Account) -> io::Result<()> {
+    let own = Uid::effective();
+    if !own.is_root() && own.as_raw() == account.uid {
+        return Ok(()); // it is that user, and could not change its groups
+    }
     sys::set_thread_groups(&account.groups)?;
     let (gid, uid) = (Gid::from_raw(account.gid), Uid::from_raw(account.uid));
     // Both calls return the previous id and report no failure: the second call shows the result.

@@ -3,7 +3,7 @@
 //! A program may hang in its execve(2) for any time: a file under a lease, a file system without its server.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use job_shim::frame;
@@ -106,11 +106,16 @@ impl Shim {
 
     /// Without STARTED it has no reason to live; usually it has left by itself. Blocks.
     pub fn end(&self) {
-        let _ = sys::pidfd_kill(self.pidfd.as_fd(), libc::SIGKILL); // gone is as good
-        let mut ended = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
-        let _ = poll(&mut ended, 2000u16);
-        sys::pidfd_reap(self.pidfd.as_fd());
+        end(self.pidfd.as_fd());
     }
+}
+
+/// Kills the shim with this pidfd, and reaps it. Blocks, for 2 s at most.
+pub fn end(pidfd: BorrowedFd<'_>) {
+    let _ = sys::pidfd_kill(pidfd, libc::SIGKILL); // gone is as good
+    let mut ended = [PollFd::new(pidfd, PollFlags::POLLIN)];
+    let _ = poll(&mut ended, 2000u16);
+    sys::pidfd_reap(pidfd);
 }
 
 fn unexpected(message: &FromShim) -> io::Error {

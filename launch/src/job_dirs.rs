@@ -14,7 +14,7 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, SFlag, fstatat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
 use crate::model::account::Account;
 use crate::model::id::JobId;
@@ -28,13 +28,14 @@ pub(crate) struct JobDirs {
     root: PathBuf,
     /// To the thread that removes.
     remover: mpsc::Sender<()>,
+    thread: thread::JoinHandle<()>,
 }
 
 impl JobDirs {
     /// Uses this directory, and makes it if it is not there. What an earlier broker has not removed is removed.
     ///
     /// # Errors
-    /// As mkdir(2) and chmod(2); `PermissionDenied` for another owner than root, who could put another in its place.
+    /// As mkdir(2) and chmod(2); `PermissionDenied` for another owner than this process's user, who could put another in its place.
     pub(super) fn open(root: &Path) -> io::Result<JobDirs> {
         let removed = root.join(REMOVED);
         // Everybody may pass, and nobody may look around: a job finds its own by its name.
@@ -48,9 +49,15 @@ impl JobDirs {
                 }
             }
         };
-        thread::Builder::new().name("job-dirs".into()).spawn(remove)?;
+        let thread = thread::Builder::new().name("job-dirs".into()).spawn(remove)?;
         let _ = remover.send(()); // the thread lives as long as this
-        Ok(JobDirs { root: root.into(), remover })
+        Ok(JobDirs { root: root.into(), remover, thread })
+    }
+
+    /// Returns when what was taken away has been removed, as far as it can be. Blocks.
+    pub(super) fn close(self) {
+        drop(self.remover);
+        let _ = self.thread.join(); // it has said what it could not do
     }
 
     /// The path of one, on the host.
@@ -90,9 +97,10 @@ fn make(path: &Path, mode: u32) -> io::Result<()> {
         made => made?,
     }
     let owner = fs::metadata(path)?.uid();
-    if owner != 0 {
-        let fault =
-            format!("it belongs to uid {owner}, not to root: chown root {}", path.display());
+    let own = geteuid().as_raw();
+    if owner != own {
+        let path = path.display();
+        let fault = format!("it belongs to uid {owner}, not to uid {own}: chown {own} {path}");
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, fault));
     }
     fs::set_permissions(path, fs::Permissions::from_mode(mode))

@@ -128,6 +128,11 @@ impl Launcher {
         isolated.map_err(SpawnError::Isolate)
     }
 
+    /// Returns when what jobs have left has been removed, as far as it can be. Blocks.
+    pub fn close(self) {
+        self.job_dirs.close();
+    }
+
     /// Ends and removes what is left of a job outside its records. Blocks.
     ///
     /// # Errors

@@ -19,6 +19,8 @@ pub struct Settings<'a> {
     pub shim_account: (u32, u32),
     /// From the exit of a job's main process to SIGKILL for what is left of it.
     pub leftover_grace: Duration,
+    /// The jobs end with this process: a shim that loses its connection kills its job.
+    pub tied: bool,
     /// Of this host.
     pub boot_id: BootId,
 }

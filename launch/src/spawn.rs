@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use job_shim::crash::{self, Point};
 use job_shim::isolation::VIEW_FD;
-use job_shim::launch::{Launch, OutputPolicy, Rlimit};
+use job_shim::launch::{Launch, OutputPolicy, Rlimit, TIED_NAME};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
 use uuid::Uuid;
@@ -38,6 +38,7 @@ pub(super) struct Spawner {
     boot_id: BootId,
     shim_account: (u32, u32),
     leftover_grace: Duration,
+    tied: bool,
 }
 
 impl Spawner {
@@ -46,7 +47,8 @@ impl Spawner {
     /// # Errors
     /// [`SetupError`], in words for an operator.
     pub(super) fn open(settings: Settings<'_>) -> Result<Spawner, SetupError> {
-        let Settings { program, run_dir, shim_account, leftover_grace, boot_id, .. } = settings;
+        let Settings { program, run_dir, shim_account, leftover_grace, tied, boot_id, .. } =
+            settings;
         let open = |path: &Path| {
             let path = path.to_owned();
             move |source| SetupError { step: "open", path, source }
@@ -61,6 +63,7 @@ impl Spawner {
             boot_id,
             shim_account,
             leftover_grace,
+            tied,
         })
     }
 
@@ -120,7 +123,7 @@ impl Spawner {
         descriptors.extend(isolated.descriptors());
         let spawn = sys::SpawnRequest {
             program: self.program.as_fd(),
-            argv: &[c"job-shim", &name],
+            argv: &[if self.tied { TIED_NAME } else { c"job-shim" }, &name],
             descriptors: &descriptors,
             new_pid_namespace: isolated.new_pid_namespace(),
             cgroup: leaf.as_fd(),

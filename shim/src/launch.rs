@@ -1,12 +1,16 @@
 //! What a shim is given at startup: five descriptors, one [`Launch`], and the [`Program`] where the broker has
 //! checked it. It must not decide anything.
 
+use std::ffi::CStr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{Decoded, FrameError, VERSION, decode_launch, encode};
 use crate::isolation::{self, Isolation};
 use crate::wire::Limits;
 
+/// The name of a shim whose job ends with its connection: what started it is no broker, and has no successor.
+pub const TIED_NAME: &CStr = c"job-sandbox";
 /// The first control connection, one end of a socket pair. When it closes before GO, the shim
 /// leaves without running anything.
 pub const CONTROL_FD: i32 = 3;

@@ -75,7 +75,10 @@ impl Cgroup {
 }
 
 /// Where cgroup2 is mounted.
-pub(crate) fn mount() -> PathBuf {
+///
+/// # Panics
+/// Where it is not.
+pub fn mount() -> PathBuf {
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
     let line = mounts.lines().find(|line| line.contains(" - cgroup2 "));
     let mount = line.and_then(|line| line.split(' ').nth(4));

@@ -37,7 +37,7 @@ mod small_disk;
 mod wait;
 
 pub use broker::{Broker, CRASH_AT, HOLD_AT};
-pub use cgroup::Cgroup;
+pub use cgroup::{Cgroup, mount as cgroup_mount};
 pub use env::{Builder, Env};
 pub use gate::Gate;
 pub use hold::Hold;

@@ -17,6 +17,8 @@ pub struct Programs {
     pub oracle: PathBuf,
     /// The workload of tests of limits, see its own help.
     pub load: PathBuf,
+    /// A program that embeds the sandbox.
+    pub sandboxed: PathBuf,
     /// What makes attacks, see [`crate::attack`].
     pub attacker: PathBuf,
     /// Who is not to notice them.
@@ -66,6 +68,7 @@ impl Programs {
             // Built with this very test, beside its directory `deps`.
             oracle: program("JOB_ORACLE_BIN", &own_dir().join("oracle")),
             load: program("JOB_LOAD_BIN", &own_dir().join("load")),
+            sandboxed: program("JOB_SANDBOXED_BIN", &own_dir().join("sandboxed")),
             attacker: program("JOB_ATTACKER_BIN", &own_dir().join("attacker")),
             bystander: program("JOB_BYSTANDER_BIN", &own_dir().join("bystander")),
         }

@@ -102,6 +102,7 @@ impl Launcher {
             work_dir: &config.work_dir(),
             shim_account,
             leftover_grace: config.leftover_grace(),
+            tied: false, // jobs outlive the broker
             boot_id,
         };
         let inner = launcher::Launcher::open(tree, rules, settings)?;

@@ -18,8 +18,8 @@ use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::signal::SigSet;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{
-    Gid, Pid, Uid, chdir, fchdir, getresgid, getresuid, setgroups, setresgid, setresuid, setsid,
-    setuid,
+    Gid, Pid, Uid, chdir, fchdir, geteuid, getresgid, getresuid, setgroups, setresgid, setresuid,
+    setsid, setuid,
 };
 
 use super::cgroup::Cgroup;
@@ -181,7 +181,9 @@ impl Workload {
     }
 
     fn become_user(&self) -> Result<(), Failure> {
-        setgroups(&self.groups).at(Step::Groups)?;
+        if geteuid().is_root() {
+            setgroups(&self.groups).at(Step::Groups)?; // who is not keeps its own, which are these
+        }
         setresgid(self.gid, self.gid, self.gid).at(Step::Groups)?;
         setresuid(self.uid, self.uid, self.uid).at(Step::User)?;
         privileges::clear_inheritable_and_ambient().at(Step::Capabilities)?;

@@ -146,6 +146,11 @@ impl Control {
         self.watch = None;
     }
 
+    /// Whether nobody commands this shim now.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.broker.is_none()
+    }
+
     /// The broker asks to be told of more output than this.
     pub(crate) fn watch(&mut self, seen: Progress) {
         self.watch = Some(seen);

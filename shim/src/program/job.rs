@@ -2,15 +2,16 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use job_shim::crash::{self, Point};
-use job_shim::launch::Launch;
+use job_shim::launch::{Launch, TIED_NAME};
 use job_shim::record::Outcome;
 use job_shim::wire::{
-    Ended, Exited, Failed, FromShim, Limits, ShimHello, Signal, Started, Step, ToShim,
+    Ended, Exited, Failed, FromShim, Limits, ShimHello, Signal, Source, Started, Step, Stop, ToShim,
 };
 
 use super::alarm::{Alarm, since_boot, wall_clock_ns};
@@ -48,6 +49,8 @@ pub(crate) struct Job {
     /// This process, as HELLO says it: found out here, since the filter lets nothing be looked up later.
     pid: u32,
     stop_signal: i32,
+    /// The job ends with the connection.
+    tied: bool,
     /// The limits in force.
     limits: Limits,
     child: Child,
@@ -79,6 +82,11 @@ fn own_pid() -> u32 {
     link.to_str().and_then(|pid| pid.parse().ok()).unwrap_or(0)
 }
 
+/// By the name that this process was started with.
+fn is_tied() -> bool {
+    std::env::args_os().next().is_some_and(|name| name.as_bytes() == TIED_NAME.to_bytes())
+}
+
 impl Job {
     /// Puts the parts together.
     pub(crate) fn new(launch: &Launch, broker: Connection, logs: Logs, parts: Prepared) -> Job {
@@ -88,6 +96,7 @@ impl Job {
             nonce: launch.nonce,
             pid: own_pid(),
             stop_signal: launch.stop_signal,
+            tied: is_tied(),
             limits: launch.limits,
             child,
             orphans,
@@ -131,6 +140,9 @@ impl Job {
         crash::at(Point::GoPassed);
         self.handle_all(); // what came together with GO makes no descriptor ready any more
         loop {
+            if self.tied && self.control.is_alone() {
+                self.end_without_broker();
+            }
             let ready = self.wait();
             if self.turn(&ready, exit).is_err() {
                 return ExitCode::FAILURE;
@@ -334,6 +346,12 @@ impl Job {
         if !before && self.ending.has_begun() && self.exited.is_none() {
             self.control.send(&FromShim::Stopping);
         }
+    }
+
+    fn end_without_broker(&mut self) {
+        self.tied = false; // once
+        let stop = Stop { grace_ms: 0, source: Source::System, by: String::new() };
+        self.end_by(|ending, now| ending.stop(now, stop));
     }
 
     fn end_by(&mut self, how: impl FnOnce(&mut Ending, Duration) -> Action) {

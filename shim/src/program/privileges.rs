@@ -6,7 +6,7 @@ use job_shim::launch::Launch;
 use job_shim::wire::Step;
 use nix::errno::Errno;
 use nix::sys::prctl;
-use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid};
 
 use super::failure::{At, Failure};
 use crate::sys::{self, Disposition};
@@ -26,7 +26,12 @@ pub(crate) fn become_shim(launch: &Launch) -> Result<(), Failure> {
     nix::unistd::setsid().at(STEP)?;
     nix::unistd::chdir("/").at(STEP)?;
     let (shim, gid) = (Uid::from_raw(launch.shim_uid), Gid::from_raw(launch.shim_gid));
-    setgroups(&[]).at(STEP)?;
+    if geteuid().is_root() {
+        setgroups(&[]).at(STEP)?;
+    } else {
+        // Nothing changes: not the uid either, which would make it untraceable.
+        prctl::set_dumpable(false).at(STEP)?;
+    }
     setresgid(gid, gid, gid).at(STEP)?;
     setresuid(shim, Uid::from_raw(launch.uid), shim).at(STEP)?;
     clear_inheritable_and_ambient().at(STEP)?;
@@ -50,11 +55,14 @@ pub(crate) fn filter_calls() -> Result<(), Failure> {
 }
 
 /// No exec can bring a capability back. Counted up to what the kernel says is the last: it may
-/// know more of them than `caps` does.
+/// know more of them than `caps` does. Who is not root goes without: no_new_privs does the same for its children.
 ///
 /// # Errors
 /// EPERM without CAP_SETPCAP.
 pub(crate) fn empty_bounding_set() -> nix::Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
     for capability in 0..64 {
         match sys::drop_from_bounding_set(capability) {
             Err(Errno::EINVAL) => break,

@@ -12,6 +12,7 @@ use job_shim::launch::{
 };
 use job_shim::wire::Step;
 use nix::errno::Errno;
+use nix::unistd::geteuid;
 
 use super::failure::{At, Failure};
 use crate::sys::{self, Disposition};
@@ -112,8 +113,9 @@ pub(crate) fn read_launch(memory: OwnedFd) -> Result<Launch, Failure> {
     if launch.uid == 0 {
         return Err(Failure { step: Step::User, errno: Errno::EPERM });
     }
-    // With a uid in common, the workload could kill and trace its shim.
-    if launch.shim_uid == 0 || launch.shim_uid == launch.uid {
+    // With a uid in common, the workload could kill and trace its shim. Who is not root has no other uid to give.
+    let shares_uid = launch.shim_uid == launch.uid && geteuid().is_root();
+    if launch.shim_uid == 0 || shares_uid {
         return Err(Failure { step: Step::DropPrivileges, errno: Errno::EPERM });
     }
     Ok(launch)

@@ -75,7 +75,7 @@ fn everything(report: &mut Report, args: &Args) {
     let programs = report.step("build of the programs", || programs::build(Profile::Dev));
     if !args.vm {
         report.tests("unit tests", unit_tests);
-        report.step("doc tests", || check_cargo(&["test", "--quiet", "--workspace", "--doc"]));
+        report.step("doc tests", || doc_tests(programs.as_ref()));
     }
     match programs.filter(|_| next.is_some()) {
         Some(programs) => end_to_end(report, args, &programs),
@@ -141,6 +141,13 @@ fn suite_end_to_end(
 
 fn check_cargo(arguments: &[&str]) -> Result<()> {
     process::check(workspace::cargo().args(arguments))
+}
+
+/// Those of job-sandbox run commands where they find the shim.
+fn doc_tests(programs: Option<&Programs>) -> Result<()> {
+    let mut tests = workspace::cargo();
+    tests.args(["test", "--quiet", "--workspace", "--doc"]);
+    process::check(tests.envs(programs.map(|programs| ("JOB_SANDBOX_SHIM", &programs.shim))))
 }
 
 fn dependencies(report: &mut Report) {

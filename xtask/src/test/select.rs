@@ -37,7 +37,18 @@ const SYSTEMD: [&str; 2] = ["systemd", "reboot"];
 /// Every suite of the workspace, by its sources alone: nothing is built.
 pub(super) fn suites(root: &Path) -> Result<Vec<Suite>> {
     let mut suites = Vec::new();
-    for folder in ["api", "broker", "certs", "jobctl", "shim", "xtask", "packaging/manuals"] {
+    for folder in [
+        "api",
+        "broker",
+        "certs",
+        "grammar",
+        "jobctl",
+        "launch",
+        "packaging/manuals",
+        "sandbox",
+        "shim",
+        "xtask",
+    ] {
         let directory = root.join(folder);
         let (tests, _) = read(&[directory.join("src"), directory.join("tests")])?;
         let name = folder.rsplit('/').next().unwrap_or(folder).to_owned();

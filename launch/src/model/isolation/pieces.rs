@@ -122,7 +122,7 @@ impl Isolation {
     }
 
     /// Whether the job has a mount namespace of its own.
-    pub(crate) fn has_files(&self) -> bool {
+    pub fn has_files(&self) -> bool {
         self.profile != Profile::Host
             || self.private_tmp
             || self.pids == Share::Own // of which `/proc` must tell
