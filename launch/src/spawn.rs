@@ -179,6 +179,7 @@ impl Spawner {
             },
             program: program.map(OpenProgram::kind),
             isolation: isolated.isolation.clone(),
+            root: isolated.root,
         }
     }
 }

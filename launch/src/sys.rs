@@ -93,7 +93,7 @@ pub struct Child {
 /// A number that stays free.
 pub(crate) const NO_DESCRIPTOR: RawFd = -1;
 /// The most descriptors and arguments of a [`SpawnRequest`].
-const MAX_DESCRIPTORS: usize = 36;
+const MAX_DESCRIPTORS: usize = 37;
 /// The size of the child's stack until execveat(2): many times what it needs.
 const STACK: usize = 64 * 1024;
 

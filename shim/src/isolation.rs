@@ -7,11 +7,11 @@ use crate::filter::Filter;
 
 /// A mount namespace, nsfs's descriptor, whose files the job gets a copy of. Only where [`Isolation::files`] is.
 pub const VIEW_FD: i32 = 10;
-/// The sources of [`Source::Inherited`], in the order of [`Files::mounts`], from this number on. Opened for reading by
-/// the job's user.
+/// The root where there is one ([`Root`]); then the sources of [`Source::Inherited`], in the order of [`Files::mounts`],
+/// from this number on. Opened for reading by the job's user.
 pub const FIRST_SOURCE_FD: i32 = 11;
-/// The most of them: the job's directory, what the operator shares, and what the user names.
-pub const MAX_SOURCES: usize = 1 + 8 + 16;
+/// The most of them: a root, the job's directory, what the operator shares, and what the user names.
+pub const MAX_SOURCES: usize = 1 + 1 + 8 + 16;
 
 /// Where a job that has files of its own finds its directory.
 pub const JOB_DIR: &str = "/run/job";
@@ -49,6 +49,14 @@ pub struct Files {
     pub devices: bool,
     /// Attached in this order, over what is there. With [`Files::read_only`] a missing place is made in memory.
     pub mounts: Vec<Mount>,
+}
+
+/// A directory that is the job's root, in the place of what the view has. The shim keeps its descriptor open as long as
+/// the job lives, and with it the lock that says that the directory is in use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Root {
+    /// What the job writes there, in memory. `None`: it is read-only.
+    pub overlay: Option<Scratch>,
 }
 
 /// How much a tmpfs may hold; it counts as the job's memory as well.

@@ -6,7 +6,7 @@ use std::ffi::CStr;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{Decoded, FrameError, VERSION, decode_launch, encode};
-use crate::isolation::{self, Isolation};
+use crate::isolation::{self, Isolation, Root};
 use crate::wire::Limits;
 
 /// The name of a shim whose job ends with its connection: what started it is no broker, and has no successor.
@@ -42,6 +42,10 @@ const WITH_PROGRAM: u16 = 1 << 15;
 /// Set, beside, in that of a job that is isolated.
 const WITH_ISOLATION: u16 = 1 << 14;
 const BOTH: u16 = WITH_PROGRAM | WITH_ISOLATION;
+/// Set, with [`WITH_ISOLATION`], in that of a job that has a root of its own; never with a checked program, which is the
+/// host's.
+const WITH_ROOT: u16 = 1 << 13;
+const ISOLATION_AND_ROOT: u16 = WITH_ISOLATION | WITH_ROOT;
 
 /// Everything a shim needs to know. It travels in memory and never to disk: the environment may
 /// hold secrets.
@@ -89,6 +93,9 @@ pub struct Launch {
     /// What the job has of its own; `None` where it shares everything with the host.
     #[serde(skip)]
     pub isolation: Option<Isolation>,
+    /// What is its root in the place of the host's; only with `isolation` that has files, and without a `program`.
+    #[serde(skip)]
+    pub root: Option<Root>,
 }
 
 /// A program that the broker has opened and checked: nothing is looked up by name any more.
@@ -126,6 +133,11 @@ pub enum OutputPolicy {
 impl Launch {
     /// The bytes for the memory file: [`VERSION`], little endian, and what there is besides; that, and the launch.
     pub fn to_bytes(&self) -> Vec<u8> {
+        if let Some(root) = &self.root {
+            let isolation = self.isolation.clone().unwrap_or_default();
+            let bytes = encode(&(root, isolation, self));
+            return [&(VERSION | ISOLATION_AND_ROOT).to_le_bytes(), bytes.as_slice()].concat();
+        }
         let (besides, bytes) = match (&self.program, &self.isolation) {
             (None, None) => (0, encode(self)),
             (Some(program), None) => (WITH_PROGRAM, encode(&(program, self))),
@@ -160,6 +172,10 @@ impl Launch {
                     decode_launch::<(Program, Isolation, Launch)>(launch)?;
                 Launch { program: Some(program), isolation: Some(isolation), ..launch }
             }
+            ISOLATION_AND_ROOT => {
+                let (root, isolation, launch) = decode_launch::<(Root, Isolation, Launch)>(launch)?;
+                Launch { isolation: Some(isolation), root: Some(root), ..launch }
+            }
             _ => {
                 let fault =
                     format!("a launch of version {version}, for a shim of version {VERSION}");
@@ -172,6 +188,7 @@ impl Launch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::isolation::Scratch;
 
     fn launch(program: Option<Program>) -> Launch {
         Launch {
@@ -195,6 +212,7 @@ mod tests {
             output_policy: OutputPolicy::Kill,
             program,
             isolation: None,
+            root: None,
         }
     }
 
@@ -219,6 +237,18 @@ mod tests {
         let isolated = Launch { isolation: Some(Isolation::default()), ..launch(None) };
         assert_ne!(isolated.to_bytes()[..2], VERSION.to_le_bytes());
         assert!(Launch::from_bytes(&[0, 0x80]).is_err());
+    }
+
+    #[test]
+    fn a_root_is_read_as_it_was_written_and_never_overlooked() {
+        let root = Root { overlay: Some(Scratch { bytes: 1, inodes: 2 }) };
+        for root in [Root::default(), root] {
+            let isolation = Some(Isolation::default());
+            let launch = Launch { isolation, root: Some(root), ..launch(None) };
+            let bytes = launch.to_bytes();
+            assert_ne!(bytes[..2], (VERSION | WITH_ISOLATION).to_le_bytes());
+            assert_eq!(Launch::from_bytes(&bytes), Ok(launch));
+        }
     }
 
     #[test]

@@ -34,6 +34,7 @@ mod programs;
 pub mod refusal;
 mod scratch;
 mod small_disk;
+pub mod small_root;
 mod wait;
 
 pub use broker::{Broker, CRASH_AT, HOLD_AT};

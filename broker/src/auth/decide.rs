@@ -169,7 +169,24 @@ fn isolation_lacks(role: &PolicyRole, request: &JobRequest, defaults: &Defaults)
     if let Some(mount) = request.isolation.mounts.iter().find(|mount| !may_mount(mount)) {
         lacks.push(format!("role {name} does not allow the mount at {}", echo(mount.target())));
     }
+    lacks.extend(root_lack(role, request, starts_all));
     lacks
+}
+
+/// What a role lacks for a root that is not the host's: its programs are files of the host, and in another root their
+/// names are other files.
+fn root_lack(role: &PolicyRole, request: &JobRequest, starts_all: bool) -> Option<String> {
+    let (name, asked) = (&role.name, &request.isolation);
+    if !asked.has_root() {
+        return None;
+    }
+    if !starts_all {
+        return Some(format!("role {name} lists programs of the host, and allows no other root"));
+    }
+    let globs = role.start.isolation.rootfs.as_ref()?;
+    let is_allowed = globs.iter().any(|glob| glob.matches(&asked.rootfs));
+    let lack = || format!("role {name} does not allow the root {}", echo(&asked.rootfs));
+    (!is_allowed).then(lack)
 }
 
 /// The rules of the configuration, with what the role says instead.

@@ -144,11 +144,13 @@ impl StartPlan {
     }
 
     /// Whether the directory of the job must be known without symbolic links: where the role restricts it, and where a
-    /// program is checked, which is then started in no other.
+    /// program is checked, which is then started in no other. In a root of its own it is not the host's: there its name
+    /// alone is judged.
     pub(crate) fn resolves_directory(&self) -> bool {
         let is_any = |place: &Place| place.is_any();
         let is_free = self.role.start.workdirs.iter().any(is_any);
         !matches!(self.spec.working_directory.as_str(), "" | "/")
+            && !self.spec.isolation.has_root()
             && (!is_free || self.lists_programs())
     }
 

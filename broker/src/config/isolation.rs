@@ -30,13 +30,18 @@ pub struct Isolation {
     ///
     /// Default: `[]`
     pub read_write: Vec<String>,
+    /// Globs of the directories that may be the root of a job (`--rootfs`), as unpacked or debootstrapped systems; it must
+    /// match what the path leads to. The job's account must be able to read them. Read-only, whatever their modes.
+    ///
+    /// Default: `[]`
+    pub rootfs: Vec<String>,
     /// Paths that every job sees as they are on the host, and may write to as far as its account may: a cache, a
-    /// spool. At most 8.
+    /// spool. At most 8. A job with a root of its own does not.
     ///
     /// Default: `[]`
     pub shared: Vec<String>,
-    /// Maximum size of a job's own `/tmp`, `/var/tmp` and `/dev/shm` together, and of each of its other directories in
-    /// memory. It counts as the job's memory.
+    /// Maximum size of a job's own `/tmp`, `/var/tmp` and `/dev/shm` together, of what it writes into a root of its own,
+    /// and of each of its other directories in memory. It counts as the job's memory.
     ///
     /// Default: `"1G"`
     pub tmp_size: String,
@@ -46,8 +51,8 @@ impl Default for Isolation {
     fn default() -> Self {
         let IsolationRules { default, minimum, .. } = IsolationRules::default();
         let (read_only, read_write) = (vec!["/**".into()], Vec::new());
-        let (shared, tmp_size) = (Vec::new(), "1G".into());
-        Isolation { default, minimum, read_only, read_write, shared, tmp_size }
+        let (rootfs, shared, tmp_size) = (Vec::new(), Vec::new(), "1G".into());
+        Isolation { default, minimum, read_only, read_write, rootfs, shared, tmp_size }
     }
 }
 
@@ -77,6 +82,7 @@ impl Isolation {
             minimum: self.minimum,
             read_only: globs("isolation.read_only", &self.read_only)?,
             read_write: globs("isolation.read_write", &self.read_write)?,
+            rootfs: globs("isolation.rootfs", &self.rootfs)?,
             tmp_bytes,
         })
     }

@@ -45,6 +45,8 @@ pub(super) fn request(message: Option<v1::Isolation>) -> Result<IsolationRequest
         tmp_bytes: Some(message.tmp_bytes).filter(|bytes| *bytes != 0),
         hostname: message.hostname,
         mounts: message.mounts.into_iter().map(mount).collect(),
+        rootfs: message.rootfs,
+        root_bytes: message.root_bytes,
     })
 }
 
@@ -85,6 +87,8 @@ pub(super) fn message(isolation: &Isolation) -> v1::Isolation {
         tmp_bytes: if isolation.private_tmp { isolation.tmp_bytes } else { 0 },
         hostname: isolation.hostname.clone(),
         mounts: isolation.mounts.iter().map(mount).collect(),
+        rootfs: isolation.rootfs.clone(),
+        root_bytes: isolation.root_bytes,
     }
 }
 

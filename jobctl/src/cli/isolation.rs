@@ -15,6 +15,12 @@ pub(crate) struct IsolationOptions {
     /// What it sees of the host: host, private or strict [default: the broker's, private]
     #[arg(long, value_enum, value_name = "PROFILE", hide_possible_values = true)]
     isolation: Option<ProfileName>,
+    /// A directory of the host as its root, read-only; it sees nothing else of the host's files
+    #[arg(long, value_name = "DIR", value_parser = absolute)]
+    rootfs: Option<String>,
+    /// Let it write to a root of its own (--rootfs), in memory, up to SIZE; it counts as its memory
+    #[arg(long, value_name = "SIZE", value_parser = positive_size, requires = "rootfs")]
+    tmpfs_size: Option<u64>,
     /// Mount a directory or file of the host elsewhere, e.g. /srv/data:/data:ro; may be repeated
     #[arg(long = "volume", value_name = "SRC:DST[:ro]", value_parser = volume)]
     volumes: Vec<Mount>,
@@ -108,6 +114,8 @@ impl IsolationOptions {
             tmp_bytes: self.tmp_size.unwrap_or_default(),
             hostname: self.hostname.unwrap_or_default(),
             mounts,
+            rootfs: self.rootfs.unwrap_or_default(),
+            root_bytes: self.tmpfs_size.unwrap_or_default(),
         };
         (message != Isolation::default()).then_some(message)
     }

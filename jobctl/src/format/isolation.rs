@@ -35,6 +35,9 @@ fn files(isolation: &Isolation) -> String {
         let size = show_size(isolation.tmp_bytes);
         format!("its own /tmp, /var/tmp and /dev/shm ({size} together, in memory)")
     };
+    if !isolation.rootfs.is_empty() {
+        return format!("{}; what is mounted; {} and $JOB_DIR", root(isolation), own());
+    }
     match isolation.profile() {
         Profile::Private => {
             format!("the host's, read-only, as its account sees them; {} and $JOB_DIR", own())
@@ -46,6 +49,15 @@ fn files(isolation: &Isolation) -> String {
             format!("the host's, as its account sees them; {}", own())
         }
         _ => "the host's, as its account sees them; jobs of one account share them".to_owned(),
+    }
+}
+
+fn root(isolation: &Isolation) -> String {
+    match isolation.root_bytes {
+        0 => format!("{}, read-only", isolation.rootfs),
+        most => {
+            format!("{} and what it writes there ({} in memory)", isolation.rootfs, show_size(most))
+        }
     }
 }
 

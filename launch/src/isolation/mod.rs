@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use job_shim::filter::Filter;
-use job_shim::isolation::{Files, JOB_DIR, Mount as ShimMount, Scratch, Source};
+use job_shim::isolation::{Files, JOB_DIR, Mount as ShimMount, Root, Scratch, Source};
 
 use crate::model::account::Account;
 use crate::model::isolation::{Isolation, IsolationRules, Mount, Profile, Seccomp, Share};
@@ -39,6 +39,8 @@ pub(crate) struct Isolated {
     pub(super) job_dir: PathBuf,
     /// For the launch.
     pub(super) isolation: Option<job_shim::isolation::Isolation>,
+    /// Likewise; the first of the sources.
+    pub(super) root: Option<Root>,
     view: Option<Arc<OwnedFd>>,
     sources: Vec<Arc<OwnedFd>>,
 }
@@ -105,22 +107,28 @@ impl Isolator {
             return Ok(Isolated {
                 job_dir: path,
                 isolation: None,
+                root: None,
                 view: None,
                 sources: Vec::new(),
             });
         }
         let own_files = isolation.profile != Profile::Host;
         let views = lock(&self.0).clone();
-        let of_profile = views.of(isolation.profile);
         let mut sources = Vec::new();
+        let root = root(isolation, account, rules, &mut sources)?;
+        // The smallest for a root of its own, which takes nothing of it but `/dev`.
+        let profile = if root.is_some() { Profile::Strict } else { isolation.profile };
+        let of_profile = views.of(profile);
         let files = isolation.has_files().then(|| -> Result<Files, String> {
             let mut mounts = Vec::new();
             if own_files {
                 sources.push(Arc::new(job_dir));
                 let source = Source::Inherited { read_only: false, file: false };
                 mounts.push(ShimMount { target: JOB_DIR.into(), source });
+            }
+            if own_files && root.is_none() {
                 sources.extend(views.shared.iter().map(|(source, _)| Arc::clone(source)));
-                mounts.extend(views.shared.into_iter().map(|(_, mount)| mount));
+                mounts.extend(views.shared.iter().map(|(_, mount)| mount.clone()));
             }
             for mount in &isolation.mounts {
                 mounts.push(open(mount, account, rules, &mut sources)?);
@@ -128,7 +136,7 @@ impl Isolator {
             Ok(Files {
                 read_only: own_files,
                 scratch: isolation.private_tmp.then(|| scratch(isolation.tmp_bytes)),
-                root: needs_root(isolation),
+                root: root.is_none() && needs_root(isolation),
                 devices: own_files || isolation.pids == Share::Own,
                 mounts,
             })
@@ -154,7 +162,7 @@ impl Isolator {
             files,
         };
         let job_dir = if own_files { JOB_DIR.into() } else { path };
-        Ok(Isolated { job_dir, isolation: Some(isolation), view, sources })
+        Ok(Isolated { job_dir, isolation: Some(isolation), root, view, sources })
     }
 }
 
@@ -169,6 +177,21 @@ impl Isolated {
         let view = self.view.as_ref().map_or(NO_DESCRIPTOR, |view| view.as_raw_fd());
         [view].into_iter().chain(self.sources.iter().map(|source| source.as_raw_fd()))
     }
+}
+
+/// The directory that is the job's root, which goes before all other sources.
+fn root(
+    isolation: &Isolation,
+    account: &Account,
+    rules: &IsolationRules,
+    sources: &mut Vec<Arc<OwnedFd>>,
+) -> Result<Option<Root>, String> {
+    if !isolation.has_root() {
+        return Ok(None);
+    }
+    let overlay = (isolation.root_bytes > 0).then(|| scratch(isolation.root_bytes));
+    sources.push(Arc::new(sources::open_root(&isolation.rootfs, account, rules)?));
+    Ok(Some(Root { overlay }))
 }
 
 fn open(

@@ -33,6 +33,35 @@ pub(super) fn open(
     rules: &IsolationRules,
 ) -> Result<OpenSource, String> {
     let failed = |e: io::Error| format!("cannot mount {} as {}: {e}", echo(path), account.name);
+    let (file, is_file) = open_as(path, account).map_err(failed)?;
+    let resolved = resolved(&file).map_err(failed)?;
+    rules.may_mount(&resolved, read_only)?;
+    nothing_of_the_hosts(path, &resolved)?;
+    Ok(OpenSource { file: file.into(), is_file })
+}
+
+/// Opens the directory that is to be the root of a job, in the same way.
+///
+/// # Errors
+/// As [`open`].
+pub(super) fn open_root(
+    path: &str,
+    account: &Account,
+    rules: &IsolationRules,
+) -> Result<OwnedFd, String> {
+    let failed = |e: io::Error| format!("cannot use {} as {}: {e}", echo(path), account.name);
+    let (file, is_file) = open_as(path, account).map_err(failed)?;
+    if is_file {
+        return Err(failed(io::Error::from(io::ErrorKind::NotADirectory)));
+    }
+    let resolved = resolved(&file).map_err(failed)?;
+    rules.may_be_root(&resolved)?;
+    nothing_of_the_hosts(path, &resolved)?;
+    Ok(file.into())
+}
+
+/// The file or directory, and whether it is a file.
+fn open_as(path: &str, account: &Account) -> io::Result<(File, bool)> {
     let open = || {
         let named = as_user::open_path(Path::new(path))?;
         let kind = named.metadata()?.file_type();
@@ -44,17 +73,19 @@ pub(super) fn open(
         let file = again.open(format!("/proc/thread-self/fd/{}", named.as_raw_fd()))?;
         Ok((file, kind.is_file()))
     };
-    let (file, is_file) = as_user::run(account, open).map_err(failed)?;
-    let resolved = resolved(&file).map_err(failed)?;
-    rules.may_mount(&resolved, read_only)?;
-    if let Some(place) = hosts_at_or_below(Path::new(&resolved)).map_err(failed)? {
-        return Err(format!(
-            "{} is not mounted: {} is the host's",
-            echo(path),
-            echo(&place.to_string_lossy())
-        ));
+    as_user::run(account, open)
+}
+
+/// What is mounted below comes with a directory.
+fn nothing_of_the_hosts(path: &str, resolved: &str) -> Result<(), String> {
+    let failed = |e: io::Error| format!("cannot mount {}: {e}", echo(path));
+    match hosts_at_or_below(Path::new(resolved)).map_err(failed)? {
+        Some(place) => {
+            let place = echo(&place.to_string_lossy()).to_string();
+            Err(format!("{} is not mounted: {place} is the host's", echo(path)))
+        }
+        None => Ok(()),
     }
-    Ok(OpenSource { file: file.into(), is_file })
 }
 
 fn resolved(file: &File) -> io::Result<String> {

@@ -102,6 +102,7 @@ fn launch(program: Option<Program>) -> Launch {
         output_policy: OutputPolicy::Kill,
         program,
         isolation: None,
+        root: None,
     }
 }
 

@@ -267,6 +267,7 @@ mod tests {
             output_policy: OutputPolicy::Discard,
             program: None,
             isolation: None,
+            root: None,
         });
         ending.started(at(0));
         ending

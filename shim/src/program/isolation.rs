@@ -6,20 +6,20 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use job_shim::crash::{self, Point};
 use job_shim::filter::install;
-use job_shim::isolation::{Files, Isolation, Mount, Scratch, Source};
+use job_shim::isolation::{Files, Isolation, Mount, Root, Scratch, Source};
 use job_shim::wire::Step;
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
-use nix::mount::{MntFlags, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
-use nix::unistd::{chdir, mkdir, pivot_root, sethostname};
+use nix::unistd::{mkdir, sethostname};
 
 use super::failure::{At, Failure};
+use super::root::{self, empty};
 use super::startup::InheritedView;
 use crate::sys::landlock::scope_abstract_sockets;
 use crate::sys::mount::{attach, attribute, file_system, loopback_up, open_tree, restrict};
@@ -27,12 +27,11 @@ use crate::sys::mount::{attach, attribute, file_system, loopback_up, open_tree, 
 /// The places of [`Files::scratch`], and their directories in one tmpfs, which is under `/tmp` then. `/tmp` is the last.
 const SCRATCH: [(&CStr, &CStr); 3] =
     [(c"/tmp/vartmp", c"/var/tmp"), (c"/tmp/shm", c"/dev/shm"), (c"/tmp/tmp", c"/tmp")];
-/// Where a new root is, until it is the root: a directory that every view has, and that gets a mount of its own later.
-const NEW_ROOT: &CStr = c"/tmp";
 
 /// What a child does to be isolated.
 pub(crate) struct Isolator {
     isolation: Isolation,
+    root: Option<Root>,
     view: InheritedView,
 }
 
@@ -40,16 +39,33 @@ impl Isolator {
     /// Of a launch, and the descriptors that it speaks of.
     ///
     /// # Errors
-    /// `Namespaces` and `Bind` with EBADF for one that is not there.
-    pub(crate) fn new(isolation: Isolation, view: InheritedView) -> Result<Isolator, Failure> {
+    /// `Namespaces` and `Bind` with EBADF for one that is not there; `MountRoot` with EINVAL for a root that would be
+    /// writable.
+    pub(crate) fn new(
+        isolation: Isolation,
+        root: Option<Root>,
+        view: InheritedView,
+    ) -> Result<Isolator, Failure> {
         let absent = |step| Failure { step, errno: Errno::EBADF };
         if isolation.files.is_some() && view.namespace.is_none() {
             return Err(absent(Step::Namespaces));
         }
-        if isolation.sources() != view.sources.len() {
+        if root.is_some() && !isolation.files.as_ref().is_some_and(|files| files.read_only) {
+            return Err(Failure { step: Step::MountRoot, errno: Errno::EINVAL });
+        }
+        if isolation.sources() + usize::from(root.is_some()) != view.sources.len() {
             return Err(absent(Step::Bind));
         }
-        Ok(Isolator { isolation, view })
+        Ok(Isolator { isolation, root, view })
+    }
+
+    /// The directory of the job's root, for as long as the job lives.
+    ///
+    /// # Errors
+    /// `MountRoot` with EMFILE.
+    pub(crate) fn root_to_hold(&self) -> Result<Option<OwnedFd>, Failure> {
+        let root = self.root.and(self.view.sources.first());
+        root.map(|root| root.try_clone().at(Step::MountRoot)).transpose()
     }
 
     /// Whether pids are counted anew.
@@ -63,11 +79,12 @@ impl Isolator {
     /// # Errors
     /// The steps from `Namespaces` to `Hostname`.
     pub(crate) fn enter(&self) -> Result<(), Failure> {
-        let sources = self.copy_sources()?;
+        let mut sources = self.copy_sources()?.into_iter();
         self.change_namespaces().at(Step::Namespaces)?;
         crash::at(Point::NamespacesEntered);
         if let Some(files) = &self.isolation.files {
-            make_files(files, sources)?;
+            let root = self.root.and_then(|root| Some((root, sources.next()?)));
+            make_files(files, root, sources)?;
         }
         if self.isolation.network {
             loopback_up().at(Step::Network)?;
@@ -116,15 +133,22 @@ impl Isolator {
 }
 
 /// Fills the new mount namespace.
-fn make_files(files: &Files, sources: Vec<OwnedFd>) -> Result<(), Failure> {
+fn make_files(
+    files: &Files,
+    root: Option<(Root, OwnedFd)>,
+    mut sources: impl Iterator<Item = OwnedFd>,
+) -> Result<(), Failure> {
     let attributes = if files.read_only { attribute::READ_ONLY | attribute::NO_SUID } else { 0 };
     // What the host mounts from now on does not come in; what came since the view was made is restricted, too.
     restrict(None, attributes, true).at(Step::MountRoot)?;
-    if files.root {
+    if let Some((root, tree)) = root {
+        root::enter(root, &tree)?;
+        crash::at(Point::RootMade);
+    } else if files.root {
         if !files.read_only {
             return Err(Failure { step: Step::MountRoot, errno: Errno::EINVAL }); // see `make_place`
         }
-        make_root()?;
+        root::of_view()?;
         crash::at(Point::RootMade);
     }
     if let Some(scratch) = files.scratch {
@@ -142,55 +166,11 @@ fn make_files(files: &Files, sources: Vec<OwnedFd>) -> Result<(), Failure> {
         mount_devices().at(Step::MountDev)?;
         crash::at(Point::DevicesMounted);
     }
-    let mut sources = sources.into_iter();
     for mount in &files.mounts {
         bind(mount, &mut sources).at(Step::Bind)?;
     }
     crash::at(Point::SourcesBound);
     Ok(())
-}
-
-/// A root in memory, with the directories of the view.
-fn make_root() -> Result<(), Failure> {
-    let root = Path::new(OsStr::from_bytes(NEW_ROOT.to_bytes()));
-    let entries = entries(Path::new("/")).at(Step::MountRoot)?;
-    let trees = entries.iter().map(|entry| tree_of(entry)).collect::<Result<Vec<_>, _>>();
-    let trees = trees.at(Step::MountRoot)?;
-    let made = file_system(c"tmpfs", &[(c"size", c"1m"), (c"mode", c"755")], 0);
-    made.and_then(|new| attach(&new, NEW_ROOT)).at(Step::MountRoot)?;
-    for (entry, tree) in entries.iter().zip(&trees) {
-        place(entry, &root.join(entry.file_name().unwrap_or_default()), tree.as_ref())
-            .at(Step::MountRoot)?;
-    }
-    chdir(root).at(Step::PivotRoot)?;
-    pivot_root(".", ".").at(Step::PivotRoot)?;
-    umount2(".", MntFlags::MNT_DETACH).at(Step::PivotRoot)?;
-    chdir("/").at(Step::PivotRoot)
-}
-
-fn entries(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect()
-}
-
-/// A symbolic link has none: it is made anew.
-fn tree_of(entry: &Path) -> io::Result<Option<OwnedFd>> {
-    if entry.is_symlink() {
-        return Ok(None);
-    }
-    let path = CString::new(entry.as_os_str().as_bytes())?;
-    Ok(Some(open_tree(None, &path)?))
-}
-
-fn place(entry: &Path, target: &Path, tree: Option<&OwnedFd>) -> io::Result<()> {
-    let Some(tree) = tree else {
-        return std::os::unix::fs::symlink(fs::read_link(entry)?, target);
-    };
-    if entry.is_dir() {
-        fs::create_dir(target)?;
-    } else {
-        fs::File::create(target)?;
-    }
-    Ok(attach(tree, &CString::new(target.as_os_str().as_bytes())?)?)
 }
 
 /// Makes a place for a mount where there is none. This is root, and the path a client's: it works only in the job's
@@ -225,14 +205,6 @@ fn mount_scratch(scratch: Scratch) -> nix::Result<()> {
         }
     }
     Ok(())
-}
-
-/// An empty file system in memory. No devices and no setuid programs.
-fn empty(scratch: Scratch, mode: &CStr) -> nix::Result<OwnedFd> {
-    let number = |value: u64| CString::new(value.to_string()).map_err(|_| Errno::EINVAL);
-    let (bytes, inodes) = (number(scratch.bytes)?, number(scratch.inodes)?);
-    let options = [(c"size", bytes.as_c_str()), (c"nr_inodes", &inodes), (c"mode", mode)];
-    file_system(c"tmpfs", &options, attribute::NO_SUID | attribute::NO_DEVICES)
 }
 
 /// That of the pid namespace that this process is in. A job sees only processes that it may trace: not its shim, whose

@@ -21,6 +21,7 @@ mod poll;
 mod privileges;
 mod reserve;
 mod rlimits;
+mod root;
 mod startup;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -61,7 +62,8 @@ pub(crate) fn run() -> ExitCode {
         Ok(opened) => opened,
         Err(failure) => return give_up(failure, &mut broker, None),
     };
-    let ready = match prepare(&launch, work, listener, (program, view)) {
+    // The root stays open, and locked, until this process ends.
+    let (ready, _root) = match prepare(&launch, work, listener, (program, view)) {
         Ok(ready) => ready,
         Err(failure) => return give_up(failure, &mut broker, Some(&exit)),
     };
@@ -98,23 +100,26 @@ fn prepare(
     work: OwnedFd,
     listener: OwnedFd,
     (program, view): (InheritedProgram, InheritedView),
-) -> Result<Prepared, Failure> {
+) -> Result<(Prepared, Option<OwnedFd>), Failure> {
     let cgroup = Cgroup::open(&work)?;
     let (pipes, ends) = Pipes::make(launch)?;
     let alarm = Alarm::new().at(Step::MakePipes)?;
     let buffers = Buffers::new().at(Step::MakePipes)?;
     // Before the clone: once for both. What is held stays held until the change of uid.
     privileges::empty_bounding_set().at(Step::Capabilities)?;
-    let isolation = launch.isolation.clone().map(|isolation| Isolator::new(isolation, view));
+    let isolator = |isolation| Isolator::new(isolation, launch.root, view);
+    let isolation = launch.isolation.clone().map(isolator).transpose()?;
+    let root = isolation.as_ref().map(Isolator::root_to_hold).transpose()?.flatten();
     let orphans = Orphans::of(launch)?;
-    let workload = Workload::new(launch, program.checked(launch.program)?, isolation.transpose()?)?;
+    let workload = Workload::new(launch, program.checked(launch.program)?, isolation)?;
     let child = workload.clone_into(work.as_fd(), &ends)?;
     crash::at(Point::ChildCloned);
     drop((ends, work, workload)); // the workload's ends of the pipes, and its program, are its own now
     match privileges::become_shim(launch).and_then(|()| control::start_listening(listener)) {
         Ok(listener) => {
             crash::at(Point::Listening);
-            Ok(Prepared { cgroup, pipes, child, orphans, listener, alarm, buffers })
+            let ready = Prepared { cgroup, pipes, child, orphans, listener, alarm, buffers };
+            Ok((ready, root))
         }
         Err(failure) => {
             child.abandon(&cgroup);

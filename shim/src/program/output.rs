@@ -421,6 +421,7 @@ mod tests {
             output_policy,
             program: None,
             isolation: None,
+            root: None,
         }
     }
 

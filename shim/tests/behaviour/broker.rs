@@ -54,6 +54,7 @@ pub(crate) fn program(argv: &[&str]) -> Launch {
         output_policy: OutputPolicy::Discard,
         program: None,
         isolation: None,
+        root: None,
     }
 }
 

@@ -82,7 +82,8 @@ fn patterns(role: &file::Role) -> usize {
         Some(file::Scope::Owners(owners)) => owners.owners.len() + owners.roles.len(),
         _ => 0,
     };
-    let lists = [&role.run_as, &role.workdirs, &role.isolation.mounts];
+    let file::RoleIsolation { mounts, rootfs, .. } = &role.isolation;
+    let lists = [&role.run_as, &role.workdirs, mounts, rootfs];
     let lists = lists.into_iter().flatten().map(Vec::len).sum::<usize>();
     role.identities.len() + role.env.len() + lists + scope + programs
 }
@@ -122,8 +123,10 @@ fn name(role: &file::Role, host: &Host<'_>) -> Result<Vec<Pattern>, String> {
 fn isolation(given: &file::RoleIsolation) -> Result<RoleIsolation, String> {
     let path = |text: &String| Pattern::parse(text, Syntax::Path);
     let mounts = given.mounts.as_ref().map(|globs| list("isolation.mounts", globs, path));
+    let rootfs = given.rootfs.as_ref().map(|globs| list("isolation.rootfs", globs, path));
     let file::RoleIsolation { default, minimum, .. } = *given;
-    Ok(RoleIsolation { default, minimum, mounts: mounts.transpose()? })
+    let (mounts, rootfs) = (mounts.transpose()?, rootfs.transpose()?);
+    Ok(RoleIsolation { default, minimum, mounts, rootfs })
 }
 
 fn list<T>(

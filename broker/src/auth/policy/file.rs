@@ -126,6 +126,9 @@ pub(crate) struct RoleIsolation {
     /// lists hold besides. Not set: all, if the role may start every program; otherwise none. A role that lists programs
     /// mounts a path only where it is: nothing takes the place of what a listed program loads.
     pub mounts: Option<Vec<String>>,
+    /// Globs of the directories that may be the roots of its jobs, as they are written; the operator's list holds besides.
+    /// Not set: all. A role that lists programs has none, since it lists programs of the host.
+    pub rootfs: Option<Vec<String>>,
 }
 
 /// A program that a role may start.

@@ -85,6 +85,8 @@ pub(super) struct RoleIsolation {
     pub(super) minimum: Option<Profile>,
     /// `None`: all for a role of every program, otherwise none.
     pub(super) mounts: Option<Vec<Pattern>>,
+    /// `None`: all for a role of every program; otherwise none, whatever it says.
+    pub(super) rootfs: Option<Vec<Pattern>>,
 }
 
 /// The rule that gave a verdict.

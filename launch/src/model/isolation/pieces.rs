@@ -106,6 +106,10 @@ pub struct Isolation {
     pub hostname: String,
     /// In this order.
     pub mounts: Vec<Mount>,
+    /// The directory of the host that is its root; empty: what the profile has.
+    pub rootfs: String,
+    /// Most bytes that it writes there, in memory; 0: none.
+    pub root_bytes: u64,
 }
 
 impl Isolation {
@@ -129,6 +133,11 @@ impl Isolation {
             || !self.mounts.is_empty()
     }
 
+    /// Whether its root is a directory of its own.
+    pub fn has_root(&self) -> bool {
+        !self.rootfs.is_empty()
+    }
+
     /// Whether it shares everything with the host.
     pub fn is_none(&self) -> bool {
         *self == Isolation { tmp_bytes: self.tmp_bytes, ..Isolation::default() }
@@ -148,4 +157,13 @@ pub struct IsolationRequest {
     pub tmp_bytes: Option<u64>,
     pub hostname: String,
     pub mounts: Vec<Mount>,
+    pub rootfs: String,
+    pub root_bytes: u64,
+}
+
+impl IsolationRequest {
+    /// Whether it names a root of its own.
+    pub fn has_root(&self) -> bool {
+        !self.rootfs.is_empty()
+    }
 }

@@ -24,6 +24,8 @@ pub struct IsolationRules {
     pub read_only: Vec<Pattern>,
     /// Likewise so that the job can write, as far as its account may.
     pub read_write: Vec<Pattern>,
+    /// Globs of the directories that may be roots, with all links resolved.
+    pub rootfs: Vec<Pattern>,
     /// What every job of `private` and `strict` sees as it is on the host.
     pub shared: Vec<String>,
     /// Most bytes of temporary files in memory, for a job that does not say, and at most.
@@ -37,6 +39,7 @@ impl Default for IsolationRules {
             minimum: Profile::Private,
             read_only: vec![Pattern::any(Syntax::Path)],
             read_write: Vec::new(),
+            rootfs: Vec::new(),
             shared: Vec::new(),
             tmp_bytes: 1 << 30,
         }
@@ -58,7 +61,8 @@ impl IsolationRules {
     }
 
     fn filled(&self, asked: &IsolationRequest) -> Isolation {
-        let IsolationRequest { seccomp_log, hostname, mut mounts, .. } = asked.clone();
+        let IsolationRequest { seccomp_log, hostname, mut mounts, rootfs, root_bytes, .. } =
+            asked.clone();
         for mount in &mut mounts {
             if let Mount::Tmpfs { bytes, .. } = mount {
                 *bytes = bytes.or(Some(self.tmp_bytes));
@@ -74,6 +78,8 @@ impl IsolationRules {
             seccomp_log,
             hostname,
             mounts,
+            rootfs,
+            root_bytes,
             ..profile
         }
     }
@@ -111,6 +117,19 @@ impl IsolationRules {
             let (asked, most) = (asked.tmp_bytes, self.tmp_bytes);
             add("isolation.tmp_bytes", format!("is {asked}; at most {most} are allowed"));
         }
+        if let Some(fault) = self.root_fault(asked) {
+            add("isolation.rootfs", fault);
+        }
+        if asked.root_bytes > 0 && !asked.has_root() {
+            add(
+                "isolation.root_bytes",
+                "is the size of a root of the job's own, and it has none".into(),
+            );
+        }
+        if asked.root_bytes > self.tmp_bytes {
+            let (asked, most) = (asked.root_bytes, self.tmp_bytes);
+            add("isolation.root_bytes", format!("is {asked}; at most {most} are allowed"));
+        }
         if let Some(fault) = hostname_fault(&asked.hostname) {
             add("isolation.hostname", fault);
         }
@@ -122,6 +141,16 @@ impl IsolationRules {
             let faults = [target_fault(mount.target()), self.source_fault(mount)];
             faults.into_iter().flatten().for_each(|fault| add("isolation.mounts", fault));
         }
+    }
+
+    fn root_fault(&self, asked: &Isolation) -> Option<String> {
+        if !asked.has_root() {
+            return None;
+        }
+        if asked.profile == Profile::Host {
+            return Some("needs the profile \"private\" or \"strict\"".into());
+        }
+        path_fault(&asked.rootfs).or_else(|| self.may_be_root(&asked.rootfs).err())
     }
 
     fn source_fault(&self, mount: &Mount) -> Option<String> {
@@ -142,10 +171,7 @@ impl IsolationRules {
     /// # Errors
     /// Why not, in words for the caller.
     pub(crate) fn may_mount(&self, path: &str, read_only: bool) -> Result<(), String> {
-        let is_never = |never: &&&str| below(path, never) || below(never, path);
-        if let Some(never) = NEVER.iter().find(is_never) {
-            return Err(format!("{} is not mounted: {never} is the host's", echo(path)));
-        }
+        not_the_hosts(path)?;
         let (globs, key) = match read_only {
             true => (&self.read_only, "isolation.read_only"),
             false => (&self.read_write, "isolation.read_write"),
@@ -155,6 +181,30 @@ impl IsolationRules {
         }
         let (path, how) = (echo(path), if read_only { "read-only" } else { "for writing" });
         Err(format!("{path} may not be mounted {how} here ({key} of the broker's configuration)"))
+    }
+
+    /// Whether this directory, with all links resolved, may be the root of a job.
+    ///
+    /// # Errors
+    /// Why not, in words for the caller.
+    pub(crate) fn may_be_root(&self, path: &str) -> Result<(), String> {
+        not_the_hosts(path)?;
+        if self.rootfs.iter().any(|glob| glob.matches(path)) {
+            return Ok(());
+        }
+        let path = echo(path);
+        Err(format!(
+            "{path} may not be a root here (isolation.rootfs of the broker's configuration)"
+        ))
+    }
+}
+
+/// What shows or controls the host is never shared.
+fn not_the_hosts(path: &str) -> Result<(), String> {
+    let is_never = |never: &&&str| below(path, never) || below(never, path);
+    match NEVER.iter().find(is_never) {
+        Some(never) => Err(format!("{} is not mounted: {never} is the host's", echo(path))),
+        None => Ok(()),
     }
 }
 
@@ -254,6 +304,25 @@ mod tests {
         let many =
             IsolationRequest { mounts: vec![bind("/srv/a", true); 17], ..Default::default() };
         assert_eq!(faults(&rules, many).len(), 1);
+    }
+
+    #[test]
+    fn a_root_is_one_of_the_list_and_needs_files_of_its_own() {
+        let rules = IsolationRules { rootfs: vec![glob("/srv/roots/*")], ..Default::default() };
+        let asked = |rootfs: &str| IsolationRequest { rootfs: rootfs.into(), ..Default::default() };
+        assert!(faults(&rules, asked("/srv/roots/a")).is_empty());
+        for wrong in ["/srv/roots/a/b", "/srv", "/", "/proc", "roots/a", "/srv/roots/../a"] {
+            assert_eq!(faults(&rules, asked(wrong)).len(), 1, "{wrong}");
+        }
+        let writable = IsolationRequest { root_bytes: 1, ..asked("/srv/roots/a") };
+        assert!(faults(&rules, writable.clone()).is_empty());
+        let too_much = IsolationRequest { root_bytes: 2 << 30, ..writable.clone() };
+        assert_eq!(faults(&rules, too_much).len(), 1);
+        let nothing = IsolationRequest { rootfs: String::new(), ..writable.clone() };
+        assert_eq!(faults(&rules, nothing).len(), 1);
+        let host = IsolationRules { minimum: Profile::Host, ..rules };
+        let shared = IsolationRequest { profile: Some(Profile::Host), ..writable };
+        assert_eq!(faults(&host, shared).len(), 1);
     }
 
     #[test]
