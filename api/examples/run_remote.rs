@@ -53,7 +53,7 @@ async fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
             Some(Kind::Chunk(chunk)) => std::io::stdout().write_all(&chunk.data)?,
             // The last message: the job as it ended.
             Some(Kind::Trailer(trailer)) => return Ok(report(&trailer.job.unwrap_or_default())),
-            None => {}
+            Some(Kind::Started(_)) | None => {}
         }
     }
     Err("the output was cut off: connect again, and go on from the offsets of the last chunk"

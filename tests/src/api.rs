@@ -7,10 +7,11 @@ use job_api::v1::stream_output_response::Kind;
 use job_api::v1::wait_job_request::Until;
 use job_api::v1::{
     GetJobRequest, Job, JobSpec, Limit, Limits, OutputStream, PauseJobRequest, ResumeJobRequest,
-    StartJobRequest, StopJobRequest, StreamOutputRequest, UpdateJobRequest, Usage, WaitJobRequest,
+    StartJobRequest, StopJobRequest, StreamOutputRequest, StreamOutputResponse, UpdateJobRequest,
+    Usage, WaitJobRequest,
 };
 use tokio::time::timeout;
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt as _;
 
 use crate::wait::{TIMEOUT, eventually};
@@ -261,7 +262,18 @@ pub async fn read(client: &mut Client, request: StreamOutputRequest) -> Output {
 pub async fn try_read(client: &mut Client, request: StreamOutputRequest) -> Result<Output, Status> {
     let late = "a stream goes on, or ends with its job";
     let answer = timeout(TIMEOUT, client.stream_output(request)).await.expect(late);
-    let mut stream = answer?.into_inner();
+    whole(&mut answer?.into_inner()).await
+}
+
+/// What is left of a stream, to its end.
+///
+/// # Errors
+/// The broker's.
+///
+/// # Panics
+/// As [`try_read`]; and when the job is said to have started, which is RunJob's first word.
+pub async fn whole(stream: &mut Streaming<StreamOutputResponse>) -> Result<Output, Status> {
+    let late = "a stream goes on, or ends with its job";
     let mut output = Output::default();
     let mut next = [None, None];
     while let Some(message) = timeout(TIMEOUT, stream.message()).await.expect(late)? {
@@ -280,6 +292,7 @@ pub async fn try_read(client: &mut Client, request: StreamOutputRequest) -> Resu
                 assert!(after.is_none(), "the trailer is the last message");
                 return Ok(output);
             }
+            Kind::Started(job) => panic!("{} has started before", job.id),
         }
     }
     panic!("the stream ended without its trailer");

@@ -6,7 +6,8 @@
 use std::fs;
 use std::time::Duration;
 
-use job_api::v1::JobSpec;
+use job_api::v1::stream_output_response::Kind;
+use job_api::v1::{JobSpec, StartJobRequest};
 use job_broker::decisions::older_digest;
 use job_broker::decisions::records::{self, SpecRecord};
 use job_tests::refusal::violation;
@@ -90,4 +91,31 @@ async fn a_request_that_an_older_broker_has_recorded_is_known_again() {
         let refused = api::try_request(&mut client, other.clone(), id).await.unwrap_err();
         assert_eq!(refused.code(), Code::AlreadyExists, "{refused}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn one_call_starts_a_job_and_gives_its_output_and_its_repetition_gives_the_same() {
+    let env = Env::start();
+    let mut client = env.client("user-a").await;
+    let run = |argv: &[&str]| StartJobRequest {
+        spec: Some(api::spec(argv)),
+        request_id: "one flight".into(),
+    };
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let call = client.run_job(run(&["sh", "-c", "echo out; echo err >&2; exit 3"])).await;
+        let mut stream = call.unwrap().into_inner();
+        let first = stream.message().await.unwrap().unwrap().kind;
+        let Some(Kind::Started(job)) = first else { panic!("{first:?}") };
+        let output = api::whole(&mut stream).await.unwrap();
+        assert_eq!((&*output.stdout, &*output.stderr), (&b"out\n"[..], &b"err\n"[..]));
+        assert_eq!((&output.job.id, output.job.exit_code), (&job.id, Some(3)));
+        ids.push(job.id);
+    }
+    assert_eq!(ids[0], ids[1]);
+    let other = client.run_job(run(&["true"])).await.unwrap_err();
+    assert_eq!((other.code(), &*api::reason(&other)), (Code::AlreadyExists, "REQUEST_ID_REUSED"));
+    let unknown = StartJobRequest { request_id: String::new(), ..run(&["/no/such/program"]) };
+    let refused = client.run_job(unknown).await.unwrap_err();
+    assert_eq!(api::reason(&refused), "START_FAILED", "{refused}");
 }

@@ -44,8 +44,8 @@ async fn all_calls(client: &mut Client, id: &str) -> Vec<(&'static str, Result<(
 }
 
 /// Calls that name no job: what they say of the jobs of others is held below.
-const OF_NO_JOB: [&str; 6] =
-    ["StartJob", "ListJobs", "GetServerInfo", "WhoAmI", "GetQuota", "ReadAudit"];
+const OF_NO_JOB: [&str; 7] =
+    ["StartJob", "RunJob", "ListJobs", "GetServerInfo", "WhoAmI", "GetQuota", "ReadAudit"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn every_call_is_asked_for_the_jobs_of_others() {

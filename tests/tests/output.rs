@@ -143,6 +143,7 @@ async fn collect(
                 to.extend_from_slice(&chunk.data);
             }
             Kind::Trailer(_) => ended = true,
+            Kind::Started(_) => panic!("not of this call"),
         }
     }
     assert!(ended, "a stream that is whole has a trailer");

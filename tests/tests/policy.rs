@@ -7,9 +7,10 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 use std::time::Duration;
 
+use job_api::v1::stream_output_response::Kind;
 use job_api::v1::{
-    GetJobRequest, ListJobsRequest, SignalJobRequest, StopJobRequest, StreamOutputRequest,
-    WaitJobRequest,
+    GetJobRequest, ListJobsRequest, SignalJobRequest, StartJobRequest, StopJobRequest,
+    StreamOutputRequest, WaitJobRequest,
 };
 use job_tests::host::Need;
 use job_tests::{Env, api, eventually, until};
@@ -357,4 +358,18 @@ fn operators_test_their_policy_against_a_table_of_verdicts() {
     );
     let (code, said) = table(&good.replace("verb = \"stop\"", "verb = \"halt\""));
     assert!(code == Some(1) && said.contains("\"halt\" is no verb"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn whoever_may_not_read_output_gets_the_job_that_it_runs_and_then_the_refusal() {
+    let no_logs = "[[role]]\nname = \"no-logs\"\nidentities = [\"user-a\"]\ndeny = [\"logs\"]\n";
+    let env = Env::builder().policy(&format!("{USER}{no_logs}")).start();
+    let mut client = env.client("user-a").await;
+    let run = StartJobRequest { spec: Some(api::script("echo secret")), ..Default::default() };
+    let mut stream = client.run_job(run).await.unwrap().into_inner();
+    let first = stream.message().await.unwrap().unwrap().kind;
+    let Some(Kind::Started(job)) = first else { panic!("{first:?}") };
+    let denied = stream.message().await.unwrap_err();
+    assert_eq!((denied.code(), &*api::reason(&denied)), (Code::PermissionDenied, "POLICY"));
+    assert_eq!(api::ended(&mut client, &job.id).await.exit_code, Some(0));
 }

@@ -37,13 +37,13 @@ use crate::auth::{
     authorize_of_broker, decide,
 };
 use crate::jobs::job::Job;
+use crate::jobs::output::Range;
 use crate::jobs::query::Listed;
 use crate::jobs::registry::filter::Page;
 use crate::jobs::shared::calls::{Call, Kind};
 use crate::jobs::supervisor::Supervisor;
 use crate::model::certificates::TlsReport;
 use crate::model::identity::{Identity, IdentityError, Peer};
-use crate::trace::Timeline;
 use job_launch::host;
 
 /// The peer that a connection's TLS handshake authenticated; an extension of each of its requests.
@@ -51,8 +51,6 @@ pub(crate) type PeerResult = Arc<Result<Arc<Peer>, IdentityError>>;
 
 /// Maximum bytes of one request: the largest start or input message, with a margin.
 pub(crate) const MAX_REQUEST: usize = 2 << 20;
-/// W3C trace context, of a start.
-const TRACEPARENT: &str = "traceparent";
 /// Maximum jobs of one page, and the default.
 const PAGE: (usize, usize) = (1000, 100);
 /// Maximum bytes of one page, without usage. One job's arguments can have 1 MiB; gRPC clients accept messages of 4
@@ -134,6 +132,18 @@ impl Grpc {
         found.ok_or_else(|| status::no_such_job(parsed))
     }
 
+    /// A range of the job's output.
+    async fn follow(
+        &self,
+        job: Authorized<Logs, Arc<Job>>,
+        range: Range,
+    ) -> Result<streams::Output, Status> {
+        let reader = self.supervisor.output(&job, range).await.map_err(status::output)?;
+        let revoked = Box::pin(revoked(self.policy.clone(), job.clone()));
+        let job = Arc::clone(job.subject());
+        Ok(streams::output(job, reader, revoked, self.closing.clone()))
+    }
+
     /// The outcome of a change, recorded.
     fn record<A: Action, T>(
         &self,
@@ -183,18 +193,16 @@ impl JobService for Grpc {
         &self,
         request: Request<v1::StartJobRequest>,
     ) -> Result<Response<v1::StartJobResponse>, Status> {
-        let traceparent = request.metadata().get(TRACEPARENT).and_then(|text| text.to_str().ok());
-        let timeline = Timeline::begin(traceparent);
-        let answered = timeline.traceparent().and_then(|text| text.parse().ok());
-        let mut outcome = self.start(request, timeline).await;
-        if let Some(traceparent) = answered {
-            let metadata = match &mut outcome {
-                Ok(response) => response.metadata_mut(),
-                Err(status) => status.metadata_mut(),
-            };
-            metadata.insert(TRACEPARENT, traceparent);
-        }
-        outcome
+        self.start(request).await
+    }
+
+    type RunJobStream = streams::Output;
+
+    async fn run_job(
+        &self,
+        request: Request<v1::StartJobRequest>,
+    ) -> Result<Response<Self::RunJobStream>, Status> {
+        self.run(request).await
     }
 
     async fn get_job(
@@ -315,10 +323,7 @@ impl JobService for Grpc {
         let request = request.into_inner();
         let job = self.job::<Logs>(&caller, &request.id).await?;
         let range = convert::range(&request)?;
-        let reader = self.supervisor.output(&job, range).await.map_err(status::output)?;
-        let revoked = Box::pin(revoked(self.policy.clone(), job.clone()));
-        let job = Arc::clone(job.subject());
-        Ok(Response::new(streams::output(job, reader, revoked, self.closing.clone())))
+        self.follow(job, range).await.map(Response::new)
     }
 
     type WriteInputStream = streams::Acks;

@@ -1,23 +1,69 @@
-//! StartJob, from the request to the job: decode, look for an earlier one, authorize, start, encode. It must check nothing
-//! before it has looked for an earlier call with the same request id.
+//! StartJob and RunJob, from the request to the job: decode, look for an earlier one, authorize, start, encode. It must
+//! check nothing before it has looked for an earlier call with the same request id.
+
+use std::sync::Arc;
 
 use job_api::v1;
 use prost::Message as _;
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Request, Response, Status};
 
-use crate::auth::{Caller, StartRefusal, Verb};
-use crate::grpc::{Grpc, convert, failed, status, time};
+use crate::auth::{Caller, Logs, StartRefusal, Verb};
+use crate::grpc::streams::Output;
+use crate::grpc::{Grpc, convert, failed, status, streams, time};
 use crate::jobs::commands::start::StartError;
+use crate::jobs::job::Job;
+use crate::jobs::output::Range;
 use crate::jobs::shared::calls::Kind;
 use crate::trace::Timeline;
+
+/// W3C trace context, of a start.
+const TRACEPARENT: &str = "traceparent";
 
 impl Grpc {
     /// StartJob.
     pub(super) async fn start(
         &self,
         request: Request<v1::StartJobRequest>,
-        timeline: Timeline,
     ) -> Result<Response<v1::StartJobResponse>, Status> {
+        let (timeline, answered) = traced(&request);
+        let started = self.started(request, timeline).await;
+        let message = |(_, job): (Caller, Arc<Job>)| {
+            Response::new(v1::StartJobResponse { job: Some(convert::job(&job)) })
+        };
+        with_trace(started.map(message), answered)
+    }
+
+    /// RunJob: what fails after the start fails in the stream, behind the job.
+    pub(super) async fn run(
+        &self,
+        request: Request<v1::StartJobRequest>,
+    ) -> Result<Response<Output>, Status> {
+        let (timeline, answered) = traced(&request);
+        let started = self.started(request, timeline).await;
+        let stream = match started {
+            Ok((caller, job)) => {
+                let started = streams::started(&job);
+                let rest = self.whole_output(&caller, &job).await;
+                Ok(Response::new(streams::behind(started, rest)))
+            }
+            Err(status) => Err(status),
+        };
+        with_trace(stream, answered)
+    }
+
+    /// All of the job's output, as it comes.
+    async fn whole_output(&self, caller: &Caller, job: &Job) -> Result<Output, Status> {
+        let job = self.job::<Logs>(caller, &job.id().to_string()).await?;
+        self.follow(job, Range { follow: true, ..Range::default() }).await
+    }
+
+    /// The job that this call or an earlier one has started, and the caller.
+    async fn started(
+        &self,
+        request: Request<v1::StartJobRequest>,
+        timeline: Timeline,
+    ) -> Result<(Caller, Arc<Job>), Status> {
         let size = Kind::Start(request.get_ref().encoded_len() as u64);
         let (caller, call) = self.admit(&request, size)?;
         let within = time::deadline(request.metadata());
@@ -47,8 +93,30 @@ impl Grpc {
                 started.map_err(|error| start_refused(&caller, error))?
             }
         };
-        Ok(Response::new(v1::StartJobResponse { job: Some(convert::job(&job)) }))
+        Ok((caller, job))
     }
+}
+
+/// The phases of this start, and what its answer says of them.
+fn traced<T>(request: &Request<T>) -> (Timeline, Option<MetadataValue<Ascii>>) {
+    let traceparent = request.metadata().get(TRACEPARENT).and_then(|text| text.to_str().ok());
+    let timeline = Timeline::begin(traceparent);
+    let answered = timeline.traceparent().and_then(|text| text.parse().ok());
+    (timeline, answered)
+}
+
+fn with_trace<T>(
+    mut outcome: Result<Response<T>, Status>,
+    traceparent: Option<MetadataValue<Ascii>>,
+) -> Result<Response<T>, Status> {
+    if let Some(traceparent) = traceparent {
+        let metadata = match &mut outcome {
+            Ok(response) => response.metadata_mut(),
+            Err(status) => status.metadata_mut(),
+        };
+        metadata.insert(TRACEPARENT, traceparent);
+    }
+    outcome
 }
 
 /// A start that was refused, recorded. Of one that has a job, the launch records the outcome.

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use futures_util::stream::{self, Stream};
+use futures_util::stream::{self, Stream, StreamExt};
 use job_api::v1;
 use job_api::v1::stream_output_response::Kind;
 use job_shim::wire::InputAck;
@@ -82,6 +82,17 @@ fn chunk(piece: Piece) -> v1::StreamOutputResponse {
 fn trailer(job: &Job) -> v1::StreamOutputResponse {
     let trailer = v1::OutputTrailer { job: Some(convert::job(job)) };
     v1::StreamOutputResponse { kind: Some(Kind::Trailer(trailer)) }
+}
+
+/// The first message of RunJob.
+pub(super) fn started(job: &Job) -> v1::StreamOutputResponse {
+    v1::StreamOutputResponse { kind: Some(Kind::Started(convert::job(job))) }
+}
+
+/// A message, then the stream or what was wrong with it.
+pub(super) fn behind(first: v1::StreamOutputResponse, rest: Result<Output, Status>) -> Output {
+    let rest = rest.unwrap_or_else(|status| Box::pin(stream::iter([Err(status)])));
+    Box::pin(stream::iter([Ok(first)]).chain(rest))
 }
 
 struct InputState {

@@ -9,6 +9,7 @@
 //! | their copies during reassembly (a buffer doubles as it grows) | 8 | 16 | 64 |
 //! | encoded responses of unary calls that wait to be sent, for `ANSWER_TIME` at most | 16 | 16 | 64 |
 //! | HTTP/2: a window of 1, a read buffer of 1, send buffers of 16 KiB x 100 | 3.6 | | |
+//! | HTTP/2: a larger window, see `windows.rs` | 16 | 128 | 256 |
 //! | headers: 8 KiB x 100; a streaming call keeps at most 1 KiB | 0.8 | | |
 //!
 //! Requests are charged for the bytes received, not for the announced length: a client that announces 2 MiB and sends

@@ -48,7 +48,8 @@ const CLIENT_STREAMS: [&str; 3] = [
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 ];
 /// Calls with a stream of responses. Each bounds its own memory.
-const SERVER_STREAMS: [&str; 3] = [
+const SERVER_STREAMS: [&str; 4] = [
+    "/job.v1.JobService/RunJob",
     "/job.v1.JobService/StreamOutput",
     "/job.v1.JobService/ReadAudit",
     "/grpc.health.v1.Health/Watch",

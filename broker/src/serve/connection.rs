@@ -45,6 +45,7 @@ use crate::serve::tls;
 use crate::serve::tls::Tls;
 use crate::serve::trust::refusal::Refusal;
 use crate::serve::trust::verifier::with_refusal;
+use crate::serve::windows::{Window, Windows};
 
 /// What all connections share.
 pub(super) struct Server {
@@ -54,6 +55,7 @@ pub(super) struct Server {
     connection_limits: ConnectionLimits,
     handshake_rate: HandshakeRate,
     budget: Budget,
+    windows: Windows,
     http: http2::Builder<TokioExecutor>,
     audit: Audit,
     revoked: mpsc::UnboundedSender<RevokedPeer>,
@@ -94,9 +96,9 @@ impl Server {
             .max_local_error_reset_streams(256)
             .max_header_list_size(HEADERS)
             .max_frame_size(1 << 20)
-            // Bounds standard input: a job that does not read holds back this much and no more.
-            .initial_stream_window_size(256 << 10)
-            .initial_connection_window_size(1 << 20)
+            // Of a connection that is refused; others have theirs from the budget.
+            .initial_stream_window_size(64 << 10)
+            .initial_connection_window_size(64 << 10)
             // Bounds output: what a slow reader leaves in the broker's memory.
             .max_send_buf_size(16 << 10)
             .keep_alive_interval(KEEPALIVE.0)
@@ -107,6 +109,7 @@ impl Server {
             connection_limits,
             handshake_rate: HandshakeRate::default(),
             budget: Budget::new(quotas),
+            windows: Windows::new(),
             http,
             audit,
             revoked,
@@ -141,6 +144,7 @@ impl Server {
         let ended = match self.admit(peer, from) {
             Ok((peer, own, account, _member)) => {
                 drop(place);
+                let window = self.windows.take(&own.identity);
                 METRICS.connections_admitted.add(1);
                 let _open = METRICS.connections.enter();
                 let untaken = Arc::new(Notify::new());
@@ -159,7 +163,7 @@ impl Server {
                     }
                 };
                 tokio::select! {
-                    ended = self.answer(stream, service, closing, over) => ended,
+                    ended = self.answer(stream, &window, service, closing, over) => ended,
                     () = untaken.notified() => Err(io::Error::other("its client takes no answer")),
                 }
             }
@@ -235,6 +239,7 @@ impl Server {
     async fn answer<S>(
         &self,
         stream: Stream,
+        window: &Window,
         service: S,
         mut closing: watch::Receiver<bool>,
         over: impl Future<Output = ()>,
@@ -244,7 +249,11 @@ impl Server {
         S::Future: Send + 'static,
         S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let connection = self.http.serve_connection(TokioIo::new(stream), service);
+        let mut http = self.http.clone();
+        // Bounds standard input: a job that does not read holds back this much and no more.
+        http.initial_stream_window_size(window.of_streams())
+            .initial_connection_window_size(window.of_the_connection());
+        let connection = http.serve_connection(TokioIo::new(stream), service);
         let mut connection = pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => return ended.map_err(io::Error::other),

@@ -20,6 +20,7 @@ mod recorded;
 mod reserve;
 pub(crate) mod tls;
 pub(crate) mod trust;
+mod windows;
 
 use std::io;
 use std::sync::Arc;

@@ -31,6 +31,15 @@ impl Follower {
         Follower { broker, request, position, stream: None, opened: Instant::now(), outage: None }
     }
 
+    /// The same with a stream that is open: what comes is the answer to `request`.
+    pub(crate) fn of(
+        broker: Broker,
+        request: StreamOutputRequest,
+        stream: Option<Streaming<StreamOutputResponse>>,
+    ) -> Self {
+        Follower { stream, ..Self::new(broker, request) }
+    }
+
     /// The next chunk, without a byte missing or doubled, or the end.
     pub(crate) async fn next(&mut self) -> Result<Event> {
         loop {
@@ -61,8 +70,8 @@ impl Follower {
             Some(Kind::Trailer(trailer)) => {
                 Ok(Some(Event::End(Box::new(trailer.job.unwrap_or_default()))))
             }
-            // A newer broker's word that we do not know carries no output.
-            None => Ok(None),
+            // The second carries no output, and so does a newer broker's word that we do not know.
+            Some(Kind::Started(_)) | None => Ok(None),
         }
     }
 

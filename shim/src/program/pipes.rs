@@ -13,6 +13,8 @@ use super::failure::{At, Failure};
 
 /// A writer of 1 MiB need not wait for the shim, and the shim reads 256 KiB at a time.
 const OUTPUT_PIPE: i32 = 1 << 20;
+/// The broker sends this much ahead of what the pipe has taken.
+const INPUT_PIPE: i32 = 256 << 10;
 
 /// The shim's ends.
 pub(crate) struct Pipes {
@@ -57,6 +59,7 @@ impl Pipes {
 fn input(launch: &Launch) -> Result<(Option<File>, OwnedFd), Failure> {
     if launch.stdin {
         let (theirs, ours) = owned_pipe(launch)?;
+        let _ = fcntl(&ours, FcntlArg::F_SETPIPE_SZ(INPUT_PIPE)); // as of an output
         return Ok((Some(non_blocking(ours)?), theirs));
     }
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;

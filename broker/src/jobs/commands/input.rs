@@ -1,5 +1,5 @@
 //! Writes to the standard input of a job: bytes by offset, acknowledged once they are in the job's pipe.
-//! Buffers nothing: a job that does not read blocks its writer.
+//! Buffers a few pieces and no more: a job that does not read blocks its writer.
 
 use std::sync::Arc;
 
@@ -65,24 +65,46 @@ pub(crate) async fn write(
     }
     // Bytes that an earlier call has written.
     let doubled = usize::try_from(known.accepted - offset).unwrap_or(usize::MAX);
-    let mut rest = data.get(doubled..).unwrap_or_default();
-    let mut ack = known;
-    while !ack.closed && (!rest.is_empty() || end) {
-        let (piece, later) = rest.split_at(rest.len().min(INPUT_PIECE));
-        let last = end && later.is_empty();
-        ack = send(job, ack.accepted, piece, last).await?;
-        if last {
-            break;
-        }
-        rest = later;
+    let rest = data.get(doubled..).unwrap_or_default();
+    if known.closed || (rest.is_empty() && !end) {
+        return Ok(known);
     }
-    Ok(ack)
+    pass(job, Pieces { offset: known.accepted, rest, end }).await
 }
 
-async fn send(job: &Job, offset: u64, piece: &[u8], end: bool) -> Result<InputAck, InputError> {
+/// Sent and not acknowledged, at most: as much as waits in the channel to a shim, and in the shim for its job. Less than
+/// the shim takes.
+const AHEAD: u64 = 4 * INPUT_PIECE as u64;
+
+/// What the shim has not been sent yet.
+struct Pieces<'a> {
+    offset: u64,
+    rest: &'a [u8],
+    /// The end of input is behind it.
+    end: bool,
+}
+
+impl Pieces<'_> {
+    /// Sends as many as may be ahead of what the shim has acknowledged: it writes one while the next is under way.
+    fn send(&mut self, job: &Job, accepted: u64) -> Result<(), Unreachable> {
+        while !self.rest.is_empty() || self.end {
+            let (piece, later) = self.rest.split_at(self.rest.len().min(INPUT_PIECE));
+            let next = self.offset + piece.len() as u64;
+            if next.saturating_sub(accepted) > AHEAD {
+                break;
+            }
+            let (offset, end) = (self.offset, self.end && later.is_empty());
+            job.send(&ToShim::Input(wire::Input { offset, data: piece.to_vec(), end }))?;
+            (self.offset, self.rest) = (next, later);
+            self.end &= !end;
+        }
+        Ok(())
+    }
+}
+
+async fn pass(job: &Job, mut pieces: Pieces<'_>) -> Result<InputAck, InputError> {
     let (mut acks, mut snapshot) = (job.watch_input(), job.watch_snapshot());
-    let goal = offset + piece.len() as u64;
-    let sent = job.send(&ToShim::Input(wire::Input { offset, data: piece.to_vec(), end }));
+    let (goal, end) = (pieces.offset + pieces.rest.len() as u64, pieces.end);
     loop {
         let ack = *acks.borrow_and_update();
         let known = snapshot.borrow_and_update().clone();
@@ -92,6 +114,7 @@ async fn send(job: &Job, offset: u64, piece: &[u8], end: bool) -> Result<InputAc
         if ack.closed || (ack.accepted >= goal && !end) {
             return Ok(ack);
         }
+        let sent = pieces.send(job, ack.accepted);
         if sent.is_err() || !job.is_reachable() {
             if !job.has_ended_late().await {
                 return Err(Unreachable.into());

@@ -136,7 +136,7 @@ impl Runner {
             match message.kind {
                 Some(Kind::Chunk(chunk)) if said.len() < MAX_STDERR => said.extend(chunk.data),
                 Some(Kind::Chunk(_)) => break,
-                Some(Kind::Trailer(_)) | None => {}
+                Some(Kind::Trailer(_) | Kind::Started(_)) | None => {}
             }
         }
         said.truncate(MAX_STDERR);

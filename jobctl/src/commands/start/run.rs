@@ -4,10 +4,13 @@ use std::future::pending;
 
 use job_api::client::Client;
 use job_api::signals::signal_name;
-use job_api::v1::{Job, SignalJobRequest, StartJobRequest, StreamOutputRequest};
+use job_api::v1::stream_output_response::Kind as Word;
+use job_api::v1::{
+    Job, SignalJobRequest, StartJobRequest, StreamOutputRequest, StreamOutputResponse,
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tonic::metadata::AsciiMetadataValue;
-use tonic::{Code, Request};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::cli::{self, Format, Global};
 use crate::client::connection::Broker;
@@ -22,11 +25,12 @@ use crate::print::{json, sink};
 /// `jobctl run`: the exit status.
 pub(crate) async fn run(global: &Global, command: cli::Run) -> Result<i32> {
     let interactive = command.interactive;
+    let is_own = command.job.request_id.is_none();
     let request = request::start_request(command.job, command.argv, interactive)?;
     let broker = Broker::connect(global, command.reconnect.reconnect_timeout).await?;
     let mut signals = Signals::new()?;
-    let job = tokio::select! {
-        job = started(&broker, &request) => job?,
+    let (job, opened) = tokio::select! {
+        running = running(&broker, &request) => running?,
         () = signals.given_up() => {
             notice("gave up before the broker answered; the job may run: see jobctl ps");
             return Ok(exit::INTERRUPTED);
@@ -34,11 +38,11 @@ pub(crate) async fn run(global: &Global, command: cli::Run) -> Result<i32> {
     };
     // Runs beside, and is left where it is when the job ends: it may wait for a terminal.
     if interactive {
-        input::forward(broker.without_notices(), job.id.clone())?;
+        input::forward(broker.without_notices(), job.id.clone(), is_own)?;
     }
     let mut output = Output::new(command.raw, false)?;
     let ended = tokio::select! {
-        ended = stream(&broker, &job.id, &mut output) => ended,
+        ended = stream(&broker, &job.id, opened, &mut output) => ended,
         () = signals.pass_on(&broker, &job.id) => {
             notice(&format!("job {0} goes on; \"jobctl stop {0}\" ends it", job.id));
             return Ok(exit::INTERRUPTED);
@@ -73,20 +77,54 @@ pub(crate) async fn start(global: &Global, command: cli::Start) -> Result<()> {
 
 async fn started(broker: &Broker, request: &StartJobRequest) -> Result<Job> {
     let call = |mut client: Client| {
-        let mut request = Request::new(request.clone());
-        if let Some(traceparent) = traceparent() {
-            request.metadata_mut().insert("traceparent", traceparent);
-        }
+        let request = traced(request);
         async move { client.start_job(request).await }
     };
-    match broker.persistent("cannot start", call).await {
-        Ok(answer) => Ok(answer.job.unwrap_or_default()),
-        // Only here it is known what was to be started.
-        Err(Failure { kind: Kind::NotStarted(why), .. }) => {
-            let spec = request.spec.clone().unwrap_or_default();
-            Err(Failure::not_started("cannot start", *why, &spec))
+    let answer = broker.persistent("cannot start", call).await;
+    Ok(answer.map_err(|failure| of_start(failure, request))?.job.unwrap_or_default())
+}
+
+type Chunks = Streaming<StreamOutputResponse>;
+
+/// Starts the job and asks for its output in one call; a broker that does not know it is asked twice.
+async fn running(broker: &Broker, request: &StartJobRequest) -> Result<(Job, Option<Chunks>)> {
+    let call = |mut client: Client| {
+        let (together, alone) = (traced(request), traced(request));
+        async move {
+            let mut chunks = match client.run_job(together).await {
+                Ok(answer) => answer.into_inner(),
+                Err(status) if status.code() == Code::Unimplemented => {
+                    let answer = client.start_job(alone).await?;
+                    return Ok(answer.map(|answer| (answer.job.unwrap_or_default(), None)));
+                }
+                Err(status) => return Err(status),
+            };
+            match chunks.message().await?.and_then(|message| message.kind) {
+                Some(Word::Started(job)) => Ok(Response::new((job, Some(chunks)))),
+                // Repeated, it gives the same job.
+                _ => Err(Status::unavailable("the stream ended before its first word")),
+            }
         }
-        Err(failure) => Err(failure),
+    };
+    broker.persistent("cannot start", call).await.map_err(|failure| of_start(failure, request))
+}
+
+fn traced(request: &StartJobRequest) -> Request<StartJobRequest> {
+    let mut request = Request::new(request.clone());
+    if let Some(traceparent) = traceparent() {
+        request.metadata_mut().insert("traceparent", traceparent);
+    }
+    request
+}
+
+/// Only here it is known what was to be started.
+fn of_start(failure: Failure, request: &StartJobRequest) -> Failure {
+    match failure {
+        Failure { kind: Kind::NotStarted(why), .. } => {
+            let spec = request.spec.clone().unwrap_or_default();
+            Failure::not_started("cannot start", *why, &spec)
+        }
+        failure => failure,
     }
 }
 
@@ -95,9 +133,14 @@ fn traceparent() -> Option<AsciiMetadataValue> {
     std::env::var("TRACEPARENT").ok()?.parse().ok()
 }
 
-async fn stream(broker: &Broker, id: &str, output: &mut Output) -> Result<Job> {
+async fn stream(
+    broker: &Broker,
+    id: &str,
+    opened: Option<Chunks>,
+    output: &mut Output,
+) -> Result<Job> {
     let request = StreamOutputRequest { id: id.to_owned(), follow: true, ..Default::default() };
-    let mut follower = Follower::new(broker.clone(), request);
+    let mut follower = Follower::of(broker.clone(), request, opened);
     loop {
         match follower.next().await? {
             Event::Chunk(chunk) => output.write(&chunk).await?,
