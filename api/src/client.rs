@@ -2,17 +2,21 @@
 //! full speed.
 
 use std::error::Error as _;
+use std::future::Future;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hyper_util::rt::TokioIo;
+use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{CertificateError, ClientConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use tokio::io::BufReader;
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tonic::metadata::{BinaryMetadataValue, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -71,9 +75,10 @@ pub enum ConnectError {
     Transport(String),
 }
 
-/// HTTP/2 windows: measured, 16/32 MiB and 1 MiB frames bring 1.5 to 2 times the defaults' rate.
-const STREAM_WINDOW: u32 = 16 << 20;
-const CONNECTION_WINDOW: u32 = 32 << 20;
+/// HTTP/2 windows: 160 MB/s over a round trip of 200 ms. Measured on the loopback interface, 1 MiB frames and windows
+/// of 16 MiB bring 1.5 to 2 times the defaults' rate.
+const STREAM_WINDOW: u32 = 32 << 20;
+const CONNECTION_WINDOW: u32 = 64 << 20;
 const FRAME: u32 = 1 << 20;
 
 /// Bytes taken from the socket at once: rustls asks for 4 KiB each time.
@@ -118,17 +123,67 @@ pub async fn connect_for(
     credentials: &Credentials,
     reason: Option<&str>,
 ) -> Result<Client, ConnectError> {
-    let Target { uri, host, port, server } = Target::parse(addr)?;
-    let tls = TlsConnector::from(Arc::new(tls_config(credentials)?));
+    connect_by(Dialer::new(addr, credentials)?, reason).await
+}
 
+/// What opens connections, each time that the client needs one.
+pub trait Dial: Clone + Send + 'static {
+    /// Plain text in both directions: what HTTP/2 is spoken over.
+    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The address, for the authority of requests.
+    fn uri(&self) -> Uri;
+
+    /// A connection.
+    fn dial(&self) -> impl Future<Output = io::Result<Self::Io>> + Send;
+}
+
+/// Opens connections to a broker: TCP, then mutual TLS 1.3.
+#[derive(Clone)]
+pub struct Dialer {
+    uri: Uri,
+    host: String,
+    port: u16,
+    server: ServerName<'static>,
+    tls: TlsConnector,
+}
+
+impl Dialer {
+    /// To `addr`, as whoever these credentials name.
+    ///
+    /// # Errors
+    /// [`ConnectError`], for an address or credentials that cannot be used.
+    pub fn new(addr: &str, credentials: &Credentials) -> Result<Dialer, ConnectError> {
+        let Target { uri, host, port, server } = Target::parse(addr)?;
+        let tls = TlsConnector::from(Arc::new(tls_config(credentials)?));
+        Ok(Dialer { uri, host, port, server, tls })
+    }
+}
+
+impl Dial for Dialer {
+    type Io = TlsStream<BufReader<TcpStream>>;
+
+    fn uri(&self) -> Uri {
+        self.uri.clone()
+    }
+
+    async fn dial(&self) -> io::Result<Self::Io> {
+        let tcp = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        tcp.set_nodelay(true)?;
+        let tcp = BufReader::with_capacity(READ, tcp);
+        self.tls.connect(self.server.clone(), tcp).await
+    }
+}
+
+/// The same as [`connect_for`], over connections of another kind.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_by(dialer: impl Dial, reason: Option<&str>) -> Result<Client, ConnectError> {
+    let uri = dialer.uri();
     let dial = tower::service_fn(move |_: Uri| {
-        let (tls, host, server) = (tls.clone(), host.clone(), server.clone());
-        async move {
-            let tcp = TcpStream::connect((host.as_str(), port)).await?;
-            tcp.set_nodelay(true)?;
-            let tcp = BufReader::with_capacity(READ, tcp);
-            Ok::<_, std::io::Error>(TokioIo::new(tls.connect(server, tcp).await?))
-        }
+        let dialer = dialer.clone();
+        async move { Ok::<_, io::Error>(TokioIo::new(dialer.dial().await?)) }
     });
     let channel = Endpoint::from(uri)
         .initial_stream_window_size(STREAM_WINDOW)
@@ -199,6 +254,18 @@ pub(crate) fn tls_config(credentials: &Credentials) -> Result<ClientConfig, Conn
         .map_err(ConnectError::Identity)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(config)
+}
+
+/// A number for the address and the credentials: of others it is another one.
+pub fn fingerprint(addr: &str, credentials: &Credentials) -> String {
+    // Every one of TLS 1.3 is one.
+    let Some(suite) = TLS13_AES_128_GCM_SHA256.tls13() else { return String::new() };
+    let mut hash = suite.common.hash_provider.start();
+    for part in [addr.as_bytes(), &credentials.ca, &credentials.cert, &credentials.key] {
+        hash.update(&(part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finish().as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What is wrong with the dates of the caller's own certificate by this machine's clock, if anything is.

@@ -25,11 +25,11 @@ use std::future::Future;
 
 use clap::{CommandFactory as _, Parser as _};
 
-use crate::cli::{Admin, Auth, Cli, Command, Global};
+use crate::cli::{Admin, Auth, Cli, Command, Connect, Global};
 use crate::commands::control::{stop, update};
 use crate::commands::query::{audit, info, inspect, logs, ps, quota, stats};
 use crate::commands::start::{can_i, run};
-use crate::commands::{config, selfcheck};
+use crate::commands::{config, connect, selfcheck};
 use crate::failure::{Failure, Result};
 use crate::print::sink;
 
@@ -71,6 +71,7 @@ fn dispatch(global: &Global, command: Command) -> Result<i32> {
         Command::Config(command) => return config::config(global, &command).map(|()| exit::OK),
         Command::Version => return version().map(|()| exit::OK),
         Command::Completion { shell } => return completion(shell).map(|()| exit::OK),
+        Command::Connect(Connect { hold: true, .. }) => sys::detach(),
         _ => {}
     }
     // One thread: the whole process is over in milliseconds, and one is twice as fast on output.
@@ -104,6 +105,7 @@ async fn remote(global: &Global, command: Command) -> Result<i32> {
         Command::Admin(Admin::Selfcheck(command)) => {
             return selfcheck::selfcheck(global, command).await;
         }
+        Command::Connect(command) => return connect::connect(global, &command).await,
         Command::Auth(Auth::CanI(command)) => return can_i::can_i(global, *command).await,
         Command::Start(command) => run::start(global, command).await,
         Command::Ps(command) => ps::ps(global, command).await,

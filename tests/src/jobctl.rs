@@ -83,7 +83,11 @@ pub struct Running {
 }
 
 impl Running {
-    pub(crate) fn spawn(mut command: Command) -> Running {
+    /// Runs a command, what it writes captured.
+    ///
+    /// # Panics
+    /// When it cannot be executed.
+    pub fn spawn(mut command: Command) -> Running {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let began = Instant::now();
         let mut child = command.spawn().expect("the program can be executed");

@@ -57,6 +57,19 @@ pub(crate) struct Kill {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Connect {
+    /// End the kept connection
+    #[arg(long, conflicts_with = "status")]
+    pub(crate) stop: bool,
+    /// Say whether there is one: exit status 0 for yes, 1 for no
+    #[arg(long)]
+    pub(crate) status: bool,
+    /// Be the process that keeps it
+    #[arg(long, hide = true, conflicts_with_all = ["stop", "status"])]
+    pub(crate) hold: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Rm {
     /// Ids, unique beginnings of ids, or names
     #[arg(required = true, value_name = "JOB")]

@@ -225,11 +225,24 @@ Each setting is looked for in this order: the flag (--addr, --ca, --cert, --key)
 JOBCTL_CONTEXT; the current context. Contexts are kept in $XDG_CONFIG_HOME/jobctl/config.toml, or
 ~/.config/jobctl/config.toml.";
 
+pub(crate) const CONNECT: &str = "\
+A new connection takes two round trips before the first call. A context with \"persist\" (or the
+variable JOBCTL_PERSIST) keeps one: the first command starts a process in the background, which holds
+the connection behind a socket that only you can open, in $XDG_RUNTIME_DIR/jobctl, or else in
+/tmp/jobctl-UID. It ends when it was idle for that time, and with the connection. Commands that do not
+find it connect by themselves; \"run -i\" always does.
+
+Examples:
+  jobctl config set-context lab --persist 10m
+  jobctl connect
+  jobctl connect --stop";
+
 pub(crate) const SET_CONTEXT: &str = "\
 What is not given stays as it was. The first context made becomes the current one.
 
 Examples:
   jobctl config set-context lab --addr build7:7443 --ca ca.pem --cert me.pem --key me.key
+  jobctl config set-context lab --persist 10m
   jobctl config use-context lab
   jobctl config get-contexts";
 

@@ -12,7 +12,7 @@ use clap::{Parser, Subcommand};
 
 use crate::exit;
 
-pub(crate) use control::{Admin, Kill, Prune, Rm, Selfcheck, Stop, TimeChange, Update};
+pub(crate) use control::{Admin, Connect, Kill, Prune, Rm, Selfcheck, Stop, TimeChange, Update};
 pub(crate) use limits::rlimits;
 pub(crate) use options::{Format, Global, Jobs, OneJob};
 pub(crate) use query::{
@@ -101,6 +101,9 @@ pub(crate) enum Command {
     /// Keep brokers' addresses and your certificates under names
     #[command(subcommand, after_help = help::CONFIG)]
     Config(Config),
+    /// Keep a connection to the broker, which later commands use
+    #[command(after_help = help::CONNECT)]
+    Connect(Connect),
     /// Print jobctl's version
     Version,
     /// Print a completion script for a shell
@@ -136,6 +139,9 @@ pub(crate) enum Config {
     SetContext {
         /// Its name
         name: String,
+        /// Keep a connection for later commands until it was idle for this time, e.g. 10m
+        #[arg(long, value_name = "DURATION")]
+        persist: Option<String>,
     },
 }
 

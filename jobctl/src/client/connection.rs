@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use job_api::client::{Client, Credentials, connect_for};
+use job_api::client::{Client, Credentials, connect_by, connect_for};
 use job_api::refusal::refusal;
 use job_api::v1::WhoAmIRequest;
 use tonic::{Response, Status};
 
 use crate::cli::Global;
 use crate::client::expiry;
+use crate::client::kept;
 use crate::client::settings::Settings;
 use crate::failure::{Failure, Result, call_cause, is_transient, notice};
 use crate::format::tls;
@@ -38,14 +39,31 @@ const MIN_ATTEMPT: Duration = Duration::from_secs(1);
 impl Broker {
     /// Connects once: a broker that is down at the beginning is not waited for.
     pub(crate) async fn connect(global: &Global, timeout: Duration) -> Result<Broker> {
+        Broker::connect_with(global, timeout, true).await
+    }
+
+    /// The same over a connection of its own: what a job does not read of its input would hold up the
+    /// other commands on a kept one.
+    pub(crate) async fn connect_alone(global: &Global, timeout: Duration) -> Result<Broker> {
+        Broker::connect_with(global, timeout, false).await
+    }
+
+    async fn connect_with(global: &Global, timeout: Duration, may_share: bool) -> Result<Broker> {
         let settings = Settings::find(global)?;
         let credentials = settings.credentials()?;
         if !global.quiet {
             expiry::warn(&credentials, &settings.cert);
         }
-        let client = connect_for(&settings.addr, &credentials, global.reason.as_deref())
-            .await
-            .map_err(|error| Failure::of_connect(&settings.addr, &error))?;
+        let reason = global.reason.as_deref();
+        let client = match kept::Dialer::of(&settings, &credentials).filter(|_| may_share) {
+            Some(dialer) => {
+                let client = connect_by(dialer.clone(), reason).await;
+                dialer.keep_one(&settings);
+                client
+            }
+            None => connect_for(&settings.addr, &credentials, reason).await,
+        };
+        let client = client.map_err(|error| Failure::of_connect(&settings.addr, &error))?;
         Ok(Broker {
             client,
             addr: settings.addr,

@@ -31,6 +31,9 @@ pub(crate) struct Context {
     pub(crate) cert: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) key: Option<PathBuf>,
+    /// How long a kept connection may be idle, as "10m"; without it none is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) persist: Option<String>,
 }
 
 impl Context {
@@ -41,6 +44,7 @@ impl Context {
             ca: self.ca.or(other.ca),
             cert: self.cert.or(other.cert),
             key: self.key.or(other.key),
+            persist: self.persist.or(other.persist),
         }
     }
 

@@ -6,5 +6,6 @@ pub(crate) mod connection;
 pub(crate) mod contexts;
 mod expiry;
 pub(crate) mod follow;
+pub(crate) mod kept;
 pub(crate) mod lookup;
-mod settings;
+pub(crate) mod settings;

@@ -1,8 +1,10 @@
 //! Where the broker is and who the caller is: flags, variables, contexts, in that order.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use job_api::client::Credentials;
+use job_api::units::parse_duration;
 
 use crate::cli::Global;
 use crate::client::contexts;
@@ -16,6 +18,8 @@ pub(crate) struct Settings {
     pub(crate) ca: PathBuf,
     pub(crate) cert: PathBuf,
     pub(crate) key: PathBuf,
+    /// How long a kept connection may be idle; `None`: none is kept.
+    pub(crate) persist: Option<Duration>,
 }
 
 impl Settings {
@@ -53,12 +57,14 @@ fn resolve(
         ca: env("JOBCTL_CA").map(PathBuf::from),
         cert: env("JOBCTL_CERT").map(PathBuf::from),
         key: env("JOBCTL_KEY").map(PathBuf::from),
+        persist: env("JOBCTL_PERSIST"),
     };
     let mut found = Context {
         addr: flags.addr.clone(),
         ca: flags.ca.clone(),
         cert: flags.cert.clone(),
         key: flags.key.clone(),
+        persist: None,
     };
     if chosen.is_none() {
         found = found.or(in_env.clone());
@@ -87,8 +93,9 @@ fn complete(found: Context) -> Result<Settings> {
     note(found.cert.is_none(), "your certificate: --cert FILE or JOBCTL_CERT");
     note(found.key.is_none(), "your private key: --key FILE or JOBCTL_KEY");
     match found {
-        Context { addr: Some(addr), ca: Some(ca), cert: Some(cert), key: Some(key) } => {
-            Ok(Settings { addr, ca, cert, key })
+        Context { addr: Some(addr), ca: Some(ca), cert: Some(cert), key: Some(key), persist } => {
+            let persist = persist.as_deref().map(parse_persist).transpose()?;
+            Ok(Settings { addr, ca, cert, key, persist })
         }
         _ => Err(Failure::usage("cannot connect: settings are missing").details(missing).hint(
             "to keep them: jobctl config set-context NAME --addr HOST:PORT --ca FILE \
@@ -96,6 +103,19 @@ fn complete(found: Context) -> Result<Settings> {
         )),
     }
 }
+
+/// How long a kept connection may be idle.
+pub(crate) fn parse_persist(text: &str) -> Result<Duration> {
+    let fault = |why: &str| Failure::usage(format!("persist is \"{text}\": {why}"));
+    match parse_duration(text) {
+        Ok(time) if time > MAX_PERSIST => Err(fault("at most 24h are allowed")),
+        Ok(time) if time.is_zero() => Err(fault("must be longer than nothing")),
+        Ok(time) => Ok(time),
+        Err(why) => Err(fault(&why)),
+    }
+}
+
+const MAX_PERSIST: Duration = Duration::from_secs(86_400);
 
 #[cfg(test)]
 mod tests {
@@ -121,6 +141,7 @@ mod tests {
             ca: Some(format!("/{word}/ca").into()),
             cert: Some(format!("/{word}/cert").into()),
             key: Some(format!("/{word}/key").into()),
+            persist: None,
         }
     }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::{self, Format, Global};
 use crate::client::contexts::{Config, Context, path};
+use crate::client::settings::parse_persist;
 use crate::failure::{Failure, Result, notice};
 use crate::print::sink::print;
 use crate::print::table::Table;
@@ -18,12 +19,14 @@ pub(crate) fn config(global: &Global, command: &cli::Config) -> Result<()> {
             config.context(name)?;
             config.current_context = Some(name.clone());
         }
-        cli::Config::SetContext { name } => set(&mut config, global, name)?,
+        cli::Config::SetContext { name, persist } => {
+            set(&mut config, global, name, persist.as_deref())?;
+        }
     }
     config.save(&path)
 }
 
-fn set(config: &mut Config, global: &Global, name: &str) -> Result<()> {
+fn set(config: &mut Config, global: &Global, name: &str, persist: Option<&str>) -> Result<()> {
     job_api::names::check_name(name)
         .map_err(|fault| Failure::usage(format!("cannot set context \"{name}\": name {fault}")))?;
     let given = Context {
@@ -31,10 +34,11 @@ fn set(config: &mut Config, global: &Global, name: &str) -> Result<()> {
         ca: absolute(global.ca.as_deref())?,
         cert: absolute(global.cert.as_deref())?,
         key: absolute(global.key.as_deref())?,
+        persist: persist.map(|text| parse_persist(text).map(|_| text.to_owned())).transpose()?,
     };
     if given == Context::default() {
         return Err(Failure::usage(format!("cannot set context \"{name}\": nothing to set"))
-            .hint("give at least one of --addr, --ca, --cert, --key"));
+            .hint("give at least one of --addr, --ca, --cert, --key, --persist"));
     }
     let old = config.contexts.remove(name).unwrap_or_default();
     config.contexts.insert(name.to_owned(), given.or(old));

@@ -10,6 +10,7 @@ mod authority;
 mod followers;
 mod idle;
 mod isolation;
+mod keeper;
 pub(crate) mod limits;
 mod line;
 mod live;
@@ -29,6 +30,7 @@ mod stored;
 mod usage;
 mod wan;
 pub(crate) mod writer;
+mod writers;
 
 use std::fs;
 use std::path::PathBuf;
@@ -67,7 +69,7 @@ pub(crate) struct Args {
 
 type Measurement = (&'static str, fn(&Bench) -> Result<Vec<Row>>);
 
-const MEASUREMENTS: [Measurement; 15] = [
+const MEASUREMENTS: [Measurement; 16] = [
     ("run", run_true::measure),
     ("start", start::measure),
     ("limits", limits::measure),
@@ -83,6 +85,7 @@ const MEASUREMENTS: [Measurement; 15] = [
     ("restart", restart::measure),
     ("scale", scale::measure),
     ("wan", wan::measure),
+    ("writers", writers::measure),
 ];
 
 /// Succeeds if every measurement succeeded, whether or not the targets are met.

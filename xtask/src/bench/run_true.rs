@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
+use super::keeper::Keeper;
 use super::quantile::{median, quantile};
 use super::report::Row;
 use super::setup::Bench;
@@ -19,10 +20,12 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let broker = bench.broker()?;
     let site = &broker.site;
     let master = bench.sshd.master("run")?;
-    let (mut jobctl, mut new, mut mux, mut plain) = (vec![], vec![], vec![], vec![]);
+    let keeper = Keeper::start(|| site.jobctl(IDENTITIES[1]))?;
+    let [mut jobctl, mut new, mut mux, mut plain, mut kept] = [(); 5].map(|()| vec![]);
     milliseconds(&mut run(site))?; // the cold start is a row of its own
     for round in 0..bench.rounds(40, 200) {
         jobctl.push(milliseconds(&mut run(site))?);
+        kept.push(milliseconds(keeper.on(&mut run(site)))?);
         mux.push(milliseconds(&mut bench.sshd.ssh_over(&master, &[TRUE]))?);
         plain.push(milliseconds(&mut Command::new(TRUE))?);
         if round % 5 == 0 {
@@ -36,6 +39,7 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
         site.start_unasked(&bench.programs)?;
         cold.push(milliseconds(&mut run(site))?);
     }
+    drop(keeper);
     broker.close()?;
     let value = median(&jobctl);
     let name = "jobctl run -- true, whole process, p50";
@@ -46,6 +50,8 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
             .ratio_at_most(0.04),
         Row::new(name, value, "ms").beside("ssh, ControlMaster", median(&mux)).ratio_at_most(1.0),
         Row::new(name, value, "ms").beside("fork+exec+wait", median(&plain)),
+        Row::new("the same over a kept connection", median(&kept), "ms")
+            .beside("ssh, ControlMaster", median(&mux)),
         Row::new("the same, p99", quantile(&jobctl, 0.99), "ms")
             .beside("ssh, ControlMaster", quantile(&mux, 0.99)),
         Row::new("the same, first call of a new broker", median(&cold), "ms"),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use super::keeper::Keeper;
 use super::quantile::median;
 use super::relay::Relay;
 use super::report::Row;
@@ -45,12 +46,15 @@ fn short(bench: &Bench, site: &Site) -> Result<Vec<Row>> {
     let ours = Relay::start(site.addr(), FAR)?;
     let theirs = Relay::start(bench.sshd.addr(), FAR)?;
     let master = bench.sshd.master_through("wan", theirs.addr())?;
-    let (mut run, mut ps, mut new, mut mux) = (vec![], vec![], vec![], vec![]);
+    let keeper = Keeper::start(|| through(site, &ours))?;
+    let [mut run, mut ps, mut new, mut mux, mut kept, mut kept_ps] = [(); 6].map(|()| vec![]);
     for _ in 0..bench.rounds(3, 9) {
         run.push(milliseconds(through(site, &ours).args(["run", "--", TRUE]))?);
         ps.push(milliseconds(through(site, &ours).arg("ps"))?);
         new.push(milliseconds(&mut bench.sshd.ssh_through(theirs.addr(), &[TRUE]))?);
         mux.push(milliseconds(&mut bench.sshd.ssh_over(&master, &[TRUE]))?);
+        kept.push(milliseconds(keeper.on(&mut through(site, &ours)).args(["run", "--", TRUE]))?);
+        kept_ps.push(milliseconds(keeper.on(&mut through(site, &ours)).arg("ps"))?);
         interrupt::check()?;
     }
     let (run, ps) = (median(&run), median(&ps));
@@ -58,9 +62,11 @@ fn short(bench: &Bench, site: &Site) -> Result<Vec<Row>> {
         Row::new("100 ms: jobctl run -- true, new connection", run, "ms")
             .beside("ssh, new connection", median(&new))
             .at_most(trips(3)),
-        Row::new("100 ms: jobctl run -- true, new connection", run, "ms")
-            .beside("ssh, ControlMaster", median(&mux)),
+        Row::new("100 ms: jobctl run -- true, kept connection", median(&kept), "ms")
+            .beside("ssh, ControlMaster", median(&mux))
+            .at_most(trips(1)),
         Row::new("100 ms: jobctl ps, new connection", ps, "ms").at_most(trips(3)),
+        Row::new("100 ms: jobctl ps, kept connection", median(&kept_ps), "ms").at_most(trips(1)),
     ])
 }
 

@@ -93,7 +93,7 @@ struct Session {
 /// The other half, which opens with its first message.
 enum Answers {
     Opening(Pin<Box<dyn Future<Output = Opened> + Send>>),
-    Open(Streaming<WriteInputResponse>),
+    Open(Box<Streaming<WriteInputResponse>>),
 }
 
 type Opened = std::result::Result<Response<Streaming<WriteInputResponse>>, Status>;
@@ -103,7 +103,9 @@ impl Answers {
     async fn message(&mut self) -> std::result::Result<Option<WriteInputResponse>, Status> {
         loop {
             match self {
-                Answers::Opening(call) => *self = Answers::Open(call.as_mut().await?.into_inner()),
+                Answers::Opening(call) => {
+                    *self = Answers::Open(Box::new(call.as_mut().await?.into_inner()));
+                }
                 Answers::Open(answers) => return answers.message().await,
             }
         }

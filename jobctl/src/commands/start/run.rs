@@ -27,7 +27,11 @@ pub(crate) async fn run(global: &Global, command: cli::Run) -> Result<i32> {
     let interactive = command.interactive;
     let is_own = command.job.request_id.is_none();
     let request = request::start_request(command.job, command.argv, interactive)?;
-    let broker = Broker::connect(global, command.reconnect.reconnect_timeout).await?;
+    let timeout = command.reconnect.reconnect_timeout;
+    let broker = match interactive {
+        true => Broker::connect_alone(global, timeout).await?,
+        false => Broker::connect(global, timeout).await?,
+    };
     let mut signals = Signals::new()?;
     let (job, opened) = tokio::select! {
         running = running(&broker, &request) => running?,
