@@ -35,10 +35,25 @@ pub fn boot_id() -> io::Result<BootId> {
 /// # Errors
 /// `NotFound` if the process does not exist.
 pub fn start_time(pid: u32) -> io::Result<u64> {
+    stat_field(pid, 22)
+}
+
+/// Whether a process is ending: it executes nothing any more and has closed its files, or is about to. Process 1 of a pid
+/// namespace stays so until all others in it have ended. PF_EXITING in field 9 of proc_pid_stat(5).
+///
+/// # Errors
+/// `NotFound` if the process does not exist.
+pub fn is_exiting(pid: u32) -> io::Result<bool> {
+    const PF_EXITING: u64 = 0x4;
+    Ok(stat_field(pid, 9)? & PF_EXITING != 0)
+}
+
+/// A number in proc_pid_stat(5), by the number that the manual page gives it.
+fn stat_field(pid: u32, number: usize) -> io::Result<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name in field 2 may contain spaces and parentheses: count the fields after the last ")".
     stat.rsplit_once(") ")
-        .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19))
+        .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(number - 3))
         .and_then(|field| field.parse().ok())
         .ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat: {stat}"))
@@ -110,6 +125,16 @@ mod tests {
         let born = since_boot_of(start_time(std::process::id()).unwrap());
         assert!(born > Duration::ZERO && born <= since_boot());
         assert!(since_boot() - born < Duration::from_secs(3600), "this test's own process");
+    }
+
+    #[test]
+    fn a_process_that_runs_is_not_exiting_and_a_zombie_is() {
+        assert!(!is_exiting(std::process::id()).unwrap());
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        while !is_exiting(child.id()).unwrap() {
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
     }
 
     #[test]

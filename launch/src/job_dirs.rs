@@ -1,5 +1,5 @@
 //! The jobs' own directories: one for each job, its user's, on disk, and gone with the job. Nothing of the broker's is
-//! in them, and it never reads what is.
+//! in them, and it never reads what is. Their size limits are `projects`'.
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, DirBuilder, File};
@@ -18,17 +18,35 @@ use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
 use crate::model::account::Account;
 use crate::model::id::JobId;
+use crate::model::limits::MAX;
+use crate::projects;
+use crate::projects::{Projects, Space};
 
 /// Where directories are on their way out. Not a job's id.
 const REMOVED: &str = "removed";
 
 /// All of them.
 #[derive(Debug)]
-pub(crate) struct JobDirs {
+pub struct JobDirs {
     root: PathBuf,
+    /// Or why their size cannot be limited.
+    projects: Result<Projects, String>,
     /// To the thread that removes.
     remover: mpsc::Sender<()>,
     thread: thread::JoinHandle<()>,
+}
+
+/// Why the size of the jobs' directories could not be limited in this one. Blocks as long as its file system.
+pub fn why_unlimited(directory: &Path, range: (u32, u32)) -> Option<String> {
+    let opened = File::open(directory).map_err(|e| e.to_string());
+    opened
+        .and_then(|opened| Projects::open(&opened, range))
+        .err()
+        .map(|why| reason(directory, &why))
+}
+
+fn reason(directory: &Path, why: &str) -> String {
+    format!("{} needs a file system with project quotas: {why}", directory.display())
 }
 
 impl JobDirs {
@@ -36,7 +54,7 @@ impl JobDirs {
     ///
     /// # Errors
     /// As mkdir(2) and chmod(2); `PermissionDenied` for another owner than this process's user, who could put another in its place.
-    pub(super) fn open(root: &Path) -> io::Result<JobDirs> {
+    pub(super) fn open(root: &Path, range: (u32, u32)) -> io::Result<JobDirs> {
         let removed = root.join(REMOVED);
         // Everybody may pass, and nobody may look around: a job finds its own by its name.
         make(root, 0o711)?;
@@ -51,7 +69,8 @@ impl JobDirs {
         };
         let thread = thread::Builder::new().name("job-dirs".into()).spawn(remove)?;
         let _ = remover.send(()); // the thread lives as long as this
-        Ok(JobDirs { root: root.into(), remover, thread })
+        let projects = Projects::open(&File::open(root)?, range);
+        Ok(JobDirs { root: root.into(), projects, remover, thread })
     }
 
     /// Returns when what was taken away has been removed, as far as it can be. Blocks.
@@ -60,19 +79,39 @@ impl JobDirs {
         let _ = self.thread.join(); // it has said what it could not do
     }
 
+    /// Why their size cannot be limited here, if it cannot.
+    pub fn unlimited(&self) -> Option<String> {
+        Some(reason(&self.root, self.projects.as_ref().err()?))
+    }
+
+    /// The limit of one and its use; `None` if it has none, or is not there.
+    pub fn space(&self, id: JobId) -> Option<Space> {
+        self.projects.as_ref().ok()?;
+        projects::space(&File::open(self.path(id)).ok()?).ok()?
+    }
+
     /// The path of one, on the host.
     pub(super) fn path(&self, id: JobId) -> PathBuf {
         self.root.join(id.to_string())
     }
 
-    /// Makes that of a new job.
+    /// Makes that of a new job, which may hold so many bytes.
     ///
     /// # Errors
-    /// As mkdir(2): EDQUOT, ENOSPC.
-    pub(super) fn create(&self, id: JobId, account: &Account) -> io::Result<OwnedFd> {
+    /// As mkdir(2): EDQUOT, ENOSPC; as [`Projects::limit`].
+    pub(super) fn create(
+        &self,
+        id: JobId,
+        account: &Account,
+        limit: Option<u64>,
+    ) -> io::Result<OwnedFd> {
         let path = self.path(id);
         DirBuilder::new().mode(0o700).create(&path)?;
         let directory = File::open(&path)?;
+        if let Some(bytes) = limit.filter(|bytes| *bytes != MAX) {
+            let projects = self.projects.as_ref().map_err(|why| io::Error::other(why.clone()))?;
+            projects.limit(&directory, bytes)?;
+        }
         fchown(&directory, Some(account.uid), Some(account.gid))?;
         Ok(directory.into())
     }
@@ -136,7 +175,7 @@ fn empty(top: BorrowedFd<'_>, name: &CStr, brought: &mut u64) -> io::Result<()> 
     loop {
         let found = names(own.as_fd())?;
         if found.is_empty() {
-            return Ok(());
+            return projects::release(own.as_fd());
         }
         for name in found {
             match unlinkat(&own, name.as_c_str(), UnlinkatFlags::NoRemoveDir) {

@@ -17,6 +17,7 @@ use crate::isolation::{Isolated, Isolator};
 use crate::job_dirs::JobDirs;
 use crate::model::id::JobId;
 use crate::model::isolation::IsolationRules;
+use crate::model::limits::LimitKind;
 use crate::request::LaunchRequest;
 use crate::settings::Settings;
 use crate::spawn::Spawner;
@@ -61,8 +62,8 @@ impl Launcher {
         settings: Settings<'_>,
     ) -> Result<Launcher, SetupError> {
         let path = settings.work_dir.to_owned();
-        let job_dirs =
-            JobDirs::open(&path).map_err(|source| SetupError { step: "use", path, source })?;
+        let job_dirs = JobDirs::open(&path, settings.job_dir_projects)
+            .map_err(|source| SetupError { step: "use", path, source })?;
         let spawner = Spawner::open(settings)?;
         Ok(Launcher { tree, spawner, isolator: Isolator::new(rules), job_dirs })
     }
@@ -70,6 +71,11 @@ impl Launcher {
     /// What jobs see of the host.
     pub fn isolator(&self) -> &Isolator {
         &self.isolator
+    }
+
+    /// The jobs' own directories.
+    pub fn job_dirs(&self) -> &JobDirs {
+        &self.job_dirs
     }
 
     /// Where the jobs' cgroups are.
@@ -121,7 +127,7 @@ impl Launcher {
         let path = self.job_dirs.path(id);
         let job_dir = self
             .job_dirs
-            .create(id, account)
+            .create(id, account, spec.limits.get(LimitKind::JobDir))
             .map_err(|source| SpawnError::CreateJobDir { path: path.clone(), source })?;
         crash::at(Point::JobDirCreated);
         let isolated = self.isolator.prepare(&spec.isolation, account, (path, job_dir), rules);

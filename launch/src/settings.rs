@@ -15,6 +15,8 @@ pub struct Settings<'a> {
     pub run_dir: &'a Path,
     /// Of the jobs' own directories.
     pub work_dir: &'a Path,
+    /// Project ids for those of them that have a size limit: first and last.
+    pub job_dir_projects: (u32, u32),
     /// uid and gid of the shims.
     pub shim_account: (u32, u32),
     /// From the exit of a job's main process to SIGKILL for what is left of it.

@@ -30,6 +30,8 @@ pub enum Need {
     Pids,
     /// See [`disk`].
     Disk,
+    /// A disk with project quotas in force.
+    ProjectQuotas,
 }
 
 /// Whether the host has all of these. If not, the reason is printed, and the test must return.
@@ -99,6 +101,17 @@ impl Need {
             let is_there = disk_path().is_some_and(|path| path.is_dir());
             return (!is_there).then(|| format!("{DISK} names no directory on a disk"));
         }
+        if self == Need::ProjectQuotas {
+            let disk = disk_path().unwrap_or_default();
+            let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+            let is_there = table.lines().any(|line| {
+                let mut fields = line.split(' ').skip(1);
+                let place = fields.next().filter(|place| *place != "/");
+                place.is_some_and(|place| disk.starts_with(place))
+                    && fields.nth(1).is_some_and(|options| options.contains("prjquota"))
+            });
+            return (!is_there).then(|| format!("{DISK} names no disk with project quotas"));
+        }
         let root = cgroup::mount();
         let handed_down = fs::read_to_string(root.join("cgroup.subtree_control"));
         let handed_down = handed_down.expect("the root of cgroup2 can be read");
@@ -115,6 +128,7 @@ impl fmt::Display for Need {
             Need::Io => "io",
             Need::Pids => "pids",
             Need::Disk => "a disk",
+            Need::ProjectQuotas => "a disk with project quotas",
         })
     }
 }

@@ -269,6 +269,40 @@ fn status_says_in_words_what_the_job_could_see() {
     assert!(text.contains("private by default, private at least"), "{text}");
 }
 
+/// Jobs that are started, ended and looked for; the testbed's forks are slow.
+fn many() -> usize {
+    if job_tests::is_testbed() { 40 } else { 200 }
+}
+
+#[test]
+fn many_jobs_leave_no_namespace_no_mount_and_no_process() {
+    let env = env();
+    let before = all_namespaces();
+    let mounts = namespaces().1;
+    let script = "trap : EXIT; true & mkdir d; echo x >/tmp/x; wait";
+    let argv =
+        ["start", "--isolation=strict", "--tmpfs=/x", "--hostname=h", "--", "sh", "-c", script];
+    for _ in 0..many() / 20 {
+        let ids: Vec<_> = (0..20).map(|_| env.jobctl("user-a", &argv).id()).collect();
+        let wait: Vec<&str> =
+            std::iter::once("wait").chain(ids.iter().map(String::as_str)).collect();
+        env.jobctl("user-a", &wait).expect(0);
+    }
+    until("their directories are gone", || job_dirs(&env).is_empty().then_some(()));
+    let gone = || all_namespaces().is_subset(&before).then_some(());
+    until("their namespaces are gone", gone);
+    assert_eq!(namespaces().1, mounts, "the host's mounts");
+    env.assert_clean();
+}
+
+/// The namespaces of all kinds that this host's processes are in.
+fn all_namespaces() -> BTreeSet<PathBuf> {
+    let processes = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| fs::read_dir(entry.unwrap().path().join("ns")).ok());
+    processes.flatten().filter_map(|link| fs::read_link(link.ok()?.path()).ok()).collect()
+}
+
 #[test]
 fn nothing_is_left_when_broker_and_shim_are_killed() {
     let mut env = Env::builder().sections("[isolation]\nshared = [\"{dir}/shared\"]\n").start();

@@ -3,23 +3,28 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use job_api::v1::isolation::Profile;
 use job_api::v1::job::State;
-use job_api::v1::{Cause, JobSpec};
+use job_api::v1::{Cause, DeleteJobRequest, Isolation, JobSpec};
 use job_tests::host::{self, Need};
 use job_tests::{Env, Gate, api, eventually, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tonic::Code;
 
-/// Without a pid namespace: process 1 of one cannot end before all that is in it has.
-const HOST: &str = "[isolation]\ndefault = \"host\"\nminimum = \"host\"\n";
+/// In a pid namespace the shim is process 1, which cannot end before all others in it have; in `host` it can.
+const PROFILES: [Profile; 3] = [Profile::Host, Profile::Private, Profile::Strict];
 
 /// Longer than the broker gives the shim of a job whose processes are all gone.
 const SHIMS_WORD: Duration = Duration::from_secs(4);
+
+/// Grace, 15 s for a shim to say what it has to, 10 s for the kernel to kill, and some for a slow machine.
+const DRAIN: Duration = Duration::from_secs(45);
 
 /// Of a disk that others write on as well, a test keeps its hands.
 fn can_freeze() -> bool {
@@ -63,27 +68,48 @@ fn asleep(env: &Env, id: &str) -> Vec<i32> {
     })
 }
 
+/// A job that writes to the disk once the gate opens, and from then on sleeps there.
+fn writer(disk: &Path, gate: &Gate, profile: Profile) -> JobSpec {
+    let file = disk.join(profile.as_str_name());
+    let text = format!("echo up; {}; echo x >{}", gate.wait(), file.display());
+    let isolation = Isolation { profile: profile.into(), ..Isolation::default() };
+    JobSpec { isolation: Some(isolation), ..api::script(&text) }
+}
+
 /// A host that goes down does not wait for a disk that does not answer, and the jobs are on record.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_drain_ends_and_records_what_cannot_be_killed() {
     if !can_freeze() {
         return;
     }
-    let mut env = Env::builder().sections(HOST).start();
-    let (disk, gate) = (host::disk(), env.gate());
-    let text = format!("echo up; {}; echo x >{}", gate.wait(), disk.path().join("f").display());
-    let id = api::start(&mut env.client("user-a").await, api::script(&text)).await.id;
+    let mut env = Env::start();
+    let disk = host::disk();
+    let gates = PROFILES.map(|_| env.gate());
+    let mut ids = Vec::new();
+    for (profile, gate) in PROFILES.into_iter().zip(&gates) {
+        let spec = writer(disk.path(), gate, profile);
+        ids.push(api::start(&mut env.client("user-a").await, spec).await.id);
+    }
     let frozen = Frozen::new(disk.path());
-    gate.open();
-    asleep(&env, &id);
+    gates.iter().for_each(Gate::open);
+    ids.iter().for_each(|id| drop(asleep(&env, id)));
     env.stop_broker();
+    let begin = Instant::now();
     let drained = env.drain(Duration::from_secs(1));
     assert!(drained.status.success(), "{}", String::from_utf8_lossy(&drained.stderr));
-    assert!(env.job_dir(&id).join("final.json").exists());
-    drop(frozen);
+    assert!(begin.elapsed() < DRAIN, "{:?}", begin.elapsed());
+    assert!(ids.iter().all(|id| env.job_dir(id).join("final.json").exists()));
+    // The next broker knows them, and waits for nobody either.
     env.start_broker();
-    let job = api::job(&mut env.client("user-a").await, &id).await;
-    assert_eq!((job.state(), job.cause()), (State::Finished, Cause::Stopped), "{job:?}");
+    for id in &ids {
+        let job = api::job(&mut env.client("user-a").await, id).await;
+        assert_eq!((job.state(), job.cause()), (State::Finished, Cause::Stopped), "{job:?}");
+        assert!(env.cgroup().job(id).exists(), "something of it is left");
+    }
+    drop(frozen);
+    for id in &ids {
+        until("the cgroup is gone", || (!env.cgroup().job(id).exists()).then_some(()));
+    }
     env.assert_clean();
 }
 
@@ -92,17 +118,30 @@ async fn what_cannot_be_killed_yet_keeps_its_job_its_shim_and_its_uid_until_it_c
     if !can_freeze() {
         return;
     }
-    let env = Env::builder().sections(HOST).config("pool = [70000, 70000]").start();
+    keeps_all_until_it_can_be_killed(Profile::Private).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_cannot_be_killed_yet_keeps_its_job_in_the_profile_host_too() {
+    if !can_freeze() {
+        return;
+    }
+    keeps_all_until_it_can_be_killed(Profile::Host).await;
+}
+
+async fn keeps_all_until_it_can_be_killed(profile: Profile) {
+    let mut env = Env::builder().config("pool = [70000, 70000]").start();
     let disk = host::disk();
     let mut client = env.client("user-a").await;
-    let writer = |gate: &Gate, name: &str| {
-        let file = disk.path().join(name);
-        api::script(&format!("echo up; {}; echo x >{}", gate.wait(), file.display()))
-    };
     let gates = [env.gate(), env.gate()];
-    let stopped = api::start(&mut client, writer(&gates[0], "stopped")).await.id;
     let pool = |spec: JobSpec| JobSpec { run_as: "pool".into(), ..spec };
-    let lost = api::start(&mut client, pool(writer(&gates[1], "lost"))).await.id;
+    let [one, two] = ["one", "two"].map(|name| disk.path().join(name));
+    for dir in [&one, &two] {
+        fs::create_dir(dir).unwrap();
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let stopped = api::start(&mut client, writer(&one, &gates[0], profile)).await.id;
+    let lost = api::start(&mut client, pool(writer(&two, &gates[1], profile))).await.id;
     let frozen = Frozen::new(disk.path());
     gates.iter().for_each(Gate::open);
     for id in [&stopped, &lost] {
@@ -123,6 +162,15 @@ async fn what_cannot_be_killed_yet_keeps_its_job_its_shim_and_its_uid_until_it_c
     assert_eq!(api::ended(&mut client, &lost).await.state(), State::Lost);
     assert!(!env.cgroup().work(&lost).is_empty());
     let next = pool(api::spec(&["true"]));
+    let refused = api::try_start(&mut client, next.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "somebody runs as that uid: {refused}");
+
+    // A job that is removed is still somebody's uid, and so it is for the next broker.
+    client.delete_job(DeleteJobRequest { id: lost.clone() }).await.unwrap();
+    env.stop_broker();
+    env.start_broker();
+    let mut client = env.client("user-a").await;
+    assert_eq!(api::job(&mut client, &stopped).await.state(), State::Stopping);
     let refused = api::try_start(&mut client, next.clone()).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted, "somebody runs as that uid: {refused}");
 

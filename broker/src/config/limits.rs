@@ -60,6 +60,10 @@ pub struct Table {
     /// Maximum output that is kept. If neither table sets it, `default` is 10 GiB.
     #[serde(deserialize_with = "size")]
     pub output: Option<u64>,
+    /// Maximum size of the job's own directory, and with it the number of files in it: one for each 16 KiB, 1024 at
+    /// least. Rejected where `jobs.work_dir` is on a file system without project quotas.
+    #[serde(deserialize_with = "size")]
+    pub job_dir: Option<u64>,
     /// Resource limits by name, as in getrlimit(2): one number, or `[soft, hard]`. In `max` they only restrict
     /// requests and are not applied to other jobs.
     pub ulimit: BTreeMap<String, Ulimit>,
@@ -111,6 +115,7 @@ impl Table {
             LimitKind::Time => self.time.map(|time| saturating(time.as_millis())),
             LimitKind::CpuTime => self.cpu_time.map(|time| saturating(time.as_micros())),
             LimitKind::Output => self.output,
+            LimitKind::JobDir => self.job_dir,
         }
     }
 

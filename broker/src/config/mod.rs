@@ -119,6 +119,11 @@ pub struct Jobs {
     ///
     /// Default: `[70000, 79999]`
     pub pool: (u32, u32),
+    /// Project ids for jobs whose directory has a size limit: first and last. Ids that files or limits of others have are
+    /// skipped, and so are those in `/etc/projid` and `/etc/projects`.
+    ///
+    /// Default: `[1900000000, 1900099999]`
+    pub job_dir_projects: (u32, u32),
     /// Seconds from the stop signal to SIGKILL, for a job without its own timeout; 0 to 86400.
     ///
     /// Default: `10.0`
@@ -150,6 +155,8 @@ impl Default for Jobs {
             // Beyond nobody (65534), systemd's DynamicUser= (61184-65519) and its containers
             // (524288-1879048191), and below /etc/subuid's usual first (100000).
             pool: (70_000, 79_999),
+            // Beyond what containers and administrators use.
+            job_dir_projects: (1_900_000_000, 1_900_099_999),
             stop_timeout_seconds: 10.0,
             leftover_grace_seconds: 1.0,
             max_running: None,
@@ -275,6 +282,14 @@ impl Jobs {
             let fault =
                 format!("is {:?}; it must be [first, last] with 0 < first <= last", self.pool);
             faults.push(("jobs.pool", fault));
+        }
+        let projects = self.job_dir_projects;
+        if projects.0 == 0 || projects.0 > projects.1 || projects.1 == u32::MAX {
+            let fault = format!(
+                "is {projects:?}; it must be [first, last] with 0 < first <= last < {}",
+                u32::MAX
+            );
+            faults.push(("jobs.job_dir_projects", fault));
         }
         let is_plain = |path: &Path| {
             path.components().all(|c| matches!(c, std::path::Component::Normal(_)))

@@ -46,6 +46,7 @@ pub(super) fn limits(
             LimitKind::Time => time.map(|time| whole(time.as_millis())),
             LimitKind::CpuTime => cpu_time.map(|time| whole(time.as_micros())),
             LimitKind::Output => Some(top_level.output).filter(|bytes| *bytes != 0),
+            LimitKind::JobDir => message.job_dir_bytes,
         };
         all.set(kind, value);
     }
@@ -101,6 +102,7 @@ pub(super) fn limits_message(limits: &Limits) -> v1::Limits {
                 hard: *hard,
             })
             .collect(),
+        job_dir_bytes: limits.get(LimitKind::JobDir),
     }
 }
 
@@ -202,6 +204,8 @@ pub(super) fn usage(job: &Job, usage: Usage) -> v1::Usage {
         stdout_bytes: progress.stdout,
         stderr_bytes: progress.stderr,
         dropped_bytes: progress.dropped,
+        job_dir_bytes: usage.job_dir_bytes,
+        job_dir_inodes: usage.job_dir_inodes,
         wall_time: job.wall_time().and_then(|time| time.try_into().ok()),
     }
 }

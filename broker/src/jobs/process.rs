@@ -1,6 +1,10 @@
 //! Identifies shim processes by pid and start time, and waits for their exit. A check that fails for lack of
 //! descriptors or memory is an error, never an exit: the broker would kill the job.
+//!
+//! A shim that is process 1 of a pid namespace cannot end while a process of its job sleeps in the kernel. It has ended
+//! all the same: it executes nothing and its files are closed.
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -51,6 +55,20 @@ impl ShimProcess {
         Ok(Some(pidfd))
     }
 
+    /// Whether it is ending, and perhaps cannot yet; false if that cannot be checked now. For a process that
+    /// [`ShimProcess::open`] has found.
+    pub(crate) fn is_exiting(self) -> bool {
+        host::is_exiting(self.pid).unwrap_or(false)
+    }
+
+    /// Whether it lives and is not ending. For those who do not have to reap it.
+    ///
+    /// # Errors
+    /// As [`ShimProcess::open`].
+    pub(crate) fn works(self) -> io::Result<bool> {
+        Ok(self.open()?.is_some() && !self.is_exiting())
+    }
+
     /// SIGKILL, if it lives.
     ///
     /// # Errors
@@ -63,13 +81,27 @@ impl ShimProcess {
     }
 }
 
-/// A pidfd of the process, if it lives. A zombie does not live.
+/// A pidfd of the process, if it lives. A zombie does not live, nor does what is ending.
 ///
 /// # Errors
-/// As pidfd_open(2), where that says nothing about the process.
+/// As pidfd_open(2) and open(2), where they say nothing about the process.
 pub(crate) fn living(pid: u32) -> io::Result<Option<OwnedFd>> {
-    let pidfd = or_gone(sys::pidfd_open(pid))?;
-    Ok(pidfd.filter(|pidfd| !sys::pidfd_has_ended(pidfd.as_fd())))
+    let Some(pidfd) = or_gone(sys::pidfd_open(pid))? else { return Ok(None) };
+    let lives = or_gone(host::is_exiting(pid))? == Some(false);
+    Ok(Some(pidfd).filter(|pidfd| lives && !sys::pidfd_has_ended(pidfd.as_fd())))
+}
+
+/// The effective uid of a process, proc_pid_status(5). `None` if there is none.
+///
+/// # Errors
+/// As open(2).
+pub(crate) fn effective_uid(pid: u32) -> io::Result<Option<u32>> {
+    let Some(status) = or_gone(fs::read_to_string(format!("/proc/{pid}/status")))? else {
+        return Ok(None);
+    };
+    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let uid = uids.and_then(|uids| uids.split_ascii_whitespace().nth(1)?.parse().ok());
+    uid.map(Some).ok_or_else(|| io::Error::other("its uid cannot be read"))
 }
 
 /// `None` where the answer is that there is no such process: ENOENT in proc(5), ESRCH while it is
@@ -82,6 +114,11 @@ fn or_gone<T>(answer: io::Result<T>) -> io::Result<Option<T>> {
             _ => Err(e),
         },
     }
+}
+
+/// Reaps a process that is ending once it has ended, if it is a child.
+pub(crate) fn reap_later(pidfd: Arc<OwnedFd>) {
+    tokio::spawn(async move { wait_for_exit(&pidfd).await });
 }
 
 /// Waits for the exit of the process, and reaps it if it is a child.

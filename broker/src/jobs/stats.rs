@@ -9,7 +9,7 @@ use job_shim::index;
 use crate::auth::{Action, Authorized, Caller, View};
 use crate::jobs::job::Job;
 use crate::jobs::shared::Shared;
-use crate::model::limits::{LimitKind, LimitStatus};
+use crate::model::limits::{LimitKind, LimitStatus, MAX};
 use crate::model::state::State;
 use crate::model::usage::Usage;
 use crate::quota::jobs::JobsInUse;
@@ -17,7 +17,8 @@ use crate::store::log;
 use crate::store::records;
 use crate::store::records::FinalRecord;
 use job_launch::cgroup::job::Leaf;
-use job_launch::cgroup::limits::readings;
+use job_launch::cgroup::limits::{Reading, Value, readings};
+use job_launch::projects::Space;
 
 /// Usage and limits of a job.
 #[derive(Debug, Clone, Default)]
@@ -142,13 +143,23 @@ fn read(shared: &Shared, job: &Job) -> JobStats {
 }
 
 fn usage(shared: &Shared, job: &Job) -> Usage {
+    kernel_or_record(shared, job, || kernel_usage(shared, job), |last| last.usage)
+}
+
+fn kernel_usage(shared: &Shared, job: &Job) -> Usage {
     let hierarchy = shared.launcher.hierarchy();
-    kernel_or_record(
-        shared,
-        job,
-        || hierarchy.job(job.id()).usage(hierarchy.features()),
-        |last| last.usage,
-    )
+    let mut usage = hierarchy.job(job.id()).usage(hierarchy.features());
+    if let Some(space) = job_dir(shared, job) {
+        usage.job_dir_bytes = Some(space.bytes);
+        usage.job_dir_inodes = Some(space.inodes);
+    }
+    usage
+}
+
+/// Limit and use of a job's own directory, if that is limited.
+fn job_dir(shared: &Shared, job: &Job) -> Option<Space> {
+    let limit = job.effective_limits().limits.get(LimitKind::JobDir);
+    limit.filter(|bytes| *bytes != MAX).and_then(|_| shared.launcher.job_dirs().space(job.id()))
 }
 
 /// From the kernel, unless the job's cgroup is gone, or goes while it is read: then its last record is
@@ -171,9 +182,18 @@ fn kernel_or_record<T>(
 pub(crate) fn current(shared: &Shared, job: &Job) -> JobStats {
     let hierarchy = shared.launcher.hierarchy();
     let cgroup = hierarchy.job(job.id());
-    let readings = cgroup.exists().then(|| readings(hierarchy, &cgroup));
+    let mut readings = cgroup.exists().then(|| readings(hierarchy, &cgroup));
+    let space = job_dir(shared, job);
+    if let (Some(readings), Some(space)) = (&mut readings, space) {
+        readings.push(Reading {
+            name: "job_dir".into(),
+            applied: Value::Number(space.limit),
+            effective: Value::Number(space.limit),
+            bound_by: None,
+        });
+    }
     JobStats {
-        usage: cgroup.usage(hierarchy.features()),
+        usage: kernel_usage(shared, job),
         limits: job.effective_limits().statuses(readings),
         pids: cgroup.workload(MAX_PIDS),
     }

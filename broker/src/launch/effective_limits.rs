@@ -2,13 +2,14 @@
 
 use std::fmt;
 
+use job_launch::projects;
 use job_launch::shim_limits::shim_limits;
 use job_shim::wire;
 
 use crate::model::limits::{ByDefault, LimitKind, LimitStatus, LimitTables, Limits, MAX, Rlimit};
 use crate::model::spec::JobSpec;
 use crate::store::records::{ChangeRecord, SpecRecord};
-use job_launch::cgroup::limits::{Plan, Reading, ResolvedDisks, Unenforceable};
+use job_launch::cgroup::limits::{Plan, Reading, ResolvedDisks, Unenforceable, Value};
 
 /// The limits of a job, with their changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,6 +66,10 @@ impl EffectiveLimits {
             (format!("rlimit {}", rlimit.name()), format!("{} {}", word(*soft), word(*hard)))
         }));
         all.extend(displayed(&self.shim_limits()));
+        if let Some(bytes) = self.limits.get(LimitKind::JobDir) {
+            let value = if bytes == MAX { bytes } else { projects::whole_blocks(bytes) };
+            all.push(("job_dir".into(), Value::Number(value).to_string()));
+        }
         all
     }
 
@@ -165,7 +170,6 @@ impl fmt::Display for Decimal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use job_launch::cgroup::limits::Value;
 
     fn limits(kinds: &[(LimitKind, u64)]) -> Limits {
         Limits { values: kinds.iter().copied().collect(), ..Limits::default() }

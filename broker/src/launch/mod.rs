@@ -16,6 +16,7 @@ use job_launch::accounts;
 use job_launch::errors::{SetupError as FileError, SpawnError};
 use job_launch::handshake::Shim;
 use job_launch::isolation::Isolator;
+use job_launch::job_dirs::JobDirs;
 use job_launch::launcher::{self, Done, Spawned};
 use job_launch::program::OpenProgram;
 use job_launch::request::LaunchRequest;
@@ -29,7 +30,7 @@ use crate::config;
 pub(crate) use crate::launch::errors::{LaunchError, SetupError};
 use crate::metrics::labels::Phase;
 use crate::model::id::JobId;
-use crate::model::isolation::IsolationRules;
+use crate::model::isolation::{IsolationRules, Profile};
 use crate::quota::fair_queue::release_if_slow;
 use crate::store;
 use crate::store::StateDir;
@@ -40,6 +41,16 @@ use crate::trace::Timeline;
 use job_launch::cgroup::hierarchy::Hierarchy;
 use job_launch::host;
 use job_launch::host::BootId;
+
+/// The profiles that a broker would lack on this host, with the reasons. Blocks for a moment, and makes nothing that stays.
+pub(crate) fn missing_profiles(rules: &IsolationRules) -> Vec<(Profile, String)> {
+    Isolator::new(rules).missing()
+}
+
+/// Why the size of the jobs' directories could not be limited in this one.
+pub(crate) fn why_unlimited(directory: &Path, range: (u32, u32)) -> Option<String> {
+    job_launch::job_dirs::why_unlimited(directory, range)
+}
 
 /// What every launch needs and none changes.
 #[derive(Debug)]
@@ -100,6 +111,7 @@ impl Launcher {
             program,
             run_dir,
             work_dir: &config.work_dir(),
+            job_dir_projects: config.job_dir_projects,
             shim_account,
             leftover_grace: config.leftover_grace(),
             tied: false, // jobs outlive the broker
@@ -112,6 +124,11 @@ impl Launcher {
     /// What jobs see of the host.
     pub(crate) fn isolator(&self) -> &Isolator {
         self.inner.isolator()
+    }
+
+    /// The jobs' own directories.
+    pub(crate) fn job_dirs(&self) -> &JobDirs {
+        self.inner.job_dirs()
     }
 
     /// Where the jobs' cgroups are.

@@ -13,6 +13,7 @@ use crate::journal;
 use crate::model::identity::Identity;
 use crate::service::certificates;
 use crate::service::certificates::Findings;
+use crate::service::host_check;
 use crate::service::risks;
 use crate::service::settings;
 use crate::store;
@@ -42,6 +43,9 @@ pub(super) fn run(file: &Path) -> ExitCode {
     found.faults.extend(directories.faults);
     found.warnings.extend(directories.warnings);
     found.warnings.extend(risks::find(&config));
+    if found.faults.is_empty() {
+        found.warnings.extend(host_check::warnings(&config));
+    }
     report(file, &found)
 }
 

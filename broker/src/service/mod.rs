@@ -7,6 +7,7 @@ mod certificates;
 mod check;
 mod drain;
 mod error;
+mod host_check;
 mod monitoring;
 mod policy_test;
 mod preflight;

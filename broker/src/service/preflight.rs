@@ -11,6 +11,7 @@ use crate::jobs::recovery::preflight::TakeoverCheck;
 use crate::journal;
 use crate::model::id::JobId;
 use crate::service::error::ServiceError;
+use crate::service::host_check;
 use crate::service::settings::Settings;
 use crate::store;
 use crate::store::owner;
@@ -24,6 +25,7 @@ pub(super) fn run(file: &Path) -> Result<(), ServiceError> {
     for path in store::directories(&config.jobs.state_dir).iter().chain([&config.jobs.run_dir]) {
         owner::check(path)?.iter().for_each(journal::warning);
     }
+    host_check::warnings(&config).iter().for_each(journal::warning);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let jobs = runtime.block_on(preflight::check(&config.jobs));
     let jobs = jobs.map_err(|e| ServiceError::Io(io::Error::other(e)))?;

@@ -109,6 +109,7 @@ pub(super) fn fixed_differences(old: &Config, new: &Config) -> Vec<&'static str>
         ("jobs.require_controllers", a.require_controllers == b.require_controllers),
         ("jobs.run_as", a.run_as == b.run_as),
         ("jobs.pool", a.pool == b.pool),
+        ("jobs.job_dir_projects", a.job_dir_projects == b.job_dir_projects),
         ("jobs.stop_timeout_seconds", a.stop_timeout_seconds == b.stop_timeout_seconds),
         ("jobs.leftover_grace_seconds", a.leftover_grace_seconds == b.leftover_grace_seconds),
         ("jobs.max_running", a.max_running == b.max_running),

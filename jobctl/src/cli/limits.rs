@@ -108,6 +108,7 @@ impl LimitOptions {
             io_max: self.io_max()?,
             io_weight: self.io.map(Io::weight),
             rlimits: Vec::new(),
+            job_dir_bytes: None,
         })
     }
 
@@ -156,7 +157,7 @@ impl std::fmt::Display for Disk {
     }
 }
 
-fn size(text: &str) -> std::result::Result<u64, String> {
+pub(crate) fn size(text: &str) -> std::result::Result<u64, String> {
     or_max(text, parse_size)
 }
 

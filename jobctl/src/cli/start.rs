@@ -9,7 +9,7 @@ use job_api::units::parse_duration;
 use job_api::v1::Rlimit;
 
 use super::isolation::IsolationOptions;
-use super::limits::{LIMITS, LimitOptions, parse_ulimit};
+use super::limits::{LIMITS, LimitOptions, parse_ulimit, size};
 use super::options::{Reconnect, key_value, positive_duration};
 
 #[derive(Debug, Args)]
@@ -102,6 +102,9 @@ pub(crate) struct JobOptions {
     #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]", value_parser = parse_ulimit)]
     #[arg(help_heading = LIMITS)]
     pub(crate) ulimits: Vec<Rlimit>,
+    /// What its own directory ($JOB_DIR) may hold on disk, e.g. 1G
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = LIMITS)]
+    pub(crate) job_dir_size: Option<u64>,
     #[command(flatten)]
     pub(crate) isolation: IsolationOptions,
 }

@@ -25,7 +25,7 @@ fn parsed(name: &str, value: &str) -> Option<String> {
             let period_usec = period.parse().ok().filter(|period| *period > 0)?;
             Some(show_cpus(Cpus { quota_usec: number(quota)?, period_usec }))
         }
-        ("memory.max" | "memory.high" | "memory.swap.max" | "output_limit", _) => {
+        ("memory.max" | "memory.high" | "memory.swap.max" | "output_limit" | "job_dir", _) => {
             value.parse().ok().map(show_size)
         }
         ("io.max", _) => io_max(value),
@@ -119,6 +119,7 @@ fn kernel_limits(limits: &Limits) -> Vec<(String, String)> {
         ("memory.swap.max", limits.memory_swap_max_bytes.map(size)),
         ("pids.max", limits.pids_max.map(count)),
         ("io.weight", limits.io_weight.map(count)),
+        ("job_dir", limits.job_dir_bytes.map(size)),
     ]
     .into_iter()
     .filter_map(|(name, value)| Some((name.to_owned(), value?)))

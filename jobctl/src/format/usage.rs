@@ -41,6 +41,13 @@ pub(crate) fn pids(usage: &Usage, is_live: bool) -> Option<String> {
     )
 }
 
+/// `12 MiB in 40 files`, of its own directory, where that is limited.
+pub(crate) fn job_dir(usage: &Usage) -> Option<String> {
+    let (bytes, inodes) = usage.job_dir_bytes.zip(usage.job_dir_inodes)?;
+    let files = inodes.saturating_sub(1); // itself is one
+    Some(format!("{} in {files} files and directories", show_size(bytes)))
+}
+
 fn now_and_peak(now: Option<String>, peak: Option<String>) -> Option<String> {
     match (now, peak) {
         (Some(now), Some(peak)) => Some(format!("{now}, {peak} at its peak")),

@@ -3,34 +3,24 @@
 mod mounts;
 mod sources;
 mod view;
+mod views;
 
-use std::fs::File;
-use std::io;
+pub use views::Isolator;
+
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use job_shim::filter::Filter;
 use job_shim::isolation::{Files, JOB_DIR, Mount as ShimMount, Root, Scratch, Source};
 
 use crate::model::account::Account;
 use crate::model::isolation::{Isolation, IsolationRules, Mount, Profile, Seccomp, Share};
-use crate::sync::lock;
 use crate::sys::NO_DESCRIPTOR;
-use view::View;
 
 /// A file in memory for each of this many bytes, and some at least: an inode costs the kernel about a kilobyte.
 const BYTES_PER_INODE: u64 = 16 << 10;
 const FEWEST_INODES: u64 = 1024;
-
-/// What jobs have in common.
-#[derive(Debug, Clone)]
-struct Views {
-    /// By profile; or why this host has none.
-    all: [Result<Arc<View>, String>; 3],
-    /// What every job sees as it is on the host.
-    shared: Vec<(Arc<OwnedFd>, ShimMount)>,
-}
 
 /// What one launch needs, open until the shim is there.
 #[derive(Debug)]
@@ -45,53 +35,7 @@ pub(crate) struct Isolated {
     sources: Vec<Arc<OwnedFd>>,
 }
 
-/// The views in force. A job that is being started keeps its own.
-#[derive(Debug)]
-pub struct Isolator(Mutex<Views>);
-
-impl Views {
-    fn make(rules: &IsolationRules) -> Views {
-        let all = Profile::ALL.map(|profile| match View::make(profile) {
-            Ok(view) => Ok(Arc::new(view)),
-            Err(e) => {
-                let why = format!("this host cannot isolate jobs as \"{}\": {e}", profile.name());
-                tracing::warn!("{why}");
-                Err(why)
-            }
-        });
-        let shared = rules.shared.iter().filter_map(|path| match share(path) {
-            Ok(shared) => Some(shared),
-            Err(e) => {
-                tracing::warn!("isolation.shared: jobs do not see {path}: {e}");
-                None
-            }
-        });
-        Views { all, shared: shared.collect() }
-    }
-
-    fn of(&self, profile: Profile) -> Result<Arc<View>, String> {
-        self.all[profile as usize].clone()
-    }
-}
-
 impl Isolator {
-    /// Makes the views. Blocks for some milliseconds.
-    pub(super) fn new(rules: &IsolationRules) -> Isolator {
-        Isolator(Mutex::new(Views::make(rules)))
-    }
-
-    /// Makes them anew, since the host's mounts have changed. Blocks.
-    pub fn renew(&self, rules: &IsolationRules) {
-        let views = Views::make(rules);
-        *lock(&self.0) = views;
-    }
-
-    /// What this host cannot do of the profiles, by profile.
-    pub fn missing(&self) -> Vec<(Profile, String)> {
-        let views = lock(&self.0);
-        Profile::ALL.into_iter().filter_map(|p| Some((p, views.of(p).err()?))).collect()
-    }
-
     /// Opens what the job mounts, as its user. Blocks as long as the file systems.
     ///
     /// # Errors
@@ -113,7 +57,7 @@ impl Isolator {
             });
         }
         let own_files = isolation.profile != Profile::Host;
-        let views = lock(&self.0).clone();
+        let views = self.views();
         let mut sources = Vec::new();
         let root = root(isolation, account, rules, &mut sources)?;
         // The smallest for a root of its own, which takes nothing of it but `/dev`.
@@ -127,8 +71,10 @@ impl Isolator {
                 mounts.push(ShimMount { target: JOB_DIR.into(), source });
             }
             if own_files && root.is_none() {
-                sources.extend(views.shared.iter().map(|(source, _)| Arc::clone(source)));
-                mounts.extend(views.shared.iter().map(|(_, mount)| mount.clone()));
+                for (source, mount) in views.shared.as_ref().map_err(String::clone)? {
+                    sources.push(Arc::clone(source));
+                    mounts.push(mount.clone());
+                }
             }
             for mount in &isolation.mounts {
                 mounts.push(open(mount, account, rules, &mut sources)?);
@@ -136,7 +82,7 @@ impl Isolator {
             Ok(Files {
                 read_only: own_files,
                 scratch: isolation.private_tmp.then(|| scratch(isolation.tmp_bytes)),
-                root: root.is_none() && needs_root(isolation),
+                root: root.is_none() && needs_root(isolation, mounts.len()),
                 devices: own_files || isolation.pids == Share::Own,
                 mounts,
             })
@@ -211,19 +157,13 @@ fn open(
     Ok(ShimMount { target: mount.target().into(), source })
 }
 
-/// A path of the operator's, for every job.
-fn share(path: &str) -> io::Result<(Arc<OwnedFd>, ShimMount)> {
-    let source = File::open(path)?;
-    let source_kind = Source::Inherited { read_only: false, file: source.metadata()?.is_file() };
-    Ok((Arc::new(source.into()), ShimMount { target: path.into(), source: source_kind }))
-}
-
 fn scratch(bytes: u64) -> Scratch {
     Scratch { bytes, inodes: (bytes / BYTES_PER_INODE).max(FEWEST_INODES) }
 }
 
-/// Whether a mount may have no place in the view: with a path of its own, or where the view has little.
-fn needs_root(isolation: &Isolation) -> bool {
+/// Whether one of these mounts may have no place in the view: with a path of its own, or where the view has little. The
+/// first is the job's directory, which has its place.
+fn needs_root(isolation: &Isolation, mounts: usize) -> bool {
     let has_place = |mount: &Mount| match mount {
         Mount::Bind { source, target, .. } => source == target,
         Mount::Tmpfs { .. } => false,
@@ -231,6 +171,6 @@ fn needs_root(isolation: &Isolation) -> bool {
     match isolation.profile {
         Profile::Host => false,
         Profile::Private => !isolation.mounts.iter().all(has_place),
-        Profile::Strict => !isolation.mounts.is_empty(),
+        Profile::Strict => mounts > 1,
     }
 }

@@ -23,6 +23,7 @@ use nix::unistd::{chdir, pivot_root};
 use super::mounts::{Hidden, Mounted, Table};
 use crate::model::isolation::Profile;
 use crate::sync::lock;
+use crate::sys;
 
 /// Where a part is made before it gets its place: there on every host, and covered in every job.
 const STAGE: &str = "/tmp";
@@ -89,6 +90,9 @@ impl View {
     /// # Errors
     /// What this host lacks, as the kernel says it: EPERM without CAP_SYS_ADMIN.
     pub(super) fn make(profile: Profile) -> io::Result<View> {
+        if !sys::can_set_mounts()? {
+            return Err(io::Error::other("this kernel is older than Linux 5.12: mount_setattr(2)"));
+        }
         in_a_thread(|| make_here(profile))
     }
 

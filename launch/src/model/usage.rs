@@ -29,6 +29,8 @@ pub struct Usage {
     pub cpu_pressure: Option<Pressure>,
     pub memory_pressure: Option<Pressure>,
     pub io_pressure: Option<Pressure>,
+    pub job_dir_bytes: Option<u64>,
+    pub job_dir_inodes: Option<u64>,
 }
 
 /// A line of `io.stat`. A volume and the disk below it both count the same bytes: no sums.

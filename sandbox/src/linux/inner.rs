@@ -49,6 +49,8 @@ impl Inner {
                 work_dir: &directories.work(),
                 shim_account: accounts.shim,
                 leftover_grace: Duration::ZERO,
+                // Sizes of directories are not limited.
+                job_dir_projects: (1, 1),
                 tied: true,
                 boot_id,
             };

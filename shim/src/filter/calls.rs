@@ -94,11 +94,14 @@ macro_rules! calls {
 /// The newest call whose verdict somebody has thought about: file_setattr(2), Linux 6.17.
 pub const NEWEST: u16 = 469;
 
-// The `libc` crate does not have these two, or not on both architectures.
+// The `libc` crate does not have these, or not on both architectures.
 
 /// open_tree_attr(2), Linux 6.15.
 pub const SYS_open_tree_attr: Call =
     Call { name: "open_tree_attr", x86_64: Some(467), aarch64: Some(467) };
+/// file_setattr(2), Linux 6.17.
+pub const SYS_file_setattr: Call =
+    Call { name: "file_setattr", x86_64: Some(469), aarch64: Some(469) };
 /// kexec_file_load(2).
 pub const SYS_kexec_file_load: Call =
     Call { name: "kexec_file_load", x86_64: Some(320), aarch64: Some(294) };

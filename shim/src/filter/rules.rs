@@ -81,6 +81,8 @@ const DEFAULT: &[Group] = &[
         calls: &[SYS_open_by_handle_at, SYS_fanotify_init],
         verdict: Verdict::Eperm,
     },
+    // As SETFLAGS and FSSETXATTR below.
+    Group { what: "projects of files", calls: &[SYS_file_setattr], verdict: Verdict::Eperm },
     Group {
         what: "memory and descriptors of other processes",
         calls: &[SYS_process_vm_readv, SYS_process_vm_writev, SYS_pidfd_getfd, SYS_kcmp],
@@ -130,6 +132,9 @@ const TIOCSTI: u32 = 0x5412;
 const TIOCLINUX: u32 = 0x541c;
 /// It loads a line discipline.
 const TIOCSETD: u32 = 0x5423;
+/// They take a file out of its project, and with it out of its directory's limit: FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR.
+const SETFLAGS: u32 = 0x4008_6602;
+const FSSETXATTR: u32 = 0x401c_5820;
 const AF_UNIX: u32 = 1;
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
@@ -153,7 +158,7 @@ const IOCTL: Check = Check {
     call: SYS_ioctl,
     argument: 1,
     mask: u32::MAX,
-    values: &[TIOCSTI, TIOCLINUX],
+    values: &[TIOCSTI, TIOCLINUX, SETFLAGS, FSSETXATTR],
     listed: Listed::Refused,
     errno: libc::EPERM as u16,
 };
@@ -181,7 +186,7 @@ const DEVICE_NODE: Check = Check {
 
 const STRICT_CHECKS: &[Check] = &[
     CLONE,
-    Check { values: &[TIOCSTI, TIOCLINUX, TIOCSETD], ..IOCTL },
+    Check { values: &[TIOCSTI, TIOCLINUX, TIOCSETD, SETFLAGS, FSSETXATTR], ..IOCTL },
     STRICT_SOCKET,
     Check { call: SYS_socketpair, ..STRICT_SOCKET },
     Check {

@@ -53,8 +53,8 @@ fn checked(name: &str, strict: bool) -> Vec<[u64; 6]> {
     let family = |family| [family, 3, 0, 0, 0, 0];
     match name {
         "clone" => [17, 25, 26, 27, 28, 29, 30].map(|bit| clone(1 << bit)).to_vec(),
-        "ioctl" if strict => [0x5412, 0x541c, 0x5423].map(ioctl).to_vec(),
-        "ioctl" => [0x5412, 0x541c].map(ioctl).to_vec(),
+        "ioctl" if strict => [0x5412, 0x541c, 0x5423, 0x4008_6602, 0x401c_5820].map(ioctl).to_vec(),
+        "ioctl" => [0x5412, 0x541c, 0x4008_6602, 0x401c_5820].map(ioctl).to_vec(),
         // AF_PACKET: of those that are refused the one that root has on every kernel.
         "socket" if strict => [16, 17].map(family).to_vec(),
         "socket" => vec![family(17)],

@@ -102,6 +102,11 @@ fn arguments_decide_as_the_rules_say_and_their_upper_half_does_not() {
         ("ioctl", 1, 0x5412, [EPERM, EPERM]), // TIOCSTI
         ("ioctl", 1, 0x541c, [EPERM, EPERM]), // TIOCLINUX
         ("ioctl", 1, 0x5423, [ALLOW, EPERM]), // TIOCSETD
+        // FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR.
+        ("ioctl", 1, 0x8008_6601, [ALLOW, ALLOW]),
+        ("ioctl", 1, 0x4008_6602, [EPERM, EPERM]),
+        ("ioctl", 1, 0x801c_581f, [ALLOW, ALLOW]),
+        ("ioctl", 1, 0x401c_5820, [EPERM, EPERM]),
         // AF_UNIX, INET, INET6, NETLINK, PACKET, ALG, VSOCK, XDP.
         ("socket", 0, 1, [ALLOW, ALLOW]),
         ("socket", 0, 2, [ALLOW, ALLOW]),

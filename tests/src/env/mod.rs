@@ -55,6 +55,15 @@ pub struct Env {
     dir: TempDir,
 }
 
+const DRAIN_UNIT: &str = include_str!("../../../packaging/systemd/job-broker-drain.service");
+
+/// The capabilities of a unit, as setpriv(1) takes them.
+fn bounding_set(unit: &str) -> String {
+    let lines = unit.lines().filter_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    let names = lines.flat_map(str::split_whitespace).map(|name| name.trim_start_matches("CAP_"));
+    names.fold("-all".to_owned(), |set, name| set + ",+" + &name.to_lowercase())
+}
+
 impl Env {
     /// `127.0.0.1:PORT`, the same after each restart.
     pub fn addr(&self) -> String {
@@ -361,14 +370,16 @@ impl Env {
         command.output().expect("job-broker can be executed")
     }
 
-    /// `job-broker drain` in the place of a broker.
+    /// `job-broker drain` in the place of a broker, with the capabilities that its unit leaves it.
     ///
     /// # Panics
     /// When it cannot be executed.
     pub fn drain(&self, grace: Duration) -> Output {
         assert!(self.broker.is_none(), "one broker at a time");
         let mut command = Command::new("timeout");
-        command.arg(TIMEOUT.as_secs().to_string()).arg(&self.programs.broker).arg("--config");
+        command.arg(TIMEOUT.as_secs().to_string());
+        command.args(["setpriv", "--bounding-set", &bounding_set(DRAIN_UNIT)]);
+        command.arg(&self.programs.broker).arg("--config");
         command.arg(self.path("broker.toml")).args(["drain", "--grace"]);
         command.arg(grace.as_secs().to_string()).output().expect("job-broker can be executed")
     }
@@ -386,7 +397,10 @@ impl Env {
         until("no cgroup, no socket and no directory of a job is left", || {
             let count = |path| fs::read_dir(self.path(path)).expect("it is there").count();
             // Beside that of what is being removed.
-            let directories = count("state-work") - 1 + count("state-work/removed");
+            let directories = match self.path("state-work").exists() {
+                true => count("state-work") - 1 + count("state-work/removed"),
+                false => 0, // the test has them elsewhere
+            };
             (self.cgroup.jobs().is_empty() && count("run") == 0 && directories == 0).then_some(())
         });
     }

@@ -97,7 +97,7 @@ pub(crate) fn start(site: &Site, count: usize) -> Result<()> {
 }
 
 /// (PSS, RSS) of every shim, found by its leaf cgroup.
-fn shims(site: &Site) -> Result<Vec<(f64, f64)>> {
+pub(crate) fn shims(site: &Site) -> Result<Vec<(f64, f64)>> {
     let mut shims = Vec::new();
     for job in fs::read_dir(site.cgroup()?)? {
         let leaf = job?.path().join("shim/cgroup.procs");

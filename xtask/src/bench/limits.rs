@@ -142,6 +142,7 @@ fn all_limits(disk: &str) -> JobSpec {
     };
     let rlimit = |name: &str, value| Rlimit { name: name.into(), soft: value, hard: value };
     let limits = Limits {
+        job_dir_bytes: None,
         cpu_max_quota_usec: Some(100_000),
         cpu_max_period_usec: Some(100_000),
         cpu_weight: Some(50),

@@ -9,6 +9,7 @@ mod api;
 mod authority;
 mod followers;
 mod idle;
+mod isolated;
 mod isolation;
 mod keeper;
 pub(crate) mod limits;
@@ -69,12 +70,13 @@ pub(crate) struct Args {
 
 type Measurement = (&'static str, fn(&Bench) -> Result<Vec<Row>>);
 
-const MEASUREMENTS: [Measurement; 16] = [
+const MEASUREMENTS: [Measurement; 17] = [
     ("run", run_true::measure),
     ("start", start::measure),
     ("limits", limits::measure),
     ("authority", authority::measure),
     ("isolation", isolation::measure),
+    ("isolated", isolated::measure),
     ("rate", rate::measure),
     ("stored", stored::measure),
     ("live", live::measure),

@@ -60,7 +60,12 @@ impl Machine<'_> {
             make_ext4(&self.scratch(), SCRATCH, &["-O", "^has_journal"])?;
         }
         if let Some(Disk::New(size)) = &self.disk {
-            make_ext4(&self.new_disk(), *size, &[])?;
+            // Of the kernels' modules only the host's tree has that for quotas.
+            let quotas: &[&str] = match &self.root {
+                Root::Host => &["-O", "quota,project", "-E", "quotatype=prjquota"],
+                Root::Image(_) => &[],
+            };
+            make_ext4(&self.new_disk(), *size, quotas)?;
         }
         Ok(())
     }

@@ -6,7 +6,12 @@ echo -1000 >/proc/self/oom_score_adj
 
 if [ -e /dev/ubdb ]; then
     mkdir -p /mnt/disk
-    mount -t ext4 /dev/ubdb /mnt/disk
+    modules=/usr/lib/uml/modules/$(uname -r)/kernel/fs/quota
+    if [ -e "$modules/quota_v2.ko" ]; then
+        insmod "$modules/quota_tree.ko"
+        insmod "$modules/quota_v2.ko"
+    fi
+    mount -t ext4 -o prjquota /dev/ubdb /mnt/disk 2>/dev/null || mount -t ext4 /dev/ubdb /mnt/disk
 fi
 
 # The caller holds the other end of this console. When it dies, however it dies, the machine does too.

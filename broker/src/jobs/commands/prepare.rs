@@ -7,7 +7,8 @@ use std::sync::Arc;
 use crate::jobs::shared::Shared;
 use crate::model::account::Account;
 use crate::model::identity::Identity;
-use crate::model::limits::Limits;
+use crate::model::isolation::Seccomp;
+use crate::model::limits::{LimitKind, Limits, MAX};
 use crate::model::spec::JobSpec;
 use crate::sync::Panicked;
 use job_launch::accounts::{self, AccountError, Lease};
@@ -52,6 +53,23 @@ pub(crate) async fn directory(
     Ok(shared.threads.lookups.run(owner, &shared.runtime, resolve).await?)
 }
 
+/// Whether the size of the job's own directory can be limited as asked.
+fn job_dir(shared: &Shared, limits: &Limits, spec: &JobSpec) -> Result<(), Unenforceable> {
+    if limits.get(LimitKind::JobDir).is_none_or(|bytes| bytes == MAX) {
+        return Ok(());
+    }
+    let fault = |controller, reason| Unenforceable { limit: "job_dir", controller, reason };
+    if let Some(reason) = shared.launcher.job_dirs().unlimited() {
+        return Err(fault("project quotas", reason));
+    }
+    if spec.isolation.seccomp == Seccomp::None || spec.isolation.seccomp_log {
+        let reason = "an owner of files may take them out of their project, unless a filter of system calls (seccomp) \
+                      refuses that; the job has none";
+        return Err(fault("seccomp", reason.into()));
+    }
+    Ok(())
+}
+
 /// Resolves the disks that these limits name, and checks that this host can enforce the limits.
 ///
 /// # Errors
@@ -63,6 +81,9 @@ pub(crate) async fn disks(
     spec: &JobSpec,
     account: &Account,
 ) -> Result<Result<ResolvedDisks, Unenforceable>, Panicked> {
+    if let Err(e) = job_dir(shared, limits, spec) {
+        return Ok(Err(e));
+    }
     if !limits.need_a_disk() {
         let disks = ResolvedDisks::default();
         let check = Plan::new(limits, &disks).check(shared.launcher.hierarchy());

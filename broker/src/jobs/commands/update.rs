@@ -219,6 +219,9 @@ fn changed(old: &Limits, change: &Change, tables: &[LimitTables]) -> Result<Limi
     if !asked.rlimits.is_empty() {
         fault("limits.rlimits", "are fixed at the start: each process has its own");
     }
+    if asked.get(LimitKind::JobDir).is_some() {
+        fault(LimitKind::JobDir.field(), "is fixed at the start");
+    }
     let new = old.changed_by(&asked);
     faults.extend(asked.faults());
     if !tables.iter().any(|tables| tables.above(&new).is_empty()) {

@@ -7,7 +7,6 @@
 //!
 //! The request of a damaged job counts as made, if its id can be read: the job may have run.
 
-use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -50,7 +49,7 @@ pub(crate) fn quarantine(
         }
     };
     if shims.living.is_empty() {
-        return move_away(shared, id, None, (&fault, request.as_ref()));
+        return move_away(shared, id, shims.lease, (&fault, request.as_ref()));
     }
     mark(shared, id, still_runs(shared, id, &fault));
     let shared = Arc::clone(shared);
@@ -146,10 +145,9 @@ impl Shims {
     fn of(shared: &Shared, id: JobId) -> io::Result<Shims> {
         let mut shims = Shims { living: Vec::new(), lease: None };
         for pid in shared.launcher.hierarchy().job(id).shims()? {
-            if let Some(pidfd) = process::living(pid)? {
-                shims.living.push(Arc::new(pidfd));
-                shims.lease = shims.lease.or(lease(shared, pid)?);
-            }
+            shims.living.extend(process::living(pid)?.map(Arc::new));
+            // Also of one that cannot end before its job's processes have.
+            shims.lease = shims.lease.or(lease(shared, pid)?);
         }
         Ok(shims)
     }
@@ -204,16 +202,8 @@ pub(crate) fn load_requests(shared: &Shared) -> io::Result<()> {
     Ok(())
 }
 
-/// A lease of the workload's uid, which is the shim's effective uid: proc_pid_status(5). `None` if the
-/// shim has ended or the uid is not in the pool.
+/// A lease of the workload's uid, which is the shim's effective uid. `None` if the shim has ended or the uid is not in the
+/// pool.
 fn lease(shared: &Shared, pid: u32) -> io::Result<Option<Lease>> {
-    let status = match fs::read_to_string(format!("/proc/{pid}/status")) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
-        read => read?,
-    };
-    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
-    let uid = uids.and_then(|uids| uids.split_ascii_whitespace().nth(1)?.parse().ok());
-    let uid = uid.ok_or_else(|| io::Error::other("its uid cannot be read"))?;
-    Ok(shared.pool.adopt(uid))
+    Ok(process::effective_uid(pid)?.and_then(|uid| shared.pool.adopt(uid)))
 }

@@ -143,10 +143,11 @@ impl Link<'_> {
         self.job.set_contact(Contact::Silent);
     }
 
-    /// Whether the shim lives; true if that cannot be checked now. Opens its pidfd if a descriptor is free.
+    /// Whether the shim lives; true if that cannot be checked now. Opens its pidfd if a descriptor is free. Only a later
+    /// look takes one that is ending for gone: most have ended by then.
     fn lives(&mut self) -> bool {
-        if self.pidfd.is_some() {
-            return true; // `end` waits for the pidfd
+        if let Some(pidfd) = &self.pidfd {
+            return !self.is_stuck(pidfd); // `end` waits for the pidfd
         }
         match self.shim.open() {
             Ok(Some(pidfd)) => self.pidfd = Some(Arc::new(pidfd)),
@@ -168,12 +169,36 @@ impl Link<'_> {
         }
     }
 
+    /// Whether the shim is ending, and cannot: nobody waits for that.
+    fn is_stuck(&self, pidfd: &Arc<OwnedFd>) -> bool {
+        let is_stuck = self.shim.is_exiting();
+        if is_stuck {
+            process::reap_later(Arc::clone(pidfd));
+        }
+        is_stuck
+    }
+
     /// Waits for the shim's exit: by its pidfd, else by a close of its files, else by polling.
     async fn end(&self, closed: &Notify) {
-        if let Some(pidfd) = &self.pidfd {
-            return process::wait_for_exit(pidfd).await;
-        }
         let mut polls = Backoff::with_jitter(self.job.id(), POLL_PAUSES.0, POLL_PAUSES.1);
+        if let Some(pidfd) = &self.pidfd {
+            loop {
+                // The kernel does not tell of a process that is ending and cannot.
+                let look = async {
+                    tokio::select! {
+                        () = closed.notified() => sleep(POLL_PAUSES.0).await,
+                        () = sleep(polls.next()) => {}
+                    }
+                };
+                tokio::select! {
+                    () = process::wait_for_exit(pidfd) => return,
+                    () = look => {}
+                }
+                if self.is_stuck(pidfd) {
+                    return;
+                }
+            }
+        }
         loop {
             let is_closed = tokio::select! {
                 () = closed.notified() => true,
@@ -182,10 +207,9 @@ impl Link<'_> {
             match self.shim.open() {
                 Ok(None) => return,
                 Ok(Some(pidfd)) if is_closed => {
-                    if timeout(POLL_PAUSES.0, process::wait_for_exit(&Arc::new(pidfd)))
-                        .await
-                        .is_ok()
-                    {
+                    let pidfd = Arc::new(pidfd);
+                    let exit = timeout(POLL_PAUSES.0, process::wait_for_exit(&pidfd));
+                    if exit.await.is_ok() || self.is_stuck(&pidfd) {
                         return;
                     }
                 }

@@ -157,7 +157,7 @@ fn facts(
         if same_boot { records::load(&dir, records::SPAWN)? } else { None };
     let mut shim = spawned.as_ref().map(ShimProcess::from);
     if let Some(process) = shim
-        && process.open()?.is_none()
+        && !process.works()?
     {
         shim = None;
     }

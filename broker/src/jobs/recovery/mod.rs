@@ -71,8 +71,11 @@ fn adopt_one(shared: &Arc<Shared>, id: JobId) {
 /// Removes the cgroup of a job whose directory was removed earlier.
 fn remove_remnant(shared: &Arc<Shared>, id: JobId) {
     let is_dead = |pid: &u32| matches!(process::living(*pid), Ok(None));
-    match shared.launcher.hierarchy().job(id).shims() {
-        Ok(shims) if shims.iter().all(is_dead) => sweep(shared, id, None),
+    let cgroup = shared.launcher.hierarchy().job(id);
+    // What cannot be killed yet has its uid, which no other job gets until then.
+    let uid = || process::effective_uid(cgroup.workload(1).pop()?).ok().flatten();
+    match cgroup.shims() {
+        Ok(shims) if shims.iter().all(is_dead) => sweep(shared, id, uid()),
         Ok(_) => {
             tracing::warn!(job = %id, "the cgroup has a live shim, but the job has no directory; the broker leaves both alone")
         }

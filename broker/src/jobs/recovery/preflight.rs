@@ -51,7 +51,7 @@ pub(crate) async fn check(
 
 async fn check_job(config: &config::Jobs, id: JobId) -> TakeoverCheck {
     let dir = store::jobs_in(&config.state_dir).join(id.to_string());
-    let living = |spawned: SpawnRecord| Ok(ShimProcess::from(&spawned).open()?.map(|_| spawned));
+    let living = |spawned: SpawnRecord| Ok(ShimProcess::from(&spawned).works()?.then_some(spawned));
     let shim = match read(&dir).and_then(|spawned| spawned.map_or(Ok(None), living)) {
         Ok(Some(spawned)) => ShimProcess::from(&spawned),
         Ok(None) => return TakeoverCheck::Over,
@@ -59,7 +59,7 @@ async fn check_job(config: &config::Jobs, id: JobId) -> TakeoverCheck {
     };
     match probe(&config.run_dir.join(id.to_string()), shim).await {
         Ok(version) => TakeoverCheck::Adopted(version),
-        Err(_) if matches!(shim.open(), Ok(None)) => TakeoverCheck::Over,
+        Err(_) if matches!(shim.works(), Ok(false)) => TakeoverCheck::Over,
         Err(e) if is_foreign(&e) => TakeoverCheck::Foreign(format!("its shim: {e}")),
         Err(e) => TakeoverCheck::Followed(e.to_string()),
     }

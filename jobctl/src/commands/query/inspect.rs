@@ -217,6 +217,7 @@ fn add_use(lines: &mut Lines, job: &Job) {
     lines.add("throttled", usage::throttled(usage).unwrap_or_default());
     lines.add("memory", usage::memory(usage, is_live).unwrap_or_default());
     lines.add("processes", usage::pids(usage, is_live).unwrap_or_default());
+    lines.add("directory", usage::job_dir(usage).unwrap_or_default());
     let count = |n: Option<u64>| n.filter(|n| *n > 0).map(|n| n.to_string()).unwrap_or_default();
     lines.add("OOM kills", count(usage.memory_oom_kills));
     lines.add("forks refused", count(usage.pids_max_events));

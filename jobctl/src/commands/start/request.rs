@@ -18,6 +18,7 @@ pub(crate) fn start_request(
     let env = environment(&options, |name| std::env::var(name).ok())?;
     let mut limits = options.limits.limits()?;
     limits.rlimits = rlimits(options.ulimits)?;
+    limits.job_dir_bytes = options.job_dir_size;
     let policy = options.output_policy.map_or(OutputPolicy::Unspecified, |policy| match policy {
         Policy::Discard => OutputPolicy::Discard,
         Policy::Block => OutputPolicy::Block,

@@ -11,11 +11,12 @@ use crate::cgroup::disk::Stat;
 use crate::cgroup::hierarchy::Hierarchy;
 use crate::cgroup::limits::{Plan, ResolvedDisks, Unenforceable};
 use crate::model::account::Account;
+use crate::model::isolation::Place;
 use crate::model::limits::{DiskName, LimitKind, Limits};
 use crate::model::spec::JobSpec;
 
-/// Resolves the disks and checks that this host can enforce every limit. The job's own directory, which is not there yet,
-/// will be in `work_dir`. Blocks.
+/// Resolves the disks and checks that this host can enforce every limit. Paths are the job's, as its mounts make them; its
+/// own directory, which is not there yet, will be in `work_dir`. Blocks.
 ///
 /// # Errors
 /// [`Unenforceable`].
@@ -33,12 +34,24 @@ pub fn resolve(
         if stats.contains_key(path) {
             continue;
         }
-        let on_host = if path == JOB_DIR { work_dir } else { Path::new(path) };
-        let found = as_user::open(account, on_host).and_then(|file| Stat::of(&file));
-        let found = found.map_err(|e| Unenforceable {
-            limit,
-            controller: "io",
-            reason: format!("{} cannot look up {path}: {e}", account.name),
+        let fault = |reason| Unenforceable { limit, controller: "io", reason };
+        let on_host = match spec.isolation.on_host(path) {
+            _ if path == JOB_DIR => work_dir.to_owned(),
+            Place::JobDir => work_dir.to_owned(),
+            Place::Host(path) => path.into(),
+            Place::Memory => {
+                return Err(fault(format!("{path} is in memory in this job, on no disk")));
+            }
+        };
+        let found = as_user::open(account, &on_host).and_then(|file| Stat::of(&file));
+        let found = found.map_err(|e| {
+            let place = on_host.display();
+            let leads = if on_host == Path::new(path) {
+                String::new()
+            } else {
+                format!(" ({place} on the host)")
+            };
+            fault(format!("{} cannot look up {path}{leads}: {e}", account.name))
         })?;
         stats.insert(path, found);
     }

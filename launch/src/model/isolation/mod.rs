@@ -4,5 +4,6 @@
 mod pieces;
 mod rules;
 
+pub(crate) use pieces::Place;
 pub use pieces::{Isolation, IsolationRequest, Mount, Profile, Seccomp, Share};
 pub use rules::IsolationRules;

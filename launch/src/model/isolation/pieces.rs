@@ -1,5 +1,6 @@
 //! The pieces, and the profiles as sets of them.
 
+use job_shim::isolation::JOB_DIR;
 use serde::{Deserialize, Serialize};
 
 /// How much a job is kept from the host, from the weakest.
@@ -84,6 +85,17 @@ impl Mount {
     }
 }
 
+/// Where a path of a job leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// To this path of the host.
+    Host(String),
+    /// Into the job's own directory.
+    JobDir,
+    /// Into memory: no disk is there.
+    Memory,
+}
+
 /// What a job gets, every piece decided. The default is that of a job of an earlier broker.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -138,6 +150,36 @@ impl Isolation {
         !self.rootfs.is_empty()
     }
 
+    /// What a path of the job is on the host. What is mounted later covers what was mounted before.
+    pub(crate) fn on_host(&self, path: &str) -> Place {
+        let rest = |target: &str| {
+            let rest = path.strip_prefix(target.trim_end_matches('/'))?;
+            (rest.is_empty() || rest.starts_with('/')).then_some(rest)
+        };
+        let mounted = self.mounts.iter().rev().find_map(|mount| {
+            let rest = rest(mount.target())?;
+            Some(match mount {
+                Mount::Bind { source, .. } => {
+                    Place::Host(source.trim_end_matches('/').to_owned() + rest)
+                }
+                Mount::Tmpfs { .. } => Place::Memory,
+            })
+        });
+        let own = || {
+            let own_files = self.profile != Profile::Host;
+            if own_files && rest(JOB_DIR).is_some() {
+                return Some(Place::JobDir);
+            }
+            let is_memory = |dir: &&str| rest(dir).is_some();
+            let scratch =
+                self.private_tmp && ["/tmp", "/var/tmp", "/dev/shm"].iter().any(&is_memory);
+            let view = own_files && ["/dev", "/run"].iter().any(is_memory);
+            (scratch || view).then_some(Place::Memory)
+        };
+        let below_root = || Place::Host(self.rootfs.trim_end_matches('/').to_owned() + path);
+        mounted.or_else(own).unwrap_or_else(below_root)
+    }
+
     /// Whether it shares everything with the host.
     pub fn is_none(&self) -> bool {
         *self == Isolation { tmp_bytes: self.tmp_bytes, ..Isolation::default() }
@@ -165,5 +207,47 @@ impl IsolationRequest {
     /// Whether it names a root of its own.
     pub fn has_root(&self) -> bool {
         !self.rootfs.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_of_a_job_is_what_its_mounts_make_of_it() {
+        let bind = |source: &str, target: &str| Mount::Bind {
+            source: source.into(),
+            target: target.into(),
+            read_only: false,
+        };
+        let mounts = vec![
+            bind("/srv/a", "/data"),
+            bind("/srv/b/", "/data/b"),
+            Mount::Tmpfs { target: "/build".into(), bytes: None },
+            bind("/srv/c", "/tmp/c"),
+        ];
+        let private = Isolation { mounts, ..Isolation::of(Profile::Private) };
+        let host = |path: &str| Place::Host(path.into());
+        for (path, place) in [
+            ("/data", host("/srv/a")),
+            ("/data/x/y", host("/srv/a/x/y")),
+            ("/data/b/x", host("/srv/b/x")),
+            ("/database", host("/database")),
+            ("/build/x", Place::Memory),
+            ("/tmp/c/x", host("/srv/c/x")),
+            ("/tmp/x", Place::Memory),
+            ("/run/job/x", Place::JobDir),
+            ("/run/lock", Place::Memory),
+            ("/home", host("/home")),
+        ] {
+            assert_eq!(private.on_host(path), place, "{path}");
+        }
+        let covered = Isolation {
+            mounts: vec![bind("/srv/a", "/data/a"), bind("/srv/b", "/data")],
+            ..Isolation::default()
+        };
+        assert_eq!(covered.on_host("/data/a"), host("/srv/b/a"));
+        assert_eq!(covered.on_host("/tmp/x"), host("/tmp/x"));
     }
 }

@@ -90,6 +90,8 @@ limit_kinds! {
     CpuTime: "cpu_time_limit" ["cpu_time_limit"], CpuMicroseconds (1_000, MILLIS * 1_000), max false;
     /// Output kept.
     Output: "output_limit_bytes" ["output_limit"], Bytes (1, 1 << 60), max false;
+    /// The job's own directory.
+    JobDir: "limits.job_dir_bytes" ["job_dir"], Bytes (1 << 20, 1 << 50), max true;
 }
 
 impl LimitKind {
