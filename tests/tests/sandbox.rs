@@ -130,7 +130,7 @@ fn a_command_that_takes_too_much_memory_is_killed_and_the_outcome_says_so() {
     }
     let place = Place::new();
     let load = place.programs.load.to_str().unwrap();
-    let limited = || place.builder().isolation(Isolation::Private).memory(32 * MIB);
+    let limited = || place.builder().read_only_dir(load).memory(32 * MIB);
     let outcome = place.run(limited(), &[load, "fill", "200"]);
     assert!(outcome.memory_exceeded && outcome.signal == Some(9), "{outcome:?}");
     assert!(outcome.usage.memory_peak.is_none_or(|peak| peak <= 33 * MIB), "{outcome:?}");
@@ -145,7 +145,7 @@ fn a_command_gets_no_more_processes_than_it_may_have() {
     }
     let place = Place::new();
     let load = place.programs.load.to_str().unwrap();
-    let builder = place.builder().isolation(Isolation::Private).processes(10);
+    let builder = place.builder().read_only_dir(load).processes(10);
     let outcome = place.run(builder, &[load, "spawn", "50"]);
     assert!(text(&outcome.stdout).starts_with("made 9 refused 41"), "{outcome:?}");
     assert_eq!(outcome.usage.processes_refused, Some(41), "{outcome:?}");

@@ -9,6 +9,7 @@ use job_launch::host;
 use job_launch::launcher::Launcher;
 use job_launch::model::spec::{Defaults, JobSpec};
 use job_launch::settings::Settings;
+use tokio::sync::Semaphore;
 
 use super::place::{self, Directories};
 use super::request::{self, Accounts};
@@ -25,7 +26,12 @@ pub(super) struct Inner {
     pub(super) accounts: Accounts,
     pub(super) defaults: Defaults,
     pub(super) boot_id: host::BootId,
+    /// Turns to launch: each takes a dozen descriptors for a moment.
+    pub(super) launches: Semaphore,
 }
+
+/// How many commands are launched at once; any number may run.
+const LAUNCHES: usize = 8;
 
 impl Inner {
     /// Makes all of it.
@@ -58,8 +64,9 @@ impl Inner {
             let launcher = launcher.map_err(|e| Error::Setup { step: e.step, source: e.source })?;
             Ok((Some(launcher), directories))
         });
+        let launches = Semaphore::new(LAUNCHES);
         let (launcher, directories) = opened.inspect_err(|_| _ = fs::remove_dir(&root))?;
-        Ok(Inner { launcher, root, directories, accounts, defaults, boot_id })
+        Ok(Inner { launcher, root, directories, accounts, defaults, boot_id, launches })
     }
 
     /// Whether this host can do all of it.

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use job_launch::errors::SpawnError;
+use job_launch::handshake::Shim;
 use job_launch::host;
 use job_launch::model::spec::{JobRequest, JobSpec};
 use job_launch::model::usage;
@@ -101,7 +102,9 @@ impl Sandbox {
             let launched = Running::launch(&inner, &spec);
             launched.map_err(|error| not_started(error, &spec)).map(|launched| (launched, spec))
         };
+        let turn = self.inner.launches.acquire().await; // never closed
         let (launched, spec) = spawn_blocking(launch).await.map_err(panicked)??;
+        drop(turn);
         finish(launched, &spec, streams, &self.inner.boot_id).await
     }
 
@@ -145,7 +148,9 @@ async fn finish(
     shim.expect_hello(id, nonce).await.map_err(failed)?;
     shim.expect_started().await.map_err(failed)?;
     let is_kept = [streams.stdout.is_none(), streams.stderr.is_none()];
-    let control = (shim.control, shim.reader);
+    let Shim { control, reader, pidfd } = shim;
+    drop(pidfd); // `running` has one
+    let control = (control, reader);
     let end = session::follow(control, streams, &directory, boot_id).await?;
     let collect = move || {
         let outcome = outcome(&end, &running, &directory, is_kept);
