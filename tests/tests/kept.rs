@@ -68,7 +68,6 @@ fn commands_share_one_connection_until_it_is_given_up() {
     assert_eq!(accepted(&env), before);
     assert_eq!(jobctl(&env, &["connect", "--stop"]).0, 0);
     until("it has ended", || (!is_kept(&env)).then_some(()));
-    assert!(kill(holder, None).is_err());
 }
 
 #[test]
