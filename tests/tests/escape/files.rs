@@ -195,7 +195,7 @@ fn the_next_job_of_an_uid_finds_nothing_of_the_one_before() {
         libc.shmget(4711, 4096, 0o1666); libc.msgget(4711, 0o1666); libc.semget(4711, 1, 0o1666)\n\
         libc.syscall(248, b'user', b'left', b'left', 4, -4)\n\
         print('ready', flush=True)";
-    let find = "find / -uid $(id -u) -not -path '/proc/*' -not -path /run/job -not -path '/dev/pts/*' \
+    let find = "find /tmp /var/tmp /dev /run -uid $(id -u) -not -path /run/job -not -path '/dev/pts/*' \
                 2>/dev/null; ls -A /tmp /var/tmp /dev/shm $JOB_DIR /dev/mqueue | grep -v :; \
                 ipcs -a | grep -c 0x; grep left /proc/keys; ps -u $(id -u) -o comm=; echo done";
     for profile in PROFILES {

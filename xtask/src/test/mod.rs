@@ -28,6 +28,8 @@ const WITH_DISK: &str = "mkdir -m 1777 /mnt/disk/jobs || exit
 /// Suites that the VM adds nothing to: the model is arithmetic; attacks are judged by the latency of
 /// others, which one slow processor does not show; Prometheus is another's program.
 const NATIVE_ONLY: [&str; 3] = ["model", "attacks", PROMETHEUS];
+/// Suites whose jobs are run as `strict`, too: all others are about the profile that they are of.
+const STRICT_TOO: [&str; 3] = ["lifecycle", "output", "recovery_shim"];
 /// The suite in which the real Prometheus scrapes the broker.
 const PROMETHEUS: &str = "prometheus";
 
@@ -190,6 +192,17 @@ fn end_to_end(report: &mut Report, args: &Args, programs: &Programs) {
         report.tests("end-to-end tests on this machine", |flaky| {
             on_this_machine(&tests, &[], programs, flaky)
         });
+        for test in tests.iter().filter(|test| STRICT_TOO.contains(&test.name.as_str())) {
+            report.tests(&format!("{} of strict jobs on this machine", test.name), |flaky| {
+                let words = retry::words(std::slice::from_ref(test), &[]);
+                let mut command = own_command()?;
+                command
+                    .args(words)
+                    .envs(programs.environment())
+                    .env("JOB_TESTS_ISOLATION", "strict");
+                retry::check_outcome(&mut command, flaky)
+            });
+        }
     }
     if args.native {
         report.skip("end-to-end tests in the VM", "--native");
