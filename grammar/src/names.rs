@@ -33,6 +33,27 @@ pub fn check_name(name: &str) -> Result<(), Fault> {
     }
 }
 
+/// Longest name of an image, in bytes.
+const MAX_IMAGE_NAME: usize = 128;
+
+/// A name of an image: `debian:12`, `build-7`.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn check_image_name(name: &str) -> Result<(), Fault> {
+    let first = name.bytes().next().ok_or("must not be empty")?;
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "_.:-".contains(c);
+    if name.len() > MAX_IMAGE_NAME
+        || !first.is_ascii_alphanumeric()
+        || !name.chars().all(is_allowed)
+    {
+        return Err(format!(
+            "must have at most {MAX_IMAGE_NAME} letters, digits, '_', '.', ':' and '-', the first one a letter or a digit"
+        ));
+    }
+    Ok(())
+}
+
 /// An environment variable: not empty, no `=`, no NUL; `LD_*` would let a caller load code into
 /// programs that the operator chose.
 ///

@@ -123,14 +123,15 @@ impl Launcher {
 
     /// The job's own directory, and what it sees of the host.
     fn isolate(&self, request: LaunchRequest<'_>) -> Result<Isolated, SpawnError> {
-        let LaunchRequest { id, spec, account, rules, .. } = request;
+        let LaunchRequest { id, spec, account, root, rules, .. } = request;
         let path = self.job_dirs.path(id);
         let job_dir = self
             .job_dirs
             .create(id, account, spec.limits.get(LimitKind::JobDir))
             .map_err(|source| SpawnError::CreateJobDir { path: path.clone(), source })?;
         crash::at(Point::JobDirCreated);
-        let isolated = self.isolator.prepare(&spec.isolation, account, (path, job_dir), rules);
+        let isolated =
+            self.isolator.prepare(&spec.isolation, account, (path, job_dir), (root, rules));
         isolated.map_err(SpawnError::Isolate)
     }
 

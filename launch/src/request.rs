@@ -1,5 +1,8 @@
 //! What is launched: the job, and what has been checked of it. Plain data.
 
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
 use crate::cgroup::limits::ResolvedDisks;
 use crate::model::account::Account;
 use crate::model::id::JobId;
@@ -20,6 +23,8 @@ pub struct LaunchRequest<'a> {
     pub disks: &'a ResolvedDisks,
     /// The program, where it has been checked: then nothing else is executed.
     pub program: Option<&'a OpenProgram>,
+    /// The directory of its image, which is its root.
+    pub root: Option<&'a Arc<OwnedFd>>,
     /// What it may mount.
     pub rules: &'a IsolationRules,
 }

@@ -12,6 +12,7 @@ use crate::config::AuditArguments;
 use crate::model::call::CallContext;
 use crate::model::id::JobId;
 use crate::model::identity::{Identity, Peer};
+use crate::model::isolation::Isolation;
 use crate::model::spec::JobSpec;
 
 /// Bytes of a job's arguments that a line has, and of the names of its environment.
@@ -196,6 +197,12 @@ impl Entry {
         job["account"] = json!(bounded(account, MAX_TEXT));
         if !spec.name.is_empty() {
             job["name"] = json!(spec.name);
+        }
+        let Isolation { image, image_digest, rootfs, .. } = &spec.isolation;
+        for (key, value) in [("image", image), ("image_digest", image_digest), ("rootfs", rootfs)] {
+            if !value.is_empty() {
+                job[key] = json!(bounded(value, MAX_TEXT));
+            }
         }
         self
     }

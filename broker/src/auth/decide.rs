@@ -183,9 +183,13 @@ fn root_lack(role: &PolicyRole, request: &JobRequest, starts_all: bool) -> Optio
     if !starts_all {
         return Some(format!("role {name} lists programs of the host, and allows no other root"));
     }
-    let globs = role.start.isolation.rootfs.as_ref()?;
-    let is_allowed = globs.iter().any(|glob| glob.matches(&asked.rootfs));
-    let lack = || format!("role {name} does not allow the root {}", echo(&asked.rootfs));
+    let rules = &role.start.isolation;
+    let (globs, what, root) = match asked.image.is_empty() {
+        true => (&rules.rootfs, "root", &asked.rootfs),
+        false => (&rules.images, "image", &asked.image),
+    };
+    let is_allowed = globs.as_ref()?.iter().any(|glob| glob.matches(root));
+    let lack = || format!("role {name} does not allow the {what} {}", echo(root));
     (!is_allowed).then(lack)
 }
 

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use job_api::echo::echo;
+use job_images::Image;
+
 use crate::auth::authorize::{Authorized, Denied};
 use crate::auth::caller::Caller;
 use crate::auth::decide::{self, Question, StartQuestion, decide};
@@ -165,6 +168,32 @@ impl StartPlan {
     /// The directory without symbolic links takes the place of the one that was requested.
     pub(crate) fn enter(&mut self, directory: String) {
         self.spec.working_directory = directory;
+    }
+
+    /// Fills in what an image says and the request does not. Called again, it takes the same image only.
+    ///
+    /// # Errors
+    /// It is another image; or nobody says which program is run.
+    pub(crate) fn use_image(&mut self, image: &Image) -> Result<(), String> {
+        let Image { name, digest, config, .. } = image;
+        let asked = &mut self.spec.isolation.image_digest;
+        if !asked.is_empty() && asked != digest {
+            return Err(format!("the image {name} is {digest}, not {}", echo(asked)));
+        }
+        asked.clone_from(digest);
+        if self.spec.argv.is_empty() {
+            self.spec.argv.clone_from(&config.argv);
+        }
+        if self.spec.argv.first().is_none_or(String::is_empty) {
+            return Err(format!("the image {name} does not say which program to run: name one"));
+        }
+        if self.spec.working_directory.is_empty() {
+            self.spec.working_directory.clone_from(&config.working_directory);
+        }
+        for (variable, value) in config.variables() {
+            self.spec.env.entry(variable.to_owned()).or_insert_with(|| value.to_owned());
+        }
+        Ok(())
     }
 
     /// Goes on with the next role that allows the start but for the program; false if there is none.

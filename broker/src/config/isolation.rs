@@ -35,6 +35,10 @@ pub struct Isolation {
     ///
     /// Default: `[]`
     pub rootfs: Vec<String>,
+    /// Globs of the images that jobs may use (`--image`), of those that `job-broker images import` has made.
+    ///
+    /// Default: `["*"]`
+    pub images: Vec<String>,
     /// Paths that every job sees as they are on the host, and may write to as far as its account may: a cache, a
     /// spool. At most 8. A job with a root of its own does not.
     ///
@@ -52,7 +56,8 @@ impl Default for Isolation {
         let IsolationRules { default, minimum, .. } = IsolationRules::default();
         let (read_only, read_write) = (vec!["/**".into()], Vec::new());
         let (rootfs, shared, tmp_size) = (Vec::new(), Vec::new(), "1G".into());
-        Isolation { default, minimum, read_only, read_write, rootfs, shared, tmp_size }
+        let images = vec!["*".into()];
+        Isolation { default, minimum, read_only, read_write, rootfs, images, shared, tmp_size }
     }
 }
 
@@ -71,6 +76,10 @@ impl Isolation {
             };
             globs.iter().map(parse).collect()
         };
+        let name = |glob: &String| {
+            let parsed = Pattern::parse(glob, Syntax::Text);
+            parsed.map_err(|fault| ("isolation.images", format!("{glob:?} {fault}")))
+        };
         let is_path = |path: &String| check_path(path).is_ok() && path != "/";
         if self.shared.len() > MAX_SHARED || !self.shared.iter().all(is_path) {
             let fault = format!("must be at most {MAX_SHARED} absolute paths, not \"/\"");
@@ -83,6 +92,7 @@ impl Isolation {
             read_only: globs("isolation.read_only", &self.read_only)?,
             read_write: globs("isolation.read_write", &self.read_write)?,
             rootfs: globs("isolation.rootfs", &self.rootfs)?,
+            images: self.images.iter().map(name).collect::<Result<_, _>>()?,
             tmp_bytes,
         })
     }

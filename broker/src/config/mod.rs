@@ -91,6 +91,9 @@ pub struct Jobs {
     /// Directory of the jobs' own directories (`JOB_DIR`), which are removed when the jobs end; owner root, mode 0711.
     /// Not set: beside `state_dir`, with `-work` after its name.
     pub work_dir: Option<PathBuf>,
+    /// Directory of the images that `job-broker images import` makes; owner root, mode 0700. Not set: `images` in
+    /// `state_dir`.
+    pub images_dir: Option<PathBuf>,
     /// Directory of the shims' sockets; owner root, mode 0700. A restart of the service must not remove it.
     ///
     /// Default: `"/run/job-broker"`
@@ -146,6 +149,7 @@ impl Default for Jobs {
         Jobs {
             state_dir: "/var/lib/job-broker".into(),
             work_dir: None,
+            images_dir: None,
             run_dir: "/run/job-broker".into(),
             shim: "/usr/lib/job-broker/job-shim".into(),
             shim_user: "job-shim".into(),
@@ -173,6 +177,11 @@ impl Jobs {
             name.into()
         };
         self.work_dir.clone().unwrap_or_else(beside)
+    }
+
+    /// Directory of images.
+    pub fn images_dir(&self) -> PathBuf {
+        self.images_dir.clone().unwrap_or_else(|| self.state_dir.join("images"))
     }
 
     /// The time from the stop signal to SIGKILL.

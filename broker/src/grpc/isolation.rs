@@ -47,6 +47,8 @@ pub(super) fn request(message: Option<v1::Isolation>) -> Result<IsolationRequest
         mounts: message.mounts.into_iter().map(mount).collect(),
         rootfs: message.rootfs,
         root_bytes: message.root_bytes,
+        image: message.image,
+        image_digest: message.image_digest,
     })
 }
 
@@ -89,6 +91,8 @@ pub(super) fn message(isolation: &Isolation) -> v1::Isolation {
         mounts: isolation.mounts.iter().map(mount).collect(),
         rootfs: isolation.rootfs.clone(),
         root_bytes: isolation.root_bytes,
+        image: isolation.image.clone(),
+        image_digest: isolation.image_digest.clone(),
     }
 }
 

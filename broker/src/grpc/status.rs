@@ -135,6 +135,7 @@ pub(super) fn start(error: StartError) -> Status {
         StartError::Account(AccountError::PoolEmpty(_)) => status(Code::ResourceExhausted, message),
         StartError::Account(AccountError::Lookup { .. }) => status(Code::Unavailable, message),
         StartError::Account(_) => status(Code::FailedPrecondition, message),
+        StartError::Image(_) => status(Code::FailedPrecondition, message),
         StartError::Unenforceable(error) => unenforceable(&error),
         StartError::Admission(error) => not_admitted(&error),
         StartError::Quota(quota) => over_quota(&quota, QUOTA, message),

@@ -9,6 +9,7 @@ pub(crate) mod root;
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -161,14 +162,14 @@ impl Launcher {
         &self,
         state: &StateDir,
         job: &SpecRecord,
-        (program, rules): (Option<&OpenProgram>, &IsolationRules),
+        (program, root, rules): (Option<&OpenProgram>, Option<&Arc<OwnedFd>>, &IsolationRules),
         recorded: Ticket,
         timeline: &mut Timeline,
     ) -> Result<PendingLaunch, LaunchError> {
         let dir = write_spec(state, job)?;
         timeline.mark(Phase::Spec);
         let SpecRecord { id, spec, account, disks, .. } = job;
-        let request = LaunchRequest { id: *id, spec, account, disks, program, rules };
+        let request = LaunchRequest { id: *id, spec, account, disks, program, root, rules };
         let done = |done| timeline.mark(phase(done));
         let spawned = self.inner.spawn(&dir, request, done).map_err(LaunchError::from);
         let result = spawned.and_then(|Spawned { mut shim, pid, nonce }| {

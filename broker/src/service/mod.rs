@@ -8,6 +8,7 @@ mod check;
 mod drain;
 mod error;
 mod host_check;
+mod images;
 mod monitoring;
 mod policy_test;
 mod preflight;
@@ -49,6 +50,9 @@ enum Command {
     /// Look at what was recorded of who did what
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Images, the roots of jobs that name one: import, list, remove
+    #[command(subcommand)]
+    Images(images::Command),
     /// The policy: what identities may do
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -90,6 +94,9 @@ pub fn command() -> clap::Command {
 /// configuration or certificates, 2 for a wrong command line.
 pub fn run() -> ExitCode {
     let Arguments { config, command } = Arguments::parse();
+    if let Some(Command::Images(command)) = command {
+        return images::run(&config, command); // before another thread exists, which would not be confined
+    }
     crate::sys::keep_freed_memory(); // before another thread exists
     let log = match Journal::start() {
         Ok(log) => log,
@@ -101,6 +108,7 @@ pub fn run() -> ExitCode {
     let ended = match command {
         Some(Command::CheckConfig) => return check::run(&config),
         Some(Command::Audit(command)) => return audit::run(&config, command),
+        Some(Command::Images(command)) => return images::run(&config, command),
         Some(Command::Policy(PolicyCommand::Test { file, policy })) => {
             return policy_test::run(&config, policy, &file);
         }

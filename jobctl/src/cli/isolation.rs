@@ -11,6 +11,7 @@ const ISOLATION: &str = "Isolation";
 
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = ISOLATION)]
+#[command(group = clap::ArgGroup::new("root").args(["rootfs", "image"]))]
 pub(crate) struct IsolationOptions {
     /// What it sees of the host: host, private or strict [default: the broker's, private]
     #[arg(long, value_enum, value_name = "PROFILE", hide_possible_values = true)]
@@ -18,8 +19,12 @@ pub(crate) struct IsolationOptions {
     /// A directory of the host as its root, read-only; it sees nothing else of the host's files
     #[arg(long, value_name = "DIR", value_parser = absolute)]
     rootfs: Option<String>,
-    /// Let it write to a root of its own (--rootfs), in memory, up to SIZE; it counts as its memory
-    #[arg(long, value_name = "SIZE", value_parser = positive_size, requires = "rootfs")]
+    /// An image of the broker's host as its root, read-only, with its environment, directory and program where you name
+    /// none; with @sha256:... only that very one
+    #[arg(long, value_name = "NAME[@DIGEST]", conflicts_with = "rootfs")]
+    pub(crate) image: Option<String>,
+    /// Let it write to a root of its own (--image, --rootfs), in memory, up to SIZE; it counts as its memory
+    #[arg(long, value_name = "SIZE", value_parser = positive_size, requires = "root")]
     tmpfs_size: Option<u64>,
     /// Mount a directory or file of the host elsewhere, e.g. /srv/data:/data:ro; may be repeated
     #[arg(long = "volume", value_name = "SRC:DST[:ro]", value_parser = volume)]
@@ -104,6 +109,8 @@ impl IsolationOptions {
             SeccompName::None => Seccomp::None,
         });
         let mounts = [self.volumes, self.allowed, self.read_only, self.tmpfs].concat();
+        let image = self.image.unwrap_or_default();
+        let (image, digest) = image.split_once('@').unwrap_or((&image, ""));
         let message = Isolation {
             profile: profile.into(),
             pids: pids.into(),
@@ -116,6 +123,8 @@ impl IsolationOptions {
             mounts,
             rootfs: self.rootfs.unwrap_or_default(),
             root_bytes: self.tmpfs_size.unwrap_or_default(),
+            image: image.to_owned(),
+            image_digest: digest.to_owned(),
         };
         (message != Isolation::default()).then_some(message)
     }

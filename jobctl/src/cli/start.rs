@@ -20,8 +20,8 @@ pub(crate) struct Run {
     /// On a terminal, let control characters of the output through as they are
     #[arg(long)]
     pub(crate) raw: bool,
-    /// The program and its arguments; a shell only if you name one
-    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
+    /// The program and its arguments; a shell only if you name one. An image may have its own
+    #[arg(required_unless_present = "image", trailing_var_arg = true, value_name = "CMD")]
     pub(crate) argv: Vec<String>,
     #[command(flatten)]
     pub(crate) reconnect: Reconnect,
@@ -31,8 +31,8 @@ pub(crate) struct Run {
 
 #[derive(Debug, Args)]
 pub(crate) struct Start {
-    /// The program and its arguments; a shell only if you name one
-    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
+    /// The program and its arguments; a shell only if you name one. An image may have its own
+    #[arg(required_unless_present = "image", trailing_var_arg = true, value_name = "CMD")]
     pub(crate) argv: Vec<String>,
     #[command(flatten)]
     pub(crate) reconnect: Reconnect,

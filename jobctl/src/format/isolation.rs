@@ -35,7 +35,7 @@ fn files(isolation: &Isolation) -> String {
         let size = show_size(isolation.tmp_bytes);
         format!("its own /tmp, /var/tmp and /dev/shm ({size} together, in memory)")
     };
-    if !isolation.rootfs.is_empty() {
+    if !isolation.rootfs.is_empty() || !isolation.image.is_empty() {
         return format!("{}; what is mounted; {} and $JOB_DIR", root(isolation), own());
     }
     match isolation.profile() {
@@ -53,11 +53,15 @@ fn files(isolation: &Isolation) -> String {
 }
 
 fn root(isolation: &Isolation) -> String {
-    match isolation.root_bytes {
-        0 => format!("{}, read-only", isolation.rootfs),
-        most => {
-            format!("{} and what it writes there ({} in memory)", isolation.rootfs, show_size(most))
+    let root = match isolation.image.as_str() {
+        "" => isolation.rootfs.clone(),
+        name => {
+            format!("the image {name} ({}), whose user is ignored", isolation.image_digest)
         }
+    };
+    match isolation.root_bytes {
+        0 => format!("{root}, read-only"),
+        most => format!("{root} and what it writes there ({} in memory)", show_size(most)),
     }
 }
 

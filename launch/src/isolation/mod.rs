@@ -11,6 +11,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use job_grammar::echo::echo;
 use job_shim::filter::Filter;
 use job_shim::isolation::{Files, JOB_DIR, Mount as ShimMount, Root, Scratch, Source};
 
@@ -45,7 +46,7 @@ impl Isolator {
         isolation: &Isolation,
         account: &Account,
         (path, job_dir): (PathBuf, OwnedFd),
-        rules: &IsolationRules,
+        (image, rules): (Option<&Arc<OwnedFd>>, &IsolationRules),
     ) -> Result<Isolated, String> {
         if isolation.is_none() {
             return Ok(Isolated {
@@ -59,7 +60,7 @@ impl Isolator {
         let own_files = isolation.profile != Profile::Host;
         let views = self.views();
         let mut sources = Vec::new();
-        let root = root(isolation, account, rules, &mut sources)?;
+        let root = root(isolation, account, (image, rules), &mut sources)?;
         // The smallest for a root of its own, which takes nothing of it but `/dev`.
         let profile = if root.is_some() { Profile::Strict } else { isolation.profile };
         let of_profile = views.of(profile);
@@ -129,14 +130,18 @@ impl Isolated {
 fn root(
     isolation: &Isolation,
     account: &Account,
-    rules: &IsolationRules,
+    (image, rules): (Option<&Arc<OwnedFd>>, &IsolationRules),
     sources: &mut Vec<Arc<OwnedFd>>,
 ) -> Result<Option<Root>, String> {
     if !isolation.has_root() {
         return Ok(None);
     }
     let overlay = (isolation.root_bytes > 0).then(|| scratch(isolation.root_bytes));
-    sources.push(Arc::new(sources::open_root(&isolation.rootfs, account, rules)?));
+    sources.push(match (isolation.image.as_str(), image) {
+        ("", _) => Arc::new(sources::open_root(&isolation.rootfs, account, rules)?),
+        (_, Some(image)) => Arc::clone(image),
+        (name, None) => return Err(format!("there is no image {}", echo(name))),
+    });
     Ok(Some(Root { overlay }))
 }
 

@@ -131,7 +131,7 @@ impl JobSpec {
     pub fn check(request: JobRequest, defaults: &Defaults) -> Result<JobSpec, SpecError> {
         check_strings(&request.argv, &request.env)?; // first: what follows looks at every byte
         let mut faults = Faults::default();
-        faults.argv(&request.argv);
+        faults.argv(&request.argv, !request.isolation.image.is_empty());
         for (name, value) in &request.env {
             faults.rule("env", check_env(name, value));
         }
@@ -188,8 +188,10 @@ impl Faults {
         }
     }
 
-    fn argv(&mut self, argv: &[String]) {
+    /// An image may say which program it is.
+    fn argv(&mut self, argv: &[String], has_image: bool) {
         let verdict = match argv.first().map(String::as_str) {
+            None if has_image => Ok(()),
             None => Err("must name a program".into()),
             Some("") => Err("the program's name must not be empty".into()),
             _ => Ok(()),

@@ -86,6 +86,7 @@ impl Left {
             account: &self.sandbox.accounts.command,
             disks: &Default::default(),
             program: None,
+            root: None,
             rules: &self.sandbox.defaults.isolation,
         };
         let spawned = self.sandbox.launcher().spawn(&directory, request, |_| ())?;

@@ -357,6 +357,13 @@ impl Env {
         command.output().expect("job-broker can be executed")
     }
 
+    /// `job-broker` with the broker's configuration and these arguments, not yet run.
+    pub fn operate(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.programs.broker);
+        command.arg("--config").arg(self.path("broker.toml")).args(arguments);
+        command
+    }
+
     /// Runs a second broker over the same state directory, with its own sockets. It must exit by itself.
     ///
     /// # Panics

@@ -82,8 +82,8 @@ fn patterns(role: &file::Role) -> usize {
         Some(file::Scope::Owners(owners)) => owners.owners.len() + owners.roles.len(),
         _ => 0,
     };
-    let file::RoleIsolation { mounts, rootfs, .. } = &role.isolation;
-    let lists = [&role.run_as, &role.workdirs, mounts, rootfs];
+    let file::RoleIsolation { mounts, rootfs, images, .. } = &role.isolation;
+    let lists = [&role.run_as, &role.workdirs, mounts, rootfs, images];
     let lists = lists.into_iter().flatten().map(Vec::len).sum::<usize>();
     role.identities.len() + role.env.len() + lists + scope + programs
 }
@@ -125,8 +125,10 @@ fn isolation(given: &file::RoleIsolation) -> Result<RoleIsolation, String> {
     let mounts = given.mounts.as_ref().map(|globs| list("isolation.mounts", globs, path));
     let rootfs = given.rootfs.as_ref().map(|globs| list("isolation.rootfs", globs, path));
     let file::RoleIsolation { default, minimum, .. } = *given;
+    let name = |text: &String| Pattern::parse(text, Syntax::Text);
+    let images = given.images.as_ref().map(|globs| list("isolation.images", globs, name));
     let (mounts, rootfs) = (mounts.transpose()?, rootfs.transpose()?);
-    Ok(RoleIsolation { default, minimum, mounts, rootfs })
+    Ok(RoleIsolation { default, minimum, mounts, rootfs, images: images.transpose()? })
 }
 
 fn list<T>(

@@ -129,6 +129,9 @@ pub(crate) struct RoleIsolation {
     /// Globs of the directories that may be the roots of its jobs, as they are written; the operator's list holds besides.
     /// Not set: all. A role that lists programs has none, since it lists programs of the host.
     pub rootfs: Option<Vec<String>>,
+    /// Globs of the images that its jobs may use; the operator's list holds besides. Not set: all. A role that lists
+    /// programs uses none.
+    pub images: Option<Vec<String>>,
 }
 
 /// A program that a role may start.

@@ -87,6 +87,8 @@ pub(super) struct RoleIsolation {
     pub(super) mounts: Option<Vec<Pattern>>,
     /// `None`: all for a role of every program; otherwise none, whatever it says.
     pub(super) rootfs: Option<Vec<Pattern>>,
+    /// Likewise.
+    pub(super) images: Option<Vec<Pattern>>,
 }
 
 /// The rule that gave a verdict.

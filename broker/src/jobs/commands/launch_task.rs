@@ -2,6 +2,7 @@
 //! Nothing here decides whether a job may be started.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::panic;
 use std::sync::Arc;
 
@@ -46,19 +47,26 @@ pub(crate) struct StartTurns {
     pub(crate) launch: FairPermit<Identity>,
 }
 
+/// What is open from the checks to the launch.
+pub(crate) struct Held {
+    /// The program, where the role lists programs.
+    pub(crate) program: Option<HeldProgram>,
+    /// The root of an image.
+    pub(crate) root: Option<Arc<OwnedFd>>,
+}
+
 /// Spawns the launch and returns. If the launch panics, the job counts as a failed start, so that no
 /// caller waits for ever.
 pub(crate) fn spawn(
     shared: &Arc<Shared>,
     job: &Arc<Job>,
     record: (Box<SpecRecord>, Timeline),
-    program: Option<HeldProgram>,
+    held: Held,
     turns: StartTurns,
     call: Call,
     caller: Caller,
 ) {
-    let launch =
-        launch(Arc::clone(shared), Arc::clone(job), record, program, turns, caller.clone());
+    let launch = launch(Arc::clone(shared), Arc::clone(job), record, held, turns, caller.clone());
     let (own, job) = (Arc::clone(shared), Arc::clone(job));
     shared.runtime.spawn(async move {
         let _call = call; // counts until the start is done, even if the caller hangs up
@@ -75,7 +83,7 @@ async fn launch(
     shared: Arc<Shared>,
     job: Arc<Job>,
     (record, mut timeline): (Box<SpecRecord>, Timeline),
-    program: Option<HeldProgram>,
+    held: Held,
     turns: StartTurns,
     caller: Caller,
 ) {
@@ -91,8 +99,8 @@ async fn launch(
         let arguments = own.audit.arguments();
         let entry = entry.spec(&spec.spec, &spec.account.name, arguments);
         let recorded = own.audit.change(&entry); // durable before GO
-        let open = program.as_ref().map(HeldProgram::program);
-        let checked = (open, &*own.isolation());
+        let open = held.program.as_ref().map(HeldProgram::program);
+        let checked = (open, held.root.as_ref(), &*own.isolation());
         let pending = own.launcher.begin(&own.state, &spec, checked, recorded, &mut timeline);
         (pending.map_err(|error| fail(&own, &launching, &error, &spec)), launch, timeline)
     };

@@ -4,6 +4,8 @@
 use std::io;
 use std::sync::Arc;
 
+use job_images::{Fault, OpenImage, Store};
+
 use crate::jobs::shared::Shared;
 use crate::model::account::Account;
 use crate::model::identity::Identity;
@@ -68,6 +70,21 @@ fn job_dir(shared: &Shared, limits: &Limits, spec: &JobSpec) -> Result<(), Unenf
         return Err(fault("seccomp", reason.into()));
     }
     Ok(())
+}
+
+/// Opens an image.
+///
+/// # Errors
+/// There is none of this name, or it cannot be read.
+pub(crate) async fn image(
+    shared: &Arc<Shared>,
+    owner: &Identity,
+    name: &str,
+) -> Result<Result<OpenImage, Fault>, Panicked> {
+    let store = Store::new(&shared.config.images_dir());
+    let name = name.to_owned();
+    let open = move || store.open(&name);
+    Ok(shared.threads.lookups.run(owner, &shared.runtime, open).await?)
 }
 
 /// Resolves the disks that these limits name, and checks that this host can enforce the limits.

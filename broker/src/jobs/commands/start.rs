@@ -1,6 +1,7 @@
 //! Starts a job: deduplicates the request, admits and registers the job. The launch is in `launch_task`;
 //! nothing here spawns a process.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use crate::auth::{
     Authorized, Caller, Question, Rule, Start, StartPlan, StartQuestion, StartRefusal, Verdict,
     decide,
 };
-use crate::jobs::commands::launch_task::{self, StartTurns};
+use crate::jobs::commands::launch_task::{self, Held, StartTurns};
 use crate::jobs::commands::prepare;
 use crate::jobs::commands::program::{self, HeldProgram};
 use crate::jobs::events::LifecycleEvent;
@@ -76,6 +77,9 @@ pub enum StartError {
     /// The role lists programs, and this one cannot be opened for the check.
     #[error(transparent)]
     Program(#[from] ProgramError),
+    /// The image cannot be used.
+    #[error("{0}")]
+    Image(String),
     /// The account cannot be used.
     #[error(transparent)]
     Account(#[from] AccountError),
@@ -172,6 +176,7 @@ pub(crate) async fn start(
         settle_running(shared, owner, &Demand::of(&plan.spec().limits)).await;
         let (account, lease) = prepare::account(shared, owner, &plan.spec().run_as).await??;
         timeline.mark(Phase::Account);
+        let root = image(shared, owner, &mut plan).await?;
         // Before the registration: a caller that hangs up while it waits has started nothing.
         let start = shared.threads.starts.acquire(owner).await;
         // What the policy denies is said before what this host cannot do.
@@ -197,7 +202,8 @@ pub(crate) async fn start(
                 timeline.attribute("job.id", job.id());
                 // Detached: a caller that hangs up does not leave half a job.
                 let launch = (record, timeline);
-                launch_task::spawn(shared, &job, launch, program, turns, call, caller);
+                let held = Held { program, root };
+                launch_task::spawn(shared, &job, launch, held, turns, call, caller);
                 started(&job).await?;
                 return Ok(job);
             }
@@ -292,6 +298,22 @@ async fn can_execute(
 ) -> Result<Rule, StartError> {
     let (account, _lease) = prepare::account(shared, owner, &plan.spec().run_as).await??;
     Ok(allowed(shared, owner, plan, &account).await?.rule)
+}
+
+/// The root of the image that the plan names, from which the plan takes what its request does not say.
+async fn image(
+    shared: &Arc<Shared>,
+    owner: &Identity,
+    plan: &mut StartPlan,
+) -> Result<Option<Arc<OwnedFd>>, StartError> {
+    let name = &plan.spec().isolation.image;
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let open = prepare::image(shared, owner, name).await?;
+    let open = open.map_err(|fault| StartError::Image(fault.to_string()))?;
+    plan.use_image(&open.image).map_err(StartError::Image)?;
+    Ok(Some(Arc::new(open.root)))
 }
 
 /// Waits until it is known whether the job of this name ended while no broker ran.

@@ -122,6 +122,10 @@ pub struct Isolation {
     pub rootfs: String,
     /// Most bytes that it writes there, in memory; 0: none.
     pub root_bytes: u64,
+    /// The image that is its root; empty: none.
+    pub image: String,
+    /// That of the image; in a request, the only one that will do.
+    pub image_digest: String,
 }
 
 impl Isolation {
@@ -147,7 +151,7 @@ impl Isolation {
 
     /// Whether its root is a directory of its own.
     pub fn has_root(&self) -> bool {
-        !self.rootfs.is_empty()
+        !self.rootfs.is_empty() || !self.image.is_empty()
     }
 
     /// What a path of the job is on the host. What is mounted later covers what was mounted before.
@@ -201,12 +205,14 @@ pub struct IsolationRequest {
     pub mounts: Vec<Mount>,
     pub rootfs: String,
     pub root_bytes: u64,
+    pub image: String,
+    pub image_digest: String,
 }
 
 impl IsolationRequest {
     /// Whether it names a root of its own.
     pub fn has_root(&self) -> bool {
-        !self.rootfs.is_empty()
+        !self.rootfs.is_empty() || !self.image.is_empty()
     }
 }
 

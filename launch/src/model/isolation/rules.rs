@@ -1,6 +1,7 @@
 //! The operator's rules: what a job gets that does not say, the least that it must have, and what it may mount.
 
 use job_grammar::echo::echo;
+use job_grammar::names::check_image_name;
 
 use crate::model::glob::{Pattern, Syntax, check_path};
 use crate::model::isolation::{Isolation, IsolationRequest, Mount, Profile};
@@ -26,6 +27,8 @@ pub struct IsolationRules {
     pub read_write: Vec<Pattern>,
     /// Globs of the directories that may be roots, with all links resolved.
     pub rootfs: Vec<Pattern>,
+    /// Globs of the names of images.
+    pub images: Vec<Pattern>,
     /// What every job of `private` and `strict` sees as it is on the host.
     pub shared: Vec<String>,
     /// Most bytes of temporary files in memory, for a job that does not say, and at most.
@@ -40,6 +43,7 @@ impl Default for IsolationRules {
             read_only: vec![Pattern::any(Syntax::Path)],
             read_write: Vec::new(),
             rootfs: Vec::new(),
+            images: vec![Pattern::any(Syntax::Text)],
             shared: Vec::new(),
             tmp_bytes: 1 << 30,
         }
@@ -63,6 +67,7 @@ impl IsolationRules {
     fn filled(&self, asked: &IsolationRequest) -> Isolation {
         let IsolationRequest { seccomp_log, hostname, mut mounts, rootfs, root_bytes, .. } =
             asked.clone();
+        let (image, image_digest) = (asked.image.clone(), asked.image_digest.clone());
         for mount in &mut mounts {
             if let Mount::Tmpfs { bytes, .. } = mount {
                 *bytes = bytes.or(Some(self.tmp_bytes));
@@ -80,6 +85,8 @@ impl IsolationRules {
             mounts,
             rootfs,
             root_bytes,
+            image,
+            image_digest,
             ..profile
         }
     }
@@ -118,7 +125,7 @@ impl IsolationRules {
             add("isolation.tmp_bytes", format!("is {asked}; at most {most} are allowed"));
         }
         if let Some(fault) = self.root_fault(asked) {
-            add("isolation.rootfs", fault);
+            add(if asked.image.is_empty() { "isolation.rootfs" } else { "isolation.image" }, fault);
         }
         if asked.root_bytes > 0 && !asked.has_root() {
             add(
@@ -150,7 +157,18 @@ impl IsolationRules {
         if asked.profile == Profile::Host {
             return Some("needs the profile \"private\" or \"strict\"".into());
         }
-        path_fault(&asked.rootfs).or_else(|| self.may_be_root(&asked.rootfs).err())
+        if asked.image.is_empty() {
+            return path_fault(&asked.rootfs).or_else(|| self.may_be_root(&asked.rootfs).err());
+        }
+        if !asked.rootfs.is_empty() {
+            return Some("is one root, and isolation.rootfs another".into());
+        }
+        if let Err(fault) = check_image_name(&asked.image) {
+            return Some(format!("{} {fault}", echo(&asked.image)));
+        }
+        let is_listed = self.images.iter().any(|glob| glob.matches(&asked.image));
+        let lack = || format!("{} may not be used here (isolation.images)", echo(&asked.image));
+        (!is_listed).then(lack)
     }
 
     fn source_fault(&self, mount: &Mount) -> Option<String> {
@@ -323,6 +341,22 @@ mod tests {
         let host = IsolationRules { minimum: Profile::Host, ..rules };
         let shared = IsolationRequest { profile: Some(Profile::Host), ..writable };
         assert_eq!(faults(&host, shared).len(), 1);
+    }
+
+    #[test]
+    fn an_image_has_a_name_of_the_list_and_is_the_only_root() {
+        let asked = |image: &str| IsolationRequest { image: image.into(), ..Default::default() };
+        let rules = IsolationRules::default();
+        assert!(faults(&rules, asked("debian:12")).is_empty());
+        for wrong in ["../a", "a/b", ".a", "a b"] {
+            assert_eq!(faults(&rules, asked(wrong)).len(), 1, "{wrong}");
+        }
+        let images = vec![Pattern::parse("debian:*", Syntax::Text).unwrap()];
+        let some = IsolationRules { images, rootfs: vec![glob("/srv/**")], ..rules };
+        assert!(faults(&some, asked("debian:12")).is_empty());
+        assert_eq!(faults(&some, asked("alpine")).len(), 1);
+        let both = IsolationRequest { rootfs: "/srv/a".into(), ..asked("debian:12") };
+        assert_eq!(faults(&some, both).len(), 1);
     }
 
     #[test]
