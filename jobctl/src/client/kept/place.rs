@@ -83,6 +83,8 @@ mod tests {
     #[test]
     fn a_directory_that_others_can_enter_and_a_link_are_refused() {
         let dir = tempfile::tempdir().expect("a directory");
+        let private = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(dir.path(), private).expect("its mode");
         assert!(is_private(dir.path()).is_ok());
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(dir.path(), &link).expect("a link");
