@@ -326,7 +326,7 @@ async fn a_limit_on_a_controller_that_is_missing_is_refused_and_leaves_nothing_b
         (Need::Memory, NUMBERS[5].1(1 << 20)),
         (Need::Pids, NUMBERS[6].1(10)),
         (Need::Io, NUMBERS[7].1(50)),
-        (Need::Io, io_max("/tmp", "", Some(5_000_000))),
+        (Need::Io, io_max("/usr", "", Some(5_000_000))),
     ] {
         if !missing.contains(&need) {
             continue;

@@ -109,8 +109,9 @@ pub(crate) async fn disks(
     let (own, limits) = (Arc::clone(shared), limits.clone());
     let (spec, account) = (spec.abridged(), account.clone());
     let resolve = move || {
-        let work_dir = own.config.work_dir();
-        resolve::resolve(own.launcher.hierarchy(), &limits, &spec, &account, &work_dir)
+        let (work_dir, rules) = (own.config.work_dir(), own.isolation());
+        let hierarchy = own.launcher.hierarchy();
+        resolve::resolve(hierarchy, &limits, &spec, &account, &work_dir, &rules.shared)
     };
     Ok(shared.threads.lookups.run(owner, &shared.runtime, resolve).await?)
 }

@@ -16,7 +16,7 @@ use crate::model::limits::{DiskName, LimitKind, Limits};
 use crate::model::spec::JobSpec;
 
 /// Resolves the disks and checks that this host can enforce every limit. Paths are the job's, as its mounts make them; its
-/// own directory, which is not there yet, will be in `work_dir`. Blocks.
+/// own directory, which is not there yet, will be in `work_dir`; it sees the `shared` directories of the host. Blocks.
 ///
 /// # Errors
 /// [`Unenforceable`].
@@ -26,6 +26,7 @@ pub fn resolve(
     spec: &JobSpec,
     account: &Account,
     work_dir: &Path,
+    shared: &[String],
 ) -> Result<ResolvedDisks, Unenforceable> {
     let directory =
         if spec.working_directory.is_empty() { JOB_DIR } else { &spec.working_directory };
@@ -35,12 +36,17 @@ pub fn resolve(
             continue;
         }
         let fault = |reason| Unenforceable { limit, controller: "io", reason };
-        let on_host = match spec.isolation.on_host(path) {
+        let on_host = match spec.isolation.on_host(path, shared) {
             _ if path == JOB_DIR => work_dir.to_owned(),
             Place::JobDir => work_dir.to_owned(),
             Place::Host(path) => path.into(),
             Place::Memory => {
                 return Err(fault(format!("{path} is in memory in this job, on no disk")));
+            }
+            Place::Image => {
+                return Err(fault(format!(
+                    "{path} is of the job's image, which has no disk of its own"
+                )));
             }
         };
         let found = as_user::open(account, &on_host).and_then(|file| Stat::of(&file));

@@ -94,6 +94,8 @@ pub(crate) enum Place {
     JobDir,
     /// Into memory: no disk is there.
     Memory,
+    /// Into its image, which is wherever the operator keeps images.
+    Image,
 }
 
 /// What a job gets, every piece decided. The default is that of a job of an earlier broker.
@@ -154,8 +156,9 @@ impl Isolation {
         !self.rootfs.is_empty() || !self.image.is_empty()
     }
 
-    /// What a path of the job is on the host. What is mounted later covers what was mounted before.
-    pub(crate) fn on_host(&self, path: &str) -> Place {
+    /// What a path of the job is on the host, where jobs see these directories of it in any case. What is mounted later
+    /// covers what was mounted before.
+    pub(crate) fn on_host(&self, path: &str, shared: &[String]) -> Place {
         let rest = |target: &str| {
             let rest = path.strip_prefix(target.trim_end_matches('/'))?;
             (rest.is_empty() || rest.starts_with('/')).then_some(rest)
@@ -174,13 +177,19 @@ impl Isolation {
             if own_files && rest(JOB_DIR).is_some() {
                 return Some(Place::JobDir);
             }
+            if own_files && !self.has_root() && shared.iter().any(|dir| rest(dir).is_some()) {
+                return Some(Place::Host(path.to_owned()));
+            }
             let is_memory = |dir: &&str| rest(dir).is_some();
             let scratch =
                 self.private_tmp && ["/tmp", "/var/tmp", "/dev/shm"].iter().any(&is_memory);
             let view = own_files && ["/dev", "/run"].iter().any(is_memory);
             (scratch || view).then_some(Place::Memory)
         };
-        let below_root = || Place::Host(self.rootfs.trim_end_matches('/').to_owned() + path);
+        let below_root = || match self.image.is_empty() {
+            true => Place::Host(self.rootfs.trim_end_matches('/').to_owned() + path),
+            false => Place::Image,
+        };
         mounted.or_else(own).unwrap_or_else(below_root)
     }
 
@@ -247,13 +256,19 @@ mod tests {
             ("/run/lock", Place::Memory),
             ("/home", host("/home")),
         ] {
-            assert_eq!(private.on_host(path), place, "{path}");
+            assert_eq!(private.on_host(path, &[]), place, "{path}");
         }
         let covered = Isolation {
             mounts: vec![bind("/srv/a", "/data/a"), bind("/srv/b", "/data")],
             ..Isolation::default()
         };
-        assert_eq!(covered.on_host("/data/a"), host("/srv/b/a"));
-        assert_eq!(covered.on_host("/tmp/x"), host("/tmp/x"));
+        assert_eq!(covered.on_host("/data/a", &[]), host("/srv/b/a"));
+        assert_eq!(covered.on_host("/tmp/x", &[]), host("/tmp/x"));
+        let shared = ["/tmp/shared".to_owned()];
+        assert_eq!(private.on_host("/tmp/shared/x", &shared), host("/tmp/shared/x"));
+        assert_eq!(private.on_host("/tmp/shared-not", &shared), Place::Memory);
+        let of_image = Isolation { image: "debian".into(), ..private };
+        assert_eq!(of_image.on_host("/data/x", &shared), host("/srv/a/x"));
+        assert_eq!(of_image.on_host("/usr", &shared), Place::Image);
     }
 }
