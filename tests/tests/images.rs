@@ -110,10 +110,6 @@ fn small(env: &Env) -> Vec<u8> {
     made.unwrap().stdout
 }
 
-fn run(env: &Env, options: &[&str], script: &str) -> String {
-    env.jobctl("user-a", &[&["run"], options, &["--", "sh", "-c", script]].concat()).expect(0).out()
-}
-
 #[test]
 fn a_plain_archive_is_a_root_and_its_digest_is_on_record() {
     let env = Env::start();
@@ -121,7 +117,7 @@ fn a_plain_archive_is_a_root_and_its_digest_is_on_record() {
     for (name, bytes) in [("plain", archive.clone()), ("gz:1", gzip(&archive))] {
         import(&env, name, &bytes, &[]).unwrap();
         let image = format!("--image={name}");
-        assert_eq!(run(&env, &[&image], "cat /etc/name; ! ls /home 2>/dev/null"), "small\n");
+        assert_eq!(env.sh(&[&image], "cat /etc/name; ! ls /home 2>/dev/null"), "small\n");
         let id = env.jobctl("user-a", &["start", &image, "--", "cat", "/etc/name"]).id();
         let digest = format!("sha256:{}", sha256(&bytes));
         let status = env.jobctl("user-a", &["status", &id]).expect(0).out();
@@ -129,7 +125,7 @@ fn a_plain_archive_is_a_root_and_its_digest_is_on_record() {
         let spec = fs::read_to_string(env.path("state/jobs").join(&id).join("spec.json")).unwrap();
         assert!(spec.contains(&digest), "{spec}");
         assert!(images(&env, &["list"]).unwrap().contains(&format!("{name} {digest} ")));
-        assert_eq!(run(&env, &[&format!("{image}@{digest}")], "echo same"), "same\n");
+        assert_eq!(env.sh(&[&format!("{image}@{digest}")], "echo same"), "same\n");
         let other = env.jobctl("user-a", &["run", &format!("{image}@sha256:0"), "--", "true"]);
         assert!(other.err().contains("not \"sha256:0\""), "{}", other.err());
     }

@@ -18,18 +18,6 @@ fn env() -> Env {
         .start()
 }
 
-fn sh(env: &Env, options: &[&str], script: &str) -> String {
-    let argv = [&["run"], options, &["--", "sh", "-c", script]].concat();
-    env.jobctl("user-a", &argv).expect(0).out()
-}
-
-/// What the job refuses to start with.
-fn refused(env: &Env, options: &[&str]) -> String {
-    let ran = env.jobctl("user-a", &[&["run"], options, &["--", "true"]].concat());
-    assert_ne!(ran.code(), 0, "{}", ran.out());
-    ran.err()
-}
-
 fn job_dirs(env: &Env) -> Vec<PathBuf> {
     let entries = fs::read_dir(env.path("state-work")).unwrap().map(|entry| entry.unwrap().path());
     entries.filter(|path| !path.ends_with("removed")).collect()
@@ -48,7 +36,7 @@ fn a_job_that_says_nothing_sees_its_own_processes_and_its_own_directory() {
     let env = env();
     let script = "ls -d /proc/[0-9]* | wc -l; pwd; echo $JOB_DIR; echo kept >file; cat file; \
                   ls -A /tmp /var/tmp /dev/shm | grep -v : | wc -w; readlink /proc/self/ns/pid";
-    let text = sh(&env, &[], script);
+    let text = env.sh(&[], script);
     let lines: Vec<_> = text.lines().collect();
     let processes: u32 = lines[0].trim().parse().unwrap();
     assert!(processes <= 5, "{text}");
@@ -81,15 +69,15 @@ fn nothing_of_the_host_can_be_written_but_what_the_operator_lists() {
     let argv = ["run", "--", "sh", "-c", &script];
     let ran = env.jobctl("user-a", &argv);
     assert_ne!(ran.code(), 0, "/tmp is another one, and it has no such directory");
-    sh(&env, &[&allow], &script);
+    env.sh(&[&allow], &script);
     assert_eq!(fs::read_to_string(dir.join("written")).unwrap(), "job\n");
     let read = format!("{allow}:ro");
-    let text = sh(&env, &[&read], &format!("cat {0}/written; {script} || echo no", dir.display()));
+    let text = env.sh(&[&read], &format!("cat {0}/written; {script} || echo no", dir.display()));
     assert_eq!(text, "job\nno\n");
     let moved = format!("--volume={}:/elsewhere/data:ro", dir.display());
-    let text = sh(&env, &[&moved], "cat /elsewhere/data/written; touch /elsewhere/x || echo no");
+    let text = env.sh(&[&moved], "cat /elsewhere/data/written; touch /elsewhere/x || echo no");
     assert_eq!(text, "job\nno\n");
-    let error = refused(&env, &["--allow=/usr"]);
+    let error = env.refused(&["--allow=/usr"]);
     assert!(error.contains("/usr") && error.contains("isolation.read_write"), "{error}");
     env.assert_clean();
 }
@@ -102,7 +90,7 @@ fn strict_has_a_base_system_and_what_is_named() {
     let options = ["--isolation=strict", &format!("--volume={}:/data:ro", dir.display())];
     let script = "cat /data/data; ls /home /root /srv /mnt 2>&1 | grep -c 'No such'; \
                   cat /proc/net/dev | tail -n +3 | wc -l; echo ok >x; cat x";
-    assert_eq!(sh(&env, &options, script), "data\n4\n1\nok\n");
+    assert_eq!(env.sh(&options, script), "data\n4\n1\nok\n");
     env.assert_clean();
 }
 
@@ -111,13 +99,13 @@ fn directories_in_memory_hold_what_they_may_and_no_more() {
     let env = env();
     let fill = "dd if=/dev/zero of=$1/fill bs=64k count=100 2>/dev/null; stat -c %s $1/fill";
     let script = |path: &str| fill.replace("$1", path);
-    assert_eq!(sh(&env, &["--tmpfs=/build:1M"], &script("/build")), "1048576\n");
-    assert_eq!(sh(&env, &["--tmp-size=1M"], &script("/dev/shm")), "1048576\n");
+    assert_eq!(env.sh(&["--tmpfs=/build:1M"], &script("/build")), "1048576\n");
+    assert_eq!(env.sh(&["--tmp-size=1M"], &script("/dev/shm")), "1048576\n");
     // Inodes, too: one for each 16 KiB, and 1,024 at least.
     let files = "i=0; while true >/tmp/$i; do i=$((i+1)); done 2>/dev/null; ls /tmp | wc -l";
-    let count: u32 = sh(&env, &["--tmp-size=1M"], files).trim().parse().unwrap();
+    let count: u32 = env.sh(&["--tmp-size=1M"], files).trim().parse().unwrap();
     assert!((900..=1024).contains(&count), "{count}");
-    let error = refused(&env, &["--tmp-size=100G"]);
+    let error = env.refused(&["--tmp-size=100G"]);
     assert!(error.contains("isolation.tmp_bytes"), "{error}");
     env.assert_clean();
 }
@@ -131,19 +119,18 @@ fn what_is_weaker_than_the_least_is_refused_piece_by_piece() {
         ("--seccomp=none", "spec.isolation.seccomp"),
         ("--seccomp=log", "spec.isolation.seccomp_log"),
     ] {
-        let error = refused(&env, &[option]);
+        let error = env.refused(&[option]);
         assert!(error.contains(field) && error.contains("isolation.minimum"), "{error}");
     }
-    let error = refused(&env, &["--cap=SYS_ADMIN"]);
+    let error = env.refused(&["--cap=SYS_ADMIN"]);
     assert!(error.contains("jobs have no capabilities"), "{error}");
     let open = Env::builder().sections("[isolation]\nminimum = \"host\"\n").start();
-    let text = sh(&open, &["--isolation=host"], "readlink /proc/self/ns/pid /proc/self/ns/mnt");
+    let text = open.sh(&["--isolation=host"], "readlink /proc/self/ns/pid /proc/self/ns/mnt");
     let own = ["pid", "mnt"].map(|name| fs::read_link(format!("/proc/self/ns/{name}")).unwrap());
     let own = own.map(|link| link.into_os_string().into_string().unwrap() + "\n");
     assert_eq!(text, own.concat());
     // Pieces by themselves.
-    let text = sh(
-        &open,
+    let text = open.sh(
         &["--isolation=host", "--private-tmp", "--workdir=/"],
         "ls -A /tmp; ls -d /root; [ -d /run/job ] || echo shared",
     );
@@ -160,15 +147,15 @@ fn a_path_is_opened_as_the_jobs_user_and_judged_by_what_it_leads_to() {
     symlink("/root", &link).unwrap();
     symlink("/proc/self/root", &proc).unwrap();
     for path in [&secret, &link, &proc, &dir.join("absent")] {
-        let error = refused(&env, &["--read-only", path.to_str().unwrap()]);
+        let error = env.refused(&["--read-only", path.to_str().unwrap()]);
         assert!(error.contains("cannot mount"), "{error}");
     }
     let listed = dir.join("listed");
     symlink("/usr", &listed).unwrap();
-    let error = refused(&env, &["--allow", listed.to_str().unwrap()]);
+    let error = env.refused(&["--allow", listed.to_str().unwrap()]);
     assert!(error.contains("\"/usr\" may not be mounted for writing"), "{error}");
     for never in ["/proc", "/run", "/dev/null", "/sys/kernel"] {
-        let error = refused(&env, &["--read-only", never]);
+        let error = env.refused(&["--read-only", never]);
         assert!(error.contains("is the host's"), "{error}");
     }
     env.assert_clean();
@@ -186,12 +173,12 @@ fn no_place_of_a_mount_is_made_on_the_host_and_no_name_of_a_job_is_the_hosts() {
     let by_path = format!("--tmpfs=/proc/1/root{}", made.display());
     let file = format!("--volume=/etc/hostname:{}/link{}:ro", dir.path().display(), made.display());
     for option in [&by_link, &by_path, &file] {
-        refused(&env, &[option]);
+        env.refused(&[option]);
         assert!(!made.exists(), "{option}");
     }
     let before = nix::unistd::gethostname().unwrap();
     let open = Env::builder().sections("[isolation]\nminimum = \"host\"\n").start();
-    assert_eq!(sh(&open, &["--isolation=host", "--hostname=own"], "uname -n"), "own\n");
+    assert_eq!(open.sh(&["--isolation=host", "--hostname=own"], "uname -n"), "own\n");
     assert_eq!(nix::unistd::gethostname().unwrap(), before);
 }
 
@@ -247,11 +234,11 @@ fn orphans_are_reaped_and_the_end_of_the_main_process_is_still_known() {
 #[test]
 fn a_host_name_and_a_network_are_the_jobs_own() {
     let env = env();
-    let text = sh(&env, &["--hostname=build-1", "--network=none"], "uname -n; ls /sys/class/net");
+    let text = env.sh(&["--hostname=build-1", "--network=none"], "uname -n; ls /sys/class/net");
     assert_eq!(text.lines().next(), Some("build-1"));
     assert_ne!(nix::unistd::gethostname().unwrap(), "build-1");
     let script = "tail -n +3 /proc/net/dev | cut -d: -f1";
-    assert_eq!(sh(&env, &["--network=none"], script).trim(), "lo");
+    assert_eq!(env.sh(&["--network=none"], script).trim(), "lo");
     env.assert_clean();
 }
 
@@ -358,7 +345,7 @@ fn a_broker_that_may_not_mount_refuses_what_needs_it_by_name_and_is_never_silent
             (&["--isolation=private"], "private"),
             (&["--isolation=strict"], "strict"),
         ] {
-            let error = refused(&env, options);
+            let error = env.refused(options);
             let words = format!("cannot isolate jobs as \"{profile}\"");
             assert!(error.contains(&words), "{least} {options:?}: {error}");
         }
@@ -366,9 +353,9 @@ fn a_broker_that_may_not_mount_refuses_what_needs_it_by_name_and_is_never_silent
         assert!(info.contains("cannot isolate jobs as \"private\""), "{info}");
         assert!(env.log().contains("cannot isolate jobs as \"private\""));
         if least == "host" {
-            assert_eq!(sh(&env, &["--isolation=host"], "echo ran"), "ran\n");
+            assert_eq!(env.sh(&["--isolation=host"], "echo ran"), "ran\n");
         } else {
-            assert!(refused(&env, &["--isolation=host"]).contains("isolation.minimum"));
+            assert!(env.refused(&["--isolation=host"]).contains("isolation.minimum"));
         }
         env.assert_clean();
     }
@@ -383,17 +370,17 @@ fn devices_links_and_odd_names_of_programs_are_as_in_bubblewraps_tests() {
                    head -c 1 /dev/zero | wc -c; [ -w /dev/full ] && (echo x >/dev/full) 2>&1 | wc -l";
     for profile in ["private", "strict"] {
         let isolation = format!("--isolation={profile}");
-        assert_eq!(sh(&env, &[&isolation], devices), "1\n1\n", "{profile}");
+        assert_eq!(env.sh(&[&isolation], devices), "1\n1\n", "{profile}");
         // A mount over a link is where the link leads to.
         if Path::new("/lib").is_symlink() {
             let options = [&isolation, "--read-only=/etc/ssl", "--volume=/etc/ssl:/lib/locale:ro"];
-            let listed = sh(&env, &options, "ls /etc/ssl; echo; ls /usr/lib/locale");
+            let listed = env.sh(&options, "ls /etc/ssl; echo; ls /usr/lib/locale");
             let (there, through) = listed.split_once("\n\n").unwrap();
             assert_eq!(there.trim(), through.trim(), "{profile}");
         }
         let ran = env.jobctl("user-a", &["run", &isolation, "--", "--inadvisable-name", "x"]);
         assert!(ran.code() != 0 && ran.err().contains("--inadvisable-name"), "{}", ran.err());
-        let error = refused(&env, &[&isolation, "--read-only=/source-enoent"]);
+        let error = env.refused(&[&isolation, "--read-only=/source-enoent"]);
         assert!(error.contains("/source-enoent"), "{error}");
     }
     env.assert_clean();

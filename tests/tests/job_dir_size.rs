@@ -27,17 +27,6 @@ fn env(projects: (u32, u32), sections: &str) -> Option<(Env, TempDir)> {
     Some((env, disk))
 }
 
-fn sh(env: &Env, options: &[&str], script: &str) -> String {
-    let argv = [&["run"], options, &["--", "sh", "-c", script]].concat();
-    env.jobctl("user-a", &argv).expect(0).out()
-}
-
-fn refused(env: &Env, options: &[&str]) -> String {
-    let ran = env.jobctl("user-a", &[&["run"], options, &["--", "true"]].concat());
-    assert_ne!(ran.code(), 0, "{}", ran.out());
-    ran.err()
-}
-
 /// The row of a job's limit, and what the job's directory holds.
 fn shown(env: &Env, id: &str) -> (serde_json::Value, serde_json::Value) {
     let job = env.jobctl("user-a", &["inspect", id]).json();
@@ -51,13 +40,13 @@ fn a_directory_holds_what_it_may_in_bytes_and_files_and_the_kernel_says_so() {
     let Some((env, _disk)) = env((1000, 1999), "") else { return };
     let size = ["--job-dir-size=8M"];
     let script = "dd if=/dev/zero of=f bs=64k count=200 2>/dev/null; stat -c %s f";
-    let written: u64 = sh(&env, &size, script).trim().parse().unwrap();
+    let written: u64 = env.sh(&size, script).trim().parse().unwrap();
     assert!((7 << 20..=8 << 20).contains(&written), "{written}");
     let files = "i=0; while true >$i; do i=$((i+1)); done 2>/dev/null; ls | wc -l";
-    let count: u32 = sh(&env, &size, files).trim().parse().unwrap();
+    let count: u32 = env.sh(&size, files).trim().parse().unwrap();
     assert!((1000..=1024).contains(&count), "one for each 16 KiB, 1,024 at least: {count}");
     // Whoever does not ask has no limit, as ever.
-    assert_eq!(sh(&env, &[], script), "13107200\n");
+    assert_eq!(env.sh(&[], script), "13107200\n");
 
     let script = "dd if=/dev/zero of=f bs=1M count=3 2>/dev/null; sync; sleep 600";
     let argv = ["start", "--job-dir-size=8M", "--", "sh", "-c", script];
@@ -84,7 +73,7 @@ fn a_job_cannot_take_its_files_out_of_its_project() {
     }
     let script = "true >f; chattr -p 0 f && echo out; chattr -P . && echo not inherited; \
                   chattr -p 2001 . && echo another; lsattr -pd . | awk '{print $1}'";
-    assert_eq!(sh(&env, &["--job-dir-size=8M"], script), "2000\n");
+    assert_eq!(env.sh(&["--job-dir-size=8M"], script), "2000\n");
     env.assert_clean();
 }
 
@@ -101,11 +90,11 @@ fn ids_of_projects_are_lent_to_one_job_at_a_time_and_never_those_of_others() {
     assert!(taken.success());
     let size = "--job-dir-size=8M";
     let id = env.jobctl("user-a", &["start", size, "--", "sleep", "600"]).id();
-    assert!(refused(&env, &[size]).contains("jobs.job_dir_projects"));
+    assert!(env.refused(&[size]).contains("jobs.job_dir_projects"));
     // The next broker knows it, by the directory.
     env.kill_broker();
     env.start_broker();
-    assert!(refused(&env, &[size]).contains("jobs.job_dir_projects"));
+    assert!(env.refused(&[size]).contains("jobs.job_dir_projects"));
     assert_eq!(shown(&env, &id).0["applied"], "8388608");
     env.jobctl("user-a", &["stop", "-t", "0", &id]).expect(0);
     let again = || {
@@ -120,12 +109,12 @@ fn ids_of_projects_are_lent_to_one_job_at_a_time_and_never_those_of_others() {
 #[test]
 fn a_size_is_refused_by_name_where_nothing_would_hold_it() {
     let env = Env::start();
-    let error = refused(&env, &["--job-dir-size=1G"]);
+    let error = env.refused(&["--job-dir-size=1G"]);
     assert!(error.contains("job_dir") && error.contains("project quotas"), "{error}");
-    let error = refused(&env, &["--job-dir-size=1K"]);
+    let error = env.refused(&["--job-dir-size=1K"]);
     assert!(error.contains("limits.job_dir_bytes"), "{error}");
     let by_default = Env::builder().sections("[limits.default]\njob_dir = \"1G\"\n").start();
-    let error = refused(&by_default, &[]);
+    let error = by_default.refused(&[]);
     assert!(error.contains("[limits.default]") && error.contains("project quotas"), "{error}");
     let check = Command::new(by_default.programs().broker.clone())
         .arg("--config")
@@ -141,13 +130,13 @@ fn a_size_is_refused_by_name_where_nothing_would_hold_it() {
 fn a_size_needs_a_filter_of_system_calls_and_has_a_ceiling() {
     let sections = "[limits.max]\njob_dir = \"16M\"\n";
     let Some((env, _disk)) = env((4000, 4999), sections) else { return };
-    let error = refused(&env, &["--isolation=host", "--workdir=/"]);
+    let error = env.refused(&["--isolation=host", "--workdir=/"]);
     assert!(error.contains("seccomp"), "{error}");
-    let error = refused(&env, &["--job-dir-size=17M"]);
+    let error = env.refused(&["--job-dir-size=17M"]);
     assert!(error.contains("limits.job_dir_bytes") && error.contains("16777216"), "{error}");
     // The ceiling is the default of those who do not ask.
     let script = "dd if=/dev/zero of=f bs=64k count=500 2>/dev/null; stat -c %s f";
-    let written: u64 = sh(&env, &[], script).trim().parse().unwrap();
+    let written: u64 = env.sh(&[], script).trim().parse().unwrap();
     assert!(written <= 16 << 20, "{written}");
     env.assert_clean();
 }
@@ -171,7 +160,7 @@ fn a_job_that_fills_all_it_may_write_to_harms_no_other_and_no_record() {
     assert!(before.0 - after.0 <= 9 << 20, "bytes: {before:?} {after:?}");
     assert!(before.1 - after.1 <= 1100, "inodes: {before:?} {after:?}");
     let script = "for d in /tmp /var/tmp /dev/shm $JOB_DIR; do echo x >$d/x && cat $d/x; done";
-    assert_eq!(sh(&env, &[], script), "x\nx\nx\nx\n");
+    assert_eq!(env.sh(&[], script), "x\nx\nx\nx\n");
     env.jobctl("user-a", &["stop", "-t", "0", &id]).expect(0);
     let ended =
         || (env.jobctl("user-a", &["inspect", &id]).json()["state"] == "finished").then_some(());
@@ -211,7 +200,7 @@ fn a_disk_is_named_by_a_path_that_only_the_job_has() {
     let by_host = device(&format!("--device-write-bps={}:1M", disk.path().display()));
     assert_eq!(device("--device-write-bps=/only/here:1M"), by_host);
     for (path, why) in [("/tmp/x", "in memory"), ("/only/here/absent", "on the host")] {
-        let error = refused(&env, &[&volume, &format!("--device-write-bps={path}:1M")]);
+        let error = env.refused(&[&volume, &format!("--device-write-bps={path}:1M")]);
         assert!(error.contains(path) && error.contains(why), "{error}");
     }
     env.assert_clean();

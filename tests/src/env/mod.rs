@@ -2,6 +2,7 @@
 //! removed at the end, also when a test fails.
 
 mod builder;
+mod scripts;
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
