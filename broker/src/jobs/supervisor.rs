@@ -61,9 +61,6 @@ pub struct Supervisor {
     shared: Arc<Shared>,
 }
 
-/// For what takes some milliseconds where no disk hangs.
-const VIEWS_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// Why there is no supervisor.
 #[derive(Debug, thiserror::Error)]
 pub enum SupervisorError {
@@ -453,16 +450,10 @@ impl Supervisor {
     pub async fn set_isolation(&self, rules: IsolationRules) {
         let (rules, own) = (Arc::new(rules), Arc::clone(&self.shared));
         self.shared.isolation.send_replace(Arc::clone(&rules));
-        let renew = tokio::task::spawn_blocking(move || own.launcher.isolator().renew(&rules));
-        // A directory of the views may be on a disk that hangs: other reloads must not wait for it.
-        match tokio::time::timeout(VIEWS_TIMEOUT, renew).await {
-            Ok(Ok(())) => {}
-            Ok(Err(panic)) => {
-                tracing::error!("the jobs' view of the host was not made anew: {panic}")
-            }
-            Err(_) => {
-                tracing::warn!("the jobs' view of the host is not made anew yet: a disk may hang")
-            }
+        // It waits for a directory that hangs no longer than some seconds.
+        let renew = move || own.launcher.isolator().renew(&rules);
+        if let Err(panic) = tokio::task::spawn_blocking(renew).await {
+            tracing::error!("the jobs' view of the host was not made anew: {panic}");
         }
     }
 
