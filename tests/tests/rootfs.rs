@@ -41,9 +41,9 @@ fn a_job_sees_the_directory_in_place_of_the_host_and_cannot_write_there() {
         let options = [&*format!("--isolation={profile}")];
         let script = "cat /etc/name; pwd; echo kept >file && cat file; echo x >/tmp/x && cat /tmp/x; \
                       ls -d /home /var /opt /etc/passwd 2>&1 | grep -c 'No such'; \
-                      ls /run; ls /dev/null /dev/shm -d; ls -d /proc/[0-9]* | grep -c .";
+                      ls /run; ls /dev/null /dev/shm -d; set -- /proc/[0-9]*; echo $#";
         let text = sh(&env, &root, &options, script);
-        assert_eq!(text, "small\n/run/job\nkept\nx\n4\njob\n/dev/null\n/dev/shm\n3\n", "{profile}");
+        assert_eq!(text, "small\n/run/job\nkept\nx\n4\njob\n/dev/null\n/dev/shm\n1\n", "{profile}");
         let before = listing(&root);
         let script = "for f in /made /usr/made /etc/name /run/made /dev/made; do \
                       echo x 2>/dev/null >$f && echo wrote $f; done; echo done";

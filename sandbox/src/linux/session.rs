@@ -99,14 +99,18 @@ struct Told {
 }
 
 impl Shim {
-    async fn send(&self, message: &ToShim) -> Result<(), Error> {
+    /// `false` if it does not listen any more. That is no failure: it may have said ENDED before, which is still to
+    /// be read; if it has not, reading says so.
+    async fn send(&self, message: &ToShim) -> bool {
         let mut bytes = Vec::new();
         frame::write(message, &mut bytes);
-        self.0.lock().await.write_all(&bytes).await.map_err(|e| lost(&e))
+        self.0.lock().await.write_all(&bytes).await.is_ok()
     }
 
-    async fn watch(&self, seen: Progress, told: &Told) -> Result<(), Error> {
-        if told.is_watched { self.send(&ToShim::Watch(Watch { seen })).await } else { Ok(()) }
+    async fn watch(&self, seen: Progress, told: &Told) {
+        if told.is_watched {
+            self.send(&ToShim::Watch(Watch { seen })).await;
+        }
     }
 
     /// Until ENDED. `told` is dropped with that, which ends the copies.
@@ -117,13 +121,13 @@ impl Shim {
         told: Told,
     ) -> Result<(Exited, Progress), Error> {
         let (mut exited, mut bytes) = (None, [0; 512]);
-        self.watch(Progress::default(), &told).await?;
+        self.watch(Progress::default(), &told).await;
         loop {
             while let Some(message) = reader.next_message().map_err(|e| lost(&e))? {
                 match message {
                     FromShim::Progress(progress) => {
                         told.progress.send_replace(progress);
-                        self.watch(progress, &told).await?;
+                        self.watch(progress, &told).await;
                     }
                     FromShim::InputAck(ack) => _ = told.acknowledge.send_replace(ack),
                     FromShim::Exited(end) => exited = Some(end),
@@ -161,11 +165,11 @@ impl Shim {
                 _ => return Ok(()), // nobody reads, or it is over
             }
             let (data, end) = (buffer[..length].to_vec(), length == 0);
-            self.send(&ToShim::Input(Input { offset, data, end })).await?;
-            offset += length as u64;
-            if end {
+            let is_sent = self.send(&ToShim::Input(Input { offset, data, end })).await;
+            if end || !is_sent {
                 return Ok(());
             }
+            offset += length as u64;
         }
     }
 }
