@@ -1,9 +1,11 @@
 //! `cargo xtask test`: everything that must hold before a change goes in.
 
+mod kept;
 mod own;
 pub(crate) mod retry;
 mod select;
 mod systemd;
+mod testbed;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -18,12 +20,6 @@ use crate::vm::Suite;
 use crate::{floors, packages, process, workspace};
 use own::{END_TO_END, own_command};
 use select::{Chosen, Kind};
-
-/// Prepares the VM: a directory on a real block device for jobs, and the variable that makes a test fail
-/// that would be skipped for a missing feature.
-const WITH_DISK: &str = "mkdir -m 1777 /mnt/disk/jobs || exit
-    export JOB_TESTS_DISK=/mnt/disk/jobs JOB_TESTS_LEAVE_NOTHING_OUT=1
-";
 
 /// Suites that the VM adds nothing to: the model is arithmetic; attacks are judged by the latency of
 /// others, which one slow processor does not show; Prometheus is another's program.
@@ -138,7 +134,9 @@ fn suite_end_to_end(
         report.skip(&format!("{suite} in the VM"), if args.native { "--native" } else { "no use" });
         return;
     }
-    report.tests(&format!("{suite} in the VM"), |flaky| in_the_vm(tests, filter, programs, flaky));
+    report.tests(&format!("{suite} in the VM"), |flaky| {
+        testbed::Suites::new(&tests, filter, programs)?.run(flaky)
+    });
 }
 
 fn check_cargo(arguments: &[&str]) -> Result<()> {
@@ -181,7 +179,7 @@ fn run_packages(tests: &[Executable], filter: &[String], flaky: &mut Vec<String>
 }
 
 fn end_to_end(report: &mut Report, args: &Args, programs: &Programs) {
-    let Some(tests) = report.step("build of the end-to-end tests", || {
+    let Some(mut tests) = report.step("build of the end-to-end tests", || {
         let mut build = workspace::cargo();
         programs::tests(build.args(["test", "-p", END_TO_END, "--no-run"]))
     }) else {
@@ -210,12 +208,20 @@ fn end_to_end(report: &mut Report, args: &Args, programs: &Programs) {
         return;
     }
     let package = report.step("build of the package", || systemd::prepare(&[], programs));
-    // One after the other, and beside the VM: each machine has one processor.
-    let machines = thread::scope(|scope| {
-        let machines = scope.spawn(|| in_machines(args, package.as_ref()));
-        report.tests("end-to-end tests in the VM", |flaky| in_the_vm(tests, &[], programs, flaky));
-        machines.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    tests.retain(|test| !NATIVE_ONLY.contains(&test.name.as_str()));
+    let Some(suites) =
+        report.step("list of suites", || testbed::Suites::new(&tests, &[], programs))
+    else {
+        return;
+    };
+    // Each machine has one processor. Beside the first those with systemd run, one after the other,
+    // and then one more that helps the first.
+    let (machines, second) = thread::scope(|scope| {
+        let beside = scope.spawn(|| (in_machines(args, package.as_ref()), suites.run_beside()));
+        report.tests("end-to-end tests in the VM", |flaky| suites.run(flaky));
+        beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
+    report.tests("end-to-end tests in a second VM", |flaky| second?.check_outcome(flaky));
     report.machines(machines);
 }
 
@@ -256,23 +262,6 @@ fn on_this_machine(
 ) -> Result<()> {
     let words = retry::words(tests, filter);
     retry::check_outcome(own_command()?.args(words).envs(programs.environment()), flaky)
-}
-
-/// The same test executables, inside a machine with all controllers, as a process of its own: it
-/// takes the signals that are meant for it.
-fn in_the_vm(
-    mut tests: Vec<Executable>,
-    only: &[String],
-    programs: &Programs,
-    flaky: &mut Vec<String>,
-) -> Result<()> {
-    tests.retain(|test| !NATIVE_ONLY.contains(&test.name.as_str()));
-    let mut command = own_command()?;
-    let words = std::iter::once(command.get_program().to_string_lossy().into_owned());
-    let words = words.chain(retry::words(&tests, only)).map(|word| process::quoted(&word));
-    let script = format!("{WITH_DISK}exec {}", words.collect::<Vec<_>>().join(" "));
-    command.args(["vm", "--disk", "256M", "--timeout", "2h", "--", "sh", "-c", &script]);
-    retry::check_outcome(command.envs(programs.environment()), flaky)
 }
 
 /// What became of each step.

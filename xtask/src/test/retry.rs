@@ -5,7 +5,8 @@
 //! some have found a race in the program.
 
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader};
+use std::fs;
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -31,6 +32,9 @@ pub(crate) struct Args {
     /// Only tests whose name contains one of these
     #[arg(long)]
     only: Vec<String>,
+    /// Leave out what another process has taken, by this directory
+    #[arg(long)]
+    taken: Option<PathBuf>,
     executables: Vec<PathBuf>,
 }
 
@@ -39,10 +43,24 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let mut all_passed = true;
     for executable in &args.executables {
+        if !args.taken.as_deref().map_or(Ok(true), |directory| take(directory, executable))? {
+            continue;
+        }
         println!("\nRunning {}", executable.display());
         all_passed &= passes(executable, &args.package, &args.only)?;
     }
     Ok(if all_passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether this process is the first that takes it. A directory, since mkdir(2) is atomic on hostfs, too, where
+/// O_EXCL is not.
+fn take(directory: &Path, executable: &Path) -> Result<bool> {
+    let mark = directory.join(executable.file_name().context("an executable without a name")?);
+    match fs::create_dir(&mark) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("cannot create {}", mark.display())),
+    }
 }
 
 /// The arguments with which xtask runs these executables of one package.
@@ -60,8 +78,21 @@ pub(super) fn words(executables: &[Executable], only: &[String]) -> Vec<String> 
 /// # Errors
 /// Tests have failed, or the VM.
 pub(super) fn check_outcome(command: &mut Command, flaky: &mut Vec<String>) -> Result<()> {
-    let see = |line: &str| flaky.extend(line.strip_prefix(FLAKY).map(str::to_owned));
-    match lines(command, see)?.code() {
+    let see = |line: &str| flaky.extend(self::flaky(line).map(str::to_owned));
+    judge(lines(command, see)?.code())
+}
+
+/// What a line says of a flaky test.
+pub(super) fn flaky(line: &str) -> Option<&str> {
+    line.strip_prefix(FLAKY)
+}
+
+/// What such an exit status means.
+///
+/// # Errors
+/// Tests have failed, or the VM.
+pub(super) fn judge(status: Option<i32>) -> Result<()> {
+    match status {
         Some(0) => Ok(()),
         Some(125) => bail!("the VM failed"),
         _ => bail!("some tests failed"),
@@ -186,6 +217,13 @@ mod tests {
         let script = r#"[ "$*" = "--exact is_stable" ] && { echo running 0 tests; exit 0; }
             said FAILED; printf '    is_stable\n\n'; exit 101"#;
         assert!(!passes_in_the_end(script));
+    }
+
+    #[test]
+    fn what_one_has_taken_another_leaves_out() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut take = |name: &str| take(directory.path(), Path::new(name)).expect("writable");
+        assert_eq!(["/a/one", "/a/two", "/a/one"].map(&mut take), [true, true, false]);
     }
 
     #[test]

@@ -2,19 +2,19 @@
 
 use std::env::join_paths;
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::Write as _;
 use std::path::Path;
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
+use super::kept::Log;
 use super::own::{END_TO_END, own_command};
+use super::retry;
 use crate::process::quoted;
 use crate::programs::{self, Profile, Programs};
 use crate::vm::Suite;
-use crate::{package, process, workspace};
+use crate::{package, workspace};
 
 /// What a machine with systemd is given.
 pub(super) struct Ready<'a> {
@@ -63,7 +63,7 @@ fn script(systemd: &Path, reboot: &Path, filter: &[String]) -> String {
 
 /// What the tests in a machine with systemd have said, and how they ended.
 pub(super) struct Finished {
-    said: Vec<u8>,
+    log: Log,
     status: ExitStatus,
     /// They have failed in a machine before this one.
     is_second: bool,
@@ -78,27 +78,23 @@ pub(super) struct Finished {
 /// The machine's process or its log cannot be made.
 pub(super) fn run(suite: Suite, ready: &Ready<'_>) -> Result<Finished> {
     let begin = Instant::now();
-    let log = workspace::target_dir()?.join(format!("testbed-{}.log", suite.name()));
-    let mut file =
-        File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
-    let mut status = in_a_machine(suite, ready, &file)?;
+    let log = Log::create(suite.name())?;
+    let mut status = log.run(&mut machine(suite, ready)?)?;
     // The machine's own failures, and signals, have no second look.
     let is_second = !matches!(status.code(), None | Some(0 | 125 | 128..));
     if is_second {
-        writeln!(file, "\n=== once more, in a new machine")?;
-        status = in_a_machine(suite, ready, &file)?;
+        log.run(Command::new("echo").arg("\n=== once more, in a new machine"))?;
+        status = log.run(&mut machine(suite, ready)?)?;
     }
-    let said = fs::read(&log).unwrap_or_default();
-    Ok(Finished { said, status, is_second, took: begin.elapsed() })
+    Ok(Finished { log, status, is_second, took: begin.elapsed() })
 }
 
-fn in_a_machine(suite: Suite, ready: &Ready<'_>, log: &File) -> Result<ExitStatus> {
+fn machine(suite: Suite, ready: &Ready<'_>) -> Result<Command> {
     let mut command = own_command()?;
     command.args(["vm", "--systemd", suite.name(), "--boots", "3", "--timeout", "1h"]);
     command.args(["--", "sh", "-c", &ready.script]);
     command.envs(ready.programs.environment()).env("JOB_PACKAGES", &ready.packages);
-    command.stdout(log.try_clone()?).stderr(log.try_clone()?);
-    process::status(&mut command)
+    Ok(command)
 }
 
 impl Finished {
@@ -107,15 +103,10 @@ impl Finished {
     /// # Errors
     /// The machine, or tests that failed.
     pub(super) fn check_outcome(&self, flaky: &mut Vec<String>) -> Result<()> {
-        print!("{}", String::from_utf8_lossy(&self.said));
-        match self.status.code() {
-            Some(0) => {
-                let passed = "some of the package's tests failed, and all passed in a new machine";
-                flaky.extend(self.is_second.then(|| passed.to_owned()));
-                Ok(())
-            }
-            Some(125) => bail!("the VM failed"),
-            _ => bail!("some tests failed"),
-        }
+        self.log.pass_on();
+        retry::judge(self.status.code())?;
+        let passed = "some of the package's tests failed, and all passed in a new machine";
+        flaky.extend(self.is_second.then(|| passed.to_owned()));
+        Ok(())
     }
 }
