@@ -14,6 +14,10 @@ use crate::process;
 use crate::supply::auditable;
 use crate::workspace;
 
+/// With this package among those that are built, what they share has the features that tests build it with, and is
+/// built once.
+const FEATURES: &str = "job-features";
+
 /// The arguments of `cargo xtask build`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -89,7 +93,7 @@ pub(crate) fn build(profile: Profile) -> Result<Programs> {
     let jobctl = match profile {
         Profile::Dev => {
             // The shim once more, for the tests that make it crash (`job_shim::crash`).
-            command.args(["-p", "jobctl", "-p", "job-shim"]);
+            command.args(["-p", "jobctl", "-p", "job-shim", "-p", FEATURES]);
             None
         }
         Profile::Release => {
@@ -133,7 +137,7 @@ pub(crate) fn build_next() -> Result<()> {
     let mut command = workspace::cargo();
     // With the same packages as [`build`], so that all that they depend on is built once.
     command.args(["build", "--bins", "-p", "job-broker", "-p", "job-certs", "-p", "jobctl"]);
-    command.args(["-p", "job-shim", "--features"]);
+    command.args(["-p", "job-shim", "-p", FEATURES, "--features"]);
     command.arg("job-broker/next-version,job-shim/next-version");
     let built = bins(&mut command)?;
     let directory = next_dir()?;
@@ -269,9 +273,41 @@ fn executable(message: &Value) -> Option<Executable> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use serde_json::json;
 
     use super::*;
+
+    /// What these packages are linked with, each crate with the features that it is built with.
+    fn built_with(selection: &[&str]) -> BTreeMap<String, String> {
+        let mut tree = workspace::cargo();
+        tree.args(["tree", "--quiet", "--offline", "--prefix=none", "--no-dedupe"]).args(selection);
+        let listed = process::output(tree.args(["--format", "{p}|{f}"])).expect("cargo's tree");
+        let crates = listed.lines().filter_map(|line| line.split_once('|'));
+        crates.map(|(name, features)| (name.to_owned(), features.to_owned())).collect()
+    }
+
+    #[test]
+    fn programs_tests_and_xtask_build_what_they_share_once() {
+        let linked = "--edges=normal,no-proc-macro";
+        let packages = ["-pjob-broker", "-pjob-certs", "-pjobctl", "-pjob-shim", "-pjob-features"];
+        let programs = built_with(&[&packages[..], &[linked]].concat());
+        let xtask = built_with(&["-p", "xtask", linked]);
+        let tests = built_with(&["--workspace", "--edges=normal,dev,no-proc-macro"]);
+        let all = [&programs, &xtask, &tests];
+        let twice: BTreeSet<_> = all
+            .iter()
+            .flat_map(|built| built.iter())
+            .filter(|(name, features)| {
+                all.iter().any(|built| built.get(*name).is_some_and(|other| other != *features))
+            })
+            .collect();
+        assert!(
+            programs.len() > 150 && twice.is_empty(),
+            "give {FEATURES} what is missing: {twice:#?}"
+        );
+    }
 
     #[test]
     fn an_executable_has_its_package_and_is_a_test_or_not() {

@@ -21,9 +21,6 @@ use crate::{floors, packages, process, workspace};
 use own::{END_TO_END, own_command};
 use select::{Chosen, Kind};
 
-/// Suites that the VM adds nothing to: the model is arithmetic; attacks are judged by the latency of
-/// others, which one slow processor does not show; Prometheus is another's program.
-const NATIVE_ONLY: [&str; 3] = ["model", "attacks", PROMETHEUS];
 /// Suites whose jobs are run as `strict`, too: all others are about the profile that they are of.
 const STRICT_TOO: [&str; 3] = ["lifecycle", "output", "recovery_shim"];
 /// The suite in which the real Prometheus scrapes the broker.
@@ -130,7 +127,7 @@ fn suite_end_to_end(
             on_this_machine(&tests, filter, programs, flaky)
         });
     }
-    if args.native || NATIVE_ONLY.contains(&suite) {
+    if args.native || testbed::NATIVE_ONLY.contains(&suite) {
         report.skip(&format!("{suite} in the VM"), if args.native { "--native" } else { "no use" });
         return;
     }
@@ -208,7 +205,7 @@ fn end_to_end(report: &mut Report, args: &Args, programs: &Programs) {
         return;
     }
     let package = report.step("build of the package", || systemd::prepare(&[], programs));
-    tests.retain(|test| !NATIVE_ONLY.contains(&test.name.as_str()));
+    tests.retain(|test| !testbed::NATIVE_ONLY.contains(&test.name.as_str()));
     let Some(suites) =
         report.step("list of suites", || testbed::Suites::new(&tests, &[], programs))
     else {

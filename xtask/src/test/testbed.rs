@@ -12,6 +12,32 @@ use super::retry;
 use crate::programs::{Executable, Programs};
 use crate::{process, workspace};
 
+/// Suites that the VM adds nothing to, and takes up to fifty times as long for. They are about certificates, messages,
+/// texts, records and versions; not one of their tests asks for a feature of the kernel. The model is arithmetic, attacks
+/// are judged by the latency of others, which one slow processor does not show, and Prometheus is another's program.
+pub(super) const NATIVE_ONLY: [&str; 20] = [
+    "attacks",
+    "audit",
+    "bad_input",
+    "certificates",
+    "check_config",
+    "cli",
+    "idempotency",
+    "identity",
+    "kept",
+    "log_unavailable",
+    "long_arguments",
+    "messages",
+    "model",
+    "policy_files",
+    "prometheus",
+    "python_client",
+    "records_altered",
+    "retention",
+    "traces",
+    "versions",
+];
+
 /// Prepares the machine: a directory on a real block device for jobs, and the variable that makes a test fail
 /// that would be skipped for a missing feature.
 const WITH_DISK: &str = "mkdir -m 1777 /mnt/disk/jobs || exit
