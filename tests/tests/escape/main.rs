@@ -8,6 +8,7 @@ mod files;
 mod mounts;
 mod neighbours;
 mod races;
+mod rules;
 mod tools;
 
 use std::fs;
