@@ -5,6 +5,7 @@
 
 mod calls;
 mod files;
+mod kernel;
 mod mounts;
 mod neighbours;
 mod races;
