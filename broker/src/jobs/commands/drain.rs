@@ -17,15 +17,16 @@ const SLACK: Duration = Duration::from_secs(15);
 /// Stops every live job and waits until each is settled. A job has its own grace period, `at_most` at
 /// most. `by` is the name in the records.
 pub(crate) async fn drain(shared: &Arc<Shared>, by: &str, at_most: Duration) {
-    let live = live(shared);
-    for job in &live {
+    // With those that have ended before, of which something may be left.
+    let jobs: Vec<_> = shared.registry().live().cloned().collect();
+    for job in &jobs {
         // A shim that does not answer counts as silent: then the broker kills the job's cgroup after the grace.
         job.wait_for_contact().await;
     }
     stop_all(shared, by, Some(at_most));
     let last = Instant::now() + at_most + SLACK;
     let mut late = Vec::new();
-    for job in live {
+    for job in jobs {
         if timeout_at(last, settled(&job)).await.is_err() {
             tracing::warn!(job = %job.id(), "the job has not ended in time; the broker kills its shim");
             job.kill_shim();
