@@ -21,8 +21,23 @@ use crate::{floors, packages, process, workspace};
 use own::{END_TO_END, own_command};
 use select::{Chosen, Kind};
 
-/// Suites whose jobs are run as `strict`, too: all others are about the profile that they are of.
-const STRICT_TOO: [&str; 3] = ["lifecycle", "output", "recovery_shim"];
+/// Suites whose jobs are run in another profile, too: all others are about the profile that they are of, or take long.
+const OTHER_PROFILES: [(&str, &[&str]); 2] = [
+    (
+        "strict",
+        &["lifecycle", "output", "pause", "recovery_broker", "recovery_shim", "random_kills"],
+    ),
+    ("host", &["lifecycle", "output"]),
+];
+/// The suite that runs [`TOOLS`].
+const WITH_TOOLS: &str = "escape";
+/// What jobs run in a test of what people run in jobs; node, java and go where they are.
+const TOOLS: [(&str, &str); 4] = [
+    ("/usr/bin/gcc", "gcc"),
+    ("/usr/bin/git", "git"),
+    ("/usr/bin/python3", "python3"),
+    ("/usr/bin/strace", "strace"),
+];
 /// The suite in which the real Prometheus scrapes the broker.
 const PROMETHEUS: &str = "prometheus";
 
@@ -69,6 +84,7 @@ fn everything(report: &mut Report, args: &Args) {
     let next = report.step("build of the next version", programs::build_next);
     let programs = report.step("build of the programs", || programs::build(Profile::Dev));
     if !args.vm {
+        tools(report);
         report.tests("unit tests", unit_tests);
         report.step("doc tests", || doc_tests(programs.as_ref()));
     }
@@ -122,6 +138,9 @@ fn suite_end_to_end(
     if !args.vm {
         if suite == PROMETHEUS {
             prometheus(report);
+        }
+        if suite == WITH_TOOLS {
+            tools(report);
         }
         report.tests(&format!("{suite} on this machine"), |flaky| {
             on_this_machine(&tests, filter, programs, flaky)
@@ -187,17 +206,7 @@ fn end_to_end(report: &mut Report, args: &Args, programs: &Programs) {
         report.tests("end-to-end tests on this machine", |flaky| {
             on_this_machine(&tests, &[], programs, flaky)
         });
-        for test in tests.iter().filter(|test| STRICT_TOO.contains(&test.name.as_str())) {
-            report.tests(&format!("{} of strict jobs on this machine", test.name), |flaky| {
-                let words = retry::words(std::slice::from_ref(test), &[]);
-                let mut command = own_command()?;
-                command
-                    .args(words)
-                    .envs(programs.environment())
-                    .env("JOB_TESTS_ISOLATION", "strict");
-                retry::check_outcome(&mut command, flaky)
-            });
-        }
+        in_other_profiles(report, &tests, programs);
     }
     if args.native {
         report.skip("end-to-end tests in the VM", "--native");
@@ -220,6 +229,27 @@ fn end_to_end(report: &mut Report, args: &Args, programs: &Programs) {
     });
     report.tests("end-to-end tests in a second VM", |flaky| second?.check_outcome(flaky));
     report.machines(machines);
+}
+
+fn in_other_profiles(report: &mut Report, tests: &[Executable], programs: &Programs) {
+    for (profile, suites) in OTHER_PROFILES {
+        for test in tests.iter().filter(|test| suites.contains(&test.name.as_str())) {
+            let name = format!("{} of {profile} jobs on this machine", test.name);
+            report.tests(&name, |flaky| {
+                let words = retry::words(std::slice::from_ref(test), &[]);
+                let mut command = own_command()?;
+                let command = command.args(words).envs(programs.environment());
+                retry::check_outcome(command.env("JOB_TESTS_ISOLATION", profile), flaky)
+            });
+        }
+    }
+}
+
+/// Their test says which are left out.
+fn tools(report: &mut Report) {
+    if let Err(error) = packages::ensure(&TOOLS, "to run in jobs of a test") {
+        report.skip("some of what people run in jobs", &format!("{error:#}"));
+    }
 }
 
 /// Without it its suite says that it is left out.
