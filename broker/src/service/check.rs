@@ -44,7 +44,7 @@ pub(super) fn run(file: &Path) -> ExitCode {
     found.warnings.extend(directories.warnings);
     found.warnings.extend(risks::find(&config));
     if found.faults.is_empty() {
-        found.warnings.extend(host_check::warnings(&config));
+        found.warnings.extend(host_check::warnings(file));
     }
     report(file, &found)
 }

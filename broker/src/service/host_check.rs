@@ -1,8 +1,13 @@
 //! What `check-config` and `preflight` look at on this host for jobs: the views of the profiles, and limits of their directories.
 //! A disk that hangs delays it for a moment only. It must not change anything.
+//!
+//! A process with a thread that hangs in the kernel cannot end before that thread does. So another process looks,
+//! `job-broker check-host`, and is left behind if it hangs.
 
 use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -11,23 +16,76 @@ use crate::config::Config;
 use crate::launch;
 use crate::model::limits::LimitKind;
 
-/// For each look. What hangs is not waited for: the process ends without it.
+/// What the kernel executes as this very program.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+/// For each look. What hangs is not waited for.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// From one answer of the other process to the next: no more looks than a few lie between.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// After the last answer. Answers are sentences.
+const END: &str = "";
 
-/// What jobs would be refused for, in sentences. For root; others cannot look.
-pub(super) fn warnings(config: &Config) -> Vec<String> {
+/// What jobs would be refused for, in sentences, with the configuration of this file. For root; others cannot look.
+pub(super) fn warnings(file: &Path) -> Vec<String> {
     if !nix::unistd::geteuid().is_root() {
         return Vec::new();
     }
+    let (mut found, why) = match ask(file) {
+        Ok(answered) => answered,
+        Err(e) => (Vec::new(), Some(e.to_string())),
+    };
+    found.extend(why.map(|why| format!("what jobs need of this host was not looked at: {why}")));
+    found
+}
+
+/// What the other process says, and why that is not all.
+fn ask(file: &Path) -> io::Result<(Vec<String>, Option<String>)> {
+    let mut command = Command::new(OWN_PROGRAM);
+    command.arg("--config").arg(file).arg("check-host");
+    // What is left behind keeps no descriptor of the caller's.
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn()?;
+    let output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    let (answer, answers) = mpsc::channel();
+    let read = move || {
+        let lines = BufReader::new(output).lines().map_while(Result::ok);
+        lines.for_each(|line| _ = answer.send(line)); // nobody may wait any more
+    };
+    thread::Builder::new().name("host-check".into()).spawn(read)?;
     let mut found = Vec::new();
+    let why = loop {
+        match answers.recv_timeout(PATIENCE) {
+            Ok(line) if line == END => break None,
+            Ok(line) => found.push(line),
+            Err(e) => break Some(format!("job-broker check-host has not said all: {e}")),
+        }
+    };
+    let _ = child.kill(); // it has ended, or ends when the kernel lets it
+    Ok((found, why))
+}
+
+/// `job-broker check-host`: says what it finds, a line each and at once, and then [`END`].
+pub(super) fn run(file: &Path) -> ExitCode {
+    let Ok(config) = Config::read(file) else { return ExitCode::FAILURE };
+    let mut output = io::stdout();
+    let mut say = |sentence: String| {
+        let words: Vec<_> = sentence.split_whitespace().collect();
+        writeln!(output, "{}", words.join(" ")).and_then(|()| output.flush())
+    };
+    match look(&config, &mut say).and_then(|()| say(END.into())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE, // nobody listens
+    }
+}
+
+fn look(config: &Config, say: &mut impl FnMut(String) -> io::Result<()>) -> io::Result<()> {
     if let Ok(rules) = config.isolation.rules() {
         for path in &rules.shared {
-            found.extend(directory("isolation.shared", path.clone()));
+            directory("isolation.shared", path.clone()).map_or(Ok(()), &mut *say)?;
         }
-        found.extend(launch::missing_profiles(&rules).into_iter().map(|(_, why)| why));
+        launch::missing_profiles(&rules).into_iter().try_for_each(|(_, why)| say(why))?;
     }
-    found.extend(job_dir(config));
-    found
+    job_dir(config).map_or(Ok(()), say)
 }
 
 fn directory(key: &str, path: String) -> Option<String> {

@@ -47,6 +47,9 @@ enum Command {
     /// Say all that is wrong with the configuration and its certificates, and what expires soon: exit
     /// status 0 if a broker can run with them and be reached, else 1
     CheckConfig,
+    /// What `check-config` and `preflight` have another process look at
+    #[command(hide = true)]
+    CheckHost,
     /// Look at what was recorded of who did what
     #[command(subcommand)]
     Audit(audit::Command),
@@ -107,6 +110,7 @@ pub fn run() -> ExitCode {
     };
     let ended = match command {
         Some(Command::CheckConfig) => return check::run(&config),
+        Some(Command::CheckHost) => return host_check::run(&config),
         Some(Command::Audit(command)) => return audit::run(&config, command),
         Some(Command::Images(command)) => return images::run(&config, command),
         Some(Command::Policy(PolicyCommand::Test { file, policy })) => {

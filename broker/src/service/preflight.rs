@@ -25,7 +25,7 @@ pub(super) fn run(file: &Path) -> Result<(), ServiceError> {
     for path in store::directories(&config.jobs.state_dir).iter().chain([&config.jobs.run_dir]) {
         owner::check(path)?.iter().for_each(journal::warning);
     }
-    host_check::warnings(&config).iter().for_each(journal::warning);
+    host_check::warnings(file).iter().for_each(journal::warning);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let jobs = runtime.block_on(preflight::check(&config.jobs));
     let jobs = jobs.map_err(|e| ServiceError::Io(io::Error::other(e)))?;
