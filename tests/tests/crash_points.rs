@@ -19,7 +19,7 @@ use job_api::v1::{
 };
 use job_shim::crash::Point;
 use job_tests::ledger::{self, RetryingClient};
-use job_tests::{CRASH_AT, Env, Gate, HOLD_AT, Programs, TIMEOUT, api, scaled, until};
+use job_tests::{CRASH_AT, Env, Gate, HOLD_AT, Programs, TIMEOUT, api, scaled, small_root, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tonic::Code;
@@ -383,18 +383,34 @@ enum Dies {
     Broker,
 }
 
-/// Mount namespaces in use, and the mounts of this one.
+/// Mount namespaces in use, and the mounts of this one but for those of tests beside this one.
 fn mounts() -> (BTreeSet<PathBuf>, String) {
     let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
     let all = processes.filter_map(|process| fs::read_link(process.join("ns/mnt")).ok()).collect();
-    (all, fs::read_to_string("/proc/self/mountinfo").unwrap())
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let own = format!("/job-tests-{}-", std::process::id());
+    let is_own = |line: &&str| !line.contains("/job-tests-") || line.contains(&own);
+    (all, mounts.lines().filter(is_own).collect::<Vec<_>>().join("\n"))
+}
+
+/// What the root of a job is made of.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Root {
+    /// A base of the host.
+    View,
+    /// A directory, under an overlay in memory.
+    Directory,
 }
 
 /// With everything that a job may have of its own.
-fn isolated(env: &Env, name: &str, (variable, at): (&str, String)) -> StartJobRequest {
+fn isolated(env: &Env, root: Root, name: &str, (variable, at): (&str, String)) -> StartJobRequest {
     let ran = env.shared().join(name).display().to_string();
     let mut isolation = Isolation { hostname: "own".into(), ..Isolation::default() };
     isolation.set_profile(Profile::Strict);
+    if root == Root::Directory {
+        isolation.rootfs = env.path("root").display().to_string();
+        isolation.root_bytes = 1 << 20;
+    }
     let shared = env.shared().display().to_string();
     let bind = Mount { source: shared.clone(), target: shared, ..Mount::default() };
     let memory = Mount { target: "/x".into(), tmpfs_bytes: 1 << 20, ..Mount::default() };
@@ -414,16 +430,19 @@ async fn a_start_that_dies_between_steps_of_its_isolation_leaves_nothing() {
     let mut env = Env::builder()
         .config("pool = [70000, 70000]")
         .programs(Programs::find().with_shim_for_development())
-        .sections("[isolation]\nread_write = [\"{dir}/shared\"]\n")
+        .sections("[isolation]\nread_write = [\"{dir}/shared\"]\nrootfs = [\"{dir}/root\"]\n")
         .start();
+    small_root::make(&env.path("root"));
     let before = mounts();
-    for &point in Point::CHILD {
+    for (&point, root) in
+        Point::CHILD.iter().flat_map(|point| [(point, Root::View), (point, Root::Directory)])
+    {
         for dies in [Dies::Child, Dies::Shim, Dies::Broker] {
-            let name = format!("{}-{dies:?}", point.name());
+            let name = format!("{}-{root:?}-{dies:?}", point.name());
             eprintln!("{name}");
             let (at, mark) = crash(&env, point, 1);
             let variable = if dies == Dies::Child { CRASH_AT } else { HOLD_AT };
-            let request = isolated(&env, &name, (variable, at));
+            let request = isolated(&env, root, &name, (variable, at));
             let mut client = env.client("user-a").await;
             let start = tokio::spawn(async move { client.start_job(request).await });
             until("it comes to that", || is_marked(&mark).then_some(()));
@@ -460,7 +479,7 @@ async fn a_start_that_dies_between_steps_of_its_isolation_leaves_nothing() {
         }
     }
     let (at, _) = crash(&env, Point::ExitSynced, 2);
-    let request = isolated(&env, "after", (CRASH_AT, at));
+    let request = isolated(&env, Root::View, "after", (CRASH_AT, at));
     let job = env.client("user-a").await.start_job(request).await.unwrap().into_inner();
     let id = job.job.unwrap().id;
     assert_eq!(api::ended(&mut env.client("user-a").await, &id).await.exit_code, Some(0));

@@ -200,6 +200,13 @@ pub(crate) const CANARIES: &[Canary] = &[
             n=$(grep -c ' - proc ' /proc/self/mountinfo); [ $n = 1 ] || fail \"it sees another /proc\"\n\
             ! grep -q ' - cgroup2* ' /proc/self/mountinfo || fail \"it sees cgroups\"\n\
             [ -z \"$(ls -A /dev/mqueue)\" ] || fail \"it sees message queues\"\n\
+            [ \"$(cat /proc/sysvipc/msg /proc/sysvipc/sem /proc/sysvipc/shm | wc -l)\" -le 3 ] || fail \"it sees System V IPC\"\n\
+            ! kill -0 1 2>/dev/null || fail \"it may signal its shim\"\n\
+            [ \"$(cut -d ' ' -f 7 /proc/self/stat)\" = 0 ] || fail \"a terminal controls it\"\n\
+            for f in /proc/sys/kernel/core_pattern /proc/sysrq-trigger /etc/passwd /dev/x /sys/x; do\n\
+            ! (: >>$f) 2>/dev/null || fail \"it can write to $f\"; done\n\
+            for f in /dev/mem /dev/kmsg /dev/console /dev/[sv]d[a-z] /dev/vsock /proc/kcore; do\n\
+            ! (: <$f) 2>/dev/null || fail \"it can open $f\"; done\n\
             echo own >\"$JOB_DIR/file\" || fail \"it cannot write to its own directory\"",
         limits: |spec, _| {
             let mut isolation = Isolation::default();
@@ -210,6 +217,27 @@ pub(crate) const CANARIES: &[Canary] = &[
         checks: &[Check {
             name: "isolation",
             asked: "files and processes of its own",
+            judge: checks::isolation,
+        }],
+        ..PLAIN
+    },
+    Canary {
+        name: "strict",
+        script: "fail() { echo \"$*\" >&2; exit 1; }\n\
+            for d in /home /root /srv /var/lib /var/log /boot /mnt; do\n\
+            [ -z \"$(ls -A $d 2>/dev/null)\" ] || fail \"it sees $d\"; done\n\
+            [ ! -e /etc/shadow ] || fail \"it sees /etc/shadow\"\n\
+            n=$(tail -n +3 /proc/net/dev | grep -vc '^ *lo:'); [ $n = 0 ] || fail \"it has the host's network\"\n\
+            [ $(wc -l </proc/net/unix) -le 1 ] || fail \"it sees the host's sockets\"",
+        limits: |spec, _| {
+            let mut isolation = Isolation::default();
+            isolation.set_profile(Profile::Strict);
+            spec.isolation = Some(isolation);
+        },
+        steps: &[Step::End(TIMEOUT_MS)],
+        checks: &[Check {
+            name: "strict",
+            asked: "a base system, no network",
             judge: checks::isolation,
         }],
         ..PLAIN
