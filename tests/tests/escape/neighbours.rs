@@ -67,6 +67,24 @@ fn a_shim_is_out_of_the_reach_of_its_own_job() {
     env.assert_clean();
 }
 
+/// It is not a boundary: their effective uids are one.
+#[test]
+fn a_job_can_slow_down_its_own_shim() {
+    let env = env();
+    for profile in PROFILES {
+        let isolation = format!("--isolation={profile}");
+        let script = "renice -n 7 -p 1 >/dev/null && echo slower; exec sleep 600";
+        let argv = ["start", &isolation, "--user=nobody", "--", "sh", "-c", script];
+        let id = env.jobctl("user-a", &argv).id();
+        until("it is slower", || env.stdout_log(&id).contains("slower").then_some(()));
+        let shim = env.cgroup().shim(&env.cgroup().jobs()[0]).unwrap();
+        assert_eq!(settings(shim.into())[0].split(' ').nth(1), Some("7"), "{profile}");
+        env.jobctl("user-a", &["kill", "-s", "KILL", &id]).expect(0);
+        until("it has ended", || env.cgroup().jobs().is_empty().then_some(()));
+    }
+    env.assert_clean();
+}
+
 /// It is not a boundary: docs/ISOLATION.md says so, and what is one.
 #[test]
 fn jobs_of_one_account_share_what_the_kernel_counts_for_it_and_those_of_a_pool_do_not() {
