@@ -21,9 +21,11 @@ use crate::model::id::JobId;
 use crate::model::limits::MAX;
 use crate::projects;
 use crate::projects::{Projects, Space};
+use crate::spares::Spares;
 
-/// Where directories are on their way out. Not a job's id.
+/// Where directories are on their way out, and where they wait for a job. Not a job's id.
 const REMOVED: &str = "removed";
+const SPARE: &str = "spare";
 
 /// All of them.
 #[derive(Debug)]
@@ -31,6 +33,7 @@ pub struct JobDirs {
     root: PathBuf,
     /// Or why their size cannot be limited.
     projects: Result<Projects, String>,
+    spares: Spares,
     /// To the thread that removes.
     remover: mpsc::Sender<()>,
     thread: thread::JoinHandle<()>,
@@ -70,12 +73,13 @@ impl JobDirs {
         let thread = thread::Builder::new().name("job-dirs".into()).spawn(remove)?;
         let _ = remover.send(()); // the thread lives as long as this
         let projects = Projects::open(&File::open(root)?, range);
-        Ok(JobDirs { root: root.into(), projects, remover, thread })
+        let spares = Spares::open(root.join(SPARE), |_| Ok(()))?;
+        Ok(JobDirs { root: root.into(), projects, spares, remover, thread })
     }
 
     /// Returns when what was taken away has been removed, as far as it can be. Blocks.
     pub(super) fn close(self) {
-        drop(self.remover);
+        drop((self.remover, self.spares));
         let _ = self.thread.join(); // it has said what it could not do
     }
 
@@ -106,7 +110,9 @@ impl JobDirs {
         limit: Option<u64>,
     ) -> io::Result<OwnedFd> {
         let path = self.path(id);
-        DirBuilder::new().mode(0o700).create(&path)?;
+        if !self.spares.take(&path) {
+            DirBuilder::new().mode(0o700).create(&path)?;
+        }
         let directory = File::open(&path)?;
         if let Some(bytes) = limit.filter(|bytes| *bytes != MAX) {
             let projects = self.projects.as_ref().map_err(|why| io::Error::other(why.clone()))?;

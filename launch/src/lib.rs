@@ -22,6 +22,7 @@ pub mod projects;
 pub mod request;
 pub mod settings;
 pub mod shim_limits;
+pub mod spares;
 mod spawn;
 pub mod sync;
 pub mod sys;

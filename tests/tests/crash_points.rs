@@ -154,7 +154,7 @@ async fn leave(env: &mut Env) {
     let names = |path| fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name());
     let left: Vec<_> = names(env.path("state/jobs")).collect();
     assert!(left.is_empty(), "{left:?}");
-    let known = ["audit", "epoch", "finished.idx", "jobs", "lock"];
+    let known = ["audit", "epoch", "finished.idx", "jobs", "lock", "spare"];
     let is_draft = |name: &OsString| !known.iter().any(|known| name == known);
     let drafts: Vec<_> = names(env.path("state")).filter(is_draft).collect();
     assert!(drafts.is_empty(), "{drafts:?}");

@@ -18,11 +18,6 @@ fn env() -> Env {
         .start()
 }
 
-fn job_dirs(env: &Env) -> Vec<PathBuf> {
-    let entries = fs::read_dir(env.path("state-work")).unwrap().map(|entry| entry.unwrap().path());
-    entries.filter(|path| !path.ends_with("removed")).collect()
-}
-
 /// The mount namespaces of this host's processes, and the mounts of this one.
 fn namespaces() -> (BTreeSet<PathBuf>, String) {
     let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
@@ -42,7 +37,7 @@ fn a_job_that_says_nothing_sees_its_own_processes_and_its_own_directory() {
     assert!(processes <= 5, "{text}");
     assert_eq!(lines[1..5], ["/run/job", "/run/job", "kept", "0"]);
     assert_ne!(Path::new(lines[5]), fs::read_link("/proc/self/ns/pid").unwrap());
-    until("its directory is gone", || job_dirs(&env).is_empty().then_some(()));
+    until("its directory is gone", || env.own_dirs().is_empty().then_some(()));
     env.assert_clean();
 }
 
@@ -275,7 +270,7 @@ fn many_jobs_leave_no_namespace_no_mount_and_no_process() {
             std::iter::once("wait").chain(ids.iter().map(String::as_str)).collect();
         env.jobctl("user-a", &wait).expect(0);
     }
-    until("their directories are gone", || job_dirs(&env).is_empty().then_some(()));
+    until("their directories are gone", || env.own_dirs().is_empty().then_some(()));
     let gone = || all_namespaces().is_subset(&before).then_some(());
     until("their namespaces are gone", gone);
     assert_eq!(namespaces().1, mounts, "the host's mounts");
@@ -325,7 +320,7 @@ fn nothing_is_left_when_broker_and_shim_are_killed() {
         };
         until("the job is known to be lost", lost);
     }
-    until("their directories are gone", || job_dirs(&env).is_empty().then_some(()));
+    until("their directories are gone", || env.own_dirs().is_empty().then_some(()));
     until("their namespaces are gone", || (namespaces().0.is_subset(&before.0)).then_some(()));
     assert_eq!(namespaces().1, before.1, "the host's mounts");
     env.assert_clean();

@@ -394,7 +394,9 @@ fn what_runs_ends_with_the_program_that_runs_it() {
     let mut line = String::new();
     BufReader::new(program.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "ready\n");
-    assert!(place.processes().len() >= 4, "the shim, the shell, two sleeps");
+    until("the shim, the shell and two sleeps run", || {
+        (place.processes().len() >= 4).then_some(())
+    });
     program.kill().unwrap(); // SIGKILL: it drops nothing
     program.wait().unwrap();
     until("its command has ended", || place.processes().is_empty().then_some(()));

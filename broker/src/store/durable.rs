@@ -66,8 +66,13 @@ fn unsynced(kind: FsType, dir: &Path) -> Vec<&Path> {
     }
 }
 
+/// What a file is called until it is whole. An empty one may be there.
+pub(crate) fn draft_name(name: &str) -> String {
+    format!(".{name}.new")
+}
+
 fn draft(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<(File, PathBuf)> {
-    let draft = dir.join(format!(".{name}.new"));
+    let draft = dir.join(draft_name(name));
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
     file.write_all(bytes)?;

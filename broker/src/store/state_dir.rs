@@ -1,12 +1,14 @@
 //! [`StateDir`]: where each job's files are, what is removed, what is moved into quarantine.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use job_launch::spares::Spares;
 use job_shim::crash::{self, Point};
+use job_shim::index::Stream;
 use nix::fcntl::Flock;
 
 use crate::model::id::JobId;
@@ -14,6 +16,7 @@ use crate::store::durable::{self, replace, replace_durably};
 use crate::store::error::OpenError;
 use crate::store::index::{Index, Summary};
 use crate::store::lock::{is_full, lock};
+use crate::store::log::INDEX_NAME;
 use crate::store::owner;
 use crate::store::records::{self, RequestRecord};
 
@@ -22,6 +25,8 @@ use crate::store::records::{self, RequestRecord};
 pub(crate) struct StateDir {
     root: PathBuf,
     epoch: u64,
+    /// Directories that wait for a job.
+    spares: Option<Spares>,
     _lock: Flock<File>,
 }
 
@@ -50,7 +55,11 @@ impl StateDir {
             Err(e) if is_full(&e) => tracing::warn!("cannot write {}: {e}", path.display()),
             written => written.map_err(io("write", &path))?,
         }
-        Ok(StateDir { root: root.into(), epoch, _lock: lock })
+        // On a full disk jobs make their own, and hear of it.
+        let spares = Spares::open(root.join("spare"), prepare);
+        let spares =
+            spares.inspect_err(|e| tracing::warn!("no directories wait for jobs: {e}")).ok();
+        Ok(StateDir { root: root.into(), epoch, spares, _lock: lock })
     }
 
     /// How often the directory has been opened, but for those times when the disk was full.
@@ -69,7 +78,9 @@ impl StateDir {
     /// As mkdir(2).
     pub(crate) fn create_job(&self, id: JobId) -> io::Result<PathBuf> {
         let path = self.job(id);
-        DirBuilder::new().mode(0o700).create(&path)?;
+        if !self.spares.as_ref().is_some_and(|spares| spares.take(&path)) {
+            DirBuilder::new().mode(0o700).create(&path)?;
+        }
         Ok(path)
     }
 
@@ -213,6 +224,18 @@ pub(crate) fn directories(root: &Path) -> [PathBuf; 3] {
 
 fn quarantine_in(root: &Path) -> PathBuf {
     root.join("quarantine")
+}
+
+/// Makes the files that a job that has ended has in its directory, all empty: those of its shim, and the drafts of its
+/// records.
+fn prepare(spare: &Path) -> io::Result<()> {
+    let drafts = [records::SPEC, records::SPAWN, records::FINAL].map(durable::draft_name);
+    let [stdout, stderr] = Stream::BOTH.map(Stream::file_name);
+    let of_shim = [stdout, stderr, INDEX_NAME, job_shim::record::FILE_NAME].map(str::to_owned);
+    let create = |name: String| {
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(spare.join(name)).map(drop)
+    };
+    drafts.into_iter().chain(of_shim).try_for_each(create)
 }
 
 const REMOVED: &str = ".removed-";

@@ -109,8 +109,12 @@ impl ExitRecord {
     }
 }
 
+/// An empty file may be there: the broker makes some before it knows their job. Where a shim has been at work, `exit` is
+/// not empty.
 fn create(state: impl AsFd, name: &str) -> Result<File, Failure> {
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-    openat(state, name, flags, mode).map(File::from).at(Step::OpenState)
+    let file = openat(state, name, flags, mode).map(File::from).at(Step::OpenState)?;
+    let length = file.metadata().at(Step::OpenState)?.len();
+    if length == 0 { Ok(file) } else { Err(Errno::EEXIST).at(Step::OpenState) }
 }

@@ -397,6 +397,17 @@ impl Env {
         self.lock_log().clone()
     }
 
+    /// The jobs' own directories, `$JOB_DIR`.
+    ///
+    /// # Panics
+    /// Where the test has them elsewhere.
+    pub fn own_dirs(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.path("state-work")).expect("it is there");
+        let paths = entries.map(|entry| entry.expect("it can be read").path());
+        let is_no_jobs = |path: &PathBuf| path.ends_with("removed") || path.ends_with("spare");
+        paths.filter(|path| !is_no_jobs(path)).collect()
+    }
+
     /// Waits until no job has left a cgroup or a socket behind.
     ///
     /// # Panics
@@ -404,9 +415,8 @@ impl Env {
     pub fn assert_clean(&self) {
         until("no cgroup, no socket and no directory of a job is left", || {
             let count = |path| fs::read_dir(self.path(path)).expect("it is there").count();
-            // Beside that of what is being removed.
             let directories = match self.path("state-work").exists() {
-                true => count("state-work") - 1 + count("state-work/removed"),
+                true => self.own_dirs().len() + count("state-work/removed"),
                 false => 0, // the test has them elsewhere
             };
             (self.cgroup.jobs().is_empty() && count("run") == 0 && directories == 0).then_some(())
