@@ -93,6 +93,41 @@ fn decode_within<T: DeserializeOwned, const MOST: usize>(bytes: &[u8]) -> Decode
     Ok(value)
 }
 
+/// A `Vec<u8>` in one piece, for `#[serde(with)]`: on the wire as a sequence of bytes is, without a call for each.
+pub(crate) mod bytes {
+    use std::fmt;
+
+    use serde::de::{Error, Visitor};
+    use serde::{Deserializer, Serializer};
+
+    #[allow(clippy::ptr_arg, reason = "serde gives the field as it is")]
+    pub(crate) fn serialize<S: Serializer>(bytes: &Vec<u8>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(bytes)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        from.deserialize_byte_buf(Bytes)
+    }
+
+    struct Bytes;
+
+    impl Visitor<'_> for Bytes {
+        type Value = Vec<u8>;
+
+        fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+            to.write_str("bytes")
+        }
+
+        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+            Ok(bytes.to_vec())
+        }
+
+        fn visit_byte_buf<E: Error>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
+            Ok(bytes)
+        }
+    }
+}
+
 /// The payload of an older peer with the fields that it does not know.
 pub(crate) fn not_told(payload: &[u8]) -> Vec<u8> {
     [payload, &NOT_TOLD].concat()

@@ -52,6 +52,13 @@ impl<M: Message> Reader<M> {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Gives back the memory of long messages: input is rare, and its buffer is not to stay resident.
+    pub fn release(&mut self) {
+        if self.bytes.is_empty() {
+            self.bytes = Vec::new();
+        }
+    }
+
     /// The version that the peer speaks; 0 before its first message.
     pub fn version(&self) -> u16 {
         self.version
@@ -72,9 +79,6 @@ impl<M: Message> Reader<M> {
             let message = head.message(payload)?;
             self.version = head.version;
             self.bytes.drain(..HEADER + head.length);
-            if self.bytes.is_empty() && self.bytes.capacity() > 4096 {
-                self.bytes = Vec::new(); // input is rare; its buffer is not to stay resident
-            }
             if message.is_some() {
                 return Ok(message);
             }

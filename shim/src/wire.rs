@@ -116,6 +116,7 @@ pub struct Input {
     /// Of the first byte; what is accepted already is skipped.
     pub offset: u64,
     /// At most [`INPUT_PIECE`] bytes.
+    #[serde(with = "crate::codec::bytes")]
     pub data: Vec<u8>,
     /// End of file after them.
     pub end: bool,

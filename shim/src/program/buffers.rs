@@ -46,10 +46,12 @@ impl Buffers {
         self.idle_at
     }
 
-    /// Checks, and gives back what is unused. `held`: the output buffer holds bytes that are not in a log.
-    pub(crate) fn turn(&mut self, now: Duration, held: bool) {
+    /// Checks, and gives back what is unused; whether it has. `held`: the output buffer holds bytes that are not in a
+    /// log.
+    pub(crate) fn turn(&mut self, now: Duration, held: bool) -> bool {
         let over = self.idle_at.is_some_and(|at| at <= now);
-        if over && !self.used && !held {
+        let is_idle = over && !self.used && !held;
+        if is_idle {
             self.output.release();
             self.scratch.release();
             release_code();
@@ -59,5 +61,6 @@ impl Buffers {
             self.idle_at = Some(now + IDLE);
             self.used = false;
         }
+        is_idle
     }
 }

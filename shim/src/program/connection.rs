@@ -61,6 +61,11 @@ impl Connection {
         }
     }
 
+    /// Gives back memory that no message is in.
+    pub(crate) fn release(&mut self) {
+        self.incoming.release();
+    }
+
     /// The next whole message.
     ///
     /// # Errors

@@ -108,6 +108,11 @@ impl Control {
         new_broker
     }
 
+    /// Gives back memory that no message is in.
+    pub(crate) fn release(&mut self) {
+        self.broker.iter_mut().for_each(Connection::release);
+    }
+
     /// The broker's next message.
     pub(crate) fn next(&mut self) -> Option<ToShim> {
         let message = self.broker.as_mut()?.next();

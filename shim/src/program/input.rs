@@ -1,5 +1,6 @@
 //! The workload's standard input, by offset: a broker that reconnects loses and repeats no byte.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 
@@ -11,7 +12,7 @@ use super::poll::{Interest, Slot};
 /// The pipe, and the bytes that wait for it.
 pub(crate) struct Input {
     pipe: Option<File>,
-    waiting: Vec<u8>,
+    waiting: VecDeque<u8>,
     /// Close the pipe after the waiting bytes.
     ends: bool,
     accepted: u64,
@@ -20,7 +21,7 @@ pub(crate) struct Input {
 impl Input {
     /// `None` is a job without input, which is a closed one.
     pub(crate) fn new(pipe: Option<File>) -> Input {
-        Input { pipe, waiting: Vec::new(), ends: false, accepted: 0 }
+        Input { pipe, waiting: VecDeque::new(), ends: false, accepted: 0 }
     }
 
     /// The progress so far.
@@ -53,38 +54,48 @@ impl Input {
         {
             return Err(Closed);
         }
-        self.waiting.extend_from_slice(fresh);
         // An end that lies before what is known would be another input's.
         self.ends |= piece.end && skip <= piece.data.len();
+        // Past the memory of what waits, where the pipe takes it.
+        let written = if self.waiting.is_empty() { self.write(fresh) } else { 0 };
+        self.waiting.extend(&fresh[written..]);
         self.pass_on();
         Ok(())
     }
 
-    /// Writes what the pipe takes.
+    /// Writes what the pipe takes of what waits, and closes it behind the end.
     pub(crate) fn pass_on(&mut self) {
-        let Some(pipe) = &mut self.pipe else { return };
+        while !self.waiting.is_empty() {
+            let mut waiting = std::mem::take(&mut self.waiting);
+            let written = self.write(waiting.as_slices().0);
+            waiting.drain(..written);
+            self.waiting = waiting;
+            if self.pipe.is_none() {
+                break;
+            }
+            if written == 0 {
+                return;
+            }
+        }
+        self.waiting = VecDeque::new(); // its memory too: most jobs get no input
+        if self.ends {
+            self.pipe = None;
+        }
+    }
+
+    /// How many of these bytes the pipe takes. Closes it if nobody reads any more.
+    fn write(&mut self, bytes: &[u8]) -> usize {
         let mut written = 0;
-        let mut broken = false;
-        while written < self.waiting.len() {
-            match pipe.write(&self.waiting[written..]) {
+        while let Some(pipe) = self.pipe.as_mut().filter(|_| written < bytes.len()) {
+            match pipe.write(&bytes[written..]) {
                 Ok(length) => written += length,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(_) => {
-                    broken = true; // EPIPE: nobody reads any more
-                    break;
-                }
+                Err(_) => self.pipe = None, // EPIPE
             }
         }
         self.accepted += written as u64;
-        if written < self.waiting.len() && !broken {
-            self.waiting.drain(..written);
-            return;
-        }
-        self.waiting = Vec::new(); // its memory too: most jobs get no input
-        if broken || self.ends {
-            self.pipe = None;
-        }
+        written
     }
 }
 

@@ -177,7 +177,9 @@ impl Job {
 
     fn wait(&mut self) -> Ready {
         self.control.report(self.output.progress());
-        self.buffers.turn(since_boot(), self.output.needs_buffer());
+        if self.buffers.turn(since_boot(), self.output.needs_buffer()) {
+            self.control.release();
+        }
         let orphans = self.orphans.as_ref().and_then(Orphans::next);
         let times = [self.ending.next(), self.output.next(), self.buffers.next(), orphans];
         self.alarm.set(times.into_iter().flatten().min());
