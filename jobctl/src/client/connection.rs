@@ -36,6 +36,9 @@ pub(crate) const NO_RECONNECT: Duration = Duration::ZERO;
 /// A call that hangs in a dying connection is given at least this long on the new one.
 const MIN_ATTEMPT: Duration = Duration::from_secs(1);
 
+/// From the first look at a broker that closes connections without a word to the second.
+const SECOND_LOOK: Duration = Duration::from_millis(200);
+
 impl Broker {
     /// Connects once: a broker that is down at the beginning is not waited for.
     pub(crate) async fn connect(global: &Global, timeout: Duration) -> Result<Broker> {
@@ -105,12 +108,18 @@ impl Broker {
         if let Some(said) = tls::of_own(&cause, &self.credentials) {
             return Some(Failure::refused_by_tls(&self.addr, said));
         }
-        let is_proven = self.is_proven.load(Ordering::Relaxed);
-        Failure::of_tls(&self.addr, &cause).or_else(|| {
-            let what = format!("cannot connect to {}: it closes the connection at once", self.addr);
-            let hint = "it may not accept your certificate; the broker's log says why";
-            (!is_proven).then(|| Failure::unreachable(what).hint(hint))
-        })
+        if let Some(refused) = Failure::of_tls(&self.addr, &cause) {
+            return Some(refused);
+        }
+        if self.is_proven.load(Ordering::Relaxed) {
+            return None;
+        }
+        // A broker that dies closes connections, too, and does not do it a second time.
+        tokio::time::sleep(SECOND_LOOK).await;
+        refusal(&self.addr, &self.credentials).await.ok().flatten()?;
+        let what = format!("cannot connect to {}: it closes the connection at once", self.addr);
+        let hint = "it may not accept your certificate; the broker's log says why";
+        Some(Failure::unreachable(what).hint(hint))
     }
 
     /// One call, not repeated.
