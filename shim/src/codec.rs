@@ -16,7 +16,7 @@
 //! tests of upgrades and downgrades.
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// The version that this build speaks.
 pub const VERSION: u16 = if cfg!(feature = "next-version") { 2 } else { 1 };
@@ -70,7 +70,7 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 ///
 /// # Errors
 /// Bytes that are not of this type, or too few.
-pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Decoded<T> {
+pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Decoded<T> {
     decode_within::<T, MOST_OF_MESSAGE>(bytes)
 }
 
@@ -82,50 +82,22 @@ pub(crate) fn decode_launch<T: DeserializeOwned>(bytes: &[u8]) -> Decoded<T> {
     decode_within::<T, MOST_OF_LAUNCH>(bytes)
 }
 
-fn decode_within<T: DeserializeOwned, const MOST: usize>(bytes: &[u8]) -> Decoded<T> {
+fn decode_within<'a, T: Deserialize<'a>, const MOST: usize>(bytes: &'a [u8]) -> Decoded<T> {
     // Without a limit a claimed length is allocated as it is: a message of 13 bytes would end this process.
     let config = bincode::config::standard().with_limit::<MOST>();
-    let ((value, added), _) = bincode::serde::decode_from_slice::<(T, Added), _>(bytes, config)
-        .map_err(|e| FrameError(e.to_string()))?;
+    let ((value, added), _) =
+        bincode::serde::borrow_decode_from_slice::<(T, Added), _>(bytes, config)
+            .map_err(|e| FrameError(e.to_string()))?;
     if added != ADDED && added != Added::default() {
         return Err(FrameError(format!("{added:?} at its end")));
     }
     Ok(value)
 }
 
-/// A `Vec<u8>` in one piece, for `#[serde(with)]`: on the wire as a sequence of bytes is, without a call for each.
-pub(crate) mod bytes {
-    use std::fmt;
-
-    use serde::de::{Error, Visitor};
-    use serde::{Deserializer, Serializer};
-
-    #[allow(clippy::ptr_arg, reason = "serde gives the field as it is")]
-    pub(crate) fn serialize<S: Serializer>(bytes: &Vec<u8>, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_bytes(bytes)
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
-        from.deserialize_byte_buf(Bytes)
-    }
-
-    struct Bytes;
-
-    impl Visitor<'_> for Bytes {
-        type Value = Vec<u8>;
-
-        fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-            to.write_str("bytes")
-        }
-
-        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
-            Ok(bytes.to_vec())
-        }
-
-        fn visit_byte_buf<E: Error>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
-            Ok(bytes)
-        }
-    }
+/// Writes a `Vec<u8>` in one piece, for `serialize_with`: on the wire as a sequence of bytes is, without a call for each.
+#[allow(clippy::ptr_arg, reason = "serde gives the field as it is")]
+pub(crate) fn bytes<S: Serializer>(bytes: &Vec<u8>, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_bytes(bytes)
 }
 
 /// The payload of an older peer with the fields that it does not know.

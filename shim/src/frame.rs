@@ -1,6 +1,8 @@
 //! Frames on a stream socket: a fixed header, checked before anything is allocated, and a payload.
 
+use std::io;
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use crate::codec::{FrameError, OLDEST, VERSION, not_told};
 use crate::wire::Message;
@@ -36,26 +38,73 @@ fn write_frame(kind: u16, payload: &[u8], out: &mut Vec<u8>) {
 #[derive(Debug)]
 pub struct Reader<M> {
     bytes: Vec<u8>,
+    /// Of `bytes`, what has come and was not taken yet.
+    unread: Range<usize>,
+    /// How much is read at once: more while there is more.
+    room: usize,
+    /// For the bytes of the next message, see [`Message::from_parts_with`].
+    spare: Vec<u8>,
     version: u16,
     direction: PhantomData<M>,
 }
 
+/// What is read at once, at first and at most: most connections carry few and short messages.
+const ROOM: [usize; 2] = [4 << 10, 256 << 10];
+
 impl<M> Default for Reader<M> {
     fn default() -> Self {
-        Reader { bytes: Vec::new(), version: 0, direction: PhantomData }
+        Reader {
+            bytes: Vec::new(),
+            unread: 0..0,
+            room: ROOM[0],
+            spare: Vec::new(),
+            version: 0,
+            direction: PhantomData,
+        }
     }
 }
 
 impl<M: Message> Reader<M> {
     /// More bytes from the socket.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
+        self.make_room(bytes.len()).copy_from_slice(bytes);
+        self.unread.end += bytes.len();
+    }
+
+    /// Reads once, straight to where the messages are decoded; 0 is the end of the stream.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn fill(&mut self, mut from: impl io::Read) -> io::Result<usize> {
+        let room = self.room;
+        let read = from.read(self.make_room(room))?;
+        self.unread.end += read;
+        if read == room {
+            self.room = (room * 4).min(ROOM[1]);
+        }
+        Ok(read)
+    }
+
+    fn make_room(&mut self, length: usize) -> &mut [u8] {
+        if self.bytes.len() - self.unread.end < length {
+            self.bytes.copy_within(self.unread.clone(), 0);
+            self.unread = 0..self.unread.len();
+            let whole = self.unread.end + length;
+            self.bytes.resize(whole.max(self.bytes.len()), 0);
+        }
+        &mut self.bytes[self.unread.end..][..length]
+    }
+
+    /// Takes the bytes of a message back, for the next one.
+    pub fn reuse(&mut self, bytes: Vec<u8>) {
+        self.spare = bytes;
     }
 
     /// Gives back the memory of long messages: input is rare, and its buffer is not to stay resident.
     pub fn release(&mut self) {
-        if self.bytes.is_empty() {
-            self.bytes = Vec::new();
+        if self.unread.is_empty() {
+            (self.bytes, self.spare) = (Vec::new(), Vec::new());
+            (self.unread, self.room) = (0..0, ROOM[0]);
         }
     }
 
@@ -71,14 +120,18 @@ impl<M: Message> Reader<M> {
     /// more.
     pub fn next_message(&mut self) -> Result<Option<M>, FrameError> {
         loop {
-            let Some((head, rest)) = self.bytes.split_first_chunk::<HEADER>() else {
+            let unread = &self.bytes[self.unread.clone()];
+            let Some((head, rest)) = unread.split_first_chunk::<HEADER>() else {
                 return Ok(None);
             };
             let head = Head::from_bytes(*head)?;
             let Some(payload) = rest.get(..head.length) else { return Ok(None) };
-            let message = head.message(payload)?;
+            let message = head.message(payload, &mut self.spare)?;
             self.version = head.version;
-            self.bytes.drain(..HEADER + head.length);
+            self.unread.start += HEADER + head.length;
+            if self.unread.is_empty() {
+                self.unread = 0..0;
+            }
             if message.is_some() {
                 return Ok(message);
             }
@@ -116,11 +169,15 @@ impl Head {
     }
 
     /// `None` for one that only a newer version knows.
-    fn message<M: Message>(&self, payload: &[u8]) -> Result<Option<M>, FrameError> {
+    fn message<M: Message>(
+        &self,
+        payload: &[u8],
+        spare: &mut Vec<u8>,
+    ) -> Result<Option<M>, FrameError> {
         let message = if self.version < VERSION {
-            M::from_parts(self.kind, &not_told(payload))?
+            M::from_parts_with(self.kind, &not_told(payload), spare)?
         } else {
-            M::from_parts(self.kind, payload)?
+            M::from_parts_with(self.kind, payload, spare)?
         };
         if message.is_none() && self.version <= VERSION && !is_extension(self.kind) {
             return Err(FrameError(format!("unknown kind {}", self.kind)));
@@ -143,7 +200,7 @@ fn is_extension(_: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{FromShim, InputAck, Started, ToShim};
+    use crate::wire::{FromShim, INPUT_PIECE, Input, InputAck, Started, ToShim};
 
     #[test]
     fn a_message_arrives_however_its_bytes_are_cut() {
@@ -161,6 +218,46 @@ mod tests {
             }
         }
         assert_eq!(seen, 2);
+    }
+
+    #[test]
+    fn long_messages_are_read_in_few_pieces_into_memory_that_is_there_already() {
+        let message = |n| {
+            let data = vec![n; INPUT_PIECE];
+            ToShim::Input(Input { offset: 0, data, end: false })
+        };
+        let mut bytes = Vec::new();
+        (0..30).for_each(|n| write(&message(n), &mut bytes));
+        let (mut left, mut reader) = (&bytes[..], Reader::default());
+        let (mut reads, mut seen, mut places) = (0, 0, Vec::new());
+        while reader.fill(&mut left).unwrap() > 0 {
+            reads += 1;
+            while let Some(got) = reader.next_message().unwrap() {
+                assert_eq!(got, message(seen));
+                seen += 1;
+                let ToShim::Input(Input { data, .. }) = got else { unreachable!() };
+                places.push(data.as_ptr());
+                reader.reuse(data);
+            }
+        }
+        places.dedup();
+        assert_eq!((seen, places.len()), (30, 1));
+        assert!(reads < 15, "{reads} reads");
+        reader.release();
+        assert_eq!((reader.bytes.capacity(), reader.spare.capacity()), (0, 0));
+    }
+
+    #[test]
+    fn what_has_begun_to_come_is_not_given_back() {
+        let (message, mut bytes) = (ToShim::Go, Vec::new());
+        write(&message, &mut bytes);
+        let (mut first, mut second) = bytes.split_at(5);
+        let mut reader = Reader::default();
+        reader.fill(&mut first).unwrap();
+        reader.release();
+        assert_eq!(reader.next_message(), Ok(None));
+        reader.fill(&mut second).unwrap();
+        assert_eq!(reader.next_message(), Ok(Some(message)));
     }
 
     #[test]

@@ -18,6 +18,13 @@ pub trait Message: Sized {
     /// # Errors
     /// A payload that is not of its kind.
     fn from_parts(kind: u16, payload: &[u8]) -> Decoded<Option<Self>>;
+    /// The same; a message with much data has it in `spare`, whose memory is there already.
+    ///
+    /// # Errors
+    /// As [`Message::from_parts`].
+    fn from_parts_with(kind: u16, payload: &[u8], _: &mut Vec<u8>) -> Decoded<Option<Self>> {
+        Self::from_parts(kind, payload)
+    }
 }
 
 /// Messages from the broker.
@@ -116,10 +123,28 @@ pub struct Input {
     /// Of the first byte; what is accepted already is skipped.
     pub offset: u64,
     /// At most [`INPUT_PIECE`] bytes.
-    #[serde(with = "crate::codec::bytes")]
+    #[serde(serialize_with = "crate::codec::bytes")]
     pub data: Vec<u8>,
     /// End of file after them.
     pub end: bool,
+}
+
+/// An [`Input`] whose data is where it came.
+#[derive(Deserialize)]
+struct InputInPlace<'a> {
+    offset: u64,
+    data: &'a [u8],
+    end: bool,
+}
+
+impl Input {
+    fn decode(payload: &[u8], spare: &mut Vec<u8>) -> Decoded<Input> {
+        let InputInPlace { offset, data: came, end } = decode(payload)?;
+        let mut data = std::mem::take(spare);
+        data.clear();
+        data.extend_from_slice(came);
+        Ok(Input { offset, data, end })
+    }
 }
 
 /// The limits that the shim enforces, not the kernel. The launch sets them; a broker may change them.
@@ -136,6 +161,8 @@ pub struct Limits {
     pub output: Option<u64>,
 }
 
+/// The kind of [`ToShim::Input`].
+pub(crate) const INPUT: u16 = 6;
 /// The most input in one frame: with its header it stays below the frame's limit.
 pub const INPUT_PIECE: usize = 60 * 1024;
 /// The most input past [`InputAck::accepted`]: a shim keeps what the job has not read yet in
@@ -314,7 +341,7 @@ impl Message for ToShim {
             ToShim::Stop(_) => 3,
             ToShim::Signal(_) => 4,
             ToShim::Watch(_) => 5,
-            ToShim::Input(_) => 6,
+            ToShim::Input(_) => INPUT,
             ToShim::Limits(_) => 7,
             ToShim::Probe(_) => 8,
         }
@@ -340,11 +367,18 @@ impl Message for ToShim {
             3 => ToShim::Stop(decode(payload)?),
             4 => ToShim::Signal(decode(payload)?),
             5 => ToShim::Watch(decode(payload)?),
-            6 => ToShim::Input(decode(payload)?),
+            INPUT => ToShim::Input(Input::decode(payload, &mut Vec::new())?),
             7 => ToShim::Limits(decode(payload)?),
             8 => ToShim::Probe(decode(payload)?),
             _ => return Ok(None),
         }))
+    }
+
+    fn from_parts_with(kind: u16, payload: &[u8], spare: &mut Vec<u8>) -> Decoded<Option<Self>> {
+        match kind {
+            INPUT => Ok(Some(ToShim::Input(Input::decode(payload, spare)?))),
+            _ => Self::from_parts(kind, payload),
+        }
     }
 }
 
@@ -454,6 +488,7 @@ mod tests {
         assert_eq!(stop.payload(), [10, 1, 1, b'a']);
         let input = ToShim::Input(Input { offset: 1, data: vec![2, 3], end: true });
         assert_eq!(input.payload(), [1, 2, 2, 3, 1]);
+        assert_eq!(ToShim::from_parts(6, &[1, 2, 2, 3, 1]), Ok(Some(input)));
         let limits =
             Limits { time_ms: Some(1), cpu_time_us: None, cpus_milli: 200, output: Some(3) };
         assert_eq!(ToShim::Limits(limits).payload(), [1, 1, 0, 200, 1, 3]);

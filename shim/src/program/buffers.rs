@@ -6,27 +6,23 @@ use std::time::Duration;
 use super::output::BUFFER;
 use crate::sys::{Region, release_code};
 
-/// As much as one frame.
-const SCRATCH: usize = 64 * 1024;
 /// A buffer that is unused for this long is given back.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// Both buffers of a shim.
+/// The buffer of output, and when the others are to be given back.
 pub(crate) struct Buffers {
     output: Region,
-    scratch: Region,
     used: bool,
     idle_at: Option<Duration>,
 }
 
 impl Buffers {
-    /// Reserves them.
+    /// Reserves it.
     ///
     /// # Errors
     /// ENOMEM.
     pub(crate) fn new() -> nix::Result<Buffers> {
-        let (output, scratch) = (Region::new(BUFFER)?, Region::new(SCRATCH)?);
-        Ok(Buffers { output, scratch, used: false, idle_at: None })
+        Ok(Buffers { output: Region::new(BUFFER)?, used: false, idle_at: None })
     }
 
     /// For output on its way to the disk.
@@ -35,10 +31,9 @@ impl Buffers {
         self.output.bytes()
     }
 
-    /// For bytes from a broker, for the time of one call.
-    pub(crate) fn scratch(&mut self) -> &mut [u8] {
+    /// The buffers of messages and of input are in use.
+    pub(crate) fn touch(&mut self) {
         self.used = true;
-        self.scratch.bytes()
     }
 
     /// When to check whether they are still used.
@@ -53,7 +48,6 @@ impl Buffers {
         let is_idle = over && !self.used && !held;
         if is_idle {
             self.output.release();
-            self.scratch.release();
             release_code();
             self.idle_at = None;
         } else if over || self.used && self.idle_at.is_none() {

@@ -1,6 +1,6 @@
 //! One connection with a broker: frames in both directions, never blocking.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
@@ -45,20 +45,22 @@ impl Connection {
     }
 
     /// Reads once. The messages are to be taken with [`Connection::next`] before it reads again:
-    /// so no more than one frame and one `scratch` are ever held.
+    /// so no more than one frame and what is read at once are ever held.
     ///
     /// # Errors
     /// At the end of the stream.
-    pub(crate) fn receive(&mut self, scratch: &mut [u8]) -> Result<(), Closed> {
-        match self.socket.read(scratch) {
+    pub(crate) fn receive(&mut self) -> Result<(), Closed> {
+        match self.incoming.fill(&self.socket) {
             Ok(0) => Err(Closed),
-            Ok(length) => {
-                self.incoming.push(&scratch[..length]);
-                Ok(())
-            }
+            Ok(_) => Ok(()),
             Err(e) if would_block(&e) => Ok(()),
             Err(_) => Err(Closed),
         }
+    }
+
+    /// See [`Reader::reuse`].
+    pub(crate) fn reuse(&mut self, bytes: Vec<u8>) {
+        self.incoming.reuse(bytes);
     }
 
     /// Gives back memory that no message is in.

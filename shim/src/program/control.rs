@@ -57,12 +57,12 @@ impl Control {
 
     /// Step 10: waits for GO, and returns the limits in force by then. `None`: the broker is gone, or
     /// sent a message that is not allowed before GO.
-    pub(crate) fn await_go(&mut self, mut limits: Limits, scratch: &mut [u8]) -> Option<Limits> {
+    pub(crate) fn await_go(&mut self, mut limits: Limits) -> Option<Limits> {
         while let Some(broker) = &self.broker {
             let mut interest = Interest::new();
             broker.register(&mut interest, Slot::Broker);
             let ready = interest.wait(-1);
-            self.turn(&ready, scratch);
+            self.turn(&ready);
             while let Some(message) = self.next() {
                 match message {
                     ToShim::Go => return Some(limits),
@@ -91,17 +91,17 @@ impl Control {
 
     /// Reads and writes once, as far as something is ready. `true`: there is a new broker, and
     /// the shim has to say Hello.
-    pub(crate) fn turn(&mut self, ready: &Ready, scratch: &mut [u8]) -> bool {
+    pub(crate) fn turn(&mut self, ready: &Ready) -> bool {
         let hears_broker = ready.has(Slot::Broker) && self.broker.is_some();
         if hears_broker && let Some(broker) = &mut self.broker {
             broker.flush();
-            if broker.receive(scratch).is_err() {
+            if broker.receive().is_err() {
                 self.hang_up();
             }
         }
         // Messages queued by the old broker are processed before a new one takes its place: a shim that
         // was stopped finds both queues at once.
-        let new_broker = !hears_broker && self.read_pending(ready, scratch);
+        let new_broker = !hears_broker && self.read_pending(ready);
         if ready.has(Slot::Listener) {
             self.accept();
         }
@@ -111,6 +111,13 @@ impl Control {
     /// Gives back memory that no message is in.
     pub(crate) fn release(&mut self) {
         self.broker.iter_mut().for_each(Connection::release);
+    }
+
+    /// Takes the bytes of the broker's message back, for its next one.
+    pub(crate) fn reuse(&mut self, bytes: Vec<u8>) {
+        if let Some(broker) = &mut self.broker {
+            broker.reuse(bytes);
+        }
     }
 
     /// The broker's next message.
@@ -179,10 +186,10 @@ impl Control {
         }
     }
 
-    fn read_pending(&mut self, ready: &Ready, scratch: &mut [u8]) -> bool {
+    fn read_pending(&mut self, ready: &Ready) -> bool {
         let mut new_broker = false;
         for (n, mut peer) in std::mem::take(&mut self.pending).into_iter().enumerate() {
-            let heard = if ready.has(Slot::Pending(n)) { peer.receive(scratch) } else { Ok(()) };
+            let heard = if ready.has(Slot::Pending(n)) { peer.receive() } else { Ok(()) };
             match heard.and_then(|()| peer.next()) {
                 Ok(None) => self.pending.push(peer),
                 Ok(Some(ToShim::Hello(hello))) if self.recognize(&hello) => {

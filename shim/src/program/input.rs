@@ -71,15 +71,21 @@ impl Input {
             waiting.drain(..written);
             self.waiting = waiting;
             if self.pipe.is_none() {
-                break;
+                self.waiting.clear();
             }
             if written == 0 {
                 return;
             }
         }
-        self.waiting = VecDeque::new(); // its memory too: most jobs get no input
         if self.ends {
             self.pipe = None;
+        }
+    }
+
+    /// Gives back the memory of what has waited: most jobs get no input.
+    pub(crate) fn release(&mut self) {
+        if self.waiting.is_empty() {
+            self.waiting = VecDeque::new();
         }
     }
 

@@ -126,7 +126,7 @@ impl Job {
             self.fail(Failed { step, errno: errno as i32 }, exit);
             return ExitCode::FAILURE;
         }
-        let Some(limits) = self.control.await_go(self.limits, self.buffers.scratch()) else {
+        let Some(limits) = self.control.await_go(self.limits) else {
             self.go = None;
             self.child.abandon(&self.cgroup);
             crash::at(Point::Abandoned);
@@ -179,6 +179,7 @@ impl Job {
         self.control.report(self.output.progress());
         if self.buffers.turn(since_boot(), self.output.needs_buffer()) {
             self.control.release();
+            self.input.release();
         }
         let orphans = self.orphans.as_ref().and_then(Orphans::next);
         let times = [self.ending.next(), self.output.next(), self.buffers.next(), orphans];
@@ -270,7 +271,8 @@ impl Job {
     }
 
     fn listen(&mut self, ready: &Ready) {
-        if self.control.turn(ready, self.buffers.scratch()) {
+        self.buffers.touch();
+        if self.control.turn(ready) {
             self.control.send(&self.hello());
         }
         self.handle_all();
@@ -280,8 +282,13 @@ impl Job {
         for mut peer in self.control.probes() {
             let _ = peer.send(&self.hello()); // one short message: a new socket takes it at once
         }
+        let mut has_input = false;
         while let Some(message) = self.control.next() {
+            has_input |= matches!(message, ToShim::Input(_));
             self.handle(message);
+        }
+        if has_input {
+            self.control.send(&FromShim::InputAck(self.input.ack()));
         }
     }
 
@@ -301,7 +308,7 @@ impl Job {
                 if self.input.take(&piece).is_err() {
                     return self.control.hang_up();
                 }
-                self.control.send(&FromShim::InputAck(self.input.ack()));
+                self.control.reuse(piece.data);
             }
         }
     }
