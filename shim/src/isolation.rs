@@ -10,8 +10,8 @@ pub const VIEW_FD: i32 = 10;
 /// The root where there is one ([`Root`]); then the sources of [`Source::Inherited`], in the order of [`Files::mounts`],
 /// from this number on. Opened for reading by the job's user.
 pub const FIRST_SOURCE_FD: i32 = 11;
-/// The most of them: a root, the job's directory, what the operator shares, and what the user names.
-pub const MAX_SOURCES: usize = 1 + 1 + 8 + 16;
+/// The most of them: a root, whose it is, the job's directory, what the operator shares, and what the user names.
+pub const MAX_SOURCES: usize = 1 + 1 + 1 + 8 + 16;
 
 /// Where a job that has files of its own finds its directory.
 pub const JOB_DIR: &str = "/run/job";
@@ -57,6 +57,10 @@ pub struct Files {
 pub struct Root {
     /// What the job writes there, in memory. `None`: it is read-only.
     pub overlay: Option<Scratch>,
+    /// What is root's there is the job's: the next descriptor is a user namespace that says whose what is. Only under an
+    /// overlay. Not among the bytes of a `Root`: see [`crate::launch::Launch::to_bytes`].
+    #[serde(skip)]
+    pub owned: bool,
 }
 
 /// How much a tmpfs may hold; it counts as the job's memory as well.

@@ -45,6 +45,8 @@ const BOTH: u16 = WITH_PROGRAM | WITH_ISOLATION;
 /// Set, with [`WITH_ISOLATION`], in that of a job that has a root of its own; never with a checked program, which is the
 /// host's.
 const WITH_ROOT: u16 = 1 << 13;
+/// Set, with [`WITH_ROOT`], where the root is [`Root::owned`].
+const WITH_OWNED_ROOT: u16 = 1 << 12;
 const ISOLATION_AND_ROOT: u16 = WITH_ISOLATION | WITH_ROOT;
 
 /// Everything a shim needs to know. It travels in memory and never to disk: the environment may
@@ -136,7 +138,9 @@ impl Launch {
         if let Some(root) = &self.root {
             let isolation = self.isolation.clone().unwrap_or_default();
             let bytes = encode(&(root, isolation, self));
-            return [&(VERSION | ISOLATION_AND_ROOT).to_le_bytes(), bytes.as_slice()].concat();
+            let owned = if root.owned { WITH_OWNED_ROOT } else { 0 };
+            let version = VERSION | ISOLATION_AND_ROOT | owned;
+            return [&version.to_le_bytes(), bytes.as_slice()].concat();
         }
         let (besides, bytes) = match (&self.program, &self.isolation) {
             (None, None) => (0, encode(self)),
@@ -172,8 +176,9 @@ impl Launch {
                     decode_launch::<(Program, Isolation, Launch)>(launch)?;
                 Launch { program: Some(program), isolation: Some(isolation), ..launch }
             }
-            ISOLATION_AND_ROOT => {
+            besides if besides & !WITH_OWNED_ROOT == ISOLATION_AND_ROOT => {
                 let (root, isolation, launch) = decode_launch::<(Root, Isolation, Launch)>(launch)?;
+                let root = Root { owned: besides & WITH_OWNED_ROOT != 0, ..root };
                 Launch { isolation: Some(isolation), root: Some(root), ..launch }
             }
             _ => {
@@ -241,8 +246,8 @@ mod tests {
 
     #[test]
     fn a_root_is_read_as_it_was_written_and_never_overlooked() {
-        let root = Root { overlay: Some(Scratch { bytes: 1, inodes: 2 }) };
-        for root in [Root::default(), root] {
+        let root = Root { overlay: Some(Scratch { bytes: 1, inodes: 2 }), owned: false };
+        for root in [Root::default(), root, Root { owned: true, ..root }] {
             let isolation = Some(Isolation::default());
             let launch = Launch { isolation, root: Some(root), ..launch(None) };
             let bytes = launch.to_bytes();

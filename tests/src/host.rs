@@ -51,6 +51,17 @@ pub fn has_program(name: &str, option: &str) -> bool {
     has_unless(ran.err().map(|error| format!("{name} cannot be run: {error}")))
 }
 
+/// The same for a kernel that is at least so new.
+///
+/// # Panics
+/// Where no test may be skipped.
+pub fn has_kernel(major: u32, minor: u32) -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's release");
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    let is_new = (numbers.next(), numbers.next()) >= (Some(major), Some(minor));
+    has_unless((!is_new).then(|| format!("the kernel is older than {major}.{minor}")))
+}
+
 fn has_unless(missing: Option<String>) -> bool {
     let Some(why) = missing else { return true };
     assert!(std::env::var_os(SKIP_NOTHING).is_none(), "this host must have all: {why}");

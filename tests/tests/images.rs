@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::digest::{SHA256, digest};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use job_tests::{Env, small_root, until};
+use job_tests::{Env, host, small_root, until};
 use serde_json::json;
 use tar::{EntryType, Header};
 
@@ -223,6 +223,28 @@ fn what_leads_out_of_an_archive_leads_nowhere() {
     );
     assert_eq!(fs::read_to_string(victim.join("file")).unwrap(), "host\n");
     assert!(!victim.join("new").exists() && !Path::new("/tmp/evil").exists());
+}
+
+#[test]
+fn a_job_that_may_write_owns_what_is_roots_in_its_image_and_the_image_stays_as_it_is() {
+    let env = Env::start();
+    import(&env, "small", &small(&env), &[]).unwrap();
+    if !host::has_kernel(5, 19) {
+        return;
+    }
+    let before = fs::metadata(tree(&env, "small").join("etc")).unwrap();
+    let sh = |options: &[&str], script: &str| {
+        let words = [&["run", "--image=small"], options, &["--", "sh", "-c", script]].concat();
+        env.jobctl("user-a", &words)
+    };
+    let script =
+        "echo made >/etc/made && echo more >>/etc/name && cat /etc/made /etc/name && mkdir /x";
+    let ran = sh(&["--tmpfs-size=1M"], script);
+    assert_eq!((ran.code(), ran.out()), (0, "made\nsmall\nmore\n".into()), "{}", ran.err());
+    assert_ne!(sh(&[], "touch /etc/made").code(), 0, "without room of its own");
+    let after = fs::metadata(tree(&env, "small").join("etc")).unwrap();
+    assert_eq!((after.mtime(), after.uid()), (before.mtime(), 0));
+    assert!(!tree(&env, "small").join("etc/made").exists());
 }
 
 #[test]

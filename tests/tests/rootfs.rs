@@ -3,15 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
-use job_tests::{Env, Finished, small_root, until};
+use job_tests::{Env, Finished, host, small_root, until};
 
-/// An operator who lists the directories in `roots`.
-fn env() -> (Env, PathBuf) {
+/// An operator who lists the directories in `roots`, and sets more of that section.
+fn env(more: &str) -> (Env, PathBuf) {
     let sections = "[isolation]\nrootfs = [\"{dir}/roots/*\"]\nshared = [\"{dir}/shared\"]\n";
-    let env = Env::builder().sections(sections).start();
+    let env = Env::builder().sections(&format!("{sections}{more}")).start();
     let root = env.path("roots").join("small");
     small_root::make(&root);
     fs::set_permissions(env.path("roots"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -36,7 +36,7 @@ fn listing(root: &Path) -> String {
 
 #[test]
 fn a_job_sees_the_directory_in_place_of_the_host_and_cannot_write_there() {
-    let (env, root) = env();
+    let (env, root) = env("");
     for profile in ["private", "strict"] {
         let options = [&*format!("--isolation={profile}")];
         let script = "cat /etc/name; pwd; echo kept >file && cat file; echo x >/tmp/x && cat /tmp/x; \
@@ -55,7 +55,7 @@ fn a_job_sees_the_directory_in_place_of_the_host_and_cannot_write_there() {
 
 #[test]
 fn programs_and_directories_are_looked_up_in_the_root() {
-    let (env, root) = env();
+    let (env, root) = env("");
     fs::write(root.join("usr/bin/script"), "#!/bin/sh\ncat /etc/name\n").unwrap();
     fs::set_permissions(root.join("usr/bin/script"), fs::Permissions::from_mode(0o755)).unwrap();
     let rootfs = format!("--rootfs={}", root.display());
@@ -70,7 +70,7 @@ fn programs_and_directories_are_looked_up_in_the_root() {
 
 #[test]
 fn what_a_job_writes_into_its_root_is_in_memory_bounded_and_gone_with_it() {
-    let (env, root) = env();
+    let (env, root) = env("");
     fs::set_permissions(root.join("srv"), fs::Permissions::from_mode(0o777)).unwrap();
     fs::write(root.join("srv/old"), "old\n").unwrap();
     fs::set_permissions(root.join("srv/old"), fs::Permissions::from_mode(0o666)).unwrap();
@@ -91,8 +91,48 @@ fn what_a_job_writes_into_its_root_is_in_memory_bounded_and_gone_with_it() {
 }
 
 #[test]
+fn roots_files_are_the_jobs_own_where_it_may_write_and_other_owners_are_not() {
+    let (env, root) = env("rootfs_owned = true\n");
+    let file = |name: &str, owner: u32| {
+        let path = root.join("etc").join(name);
+        fs::write(&path, "old\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        chown(&path, Some(owner), Some(owner)).unwrap();
+    };
+    file("roots", 0);
+    file("others", 64_321);
+    file("nobodys", 65_534); // as the job is, by its number in the directory alone
+    if !host::has_kernel(5, 19) {
+        return;
+    }
+    let before = listing(&root);
+    let script = "echo made >/etc/made; echo more >>/etc/name; mkdir /usr/x /y; rm /usr/bin/ln; \
+                  cat /etc/made /etc/name /etc/roots; ls -d /usr/x /y; cat /etc/others 2>/dev/null; \
+                  cat /etc/nobodys 2>/dev/null; chmod 777 /etc/others 2>/dev/null || echo others; \
+                  rm -r /srv; ls -d /srv /usr/bin/ln 2>/dev/null; touch /run/x 2>/dev/null || echo run";
+    let text = sh(&env, &root, &["--tmpfs-size=1M"], script);
+    assert_eq!(text, "made\nsmall\nmore\nold\n/usr/x\n/y\nothers\nrun\n");
+    assert_eq!(listing(&root), before, "the directory itself is as it was");
+    let text =
+        sh(&env, &root, &["--tmpfs-size=1M"], "cat /etc/made /etc/name 2>/dev/null; ls -d /srv");
+    assert_eq!(text, "small\n/srv\n", "another job sees nothing of it");
+    // Without an overlay it is as it was: nothing is the job's.
+    assert_ne!(run(&env, &root, &[], "cat /etc/roots").code(), 0);
+    env.assert_clean();
+}
+
+#[test]
+fn a_root_that_the_operator_has_not_given_away_keeps_its_owner() {
+    let (env, root) = env("");
+    fs::set_permissions(root.join("etc/name"), fs::Permissions::from_mode(0o600)).unwrap();
+    let script =
+        "cat /etc/name 2>/dev/null || echo unread; touch /etc/made 2>/dev/null || echo unmade";
+    assert_eq!(sh(&env, &root, &["--tmpfs-size=1M"], script), "unread\nunmade\n");
+}
+
+#[test]
 fn mounts_have_their_places_in_the_root_and_never_on_the_host() {
-    let (env, root) = env();
+    let (env, root) = env("");
     let data = env.shared().canonicalize().unwrap();
     fs::write(data.join("data"), "data\n").unwrap();
     // A link of the root that leads to a place on the host, seen from there.
@@ -113,7 +153,7 @@ fn mounts_have_their_places_in_the_root_and_never_on_the_host() {
 
 #[test]
 fn nothing_leads_out_of_a_root() {
-    let (env, root) = env();
+    let (env, root) = env("");
     fs::set_permissions(root.join("srv"), fs::Permissions::from_mode(0o777)).unwrap();
     for (name, to) in [("up", "../../../../../../etc/passwd"), ("root", "/proc/1/root/etc/passwd")]
     {
@@ -131,7 +171,7 @@ fn nothing_leads_out_of_a_root() {
 
 #[test]
 fn a_root_is_one_of_the_list_by_what_it_leads_to_and_readable_for_the_account() {
-    let (env, root) = env();
+    let (env, root) = env("");
     let roots = root.parent().unwrap();
     let secret = roots.join("secret");
     fs::create_dir(&secret).unwrap();
@@ -181,7 +221,7 @@ fn a_role_says_which_roots_and_one_that_lists_programs_has_none() {
 
 #[test]
 fn a_job_with_a_root_of_its_own_is_taken_over_and_says_what_it_sees() {
-    let (mut env, root) = env();
+    let (mut env, root) = env("");
     let rootfs = format!("--rootfs={}", root.display());
     let script =
         "echo before >/tmp/x; while ! [ -e $JOB_DIR/go ]; do :; done; cat /tmp/x /etc/name";

@@ -35,6 +35,11 @@ pub struct Isolation {
     ///
     /// Default: `[]`
     pub rootfs: Vec<String>,
+    /// Whether what belongs to root in such a directory belongs to a job that may write to it (`--tmpfs-size`), in memory:
+    /// its account may change and read all of that, files with mode 0600 included. In an image it always does.
+    ///
+    /// Default: `false`
+    pub rootfs_owned: bool,
     /// Globs of the images that jobs may use (`--image`), of those that `job-broker images import` has made.
     ///
     /// Default: `["*"]`
@@ -55,9 +60,19 @@ impl Default for Isolation {
     fn default() -> Self {
         let IsolationRules { default, minimum, .. } = IsolationRules::default();
         let (read_only, read_write) = (vec!["/**".into()], Vec::new());
-        let (rootfs, shared, tmp_size) = (Vec::new(), Vec::new(), "1G".into());
+        let (rootfs, rootfs_owned, shared, tmp_size) = (Vec::new(), false, Vec::new(), "1G".into());
         let images = vec!["*".into()];
-        Isolation { default, minimum, read_only, read_write, rootfs, images, shared, tmp_size }
+        Isolation {
+            default,
+            minimum,
+            read_only,
+            read_write,
+            rootfs,
+            rootfs_owned,
+            images,
+            shared,
+            tmp_size,
+        }
     }
 }
 
@@ -92,6 +107,7 @@ impl Isolation {
             read_only: globs("isolation.read_only", &self.read_only)?,
             read_write: globs("isolation.read_write", &self.read_write)?,
             rootfs: globs("isolation.rootfs", &self.rootfs)?,
+            rootfs_owned: self.rootfs_owned,
             images: self.images.iter().map(name).collect::<Result<_, _>>()?,
             tmp_bytes,
         })

@@ -1,6 +1,7 @@
 //! From a job's isolation to what its shim is told and given. The shim does it; the rules are `model::isolation`'s.
 
 mod mounts;
+mod owner;
 mod sources;
 mod view;
 mod views;
@@ -60,7 +61,7 @@ impl Isolator {
         let own_files = isolation.profile != Profile::Host;
         let views = self.views();
         let mut sources = Vec::new();
-        let root = root(isolation, account, (image, rules), &mut sources)?;
+        let root = self.root(isolation, account, (image, rules), &mut sources)?;
         // The smallest for a root of its own, which takes nothing of it but `/dev`.
         let profile = if root.is_some() { Profile::Strict } else { isolation.profile };
         let of_profile = views.of(profile);
@@ -111,6 +112,34 @@ impl Isolator {
         let job_dir = if own_files { JOB_DIR.into() } else { path };
         Ok(Isolated { job_dir, isolation: Some(isolation), root, view, sources })
     }
+
+    /// The directory that is the job's root, which goes before all other sources; and whose it is, if it is the job's.
+    fn root(
+        &self,
+        isolation: &Isolation,
+        account: &Account,
+        (image, rules): (Option<&Arc<OwnedFd>>, &IsolationRules),
+        sources: &mut Vec<Arc<OwnedFd>>,
+    ) -> Result<Option<Root>, String> {
+        if !isolation.has_root() {
+            return Ok(None);
+        }
+        let overlay = (isolation.root_bytes > 0).then(|| scratch(isolation.root_bytes));
+        let (root, may_own) = match (isolation.image.as_str(), image) {
+            ("", _) => {
+                let root = sources::open_root(&isolation.rootfs, account, rules)?;
+                (Arc::new(root), rules.rootfs_owned)
+            }
+            (_, Some(image)) => (Arc::clone(image), true), // all may read all of it anyway
+            (name, None) => return Err(format!("there is no image {}", echo(name))),
+        };
+        let owner = (overlay.is_some() && may_own).then(|| self.owners().of(&root, account));
+        let owner = owner.flatten();
+        sources.push(root);
+        let owned = owner.is_some();
+        sources.extend(owner);
+        Ok(Some(Root { overlay, owned }))
+    }
 }
 
 impl Isolated {
@@ -124,25 +153,6 @@ impl Isolated {
         let view = self.view.as_ref().map_or(NO_DESCRIPTOR, |view| view.as_raw_fd());
         [view].into_iter().chain(self.sources.iter().map(|source| source.as_raw_fd()))
     }
-}
-
-/// The directory that is the job's root, which goes before all other sources.
-fn root(
-    isolation: &Isolation,
-    account: &Account,
-    (image, rules): (Option<&Arc<OwnedFd>>, &IsolationRules),
-    sources: &mut Vec<Arc<OwnedFd>>,
-) -> Result<Option<Root>, String> {
-    if !isolation.has_root() {
-        return Ok(None);
-    }
-    let overlay = (isolation.root_bytes > 0).then(|| scratch(isolation.root_bytes));
-    sources.push(match (isolation.image.as_str(), image) {
-        ("", _) => Arc::new(sources::open_root(&isolation.rootfs, account, rules)?),
-        (_, Some(image)) => Arc::clone(image),
-        (name, None) => return Err(format!("there is no image {}", echo(name))),
-    });
-    Ok(Some(Root { overlay }))
 }
 
 fn open(

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use job_shim::isolation::{Mount, Source};
 
+use crate::isolation::owner::Owners;
 use crate::isolation::view::View;
 use crate::model::isolation::{IsolationRules, Profile};
 use crate::sync::lock;
@@ -36,7 +37,7 @@ pub(super) struct Views {
 
 /// The views in force. A job that is being started keeps its own.
 #[derive(Debug)]
-pub struct Isolator(Arc<Mutex<State>>);
+pub struct Isolator(Arc<Mutex<State>>, Owners);
 
 #[derive(Debug)]
 struct State {
@@ -79,7 +80,7 @@ impl Isolator {
     /// Makes the views. Blocks for some milliseconds, or until [`TIMEOUT`]; what is not made by then comes later, and until
     /// then its jobs are refused.
     pub fn new(rules: &IsolationRules) -> Isolator {
-        let isolator = Isolator(Arc::new(Mutex::new(State { views: Views::none(), making: 0 })));
+        let isolator = Isolator::of(State { views: Views::none(), making: 0 });
         isolator.renew(rules);
         for (_, why) in isolator.missing() {
             tracing::warn!("{why}");
@@ -149,6 +150,14 @@ impl Isolator {
         Profile::ALL.into_iter().filter_map(|p| Some((p, views.lack(p)?))).collect()
     }
 
+    pub(super) fn owners(&self) -> &Owners {
+        &self.1
+    }
+
+    fn of(state: State) -> Isolator {
+        Isolator(Arc::new(Mutex::new(state)), Owners::default())
+    }
+
     pub(super) fn views(&self) -> Views {
         lock(&self.0).views.clone()
     }
@@ -183,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_part_that_comes_too_late_is_not_in_force() {
-        let isolator = Isolator(Arc::new(Mutex::new(State { views: Views::none(), making: 2 })));
+        let isolator = Isolator::of(State { views: Views::none(), making: 2 });
         let (made, parts) = mpsc::channel();
         isolator.make(1, made.clone(), || Part::Shared(Vec::new()));
         parts.recv().unwrap();

@@ -35,7 +35,7 @@ pub struct Child {
 /// A number that stays free.
 pub(crate) const NO_DESCRIPTOR: RawFd = -1;
 /// The most descriptors and arguments of a [`SpawnRequest`].
-const MAX_DESCRIPTORS: usize = 37;
+const MAX_DESCRIPTORS: usize = 38;
 /// The size of the child's stack until execveat(2): many times what it needs.
 const STACK: usize = 64 * 1024;
 
@@ -125,16 +125,17 @@ pub fn spawn(request: &SpawnRequest<'_>) -> io::Result<Child> {
     Ok(Child { pid: pid as u32, pidfd })
 }
 
-fn pidfd_reap_blocking(pidfd: &OwnedFd) {
+/// Waits for the end of a child that has been told to end, and reaps it.
+pub(super) fn pidfd_reap_blocking(pidfd: &OwnedFd) {
     let mut info = MaybeUninit::<libc::siginfo_t>::uninit();
-    // SAFETY: `info` is memory for the kernel to write; the child has called _exit(2).
+    // SAFETY: `info` is memory for the kernel to write; the child has called _exit(2) or was killed.
     unsafe {
         libc::waitid(libc::P_PIDFD, pidfd.as_raw_fd() as u32, info.as_mut_ptr(), libc::WEXITED);
     }
 }
 
 /// Runs `action` with every signal blocked in this thread.
-unsafe fn with_signals_blocked(action: impl FnOnce() -> isize) -> isize {
+pub(super) unsafe fn with_signals_blocked(action: impl FnOnce() -> isize) -> isize {
     let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
     // SAFETY: both sets are local variables, written before they are read.
     unsafe {

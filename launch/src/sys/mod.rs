@@ -3,6 +3,7 @@
 #![allow(unsafe_code, reason = "each block says why it is sound")]
 
 mod clone;
+mod owner;
 mod quota;
 
 use std::io;
@@ -15,6 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 pub(crate) use clone::NO_DESCRIPTOR;
 pub use clone::{Child, SpawnRequest, spawn};
+pub(crate) use owner::{can_have_owners, user_namespace};
 pub use quota::{
     ProjectQuota, attribute, enforces_project_quotas, project, project_quota, set_attribute,
     set_project, set_project_quota,

@@ -80,6 +80,7 @@ pub(super) fn rules(builder: &Builder) -> IsolationRules {
         read_only: any.clone(),
         read_write: any,
         rootfs: Vec::new(),
+        rootfs_owned: false,
         images: Vec::new(),
         shared: Vec::new(),
         tmp_bytes: builder.mounts.iter().map(most).fold(builder.temporary, u64::max),

@@ -22,7 +22,9 @@ use super::failure::{At, Failure};
 use super::root::{self, empty};
 use super::startup::InheritedView;
 use crate::sys::landlock::scope_abstract_sockets;
-use crate::sys::mount::{attach, attribute, file_system, loopback_up, open_tree, restrict};
+use crate::sys::mount::{
+    attach, attribute, file_system, loopback_up, open_tree, restrict, set_owner,
+};
 
 /// The places of [`Files::scratch`], and their directories in one tmpfs, which is under `/tmp` then. `/tmp` is the last.
 const SCRATCH: [(&CStr, &CStr); 3] =
@@ -32,6 +34,8 @@ const SCRATCH: [(&CStr, &CStr); 3] =
 pub(crate) struct Isolator {
     isolation: Isolation,
     root: Option<Root>,
+    /// A user namespace, of a root that is the job's.
+    owner: Option<OwnedFd>,
     view: InheritedView,
 }
 
@@ -44,7 +48,7 @@ impl Isolator {
     pub(crate) fn new(
         isolation: Isolation,
         root: Option<Root>,
-        view: InheritedView,
+        mut view: InheritedView,
     ) -> Result<Isolator, Failure> {
         let absent = |step| Failure { step, errno: Errno::EBADF };
         if isolation.files.is_some() && view.namespace.is_none() {
@@ -53,10 +57,13 @@ impl Isolator {
         if root.is_some() && !isolation.files.as_ref().is_some_and(|files| files.read_only) {
             return Err(Failure { step: Step::MountRoot, errno: Errno::EINVAL });
         }
-        if isolation.sources() + usize::from(root.is_some()) != view.sources.len() {
+        let owned = root.is_some_and(|root| root.owned);
+        let roots = usize::from(root.is_some()) + usize::from(owned);
+        if isolation.sources() + roots != view.sources.len() {
             return Err(absent(Step::Bind));
         }
-        Ok(Isolator { isolation, root, view })
+        let owner = owned.then(|| view.sources.remove(1));
+        Ok(Isolator { isolation, root, owner, view })
     }
 
     /// The directory of the job's root, for as long as the job lives.
@@ -84,6 +91,9 @@ impl Isolator {
         crash::at(Point::NamespacesEntered);
         if let Some(files) = &self.isolation.files {
             let root = self.root.and_then(|root| Some((root, sources.next()?)));
+            if let (Some((_, tree)), Some(owner)) = (&root, &self.owner) {
+                set_owner(tree, owner).at(Step::MountRoot)?;
+            }
             make_files(files, root, sources)?;
         }
         if self.isolation.network {

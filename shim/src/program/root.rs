@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use job_shim::isolation::{Root, Scratch};
@@ -36,7 +37,7 @@ pub(super) fn enter(root: Root, tree: &OwnedFd) -> Result<(), Failure> {
     let devices = open_tree(None, c"/dev").at(Step::MountRoot)?;
     match root.overlay {
         None => read_only(tree, &devices).at(Step::MountRoot)?,
-        Some(scratch) => overlay(scratch, tree).at(Step::MountRoot)?,
+        Some(scratch) => overlay(scratch, tree, root.owned).at(Step::MountRoot)?,
     }
     enter_new_root().at(Step::PivotRoot)?;
     match root.overlay {
@@ -68,14 +69,18 @@ fn read_only(tree: &OwnedFd, devices: &OwnedFd) -> io::Result<()> {
 
 /// The tree as the lower layer, by its path in this namespace: an overlay takes no detached mount before Linux 6.15. The
 /// upper layer is a directory in memory, that nothing but the overlay can reach.
-fn overlay(scratch: Scratch, tree: &OwnedFd) -> io::Result<()> {
+fn overlay(scratch: Scratch, tree: &OwnedFd, owned: bool) -> io::Result<()> {
     attach(&empty(scratch, c"755")?, NEW_ROOT)?;
     for layer in ["lower", "upper", "work"] {
         fs::create_dir(Path::new("/tmp").join(layer))?;
     }
     attach(tree, c"/tmp/lower")?;
-    // The mode of the root is that of the upper layer.
-    fs::set_permissions("/tmp/upper", fs::metadata("/tmp/lower")?.permissions())?;
+    // Owner and mode of the root are those of the upper layer.
+    let lower = fs::metadata("/tmp/lower")?;
+    if owned {
+        std::os::unix::fs::chown("/tmp/upper", Some(lower.uid()), Some(lower.gid()))?;
+    }
+    fs::set_permissions("/tmp/upper", lower.permissions())?;
     let layers =
         [(c"lowerdir", c"/tmp/lower"), (c"upperdir", c"/tmp/upper"), (c"workdir", c"/tmp/work")];
     let attributes = attribute::NO_SUID | attribute::NO_DEVICES;

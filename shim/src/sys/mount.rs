@@ -93,6 +93,28 @@ pub(crate) fn restrict(mount: Option<BorrowedFd<'_>>, set: u64, private: bool) -
     Errno::result(result).map(drop)
 }
 
+/// Gives a detached mount, but none below it, the owners that a user namespace says.
+///
+/// # Errors
+/// EINVAL where the kernel or the file system cannot.
+pub(crate) fn set_owner(mount: &OwnedFd, namespace: &OwnedFd) -> Result<()> {
+    const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
+    let user_namespace = namespace.as_raw_fd() as u64;
+    let attributes = MountAttr { set: MOUNT_ATTR_IDMAP, user_namespace, ..MountAttr::default() };
+    // SAFETY: path and attributes outlive the call, and the size is that of the kernel's structure.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            c_long::from(libc::AT_EMPTY_PATH),
+            &raw const attributes,
+            size_of::<MountAttr>(),
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
 /// A detached mount of a new file system.
 ///
 /// # Errors

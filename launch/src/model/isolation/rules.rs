@@ -27,6 +27,8 @@ pub struct IsolationRules {
     pub read_write: Vec<Pattern>,
     /// Globs of the directories that may be roots, with all links resolved.
     pub rootfs: Vec<Pattern>,
+    /// What belongs to root in such a directory belongs to a job that may write there, in memory.
+    pub rootfs_owned: bool,
     /// Globs of the names of images.
     pub images: Vec<Pattern>,
     /// What every job of `private` and `strict` sees as it is on the host.
@@ -43,6 +45,7 @@ impl Default for IsolationRules {
             read_only: vec![Pattern::any(Syntax::Path)],
             read_write: Vec::new(),
             rootfs: Vec::new(),
+            rootfs_owned: false,
             images: vec![Pattern::any(Syntax::Text)],
             shared: Vec::new(),
             tmp_bytes: 1 << 30,
