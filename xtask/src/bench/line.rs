@@ -26,14 +26,14 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
         ssh.extend(delays(&mut bench.sshd.ssh(&words))?);
     }
     broker.close()?;
-    let row = |name, fraction| {
+    let row = |name, fraction, most| {
         Row::new(name, quantile(&ours, fraction), "ms")
             .beside("ssh", quantile(&ssh, fraction))
-            .ratio_at_most(1.0)
+            .ratio_at_most(most)
     };
     Ok(vec![
-        row("one line, from write() to the client, p50", 0.5),
-        row("one line, from write() to the client, p99", 0.99),
+        row("one line, from write() to the client, p50", 0.5, 1.1),
+        row("one line, from write() to the client, p99", 0.99, 1.0),
     ])
 }
 

@@ -47,7 +47,7 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
         )
         .beside("8 x ssh, a ControlMaster each", mux)
         .at_least(300.0)
-        .ratio_at_least(1.0),
+        .ratio_at_least(3.0),
         Row::new("jobctl run -- true per second, 8 at a time, new connections", new, "/s")
             .beside("8 x ssh, a ControlMaster each", mux),
     ])

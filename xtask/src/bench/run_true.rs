@@ -48,7 +48,7 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
             .beside("ssh, new connection", median(&new))
             .at_most(5.0)
             .ratio_at_most(0.04),
-        Row::new(name, value, "ms").beside("ssh, ControlMaster", median(&mux)).ratio_at_most(1.0),
+        Row::new(name, value, "ms").beside("ssh, ControlMaster", median(&mux)).ratio_at_most(0.5),
         Row::new(name, value, "ms").beside("fork+exec+wait", median(&plain)),
         Row::new("the same over a kept connection", median(&kept), "ms")
             .beside("ssh, ControlMaster", median(&mux)),

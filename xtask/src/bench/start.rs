@@ -44,7 +44,7 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
     Ok(vec![
         Row::new("start in the broker: StartJob less an empty call, p50", start - call, "ms")
             .beside("fork+exec", plain)
-            .ratio_at_most(4.0),
+            .ratio_at_most(6.0),
         Row::new("StartJob on an open connection, p50", start, "ms")
             .beside("an empty call, WhoAmI", call),
     ])

@@ -55,7 +55,7 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
     Ok(vec![
         row("jobctl logs, 1 GiB stored", &logs.gb_per_second, "GB/s", rate).ratio_at_least(2.0),
         row("jobctl logs, CPU of client and broker", &logs.cpu_per_gb, "s/GB", cost)
-            .ratio_at_most(0.5),
+            .ratio_at_most(0.45),
         row("jobctl run -- cat, 1 GiB", &run.gb_per_second, "GB/s", rate),
         row("jobctl run -- cat, CPU of all processes", &run.cpu_per_gb, "s/GB", cost),
     ])
