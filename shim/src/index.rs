@@ -41,7 +41,7 @@ impl Stream {
     }
 
     /// The log's name in the job's directory.
-    pub const fn file_name(self) -> &'static str {
+    pub fn file_name(self) -> &'static str {
         match self {
             Stream::Stdout => "stdout.log",
             Stream::Stderr => "stderr.log",
