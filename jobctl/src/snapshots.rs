@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use job_api::v1::job::State;
 use job_api::v1::{
-    Cause, Failure, Feature, GetServerInfoResponse, Job, JobSpec, Limit, LimitTable, Limits,
+    Cause, Failure, Feature, GetServerInfoResponse, Image, Job, JobSpec, Limit, LimitTable, Limits,
     Quarantined, Source, Usage,
 };
 use prost_types::Timestamp;
@@ -227,6 +227,12 @@ fn info_describes_the_broker() {
         missing_controllers: HashMap::from([("io".into(), "held by cgroup v1".into())]),
         features: vec![feature("cgroup.kill", ""), feature("psi", "the kernel has no PSI")],
         run_as: vec!["nobody".into(), "pool".into()],
+        rootfs: vec!["/srv/roots/*".into()],
+        images: vec![Image {
+            name: "debian:12".into(),
+            digest: format!("sha256:{}", "5d".repeat(32)),
+            argv: vec!["bash".into()],
+        }],
         quarantined: vec![Quarantined {
             id: "019c0f2e-4a00-7c31-9b55-6d1f2a3b4cff".into(),
             reason: "spec.json does not match its checksum".into(),

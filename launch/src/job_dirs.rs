@@ -1,5 +1,6 @@
-//! The jobs' own directories: one for each job, its user's, on disk, and gone with the job. Nothing of the broker's is
-//! in them, and it never reads what is. Their size limits are `projects`'.
+//! The jobs' own directories: one for each job, its user's, on disk, and gone with the job; and for one that writes into
+//! its root on disk another, only root's, under an overlay. Nothing of the broker's is in them, and it never reads what
+//! is. Their size limits are `projects`'.
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, DirBuilder, File};
@@ -18,14 +19,15 @@ use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
 use crate::model::account::Account;
 use crate::model::id::JobId;
-use crate::model::limits::MAX;
 use crate::projects;
 use crate::projects::{Projects, Space};
 use crate::spares::Spares;
 
-/// Where directories are on their way out, and where they wait for a job. Not a job's id.
+/// Where directories are on their way out, where they wait for a job, and where jobs' writes into their roots are. Not a
+/// job's id.
 const REMOVED: &str = "removed";
 const SPARE: &str = "spare";
+const LAYERS: &str = "layers";
 
 /// All of them.
 #[derive(Debug)]
@@ -37,6 +39,26 @@ pub struct JobDirs {
     /// To the thread that removes.
     remover: mpsc::Sender<()>,
     thread: thread::JoinHandle<()>,
+}
+
+/// What one job has.
+#[derive(Debug)]
+pub(super) struct OwnDirs {
+    /// Of its own directory, on the host.
+    pub(super) path: PathBuf,
+    /// Open.
+    pub(super) job_dir: OwnedFd,
+    /// Where it writes into its root, empty.
+    pub(super) layer: Option<OwnedFd>,
+}
+
+/// What they may hold, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sizes {
+    /// `None`: what fits.
+    pub(super) job_dir: Option<u64>,
+    /// `None`: there is none.
+    pub(super) layer: Option<u64>,
 }
 
 /// Why the size of the jobs' directories could not be limited in this one. Blocks as long as its file system.
@@ -62,6 +84,8 @@ impl JobDirs {
         // Everybody may pass, and nobody may look around: a job finds its own by its name.
         make(root, 0o711)?;
         make(&removed, 0o700)?;
+        make(&root.join(LAYERS), 0o700)?;
+        remove_layers_without_a_job(root, &removed)?;
         let (remover, asked) = mpsc::channel();
         let remove = move || {
             while asked.recv().is_ok() {
@@ -99,41 +123,73 @@ impl JobDirs {
         self.root.join(id.to_string())
     }
 
-    /// Makes that of a new job, which may hold so many bytes.
+    /// Makes those of a new job.
     ///
     /// # Errors
     /// As mkdir(2): EDQUOT, ENOSPC; as [`Projects::limit`].
-    pub(super) fn create(
-        &self,
-        id: JobId,
-        account: &Account,
-        limit: Option<u64>,
-    ) -> io::Result<OwnedFd> {
+    pub(super) fn create(&self, id: JobId, account: &Account, sizes: Sizes) -> io::Result<OwnDirs> {
         let path = self.path(id);
-        if !self.spares.take(&path) {
-            DirBuilder::new().mode(0o700).create(&path)?;
+        let job_dir = self.make(&path, sizes.job_dir)?;
+        fchown(&job_dir, Some(account.uid), Some(account.gid))?;
+        let layer = sizes.layer.map(|bytes| self.make(&self.layer(id), Some(bytes)));
+        let layer = layer.transpose()?.map(OwnedFd::from);
+        Ok(OwnDirs { path, job_dir: job_dir.into(), layer })
+    }
+
+    /// An empty directory, which may hold so many bytes.
+    fn make(&self, path: &Path, limit: Option<u64>) -> io::Result<File> {
+        if !self.spares.take(path) {
+            DirBuilder::new().mode(0o700).create(path)?;
         }
-        let directory = File::open(&path)?;
-        if let Some(bytes) = limit.filter(|bytes| *bytes != MAX) {
+        let directory = File::open(path)?;
+        if let Some(bytes) = limit {
             let projects = self.projects.as_ref().map_err(|why| io::Error::other(why.clone()))?;
             projects.limit(&directory, bytes)?;
         }
-        fchown(&directory, Some(account.uid), Some(account.gid))?;
-        Ok(directory.into())
+        Ok(directory)
     }
 
-    /// Takes away that of a job, if it has one. The files go in the background.
+    fn layer(&self, id: JobId) -> PathBuf {
+        self.root.join(LAYERS).join(id.to_string())
+    }
+
+    /// Takes away those of a job, if it has any. The files go in the background.
     ///
     /// # Errors
     /// As rename(2); ENOENT is none.
     pub(super) fn remove(&self, id: JobId) -> io::Result<()> {
-        match fs::rename(self.path(id), self.root.join(REMOVED).join(id.to_string())) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            renamed => renamed?,
+        let removed = self.root.join(REMOVED);
+        let mut any = false;
+        for (path, name) in
+            [(self.layer(id), format!("{id}.layer")), (self.path(id), id.to_string())]
+        {
+            any |= is_moved(&path, &removed.join(name))?;
         }
-        let _ = self.remover.send(());
+        if any {
+            let _ = self.remover.send(());
+        }
         Ok(())
     }
+}
+
+/// False if it was not there.
+fn is_moved(from: &Path, to: &Path) -> io::Result<bool> {
+    match fs::rename(from, to) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        renamed => renamed.map(|()| true),
+    }
+}
+
+/// A broker of an earlier release takes away a job's own directory only.
+fn remove_layers_without_a_job(root: &Path, removed: &Path) -> io::Result<()> {
+    for layer in fs::read_dir(root.join(LAYERS))? {
+        let name = layer?.file_name();
+        if !root.join(&name).exists() {
+            let to = removed.join(format!("{}.layer", name.to_string_lossy()));
+            is_moved(&root.join(LAYERS).join(&name), &to)?;
+        }
+    }
+    Ok(())
 }
 
 fn make(path: &Path, mode: u32) -> io::Result<()> {

@@ -14,10 +14,10 @@ use crate::cgroup::limits::Plan;
 use crate::errors::{SetupError, SpawnError};
 use crate::handshake::Shim;
 use crate::isolation::{Isolated, Isolator};
-use crate::job_dirs::JobDirs;
+use crate::job_dirs::{JobDirs, Sizes};
 use crate::model::id::JobId;
 use crate::model::isolation::IsolationRules;
-use crate::model::limits::LimitKind;
+use crate::model::limits::{LimitKind, MAX};
 use crate::request::LaunchRequest;
 use crate::settings::Settings;
 use crate::spawn::Spawner;
@@ -124,14 +124,17 @@ impl Launcher {
     /// The job's own directory, and what it sees of the host.
     fn isolate(&self, request: LaunchRequest<'_>) -> Result<Isolated, SpawnError> {
         let LaunchRequest { id, spec, account, root, rules, .. } = request;
-        let path = self.job_dirs.path(id);
-        let job_dir = self
+        let sizes = Sizes {
+            job_dir: spec.limits.get(LimitKind::JobDir).filter(|bytes| *bytes != MAX),
+            layer: Some(spec.isolation.root_disk_bytes).filter(|bytes| *bytes > 0),
+        };
+        let path = || self.job_dirs.path(id);
+        let dirs = self
             .job_dirs
-            .create(id, account, spec.limits.get(LimitKind::JobDir))
-            .map_err(|source| SpawnError::CreateJobDir { path: path.clone(), source })?;
+            .create(id, account, sizes)
+            .map_err(|source| SpawnError::CreateJobDir { path: path(), source })?;
         crash::at(Point::JobDirCreated);
-        let isolated =
-            self.isolator.prepare(&spec.isolation, account, (path, job_dir), (root, rules));
+        let isolated = self.isolator.prepare(&spec.isolation, account, dirs, (root, rules));
         isolated.map_err(SpawnError::Isolate)
     }
 

@@ -10,8 +10,9 @@ pub const VIEW_FD: i32 = 10;
 /// The root where there is one ([`Root`]); then the sources of [`Source::Inherited`], in the order of [`Files::mounts`],
 /// from this number on. Opened for reading by the job's user.
 pub const FIRST_SOURCE_FD: i32 = 11;
-/// The most of them: a root, whose it is, the job's directory, what the operator shares, and what the user names.
-pub const MAX_SOURCES: usize = 1 + 1 + 1 + 8 + 16;
+/// The most of them: a root, whose it is, its layer on disk, the job's directory, what the operator shares, and what the
+/// user names.
+pub const MAX_SOURCES: usize = 1 + 1 + 1 + 1 + 8 + 16;
 
 /// Where a job that has files of its own finds its directory.
 pub const JOB_DIR: &str = "/run/job";
@@ -55,12 +56,23 @@ pub struct Files {
 /// the job lives, and with it the lock that says that the directory is in use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Root {
-    /// What the job writes there, in memory. `None`: it is read-only.
+    /// What the job writes there, in memory. `None`: it is read-only, but for [`Root::on_disk`].
     pub overlay: Option<Scratch>,
     /// What is root's there is the job's: the next descriptor is a user namespace that says whose what is. Only under an
     /// overlay. Not among the bytes of a `Root`: see [`crate::launch::Launch::to_bytes`].
     #[serde(skip)]
     pub owned: bool,
+    /// What the job writes there is in a directory, the next descriptor: empty, only root's, and limited by its file
+    /// system. Not with [`Root::overlay`], and not among the bytes either.
+    #[serde(skip)]
+    pub on_disk: bool,
+}
+
+impl Root {
+    /// How many descriptors it has: itself, and what it speaks of.
+    pub fn sources(&self) -> usize {
+        1 + usize::from(self.owned) + usize::from(self.on_disk)
+    }
 }
 
 /// How much a tmpfs may hold; it counts as the job's memory as well.

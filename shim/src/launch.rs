@@ -47,6 +47,8 @@ const BOTH: u16 = WITH_PROGRAM | WITH_ISOLATION;
 const WITH_ROOT: u16 = 1 << 13;
 /// Set, with [`WITH_ROOT`], where the root is [`Root::owned`].
 const WITH_OWNED_ROOT: u16 = 1 << 12;
+/// Set, with [`WITH_ROOT`], where the root is [`Root::on_disk`].
+const WITH_ROOT_ON_DISK: u16 = 1 << 11;
 const ISOLATION_AND_ROOT: u16 = WITH_ISOLATION | WITH_ROOT;
 
 /// Everything a shim needs to know. It travels in memory and never to disk: the environment may
@@ -139,7 +141,8 @@ impl Launch {
             let isolation = self.isolation.clone().unwrap_or_default();
             let bytes = encode(&(root, isolation, self));
             let owned = if root.owned { WITH_OWNED_ROOT } else { 0 };
-            let version = VERSION | ISOLATION_AND_ROOT | owned;
+            let on_disk = if root.on_disk { WITH_ROOT_ON_DISK } else { 0 };
+            let version = VERSION | ISOLATION_AND_ROOT | owned | on_disk;
             return [&version.to_le_bytes(), bytes.as_slice()].concat();
         }
         let (besides, bytes) = match (&self.program, &self.isolation) {
@@ -176,9 +179,13 @@ impl Launch {
                     decode_launch::<(Program, Isolation, Launch)>(launch)?;
                 Launch { program: Some(program), isolation: Some(isolation), ..launch }
             }
-            besides if besides & !WITH_OWNED_ROOT == ISOLATION_AND_ROOT => {
+            besides if besides & !(WITH_OWNED_ROOT | WITH_ROOT_ON_DISK) == ISOLATION_AND_ROOT => {
                 let (root, isolation, launch) = decode_launch::<(Root, Isolation, Launch)>(launch)?;
-                let root = Root { owned: besides & WITH_OWNED_ROOT != 0, ..root };
+                let root = Root {
+                    owned: besides & WITH_OWNED_ROOT != 0,
+                    on_disk: besides & WITH_ROOT_ON_DISK != 0,
+                    ..root
+                };
                 Launch { isolation: Some(isolation), root: Some(root), ..launch }
             }
             _ => {
@@ -246,8 +253,10 @@ mod tests {
 
     #[test]
     fn a_root_is_read_as_it_was_written_and_never_overlooked() {
-        let root = Root { overlay: Some(Scratch { bytes: 1, inodes: 2 }), owned: false };
-        for root in [Root::default(), root, Root { owned: true, ..root }] {
+        let on_disk = Root { on_disk: true, ..Root::default() };
+        let in_memory = Root { overlay: Some(Scratch { bytes: 1, inodes: 2 }), ..Root::default() };
+        let owned = |root| Root { owned: true, ..root };
+        for root in [Root::default(), in_memory, owned(in_memory), on_disk, owned(on_disk)] {
             let isolation = Some(Isolation::default());
             let launch = Launch { isolation, root: Some(root), ..launch(None) };
             let bytes = launch.to_bytes();

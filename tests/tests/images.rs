@@ -125,6 +125,8 @@ fn a_plain_archive_is_a_root_and_its_digest_is_on_record() {
         let spec = fs::read_to_string(env.path("state/jobs").join(&id).join("spec.json")).unwrap();
         assert!(spec.contains(&digest), "{spec}");
         assert!(images(&env, &["list"]).unwrap().contains(&format!("{name} {digest} ")));
+        let info = env.jobctl("user-a", &["info"]).expect(0).out();
+        assert!(info.contains(&format!("{name}@{digest}\n")), "{info}");
         assert_eq!(env.sh(&[&format!("{image}@{digest}")], "echo same"), "same\n");
         let other = env.jobctl("user-a", &["run", &format!("{image}@sha256:0"), "--", "true"]);
         assert!(other.err().contains("not \"sha256:0\""), "{}", other.err());

@@ -1,13 +1,14 @@
-//! Limits of a job's own directory, and what a job can fill.
+//! Limits of a job's own directory and of what it writes into its root, and what a job can fill.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use job_tests::host::{self, Need};
-use job_tests::{Env, until};
+use job_tests::{Env, small_root, until};
 use tempfile::TempDir;
 
 /// All bytes, then all files that fit, of each directory that a job may write to.
@@ -167,6 +168,120 @@ fn a_job_that_fills_all_it_may_write_to_harms_no_other_and_no_record() {
     until("its end is on record", ended);
     until("all is free again", || (free().1 + 8 >= before.1).then_some(()));
     env.assert_clean();
+}
+
+/// A broker whose jobs have a root of their own, `/srv` of which every account may write to.
+fn env_with_root(projects: (u32, u32), more: &str) -> Option<(Env, TempDir, PathBuf)> {
+    let sections = format!("[isolation]\nrootfs = [\"{{dir}}/root\"]\n{more}");
+    let (env, disk) = env(projects, &sections)?;
+    let root = env.path("root");
+    small_root::make(&root);
+    fs::set_permissions(root.join("srv"), fs::Permissions::from_mode(0o777)).unwrap();
+    Some((env, disk, root))
+}
+
+fn layers(disk: &TempDir) -> usize {
+    fs::read_dir(disk.path().join("work/layers")).unwrap().count()
+}
+
+#[test]
+fn what_a_job_writes_into_its_root_on_disk_is_bounded_and_gone_with_it() {
+    let Some((env, disk, root)) = env_with_root((6000, 6999), "rootfs_owned = true\n") else {
+        return;
+    };
+    fs::write(root.join("srv/old"), "old\n").unwrap();
+    let before = free(disk.path());
+    let options = [&*format!("--rootfs={}", root.display()), "--root-size=8M"];
+    let script = "echo new >/srv/old; cat /srv/old; dd if=/dev/zero of=/srv/f bs=64k count=200 \
+                  2>/dev/null; stat -c %s /srv/f; rm /srv/f; \
+                  i=0; while true >/srv/$i; do i=$((i+1)); done 2>/dev/null; ls /srv | grep -c .";
+    let said = env.sh(&options, script);
+    let said: Vec<&str> = said.lines().collect();
+    let numbers: Vec<u64> = said[1..].iter().map(|number| number.parse().unwrap()).collect();
+    assert_eq!(said[0], "new");
+    assert!((7 << 20..=8 << 20).contains(&numbers[0]), "bytes: {said:?}");
+    assert!((1000..=1024).contains(&numbers[1]), "files: {said:?}");
+    assert_eq!(fs::read_to_string(root.join("srv/old")).unwrap(), "old\n");
+    assert_eq!(env.sh(&options, "cat /srv/old; ls /srv | grep -c ."), "old\n1\n");
+    if host::has_kernel(5, 19) {
+        let script = "echo made >/etc/made && cat /etc/made; rm -r /srv; ls -d /srv 2>/dev/null";
+        let ran =
+            env.jobctl("user-a", &[&["run"], &options[..], &["--", "sh", "-c", script]].concat());
+        assert_eq!(ran.out(), "made\n", "what is root's there is the job's: {}", ran.err());
+    }
+    until("nothing is left", || {
+        (layers(&disk) == 0 && free(disk.path()).1 + 8 >= before.1).then_some(())
+    });
+    env.assert_clean();
+}
+
+#[test]
+fn a_job_that_writes_into_its_root_on_disk_is_taken_over_and_its_layer_goes_with_it() {
+    let Some((mut env, disk, root)) = env_with_root((7000, 7999), "") else { return };
+    let rootfs = format!("--rootfs={}", root.display());
+    let script = "echo kept >/srv/x; while ! [ -e $JOB_DIR/go ]; do :; done; cat /srv/x";
+    let start = ["start", &rootfs, "--root-size=8M", "--", "sh", "-c", script];
+    let id = env.jobctl("user-a", &start).id();
+    let text = env.jobctl("user-a", &["status", &id]).expect(0).out();
+    assert!(text.contains("8 MiB on disk"), "{text}");
+    env.kill_broker();
+    let stray = disk.path().join("work/layers/01900000-0000-7000-8000-000000000000");
+    fs::create_dir(&stray).unwrap(); // as of a job that a broker of an earlier release has taken away
+    env.start_broker();
+    assert!(!stray.exists());
+    assert_eq!(layers(&disk), 1);
+    fs::write(disk.path().join("work").join(&id).join("go"), "").unwrap();
+    assert_eq!(env.jobctl("user-a", &["wait", &id]).code(), 0);
+    assert_eq!(env.jobctl("user-a", &["logs", &id]).expect(0).out(), "kept\n");
+    until("its layer is gone", || (layers(&disk) == 0).then_some(()));
+    env.assert_clean();
+}
+
+#[test]
+fn a_job_cannot_take_files_of_its_root_out_of_their_project() {
+    let Some((env, _disk, root)) = env_with_root((8000, 8999), "") else { return };
+    if !host::has_program("chattr", "-V") {
+        return;
+    }
+    // Over the host's files, which have the program.
+    let options =
+        [&*format!("--rootfs={}", root.display()), "--root-size=8M", "--volume=/usr:/host:ro"];
+    let script = "true >/srv/f; /host/bin/chattr -p 0 /srv/f 2>&1 | grep -c 'not permitted'";
+    let script = format!(
+        "LD_LIBRARY_PATH=/host/lib/x86_64-linux-gnu:/host/lib64:/host/lib; export LD_LIBRARY_PATH; {script}"
+    );
+    assert_eq!(env.sh(&options, &script), "1\n");
+    env.assert_clean();
+}
+
+#[test]
+fn a_root_on_disk_is_refused_by_name_where_nothing_would_hold_it() {
+    let sections = "[isolation]\nminimum = \"host\"\nrootfs = [\"{dir}/root\"]\n";
+    let env = Env::builder().sections(sections).start();
+    small_root::make(&env.path("root"));
+    let rootfs = format!("--rootfs={}", env.path("root").display());
+    let info = env.jobctl("user-a", &["info"]).expect(0).out();
+    assert!(info.contains("project quotas: --job-dir-size and --root-size"), "{info}");
+    let is_root = |line: &str| line.starts_with("root:") && line.ends_with("/root");
+    assert!(info.lines().any(is_root), "{info}");
+    for (options, words) in [
+        (&[&*rootfs, "--root-size=8M"][..], "isolation.root_disk_bytes"),
+        (&[&rootfs, "--root-size=8M"], "project quotas"),
+        (&[&rootfs, "--root-size=1T"], "at most 10737418240"),
+        (&[&rootfs, "--root-size=1K"], "at least 1048576"),
+        (&["--root-size=8M"], "--rootfs"),
+        (&[&rootfs, "--root-size=8M", "--tmpfs-size=8M"], "cannot be used with"),
+    ] {
+        let error = env.refused(options);
+        assert!(error.contains(words), "{options:?}: {error}");
+    }
+    env.assert_clean();
+    let Some((env, _disk, root)) = env_with_root((9000, 9999), "minimum = \"host\"\n") else {
+        return;
+    };
+    let rootfs = format!("--rootfs={}", root.display());
+    let error = env.refused(&[&rootfs, "--root-size=8M", "--seccomp=none"]);
+    assert!(error.contains("seccomp"), "{error}");
 }
 
 /// Bytes and inodes that anybody may still take.

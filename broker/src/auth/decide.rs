@@ -10,8 +10,9 @@ use crate::auth::action::Verb;
 use crate::auth::caller::Caller;
 use crate::auth::policy::program::{Match, Program};
 use crate::auth::policy::{PolicyRole, Rule};
+use crate::model::glob::Pattern;
 use crate::model::identity::Identity;
-use crate::model::isolation::{IsolationRules, Mount};
+use crate::model::isolation::{IsolationRequest, IsolationRules, Mount};
 use crate::model::limits::LimitTables;
 use crate::model::spec::{Defaults, JobRequest};
 
@@ -169,18 +170,18 @@ fn isolation_lacks(role: &PolicyRole, request: &JobRequest, defaults: &Defaults)
     if let Some(mount) = request.isolation.mounts.iter().find(|mount| !may_mount(mount)) {
         lacks.push(format!("role {name} does not allow the mount at {}", echo(mount.target())));
     }
-    lacks.extend(root_lack(role, request, starts_all));
+    lacks.extend(root_lack(role, &request.isolation));
     lacks
 }
 
 /// What a role lacks for a root that is not the host's: its programs are files of the host, and in another root their
 /// names are other files.
-fn root_lack(role: &PolicyRole, request: &JobRequest, starts_all: bool) -> Option<String> {
-    let (name, asked) = (&role.name, &request.isolation);
+pub(super) fn root_lack(role: &PolicyRole, asked: &IsolationRequest) -> Option<String> {
+    let name = &role.name;
     if !asked.has_root() {
         return None;
     }
-    if !starts_all {
+    if !role.start.programs.iter().any(Program::is_any) {
         return Some(format!("role {name} lists programs of the host, and allows no other root"));
     }
     let rules = &role.start.isolation;
@@ -191,6 +192,16 @@ fn root_lack(role: &PolicyRole, request: &JobRequest, starts_all: bool) -> Optio
     let is_allowed = globs.as_ref()?.iter().any(|glob| glob.matches(root));
     let lack = || format!("role {name} does not allow the {what} {}", echo(root));
     (!is_allowed).then(lack)
+}
+
+/// The globs that say which directories may be the roots of a role's jobs.
+pub(super) fn rootfs<'a>(role: &'a PolicyRole, configured: &'a IsolationRules) -> &'a [Pattern] {
+    let starts_all = role.start.programs.iter().any(Program::is_any);
+    match &role.start.isolation.rootfs {
+        _ if !starts_all || configured.rootfs.is_empty() => &[],
+        Some(own) => own,
+        None => &configured.rootfs,
+    }
 }
 
 /// The rules of the configuration, with what the role says instead.

@@ -1,7 +1,7 @@
 //! A start that the policy allows, but for its program: the file is known only when it has been opened as the job's user.
 //! One role must allow all of a start. Opens nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use crate::auth::policy::program::Program;
 use crate::auth::policy::{PolicyRole, Rule};
 use crate::auth::{Start, Verb};
 use crate::model::identity::Identity;
+use crate::model::isolation::{IsolationRequest, IsolationRules};
 use crate::model::limits::{LimitTables, Limits};
 use crate::model::spec::{Defaults, JobRequest, JobSpec, SpecError};
 
@@ -65,6 +66,25 @@ impl Caller {
         Authorized::of_start(self, plan).map_err(StartRefusal::Denied)
     }
 
+    /// Whether a role lets this caller start jobs with this image as their root.
+    pub(crate) fn may_use_image(&self, name: &str) -> bool {
+        let asked = IsolationRequest { image: name.into(), ..IsolationRequest::default() };
+        self.starting_roles().any(|role| decide::root_lack(role, &asked).is_none())
+    }
+
+    /// The directories that may be the roots of this caller's jobs, as globs. What a role lists must be of the operator's
+    /// list, too.
+    pub(crate) fn rootfs(&self, configured: &IsolationRules) -> Vec<String> {
+        let globs = self.starting_roles().flat_map(|role| decide::rootfs(role, configured));
+        let globs: BTreeSet<_> = globs.map(ToString::to_string).collect();
+        globs.into_iter().collect()
+    }
+
+    fn starting_roles(&self) -> impl Iterator<Item = &Arc<PolicyRole>> {
+        let roles = if self.has(Verb::Start) { self.roles() } else { &[] };
+        roles.iter().filter(|role| role.allow.has(Verb::Start))
+    }
+
     /// The ceilings of the roles that allow this verb on jobs of the owner: one of them must be kept.
     pub(crate) fn tables(
         &self,
@@ -79,12 +99,9 @@ impl Caller {
     /// The roles that allow the start but for the program, with their defaults; if the limits are above the ceilings of
     /// all of them, the first one nevertheless, since its ceilings are what the caller should be told.
     fn able(&self, request: &JobRequest, defaults: &Defaults) -> Vec<(Arc<PolicyRole>, Defaults)> {
-        if !self.has(Verb::Start) {
-            return Vec::new();
-        }
         let mut able = Vec::new();
         let mut above = None;
-        for role in self.roles().iter().filter(|role| role.allow.has(Verb::Start)) {
+        for role in self.starting_roles() {
             if !decide::start_lacks(role, request, defaults).is_empty() {
                 continue;
             }

@@ -35,8 +35,8 @@ pub struct Isolation {
     ///
     /// Default: `[]`
     pub rootfs: Vec<String>,
-    /// Whether what belongs to root in such a directory belongs to a job that may write to it (`--tmpfs-size`), in memory:
-    /// its account may change and read all of that, files with mode 0600 included. In an image it always does.
+    /// Whether what belongs to root in such a directory belongs to a job that may write to it (`--tmpfs-size`,
+    /// `--root-size`), into a layer of its own: its account may change and read all of that, files with mode 0600 included. In an image it always does.
     ///
     /// Default: `false`
     pub rootfs_owned: bool,
@@ -54,13 +54,19 @@ pub struct Isolation {
     ///
     /// Default: `"1G"`
     pub tmp_size: String,
+    /// Maximum size of what a job writes into a root of its own on disk (`--root-size`), where `jobs.work_dir` has project
+    /// quotas.
+    ///
+    /// Default: `"10G"`
+    pub root_size: String,
 }
 
 impl Default for Isolation {
     fn default() -> Self {
         let IsolationRules { default, minimum, .. } = IsolationRules::default();
         let (read_only, read_write) = (vec!["/**".into()], Vec::new());
-        let (rootfs, rootfs_owned, shared, tmp_size) = (Vec::new(), false, Vec::new(), "1G".into());
+        let (rootfs, rootfs_owned, shared) = (Vec::new(), false, Vec::new());
+        let (tmp_size, root_size) = ("1G".into(), "10G".into());
         let images = vec!["*".into()];
         Isolation {
             default,
@@ -72,6 +78,7 @@ impl Default for Isolation {
             images,
             shared,
             tmp_size,
+            root_size,
         }
     }
 }
@@ -82,8 +89,9 @@ impl Isolation {
     /// # Errors
     /// The key that cannot be used, and why.
     pub fn rules(&self) -> Result<IsolationRules, (&'static str, String)> {
-        let tmp_bytes =
-            parse_size(&self.tmp_size).map_err(|fault| ("isolation.tmp_size", fault))?;
+        let size = |key, text| parse_size(text).map_err(|fault| (key, fault));
+        let tmp_bytes = size("isolation.tmp_size", &self.tmp_size)?;
+        let root_bytes = size("isolation.root_size", &self.root_size)?;
         let globs = |key, globs: &[String]| -> Result<Vec<Pattern>, (&'static str, String)> {
             let parse = |glob: &String| {
                 Pattern::parse(glob, Syntax::Path)
@@ -110,6 +118,7 @@ impl Isolation {
             rootfs_owned: self.rootfs_owned,
             images: self.images.iter().map(name).collect::<Result<_, _>>()?,
             tmp_bytes,
+            root_bytes,
         })
     }
 }

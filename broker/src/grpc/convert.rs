@@ -340,7 +340,7 @@ pub(super) fn server_info(
         cgroup: tree.path().display().to_string(),
         missing_controllers: missing.map(|(name, why)| (name.into(), why.into())).collect(),
         controllers: tree.features().controllers(),
-        features: [limits::features(tree.features()), isolation::features(&supervisor.lacks())]
+        features: [limits::features(tree.features()), isolation::features(supervisor.launcher())]
             .concat(),
         default_isolation: isolation::profile(rules.default).into(),
         minimum_isolation: isolation::profile(rules.minimum).into(),
@@ -348,6 +348,8 @@ pub(super) fn server_info(
         max_limits: Some(limits::limit_table(&supervisor.limits().max)),
         quarantined: Vec::new(),
         certificates: None,
+        images: Vec::new(),
+        rootfs: Vec::new(),
         run_as: supervisor.config().run_as.clone(),
         epoch: supervisor.epoch(),
     }

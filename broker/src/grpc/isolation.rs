@@ -2,10 +2,12 @@
 
 use job_api::v1;
 use job_api::v1::isolation as wire;
+use job_images::Image;
 use tonic::Status;
 
 use crate::grpc::enumeration::known;
 use crate::grpc::status;
+use crate::launch::Launcher;
 use crate::model::isolation::{Isolation, IsolationRequest, Mount, Profile, Seccomp, Share};
 
 /// Maximum mounts that are read; `model` allows fewer.
@@ -47,6 +49,7 @@ pub(super) fn request(message: Option<v1::Isolation>) -> Result<IsolationRequest
         mounts: message.mounts.into_iter().map(mount).collect(),
         rootfs: message.rootfs,
         root_bytes: message.root_bytes,
+        root_disk_bytes: message.root_disk_bytes,
         image: message.image,
         image_digest: message.image_digest,
     })
@@ -91,6 +94,7 @@ pub(super) fn message(isolation: &Isolation) -> v1::Isolation {
         mounts: isolation.mounts.iter().map(mount).collect(),
         rootfs: isolation.rootfs.clone(),
         root_bytes: isolation.root_bytes,
+        root_disk_bytes: isolation.root_disk_bytes,
         image: isolation.image.clone(),
         image_digest: isolation.image_digest.clone(),
     }
@@ -104,15 +108,23 @@ pub(super) fn profile(profile: Profile) -> wire::Profile {
     }
 }
 
-/// What this host lacks, as features.
-pub(super) fn features(missing: &[(Profile, String)]) -> Vec<v1::Feature> {
-    let feature = |profile: Profile| {
-        let reason = missing.iter().find(|(one, _)| *one == profile);
-        v1::Feature {
-            name: format!("isolation {}", profile.name()),
-            available: reason.is_none(),
-            reason: reason.map(|(_, why)| why.clone()).unwrap_or_default(),
-        }
+pub(super) fn image(image: Image) -> v1::Image {
+    v1::Image { name: image.name, digest: image.digest, argv: image.config.argv }
+}
+
+/// What of isolation this host has and lacks, as features.
+pub(super) fn features(launcher: &Launcher) -> Vec<v1::Feature> {
+    let missing = launcher.isolator().missing();
+    let profile = |profile: Profile| {
+        let reason = missing.iter().find(|(one, _)| *one == profile).map(|(_, why)| why.clone());
+        (format!("isolation {}", profile.name()), reason)
     };
-    [Profile::Private, Profile::Strict].map(feature).into()
+    let profiles = [Profile::Private, Profile::Strict].map(profile);
+    let abilities = launcher.abilities().map(|(name, reason)| (name.to_owned(), reason));
+    let feature = |(name, reason): (String, Option<String>)| v1::Feature {
+        name,
+        available: reason.is_none(),
+        reason: reason.unwrap_or_default(),
+    };
+    profiles.into_iter().chain(abilities).map(feature).collect()
 }

@@ -397,6 +397,9 @@ impl JobService for Grpc {
         let boot_id = host::boot_id().map_err(|e| status::host_error(&e))?;
         let started_at = self.started_at.into();
         let mut info = convert::server_info(&self.supervisor, boot_id, started_at);
+        let images = self.supervisor.images(caller.identity(), |name| caller.may_use_image(name));
+        info.images = images.await.into_iter().map(isolation::image).collect();
+        info.rootfs = caller.rootfs(&self.supervisor.isolation());
         if caller.role() == Role::Admin {
             info.quarantined = convert::quarantined(&self.supervisor);
             info.certificates = Some(convert::certificates(&self.report.borrow()));

@@ -8,6 +8,7 @@ pub(crate) mod events;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 pub(crate) mod history;
+pub(crate) mod images;
 pub(crate) mod job;
 pub(crate) mod monitor;
 pub(crate) mod output;

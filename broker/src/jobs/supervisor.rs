@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use job_images::Image;
 use job_shim::wire::InputAck;
 
 use crate::audit::{Audit, Line, Reader};
@@ -27,6 +28,7 @@ use crate::jobs::commands::wait::{self, Until};
 use crate::jobs::commands::{drain, output};
 use crate::jobs::events::Subscription;
 use crate::jobs::history::retention;
+use crate::jobs::images;
 use crate::jobs::job::Job;
 use crate::jobs::output::{OutputError, OutputReader, Range};
 use crate::jobs::query::{self, FindError, Listed};
@@ -39,7 +41,7 @@ use crate::jobs::stats::{self, Census, JobStats};
 use crate::launch::{Launcher, SetupError};
 use crate::model::id::JobId;
 use crate::model::identity::Identity;
-use crate::model::isolation::{IsolationRules, Profile};
+use crate::model::isolation::IsolationRules;
 use crate::model::limits::LimitTables;
 use crate::model::request::Request;
 use crate::model::spec::{Defaults, JobRequest, JobSpec, SpecError};
@@ -462,9 +464,18 @@ impl Supervisor {
         self.shared.isolation()
     }
 
-    /// The profiles that this host lacks, with the reasons.
-    pub(crate) fn lacks(&self) -> Vec<(Profile, String)> {
-        self.shared.launcher.isolator().missing()
+    /// What this host can do for jobs.
+    pub(crate) fn launcher(&self) -> &Launcher {
+        &self.shared.launcher
+    }
+
+    /// The images that a caller's jobs may have as their root; see [`images::list`].
+    pub(crate) async fn images(
+        &self,
+        caller: &Identity,
+        may_use: impl Fn(&str) -> bool,
+    ) -> Vec<Image> {
+        images::list(&self.shared, caller, may_use).await
     }
 
     /// What jobs that start, or are given other limits, may use from now on.

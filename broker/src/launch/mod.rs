@@ -57,6 +57,8 @@ pub(crate) fn why_unlimited(directory: &Path, range: (u32, u32)) -> Option<Strin
 #[derive(Debug)]
 pub(crate) struct Launcher {
     inner: launcher::Launcher,
+    /// Why no root's files can be its job's, if they cannot, as of the start.
+    lacks_owners: Option<String>,
     scope: Option<Arc<Scope>>,
     boot_id: BootId,
 }
@@ -118,8 +120,21 @@ impl Launcher {
             tied: false, // jobs outlive the broker
             boot_id,
         };
+        let work_dir = settings.work_dir;
         let inner = launcher::Launcher::open(tree, rules, settings)?;
-        Ok(Launcher { inner, scope, boot_id })
+        let opened = File::open(work_dir).map_err(fault("open", work_dir))?;
+        let lacks_owners = inner.isolator().lacks_owners(&opened).map(|e| e.to_string());
+        Ok(Launcher { inner, lacks_owners, scope, boot_id })
+    }
+
+    /// What some jobs want and this host lacks, with the reasons; or `None` if it is there. Images are on the disk of the
+    /// jobs' directories, unless the operator has moved one of them.
+    pub(crate) fn abilities(&self) -> [(&'static str, Option<String>); 2] {
+        let owners = self.lacks_owners.as_ref();
+        let owners = owners.map(|why| format!("jobs do not own what is root's in an image: {why}"));
+        let unlimited = self.job_dirs().unlimited();
+        let unlimited = unlimited.map(|why| format!("--job-dir-size and --root-size: {why}"));
+        [("idmapped roots", owners), ("project quotas", unlimited)]
     }
 
     /// What jobs see of the host.

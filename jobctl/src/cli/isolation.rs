@@ -26,6 +26,9 @@ pub(crate) struct IsolationOptions {
     /// Let it write to a root of its own (--image, --rootfs), in memory, up to SIZE; it counts as its memory
     #[arg(long, value_name = "SIZE", value_parser = positive_size, requires = "root")]
     tmpfs_size: Option<u64>,
+    /// Likewise on disk, which not every host can limit (jobctl info)
+    #[arg(long, value_name = "SIZE", value_parser = positive_size, requires = "root", conflicts_with = "tmpfs_size")]
+    root_size: Option<u64>,
     /// Mount a directory or file of the host elsewhere, e.g. /srv/data:/data:ro; may be repeated
     #[arg(long = "volume", value_name = "SRC:DST[:ro]", value_parser = volume)]
     volumes: Vec<Mount>,
@@ -123,6 +126,7 @@ impl IsolationOptions {
             mounts,
             rootfs: self.rootfs.unwrap_or_default(),
             root_bytes: self.tmpfs_size.unwrap_or_default(),
+            root_disk_bytes: self.root_size.unwrap_or_default(),
             image: image.to_owned(),
             image_digest: digest.to_owned(),
         };

@@ -59,9 +59,12 @@ fn root(isolation: &Isolation) -> String {
             format!("the image {name} ({}), whose user is ignored", isolation.image_digest)
         }
     };
-    match isolation.root_bytes {
-        0 => format!("{root}, read-only"),
-        most => format!("{root} and what it writes there ({} in memory)", show_size(most)),
+    let written =
+        |most, place| format!("{root} and what it writes there ({} {place})", show_size(most));
+    match (isolation.root_bytes, isolation.root_disk_bytes) {
+        (0, 0) => format!("{root}, read-only"),
+        (0, most) => written(most, "on disk"),
+        (most, _) => written(most, "in memory"),
     }
 }
 

@@ -16,6 +16,7 @@ use job_grammar::echo::echo;
 use job_shim::filter::Filter;
 use job_shim::isolation::{Files, JOB_DIR, Mount as ShimMount, Root, Scratch, Source};
 
+use crate::job_dirs::OwnDirs;
 use crate::model::account::Account;
 use crate::model::isolation::{Isolation, IsolationRules, Mount, Profile, Seccomp, Share};
 use crate::sys::NO_DESCRIPTOR;
@@ -46,12 +47,12 @@ impl Isolator {
         &self,
         isolation: &Isolation,
         account: &Account,
-        (path, job_dir): (PathBuf, OwnedFd),
+        dirs: OwnDirs,
         (image, rules): (Option<&Arc<OwnedFd>>, &IsolationRules),
     ) -> Result<Isolated, String> {
         if isolation.is_none() {
             return Ok(Isolated {
-                job_dir: path,
+                job_dir: dirs.path,
                 isolation: None,
                 root: None,
                 view: None,
@@ -61,14 +62,14 @@ impl Isolator {
         let own_files = isolation.profile != Profile::Host;
         let views = self.views();
         let mut sources = Vec::new();
-        let root = self.root(isolation, account, (image, rules), &mut sources)?;
+        let root = self.root(isolation, account, dirs.layer, (image, rules), &mut sources)?;
         // The smallest for a root of its own, which takes nothing of it but `/dev`.
         let profile = if root.is_some() { Profile::Strict } else { isolation.profile };
         let of_profile = views.of(profile);
         let files = isolation.has_files().then(|| -> Result<Files, String> {
             let mut mounts = Vec::new();
             if own_files {
-                sources.push(Arc::new(job_dir));
+                sources.push(Arc::new(dirs.job_dir));
                 let source = Source::Inherited { read_only: false, file: false };
                 mounts.push(ShimMount { target: JOB_DIR.into(), source });
             }
@@ -109,15 +110,17 @@ impl Isolator {
             filter_logs: isolation.seccomp_log,
             files,
         };
-        let job_dir = if own_files { JOB_DIR.into() } else { path };
+        let job_dir = if own_files { JOB_DIR.into() } else { dirs.path };
         Ok(Isolated { job_dir, isolation: Some(isolation), root, view, sources })
     }
 
-    /// The directory that is the job's root, which goes before all other sources; and whose it is, if it is the job's.
+    /// The directory that is the job's root, which goes before all other sources; whose it is, if it is the job's; and
+    /// where the job writes, if that is on disk.
     fn root(
         &self,
         isolation: &Isolation,
         account: &Account,
+        layer: Option<OwnedFd>,
         (image, rules): (Option<&Arc<OwnedFd>>, &IsolationRules),
         sources: &mut Vec<Arc<OwnedFd>>,
     ) -> Result<Option<Root>, String> {
@@ -133,12 +136,13 @@ impl Isolator {
             (_, Some(image)) => (Arc::clone(image), true), // all may read all of it anyway
             (name, None) => return Err(format!("there is no image {}", echo(name))),
         };
-        let owner = (overlay.is_some() && may_own).then(|| self.owners().of(&root, account));
-        let owner = owner.flatten();
-        sources.push(root);
+        let (on_disk, writable) = (layer.is_some(), overlay.is_some() || layer.is_some());
+        let owner = (writable && may_own).then(|| self.owners().of(&root, account)).flatten();
         let owned = owner.is_some();
+        sources.push(root);
         sources.extend(owner);
-        Ok(Some(Root { overlay, owned }))
+        sources.extend(layer.map(Arc::new));
+        Ok(Some(Root { overlay, owned, on_disk }))
     }
 }
 

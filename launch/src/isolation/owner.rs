@@ -2,7 +2,7 @@
 //! anything: the shim does, under an overlay, so that nothing of the directory itself is ever written.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -29,11 +29,7 @@ impl Owners {
     /// The user namespace that makes root's files in this directory the account's, made the first time. `None` where this
     /// host or the directory's file system lacks that, which the log says once.
     pub(super) fn of(&self, root: &OwnedFd, account: &Account) -> Option<Arc<OwnedFd>> {
-        let ids = (account.uid, account.gid);
-        let owner = self.namespace(ids).and_then(|owner| {
-            sys::can_have_owners(root.as_fd(), owner.as_fd())?;
-            Ok(owner)
-        });
+        let owner = self.checked(root.as_fd(), (account.uid, account.gid));
         let tell = |e: &io::Error| {
             let what = "jobs write into their roots only where every account may";
             if !self.is_told.swap(true, Ordering::Relaxed) {
@@ -41,6 +37,18 @@ impl Owners {
             }
         };
         owner.inspect_err(tell).ok()
+    }
+
+    /// Why root's files in this directory can be no account's.
+    pub(super) fn lack(&self, root: BorrowedFd<'_>) -> Option<io::Error> {
+        const NOBODY: Ids = (65_534, 65_534);
+        self.checked(root, NOBODY).err()
+    }
+
+    fn checked(&self, root: BorrowedFd<'_>, ids: Ids) -> io::Result<Arc<OwnedFd>> {
+        let owner = self.namespace(ids)?;
+        sys::can_have_owners(root, owner.as_fd())?;
+        Ok(owner)
     }
 
     fn namespace(&self, ids: Ids) -> io::Result<Arc<OwnedFd>> {

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -148,6 +148,11 @@ impl Isolator {
     pub fn missing(&self) -> Vec<(Profile, String)> {
         let views = self.views();
         Profile::ALL.into_iter().filter_map(|p| Some((p, views.lack(p)?))).collect()
+    }
+
+    /// Why what is root's in a root on the file system of this directory cannot be its job's. Blocks for a millisecond.
+    pub fn lacks_owners(&self, directory: &File) -> Option<io::Error> {
+        self.owners().lack(directory.as_fd())
     }
 
     pub(super) fn owners(&self) -> &Owners {

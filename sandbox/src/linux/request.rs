@@ -84,6 +84,7 @@ pub(super) fn rules(builder: &Builder) -> IsolationRules {
         images: Vec::new(),
         shared: Vec::new(),
         tmp_bytes: builder.mounts.iter().map(most).fold(builder.temporary, u64::max),
+        root_bytes: 0,
     }
 }
 

@@ -19,7 +19,7 @@ use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use nix::unistd::{mkdir, sethostname};
 
 use super::failure::{At, Failure};
-use super::root::{self, empty};
+use super::root::{self, Layer, empty};
 use super::startup::InheritedView;
 use crate::sys::landlock::scope_abstract_sockets;
 use crate::sys::mount::{
@@ -57,12 +57,11 @@ impl Isolator {
         if root.is_some() && !isolation.files.as_ref().is_some_and(|files| files.read_only) {
             return Err(Failure { step: Step::MountRoot, errno: Errno::EINVAL });
         }
-        let owned = root.is_some_and(|root| root.owned);
-        let roots = usize::from(root.is_some()) + usize::from(owned);
+        let roots = root.map_or(0, |root| root.sources());
         if isolation.sources() + roots != view.sources.len() {
             return Err(absent(Step::Bind));
         }
-        let owner = owned.then(|| view.sources.remove(1));
+        let owner = root.is_some_and(|root| root.owned).then(|| view.sources.remove(1));
         Ok(Isolator { isolation, root, owner, view })
     }
 
@@ -90,8 +89,15 @@ impl Isolator {
         self.change_namespaces().at(Step::Namespaces)?;
         crash::at(Point::NamespacesEntered);
         if let Some(files) = &self.isolation.files {
-            let root = self.root.and_then(|root| Some((root, sources.next()?)));
-            if let (Some((_, tree)), Some(owner)) = (&root, &self.owner) {
+            let root = self.root.and_then(|root| {
+                let tree = sources.next()?;
+                let writes = match (root.on_disk, root.overlay) {
+                    (true, _) => Some(Layer::OnDisk(sources.next()?)),
+                    (false, scratch) => scratch.map(Layer::InMemory),
+                };
+                Some((tree, writes))
+            });
+            if let (Some((tree, _)), Some(owner)) = (&root, &self.owner) {
                 set_owner(tree, owner).at(Step::MountRoot)?;
             }
             make_files(files, root, sources)?;
@@ -145,14 +151,14 @@ impl Isolator {
 /// Fills the new mount namespace.
 fn make_files(
     files: &Files,
-    root: Option<(Root, OwnedFd)>,
+    root: Option<(OwnedFd, Option<Layer>)>,
     mut sources: impl Iterator<Item = OwnedFd>,
 ) -> Result<(), Failure> {
     let attributes = if files.read_only { attribute::READ_ONLY | attribute::NO_SUID } else { 0 };
     // What the host mounts from now on does not come in; what came since the view was made is restricted, too.
     restrict(None, attributes, true).at(Step::MountRoot)?;
-    if let Some((root, tree)) = root {
-        root::enter(root, &tree)?;
+    if let Some((tree, writes)) = root {
+        root::enter(&tree, writes.as_ref())?;
         crash::at(Point::RootMade);
     } else if files.root {
         if !files.read_only {

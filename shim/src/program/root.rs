@@ -1,5 +1,6 @@
 //! The roots of jobs: a view's directories in one of memory; or a directory that is given, read-only or under an overlay
-//! in memory. It must not follow a symbolic link of such a directory before it is the root, from which none leads out.
+//! in memory or on disk. It must not follow a symbolic link of such a directory before it is the root, from which none
+//! leads out.
 
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs;
@@ -9,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use job_shim::isolation::{Root, Scratch};
+use job_shim::isolation::Scratch;
 use job_shim::wire::Step;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
@@ -24,23 +25,31 @@ const OWN: [&str; 5] = ["dev", "proc", "run", "sys", "tmp"];
 const NEW_ROOT: &CStr = c"/tmp";
 /// Where the tree is while its entries are taken from it: there in every view, and outside of the new root.
 const STAGE: &CStr = c"/run/job";
+/// No devices and no setuid programs.
+const HARMLESS: u64 = attribute::NO_SUID | attribute::NO_DEVICES;
 /// Most entries of a directory that is a root, each of which is a mount.
 const MOST_ENTRIES: usize = 128;
+
+/// Where a job's writes into its root go.
+pub(super) enum Layer {
+    InMemory(Scratch),
+    /// Into this empty directory.
+    OnDisk(OwnedFd),
+}
 
 /// Makes the tree the root, with the places of what a job has of its own. Its `/dev` is the view's.
 ///
 /// # Errors
 /// `MountRoot`: E2BIG for too many entries; ENODEV where the kernel has no overlays. `PivotRoot`.
-pub(super) fn enter(root: Root, tree: &OwnedFd) -> Result<(), Failure> {
-    let attributes = attribute::READ_ONLY | attribute::NO_SUID | attribute::NO_DEVICES;
-    restrict(Some(tree.as_fd()), attributes, true).at(Step::MountRoot)?;
+pub(super) fn enter(tree: &OwnedFd, writes: Option<&Layer>) -> Result<(), Failure> {
+    restrict(Some(tree.as_fd()), attribute::READ_ONLY | HARMLESS, true).at(Step::MountRoot)?;
     let devices = open_tree(None, c"/dev").at(Step::MountRoot)?;
-    match root.overlay {
+    match writes {
         None => read_only(tree, &devices).at(Step::MountRoot)?,
-        Some(scratch) => overlay(scratch, tree, root.owned).at(Step::MountRoot)?,
+        Some(layer) => overlay(layer, tree).at(Step::MountRoot)?,
     }
     enter_new_root().at(Step::PivotRoot)?;
-    match root.overlay {
+    match writes {
         None => Ok(()),
         Some(_) => own_places(&devices).at(Step::MountRoot),
     }
@@ -68,23 +77,26 @@ fn read_only(tree: &OwnedFd, devices: &OwnedFd) -> io::Result<()> {
 }
 
 /// The tree as the lower layer, by its path in this namespace: an overlay takes no detached mount before Linux 6.15. The
-/// upper layer is a directory in memory, that nothing but the overlay can reach.
-fn overlay(scratch: Scratch, tree: &OwnedFd, owned: bool) -> io::Result<()> {
-    attach(&empty(scratch, c"755")?, NEW_ROOT)?;
+/// upper layer is a directory that nothing but the overlay can reach.
+fn overlay(layer: &Layer, tree: &OwnedFd) -> io::Result<()> {
+    match layer {
+        Layer::InMemory(scratch) => attach(&empty(*scratch, c"755")?, NEW_ROOT)?,
+        Layer::OnDisk(directory) => {
+            restrict(Some(directory.as_fd()), HARMLESS, true)?;
+            attach(directory, NEW_ROOT)?;
+        }
+    }
     for layer in ["lower", "upper", "work"] {
         fs::create_dir(Path::new("/tmp").join(layer))?;
     }
     attach(tree, c"/tmp/lower")?;
     // Owner and mode of the root are those of the upper layer.
     let lower = fs::metadata("/tmp/lower")?;
-    if owned {
-        std::os::unix::fs::chown("/tmp/upper", Some(lower.uid()), Some(lower.gid()))?;
-    }
+    std::os::unix::fs::chown("/tmp/upper", Some(lower.uid()), Some(lower.gid()))?;
     fs::set_permissions("/tmp/upper", lower.permissions())?;
     let layers =
         [(c"lowerdir", c"/tmp/lower"), (c"upperdir", c"/tmp/upper"), (c"workdir", c"/tmp/work")];
-    let attributes = attribute::NO_SUID | attribute::NO_DEVICES;
-    Ok(attach(&file_system(c"overlay", &layers, attributes)?, NEW_ROOT)?)
+    Ok(attach(&file_system(c"overlay", &layers, HARMLESS)?, NEW_ROOT)?)
 }
 
 /// What the overlay lacks, which is the root by now: every link leads to something in it.
@@ -155,5 +167,5 @@ pub(super) fn empty(scratch: Scratch, mode: &CStr) -> nix::Result<OwnedFd> {
     let number = |value: u64| CString::new(value.to_string()).map_err(|_| Errno::EINVAL);
     let (bytes, inodes) = (number(scratch.bytes)?, number(scratch.inodes)?);
     let options = [(c"size", bytes.as_c_str()), (c"nr_inodes", &inodes), (c"mode", mode)];
-    file_system(c"tmpfs", &options, attribute::NO_SUID | attribute::NO_DEVICES)
+    file_system(c"tmpfs", &options, HARMLESS)
 }

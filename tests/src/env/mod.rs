@@ -404,7 +404,8 @@ impl Env {
     pub fn own_dirs(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.path("state-work")).expect("it is there");
         let paths = entries.map(|entry| entry.expect("it can be read").path());
-        let is_no_jobs = |path: &PathBuf| path.ends_with("removed") || path.ends_with("spare");
+        let no_jobs = ["layers", "removed", "spare"];
+        let is_no_jobs = |path: &PathBuf| no_jobs.iter().any(|name| path.ends_with(name));
         paths.filter(|path| !is_no_jobs(path)).collect()
     }
 

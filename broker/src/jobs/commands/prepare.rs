@@ -4,8 +4,6 @@
 use std::io;
 use std::sync::Arc;
 
-use job_images::{Fault, OpenImage, Store};
-
 use crate::jobs::shared::Shared;
 use crate::model::account::Account;
 use crate::model::identity::Identity;
@@ -55,12 +53,16 @@ pub(crate) async fn directory(
     Ok(shared.threads.lookups.run(owner, &shared.runtime, resolve).await?)
 }
 
-/// Whether the size of the job's own directory can be limited as asked.
-fn job_dir(shared: &Shared, limits: &Limits, spec: &JobSpec) -> Result<(), Unenforceable> {
-    if limits.get(LimitKind::JobDir).is_none_or(|bytes| bytes == MAX) {
+/// Whether the size of the job's own directories can be limited as asked.
+fn job_dirs(shared: &Shared, limits: &Limits, spec: &JobSpec) -> Result<(), Unenforceable> {
+    let limit = if spec.isolation.root_disk_bytes > 0 {
+        "isolation.root_disk_bytes"
+    } else if limits.get(LimitKind::JobDir).is_some_and(|bytes| bytes != MAX) {
+        "job_dir"
+    } else {
         return Ok(());
-    }
-    let fault = |controller, reason| Unenforceable { limit: "job_dir", controller, reason };
+    };
+    let fault = |controller, reason| Unenforceable { limit, controller, reason };
     if let Some(reason) = shared.launcher.job_dirs().unlimited() {
         return Err(fault("project quotas", reason));
     }
@@ -70,21 +72,6 @@ fn job_dir(shared: &Shared, limits: &Limits, spec: &JobSpec) -> Result<(), Unenf
         return Err(fault("seccomp", reason.into()));
     }
     Ok(())
-}
-
-/// Opens an image.
-///
-/// # Errors
-/// There is none of this name, or it cannot be read.
-pub(crate) async fn image(
-    shared: &Arc<Shared>,
-    owner: &Identity,
-    name: &str,
-) -> Result<Result<OpenImage, Fault>, Panicked> {
-    let store = Store::new(&shared.config.images_dir());
-    let name = name.to_owned();
-    let open = move || store.open(&name);
-    Ok(shared.threads.lookups.run(owner, &shared.runtime, open).await?)
 }
 
 /// Resolves the disks that these limits name, and checks that this host can enforce the limits.
@@ -98,7 +85,7 @@ pub(crate) async fn disks(
     spec: &JobSpec,
     account: &Account,
 ) -> Result<Result<ResolvedDisks, Unenforceable>, Panicked> {
-    if let Err(e) = job_dir(shared, limits, spec) {
+    if let Err(e) = job_dirs(shared, limits, spec) {
         return Ok(Err(e));
     }
     if !limits.need_a_disk() {

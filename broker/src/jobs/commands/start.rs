@@ -18,6 +18,7 @@ use crate::jobs::commands::prepare;
 use crate::jobs::commands::program::{self, HeldProgram};
 use crate::jobs::events::LifecycleEvent;
 use crate::jobs::history::admission::{self, AdmissionError};
+use crate::jobs::images;
 use crate::jobs::job::Job;
 use crate::jobs::query::{self, FindError};
 use crate::jobs::registry::RequestStatus;
@@ -310,7 +311,7 @@ async fn image(
     if name.is_empty() {
         return Ok(None);
     }
-    let open = prepare::image(shared, owner, name).await?;
+    let open = images::open(shared, owner, name).await?;
     let open = open.map_err(|fault| StartError::Image(fault.to_string()))?;
     plan.use_image(&open.image).map_err(StartError::Image)?;
     Ok(Some(Arc::new(open.root)))

@@ -52,6 +52,12 @@ pub(crate) fn lines(info: &GetServerInfoResponse, addr: &str, now: SystemTime) -
         let (default, least) = (name(info.default_isolation()), name(info.minimum_isolation()));
         lines.add("isolation", format!("{default} by default, {least} at least"));
     }
+    for glob in &info.rootfs {
+        lines.add("root", glob);
+    }
+    for image in &info.images {
+        lines.add("image", format!("{}@{}", image.name, image.digest));
+    }
     for job in &info.quarantined {
         lines.add("quarantined", format!("{}: {}", job.id, job.reason));
     }

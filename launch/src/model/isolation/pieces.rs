@@ -124,6 +124,8 @@ pub struct Isolation {
     pub rootfs: String,
     /// Most bytes that it writes there, in memory; 0: none.
     pub root_bytes: u64,
+    /// Likewise on disk, in place of memory.
+    pub root_disk_bytes: u64,
     /// The image that is its root; empty: none.
     pub image: String,
     /// That of the image; in a request, the only one that will do.
@@ -214,6 +216,7 @@ pub struct IsolationRequest {
     pub mounts: Vec<Mount>,
     pub rootfs: String,
     pub root_bytes: u64,
+    pub root_disk_bytes: u64,
     pub image: String,
     pub image_digest: String,
 }

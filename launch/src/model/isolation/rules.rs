@@ -9,6 +9,8 @@ use crate::model::limits::{MAX_PATH, Violation, Violations};
 
 /// Most mounts of one job; the shim takes one descriptor more.
 const MAX_MOUNTS: usize = 16;
+/// Least bytes on disk: what an empty overlay and an inode table need, and more.
+const LEAST_ON_DISK: u64 = 1 << 20;
 /// Most bytes of a host name, gethostname(2).
 const MAX_HOSTNAME: usize = 64;
 /// What is never shared by a mount: processes, devices, sockets and settings of the host are there.
@@ -35,6 +37,8 @@ pub struct IsolationRules {
     pub shared: Vec<String>,
     /// Most bytes of temporary files in memory, for a job that does not say, and at most.
     pub tmp_bytes: u64,
+    /// Most bytes that a job writes into a root of its own on disk.
+    pub root_bytes: u64,
 }
 
 impl Default for IsolationRules {
@@ -49,6 +53,7 @@ impl Default for IsolationRules {
             images: vec![Pattern::any(Syntax::Text)],
             shared: Vec::new(),
             tmp_bytes: 1 << 30,
+            root_bytes: 10 << 30,
         }
     }
 }
@@ -68,9 +73,9 @@ impl IsolationRules {
     }
 
     fn filled(&self, asked: &IsolationRequest) -> Isolation {
-        let IsolationRequest { seccomp_log, hostname, mut mounts, rootfs, root_bytes, .. } =
+        let IsolationRequest { seccomp_log, hostname, mut mounts, rootfs, .. } = asked.clone();
+        let IsolationRequest { root_bytes, root_disk_bytes, image, image_digest, .. } =
             asked.clone();
-        let (image, image_digest) = (asked.image.clone(), asked.image_digest.clone());
         for mount in &mut mounts {
             if let Mount::Tmpfs { bytes, .. } = mount {
                 *bytes = bytes.or(Some(self.tmp_bytes));
@@ -88,6 +93,7 @@ impl IsolationRules {
             mounts,
             rootfs,
             root_bytes,
+            root_disk_bytes,
             image,
             image_digest,
             ..profile
@@ -130,15 +136,24 @@ impl IsolationRules {
         if let Some(fault) = self.root_fault(asked) {
             add(if asked.image.is_empty() { "isolation.rootfs" } else { "isolation.image" }, fault);
         }
-        if asked.root_bytes > 0 && !asked.has_root() {
-            add(
-                "isolation.root_bytes",
-                "is the size of a root of the job's own, and it has none".into(),
-            );
+        for (field, bytes, most) in [
+            ("isolation.root_bytes", asked.root_bytes, self.tmp_bytes),
+            ("isolation.root_disk_bytes", asked.root_disk_bytes, self.root_bytes),
+        ] {
+            if bytes > 0 && !asked.has_root() {
+                add(field, "is the size of a root of the job's own, and it has none".into());
+            }
+            if bytes > most {
+                add(field, format!("is {bytes}; at most {most} are allowed"));
+            }
         }
-        if asked.root_bytes > self.tmp_bytes {
-            let (asked, most) = (asked.root_bytes, self.tmp_bytes);
-            add("isolation.root_bytes", format!("is {asked}; at most {most} are allowed"));
+        if asked.root_bytes > 0 && asked.root_disk_bytes > 0 {
+            let fault = "is one place for what the job writes, and isolation.root_bytes another";
+            add("isolation.root_disk_bytes", fault.into());
+        }
+        if asked.root_disk_bytes > 0 && asked.root_disk_bytes < LEAST_ON_DISK {
+            let (asked, least) = (asked.root_disk_bytes, LEAST_ON_DISK);
+            add("isolation.root_disk_bytes", format!("is {asked}; must be at least {least}"));
         }
         if let Some(fault) = hostname_fault(&asked.hostname) {
             add("isolation.hostname", fault);
@@ -169,9 +184,8 @@ impl IsolationRules {
         if let Err(fault) = check_image_name(&asked.image) {
             return Some(format!("{} {fault}", echo(&asked.image)));
         }
-        let is_listed = self.images.iter().any(|glob| glob.matches(&asked.image));
         let lack = || format!("{} may not be used here (isolation.images)", echo(&asked.image));
-        (!is_listed).then(lack)
+        (!self.may_use_image(&asked.image)).then(lack)
     }
 
     fn source_fault(&self, mount: &Mount) -> Option<String> {
@@ -202,6 +216,11 @@ impl IsolationRules {
         }
         let (path, how) = (echo(path), if read_only { "read-only" } else { "for writing" });
         Err(format!("{path} may not be mounted {how} here ({key} of the broker's configuration)"))
+    }
+
+    /// Whether the image of this name may be the root of a job.
+    pub fn may_use_image(&self, name: &str) -> bool {
+        self.images.iter().any(|glob| glob.matches(name))
     }
 
     /// Whether this directory, with all links resolved, may be the root of a job.
