@@ -400,9 +400,12 @@ fn what_runs_ends_with_the_program_that_runs_it() {
     program.kill().unwrap(); // SIGKILL: it drops nothing
     program.wait().unwrap();
     until("its command has ended", || place.processes().is_empty().then_some(()));
-    for directory in place.left().iter().rev() {
-        let _ = fs::remove_dir(directory); // which it has left
-    }
+    let left = place.left();
+    assert!(!left.is_empty(), "a cgroup and a directory are left");
+    let next = place.builder().build().unwrap();
+    assert!(left.iter().all(|path| !path.exists()), "and gone with the next: {left:?}");
+    drop(next);
+    assert_eq!(place.left(), Vec::<PathBuf>::new());
 }
 
 /// As somebody who is not root, in a cgroup that was given to it as systemd gives one to a user.

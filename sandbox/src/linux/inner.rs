@@ -1,7 +1,6 @@
 //! What the runs of a sandbox share: its launcher, its place, and who they run as. Gone with the last of them.
 
 use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use job_launch::cgroup::limits::Plan;
@@ -11,6 +10,7 @@ use job_launch::model::spec::{Defaults, JobSpec};
 use job_launch::settings::Settings;
 use tokio::sync::Semaphore;
 
+use super::held::Held;
 use super::place::{self, Directories};
 use super::request::{self, Accounts};
 use crate::builder::Builder;
@@ -21,7 +21,7 @@ use crate::error::Error;
 pub(super) struct Inner {
     /// Until the end.
     launcher: Option<Launcher>,
-    root: PathBuf,
+    root: Held,
     pub(super) directories: Directories,
     pub(super) accounts: Accounts,
     pub(super) defaults: Defaults,
@@ -46,8 +46,7 @@ impl Inner {
     ) -> Result<Inner, Error> {
         let setup = |step| move |source| Error::Setup { step, source };
         let boot_id = host::boot_id().map_err(setup("read the boot id"))?;
-        let tree = place::hierarchy(builder)?;
-        let root = tree.path().to_owned();
+        let (tree, root) = place::hierarchy(builder)?;
         let opened = Directories::make(builder).and_then(|directories| {
             let settings = Settings {
                 program,
@@ -65,7 +64,7 @@ impl Inner {
             Ok((Some(launcher), directories))
         });
         let launches = Semaphore::new(LAUNCHES);
-        let (launcher, directories) = opened.inspect_err(|_| _ = fs::remove_dir(&root))?;
+        let (launcher, directories) = opened.inspect_err(|_| _ = fs::remove_dir(root.path()))?;
         Ok(Inner { launcher, root, directories, accounts, defaults, boot_id, launches })
     }
 
@@ -99,6 +98,6 @@ impl Drop for Inner {
         if let Some(launcher) = self.launcher.take() {
             launcher.close();
         }
-        let _ = fs::remove_dir(&self.root); // what could not be ended keeps it
+        let _ = fs::remove_dir(self.root.path()); // what could not be ended keeps it
     }
 }

@@ -1,6 +1,7 @@
 //! The sandbox where there are cgroups and namespaces. It launches as the broker does, by `job-launch` and its shim, and
 //! plays the broker's part for one command at a time; limits and isolation are not made here.
 
+mod held;
 mod inner;
 mod place;
 mod request;
