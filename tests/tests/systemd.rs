@@ -16,7 +16,7 @@ use job_api::v1::isolation::Profile;
 use job_api::v1::job::State;
 use job_api::v1::{Cause, DeleteJobRequest, Isolation, Job, JobSpec, StartJobRequest};
 use job_tests::machine::{Host, Oracles, install, packages, sh, try_install};
-use job_tests::{api, is_running, until};
+use job_tests::{api, is_running, small_root, until};
 use serde_json::Value;
 
 const JOBS: usize = 20;
@@ -613,6 +613,28 @@ async fn the_broker_opens_no_disk_and_waits_for_no_packets_and_its_jobs_are_not_
     let output = api::output(&mut client, &id).await;
     sh(&format!("chmod o-r {disk}"));
     assert_eq!(String::from_utf8_lossy(&output.stdout), "1\n", "{output:?}");
+}
+
+/// The unit leaves the broker what that takes: user namespaces, mounts, another root.
+#[tokio::test]
+#[ignore = "changes the machine"]
+async fn an_image_is_imported_and_what_is_roots_in_it_is_its_jobs() {
+    let host = Host::ready();
+    let (root, archive) = (Path::new("/var/tmp/small"), "/var/tmp/small.tar");
+    small_root::make(root);
+    sh(&format!(
+        "tar -C {} -cf {archive} . && job-broker images import small {archive}",
+        root.display()
+    ));
+    let isolation =
+        Isolation { image: "small".into(), root_bytes: 1 << 20, ..Isolation::default() };
+    let script = "echo made >/etc/made && cat /etc/name /etc/made";
+    let spec = JobSpec { isolation: Some(isolation), ..api::script(script) };
+    let mut client = host.client().await;
+    let id = api::start(&mut client, spec).await.id;
+    let output = api::output(&mut client, &id).await;
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "small\nmade\n", "{output:?}");
+    sh("job-broker images remove small");
 }
 
 /// As fields, which journalctl(1) finds without a regular expression.

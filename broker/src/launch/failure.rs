@@ -65,6 +65,11 @@ fn explain(failed: Failed, record: &SpecRecord) -> String {
              an operator restarts job-broker when that is done"
                 .into()
         }
+        Step::MountRoot if failed.errno == libc::ENODEV => {
+            "the job cannot write into its root: the kernel has no overlay file system, or cannot load it \
+             (an operator tries modprobe overlay)"
+                .into()
+        }
         step => format!("the shim failed at {}: {why}", step.name()),
     }
 }

@@ -17,7 +17,7 @@ use crate::size::Size;
 use crate::{packages, process};
 
 /// Packages in addition to Debian's minimal base.
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,procps,openssl,python3-minimal";
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,kmod,procps,openssl,python3-minimal";
 /// Sparse: the base takes about 300 MB, the rest is for a run's files.
 const SIZE: Size = Size(16 << 30);
 /// Unpacking takes seconds.

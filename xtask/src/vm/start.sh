@@ -10,4 +10,8 @@ mkdir -p "$WORKSPACE"
 mount -t hostfs -o "ro,$WORKSPACE" hostfs "$WORKSPACE"
 mkdir -p "$TARGET" 2>/dev/null || true
 mount -t hostfs -o "$TARGET" hostfs "$TARGET"
+# The kernel is the host's, and so are its modules; nothing here loads them by itself.
+mkdir -p /usr/lib/uml
+mount -t hostfs -o "ro,/usr/lib/uml" hostfs /usr/lib/uml
+insmod /usr/lib/uml/modules/"$(uname -r)"/kernel/fs/overlayfs/overlay.ko*
 . "$RUN/run.sh"
