@@ -143,6 +143,14 @@ impl Running {
         kill(Pid::from_raw(pid), signal).expect("it is our child");
     }
 
+    /// Whether it has ended.
+    ///
+    /// # Panics
+    /// When somebody else has waited for it.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it is our child").is_some()
+    }
+
     /// Waits for its end.
     ///
     /// # Panics

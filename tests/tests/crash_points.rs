@@ -271,46 +271,6 @@ async fn settle(env: &mut Env, caller: &mut RetryingClient, name: &str, jobs: &[
     assert!(ledger::runs(env, &format!("{name}-never")).is_empty());
 }
 
-/// One call starts and streams: what it lost with its broker it asks for again, with the same request.
-#[test]
-fn jobctl_run_outlives_a_broker_that_dies_before_its_answer_and_runs_its_job_once() {
-    let mut env = env();
-    let points = [Point::JobRegistered, Point::SpecDurable, Point::StartedHeard];
-    for point in points {
-        let (at, mark) = crash(&env, point, 1);
-        env.crash_brokers(Some(at));
-        env.restart_broker();
-        let running = env.spawn_jobctl("user-a", &["run", "--", "sh", "-c", "echo ran"]);
-        until("the broker has died", || is_marked(&mark).then_some(()));
-        env.kill_broker();
-        env.crash_brokers(None);
-        env.start_broker();
-        let ran = running.finish();
-        assert_eq!((ran.code(), ran.out()), (0, "ran\n".into()), "{}: {}", point.name(), ran.err());
-    }
-    // One that had not been told to run is on record as a start that failed.
-    let jobs = env.jobctl("user-a", &["ps", "-a", "-o", "json"]).json();
-    let have_run = jobs["jobs"].as_array().unwrap().iter().filter(|job| job["exit_code"] == 0);
-    assert_eq!(have_run.count(), points.len(), "{jobs}");
-}
-
-#[test]
-fn ctrl_c_before_the_answer_is_for_the_job() {
-    let mut env = env();
-    let (at, mark) = crash(&env, Point::StartedHeard, 1);
-    env.hold_brokers(at);
-    env.restart_broker();
-    let running = env.spawn_jobctl("user-a", &["run", "--", "sleep", "1000"]);
-    until("the start is held", || is_marked(&mark).then_some(()));
-    running.signal(Signal::SIGINT);
-    fs::remove_file(&mark).unwrap();
-    let ran = running.finish();
-    assert_eq!(ran.code(), 128 + Signal::SIGINT as i32, "{}", ran.err());
-    let jobs = env.jobctl("user-a", &["ps", "-a", "-o", "json"]).json();
-    assert_eq!(jobs["jobs"][0]["signal"], Signal::SIGINT as i32, "{jobs}");
-    env.assert_clean();
-}
-
 /// One that is asked of a job which is in memory only is answered when it is on record.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_stop_that_overtakes_its_jobs_start_outlives_the_broker() {

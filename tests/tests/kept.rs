@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use job_certs::{Reason, USER_VALIDITY, days};
 use job_tests::{Env, Running, until};
@@ -183,4 +184,30 @@ fn whoever_is_revoked_loses_the_kept_connection_too() {
     until("the connection is cut", || (!is_kept(&env)).then_some(()));
     let (status, said) = jobctl(&env, &["ps"]);
     assert!(status != 0 && said.contains("your certificate is revoked"), "{said}");
+}
+
+#[test]
+fn a_connection_that_nobody_uses_ends_by_itself() {
+    let env = Env::start();
+    let mut command = env.command("user-a");
+    command.env("XDG_RUNTIME_DIR", runtime_dir(&env)).env("JOBCTL_PERSIST", "1s").arg("connect");
+    Running::spawn(command).finish().expect(0);
+    let files = || fs::read_dir(runtime_dir(&env).join("jobctl")).unwrap().flatten();
+    let is_socket = |file: fs::DirEntry| file.file_type().unwrap().is_socket();
+    until("its socket is gone", || (!files().any(is_socket)).then_some(()));
+    assert_eq!(jobctl(&env, &["ps", "-q"]).0, 0);
+}
+
+#[test]
+fn a_kept_connection_ends_with_its_certificate() {
+    let env = Env::start();
+    let (old, new) = (env.identity("user-a"), env.path("short"));
+    let validity = Duration::from_secs(3);
+    let new = env.pki().issue_user("user-a", Some(&new), validity).unwrap();
+    fs::copy(new.certificate, old.certificate).unwrap();
+    fs::copy(new.key, old.key).unwrap();
+    connect(&env);
+    until("the connection is cut", || (!is_kept(&env)).then_some(()));
+    let (status, said) = jobctl(&env, &["ps"]);
+    assert!(status != 0 && said.contains("expired"), "{said}");
 }

@@ -1,7 +1,9 @@
-//! What the profiles add to a start: one broker, jobs of all profiles in turn, on this host as it is and with 300
-//! mounts more. It must alternate them, so that all see the same host.
+//! What the profiles and a root of one's own add to a start: one broker, jobs of all kinds in turn, on this host as it is
+//! and with 300 mounts more. It must alternate them, so that all see the same host.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -20,7 +22,10 @@ use super::setup::Bench;
 use crate::site::{Ending, IDENTITIES, Throwaway};
 use crate::{interrupt, packages};
 
-const PROFILES: [Profile; 3] = [Profile::Host, Profile::Private, Profile::Strict];
+/// Kinds of jobs: the profiles, and `strict` with a root of its own, read-only and under an overlay in memory.
+const KINDS: usize = 5;
+/// What runs in such a root: a program that needs no other file, and ends at once by itself.
+const IN_ROOT: &str = "/job-shim";
 /// Mounts that a host of many containers has besides.
 const MANY: usize = 300;
 /// Rounds that do not count.
@@ -46,6 +51,24 @@ const BUBBLEWRAP: [&str; 18] = [
     "/var/tmp",
     "/bin/true",
 ];
+/// A service for one command, with what `strict` has as far as systemd has it: the host's files are all there.
+const SERVICE: [&str; 15] = [
+    "--quiet",
+    "--wait",
+    "--pipe",
+    "--property=User=nobody",
+    "--property=PrivateTmp=yes",
+    "--property=ProtectSystem=strict",
+    "--property=ProtectHome=yes",
+    "--property=PrivateDevices=yes",
+    "--property=PrivateNetwork=yes",
+    "--property=PrivateIPC=yes",
+    "--property=ProtectHostname=yes",
+    "--property=ProtectProc=invisible",
+    "--property=NoNewPrivileges=yes",
+    "--property=SystemCallFilter=@system-service",
+    "/bin/true",
+];
 /// What crun(1) and runc(8) run: a base system read-only as `nobody`, with what else `strict` has but its filter.
 const BUNDLE: &str = r#"{"ociVersion":"1.0.2","root":{"path":"rootfs","readonly":true},"hostname":"job",
 "process":{"terminal":false,"user":{"uid":65534,"gid":65534},"args":["/bin/true"],"cwd":"/",
@@ -64,7 +87,7 @@ const BUNDLE: &str = r#"{"ociVersion":"1.0.2","root":{"path":"rootfs","readonly"
 {"type":"cgroup"}]}}"#;
 
 pub(super) fn measure(bench: &Bench) -> Result<Vec<Row>> {
-    let [host, private, strict] = starts(bench)?;
+    let [host, private, strict, root, overlay] = starts(bench)?;
     let many = {
         let _mounts = Mounts::make()?;
         starts(bench)?
@@ -74,33 +97,66 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Row>> {
         Row::new("the profile strict adds, p50", strict - host, "ms").at_most(1.5),
         Row::new("private adds with 300 mounts more, p50", many[1] - many[0], "ms").at_most(1.0),
         Row::new("strict adds with 300 mounts more, p50", many[2] - many[0], "ms").at_most(3.0),
+        Row::new("a root of its own adds to strict, p50", root - strict, "ms"),
+        Row::new("an overlay in memory adds to that, p50", overlay - root, "ms"),
         Row::new("StartJob in private, p50", private, "ms").beside("in host", host),
     ];
     rows.extend(peers(bench)?);
     Ok(rows)
 }
 
-/// The median of each profile, in milliseconds.
-fn starts(bench: &Bench) -> Result<[f64; 3]> {
+/// The median of each kind, in milliseconds.
+fn starts(bench: &Bench) -> Result<[f64; KINDS]> {
+    let root = make_root(bench)?;
     let broker = bench.broker()?;
     broker.site.end(Ending::Asked)?;
     let file = broker.site.file("config.toml");
     let config = fs::read_to_string(&file)?;
-    fs::write(&file, config.replacen("[isolation]\n", "[isolation]\nminimum = \"host\"\n", 1))?;
+    let rules = format!("[isolation]\nminimum = \"host\"\nrootfs = [{:?}]\n", root.path());
+    fs::write(&file, config.replacen("[isolation]\n", &rules, 1))?;
     broker.site.start(&bench.programs)?;
-    let took = alternate(bench, &broker)?;
+    let took = alternate(bench, &broker, &kinds(root.path()))?;
     broker.close()?;
     Ok(took.each_ref().map(|samples| median(samples)))
 }
 
-fn alternate(bench: &Bench, broker: &Throwaway) -> Result<[Vec<f64>; 3]> {
-    let mut took = [const { Vec::new() }; 3];
+fn make_root(bench: &Bench) -> Result<TempDir> {
+    let root = tempfile::Builder::new().prefix("job-bench-root-").tempdir_in("/var/lib")?;
+    fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755))?;
+    fs::copy(&bench.programs.shim, root.path().join(IN_ROOT.trim_start_matches('/')))?;
+    Ok(root)
+}
+
+fn kinds(root: &Path) -> [JobSpec; KINDS] {
+    let job = |isolation, program: &str| JobSpec {
+        argv: vec![program.into(), "--version".into()],
+        isolation: Some(isolation),
+        ..JobSpec::default()
+    };
+    let profile = |profile: Profile| Isolation { profile: profile.into(), ..Isolation::default() };
+    let rootfs = Isolation { rootfs: root.display().to_string(), ..profile(Profile::Strict) };
+    let overlay = Isolation { root_bytes: 1 << 20, ..rootfs.clone() };
+    [
+        job(profile(Profile::Host), "/bin/true"),
+        job(profile(Profile::Private), "/bin/true"),
+        job(profile(Profile::Strict), "/bin/true"),
+        job(rootfs, IN_ROOT),
+        job(overlay, IN_ROOT),
+    ]
+}
+
+fn alternate(
+    bench: &Bench,
+    broker: &Throwaway,
+    kinds: &[JobSpec; KINDS],
+) -> Result<[Vec<f64>; KINDS]> {
+    let mut took = [const { Vec::new() }; KINDS];
     api::runtime()?.block_on(async {
         let (addr, user) = (broker.site.addr().to_string(), IDENTITIES[1]);
         let mut client = connect(&addr, &broker.site.credentials(user)?).await?;
         for round in 0..WARM_UP + bench.rounds(100, 500) {
-            for n in (0..3).map(|n| (n + round) % 3) {
-                let one = start(&mut client, PROFILES[n]).await?;
+            for n in (0..KINDS).map(|n| (n + round) % KINDS) {
+                let one = start(&mut client, kinds[n].clone()).await?;
                 if round >= WARM_UP {
                     took[n].push(one);
                 }
@@ -113,13 +169,7 @@ fn alternate(bench: &Bench, broker: &Throwaway) -> Result<[Vec<f64>; 3]> {
 }
 
 /// Milliseconds of one start. Returns when nothing of the job is left.
-async fn start(client: &mut Client, profile: Profile) -> Result<f64> {
-    let isolation = Isolation { profile: profile.into(), ..Isolation::default() };
-    let spec = JobSpec {
-        argv: vec!["/bin/true".into()],
-        isolation: Some(isolation),
-        ..JobSpec::default()
-    };
+async fn start(client: &mut Client, spec: JobSpec) -> Result<f64> {
     let begin = Instant::now();
     let job = api::start_spec(client, spec).await?;
     let took = begin.elapsed().as_secs_f64() * 1e3;
@@ -143,6 +193,7 @@ fn peers(bench: &Bench) -> Result<Vec<Row>> {
         ("bwrap --unshare-all, as strict", "bwrap", &own_network),
         ("crun run, as strict but for a filter", "crun", &container),
         ("runc run, as strict but for a filter", "/usr/sbin/runc", &container),
+        ("systemd-run --wait, as strict but for files and pids", "systemd-run", &SERVICE),
     ];
     all.retain(|(name, program, words)| {
         let failed = run(program, words).err();
@@ -174,7 +225,7 @@ fn make_bundle() -> Result<TempDir> {
         fs::create_dir_all(root.join(name))?;
     }
     for name in ["bin", "sbin", "lib", "lib64"] {
-        if let Ok(link) = fs::read_link(std::path::Path::new("/").join(name)) {
+        if let Ok(link) = fs::read_link(Path::new("/").join(name)) {
             std::os::unix::fs::symlink(link, root.join(name))?;
         }
     }
@@ -217,7 +268,7 @@ impl Drop for Mounts {
     }
 }
 
-fn tmpfs(path: &std::path::Path, size: &str) -> Result<()> {
+fn tmpfs(path: &Path, size: &str) -> Result<()> {
     let options = format!("size={size}");
     let flags = MsFlags::empty();
     mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options.as_str()))
