@@ -112,7 +112,10 @@ impl Site {
         let (dir, made_dir) = make_dir(dir)?;
         let jobctl = programs.jobctl.clone();
         let made = Made { release: profile == Profile::Release, made_dir, jobctl };
-        let config = Config::new(&dir, listen, &programs.shim);
+        let mut config = Config::new(&dir, listen, &programs.shim);
+        if made_dir && let Some(run_dir) = in_memory(&dir) {
+            config.jobs.run_dir = run_dir;
+        }
         let site = Site { dir, made, config };
         let filled = site.fill(&host, programs);
         if filled.is_err() && made_dir {
@@ -201,7 +204,8 @@ impl Site {
     pub(crate) fn remove(&self) -> Result<()> {
         let what = if self.made.made_dir { self.dir.clone() } else { self.file("broker.pid") };
         let mut rm = root::command("rm", "to remove what the broker has written")?;
-        process::check(rm.args(["-rf", "--one-file-system", "--"]).arg(what))
+        rm.args(["-rf", "--one-file-system", "--"]).arg(what).arg(&self.config.jobs.run_dir);
+        process::check(&mut rm)
     }
 
     /// Whether [`Site::remove`] removes everything.
@@ -287,6 +291,13 @@ impl Config {
             },
         }
     }
+}
+
+/// Where the sockets of a throw-away site are: in memory, as `/run` is on a host with systemd.
+fn in_memory(dir: &Path) -> Option<PathBuf> {
+    const MEMORY: &str = "/dev/shm";
+    let name = dir.file_name()?;
+    fs::metadata(MEMORY).ok()?.is_dir().then(|| Path::new(MEMORY).join(name))
 }
 
 /// Brokers must not share a cgroup, and directories may be moved or have the same name: hence the time.
