@@ -5,10 +5,11 @@
 //! reads and writes the sizes, durations, rates and CPUs that people type; [`names`] holds the
 //! grammar of everything a user may name; [`echo`] bounds what a message repeats of its input; [`pem`]
 //! says what is wrong with a PEM file;
-//! [`signals`] their names and numbers.
+//! [`signals`] their names and numbers; [`deflate`] is how output is compressed.
 
 pub mod client;
 pub mod codec;
+pub mod deflate;
 pub mod pem;
 pub mod refusal;
 

@@ -6,8 +6,11 @@ use std::io::{Read, Write};
 use std::process::Stdio;
 use std::time::Duration;
 
+use job_api::client::Client;
+use job_api::deflate::inflated;
 use job_api::v1::{
-    Cause, OutputPolicy, OutputStream, StartJobRequest, StreamOutputRequest, WriteInputRequest,
+    Cause, Compression, OutputPolicy, OutputStream, StartJobRequest, StreamOutputRequest,
+    WriteInputRequest,
 };
 use job_tests::oracle::{self, Sha256};
 use job_tests::{Env, api, scaled, until};
@@ -148,6 +151,53 @@ async fn collect(
     }
     assert!(ended, "a stream that is whole has a trailer");
     (stdout, stderr)
+}
+
+/// What the broker sends, and what it stands for.
+async fn sent(client: &mut Client, request: StreamOutputRequest) -> (usize, Vec<u8>) {
+    use job_api::v1::stream_output_response::Kind;
+    let mut stream = client.stream_output(request).await.unwrap().into_inner();
+    let (mut length, mut whole) = (0, Vec::new());
+    while let Some(message) = stream.message().await.unwrap() {
+        let Some(Kind::Chunk(chunk)) = message.kind else { continue };
+        length += chunk.data.len();
+        match chunk.compression() {
+            Compression::Unspecified => whole.extend_from_slice(&chunk.data),
+            Compression::Deflate => whole.extend(inflated(&chunk.data).unwrap()),
+        }
+    }
+    (length, whole)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn output_is_compressed_for_whoever_asks_and_where_that_makes_it_smaller() {
+    let env = Env::start();
+    let mut client = env.client("user-a").await;
+    let oracle = env.oracle();
+    let (lines, noise) = (["lines", "5000"], ["random", "3000000", "3"]);
+    for (words, becomes_smaller) in [(&lines[..], true), (&noise, false)] {
+        let argv = [&[&*oracle], words].concat();
+        let id = api::start(&mut client, api::spec(&argv)).await.id;
+        api::ended(&mut client, &id).await;
+        let plain = StreamOutputRequest {
+            id: id.clone(),
+            stream: OutputStream::Out.into(),
+            ..Default::default()
+        };
+        let (length, whole) = sent(&mut client, plain.clone()).await;
+        assert_eq!(length, whole.len(), "nobody has asked");
+        let mut asked = plain;
+        asked.set_compression(Compression::Deflate);
+        let (less, same) = sent(&mut client, asked.clone()).await;
+        assert!(same == whole && (less < length / 2) == becomes_smaller, "{less} of {length}");
+        let from = StreamOutputRequest { stdout_offset: 777, ..asked };
+        assert!(sent(&mut client, from).await.1 == whole[777..], "{words:?}");
+        let logs = env.jobctl("user-a", &["logs", "-C", "--stream", "stdout", &id]);
+        assert!(logs.expect(0).stdout == whole, "{words:?}");
+    }
+    let text = ["run", "-C", "--", &oracle, "lines", "300"];
+    let ran = env.jobctl("user-a", &text);
+    oracle::assert_whole(&ran.stdout, &ran.stderr, 300);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -149,6 +149,8 @@ pub(super) fn range(request: &v1::StreamOutputRequest) -> Result<Range, Status> 
         since_ns: nanoseconds("since", request.since)?,
         follow: request.follow,
         by_entry: request.timestamps,
+        deflate: known::<v1::Compression>("compression", request.compression)?
+            == v1::Compression::Deflate,
     })
 }
 

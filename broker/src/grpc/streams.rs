@@ -69,12 +69,17 @@ pub(super) fn output(
 }
 
 fn chunk(piece: Piece) -> v1::StreamOutputResponse {
+    let compression = match piece.is_deflated {
+        true => v1::Compression::Deflate,
+        false => v1::Compression::Unspecified,
+    };
     METRICS.stream_bytes.add(Direction::Out, piece.data.len() as u64);
     let chunk = v1::OutputChunk {
         stream: convert::stream(piece.stream).into(),
         offset: piece.offset,
         data: piece.data.into(),
         time: Some(time::timestamp(piece.time_ns)),
+        compression: compression.into(),
     };
     v1::StreamOutputResponse { kind: Some(Kind::Chunk(chunk)) }
 }

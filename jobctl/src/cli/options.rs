@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use job_api::units::{parse_duration, parse_size};
+use job_api::v1::Compression;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
@@ -58,6 +59,20 @@ pub(crate) struct Reconnect {
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
     #[arg(env = "JOBCTL_RECONNECT_TIMEOUT", hide_env_values = true)]
     pub(crate) reconnect_timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Compress {
+    /// Have the broker compress the output, where the connection is slower than some 50 MB/s
+    #[arg(short = 'C', long)]
+    compress: bool,
+}
+
+impl Compress {
+    /// As a request says it.
+    pub(crate) fn compression(&self) -> Compression {
+        if self.compress { Compression::Deflate } else { Compression::Unspecified }
+    }
 }
 
 #[derive(Debug, Args)]

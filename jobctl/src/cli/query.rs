@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::options::{OneJob, Reconnect, key_value};
+use super::options::{Compress, OneJob, Reconnect, key_value};
 
 #[derive(Debug, Args)]
 pub(crate) struct Ps {
@@ -116,6 +116,8 @@ pub(crate) struct Stream {
     /// On a terminal, let control characters of the output through as they are
     #[arg(long)]
     pub(crate) raw: bool,
+    #[command(flatten)]
+    pub(crate) compress: Compress,
     #[command(flatten)]
     pub(crate) reconnect: Reconnect,
 }

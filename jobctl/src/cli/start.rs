@@ -10,7 +10,7 @@ use job_api::v1::Rlimit;
 
 use super::isolation::IsolationOptions;
 use super::limits::{LIMITS, LimitOptions, parse_ulimit, size};
-use super::options::{Reconnect, key_value, positive_duration};
+use super::options::{Compress, Reconnect, key_value, positive_duration};
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
@@ -23,6 +23,8 @@ pub(crate) struct Run {
     /// The program and its arguments; a shell only if you name one. An image may have its own
     #[arg(required_unless_present = "image", trailing_var_arg = true, value_name = "CMD")]
     pub(crate) argv: Vec<String>,
+    #[command(flatten)]
+    pub(crate) compress: Compress,
     #[command(flatten)]
     pub(crate) reconnect: Reconnect,
     #[command(flatten)]

@@ -2,8 +2,11 @@
 
 use std::time::Instant;
 
+use job_api::deflate::inflated;
 use job_api::v1::stream_output_response::Kind;
-use job_api::v1::{Job, OutputChunk, OutputStream, StreamOutputRequest, StreamOutputResponse};
+use job_api::v1::{
+    Compression, Job, OutputChunk, OutputStream, StreamOutputRequest, StreamOutputResponse,
+};
 use prost_types::Timestamp;
 use tonic::{Code, Status, Streaming};
 
@@ -66,7 +69,9 @@ impl Follower {
 
     fn received(&mut self, message: StreamOutputResponse) -> Result<Option<Event>> {
         match message.kind {
-            Some(Kind::Chunk(chunk)) => Ok(self.position.accept(chunk)?.map(Event::Chunk)),
+            Some(Kind::Chunk(chunk)) => {
+                Ok(self.position.accept(uncompressed(chunk)?)?.map(Event::Chunk))
+            }
             Some(Kind::Trailer(trailer)) => {
                 Ok(Some(Event::End(Box::new(trailer.job.unwrap_or_default()))))
             }
@@ -106,6 +111,15 @@ impl Follower {
             failure.hint(format!("the job does not notice; go on with: jobctl logs -f {id}"))
         })
     }
+}
+
+fn uncompressed(mut chunk: OutputChunk) -> Result<OutputChunk> {
+    if chunk.compression() == Compression::Deflate {
+        let fault = |e| Failure::unreachable(format!("the broker's output is damaged: {e}"));
+        chunk.data = inflated(&chunk.data).map_err(fault)?.into();
+        chunk.set_compression(Compression::Unspecified);
+    }
+    Ok(chunk)
 }
 
 /// How far each stream has come, `None` before the first byte where only the broker knows where
@@ -183,7 +197,7 @@ mod tests {
 
     fn chunk(stream: OutputStream, offset: u64, data: &'static [u8]) -> OutputChunk {
         let time = Some(Timestamp { seconds: 7, nanos: 0 });
-        OutputChunk { stream: stream.into(), offset, data: data.into(), time }
+        OutputChunk { stream: stream.into(), offset, data: data.into(), time, ..Default::default() }
     }
 
     fn accepted(position: &mut Position, chunk: OutputChunk) -> Option<Vec<u8>> {

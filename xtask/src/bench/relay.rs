@@ -1,6 +1,6 @@
 //! A relay that makes the loopback interface as long as a real network: each direction is delayed by half the
-//! round-trip time, and a connection takes one before its first byte. It must never bound the throughput, and serves
-//! this host only.
+//! round-trip time, and a connection takes one before its first byte. It bounds the throughput only where it is told a
+//! rate, and serves this host only.
 //!
 //! The kernel accepts a client's connection at once. So the relay counts what the client sends in the first round trip
 //! as sent at its end, and connects to the server when the client's last word of the TCP handshake would be there.
@@ -32,6 +32,14 @@ impl Relay {
     /// # Errors
     /// There is no port or thread.
     pub(super) fn start(server: SocketAddr, round_trip: Duration) -> Result<Relay> {
+        Self::with_rate(server, round_trip, f64::INFINITY)
+    }
+
+    /// The same; each direction passes this many bytes a second.
+    ///
+    /// # Errors
+    /// As [`Relay::start`].
+    pub(super) fn with_rate(server: SocketAddr, round_trip: Duration, rate: f64) -> Result<Relay> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port")?;
         let addr = listener.local_addr()?;
         let is_closed = Arc::new(AtomicBool::new(false));
@@ -42,7 +50,7 @@ impl Relay {
                     return;
                 }
                 if let Ok(client) = client {
-                    thread::spawn(move || relay(&client, server, round_trip));
+                    thread::spawn(move || relay(&client, server, round_trip, rate));
                 }
             }
         })?;
@@ -63,11 +71,11 @@ impl Drop for Relay {
 }
 
 /// One connection, until both directions have ended.
-fn relay(client: &TcpStream, server: SocketAddr, round_trip: Duration) {
+fn relay(client: &TcpStream, server: SocketAddr, round_trip: Duration, rate: f64) {
     let established = Instant::now() + round_trip;
     let half = round_trip / 2;
     let connected = OnceLock::new();
-    let [up, down] = [(); 2].map(|()| Direction::default());
+    let [up, down] = [(); 2].map(|()| Direction::of(rate));
     thread::scope(|scope| {
         scope.spawn(|| up.fill(client, established, half));
         thread::sleep(round_trip + half);
@@ -86,10 +94,11 @@ fn relay(client: &TcpStream, server: SocketAddr, round_trip: Duration) {
 
 /// What is under way in one direction, the oldest first, each with the time at which it arrives. An empty piece is the
 /// end.
-#[derive(Default)]
 struct Direction {
     queue: Mutex<Queue>,
     changed: Condvar,
+    /// Bytes a second.
+    rate: f64,
 }
 
 #[derive(Default)]
@@ -100,13 +109,20 @@ struct Queue {
 }
 
 impl Direction {
+    fn of(rate: f64) -> Direction {
+        Direction { queue: Mutex::default(), changed: Condvar::new(), rate }
+    }
+
     fn fill(&self, mut from: &TcpStream, established: Instant, half: Duration) {
         let mut buffer = vec![0; PIECE];
+        let mut is_free = established; // the line
         loop {
             // A connection that was reset has an end, too.
             let length = from.read(&mut buffer).unwrap_or(0);
-            let arrives = Instant::now().max(established) + half;
-            let room = |queue: &mut Queue| queue.bytes >= UNDER_WAY && !queue.is_given_up;
+            is_free = Instant::now().max(is_free) + self.takes(length);
+            let arrives = is_free + half;
+            let most = UNDER_WAY.min(self.under_way(half));
+            let room = |queue: &mut Queue| queue.bytes >= most && !queue.is_given_up;
             let mut queue = self.wait_while(room);
             if queue.is_given_up {
                 return;
@@ -138,6 +154,15 @@ impl Direction {
                 return;
             }
         }
+    }
+
+    fn takes(&self, length: usize) -> Duration {
+        Duration::from_secs_f64(length as f64 / self.rate)
+    }
+
+    /// What is on the line and in the buffer before it, as of a router.
+    fn under_way(&self, half: Duration) -> usize {
+        ((self.rate * half.as_secs_f64() * 2.0) as usize).saturating_add(2 * PIECE)
     }
 
     /// Nobody takes what comes.
@@ -186,6 +211,23 @@ mod tests {
         client.shutdown(Shutdown::Write).expect("ours");
         assert_eq!(client.read(&mut [0; 4]).expect("the end"), 0);
         echo.join().expect("ended");
+    }
+
+    #[test]
+    fn a_slow_line_takes_its_time() {
+        let server = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let addr = server.local_addr().expect("bound");
+        let relay = Relay::with_rate(addr, Duration::ZERO, 1e6).expect("starts");
+        let begin = Instant::now();
+        let sink = thread::spawn(move || {
+            let (mut client, _) = server.accept().expect("the relay");
+            std::io::copy(&mut client, &mut std::io::sink()).expect("read")
+        });
+        let mut client = TcpStream::connect(relay.addr()).expect("connects");
+        client.write_all(&[0; 200_000]).expect("sent");
+        client.shutdown(Shutdown::Write).expect("ours");
+        assert_eq!(sink.join().expect("ended"), 200_000);
+        assert!(begin.elapsed() >= Duration::from_millis(200), "{:?}", begin.elapsed());
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl Sshd {
         Ok(master)
     }
 
-    fn client(&self, addr: SocketAddr) -> Command {
+    pub(super) fn client(&self, addr: SocketAddr) -> Command {
         let mut command = Command::new("ssh");
         command.args(["-F", "none", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes"]);
         command.arg("-o").arg(format!("Port={}", addr.port()));

@@ -22,6 +22,8 @@ use crate::site::{IDENTITIES, Site};
 
 const FAR: Duration = Duration::from_millis(100);
 const FARTHER: Duration = Duration::from_millis(200);
+/// Bytes a second of 100 Mbit/s.
+const SLOW: f64 = 12.5e6;
 const TRUE: &str = "/bin/true";
 /// Of a time that is given in round trips: what the programs themselves may take.
 const WORK: Duration = Duration::from_millis(30);
@@ -32,6 +34,7 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let mut rows = short(bench, site)?;
     rows.extend(input(bench, site)?);
     rows.extend(output(bench, site)?);
+    rows.extend(compressed(bench, site)?);
     broker.close()?;
     Ok(rows)
 }
@@ -134,6 +137,53 @@ fn output(bench: &Bench, site: &Site) -> Result<Vec<Row>> {
         )
         .at_least(100.0),
     ])
+}
+
+/// Text over a slow line.
+fn compressed(bench: &Bench, site: &Site) -> Result<Vec<Row>> {
+    let ours = Relay::with_rate(site.addr(), FAR, SLOW)?;
+    let theirs = Relay::with_rate(bench.sshd.addr(), FAR, SLOW)?;
+    let file = bench.open_dir.path().join("text");
+    let path = file.to_str().context("the path is not UTF-8")?;
+    std::fs::write(&file, text(if bench.quick { 10_000_000 } else { 50_000_000 }))?;
+    let [mut plain, mut less, mut ssh] = [vec![], vec![], vec![]];
+    for _ in 0..bench.rounds(2, 3) {
+        plain.push(milliseconds(through(site, &ours).args(["run", "--", "cat", path]))? / 1e3);
+        less.push(milliseconds(through(site, &ours).args(["run", "-C", "--", "cat", path]))? / 1e3);
+        let words = ["-C", "127.0.0.1", "cat", path];
+        let mut command = bench.sshd.client(theirs.addr());
+        ssh.push(milliseconds(command.args(["-o", "ControlPath=none"]).args(words))? / 1e3);
+        interrupt::check()?;
+    }
+    let (less, size) = (median(&less), std::fs::metadata(&file)?.len() / 1_000_000);
+    std::fs::remove_file(&file)?;
+    let what = format!("100 ms, 100 Mbit/s: {size} MB of text from jobctl run -C -- cat");
+    Ok(vec![
+        Row::new(what.clone(), less, "s").beside("without -C", median(&plain)).ratio_at_most(0.5),
+        Row::new(what, less, "s").beside("ssh -C, new connection", median(&ssh)),
+    ])
+}
+
+/// Lines as of the log of a service.
+fn text(size: usize) -> String {
+    let numbers = content(size / 16);
+    let mut text = String::with_capacity(size + 200);
+    for bytes in numbers.chunks_exact(8) {
+        let number = bytes.iter().fold(0, |all, byte| all << 8 | u64::from(*byte));
+        let (ms, id, item) = (text.len() / 100, number, number % 1000);
+        text += &format!(
+            "2026-11-29T10:{:02}:{:02}.{:03}Z INFO http: request id={id:016x} path=/api/v1/items/{item} \
+             status=200 took={}us\n",
+            ms / 60_000 % 60,
+            ms / 1000 % 60,
+            ms % 1000,
+            number % 9973,
+        );
+        if text.len() >= size {
+            break;
+        }
+    }
+    text
 }
 
 /// jobctl at the relay's address.

@@ -46,6 +46,7 @@ pub fn output(data: &[u8]) {
         since_ns: (choice & 8 != 0).then_some(offset),
         follow: false,
         by_entry: wanted.by_entry,
+        deflate: false,
     };
     let _ = read(&files, wanted, &range, entries);
     let _ = tail(&files, wanted, offset, entries);

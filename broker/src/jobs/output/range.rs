@@ -17,4 +17,6 @@ pub struct Range {
     pub follow: bool,
     /// One piece for each of the shim's reads, without merging adjacent reads.
     pub by_entry: bool,
+    /// Compressed, where that makes it smaller.
+    pub deflate: bool,
 }

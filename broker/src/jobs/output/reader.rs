@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use job_api::deflate::deflated;
 use job_shim::index::Stream;
 use job_shim::wire::Progress;
 use tokio::sync::watch;
@@ -29,6 +30,8 @@ pub struct Piece {
     pub offset: u64,
     /// Its bytes.
     pub data: Vec<u8>,
+    /// They are compressed.
+    pub is_deflated: bool,
     /// When the shim read the first byte, nanoseconds since 1970.
     pub time_ns: u64,
 }
@@ -66,6 +69,7 @@ pub struct OutputReader {
     job: Arc<Job>,
     wanted: Wanted,
     follow: bool,
+    deflate: bool,
     position: Position,
     /// Index entries around the position, while there is output to read.
     window: Window,
@@ -98,6 +102,7 @@ impl OutputReader {
             snapshot: job.watch_snapshot(),
             wanted: Wanted { stream: range.stream, by_entry: range.by_entry },
             follow: range.follow,
+            deflate: range.deflate,
             position: Position { entry: 0, offsets: range.offsets },
             window: Window::default(),
             has_given: false,
@@ -174,8 +179,19 @@ impl OutputReader {
         let Some((span, data)) = self.read(read).await? else { return Ok(None) };
         self.position = span.after;
         self.place.hold(data.len() as u64);
+        let (data, is_deflated) = match self.deflate {
+            true => self.deflated(data).await?,
+            false => (data, false),
+        };
         let (stream, offset, time_ns) = (span.stream, span.start, span.time_ns);
-        Ok(Some(Piece { stream, offset, data, time_ns }))
+        Ok(Some(Piece { stream, offset, data, is_deflated, time_ns }))
+    }
+
+    /// The bytes, compressed where that makes them smaller, and whether it does.
+    async fn deflated(&self, data: Vec<u8>) -> Result<(Vec<u8>, bool), OutputError> {
+        let turn = self.own().compressions.turn().await?;
+        let compress = move || Ok(deflated(&data).map_or((data, false), |less| (less, true)));
+        Ok(turn.run(compress).await?)
     }
 
     async fn seek(&mut self, mut range: Range, entries: u64) -> Result<(), OutputError> {

@@ -43,6 +43,7 @@ pub(crate) struct Readers {
     pub(crate) logs: Arc<OpenLogs>,
     disk: Turns,
     searches: Turns,
+    compressions: Turns,
     held: AtomicU64,
     by_identity: Mutex<HashMap<Identity, Weak<IdentityReaders>>>,
 }
@@ -54,6 +55,8 @@ pub(crate) struct IdentityReaders {
     pub(crate) disk: IdentityTurns,
     /// Searches that read much, and so occupy a processor.
     pub(crate) searches: IdentityTurns,
+    /// Compressions of pieces, likewise.
+    pub(crate) compressions: IdentityTurns,
     held: AtomicU64,
 }
 
@@ -71,14 +74,15 @@ impl Readers {
     pub(crate) fn new(shares: Shares, quotas: &Quotas) -> Arc<Readers> {
         let (each, total, reserve) = STREAMS;
         let logs = usize::try_from(shares.open_logs.min(OPEN_LOGS)).unwrap_or(1);
-        // Searches use half of the processors at most.
-        let searches = thread::available_parallelism().map_or(1, NonZero::get).div_ceil(2);
+        // Searches, and compressions beside them, use half of the processors at most.
+        let half = thread::available_parallelism().map_or(1, NonZero::get).div_ceil(2);
         Arc::new(Readers {
             streams: quotas.counter(QuotaKind::Streams, each, total),
             reserve: Quota::new("open streams of output", reserve, reserve),
             logs: OpenLogs::new(logs),
             disk: Turns::new(DISK_READS.0, DISK_READS.1),
-            searches: Turns::new(searches, 1),
+            searches: Turns::new(half, 1),
+            compressions: Turns::new(half, 1),
             held: AtomicU64::new(0),
             by_identity: Mutex::default(),
         })
@@ -104,8 +108,12 @@ impl Readers {
             return own;
         }
         by_identity.retain(|_, own| own.strong_count() > 0); // drops identities without readers
-        let (disk, searches) = (self.disk.own(), self.searches.own());
-        let own = Arc::new(IdentityReaders { disk, searches, held: AtomicU64::new(0) });
+        let own = Arc::new(IdentityReaders {
+            disk: self.disk.own(),
+            searches: self.searches.own(),
+            compressions: self.compressions.own(),
+            held: AtomicU64::new(0),
+        });
         by_identity.insert(identity.clone(), Arc::downgrade(&own));
         own
     }

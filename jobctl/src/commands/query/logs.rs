@@ -60,6 +60,7 @@ fn request(which: &Stream, follow: bool) -> Result<StreamOutputRequest> {
         since,
         follow,
         timestamps: which.timestamps,
+        compression: which.compress.compression().into(),
         ..Default::default()
     })
 }

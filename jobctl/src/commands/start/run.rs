@@ -6,7 +6,7 @@ use job_api::client::Client;
 use job_api::signals::signal_name;
 use job_api::v1::stream_output_response::Kind as Word;
 use job_api::v1::{
-    Job, SignalJobRequest, StartJobRequest, StreamOutputRequest, StreamOutputResponse,
+    Compression, Job, SignalJobRequest, StartJobRequest, StreamOutputRequest, StreamOutputResponse,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tonic::metadata::AsciiMetadataValue;
@@ -24,7 +24,7 @@ use crate::print::{json, sink};
 
 /// `jobctl run`: the exit status.
 pub(crate) async fn run(global: &Global, command: cli::Run) -> Result<i32> {
-    let interactive = command.interactive;
+    let (interactive, compression) = (command.interactive, command.compress.compression());
     let is_own = command.job.request_id.is_none();
     let request = request::start_request(command.job, command.argv, interactive)?;
     let timeout = command.reconnect.reconnect_timeout;
@@ -34,7 +34,7 @@ pub(crate) async fn run(global: &Global, command: cli::Run) -> Result<i32> {
     };
     let mut signals = Signals::new()?;
     let (job, opened) = tokio::select! {
-        running = running(&broker, &request) => running?,
+        running = running(&broker, &request, compression) => running?,
         () = signals.given_up() => {
             notice("gave up before the broker answered; the job may run: see jobctl ps");
             return Ok(exit::INTERRUPTED);
@@ -46,7 +46,7 @@ pub(crate) async fn run(global: &Global, command: cli::Run) -> Result<i32> {
     }
     let mut output = Output::new(command.raw, false)?;
     let ended = tokio::select! {
-        ended = stream(&broker, &job.id, opened, &mut output) => ended,
+        ended = stream(&broker, &job.id, (opened, compression), &mut output) => ended,
         () = signals.pass_on(&broker, &job.id) => {
             notice(&format!("job {0} goes on; \"jobctl stop {0}\" ends it", job.id));
             return Ok(exit::INTERRUPTED);
@@ -90,8 +90,16 @@ async fn started(broker: &Broker, request: &StartJobRequest) -> Result<Job> {
 
 type Chunks = Streaming<StreamOutputResponse>;
 
-/// Starts the job and asks for its output in one call; a broker that does not know it is asked twice.
-async fn running(broker: &Broker, request: &StartJobRequest) -> Result<(Job, Option<Chunks>)> {
+/// Starts the job and asks for its output in one call; a broker that does not know it is asked twice, and so is one for
+/// compressed output, which that call does not have.
+async fn running(
+    broker: &Broker,
+    request: &StartJobRequest,
+    compression: Compression,
+) -> Result<(Job, Option<Chunks>)> {
+    if compression != Compression::Unspecified {
+        return Ok((started(broker, request).await?, None));
+    }
     let call = |mut client: Client| {
         let (together, alone) = (traced(request), traced(request));
         async move {
@@ -140,10 +148,15 @@ fn traceparent() -> Option<AsciiMetadataValue> {
 async fn stream(
     broker: &Broker,
     id: &str,
-    opened: Option<Chunks>,
+    (opened, compression): (Option<Chunks>, Compression),
     output: &mut Output,
 ) -> Result<Job> {
-    let request = StreamOutputRequest { id: id.to_owned(), follow: true, ..Default::default() };
+    let request = StreamOutputRequest {
+        id: id.to_owned(),
+        follow: true,
+        compression: compression.into(),
+        ..Default::default()
+    };
     let mut follower = Follower::of(broker.clone(), request, opened);
     loop {
         match follower.next().await? {
