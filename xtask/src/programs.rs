@@ -34,6 +34,7 @@ pub(crate) enum Profile {
 }
 
 /// The built programs, as absolute paths.
+#[derive(Clone)]
 pub(crate) struct Programs {
     pub(crate) broker: PathBuf,
     pub(crate) jobctl: PathBuf,

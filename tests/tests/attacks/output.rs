@@ -85,6 +85,23 @@ fn a_search_in_an_index_of_millions_of_entries_keeps_nobody_waiting() {
     verdict.assert();
 }
 
+/// One identity has one compression at a time, and all together half of the processors.
+#[test]
+fn readers_who_want_it_compressed_leave_processors_to_others() {
+    let env = Env::start();
+    let id = env.jobctl("mallory", &["start", "--", &env.oracle(), "random", "67108864", "7"]).id();
+    env.jobctl("mallory", &["wait", "--until", "end", &id]).expect(0);
+    let attack = Attack::new("3: 200 streams of 64 MiB that are to be compressed").peak_mib(100);
+    let verdict = attack::measure(&env, &attack, || {
+        let words = [&format!("ids={id}"), "streams=200", "hold_ms=3000"];
+        Attacker::start(&env, "mallory", "compressed", &words).finish()
+    });
+    assert_eq!(verdict.seen["failed"], 0, "{verdict:?}");
+    assert!(verdict.seen["chunks"].as_u64() > Some(0), "{verdict:?}");
+    assert!(verdict.broker.threads < 100, "no thread for each of them: {verdict:?}");
+    verdict.assert();
+}
+
 /// Item 4: a tail goes with its call, and searches do not take all processors.
 #[test]
 fn tails_of_one_long_line_go_with_their_calls() {

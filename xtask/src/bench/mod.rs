@@ -34,6 +34,7 @@ pub(crate) mod writer;
 mod writers;
 
 use std::fs;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -61,6 +62,9 @@ pub(crate) struct Args {
     /// For `scale`: this many finished jobs, each 10 kB on disk, in place of 100,000
     #[arg(long, value_name = "N", conflicts_with = "jobs")]
     finished: Option<usize>,
+    /// Measure all of it so often, and print the figures of each run side by side
+    #[arg(long, value_name = "N", default_value = "1")]
+    runs: NonZero<usize>,
     /// Measure programs as they are built for development, for work on a measurement itself
     #[arg(long)]
     dev: bool,
@@ -100,19 +104,28 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let profile = if args.dev { Profile::Dev } else { Profile::Release };
     let programs = programs::build(profile)?;
     interrupt::watch()?;
-    let bench = Bench::new(profile, programs, args.quick, (args.jobs, args.finished))?;
-    let mut rows = Vec::new();
-    for (name, measure) in MEASUREMENTS {
-        if !args.filter.is_empty() && !args.filter.iter().any(|word| name.contains(word.as_str())) {
-            continue;
-        }
-        eprintln!("xtask: measuring: {name}");
-        rows.extend(measure(&bench).with_context(|| format!("measuring: {name}"))?);
+    let mut runs = Vec::new();
+    for _ in 0..args.runs.get() {
+        let numbers = (args.jobs, args.finished);
+        let bench = Bench::new(profile, programs.clone(), args.quick, numbers)?;
+        runs.push(measure(&bench, &args.filter)?);
     }
-    print!("{}", report::table(&rows));
+    print!("{}", report::table(&runs));
     if let Some(path) = &args.json {
-        fs::write(path, report::json(&rows)?)
+        fs::write(path, report::json(&runs)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn measure(bench: &Bench, filter: &[String]) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (name, measure) in MEASUREMENTS {
+        if !filter.is_empty() && !filter.iter().any(|word| name.contains(word.as_str())) {
+            continue;
+        }
+        eprintln!("xtask: measuring: {name}");
+        rows.extend(measure(bench).with_context(|| format!("measuring: {name}"))?);
+    }
+    Ok(rows)
 }

@@ -1,4 +1,4 @@
-//! Results: one row each, as a Markdown table and as JSON. It must not measure anything.
+//! Results: one row each, as a Markdown table and as JSON; of several runs side by side. It must not measure anything.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -72,30 +72,46 @@ impl Row {
     }
 }
 
-/// The JSON list of `--json`.
-pub(crate) fn json(rows: &[Row]) -> Result<String> {
-    Ok(serde_json::to_string_pretty(rows)? + "\n")
+/// The JSON list of `--json`, one run after the other.
+pub(crate) fn json(runs: &[Vec<Row>]) -> Result<String> {
+    let rows: Vec<_> = runs.iter().flatten().collect();
+    Ok(serde_json::to_string_pretty(&rows)? + "\n")
 }
 
-/// A Markdown table whose columns are also aligned as plain text.
-pub(crate) fn table(rows: &[Row]) -> String {
+/// A Markdown table whose columns are also aligned as plain text: the rows of the first run, with the figures of all.
+pub(crate) fn table(runs: &[Vec<Row>]) -> String {
     let heads = ["what", "value", "reference", "ratio", "target", "met"].map(str::to_owned);
-    let cells: Vec<_> = std::iter::once(heads).chain(rows.iter().map(cells)).collect();
-    table::markdown(&cells)
+    let rows = runs.first().into_iter().flatten().enumerate().map(|(n, first)| {
+        // One that could not be measured each time has no place.
+        let is_same = |row: &&Row| (&row.name, &row.reference) == (&first.name, &first.reference);
+        let same: Vec<_> = runs.iter().filter_map(|run| run.get(n).filter(is_same)).collect();
+        cells(first, &same)
+    });
+    table::markdown(&std::iter::once(heads).chain(rows).collect::<Vec<_>>())
 }
 
-fn cells(row: &Row) -> [String; 6] {
-    let reference = match (&row.reference, row.reference_value) {
-        (Some(name), Some(value)) => format!("{name}: {} {}", figure(value), row.unit),
-        _ => String::new(),
+fn cells(first: &Row, all: &[&Row]) -> [String; 6] {
+    let figures = |of: fn(&Row) -> Option<f64>| {
+        let figures: Vec<_> = all.iter().filter_map(|row| of(row)).map(figure).collect();
+        figures.join(", ")
+    };
+    let reference = match &first.reference {
+        Some(name) => format!("{name}: {} {}", figures(|row| row.reference_value), first.unit),
+        None => String::new(),
+    };
+    let met = all.iter().filter(|row| row.met == Some(true)).count();
+    let met = match (first.met, all.len()) {
+        (None, _) => String::new(),
+        (Some(met), 1) => (if met { "yes" } else { "NO" }).into(),
+        (Some(_), runs) => format!("{met} of {runs}"),
     };
     [
-        row.name.clone(),
-        format!("{} {}", figure(row.value), row.unit),
+        first.name.clone(),
+        format!("{} {}", figures(|row| Some(row.value)), first.unit),
         reference,
-        row.ratio.map(figure).unwrap_or_default(),
-        row.target.clone().unwrap_or_default(),
-        row.met.map_or("", |met| if met { "yes" } else { "NO" }).to_owned(),
+        figures(|row| row.ratio),
+        first.target.clone().unwrap_or_default(),
+        met,
     ]
 }
 
@@ -129,12 +145,29 @@ mod tests {
     fn the_json_has_the_promised_keys() {
         let row = Row::new("run", 3.0, "ms").beside("ssh", 6.0).at_most(5.0);
         let value: serde_json::Value =
-            serde_json::from_str(&json(&[row]).expect("JSON")).expect("JSON");
+            serde_json::from_str(&json(&[vec![row]]).expect("JSON")).expect("JSON");
         let expected = serde_json::json!([{
             "name": "run", "value": 3.0, "unit": "ms", "reference": "ssh", "reference_value": 6.0,
             "ratio": 0.5, "target": "at most 5 ms", "met": true
         }]);
         assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn the_figures_of_several_runs_stand_side_by_side_and_count_how_often_the_target_is_met() {
+        let run = |value: f64| vec![Row::new("run", value, "ms").beside("ssh", 10.0).at_most(5.0)];
+        let text = table(&[run(3.0), run(6.0), run(4.0)]);
+        let row = text.lines().last().expect("a row").split('|').map(str::trim);
+        let expected = [
+            "run",
+            "3.00, 6.00, 4.00 ms",
+            "ssh: 10.0, 10.0, 10.0 ms",
+            "0.300, 0.600, 0.400",
+            "at most 5 ms",
+            "2 of 3",
+        ];
+        assert_eq!(row.filter(|cell| !cell.is_empty()).collect::<Vec<_>>(), expected);
+        assert!(table(&[run(6.0)]).contains("| NO "), "{}", table(&[run(6.0)]));
     }
 
     #[test]

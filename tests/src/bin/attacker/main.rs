@@ -25,6 +25,7 @@ async fn main() {
         "readers" => output::readers(&peer, &args).await,
         "stalled" => output::stalled(&peer, &args).await,
         "searches" => output::searches(&peer, &args).await,
+        "compressed" => output::compressed(&peer, &args).await,
         "tails" => output::tails(&peer, &args).await,
         "refusals" => requests::refusals(&peer, &args).await,
         "certificates" => connections::certificates(&peer, &args).await,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use h2::client::Builder;
 use job_api::client::Client;
 use job_api::v1::stream_output_response::Kind;
-use job_api::v1::{OutputStream, StreamOutputRequest, StreamOutputResponse};
+use job_api::v1::{Compression, OutputStream, StreamOutputRequest, StreamOutputResponse};
 use job_tests::attack::{Args, Peer, raw};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
@@ -124,6 +124,36 @@ pub(crate) async fn searches(peer: &Peer, args: &Args) -> Value {
         chunks += lane.await.expect("a task does not panic").expect("a search is answered");
     }
     json!({ "calls": calls, "chunks": chunks })
+}
+
+/// Reads the first of `ids` compressed with `streams` streams for `hold_ms`, whatever comes.
+pub(crate) async fn compressed(peer: &Peer, args: &Args) -> Value {
+    let (id, streams) = (args.text("ids"), args.number("streams"));
+    let clients = clients(peer, streams).await;
+    let limit = Duration::from_millis(args.number("hold_ms") as u64);
+    let read = |n: usize| {
+        let (mut client, id) = (clients[n / EACH].clone(), id.to_owned());
+        tokio::spawn(async move {
+            let mut request = StreamOutputRequest { id, ..Default::default() };
+            request.set_compression(Compression::Deflate);
+            let mut chunks = 0;
+            let all = async {
+                let mut stream = client.stream_output(request).await?.into_inner();
+                while first_chunk(&mut stream).await.is_ok() {
+                    chunks += 1;
+                }
+                Ok::<_, Status>(())
+            };
+            let failed = matches!(timeout(limit, all).await, Ok(Err(_)));
+            (chunks, usize::from(failed))
+        })
+    };
+    let (mut chunks, mut failed) = (0, 0);
+    for read in (0..streams).map(read).collect::<Vec<_>>() {
+        let (more, no) = read.await.expect("a task does not panic");
+        (chunks, failed) = (chunks + more, failed + no);
+    }
+    json!({ "streams": streams, "chunks": chunks, "failed": failed })
 }
 
 /// Asks `streams` times for the last line of the first of `ids`, and hangs up after `hold_ms`.
