@@ -10,7 +10,7 @@ use flate2::write::DeflateEncoder;
 
 /// The most bytes of a chunk.
 pub const MOST: usize = 1 << 20;
-/// Less is not worth a message's time.
+/// Less is not worth the time.
 const LEAST: usize = 512;
 
 /// The bytes, compressed as fast as can be; `None` where that does not make them smaller. Takes some 5 ms for 1 MiB.
@@ -49,7 +49,7 @@ mod tests {
         assert_eq!(inflated(&less).unwrap(), text.as_bytes());
         let noise: Vec<u8> =
             (0..20_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_ne_bytes()).collect();
-        assert_eq!(deflated(&noise).map(|less| less.len() < noise.len()), None);
+        assert_eq!(deflated(&noise), None);
         assert_eq!(deflated(b"short"), None);
     }
 

@@ -129,15 +129,15 @@ impl JobDirs {
     /// As mkdir(2): EDQUOT, ENOSPC; as [`Projects::limit`].
     pub(super) fn create(&self, id: JobId, account: &Account, sizes: Sizes) -> io::Result<OwnDirs> {
         let path = self.path(id);
-        let job_dir = self.make(&path, sizes.job_dir)?;
+        let job_dir = self.make_one(&path, sizes.job_dir)?;
         fchown(&job_dir, Some(account.uid), Some(account.gid))?;
-        let layer = sizes.layer.map(|bytes| self.make(&self.layer(id), Some(bytes)));
+        let layer = sizes.layer.map(|bytes| self.make_one(&self.layer(id), Some(bytes)));
         let layer = layer.transpose()?.map(OwnedFd::from);
         Ok(OwnDirs { path, job_dir: job_dir.into(), layer })
     }
 
     /// An empty directory, which may hold so many bytes.
-    fn make(&self, path: &Path, limit: Option<u64>) -> io::Result<File> {
+    fn make_one(&self, path: &Path, limit: Option<u64>) -> io::Result<File> {
         if !self.spares.take(path) {
             DirBuilder::new().mode(0o700).create(path)?;
         }

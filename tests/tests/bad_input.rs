@@ -266,6 +266,10 @@ async fn a_value_of_an_enum_that_the_broker_does_not_know_is_invalid() {
         assert_eq!(violation(&client.wait_job(wait).await.unwrap_err()).0, "until");
         let read = StreamOutputRequest { id: id.clone(), stream: unknown, ..Default::default() };
         assert_eq!(violation(&api::try_read(&mut client, read).await.unwrap_err()).0, "stream");
+        let read =
+            StreamOutputRequest { id: id.clone(), compression: unknown, ..Default::default() };
+        let status = api::try_read(&mut client, read).await.unwrap_err();
+        assert_eq!(violation(&status).0, "compression");
     }
     let all = (1..=6).collect();
     let list = ListJobsRequest { states: all, ..Default::default() };

@@ -157,6 +157,8 @@ fn layers_lie_upon_each_other_and_say_what_is_run() {
     let said = env.jobctl("user-a", &["run", "--image=app"]).expect(0).out();
     assert!(said.starts_with("hello\n/srv\nnew\n") && !said.contains("name\n"), "{said}");
     assert!(said.contains("other\n") && !said.ends_with("\n0\n"), "{said}");
+    let info = env.jobctl("user-a", &["info", "-o", "json"]).json();
+    assert_eq!(info["images"][0]["argv"][0], "/usr/bin/sh", "{}", info["images"]);
     let own = [
         "run",
         "--image=app",
@@ -371,4 +373,9 @@ fn operators_and_roles_say_which_images_may_be_used() {
     assert!(run("all", "secret").err().contains("isolation.images"));
     assert!(run("some", "small").err().contains("role some does not allow the image"));
     assert!(run("listed", "small").err().contains("lists programs of the host"));
+    for (user, listed) in [("all", &["small"][..]), ("some", &[]), ("listed", &[])] {
+        let info = env.jobctl(user, &["info", "-o", "json"]).json();
+        let shown = info["images"].as_array().cloned().unwrap_or_default();
+        assert!(shown.iter().map(|image| &image["name"]).eq(listed), "{user}: {shown:?}");
+    }
 }

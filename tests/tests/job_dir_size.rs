@@ -256,7 +256,8 @@ fn a_job_cannot_take_files_of_its_root_out_of_their_project() {
 
 #[test]
 fn a_root_on_disk_is_refused_by_name_where_nothing_would_hold_it() {
-    let sections = "[isolation]\nminimum = \"host\"\nrootfs = [\"{dir}/root\"]\n";
+    let sections =
+        "[isolation]\nminimum = \"host\"\nrootfs = [\"{dir}/root\"]\nroot_size = \"16M\"\n";
     let env = Env::builder().sections(sections).start();
     small_root::make(&env.path("root"));
     let rootfs = format!("--rootfs={}", env.path("root").display());
@@ -267,7 +268,7 @@ fn a_root_on_disk_is_refused_by_name_where_nothing_would_hold_it() {
     for (options, words) in [
         (&[&*rootfs, "--root-size=8M"][..], "isolation.root_disk_bytes"),
         (&[&rootfs, "--root-size=8M"], "project quotas"),
-        (&[&rootfs, "--root-size=1T"], "at most 10737418240"),
+        (&[&rootfs, "--root-size=17M"], "at most 16777216"),
         (&[&rootfs, "--root-size=1K"], "at least 1048576"),
         (&["--root-size=8M"], "--rootfs"),
         (&[&rootfs, "--root-size=8M", "--tmpfs-size=8M"], "cannot be used with"),

@@ -105,6 +105,10 @@ fn roots_files_are_the_jobs_own_where_it_may_write_and_other_owners_are_not() {
     if !host::has_kernel(5, 19) {
         return;
     }
+    let info = env.jobctl("user-a", &["info", "-o", "json"]).json();
+    let features = info["features"].as_array().unwrap();
+    let idmapped = features.iter().find(|feature| feature["name"] == "idmapped roots");
+    assert_eq!(idmapped.unwrap()["available"], true, "{features:?}");
     let before = listing(&root);
     let script = "echo made >/etc/made; echo more >>/etc/name; mkdir /usr/x /y; rm /usr/bin/ln; \
                   cat /etc/made /etc/name /etc/roots; ls -d /usr/x /y; cat /etc/others 2>/dev/null; \
@@ -217,6 +221,13 @@ fn a_role_says_which_roots_and_one_that_lists_programs_has_none() {
     assert!(error.contains("role some does not allow the root"), "{error}");
     let error = run("listed").err();
     assert!(error.contains("role listed lists programs of the host"), "{error}");
+    let configured = format!("{}/*", env.path("roots").display());
+    for (user, listed) in [("all", &[&*configured][..]), ("some", &["/**/other"]), ("listed", &[])]
+    {
+        let info = env.jobctl(user, &["info", "-o", "json"]).json();
+        let shown = info["rootfs"].as_array().cloned().unwrap_or_default();
+        assert!(shown.iter().eq(listed), "{user}: {shown:?}");
+    }
 }
 
 #[test]

@@ -2,35 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::fs;
 use std::io::Read as _;
 use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::{Path, PathBuf};
 
 use job_shim::crash::Point;
-use job_tests::{Env, Running, until};
+use job_tests::{Env, Hold, Running, until};
 use nix::sys::signal::Signal;
 
-/// What `JOB_CRASH_AT` or `JOB_HOLD_AT` is to be, and the file that tells whether it has come to that.
-fn first_time(env: &Env, point: Point) -> (String, PathBuf) {
-    let mark = env.path("mark");
-    let _ = fs::remove_file(&mark); // that of the point before
-    (format!("{}:1:{}", point.name(), mark.display()), mark)
-}
-
-fn is_marked(mark: &Path) -> bool {
-    fs::metadata(mark).is_ok_and(|file| file.len() > 0)
-}
-
-/// `run` of a job that does not end, whose start the broker holds at this point until the file is removed.
-fn held(env: &mut Env, point: Point) -> (Running, PathBuf) {
-    let (at, mark) = first_time(env, point);
-    env.hold_brokers(at);
-    env.restart_broker();
+/// `run` of a job that does not end, whose start the broker holds when the job has begun.
+fn held(env: &mut Env) -> (Running, Hold) {
+    let hold = Hold::at(env, Point::StartedHeard.name());
     let running = env.spawn_jobctl("user-a", &["run", "--", "sleep", "1000"]);
-    until("the start is held", || is_marked(&mark).then_some(()));
-    (running, mark)
+    hold.is_reached();
+    (running, hold)
 }
 
 /// One call starts and streams: what it lost with its broker it asks for again, with the same request.
@@ -39,14 +24,13 @@ fn jobctl_run_outlives_a_broker_that_dies_before_its_answer_and_runs_its_job_onc
     let mut env = Env::start();
     let points = [Point::JobRegistered, Point::SpecDurable, Point::StartedHeard];
     for point in points {
-        let (at, mark) = first_time(&env, point);
-        env.crash_brokers(Some(at));
+        let mark = env.path(point.name());
+        env.crash_brokers(Some(format!("{}:1:{}", point.name(), mark.display())));
         env.restart_broker();
         let running = env.spawn_jobctl("user-a", &["run", "--", "sh", "-c", "echo ran"]);
-        until("the broker has died", || is_marked(&mark).then_some(()));
-        env.kill_broker();
+        until("the broker has died", || env.broker_has_died().then_some(()));
         env.crash_brokers(None);
-        env.start_broker();
+        assert!(env.try_revive_broker(), "{}", env.log());
         let ran = running.finish();
         assert_eq!((ran.code(), ran.out()), (0, "ran\n".into()), "{}: {}", point.name(), ran.err());
     }
@@ -59,9 +43,9 @@ fn jobctl_run_outlives_a_broker_that_dies_before_its_answer_and_runs_its_job_onc
 #[test]
 fn ctrl_c_before_the_answer_is_for_the_job() {
     let mut env = Env::start();
-    let (running, mark) = held(&mut env, Point::StartedHeard);
+    let (running, hold) = held(&mut env);
     running.signal(Signal::SIGINT);
-    fs::remove_file(&mark).unwrap();
+    hold.let_go();
     let ran = running.finish();
     assert_eq!(ran.code(), 128 + Signal::SIGINT as i32, "{}", ran.err());
     let jobs = env.jobctl("user-a", &["ps", "-a", "-o", "json"]).json();
@@ -73,7 +57,7 @@ fn ctrl_c_before_the_answer_is_for_the_job() {
 #[test]
 fn the_third_ctrl_c_before_the_answer_ends_run_and_the_job_goes_on() {
     let mut env = Env::start();
-    let (mut running, mark) = held(&mut env, Point::StartedHeard);
+    let (mut running, hold) = held(&mut env);
     // Two that come at once are one.
     until("it gives up", || {
         running.signal(Signal::SIGINT);
@@ -82,7 +66,7 @@ fn the_third_ctrl_c_before_the_answer_ends_run_and_the_job_goes_on() {
     let ran = running.finish();
     assert_eq!(ran.code(), 130, "{}", ran.err());
     assert!(ran.err().contains("gave up before the broker answered"), "{}", ran.err());
-    fs::remove_file(&mark).unwrap();
+    hold.let_go();
     let jobs = env.jobctl("user-a", &["ps", "-o", "json"]).json();
     assert_eq!(jobs["jobs"][0]["state"], "running", "{jobs}");
     let id = jobs["jobs"][0]["id"].as_str().unwrap();

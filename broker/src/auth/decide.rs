@@ -8,7 +8,7 @@ use job_api::echo::echo;
 
 use crate::auth::action::Verb;
 use crate::auth::caller::Caller;
-use crate::auth::policy::program::{Match, Program};
+use crate::auth::policy::program::Match;
 use crate::auth::policy::{PolicyRole, Rule};
 use crate::model::glob::Pattern;
 use crate::model::identity::Identity;
@@ -156,7 +156,7 @@ fn isolation_lacks(role: &PolicyRole, request: &JobRequest, defaults: &Defaults)
         .into_iter()
         .map(|fault| format!("role {name}: {} {}", fault.field, fault.fault))
         .collect();
-    let starts_all = role.start.programs.iter().any(Program::is_any);
+    let starts_all = role.start.allow_all_programs();
     let may_mount = |mount: &&Mount| match &role.start.isolation.mounts {
         None => starts_all,
         Some(globs) => {
@@ -181,7 +181,7 @@ pub(super) fn root_lack(role: &PolicyRole, asked: &IsolationRequest) -> Option<S
     if !asked.has_root() {
         return None;
     }
-    if !role.start.programs.iter().any(Program::is_any) {
+    if !role.start.allow_all_programs() {
         return Some(format!("role {name} lists programs of the host, and allows no other root"));
     }
     let rules = &role.start.isolation;
@@ -196,9 +196,8 @@ pub(super) fn root_lack(role: &PolicyRole, asked: &IsolationRequest) -> Option<S
 
 /// The globs that say which directories may be the roots of a role's jobs.
 pub(super) fn rootfs<'a>(role: &'a PolicyRole, configured: &'a IsolationRules) -> &'a [Pattern] {
-    let starts_all = role.start.programs.iter().any(Program::is_any);
     match &role.start.isolation.rootfs {
-        _ if !starts_all || configured.rootfs.is_empty() => &[],
+        _ if !role.start.allow_all_programs() || configured.rootfs.is_empty() => &[],
         Some(own) => own,
         None => &configured.rootfs,
     }

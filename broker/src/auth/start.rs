@@ -12,7 +12,6 @@ use crate::auth::authorize::{Authorized, Denied};
 use crate::auth::caller::Caller;
 use crate::auth::decide::{self, Question, StartQuestion, decide};
 use crate::auth::policy::place::Place;
-use crate::auth::policy::program::Program;
 use crate::auth::policy::{PolicyRole, Rule};
 use crate::auth::{Start, Verb};
 use crate::model::identity::Identity;
@@ -140,7 +139,7 @@ impl StartPlan {
 
     /// Whether the role of this plan allows some programs only: then the file has to be known, and no other is executed.
     pub(crate) fn lists_programs(&self) -> bool {
-        !self.role.start.programs.iter().any(Program::is_any)
+        !self.role.start.allow_all_programs()
     }
 
     /// Whether the role of this plan allows to execute this file, an absolute path whose symlinks are resolved, with these

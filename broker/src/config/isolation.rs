@@ -36,7 +36,8 @@ pub struct Isolation {
     /// Default: `[]`
     pub rootfs: Vec<String>,
     /// Whether what belongs to root in such a directory belongs to a job that may write to it (`--tmpfs-size`,
-    /// `--root-size`), into a layer of its own: its account may change and read all of that, files with mode 0600 included. In an image it always does.
+    /// `--root-size`), into a layer of its own: its account may change and read all of that, files with mode 0600
+    /// included. In an image it always does.
     ///
     /// Default: `false`
     pub rootfs_owned: bool,

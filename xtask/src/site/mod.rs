@@ -109,11 +109,12 @@ impl Site {
         programs: &Programs,
     ) -> Result<Self> {
         let (host, listen) = address::choose(addr.unwrap_or("127.0.0.1:0"))?;
+        let is_unnamed = dir.is_none();
         let (dir, made_dir) = make_dir(dir)?;
         let jobctl = programs.jobctl.clone();
         let made = Made { release: profile == Profile::Release, made_dir, jobctl };
         let mut config = Config::new(&dir, listen, &programs.shim);
-        if made_dir && let Some(run_dir) = in_memory(&dir) {
+        if is_unnamed && let Some(run_dir) = in_memory(&dir) {
             config.jobs.run_dir = run_dir;
         }
         let site = Site { dir, made, config };
@@ -197,15 +198,18 @@ impl Site {
         })
     }
 
-    /// Removes the directory if the site created it, else only the files that mark a running broker.
+    /// Removes the directory if the site created it, and its place in memory; else only the files that mark a running
+    /// broker.
     ///
     /// # Errors
     /// rm(1) failed.
     pub(crate) fn remove(&self) -> Result<()> {
         let what = if self.made.made_dir { self.dir.clone() } else { self.file("broker.pid") };
         let mut rm = root::command("rm", "to remove what the broker has written")?;
-        rm.args(["-rf", "--one-file-system", "--"]).arg(what).arg(&self.config.jobs.run_dir);
-        process::check(&mut rm)
+        rm.args(["-rf", "--one-file-system", "--"]).arg(what);
+        // By its name, which no other has: wherever an operator has put the sockets is not ours.
+        let own = in_memory(&self.dir).filter(|own| *own == self.config.jobs.run_dir);
+        process::check(rm.args(own))
     }
 
     /// Whether [`Site::remove`] removes everything.
@@ -293,7 +297,8 @@ impl Config {
     }
 }
 
-/// Where the sockets of a throw-away site are: in memory, as `/run` is on a host with systemd.
+/// Where the sockets of a site in a new temporary directory are, whose name is random: in memory, as `/run` is on a host
+/// with systemd.
 fn in_memory(dir: &Path) -> Option<PathBuf> {
     const MEMORY: &str = "/dev/shm";
     let name = dir.file_name()?;

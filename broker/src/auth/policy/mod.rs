@@ -78,6 +78,13 @@ pub(super) struct StartRules {
     pub(super) programs: Vec<Program>,
 }
 
+impl StartRules {
+    /// Whether every program is allowed, whatever its arguments.
+    pub(super) fn allow_all_programs(&self) -> bool {
+        self.programs.iter().any(Program::is_any)
+    }
+}
+
 /// What a role says of its jobs' isolation.
 #[derive(Debug, Default)]
 pub(super) struct RoleIsolation {

@@ -126,16 +126,30 @@ pub(crate) async fn searches(peer: &Peer, args: &Args) -> Value {
     json!({ "calls": calls, "chunks": chunks })
 }
 
+/// Does this with each of `streams` streams at once, a client for [`EACH`] of them, and adds up what they count.
+async fn with_each<F>(peer: &Peer, streams: usize, act: impl Fn(Client) -> F) -> (usize, usize)
+where
+    F: Future<Output = (usize, usize)> + Send + 'static,
+{
+    let clients = clients(peer, streams).await;
+    let lanes: Vec<_> =
+        (0..streams).map(|n| tokio::spawn(act(clients[n / EACH].clone()))).collect();
+    let mut sums = (0, 0);
+    for lane in lanes {
+        let counts = lane.await.expect("a task does not panic");
+        sums = (sums.0 + counts.0, sums.1 + counts.1);
+    }
+    sums
+}
+
 /// Reads the first of `ids` compressed with `streams` streams for `hold_ms`, whatever comes.
 pub(crate) async fn compressed(peer: &Peer, args: &Args) -> Value {
-    let (id, streams) = (args.text("ids"), args.number("streams"));
-    let clients = clients(peer, streams).await;
+    let (id, streams) = (args.text("ids").to_owned(), args.number("streams"));
     let limit = Duration::from_millis(args.number("hold_ms") as u64);
-    let read = |n: usize| {
-        let (mut client, id) = (clients[n / EACH].clone(), id.to_owned());
-        tokio::spawn(async move {
-            let mut request = StreamOutputRequest { id, ..Default::default() };
-            request.set_compression(Compression::Deflate);
+    let read = |mut client: Client| {
+        let mut request = StreamOutputRequest { id: id.clone(), ..Default::default() };
+        request.set_compression(Compression::Deflate);
+        async move {
             let mut chunks = 0;
             let all = async {
                 let mut stream = client.stream_output(request).await?.into_inner();
@@ -146,36 +160,27 @@ pub(crate) async fn compressed(peer: &Peer, args: &Args) -> Value {
             };
             let failed = matches!(timeout(limit, all).await, Ok(Err(_)));
             (chunks, usize::from(failed))
-        })
+        }
     };
-    let (mut chunks, mut failed) = (0, 0);
-    for read in (0..streams).map(read).collect::<Vec<_>>() {
-        let (more, no) = read.await.expect("a task does not panic");
-        (chunks, failed) = (chunks + more, failed + no);
-    }
+    let (chunks, failed) = with_each(peer, streams, read).await;
     json!({ "streams": streams, "chunks": chunks, "failed": failed })
 }
 
 /// Asks `streams` times for the last line of the first of `ids`, and hangs up after `hold_ms`.
 pub(crate) async fn tails(peer: &Peer, args: &Args) -> Value {
-    let (id, streams) = (args.text("ids"), args.number("streams"));
-    let clients = clients(peer, streams).await;
+    let (id, streams) = (args.text("ids").to_owned(), args.number("streams"));
     let limit = Duration::from_millis(args.number("hold_ms") as u64);
-    let tail = |n: usize| {
-        let (mut client, id) = (clients[n / EACH].clone(), id.to_owned());
-        tokio::spawn(async move {
-            let request = StreamOutputRequest { id, tail_lines: Some(1), ..Default::default() };
+    let tail = |mut client: Client| {
+        let request =
+            StreamOutputRequest { id: id.clone(), tail_lines: Some(1), ..Default::default() };
+        async move {
             match timeout(limit, client.stream_output(request)).await {
                 Ok(Err(status)) if status.code() != Code::Cancelled => (0, 1),
                 Ok(_) => (1, 0),
                 Err(_) => (0, 0),
             }
-        })
+        }
     };
-    let (mut answered, mut failed) = (0, 0);
-    for tail in (0..streams).map(tail).collect::<Vec<_>>() {
-        let (yes, no) = tail.await.expect("a task does not panic");
-        (answered, failed) = (answered + yes, failed + no);
-    }
+    let (answered, failed) = with_each(peer, streams, tail).await;
     json!({ "streams": streams, "answered": answered, "failed": failed })
 }
