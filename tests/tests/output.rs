@@ -12,6 +12,7 @@ use job_api::v1::{
     Cause, Compression, OutputPolicy, OutputStream, StartJobRequest, StreamOutputRequest,
     WriteInputRequest,
 };
+use job_tests::metrics::{ON_A_SOCKET, scrape};
 use job_tests::oracle::{self, Sha256};
 use job_tests::{Env, api, scaled, until};
 use tokio_stream::{StreamExt, iter};
@@ -153,6 +154,11 @@ async fn collect(
     (stdout, stderr)
 }
 
+/// Bytes of output, as clients have got them.
+fn sent_so_far(env: &Env) -> f64 {
+    scrape(env).value("job_broker_stream_bytes_total{direction=\"out\"}")
+}
+
 /// What the broker sends, and what it stands for.
 async fn sent(client: &mut Client, request: StreamOutputRequest) -> (usize, Vec<u8>) {
     use job_api::v1::stream_output_response::Kind;
@@ -171,7 +177,7 @@ async fn sent(client: &mut Client, request: StreamOutputRequest) -> (usize, Vec<
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn output_is_compressed_for_whoever_asks_and_where_that_makes_it_smaller() {
-    let env = Env::start();
+    let env = Env::builder().sections(ON_A_SOCKET).start();
     let mut client = env.client("user-a").await;
     let oracle = env.oracle();
     let (lines, noise) = (["lines", "5000"], ["random", "3000000", "3"]);
@@ -192,12 +198,17 @@ async fn output_is_compressed_for_whoever_asks_and_where_that_makes_it_smaller()
         assert!(same == whole && (less < length / 2) == becomes_smaller, "{less} of {length}");
         let from = StreamOutputRequest { stdout_offset: 777, ..asked };
         assert!(sent(&mut client, from).await.1 == whole[777..], "{words:?}");
+        let before = sent_so_far(&env);
         let logs = env.jobctl("user-a", &["logs", "-C", "--stream", "stdout", &id]);
         assert!(logs.expect(0).stdout == whole, "{words:?}");
+        assert_eq!(sent_so_far(&env) - before < length as f64 / 2.0, becomes_smaller, "{words:?}");
     }
-    let text = ["run", "-C", "--", &oracle, "lines", "300"];
-    let ran = env.jobctl("user-a", &text);
-    oracle::assert_whole(&ran.stdout, &ran.stderr, 300);
+    let before = sent_so_far(&env);
+    let script = "head -c 1000000 /dev/zero | tr '\\0' x"; // in writes of some kilobytes
+    let ran = env.jobctl("user-a", &["run", "-C", "--", "sh", "-c", script]);
+    assert!(ran.expect(0).stdout == [b'x'; 1_000_000]);
+    let sent = sent_so_far(&env) - before;
+    assert!(sent < 500_000.0, "{sent}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
