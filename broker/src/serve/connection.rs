@@ -6,7 +6,7 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::Request;
 use hyper::body::Incoming;
@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::yield_now;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::Status;
@@ -187,7 +187,7 @@ impl Server {
         let tcp =
             QueuedHandshake::new(tokio::net::TcpStream::from_std(tcp)?, handshake_queue, network);
         let shake = async {
-            sleep(self.handshake_rate.delay(network, Instant::now())).await;
+            self.handshake_rate.turn(network).await;
             let mut in_force = self.tls.clone();
             let Tls { config, trust, .. } = in_force.borrow_and_update().clone();
             let mut tls = TlsAcceptor::from(config).accept(tcp).await?;

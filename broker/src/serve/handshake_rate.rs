@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use tokio::time::sleep;
+
 use crate::serve::network::Network;
 use crate::sync::lock;
 
@@ -27,8 +29,17 @@ const LONGEST: Duration = Duration::from_secs(1);
 const MANY: usize = 1024;
 
 impl HandshakeRate {
+    /// Returns when the handshake of a new connection from this network is due: at once below the rate, where a sleep of
+    /// no length would take a millisecond, the resolution of tokio's timers.
+    pub(super) async fn turn(&self, network: Network) {
+        let delay = self.delay(network, Instant::now());
+        if !delay.is_zero() {
+            sleep(delay).await;
+        }
+    }
+
     /// The delay of a connection from this network before its handshake.
-    pub(super) fn delay(&self, network: Network, now: Instant) -> Duration {
+    fn delay(&self, network: Network, now: Instant) -> Duration {
         let mut all = lock(&self.due);
         if all.len() >= MANY {
             all.retain(|_, due| *due > now);
@@ -44,6 +55,8 @@ impl HandshakeRate {
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
+
+    use futures_util::FutureExt;
 
     use super::*;
 
@@ -64,6 +77,16 @@ mod tests {
         // A client at the permitted rate never waits longer than before.
         assert_eq!(handshake_rate.delay(network(0), now + 3 * EACH), Duration::ZERO);
         assert_eq!(handshake_rate.delay(network(0), now + 4 * EACH), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn what_is_below_the_rate_waits_for_no_timer() {
+        let handshake_rate = HandshakeRate::default();
+        assert!(handshake_rate.turn(network(0)).now_or_never().is_some());
+        for _ in 0..2 * BURST {
+            handshake_rate.delay(network(0), Instant::now());
+        }
+        assert!(handshake_rate.turn(network(0)).now_or_never().is_none());
     }
 
     #[test]
