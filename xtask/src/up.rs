@@ -1,5 +1,6 @@
 //! `cargo xtask up`: a broker that stays, and how to use it.
 
+use std::env;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -7,7 +8,7 @@ use anyhow::{Result, bail};
 
 use crate::process::quoted;
 use crate::programs::{self, Profile};
-use crate::site::{IDENTITIES, Site};
+use crate::site::{IDENTITIES, Place, Site};
 
 /// The arguments of `cargo xtask up`.
 #[derive(clap::Args)]
@@ -63,7 +64,9 @@ fn check_as_made(args: &Args, site: &Site) -> Result<()> {
 fn make(args: &Args) -> Result<Site> {
     let profile = if args.release { Profile::Release } else { Profile::Dev };
     let programs = programs::build(profile)?;
-    let site = Site::create(args.dir.as_deref(), args.addr.as_deref(), profile, &programs)?;
+    let parent = env::temp_dir();
+    let place = args.dir.as_deref().map_or(Place::In(&parent), Place::At);
+    let site = Site::create(place, args.addr.as_deref(), profile, &programs)?;
     if let Err(error) = site.start(&programs) {
         // The error that led here is the one to report; it has the broker's words.
         let _ = site.tear_down().and_then(|()| site.remove());

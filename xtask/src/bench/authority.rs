@@ -85,7 +85,7 @@ fn compare<const N: usize>(bench: &Bench, brokers: &[Throwaway; N]) -> Result<[V
             let (addr, user) = (broker.site.addr().to_string(), IDENTITIES[1]);
             clients.push(connect(&addr, &broker.site.credentials(user)?).await?);
         }
-        for round in 0..WARM_UP + bench.rounds(200, 1000) {
+        for round in 0..WARM_UP + bench.rounds(400, 1000) {
             for n in (0..N).map(|n| if round % 2 == 0 { n } else { N - 1 - n }) {
                 let n = (n + round / 2) % N;
                 let one = start(&mut clients[n]).await?;

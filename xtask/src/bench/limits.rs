@@ -36,7 +36,7 @@ struct Medians {
 
 /// Measures in the testbed VM if this host lacks a feature for the limits; the VM's kernel is slower at everything.
 pub(super) fn measure(bench: &Bench) -> Result<Vec<Row>> {
-    let rounds = bench.rounds(50, 300);
+    let rounds = bench.rounds(150, 300);
     let broker = bench.broker()?;
     let missing_feature = broker.site.missing_feature(Path::new(HOST_DISK))?;
     let (medians, place) = match missing_feature {

@@ -15,12 +15,12 @@ use crate::interrupt::Running;
 use crate::site::IDENTITIES;
 
 pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
-    let count = if bench.quick { "200" } else { "1000" };
+    let count = if bench.quick { "200" } else { "500" };
     let writer = bench.writer();
     let words = [writer.as_str(), "bench-writer", "lines", count, "4"];
     let broker = bench.broker()?;
     let (mut ours, mut ssh) = (vec![], vec![]);
-    for _ in 0..bench.rounds(2, 5) {
+    for _ in 0..bench.rounds(8, 10) {
         let mut command = broker.site.jobctl(IDENTITIES[1]);
         ours.extend(delays(command.args(["run", "--"]).args(words))?);
         ssh.extend(delays(&mut bench.sshd.ssh(&words))?);

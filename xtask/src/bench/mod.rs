@@ -2,11 +2,12 @@
 //! impossible: a missed target is a result.
 //!
 //! One measurement per file. Each interleaves its rounds with those of its references, on a broker of its own, and
-//! returns medians. `report` is the table and the JSON; `setup`, `ssh`, `api`, `usage` and `quantile` are shared;
+//! returns medians. `report` is the table and the JSON; `setup`, `disk`, `ssh`, `api`, `usage` and `quantile` are shared;
 //! `writer` is the workload.
 
 mod api;
 mod authority;
+mod disk;
 mod followers;
 mod idle;
 mod isolated;
@@ -42,6 +43,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::programs::{self, Profile};
 use crate::{interrupt, packages};
+use disk::State;
 use report::Row;
 use setup::Bench;
 
@@ -62,6 +64,9 @@ pub(crate) struct Args {
     /// For `scale`: this many finished jobs, each 10 kB on disk, in place of 100,000
     #[arg(long, value_name = "N", conflicts_with = "jobs")]
     finished: Option<usize>,
+    /// Keep the state of the brokers in this directory, in place of a new ext4 for each run
+    #[arg(long, value_name = "D")]
+    dir: Option<PathBuf>,
     /// Measure all of it so often, and print the figures of each run side by side
     #[arg(long, value_name = "N", default_value = "1")]
     runs: NonZero<usize>,
@@ -107,7 +112,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let mut runs = Vec::new();
     for _ in 0..args.runs.get() {
         let numbers = (args.jobs, args.finished);
-        let bench = Bench::new(profile, programs.clone(), args.quick, numbers)?;
+        let state = State::new(args.dir.as_deref())?;
+        let bench = Bench::new(profile, programs.clone(), state, args.quick, numbers)?;
         runs.push(measure(&bench, &args.filter)?);
     }
     print!("{}", report::table(&runs));

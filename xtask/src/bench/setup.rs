@@ -1,12 +1,14 @@
 //! The shared setup of all measurements: the programs, the references, a directory for jobs. It must not measure
 //! anything.
 
+use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
+use super::disk::State;
 use super::ssh::Sshd;
 use crate::programs::{Profile, Programs};
 use crate::site::Throwaway;
@@ -16,6 +18,7 @@ use crate::{interrupt, workspace};
 pub(super) struct Bench {
     pub(super) programs: Programs,
     pub(super) sshd: Sshd,
+    state: State,
     /// Mode 0755, unlike a site's directory: `nobody` can run and read its files.
     pub(super) open_dir: TempDir,
     pub(super) quick: bool,
@@ -31,12 +34,14 @@ impl Bench {
     pub(super) fn new(
         profile: Profile,
         programs: Programs,
+        state: State,
         quick: bool,
         (jobs, finished): (Option<usize>, Option<usize>),
     ) -> Result<Self> {
         Ok(Self {
             programs,
             sshd: Sshd::start()?,
+            state,
             open_dir: open_dir()?,
             quick,
             jobs,
@@ -53,7 +58,17 @@ impl Bench {
     /// A new broker without jobs.
     pub(super) fn broker(&self) -> Result<Throwaway> {
         interrupt::check()?;
-        Throwaway::open(self.profile, &self.programs)
+        Throwaway::open_in(&self.state.path(), self.profile, &self.programs)
+    }
+
+    /// The same for gigabytes: its state is on the host's own file system, without a loop device between.
+    pub(super) fn broker_for_much(&self) -> Result<Throwaway> {
+        interrupt::check()?;
+        let dir = match &self.state {
+            State::Own(_) => env::temp_dir(),
+            State::There(dir) => dir.clone(),
+        };
+        Throwaway::open_in(&dir, self.profile, &self.programs)
     }
 
     /// The path of xtask's copy for jobs.

@@ -30,14 +30,14 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let file = bench.open_dir.path().join("stored");
     write_file(&file, size)?;
     let file = file.to_str().context("the path is not UTF-8")?;
-    let broker = bench.broker()?;
+    let broker = bench.broker_for_much()?;
     let site = &broker.site;
     let mut start = site.jobctl(IDENTITIES[1]);
     let id = process::output(start.args(["start", "--", "cat", file]))?;
     process::check(site.jobctl(IDENTITIES[1]).args(["-q", "wait", "--until", "end", id.trim()]))?;
 
     let [mut logs, mut run, mut ssh] = [Way::default(), Way::default(), Way::default()];
-    for _ in 0..bench.rounds(3, 7) {
+    for _ in 0..bench.rounds(6, 7) {
         let mut command = site.jobctl(IDENTITIES[1]);
         logs.round(command.args(["logs", id.trim()]), size, || ours(site))?;
         let mut command = site.jobctl(IDENTITIES[1]);

@@ -96,25 +96,33 @@ struct Jobs {
     cgroup: PathBuf,
 }
 
+/// Where a site is made.
+pub(crate) enum Place<'a> {
+    /// In this directory.
+    At(&'a Path),
+    /// In a new directory in this one.
+    In(&'a Path),
+}
+
 impl Site {
-    /// Makes a site in `dir`, or in a new temporary directory; starts nothing. `addr` is HOST:PORT, where port 0
-    /// stands for a free one; the default is a free port on 127.0.0.1.
+    /// Makes a site; starts nothing. `addr` is HOST:PORT, where port 0 stands for a free one; the default is a free port
+    /// on 127.0.0.1.
     ///
     /// # Errors
-    /// The address is not available, `dir` already contains a file of these names, or I/O.
+    /// The address is not available, the directory already contains a file of these names, or I/O.
     pub(crate) fn create(
-        dir: Option<&Path>,
+        place: Place<'_>,
         addr: Option<&str>,
         profile: Profile,
         programs: &Programs,
     ) -> Result<Self> {
         let (host, listen) = address::choose(addr.unwrap_or("127.0.0.1:0"))?;
-        let is_unnamed = dir.is_none();
-        let (dir, made_dir) = make_dir(dir)?;
+        let is_new = matches!(place, Place::In(_));
+        let (dir, made_dir) = make_dir(place)?;
         let jobctl = programs.jobctl.clone();
         let made = Made { release: profile == Profile::Release, made_dir, jobctl };
         let mut config = Config::new(&dir, listen, &programs.shim);
-        if is_unnamed && let Some(run_dir) = in_memory(&dir) {
+        if is_new && let Some(run_dir) = in_memory(&dir) {
             config.jobs.run_dir = run_dir;
         }
         let site = Site { dir, made, config };
@@ -297,8 +305,8 @@ impl Config {
     }
 }
 
-/// Where the sockets of a site in a new temporary directory are, whose name is random: in memory, as `/run` is on a host
-/// with systemd.
+/// Where the sockets of a site in a new directory are, whose name is random: in memory, as `/run` is on a host with
+/// systemd.
 fn in_memory(dir: &Path) -> Option<PathBuf> {
     const MEMORY: &str = "/dev/shm";
     let name = dir.file_name()?;
@@ -312,11 +320,14 @@ fn cgroup_name() -> String {
 }
 
 /// The directory's canonical path, and whether it was created, with mode 0700.
-fn make_dir(dir: Option<&Path>) -> Result<(PathBuf, bool)> {
-    let Some(dir) = dir else {
-        let dir = tempfile::Builder::new().prefix("job-broker-").tempdir();
-        let dir = dir.context("cannot make a directory for temporary files")?.keep();
-        return Ok((dir.canonicalize()?, true));
+fn make_dir(place: Place<'_>) -> Result<(PathBuf, bool)> {
+    let dir = match place {
+        Place::At(dir) => dir,
+        Place::In(parent) => {
+            let dir = tempfile::Builder::new().prefix("job-broker-").tempdir_in(parent);
+            let dir = dir.with_context(|| format!("no directory in {}", parent.display()))?.keep();
+            return Ok((dir.canonicalize()?, true));
+        }
     };
     let named = || format!("cannot make the directory {}", dir.display());
     if let Some(parent) = dir.parent() {

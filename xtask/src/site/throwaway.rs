@@ -1,8 +1,11 @@
 //! A temporary site, for as long as a command runs. It must leave nothing behind, even after a failure.
 
+use std::env;
+use std::path::Path;
+
 use anyhow::Result;
 
-use super::Site;
+use super::{Place, Site};
 use crate::programs::{Profile, Programs};
 
 /// A site with its broker, removed in any case.
@@ -12,11 +15,21 @@ pub(crate) struct Throwaway {
 }
 
 impl Throwaway {
+    /// In the directory for temporary files.
+    ///
+    /// # Errors
+    /// As [`Throwaway::open_in`].
+    pub(crate) fn open(profile: Profile, programs: &Programs) -> Result<Self> {
+        Self::open_in(&env::temp_dir(), profile, programs)
+    }
+
+    /// In a new directory in this one.
+    ///
     /// # Errors
     /// As [`Site::create`] and [`Site::start`]; then everything is removed.
-    pub(crate) fn open(profile: Profile, programs: &Programs) -> Result<Self> {
-        let throwaway =
-            Throwaway { site: Site::create(None, None, profile, programs)?, is_closed: false };
+    pub(crate) fn open_in(parent: &Path, profile: Profile, programs: &Programs) -> Result<Self> {
+        let site = Site::create(Place::In(parent), None, profile, programs)?;
+        let throwaway = Throwaway { site, is_closed: false };
         throwaway.site.start(programs)?;
         Ok(throwaway)
     }
