@@ -52,7 +52,8 @@ pub fn duration(time: Duration) -> prost_types::Duration {
 /// # Errors
 /// The broker's.
 pub async fn try_start(client: &mut Client, spec: JobSpec) -> Result<Job, Status> {
-    let request = StartJobRequest { spec: Some(spec), request_id: String::new() };
+    let request =
+        StartJobRequest { spec: Some(spec), request_id: String::new(), ..Default::default() };
     let answer = client.start_job(request).await?.into_inner();
     Ok(answer.job.expect("an answer has a job"))
 }
@@ -65,7 +66,7 @@ pub async fn try_start(client: &mut Client, spec: JobSpec) -> Result<Job, Status
 /// # Panics
 /// When the answer has no job.
 pub async fn try_request(client: &mut Client, spec: JobSpec, id: &str) -> Result<Job, Status> {
-    let request = StartJobRequest { spec: Some(spec), request_id: id.into() };
+    let request = StartJobRequest { spec: Some(spec), request_id: id.into(), ..Default::default() };
     let answer = client.start_job(request).await?.into_inner();
     Ok(answer.job.expect("an answer has a job"))
 }

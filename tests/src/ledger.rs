@@ -36,7 +36,7 @@ pub fn request(env: &Env, name: &str, script: &str) -> StartJobRequest {
 /// Any job as the request of this name.
 pub fn named(name: &str, mut spec: JobSpec) -> StartJobRequest {
     spec.labels.insert("request".into(), name.into());
-    StartJobRequest { spec: Some(spec), request_id: name.into() }
+    StartJobRequest { spec: Some(spec), request_id: name.into(), ..Default::default() }
 }
 
 fn path(env: &Env, name: &str) -> PathBuf {

@@ -190,7 +190,8 @@ async fn an_offset_past_the_end_of_a_finished_log_is_out_of_range() {
 async fn a_request_id_reused_with_another_request_already_exists() {
     let env = Env::start();
     let mut client = env.client("user-a").await;
-    let request = |spec| StartJobRequest { spec: Some(spec), request_id: "one".into() };
+    let request =
+        |spec| StartJobRequest { spec: Some(spec), request_id: "one".into(), ..Default::default() };
     let first = client.start_job(request(api::spec(&["true"]))).await.unwrap();
     let first = first.into_inner().job.unwrap();
     let other_env = JobSpec { env: [("A".into(), "1".into())].into(), ..api::spec(&["true"]) };
@@ -270,6 +271,9 @@ async fn a_value_of_an_enum_that_the_broker_does_not_know_is_invalid() {
             StreamOutputRequest { id: id.clone(), compression: unknown, ..Default::default() };
         let status = api::try_read(&mut client, read).await.unwrap_err();
         assert_eq!(violation(&status).0, "compression");
+        let spec = Some(api::spec(&["true"]));
+        let run = StartJobRequest { spec, compression: unknown, ..Default::default() };
+        assert_eq!(violation(&client.run_job(run).await.unwrap_err()).0, "compression");
     }
     let all = (1..=6).collect();
     let list = ListJobsRequest { states: all, ..Default::default() };

@@ -100,6 +100,7 @@ async fn one_call_starts_a_job_and_gives_its_output_and_its_repetition_gives_the
     let run = |argv: &[&str]| StartJobRequest {
         spec: Some(api::spec(argv)),
         request_id: "one flight".into(),
+        ..Default::default()
     };
     let mut ids = Vec::new();
     for _ in 0..2 {

@@ -343,7 +343,8 @@ async fn input_is_taken_by_offset_and_acknowledged() {
     let env = Env::start();
     let mut client = env.client("user-a").await;
     let spec = job_api::v1::JobSpec { stdin: true, ..api::spec(&["cat"]) };
-    let request = StartJobRequest { spec: Some(spec), request_id: String::new() };
+    let request =
+        StartJobRequest { spec: Some(spec), request_id: String::new(), ..Default::default() };
     let id = client.start_job(request).await.unwrap().into_inner().job.unwrap().id;
     let piece = |offset, data: &'static [u8], end| WriteInputRequest {
         id: id.clone(),

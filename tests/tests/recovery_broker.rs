@@ -80,7 +80,11 @@ async fn fifty_restarts_under_load_lose_and_double_nothing() {
     for turn in 0..RESTARTS {
         let mut client = env.client("user-a").await;
         let spec = oracle_spec(&env, &["lines", "20", "2"]);
-        let request = StartJobRequest { spec: Some(spec), request_id: format!("turn-{turn}") };
+        let request = StartJobRequest {
+            spec: Some(spec),
+            request_id: format!("turn-{turn}"),
+            ..Default::default()
+        };
         ids.push(client.start_job(request).await.unwrap().into_inner().job.unwrap().id);
         if turn % 2 == 0 {
             env.kill_broker()
@@ -260,7 +264,8 @@ fn a_second_broker_on_the_same_state_refuses_to_start_and_names_the_first() {
 async fn the_same_start_sent_again_is_one_job() {
     let mut env = Env::start();
     let spec = oracle_spec(&env, &["lines", "50", "2"]);
-    let request = StartJobRequest { spec: Some(spec), request_id: "deploy-42".into() };
+    let request =
+        StartJobRequest { spec: Some(spec), request_id: "deploy-42".into(), ..Default::default() };
     // Together, as from a client that lost patience.
     let client = env.client("user-a").await;
     let calls: Vec<_> = (0..8)
@@ -299,7 +304,11 @@ async fn a_start_whose_broker_dies_on_the_way_runs_exactly_once_when_it_is_repea
     let turns = scaled(20, 5);
     for turn in 0..turns {
         let spec = oracle_spec(&env, &["lines", "3"]);
-        let request = StartJobRequest { spec: Some(spec), request_id: format!("lost-{turn}") };
+        let request = StartJobRequest {
+            spec: Some(spec),
+            request_id: format!("lost-{turn}"),
+            ..Default::default()
+        };
         let mut client = env.client("user-a").await;
         let sent = {
             let request = request.clone();

@@ -149,9 +149,13 @@ pub(super) fn range(request: &v1::StreamOutputRequest) -> Result<Range, Status> 
         since_ns: nanoseconds("since", request.since)?,
         follow: request.follow,
         by_entry: request.timestamps,
-        deflate: known::<v1::Compression>("compression", request.compression)?
-            == v1::Compression::Deflate,
+        deflate: deflate(request.compression)?,
     })
+}
+
+/// Whether output is to be compressed.
+pub(super) fn deflate(compression: i32) -> Result<bool, Status> {
+    Ok(known::<v1::Compression>("compression", compression)? == v1::Compression::Deflate)
 }
 
 pub(super) fn stream(stream: Stream) -> v1::OutputStream {

@@ -40,11 +40,12 @@ impl Grpc {
         request: Request<v1::StartJobRequest>,
     ) -> Result<Response<Output>, Status> {
         let (timeline, answered) = traced(&request);
+        let deflate = convert::deflate(request.get_ref().compression)?;
         let started = self.started(request, timeline).await;
         let stream = match started {
             Ok((caller, job)) => {
                 let started = streams::started(&job);
-                let rest = self.whole_output(&caller, &job).await;
+                let rest = self.whole_output(&caller, &job, deflate).await;
                 Ok(Response::new(streams::behind(started, rest)))
             }
             Err(status) => Err(status),
@@ -53,9 +54,14 @@ impl Grpc {
     }
 
     /// All of the job's output, as it comes.
-    async fn whole_output(&self, caller: &Caller, job: &Job) -> Result<Output, Status> {
+    async fn whole_output(
+        &self,
+        caller: &Caller,
+        job: &Job,
+        deflate: bool,
+    ) -> Result<Output, Status> {
         let job = self.job::<Logs>(caller, &job.id().to_string()).await?;
-        self.follow(job, Range { follow: true, ..Range::default() }).await
+        self.follow(job, Range { follow: true, deflate, ..Range::default() }).await
     }
 
     /// The job that this call or an earlier one has started, and the caller.
@@ -67,7 +73,7 @@ impl Grpc {
         let size = Kind::Start(request.get_ref().encoded_len() as u64);
         let (caller, call) = self.admit(&request, size)?;
         let within = time::deadline(request.metadata());
-        let v1::StartJobRequest { spec, request_id } = request.into_inner();
+        let v1::StartJobRequest { spec, request_id, .. } = request.into_inner();
         let spec = spec.unwrap_or_default();
         let request = convert::request(request_id, &spec)?;
         // Before any check: a retry of a completed start succeeds even if the policy would reject it now.

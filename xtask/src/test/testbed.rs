@@ -15,7 +15,7 @@ use crate::{process, workspace};
 /// Suites that the VM adds nothing to, and takes up to fifty times as long for. They are about certificates, messages,
 /// texts, records and versions; not one of their tests asks for a feature of the kernel. The model is arithmetic, attacks
 /// are judged by the latency of others, which one slow processor does not show, and Prometheus is another's program.
-pub(super) const NATIVE_ONLY: [&str; 21] = [
+pub(super) const NATIVE_ONLY: [&str; 22] = [
     "attacks",
     "audit",
     "bad_input",
@@ -29,6 +29,7 @@ pub(super) const NATIVE_ONLY: [&str; 21] = [
     "long_arguments",
     "messages",
     "model",
+    "older_broker",
     "policy_files",
     "prometheus",
     "python_client",

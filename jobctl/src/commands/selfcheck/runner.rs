@@ -92,7 +92,7 @@ impl Runner {
 
     async fn start(&self, spec: JobSpec) -> Outcome<String> {
         let request_id = uuid::Uuid::new_v4().to_string();
-        let request = StartJobRequest { spec: Some(spec), request_id };
+        let request = StartJobRequest { spec: Some(spec), request_id, ..Default::default() };
         let mut client = self.broker.client.clone();
         let answer = self.call(client.start_job(request)).await?;
         Ok(answer.job.unwrap_or_default().id)

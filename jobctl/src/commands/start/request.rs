@@ -42,7 +42,7 @@ pub(crate) fn start_request(
         isolation: options.isolation.message(),
     };
     let request_id = options.request_id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
-    Ok(StartJobRequest { spec: Some(spec), request_id })
+    Ok(StartJobRequest { spec: Some(spec), request_id, ..Default::default() })
 }
 
 /// Files first, in order, then `-e`; the later wins.

@@ -26,7 +26,8 @@ use crate::print::{json, sink};
 pub(crate) async fn run(global: &Global, command: cli::Run) -> Result<i32> {
     let (interactive, compression) = (command.interactive, command.compress.compression());
     let is_own = command.job.request_id.is_none();
-    let request = request::start_request(command.job, command.argv, interactive)?;
+    let mut request = request::start_request(command.job, command.argv, interactive)?;
+    request.set_compression(compression);
     let timeout = command.reconnect.reconnect_timeout;
     let broker = match interactive {
         true => Broker::connect_alone(global, timeout).await?,
@@ -34,7 +35,7 @@ pub(crate) async fn run(global: &Global, command: cli::Run) -> Result<i32> {
     };
     let mut signals = Signals::new()?;
     let (job, opened) = tokio::select! {
-        running = running(&broker, &request, compression) => running?,
+        running = running(&broker, &request) => running?,
         () = signals.given_up() => {
             notice("gave up before the broker answered; the job may run: see jobctl ps");
             return Ok(exit::INTERRUPTED);
@@ -90,16 +91,8 @@ async fn started(broker: &Broker, request: &StartJobRequest) -> Result<Job> {
 
 type Chunks = Streaming<StreamOutputResponse>;
 
-/// Starts the job and asks for its output in one call; a broker that does not know it is asked twice, and so is one for
-/// compressed output, which that call does not have.
-async fn running(
-    broker: &Broker,
-    request: &StartJobRequest,
-    compression: Compression,
-) -> Result<(Job, Option<Chunks>)> {
-    if compression != Compression::Unspecified {
-        return Ok((started(broker, request).await?, None));
-    }
+/// Starts the job and asks for its output in one call; a broker that does not know it is asked twice.
+async fn running(broker: &Broker, request: &StartJobRequest) -> Result<(Job, Option<Chunks>)> {
     let call = |mut client: Client| {
         let (together, alone) = (traced(request), traced(request));
         async move {
