@@ -1,10 +1,10 @@
 //! Memory that is resident only while it is used: a thousand idle shims must cost little. A shim that
-//! has been idle for a second holds its stack, a few pages of data and the code of its loop.
+//! has been idle for a second holds a few pages of stack and data, and the code of its loop.
 
 use std::time::Duration;
 
 use super::output::BUFFER;
-use crate::sys::{Region, release_code};
+use crate::sys::{Region, release_code, release_stack};
 
 /// A buffer that is unused for this long is given back.
 const IDLE: Duration = Duration::from_secs(1);
@@ -17,12 +17,12 @@ pub(crate) struct Buffers {
 }
 
 impl Buffers {
-    /// Reserves it.
+    /// Reserves it. What the start has used counts as used.
     ///
     /// # Errors
     /// ENOMEM.
     pub(crate) fn new() -> nix::Result<Buffers> {
-        Ok(Buffers { output: Region::new(BUFFER)?, used: false, idle_at: None })
+        Ok(Buffers { output: Region::new(BUFFER)?, used: true, idle_at: None })
     }
 
     /// For output on its way to the disk.
@@ -49,6 +49,7 @@ impl Buffers {
         if is_idle {
             self.output.release();
             release_code();
+            release_stack();
             self.idle_at = None;
         } else if over || self.used && self.idle_at.is_none() {
             // Not moved with each use: that would set the timer anew for each read.

@@ -380,3 +380,19 @@ pub(crate) fn release_code() {
     // failure changes nothing but the memory's use.
     unsafe { libc::madvise(start.cast_mut().cast(), length, libc::MADV_DONTNEED) };
 }
+
+/// Gives back the pages of the stack that only deeper calls have used: those of the start.
+#[inline(never)]
+pub(crate) fn release_stack() {
+    const PAGE: usize = 4096;
+    /// Of the 128 KiB that execve(2) maps, 64: a multiple of the pages of every architecture.
+    const LENGTH: usize = 16 * PAGE;
+    /// Below what is here: the rest of this frame, and that of the call.
+    const FRAMES: usize = 512;
+    let here = 0_u8;
+    let end = ((&raw const here).addr() - FRAMES) & !(PAGE - 1);
+    let start = std::ptr::without_provenance_mut::<libc::c_void>(end - LENGTH);
+    // SAFETY: a stack grows down, and nothing alive is as far below a variable of the innermost function. What is there is
+    // unused, or not mapped, which is an error without an effect. No signal has a handler here.
+    unsafe { libc::madvise(start, LENGTH, libc::MADV_DONTNEED) };
+}

@@ -1,11 +1,13 @@
 //! From birth to exec.
 
+use std::time::{Duration, Instant};
+
 use job_shim::launch::OutputPolicy;
 use job_shim::record::{ExitFile, Outcome};
 use job_shim::wire::{Cause, Failed, FromShim, Source, Step, ToShim};
 
 use crate::broker::{NOBODY, SHIM, Shim, program, script};
-use crate::host::Host;
+use crate::host::{Host, TIMEOUT};
 
 fn fails_to_start(launch: &job_shim::launch::Launch) -> Option<(Failed, ExitFile)> {
     let mut shim = Shim::spawn(Host::new()?, launch);
@@ -155,4 +157,27 @@ fn supplementary_groups_are_those_of_the_launch() {
     let mut shim = Shim::start(host, &launch);
     shim.ended();
     assert_eq!(shim.stdout(), format!("{NOBODY} 4242\n"));
+}
+
+/// A job that sleeps for a week costs its shim a few pages, without a byte of output.
+#[test]
+fn what_the_start_has_used_is_given_back_while_the_job_is_idle_and_all_goes_on_after_that() {
+    let Some(host) = Host::new() else { return };
+    let mut launch = script("read x; echo $x; exit 3");
+    launch.stdin = true;
+    let mut shim = Shim::start(host, &launch);
+    let statm = format!("/proc/{}/statm", shim.process.id()); // proc_pid_statm(5): size, resident
+    let resident = || {
+        let text = std::fs::read_to_string(&statm).unwrap();
+        text.split(' ').nth(1).and_then(|pages| pages.parse::<u32>().ok()).unwrap()
+    };
+    let (first, end) = (resident(), Instant::now() + TIMEOUT);
+    while resident() + 40 > first {
+        assert!(Instant::now() < end, "{} of {first} pages after a minute", resident());
+        std::thread::sleep(Duration::from_millis(20)); // no event tells of it
+    }
+    shim.input(0, b"y\n", true);
+    assert_eq!(shim.exited().wait_status, 3 << 8);
+    shim.ended();
+    assert_eq!(shim.stdout(), "y\n");
 }
