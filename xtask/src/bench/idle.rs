@@ -33,8 +33,7 @@ pub(crate) fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let of = |part: fn(&(f64, f64)) -> f64| median(&shims.iter().map(part).collect::<Vec<_>>());
     let (pss, rss) = (of(|shim| shim.0), of(|shim| shim.1));
     let fresh = usage::rss(pid(site)?)?;
-    // The starts are over; the rest is an idle broker's own work.
-    thread::sleep(Duration::from_secs(1));
+    // The starts are over since then; the rest is an idle broker's own work.
     let before = usage::cpu(pid(site)?, false)?;
     thread::sleep(span);
     let cpu = usage::cpu(pid(site)?, false)? - before;
@@ -96,8 +95,10 @@ pub(crate) fn start(site: &Site, count: usize) -> Result<()> {
     })
 }
 
-/// (PSS, RSS) of every shim, found by its leaf cgroup.
+/// (PSS, RSS) of every shim, found by its leaf cgroup, when they have given back what only the start needed: after a
+/// second.
 pub(crate) fn shims(site: &Site) -> Result<Vec<(f64, f64)>> {
+    thread::sleep(Duration::from_secs(2));
     let mut shims = Vec::new();
     for job in fs::read_dir(site.cgroup()?)? {
         let leaf = job?.path().join("shim/cgroup.procs");

@@ -54,7 +54,7 @@ pub(crate) struct Args {
     /// ratio, target, met}
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Fewer rounds and less data: a minute instead of several
+    /// Fewer rounds and less data: four minutes for all
     #[arg(long)]
     quick: bool,
     /// For `scale`: this many running jobs and three times kill -9, in place of 1,000 running and
