@@ -1,4 +1,4 @@
-//! Imports and removes images: the part that is root. It never reads an archive; [`crate::unpack`] does, which can reach
+//! Imports and removes images: the part that is root. It never reads an archive; [`crate::unpack()`] does, which can reach
 //! one directory alone.
 
 use std::fs::{self, DirBuilder, File};
@@ -22,7 +22,7 @@ use crate::{Bounds, Doing, Fault, Result, fault};
 const LARGEST_REPORT: u64 = 1 << 20;
 
 /// Makes an image of an archive, in the place of one that has this name. `unpacker` is the command that calls
-/// [`crate::unpack`]; a directory and two numbers are appended. Gives the image, and how many devices, FIFOs and sockets
+/// [`crate::unpack()`]; a directory and two numbers are appended. Gives the image, and how many devices, FIFOs and sockets
 /// were left out. Blocks for as long as it takes.
 ///
 /// # Errors

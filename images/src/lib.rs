@@ -1,7 +1,7 @@
 //! Images: the roots of jobs that an operator has imported by name, as an OCI image layout or a plain tar archive.
 //!
-//! [`import`] has an archive unpacked by a process that has no privilege, no network and no file but one directory
-//! ([`unpack`]), and makes of that directory an image; [`Store`] finds images by name. Nothing here knows jobs, callers
+//! [`import()`] has an archive unpacked by a process that has no privilege, no network and no file but one directory
+//! ([`unpack()`]), and makes of that directory an image; [`Store`] finds images by name. Nothing here knows jobs, callers
 //! or policies.
 
 mod archive;

@@ -107,7 +107,7 @@ impl Job {
         &self.record.owner
     }
 
-    /// The spec at the start, abridged: see [`crate::model::abridged`]. For the limits now see
+    /// The spec at the start, abridged: see [`job_launch::model::abridged`]. For the limits now see
     /// [`Job::effective_limits`].
     pub fn record(&self) -> &SpecRecord {
         &self.record
