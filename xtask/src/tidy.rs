@@ -9,12 +9,6 @@ use anyhow::Result;
 use crate::supply::deny::{self, Judged};
 use crate::{floors, process, workspace};
 
-/// What cargo judges; rustdoc's warnings are errors here.
-const CHECKS: [&[&str]; 2] = [
-    &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
-    &["doc", "--workspace", "--no-deps", "--document-private-items"],
-];
-
 /// The arguments of `cargo xtask tidy`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -41,12 +35,29 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     // The pages are up to date, and what documents name is there.
     process::check(workspace::cargo().args(["test", "-q", "-p", "job-manuals"]))?;
-    for arguments in CHECKS {
-        let mut cargo = workspace::cargo();
-        process::check(cargo.args(arguments).env("RUSTDOCFLAGS", "-D warnings"))?;
-    }
+    lints()?;
+    documentation()?;
     if let Judged::WithoutAdvisories = deny::check()? {
         eprintln!("xtask: advisories not judged: their database cannot be reached");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What clippy finds is an error here.
+///
+/// # Errors
+/// It found something.
+pub(crate) fn lints() -> Result<()> {
+    let arguments = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    process::check(workspace::cargo().args(arguments))
+}
+
+/// So is what rustdoc finds, such as a link that leads nowhere.
+///
+/// # Errors
+/// It found something.
+pub(crate) fn documentation() -> Result<()> {
+    let mut cargo = workspace::cargo();
+    cargo.args(["doc", "--workspace", "--no-deps", "--document-private-items"]);
+    process::check(cargo.env("RUSTDOCFLAGS", "-D warnings"))
 }

@@ -17,7 +17,7 @@ use anyhow::Result;
 use crate::programs::{self, Executable, Profile, Programs};
 use crate::supply::deny::{self, Judged};
 use crate::vm::Suite;
-use crate::{floors, packages, process, workspace};
+use crate::{floors, packages, process, tidy, workspace};
 use own::{END_TO_END, own_command};
 use select::{Chosen, Kind};
 
@@ -75,9 +75,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 fn everything(report: &mut Report, args: &Args) {
     if !args.vm {
         report.step("formatting", || check_cargo(&["fmt", "--all", "--check"]));
-        report.step("lints", || {
-            check_cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])
-        });
+        report.step("lints", tidy::lints);
+        report.step("documentation", tidy::documentation);
         report.step("floors", || floors::run(&floors::Args::default()));
         dependencies(report);
     }
