@@ -272,8 +272,10 @@ async fn a_value_of_an_enum_that_the_broker_does_not_know_is_invalid() {
         let status = api::try_read(&mut client, read).await.unwrap_err();
         assert_eq!(violation(&status).0, "compression");
         let spec = Some(api::spec(&["true"]));
-        let run = StartJobRequest { spec, compression: unknown, ..Default::default() };
-        assert_eq!(violation(&client.run_job(run).await.unwrap_err()).0, "compression");
+        let start = StartJobRequest { spec, compression: unknown, ..Default::default() };
+        let status = client.run_job(start.clone()).await.unwrap_err();
+        assert_eq!(violation(&status).0, "compression");
+        assert_eq!(violation(&client.start_job(start).await.unwrap_err()).0, "compression");
     }
     let all = (1..=6).collect();
     let list = ListJobsRequest { states: all, ..Default::default() };

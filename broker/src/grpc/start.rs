@@ -17,6 +17,14 @@ use crate::jobs::output::Range;
 use crate::jobs::shared::calls::Kind;
 use crate::trace::Timeline;
 
+/// What this call or an earlier one has started.
+struct Started {
+    caller: Caller,
+    job: Arc<Job>,
+    /// The caller wants the output compressed.
+    deflate: bool,
+}
+
 /// W3C trace context, of a start.
 const TRACEPARENT: &str = "traceparent";
 
@@ -28,8 +36,8 @@ impl Grpc {
     ) -> Result<Response<v1::StartJobResponse>, Status> {
         let (timeline, answered) = traced(&request);
         let started = self.started(request, timeline).await;
-        let message = |(_, job): (Caller, Arc<Job>)| {
-            Response::new(v1::StartJobResponse { job: Some(convert::job(&job)) })
+        let message = |started: Started| {
+            Response::new(v1::StartJobResponse { job: Some(convert::job(&started.job)) })
         };
         with_trace(started.map(message), answered)
     }
@@ -40,13 +48,12 @@ impl Grpc {
         request: Request<v1::StartJobRequest>,
     ) -> Result<Response<Output>, Status> {
         let (timeline, answered) = traced(&request);
-        let deflate = convert::deflate(request.get_ref().compression)?;
         let started = self.started(request, timeline).await;
         let stream = match started {
-            Ok((caller, job)) => {
-                let started = streams::started(&job);
-                let rest = self.whole_output(&caller, &job, deflate).await;
-                Ok(Response::new(streams::behind(started, rest)))
+            Ok(started) => {
+                let first = streams::started(&started.job);
+                let rest = self.whole_output(&started).await;
+                Ok(Response::new(streams::behind(first, rest)))
             }
             Err(status) => Err(status),
         };
@@ -54,26 +61,23 @@ impl Grpc {
     }
 
     /// All of the job's output, as it comes.
-    async fn whole_output(
-        &self,
-        caller: &Caller,
-        job: &Job,
-        deflate: bool,
-    ) -> Result<Output, Status> {
-        let job = self.job::<Logs>(caller, &job.id().to_string()).await?;
-        self.follow(job, Range { follow: true, deflate, ..Range::default() }).await
+    async fn whole_output(&self, started: &Started) -> Result<Output, Status> {
+        let job = self.job::<Logs>(&started.caller, &started.job.id().to_string()).await?;
+        let range = Range { follow: true, deflate: started.deflate, ..Range::default() };
+        self.follow(job, range).await
     }
 
-    /// The job that this call or an earlier one has started, and the caller.
+    /// The job that this call or an earlier one has started.
     async fn started(
         &self,
         request: Request<v1::StartJobRequest>,
         timeline: Timeline,
-    ) -> Result<(Caller, Arc<Job>), Status> {
+    ) -> Result<Started, Status> {
         let size = Kind::Start(request.get_ref().encoded_len() as u64);
         let (caller, call) = self.admit(&request, size)?;
         let within = time::deadline(request.metadata());
-        let v1::StartJobRequest { spec, request_id, .. } = request.into_inner();
+        let v1::StartJobRequest { spec, request_id, compression } = request.into_inner();
+        let deflate = convert::deflate(compression)?;
         let spec = spec.unwrap_or_default();
         let request = convert::request(request_id, &spec)?;
         // Before any check: a retry of a completed start succeeds even if the policy would reject it now.
@@ -99,7 +103,7 @@ impl Grpc {
                 started.map_err(|error| start_refused(&caller, error))?
             }
         };
-        Ok((caller, job))
+        Ok(Started { caller, job, deflate })
     }
 }
 

@@ -69,7 +69,8 @@ impl State {
     /// `dir` cannot be made.
     pub(super) fn new(dir: Option<&Path>) -> Result<State> {
         if let Some(dir) = dir {
-            fs::create_dir_all(dir).with_context(|| format!("no {}", dir.display()))?;
+            fs::create_dir_all(dir)
+                .with_context(|| format!("cannot make the directory {}", dir.display()))?;
             return Ok(State::There(dir.to_owned()));
         }
         Ok(Disk::make().map_or_else(

@@ -325,7 +325,9 @@ fn make_dir(place: Place<'_>) -> Result<(PathBuf, bool)> {
         Place::At(dir) => dir,
         Place::In(parent) => {
             let dir = tempfile::Builder::new().prefix("job-broker-").tempdir_in(parent);
-            let dir = dir.with_context(|| format!("no directory in {}", parent.display()))?.keep();
+            let dir = dir
+                .with_context(|| format!("cannot make a directory in {}", parent.display()))?
+                .keep();
             return Ok((dir.canonicalize()?, true));
         }
     };

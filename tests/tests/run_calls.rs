@@ -1,5 +1,5 @@
-//! `jobctl` against a broker from before RunJob, played by what holds its connection: a process of the test's own, which
-//! relays every call but that one.
+//! The calls of `jobctl run`, of a broker that knows RunJob and of one from before it, heard by what holds its connection:
+//! a task of the test's own, which relays all of them, or all but that one.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -43,8 +43,16 @@ fn jobctl(env: &Env, args: &[&str]) -> Command {
 type Calls = Arc<Mutex<Vec<String>>>;
 type Answer = Response<Either<Incoming, Empty<Bytes>>>;
 
-/// Holds a connection of user-a, and says of a RunJob what a broker says that does not know it. The names of all calls.
-async fn hold(env: &Env) -> Calls {
+/// What the broker is that the held connection leads to.
+#[derive(Clone, Copy, PartialEq)]
+enum Broker {
+    Ours,
+    /// It says of RunJob that it does not know it.
+    Older,
+}
+
+/// Holds a connection of user-a. The names of all calls.
+async fn hold(env: &Env, of: Broker) -> Calls {
     let listener = UnixListener::bind(place(env).1).unwrap();
     let dialer = Dialer::new(&env.addr(), &env.credentials("user-a")).unwrap();
     let broker = TokioIo::new(dialer.dial().await.unwrap());
@@ -56,7 +64,7 @@ async fn hold(env: &Env) -> Calls {
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let (upstream, heard) = (upstream.clone(), Arc::clone(&heard));
-            let answer = move |request| answer(upstream.clone(), Arc::clone(&heard), request);
+            let answer = move |request| answer(of, upstream.clone(), Arc::clone(&heard), request);
             tokio::spawn(async move {
                 if stream.write_u8(b'+').await.is_ok() {
                     let builder = server::conn::http2::Builder::new(TokioExecutor::new());
@@ -70,13 +78,14 @@ async fn hold(env: &Env) -> Calls {
 }
 
 async fn answer(
+    of: Broker,
     mut upstream: SendRequest<Incoming>,
     calls: Calls,
     request: Request<Incoming>,
 ) -> hyper::Result<Answer> {
     let name = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
     calls.lock().unwrap().push(name.clone());
-    if name == "RunJob" {
+    if of == Broker::Older && name == "RunJob" {
         let head = Response::builder().header("content-type", "application/grpc");
         let unknown = head.header("grpc-status", tonic::Code::Unimplemented as i32);
         return Ok(unknown.body(Either::Right(Empty::new())).unwrap());
@@ -88,7 +97,7 @@ async fn answer(
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn run_asks_in_two_calls_what_an_older_broker_does_not_know_as_one() {
     let env = Env::start();
-    let calls = hold(&env).await;
+    let calls = hold(&env, Broker::Older).await;
     let script = ["run", "--", "sh", "-c", "echo out; echo err >&2; exit 7"];
     let ran = Running::spawn(jobctl(&env, &script)).finish();
     assert_eq!((ran.code(), ran.out(), ran.err()), (7, "out\n".into(), "err\n".into()));
@@ -100,12 +109,27 @@ async fn run_asks_in_two_calls_what_an_older_broker_does_not_know_as_one() {
     assert_eq!(jobs["jobs"].as_array().unwrap().len(), 1, "{jobs}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn run_is_one_call_with_compressed_output_too() {
+    let env = Env::start();
+    let calls = hold(&env, Broker::Ours).await;
+    for compress in [&[][..], &["-C"]] {
+        let words = [&["run"][..], compress, &["--", "seq", "10000"]].concat();
+        let ran = Running::spawn(jobctl(&env, &words)).finish();
+        assert_eq!((ran.code(), ran.out().lines().count()), (0, 10_000), "{}", ran.err());
+        assert!(calls.lock().unwrap().iter().any(|call| call == "RunJob"));
+        let others = ["StartJob", "StreamOutput"];
+        let calls = std::mem::take(&mut *calls.lock().unwrap());
+        assert!(calls.iter().all(|call| !others.contains(&&**call)), "{calls:?}");
+    }
+}
+
 /// Root's process listens where another account's `jobctl` looks: that asks the broker itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_connection_that_another_account_holds_is_not_used() {
     const NOBODY: u32 = 65_534;
     let env = Env::start();
-    let calls = hold(&env).await;
+    let calls = hold(&env, Broker::Ours).await;
     let give = |path: &Path| {
         chown(path, Some(Uid::from_raw(NOBODY)), Some(Gid::from_raw(NOBODY))).unwrap();
     };
